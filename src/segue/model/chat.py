@@ -1,0 +1,122 @@
+"""A model call in words that fit every provider: the author's side of the wire."""
+
+from __future__ import annotations
+
+import base64
+import mimetypes
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+class File(msgspec.Struct, frozen=True, tag="file"):
+    """A picture, sound or document as part of a message. `data` is base64, or empty where `url` points to it."""
+
+    media: str
+    data: str = ""
+    url: str = ""
+    name: str = ""
+
+    @classmethod
+    def read(cls, source: str | bytes, /, *, media: str = "") -> File:
+        """From bytes, a path, or a URL (which the provider fetches)."""
+        if isinstance(source, bytes):
+            return cls(media or "application/octet-stream", base64.b64encode(source).decode())
+        kind = media or mimetypes.guess_type(source)[0] or "application/octet-stream"
+        if source.startswith(("http://", "https://")):
+            return cls(kind, url=source)
+        return cls(kind, base64.b64encode(Path(source).read_bytes()).decode(), name=Path(source).name)
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """A model's wish to have a tool called; `arguments` is the JSON text as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+Part = str | File
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One message of a conversation. `call` is, of a `tool` message, the id of the call that it answers."""
+
+    role: Role
+    content: str | list[str | File] = ""
+    tool_calls: list[ToolCall] = []
+    call: str = ""
+
+
+class ToolSpec(msgspec.Struct, frozen=True):
+    """A tool as a model is told of it. `parameters` is a JSON schema."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The form in which an answer is wanted: a JSON schema fit for strict mode, and a name for it."""
+
+    name: str
+    schema: dict[str, Any]
+
+
+class ChatRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is asked of a model, before a provider's dress."""
+
+    messages: list[Message]
+    tools: list[ToolSpec] = []
+    answer: Answer | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    reasoning: Literal["none", "low", "medium", "high"] | None = None
+    extra: dict[str, Any] = {}
+
+
+Stop = Literal["end", "length", "refusal", "tool", "filter"]
+
+
+class Tokens(msgspec.Struct, frozen=True):
+    """Tokens of one call; `cached` are part of `input`."""
+
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+
+
+class ChatReply(msgspec.Struct, frozen=True):
+    """What a model said."""
+
+    text: str
+    tool_calls: list[ToolCall] = []
+    stop: Stop = "end"
+    tokens: Tokens = Tokens()
+    model: str = ""
+    reasoning: str | None = None
+
+
+def as_messages(prompt: str | File | Sequence[Message | str | File]) -> list[Message]:
+    """A prompt as messages: loose texts and files side by side are one message of the user."""
+    if isinstance(prompt, str):
+        return [Message("user", prompt)]
+    if isinstance(prompt, File):
+        return [Message("user", [prompt])]
+    out: list[Message] = []
+    loose: list[str | File] = []
+    for item in prompt:
+        if isinstance(item, Message):
+            if loose:
+                out.append(Message("user", loose))
+                loose = []
+            out.append(item)
+        else:
+            loose.append(item)
+    if loose:
+        out.append(Message("user", loose if len(loose) > 1 or not isinstance(loose[0], str) else loose[0]))
+    return out

@@ -1,0 +1,72 @@
+"""What a journal is made of: an entry a call, and how a call turned out."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+#: Values and arguments above this size in bytes are stored once, by content, as blobs.
+BLOB: Final = 4096
+
+#: The journal format that this version writes. A store of a newer one is refused.
+FORMAT: Final = 1
+
+#: `Entry.batch` of a call that was made and has no outcome yet.
+MADE: Final = -1
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True):
+    """An error as data. `type` is `module:qualname`; `args` the JSON of its arguments, if it has such."""
+
+    type: str
+    message: str
+    args: bytes = b""
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """One recorded call, known by where it stands: `(path, n)`.
+
+    `name` and `digest` are its check; `after` is the number of batches handed over when it was made;
+    `batch` the one that held its outcome, `MADE` if none has yet. An entry of a call that was journaled
+    when made is completed by a second one with an empty `kind`. `at` is when the outcome was handed over,
+    in seconds since the epoch.
+    """
+
+    path: str
+    n: int
+    kind: str
+    name: str
+    digest: bytes
+    args: bytes
+    after: int
+    batch: int = MADE
+    value: bytes | None = None
+    error: Failure | None = None
+    at: float = 0.0
+    args_blob: bool = False  #: `args` is the digest of a blob
+    value_blob: bool = False  #: `value` is the digest of a blob
+    due: float = 0.0  #: when a durable wait is over, in seconds since the epoch; 0 for never
+
+    @property
+    def made(self) -> bool:
+        """Whether the outcome is still open."""
+        return self.batch == MADE
+
+
+class Pool(msgspec.Struct, frozen=True):
+    """What a rebased run may take outcomes from: the entries of an earlier journal.
+
+    `strict` demands equal digests (`--rerun`, fork); otherwise a name at its old place is enough (`--keep`).
+    """
+
+    entries: list[Entry]
+    strict: bool = True
+    origin: str = ""
+
+
+#: One row of a journal: the entries that one commit appended.
+encode_entries = msgspec.msgpack.Encoder().encode
+decode_entries = msgspec.msgpack.Decoder(list[Entry]).decode
+encode_pool = msgspec.msgpack.Encoder().encode
+decode_pool = msgspec.msgpack.Decoder(Pool).decode

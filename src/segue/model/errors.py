@@ -1,0 +1,202 @@
+"""Every error segue raises on purpose.
+
+One root, three families by who must act::
+
+    SegueError
+    ├── AuthorError      the code of a flow, step or actor must change
+    ├── CallerError      what was asked for can't be had as asked
+    └── OperatorError    a store, a provider or a machine needs a hand
+
+Errors hold data and build their own text; the text names what, where and the cure.
+"""
+
+from __future__ import annotations
+
+
+class SegueError(Exception):
+    """The root of all errors that segue raises on purpose."""
+
+
+class AuthorError(SegueError):
+    """The code of a flow, step, tool or actor must change."""
+
+
+class CallerError(SegueError):
+    """What was asked for can't be had as it was asked."""
+
+
+class OperatorError(SegueError):
+    """A store, a provider or a machine needs a hand."""
+
+
+# ---------------------------------------------------------------- authors
+class NotInRun(AuthorError):
+    """A `segue.` verb was called where there is no run."""
+
+    def __init__(self, verb: str) -> None:
+        self.verb = verb
+        super().__init__(
+            f"segue.{verb}() was called outside a run; call it from a flow that an engine runs "
+            f"(`await engine.run(my_flow(...))`), or in a test under `async with FakeModel():`"
+        )
+
+
+class NotEncodable(AuthorError):
+    """A value can't be written to a journal, so it was refused where it was made."""
+
+    def __init__(self, where: str, path: str, value_type: str, hint: str = "") -> None:
+        self.where, self.path, self.value_type, self.hint = where, path, value_type, hint
+        text = f"{where} can't be recorded: {path or 'the value'} is {value_type}, which JSON can't carry"
+        super().__init__(f"{text}; {hint}" if hint else text)
+
+
+class BadSignature(AuthorError):
+    """A function's signature can't be turned into a schema or bound to stored arguments."""
+
+    def __init__(self, function: str, problem: str, cure: str) -> None:
+        self.function, self.problem, self.cure = function, problem, cure
+        super().__init__(f"{function}: {problem}; {cure}")
+
+
+class ReplayMismatch(AuthorError):
+    """The code no longer does what its journal says it did; the run is held and nothing is paid again."""
+
+    def __init__(self, run: str, path: str, n: int, recorded: str, asked: str, difference: str) -> None:
+        self.run, self.path, self.n = run, path, n
+        self.recorded, self.asked, self.difference = recorded, asked, difference
+        super().__init__(
+            f"run {run!r}: call {n} of branch {path or '/'!r} was {recorded} and is now {asked}. {difference} "
+            f"Restore the code, or `segue resume {run} --keep` to accept what was paid for, "
+            f"or `--rerun` to call anew what changed."
+        )
+
+
+class WrongPlace(AuthorError):
+    """A verb was called where it can't be recorded, such as a model call in a step of a batch run."""
+
+
+class Deadlock(AuthorError):
+    """A request would wait for an actor that waits, directly or not, for the one that asks."""
+
+
+# ---------------------------------------------------------------- callers
+class InvalidValue(CallerError):
+    """A value isn't of the type asked for."""
+
+    def __init__(self, where: str, expected: str, problem: str, got: str = "") -> None:
+        self.where, self.expected, self.problem, self.got = where, expected, problem, got
+        text = f"{where}: expected {expected}: {problem}"
+        super().__init__(f"{text}; got {got}" if got else text)
+
+
+class UnknownName(CallerError):
+    """A flow, model, provider, run, ask or store by that name isn't there."""
+
+    def __init__(self, kind: str, name: str, cure: str) -> None:
+        self.kind, self.name, self.cure = kind, name, cure
+        super().__init__(f"there is no {kind} {name!r}; {cure}")
+
+
+class AskClosed(CallerError):
+    """The ask was answered already, timed out, or its run has ended."""
+
+    def __init__(self, ask: str, why: str) -> None:
+        self.ask, self.why = ask, why
+        super().__init__(f"ask {ask!r} takes no answer any more: {why}")
+
+
+class RunFailed(CallerError):
+    """A run ended with an error that can't be raised here as it was."""
+
+    def __init__(self, run: str, type: str, message: str) -> None:
+        self.run, self.type, self.message = run, type, message
+        super().__init__(f"run {run!r} failed with {type}: {message}")
+
+
+class RunCancelled(CallerError):
+    """A run was cancelled."""
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        super().__init__(f"run {run!r} was cancelled")
+
+
+class RunHeld(CallerError):
+    """A run waits for a person's decision and won't go on by itself."""
+
+    def __init__(self, run: str, reason: str) -> None:
+        self.run, self.reason = run, reason
+        super().__init__(f"run {run!r} is held: {reason}")
+
+
+class StepFailed(CallerError):
+    """A step failed with an error whose class can't be built from its record here."""
+
+    def __init__(self, type: str, message: str) -> None:
+        self.type, self.message = type, message
+        super().__init__(f"{type}: {message}")
+
+
+class Conflict(CallerError):
+    """An id is taken by something else, such as a row of a job whose input changed."""
+
+
+class ModelFailed(CallerError):
+    """A model call failed for good. `status` is the HTTP status, 0 where there was none."""
+
+    def __init__(self, model: str, status: int, message: str, code: str = "") -> None:
+        self.model, self.status, self.message, self.code = model, status, message, code
+        at = f" (HTTP {status}{f', {code}' if code else ''})" if status or code else ""
+        super().__init__(f"model {model!r} failed{at}: {message}")
+
+
+class BadAnswer(CallerError):
+    """A model's answer stayed unfit after all repairs; `answer` is the last one."""
+
+    def __init__(self, model: str, problem: str, answer: str) -> None:
+        self.model, self.problem, self.answer = model, problem, answer
+        super().__init__(f"model {model!r} gave no fit answer: {problem}; its last was {answer[:400]!r}")
+
+
+class TooManyTurns(CallerError):
+    """A tool loop reached `max_turns` without a final answer."""
+
+    def __init__(self, model: str, turns: int) -> None:
+        self.model, self.turns = model, turns
+        super().__init__(
+            f"model {model!r} still called tools after {turns} turns; raise max_turns= or give it fewer tools"
+        )
+
+
+# ---------------------------------------------------------------- operators
+class StoreError(OperatorError):
+    """A store can't do its work. `store` is its address."""
+
+    def __init__(self, store: str, problem: str, cure: str) -> None:
+        self.store, self.problem, self.cure = store, problem, cure
+        super().__init__(f"store {store!r}: {problem}; {cure}")
+
+
+class Fenced(OperatorError):
+    """Another worker took over the run; this one's work on it is dropped unharmed."""
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        super().__init__(f"run {run!r} was taken over by another worker; nothing is lost")
+
+
+class ProviderFault(OperatorError):
+    """A provider's API answered something that its protocol doesn't know. `body` is shortened."""
+
+    def __init__(self, provider: str, what: str, body: str = "", status: int = 0) -> None:
+        self.provider, self.what, self.body, self.status = provider, what, body[:300], status
+        shown = f"; it said {self.body!r}" if body else ""
+        super().__init__(f"{provider}: {what}{f' (HTTP {status})' if status else ''}{shown}")
+
+
+class MissingExtra(OperatorError):
+    """An optional dependency isn't installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        self.package, self.extra = package, extra
+        super().__init__(f"{package} isn't installed; `pip install 'segue[{extra}]'`")

@@ -1,0 +1,76 @@
+"""Model requests on their way through a provider's Batch API."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from .entry import Failure
+from .run import CallRef
+
+#: `taken` is in a provider job; the last five are final. A line ends as exactly one of them.
+LineStatus = Literal["waiting", "taken", "ok", "error", "expired", "missing", "cancelled"]
+
+#: `intent` is written before anything is sent; `uploaded` has a file; `sent` has a provider's job id.
+JobState = Literal["intent", "uploaded", "sent", "closed"]
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One request of a lane. `id` is unique, fits every provider's rules and never changes; `body` is JSON.
+
+    `lane` is `provider|base_url|endpoint|model|credential`; `size` the bytes of the body; `attempt` counts
+    from 1.
+    """
+
+    id: str
+    lane: str
+    call: CallRef
+    body: bytes
+    size: int = 0
+    created: float = 0.0
+    attempt: int = 1
+
+
+class LineOutcome(msgspec.Struct, frozen=True):
+    """How one line ended. `value` is the JSON of the provider's response body.
+
+    `again`: it didn't work out and is fit to be sent once more: it goes back to waiting, its run isn't told.
+    """
+
+    id: str
+    status: LineStatus
+    value: bytes | None = None
+    error: Failure | None = None
+    again: bool = False
+
+
+class BatchJob(msgspec.Struct, frozen=True):
+    """A provider's job. `nonce` goes with it as metadata, so that an orphan can be found again.
+
+    `remote` and `file` are the provider's ids; `seen` is the provider's own status, last time we looked;
+    `progress` the lines done there.
+    """
+
+    id: str
+    lane: str
+    nonce: str
+    state: JobState
+    lines: int
+    created: float
+    file: str = ""
+    remote: str = ""
+    seen: str = ""
+    progress: int = 0
+    sent: float = 0.0
+    error: str = ""
+
+
+class LaneHead(msgspec.Struct, frozen=True):
+    """A lane at a glance: what waits (`waiting` lines, `size` bytes, `oldest` in epoch seconds), open jobs."""
+
+    lane: str
+    waiting: int
+    size: int
+    oldest: float
+    jobs: list[BatchJob] = []

@@ -1,0 +1,66 @@
+"""How model calls are carried out, and the other options that a run is started with."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Literal
+
+import msgspec
+
+
+class Live(msgspec.Struct, frozen=True, tag="live", kw_only=True):
+    """Model calls are sent at once and streamed. `concurrency`: calls in flight in one process."""
+
+    concurrency: int = 256
+
+
+class Batch(msgspec.Struct, frozen=True, tag="batch", kw_only=True):
+    """Model calls are pooled into a provider's batch jobs, at half the price.
+
+    `max_age`: how long the oldest line waits for company at most. `max_lines` and `max_bytes`: the size of
+    a job, never above what the provider takes.
+    """
+
+    max_lines: int = 50_000
+    max_bytes: int = 190_000_000
+    max_age: timedelta = timedelta(minutes=10)
+
+
+Mode = Live | Batch
+ModeLike = Literal["live", "batch"] | Live | Batch
+
+
+def as_mode(mode: ModeLike) -> Mode:
+    """`"live"` and `"batch"` are short for their defaults."""
+    match mode:
+        case Live() | Batch():
+            return mode
+        case "live":
+            return Live()
+        case "batch":
+            return Batch()
+    raise ValueError(f"mode must be 'live', 'batch', Live(...) or Batch(...), not {mode!r}")
+
+
+class Config(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a run was started with. `None` means: as the engine says. Recorded with the run.
+
+    `model` is a name such as `openai:gpt-5-mini`, or several, the later ones being fall-backs.
+    `models` gives names to roles.
+    """
+
+    mode: Mode | None = None
+    model: tuple[str, ...] = ()
+    models: dict[str, tuple[str, ...]] = {}
+    tags: dict[str, str] = {}
+    priority: int = 0
+
+    def over(self, other: Config) -> Config:
+        """This configuration where it says something, `other` elsewhere."""
+        return Config(
+            mode=self.mode if self.mode is not None else other.mode,
+            model=self.model or other.model,
+            models={**other.models, **self.models},
+            tags={**other.tags, **self.tags},
+            priority=self.priority or other.priority,
+        )

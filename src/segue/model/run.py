@@ -1,0 +1,77 @@
+"""A run as the store knows it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from .entry import Failure
+from .mode import Config
+
+#: `ready` wants a worker; `parked` waits for mail or for its time; `held` waits for a person; the rest ended.
+Status = Literal["ready", "parked", "held", "done", "failed", "cancelled"]
+ENDED: frozenset[str] = frozenset({"done", "failed", "cancelled"})
+
+
+class CallRef(msgspec.Struct, frozen=True, array_like=True):
+    """A call of a run, from outside it."""
+
+    run: str
+    path: str
+    n: int
+
+
+class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What never changes of a run.
+
+    `target` is the registered name of a flow or actor; `args` the JSON of `[args, kwargs]` (of an actor:
+    its first fields); `version` the author's or a fingerprint of the source; `python` the minor version.
+    `parent` is the call that awaits this run's end.
+    """
+
+    kind: Literal["flow", "actor"]
+    target: str
+    args: bytes
+    config: Config = Config()
+    version: str = ""
+    format: int = 1
+    python: str = ""
+    parent: CallRef | None = None
+    job: str = ""
+    index: int = 0
+    key: str = ""
+    origin: str = ""  #: the run that this one was forked from
+    created: float = 0.0
+
+
+class Usage(msgspec.Struct, frozen=True, array_like=True):
+    """Model use of a run, summed by model and lane (`live` or `batch`). Tokens include the cached ones."""
+
+    model: str
+    lane: str
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class Head(msgspec.Struct, frozen=True):
+    """A run's own record.
+
+    `status` and `reason` (of a held run: why; the same text for the same cause, so that held runs group);
+    `wake` is when a parked run becomes ready by itself, in seconds since the epoch; `finished` is the
+    place in the order in which the store's runs ended, from 1, 0 while it goes on.
+    """
+
+    id: str
+    spec: Spec
+    status: Status
+    fence: int = 0
+    wake: float | None = None
+    reason: str = ""
+    value: bytes | None = None
+    error: Failure | None = None
+    usage: list[Usage] = []
+    finished: int = 0
+    updated: float = 0.0

@@ -1,0 +1,131 @@
+"""The provider contract: how a model is spoken to, live and in batch, as pure translation plus thin I/O."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from ..model.chat import ChatReply, ChatRequest
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """Where a model is. `credential` is the name of the key, never the key itself."""
+
+    provider: str
+    base_url: str
+    model: str
+    credential: str = ""
+
+
+class RemoteJob(msgspec.Struct, frozen=True):
+    """A provider's batch job as the provider tells of it.
+
+    `over`: it will change no more. `nonce` is what we labelled it with. `files` hold outcomes.
+    `rejected` is why it was refused as a whole, if it was; `bad_lines` the line numbers at fault, from 1.
+    """
+
+    id: str
+    status: str
+    over: bool
+    done: int = 0
+    failed: int = 0
+    total: int = 0
+    nonce: str = ""
+    file: str = ""
+    files: tuple[str, ...] = ()
+    rejected: str = ""
+    bad_lines: tuple[int, ...] = ()
+
+
+class LineResult(msgspec.Struct, frozen=True):
+    """One line of an outcome file. `status` is HTTP's, 0 where there was none; `code` the provider's error code."""
+
+    id: str
+    status: int
+    body: bytes
+    code: str = ""
+
+
+class Provider(Protocol):
+    """One provider's protocol. Made for one endpoint's base URL and credential; `model` comes with each call."""
+
+    name: str
+    batches: bool  #: whether it has a batch API
+    max_lines: int
+    max_bytes: int
+
+    def chat_body(self, request: ChatRequest, model: str) -> dict[str, Any]:
+        """The request body, as for a call that isn't streamed. Pure."""
+        ...
+
+    def chat_reply(self, body: bytes) -> ChatReply:
+        """What a response body says. Pure. Raises `ProviderFault` for what isn't one."""
+        ...
+
+    def embed_body(self, texts: Sequence[str], model: str) -> dict[str, Any]:
+        """The request body for embeddings. Pure."""
+        ...
+
+    def embed_reply(self, body: bytes) -> tuple[list[list[float]], int]:
+        """Vectors in the order of the texts, and input tokens. Pure."""
+        ...
+
+    async def send(self, endpoint: str, body: bytes, on_text: Callable[[str], None] | None) -> bytes:
+        """A live call of `chat` or `embed`: the response body, put together if it was streamed.
+
+        Streams and calls `on_text` for each piece if it is given. No retries: raises `CallFault`.
+        """
+        ...
+
+    # ------------------------------------------------------------ batches
+    async def upload(self, lines: AsyncIterator[tuple[str, bytes]], endpoint: str, nonce: str) -> str:
+        """Stream `(id, body)` lines into a job file; its id."""
+        ...
+
+    async def submit(self, file: str, endpoint: str, nonce: str) -> RemoteJob:
+        """Create the job, labelled with `nonce`."""
+        ...
+
+    async def find(self, nonce: str, file: str, since: float) -> RemoteJob | None:
+        """The job with that label or file, made since then: an orphan of a crash."""
+        ...
+
+    async def poll(self, job: str) -> RemoteJob:
+        """How it stands."""
+        ...
+
+    def results(self, job: RemoteJob) -> AsyncIterator[LineResult | str]:
+        """Stream the outcomes; a line that can't be read comes as a text that says what is wrong with it."""
+        ...
+
+    async def cancel(self, job: str) -> None:
+        """Ask for its end."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class CallFault(Exception):
+    """A live call didn't work out. `status` is HTTP's, 0 for none; `again` whether to try once more.
+
+    `after` is how long the provider asks to wait, in seconds. `message` never holds a secret.
+    """
+
+    def __init__(self, status: int, message: str, *, again: bool, after: float | None = None, code: str = "") -> None:
+        self.status, self.message, self.again, self.after, self.code = status, message, again, after, code
+        super().__init__(f"HTTP {status}: {message}" if status else message)
+
+
+class PriceList(Protocol):
+    """What tokens cost."""
+
+    def usd(self, model: str, lane: str, input_tokens: int, output_tokens: int, cached_tokens: int) -> float | None:
+        """US dollars, or None where the price isn't known."""
+        ...
+
+
+Environment = Mapping[str, str]

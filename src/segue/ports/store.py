@@ -1,0 +1,269 @@
+"""The store contract: where runs live.
+
+The store is the truth. Everything that reaches a run is mail in its inbox; everything that a run does is a
+`Turn`, written whole or not at all. `segue.testing.store_contract` is the test suite of this contract.
+Times are seconds since the epoch and come from the caller, so that tests need no real clock.
+"""
+
+from __future__ import annotations
+
+from asyncio import Future
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from ..model.entry import Failure
+from ..model.lane import BatchJob, LaneHead, Line, LineOutcome
+from ..model.message import Letter, Mail, Question
+from ..model.run import Head, Spec, Status, Usage
+
+Delivery = Literal["delivered", "duplicate", "gone"]
+CommitResult = Literal["committed", "ready", "fenced"]
+AnswerResult = Literal["answered", "closed", "unknown"]
+
+
+class NewRun(msgspec.Struct, frozen=True):
+    """A run to be created, ready at once. `pool` is what a rebased run may take outcomes from."""
+
+    id: str
+    spec: Spec
+    pool: bytes | None = None
+
+
+class Created(msgspec.Struct, frozen=True):
+    """`new` is false where a run of that id was there already; `head` is the one that is there now."""
+
+    new: bool
+    head: Head
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """All that a worker needs to wake a run, in one trip. `journal` has the rows since the checkpoint."""
+
+    head: Head
+    checkpoint: bytes | None
+    pool: bytes | None
+    journal: list[bytes]
+    inbox: list[Letter]
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """A claim to be kept."""
+
+    run: str
+    fence: int
+
+
+class Turn(msgspec.Struct, kw_only=True):
+    """All that one commit writes of one run; atomic.
+
+    `entries`: a journal row to append. `checkpoint`: the new state; the journal before it is archived, and
+    `entries` are the first of the new one. `consumed`: letters that leave the inbox. `outbox`: mail to
+    other runs, delivered once each even if this process dies now; numbers grow per sender. `lines`:
+    requests for lanes. `asks` open and `closed_asks` close questions. `spawn`: runs to create (one that
+    exists by that id is left alone). `seen`: the newest letter that this turn knew of.
+
+    `status` `ready` with `release` false keeps the claim; anything else gives it up. A turn that parks
+    while the inbox holds letters newer than `seen` leaves the run ready instead (result `ready`).
+    A turn that ends the run closes its questions, withdraws its waiting lines, stores `value` or `error`,
+    numbers it in the order of ends, and sends its outcome as a `result` to its spec's parent.
+    """
+
+    run: str
+    fence: int
+    entries: bytes | None = None
+    checkpoint: bytes | None = None
+    consumed: Sequence[int] = ()
+    outbox: Sequence[Mail] = ()
+    lines: Sequence[Line] = ()
+    asks: Sequence[Question] = ()
+    closed_asks: Sequence[str] = ()
+    spawn: Sequence[NewRun] = ()
+    blobs: Sequence[tuple[bytes, bytes]] = ()  #: (digest, content); one that is there is left alone
+    status: Status = "ready"
+    release: bool = False
+    wake: float | None = None
+    reason: str = ""
+    value: bytes | None = None
+    error: Failure | None = None
+    usage: list[Usage] | None = None
+    seen: int = 0
+    now: float = 0.0
+
+
+class JobHead(msgspec.Struct, frozen=True):
+    """A mapped set of runs. `total` is the number of rows, once all are known; `counts` by status."""
+
+    id: str
+    target: str
+    created: float
+    total: int | None = None
+    counts: dict[str, int] = {}
+
+
+class Hint(msgspec.Struct, frozen=True):
+    """Something happened in this process's store: runs became ready, mail came, runs ended.
+
+    Hints may be lost or doubled, and none comes from other processes: poll as well.
+    """
+
+    kind: Literal["ready", "mail", "ended", "lines"]
+    runs: Sequence[str]
+
+
+class Store(Protocol):
+    """Where runs live. Every method is safe to call again after a failure or a crash."""
+
+    address: str
+
+    async def open(self) -> None:
+        """Make ready for use. Raises `StoreError` with the cure: unwritable, corrupt, of a newer format."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was begun and let go of everything."""
+        ...
+
+    def subscribe(self, listener: Callable[[Hint], None]) -> Callable[[], None]:
+        """Have `listener` called on the event loop for each hint; the return value ends it."""
+        ...
+
+    # ------------------------------------------------------------ runs
+    async def create(
+        self, runs: Sequence[NewRun], *, now: float, worker: str = "", ttl: float = 0.0
+    ) -> list[Created]:
+        """Create those that aren't there, durably, in one transaction. With `worker`, new ones come claimed by it."""
+        ...
+
+    async def claim(self, worker: str, limit: int, ttl: float, *, now: float) -> list[Claimed]:
+        """Take up to `limit` runs that are ready, due, or whose claim has lapsed; highest priority, then oldest.
+
+        The fence of each grows by one, so that commits under an older claim fail.
+        """
+        ...
+
+    async def renew(self, worker: str, leases: Sequence[Lease], ttl: float, *, now: float) -> list[bool]:
+        """Keep claims for another `ttl` seconds; false for each that is lost."""
+        ...
+
+    def commit(self, turns: Sequence[Turn]) -> Future[list[CommitResult]]:
+        """Write turns; each is atomic, the list is not. Durable when the future is done.
+
+        A future rather than a coroutine, so that a caller needs no task; it may be done already.
+        `fenced` means that another worker holds the run and nothing of the turn was written.
+        """
+        ...
+
+    async def inbox(self, run: str, after: int) -> list[Letter]:
+        """Letters newer than `after`, in order."""
+        ...
+
+    async def deliver(self, mail: Sequence[Mail], *, now: float) -> list[Delivery]:
+        """Put mail into inboxes and make parked recipients ready; durable on return.
+
+        Idempotent by `(to, sender, number)` for ever. `gone`: no such run, or it has ended.
+        """
+        ...
+
+    async def get(self, run: str) -> Head | None:
+        """A run's own record."""
+        ...
+
+    async def load(self, run: str) -> Claimed | None:
+        """As `claim` gives it, but to look at only."""
+        ...
+
+    async def runs(
+        self, *, job: str = "", status: Sequence[str] = (), after: str = "", limit: int = 1000
+    ) -> list[Head]:
+        """Runs, by job and status, in order of id from the one after `after`."""
+        ...
+
+    async def finished(self, job: str, after: int, limit: int) -> list[Head]:
+        """Runs of a job in the order in which they ended, from the one after place `after`."""
+        ...
+
+    async def revive(self, run: str, *, pool: bytes | None, now: float, status: Sequence[Status]) -> bool:
+        """Make a run that is in one of `status` ready again. With `pool`, its journal is archived and starts empty."""
+        ...
+
+    async def history(self, run: str) -> list[bytes]:
+        """All journal rows that are kept, archived ones first."""
+        ...
+
+    async def backlog(self, *, now: float) -> tuple[int, float | None]:
+        """How many runs are ready or claimed now, and when the next parked one is due."""
+        ...
+
+    # ------------------------------------------------------------ jobs
+    async def put_job(self, job: JobHead) -> JobHead:
+        """Create it, or set `total` of the one that is there."""
+        ...
+
+    async def get_job(self, job: str) -> JobHead | None:
+        """A job with its counts."""
+        ...
+
+    async def list_jobs(self) -> list[JobHead]:
+        """All jobs with their counts, oldest first."""
+        ...
+
+    # ------------------------------------------------------------ questions
+    async def asks(self, *, to: str = "", run: str = "") -> list[Question]:
+        """Open questions, oldest first."""
+        ...
+
+    async def get_ask(self, ask: str) -> tuple[Question, str] | None:
+        """A question and its state: `open`, `answered` or `closed`."""
+        ...
+
+    async def answer(self, ask: str, value: bytes, *, now: float) -> AnswerResult:
+        """Close an open question and send its answer to its run, in one transaction: the first answer wins."""
+        ...
+
+    # ------------------------------------------------------------ blobs
+    async def get_blobs(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Contents by digest."""
+        ...
+
+    # ------------------------------------------------------------ lanes
+    async def lanes(self) -> list[LaneHead]:
+        """Every lane with waiting lines or open jobs."""
+        ...
+
+    async def claim_lane(self, lane: str, worker: str, ttl: float, *, now: float) -> int | None:
+        """The fence under which this worker drives the lane now (the same while it keeps it), or None."""
+        ...
+
+    async def take(
+        self, lane: str, fence: int, *, max_lines: int, max_bytes: int, job: str, nonce: str, now: float
+    ) -> BatchJob | None:
+        """Assign the oldest waiting lines to a new job in state `intent`, in one transaction. None: nothing waits, or fenced."""
+        ...
+
+    async def put_batch_job(self, job: BatchJob, fence: int) -> bool:
+        """Write a job's new state; false if fenced. A job is closed once all its lines have outcomes."""
+        ...
+
+    async def batch_jobs(self, *, lane: str = "", open_only: bool = True) -> list[BatchJob]:
+        """Provider jobs, oldest first."""
+        ...
+
+    async def job_lines(self, job: str, after: str, limit: int) -> list[Line]:
+        """Lines of a provider job that have no outcome yet, in order of id from the one after `after`, bodies included."""
+        ...
+
+    async def outcomes(
+        self, job: str, fence: int, chunk: Sequence[LineOutcome], *, now: float
+    ) -> list[str] | None:
+        """Store how lines ended and send each outcome to its run, in one transaction of few statements.
+
+        Gives the ids that this job doesn't hold open (unknown or done already), which change nothing;
+        None if fenced. An outcome with `again` puts its line back to waiting, its attempt one higher.
+        """
+        ...
+
+    async def line_counts(self, *, job: str = "") -> dict[str, int]:
+        """Lines by status, of one provider job or of all."""
+        ...
