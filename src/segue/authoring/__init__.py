@@ -1,0 +1,1 @@
+"""What users write with: flows, steps, actors and the verbs they call."""

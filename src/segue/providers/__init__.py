@@ -1,0 +1,1 @@
+"""Whom model calls go to; one file a provider."""

@@ -1,0 +1,1 @@
+"""The asyncio shell: engine, executor, worker and lanes."""

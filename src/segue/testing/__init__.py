@@ -1,0 +1,1 @@
+"""What users test their workflows with, and what segue's own backends are tested with."""
