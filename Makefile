@@ -20,7 +20,7 @@ DEV := $(VENV)/.installed-dev
 DEMO := $(VENV)/.installed-demo
 UV := UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy $(BIN)/uv --no-progress
 
-.PHONY: help demo test check lint format types bench clean
+.PHONY: help demo test check format bench clean
 
 help:
 	@echo 'make demo | test | check | format | bench | clean'
@@ -31,14 +31,18 @@ demo: $(DEMO)
 test: check
 	$(PY) -m pytest -n $(WORKERS) $(ARGS)
 
-# The two type checkers take most of the time, so they run side by side with the linters.
+# All of them run, side by side, whatever one of them finds.
 check: $(DEV)
-	@$(MAKE) --no-print-directory -kj2 --output-sync=target lint mypy basedpyright
+	@$(MAKE) --no-print-directory -kj2 --output-sync=target basedpyright mypy lint formatted layers
 
-.PHONY: lint mypy basedpyright
+.PHONY: basedpyright mypy lint formatted layers
 lint: $(DEV)
 	$(BIN)/ruff check .
+
+formatted: $(DEV)
 	$(BIN)/ruff format --check .
+
+layers: $(DEV)
 	$(BIN)/lint-imports --no-logo
 
 mypy: $(DEV)
