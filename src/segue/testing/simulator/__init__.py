@@ -1,0 +1,43 @@
+"""A provider on your own machine: it speaks the OpenAI protocol, batches included, and keeps account.
+
+```python
+async with Simulator(clock=VirtualClock(), batch_time=timedelta(hours=1)) as sim:
+    sim.when("capital of France").reply("Paris")
+    client = AsyncOpenAI(base_url=sim.base_url, api_key="any")
+    ...  # upload, create a batch
+    await sim.advance(timedelta(hours=1))
+    assert sim.ledger.counts()["batch_paid"] == 1
+```
+
+Needs `aiohttp`.
+"""
+
+from .batches import Batch, BatchError, Pace
+from .clock import SystemClock, VirtualClock
+from .command import add_arguments, main, serve
+from .faults import Faults
+from .ledger import Entry, Ledger
+from .processor import Limits
+from .replies import Failure, Reply, Rule, ToolCall, ToolCalls
+from .server import Simulator
+
+__all__ = [
+    "Batch",
+    "BatchError",
+    "Entry",
+    "Failure",
+    "Faults",
+    "Ledger",
+    "Limits",
+    "Pace",
+    "Reply",
+    "Rule",
+    "Simulator",
+    "SystemClock",
+    "ToolCall",
+    "ToolCalls",
+    "VirtualClock",
+    "add_arguments",
+    "main",
+    "serve",
+]

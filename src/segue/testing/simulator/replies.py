@@ -1,0 +1,154 @@
+"""What the simulated model says: scripted, by a rule, or by inventing something valid."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Self, TypeAlias
+
+from .schema import instance
+
+__all__ = ["Failure", "Reply", "Rule", "Script", "ToolCall", "ToolCalls", "default_rule", "text_of"]
+
+
+class Failure(Exception):
+    """An answer other than 200, in the provider's shape. A rule returns or raises it."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str = "",
+        *,
+        code: str | None = None,
+        type: str = "",
+        param: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        self.status = status
+        self.message = message or f"The simulator was told to answer {status}"
+        self.code = code
+        self.type = type or ("server_error" if status >= 500 else _TYPES.get(status, "invalid_request_error"))
+        self.param = param
+        self.retry_after = retry_after
+        super().__init__(self.message)
+
+
+_TYPES = {401: "invalid_api_key", 429: "rate_limit_error"}
+
+
+class ToolCall:
+    """A call that the model asks for; without `id` it is given one."""
+
+    def __init__(self, name: str, arguments: dict[str, Any] | None = None, *, id: str | None = None) -> None:
+        self.name = name
+        self.arguments = arguments or {}
+        self.id = id
+
+
+class ToolCalls:
+    """Several calls at once, with or without a text."""
+
+    def __init__(self, *calls: ToolCall, text: str | None = None) -> None:
+        self.calls = calls
+        self.text = text
+
+
+#: A string is said as it is, other JSON values as JSON; a dict that is a `chat.completion` is the answer.
+Reply: TypeAlias = (
+    "str | dict[str, Any] | list[Any] | int | float | bool | ToolCall | ToolCalls | Failure | None"
+)
+
+#: From the request's body to what is said.
+Rule: TypeAlias = "Callable[[dict[str, Any]], Reply | Awaitable[Reply]]"
+
+
+class Script:
+    """Replies for requests that contain a text.
+
+    The first `when` whose text stands in the request's messages answers; its replies are given in turn, the
+    last one for ever.
+    """
+
+    def __init__(self) -> None:
+        self._scenes: list[Scene] = []
+
+    def when(self, contains: str) -> Scene:
+        """Begin a scene: what is said when the messages contain this text."""
+        self._scenes.append(scene := Scene(contains))
+        return scene
+
+    def next(self, body: dict[str, Any]) -> tuple[bool, Reply]:
+        """Whether a scene fits, and what it says."""
+        text = text_of(body)
+        for scene in self._scenes:
+            if scene.fits(text):
+                return True, scene.next()
+        return False, None
+
+
+class Scene:
+    """One `when` of a script."""
+
+    def __init__(self, contains: str) -> None:
+        self._contains = contains
+        self._replies: list[Reply] = []
+        self._given = 0
+
+    def reply(self, *replies: Reply) -> Self:
+        """Say these, one a request; called again it adds to them."""
+        self._replies.extend(replies)
+        return self
+
+    def fits(self, text: str) -> bool:
+        """Whether this scene answers such a request."""
+        return bool(self._replies) and self._contains in text
+
+    def next(self) -> Reply:
+        """The reply whose turn it is."""
+        reply = self._replies[min(self._given, len(self._replies) - 1)]
+        self._given += 1
+        return reply
+
+
+def default_rule(body: dict[str, Any]) -> Reply:
+    """Always the same for the same request, and valid for it.
+
+    A JSON schema's smallest instance; the tool that had to be called, with the smallest arguments; else an
+    echo of the last user message.
+    """
+    schema = ((body.get("response_format") or {}).get("json_schema") or {}).get("schema")
+    if schema is not None:
+        return _invented(schema)
+    if (body.get("response_format") or {}).get("type") == "json_object":
+        return {}
+    if (tool := _demanded(body)) is not None:
+        return ToolCall(tool["name"], instance(tool.get("parameters") or {}))
+    users = [message for message in body.get("messages", []) if message.get("role") == "user"]
+    return f"You said: {text_of({'messages': users[-1:]})}"
+
+
+def text_of(body: dict[str, Any]) -> str:
+    """All text in a request's messages, a line each."""
+    return "\n".join(_texts(message) for message in body.get("messages", []) if isinstance(message, dict))
+
+
+def _texts(message: dict[str, Any]) -> str:
+    content = message.get("content")
+    if isinstance(content, list):
+        return "\n".join(part["text"] for part in content if isinstance(part, dict) and "text" in part)
+    return content if isinstance(content, str) else ""
+
+
+def _invented(schema: dict[str, Any]) -> Reply:
+    made: Reply = instance(schema)
+    return made if not isinstance(made, str) else f'"{made}"'
+
+
+def _demanded(body: dict[str, Any]) -> dict[str, Any] | None:
+    choice = body.get("tool_choice")
+    tools: list[dict[str, Any]] = [tool["function"] for tool in body.get("tools") or [] if "function" in tool]
+    if choice == "required" and tools:
+        return tools[0]
+    if isinstance(choice, dict):
+        name = choice.get("function", {}).get("name")
+        return next((tool for tool in tools if tool["name"] == name), None)
+    return None
