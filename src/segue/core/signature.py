@@ -1,0 +1,507 @@
+"""What a function takes: as a tool's schema for a model, and as the arguments of a recorded call."""
+
+from __future__ import annotations
+
+import collections.abc
+import functools
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from ..model.errors import BadSignature, InvalidValue, NotEncodable
+from . import codec, forms
+from .schema import Schema, SchemaBuilder, accepts_null, schema, strict, without_nulls
+
+__all__ = ["InputShape", "ToolShape", "resolve"]
+
+_EMPTY = inspect.Parameter.empty
+_KINDS = inspect._ParameterKind
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of a function; `type` is Any where it has no annotation."""
+
+    name: str
+    type: Any
+    kind: inspect._ParameterKind
+    required: bool
+    annotated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A function's parameters and result with their annotations resolved."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    result: Any
+    raw: inspect.Signature
+
+
+def resolve(fn: Callable[..., Any]) -> Signature:
+    """`fn`'s signature, annotations resolved once. Raises `BadSignature` where one can't be."""
+    try:
+        return _cached_resolve(fn)
+    except TypeError as error:
+        if "unhashable" not in str(error):
+            raise
+        return _resolve(fn)
+
+
+def _resolve(fn: Callable[..., Any]) -> Signature:
+    name = _title(fn)
+    raw = inspect.signature(fn)
+    hints = _hints(fn, name)
+    parameters = tuple(
+        Parameter(
+            p.name,
+            hints.get(p.name, Any),
+            p.kind,
+            p.default is _EMPTY,
+            p.name in hints,
+        )
+        for p in raw.parameters.values()
+    )
+    return Signature(name, parameters, _result(hints.get("return", Any)), raw)
+
+
+_cached_resolve = functools.lru_cache(maxsize=4096)(_resolve)
+
+
+def _title(fn: Any) -> str:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    return str(name).rpartition("<locals>.")[2]
+
+
+def _hints(fn: Any, name: str) -> dict[str, Any]:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    if not (inspect.isroutine(fn) or isinstance(fn, type)) and not hasattr(fn, "__wrapped__"):
+        fn = type(fn).__call__
+    target = getattr(fn, "__init__", None) if isinstance(fn, type) else inspect.unwrap(fn)
+    target = getattr(target, "__func__", target)
+    try:
+        return typing.get_type_hints(target, localns=_closure(target), include_extras=True)
+    except (NameError, AttributeError) as error:
+        raise BadSignature(
+            name,
+            f"an annotation can't be resolved: {error}",
+            "import the name ordinarily, not under TYPE_CHECKING, and define it at the module's top",
+        ) from None
+
+
+def _closure(fn: Any) -> dict[str, Any] | None:
+    """The names around a nested function that its body holds; its annotations may mean them."""
+    code = getattr(fn, "__code__", None)
+    if code is None or not fn.__closure__:
+        return None
+    cells = zip(code.co_freevars, fn.__closure__, strict=True)
+    return {name: cell.cell_contents for name, cell in cells if cell != types.CellType()}
+
+
+def _result(tp: Any) -> Any:
+    """What awaiting the call gives: a function may be annotated with the awaitable that it returns."""
+    cls, args = typing.get_origin(tp), typing.get_args(tp)
+    if cls in (collections.abc.Coroutine, collections.abc.Awaitable):
+        return args[-1]
+    return type(None) if tp is None else tp
+
+
+# ---------------------------------------------------------------- tools
+@dataclass(frozen=True, slots=True)
+class ToolShape:
+    """A function as a model is told of it, and the reading of the arguments that a model writes.
+
+    `schema` is what to send, in strict form where `strict`; `plain` is the same without strict mode's rewriting.
+    """
+
+    name: str
+    description: str
+    schema: Schema
+    plain: Schema
+    strict: bool
+    result_type: Any
+    parameters: tuple[Parameter, ...]
+    _reads: Mapping[str, Callable[[object], Any]]
+
+    @staticmethod
+    def of(fn: Callable[..., Any], /, *, name: str = "") -> ToolShape:
+        """Raises `BadSignature` for a function that a model can't call by JSON: the text names the cure.
+
+        The description is the docstring's first paragraph; that of a parameter comes from `Annotated`, else from
+        the docstring (Google, NumPy and Sphinx style are known).
+        """
+        return _tool(fn, name)
+
+    def bind(self, arguments: bytes | str) -> dict[str, Any]:
+        """Typed keyword arguments from a model's JSON. Raises `InvalidValue`, fit to send back to the model.
+
+        Null for a parameter that has a default and doesn't take null means its default; so does nothing at all.
+        """
+        where = f"arguments of {self.name}"
+        names = ", ".join(p.name for p in self.parameters) or "none"
+        text = arguments if arguments.strip() else b"{}"
+        try:
+            given = msgspec.json.decode(text)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            shown = text if isinstance(text, str) else text.decode("utf-8", "replace")
+            problem = f"it isn't JSON ({error})"
+            raise InvalidValue(where, "a JSON object", problem, forms.short(repr(shown))) from None
+        if not isinstance(given, dict):
+            problem = f"the parameters are {names}, by name"
+            raise InvalidValue(
+                where, "a JSON object", problem, forms.short(msgspec.json.encode(given).decode())
+            )
+        if unknown := given.keys() - self._reads.keys():
+            problem = f"there is no parameter {min(unknown)!r}; the parameters are {names}"
+            raise InvalidValue(where, f"parameters of {self.name}", problem)
+        return self._typed(given)
+
+    def _typed(self, given: dict[str, object]) -> dict[str, Any]:
+        defs = self.plain.get("$defs", {})
+        properties = self.plain["properties"]
+        made = {}
+        for parameter in self.parameters:
+            name, node = parameter.name, properties[parameter.name]
+            where = f"argument {name!r} of {self.name}"
+            if name not in given:
+                if parameter.required:
+                    raise InvalidValue(where, forms.spell(parameter.type), "it is missing")
+                continue
+            value = given[name]
+            if value is None and not parameter.required and not accepts_null(node, defs):
+                continue
+            made[name] = _read(self._reads[name], without_nulls(value, node, defs), where)
+        return made
+
+
+def _tool(fn: Callable[..., Any], name: str) -> ToolShape:
+    signature = resolve(fn)
+    text, about = _docs(fn)
+    builder = SchemaBuilder()
+    properties: Schema = {}
+    for parameter in signature.parameters:
+        if problem := _unfit(parameter):
+            raise BadSignature(signature.name, *problem)
+        with_words = builder.of(parameter.type)
+        if "description" not in with_words and parameter.name in about:
+            with_words = {"description": about[parameter.name], **with_words}
+        properties[parameter.name] = with_words
+    required = [p.name for p in signature.parameters if p.required]
+    plain = builder.rooted(
+        {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+    )
+    tight = strict(plain)
+    return ToolShape(
+        name or re.sub(r"[^A-Za-z0-9_-]+", "_", signature.name.rpartition(".")[2]).strip("_")[:64],
+        text,
+        tight or plain,
+        plain,
+        tight is not None,
+        signature.result,
+        signature.parameters,
+        {p.name: codec.reader(p.type) for p in signature.parameters},
+    )
+
+
+def _unfit(parameter: Parameter) -> tuple[str, str] | None:
+    name = parameter.name
+    match parameter.kind:
+        case _KINDS.VAR_POSITIONAL:
+            return f"a model can't fill *{name}", f"take a list: `{name}: list[…]`"
+        case _KINDS.VAR_KEYWORD:
+            return f"a model can't fill **{name}", f"name the parameters, or take `{name}: dict[str, …]`"
+        case _KINDS.POSITIONAL_ONLY:
+            return f"a model names its arguments, and {name!r} is positional-only", "remove the `/`"
+        case _:
+            pass
+    if not parameter.annotated:
+        if name in ("self", "cls"):
+            return f"{name!r} is left open", "give the tool as a bound method: `thing.method`"
+        return f"parameter {name!r} has no annotation", f"annotate it, such as `{name}: str`"
+    try:
+        codec.decoder(parameter.type)
+    except BadSignature as error:
+        shown = forms.spell(parameter.type)
+        return f"parameter {name!r} is {shown}: of {error.function}, {error.problem}", error.cure
+    return None
+
+
+def _read(read: Callable[[object], Any], value: object, where: str) -> Any:
+    try:
+        return read(value)
+    except InvalidValue as error:
+        raise InvalidValue(where, error.expected, error.problem, error.got) from None
+
+
+# ---------------------------------------------------------------- docstrings
+_GOOGLE = re.compile(
+    r"^(?:Args|Arguments|Parameters|Params):[ \t]*\n((?:[ \t]+.*\n?|[ \t]*\n)*)", re.MULTILINE
+)
+_NUMPY = re.compile(r"^Parameters[ \t]*\n-{3,}[ \t]*\n(.*?)(?=^\S[^\n]*\n-{3,}|\Z)", re.MULTILINE | re.DOTALL)
+_SPHINX = re.compile(r"^:param(?: [^:\n]*?)? \*{0,2}(\w+):[ \t]*(.*(?:\n[ \t]+.*)*)", re.MULTILINE)
+_GOOGLE_ITEM = re.compile(r"\*{0,2}(\w+)\s*(?:\([^)]*\))?:\s*(.*)")
+_NUMPY_ITEM = re.compile(r"\*{0,2}(\w+(?:\s*,\s*\w+)*)\s*(?::.*)?$")
+
+
+def _docs(fn: Any) -> tuple[str, dict[str, str]]:
+    """(the first paragraph, what is said of each parameter)"""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    # A callable object without words of its own is described by its __call__.
+    own = inspect.getdoc(fn) if inspect.isroutine(fn) or isinstance(fn, type) else fn.__doc__
+    text = inspect.cleandoc(own or inspect.getdoc(getattr(fn, "__call__", None)) or "")  # noqa: B004
+    about: dict[str, str] = {}
+    if found := _GOOGLE.search(text):
+        about.update(_google(found[1]))
+    if found := _NUMPY.search(text):
+        about.update(_numpy(found[1]))
+    about.update({name: _line(words) for name, words in _SPHINX.findall(text)})
+    first = _SPHINX.split(_NUMPY.split(_GOOGLE.split(text, maxsplit=1)[0], maxsplit=1)[0], maxsplit=1)[0]
+    return _line(re.split(r"\n\s*\n", first.strip(), maxsplit=1)[0]), {k: v for k, v in about.items() if v}
+
+
+def _google(section: str) -> dict[str, str]:
+    made: dict[str, str] = {}
+    lines = [line for line in section.splitlines() if line.strip()]
+    margin = min((len(line) - len(line.lstrip()) for line in lines), default=0)
+    name = ""
+    for line in lines:
+        item = _GOOGLE_ITEM.match(line[margin:]) if not line[margin:].startswith((" ", "\t")) else None
+        if item:
+            name = item[1]
+            made[name] = item[2].strip()
+        elif name:
+            made[name] = f"{made[name]} {line.strip()}".strip()
+    return made
+
+
+def _numpy(section: str) -> dict[str, str]:
+    made: dict[str, str] = {}
+    names: list[str] = []
+    for line in section.splitlines():
+        item = _NUMPY_ITEM.match(line)
+        if item and not line.startswith((" ", "\t")):
+            names = [name.strip() for name in item[1].split(",")]
+        elif line.strip():
+            for name in names:
+                made[name] = f"{made.get(name, '')} {line.strip()}".strip()
+    return made
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+# ---------------------------------------------------------------- recorded calls
+_split_call = msgspec.json.Decoder(tuple[list[msgspec.Raw], dict[str, msgspec.Raw]]).decode
+
+
+@dataclass(frozen=True, slots=True)
+class InputShape:
+    """A function's arguments as JSON `[args, kwargs]`, and back, typed by its annotations.
+
+    Live and replayed calls both get what `decode_call` gives. A parameter without annotation is plain JSON.
+    The same call is the same bytes however its arguments were passed: all that can stand by position do.
+    """
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    result_type: Any
+    _raw: inspect.Signature
+    _positional: tuple[Callable[[bytes | str], Any], ...]
+    _named: Mapping[str, Callable[[bytes | str], Any]]
+    _rest: Callable[[bytes | str], Any] | None
+    _others: Callable[[bytes | str], Any] | None
+    _least: int
+
+    @staticmethod
+    def of(fn: Callable[..., Any], /) -> InputShape:
+        """Made once for each function. Raises `BadSignature` for an annotation that JSON can't fill."""
+        try:
+            return _cached_input(fn)
+        except TypeError as error:
+            if "unhashable" not in str(error):
+                raise
+            return _input(fn)
+
+    def encode_call(self, args: Sequence[object], kwargs: Mapping[str, object]) -> bytes:
+        """Raises `NotEncodable`, which names the argument, and `TypeError` as the call itself would."""
+        if kwargs or not self._least <= len(args) <= len(self._positional):
+            try:
+                bound = self._raw.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{self.name}() {error}") from None
+            args, kwargs = bound.args, bound.kwargs
+        try:
+            return codec.encode((args, kwargs))
+        except NotEncodable:
+            for name, value in self._by_name(args, kwargs):
+                codec.encode(value, where=f"argument {name!r} of {self.name}")
+            raise
+
+    def decode_call(self, data: bytes | str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Raises `InvalidValue`, which names the argument: the stored call may be older than the code."""
+        where = f"arguments of {self.name}"
+        try:
+            given, named = _split_call(data)
+        except (msgspec.MsgspecError, ValueError) as error:
+            shown = data if isinstance(data, str) else data.decode("utf-8", "replace")
+            raise InvalidValue(where, "[args, kwargs]", str(error), forms.short(repr(shown))) from None
+        if len(given) > len(self._positional) and self._rest is None:
+            problem = f"it takes {len(self._positional)} by position"
+            raise InvalidValue(where, "those of its signature", problem, f"{len(given)}")
+        args = []
+        for index, raw in enumerate(given):
+            read = self._positional[index] if index < len(self._positional) else self._rest
+            args.append(self._argument(read, raw, index))
+        kwargs = {}
+        for name, raw in named.items():
+            read = self._named.get(name, self._others)
+            if read is None:
+                known = ", ".join(self._named) or "none"
+                problem = f"there is no parameter {name!r}; the parameters are {known}"
+                raise InvalidValue(where, "those of its signature", problem)
+            kwargs[name] = self._argument(read, raw, name)
+        return tuple(args), kwargs
+
+    def bind_row(self, row: object, *, text: bool = False) -> bytes:
+        """`row` of a JSONL or CSV file as one call, checked and typed, as `encode_call` writes it.
+
+        One parameter takes the row itself; several take an object by their names. With `text`, every cell is text
+        as in CSV: `"1"`, `"true"` are read as what the parameter is, and an empty cell that doesn't fit means the
+        default, or None. A one-parameter function of a scalar also takes a CSV row that has its one column.
+        """
+        takes = [p for p in self.parameters if p.kind not in (_KINDS.VAR_POSITIONAL, _KINDS.VAR_KEYWORD)]
+        if len(takes) == 1 and len(self.parameters) == 1:
+            return self._bind_one(takes[0], row, text=text)
+        if not isinstance(row, dict):
+            names = ", ".join(p.name for p in takes)
+            problem = f"its parameters are {names}, by name"
+            raise InvalidValue(f"row for {self.name}", "an object", problem, _shown(row))
+        known = {p.name for p in takes}
+        if self._others is None and (unknown := [key for key in row if key not in known]):
+            problem = f"there is no parameter {unknown[0]!r}; the parameters are {', '.join(sorted(known))}"
+            raise InvalidValue(f"row for {self.name}", f"parameters of {self.name}", problem, _shown(row))
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        for p in takes:
+            value = self._cell(p, row.get(p.name, msgspec.UNSET), text=text)
+            if value is msgspec.UNSET:
+                continue
+            if p.kind is _KINDS.POSITIONAL_ONLY:
+                args.append(value)
+            else:
+                kwargs[p.name] = value
+        kwargs.update({str(key): value for key, value in row.items() if key not in known})
+        return self.encode_call(args, kwargs)
+
+    def _bind_one(self, parameter: Parameter, row: object, *, text: bool) -> bytes:
+        if (
+            text
+            and isinstance(row, dict)
+            and row.keys() == {parameter.name}
+            and not _takes_objects(parameter.type)
+        ):
+            row = row[parameter.name]
+        value = self._cell(parameter, row, text=text)
+        if value is msgspec.UNSET:
+            return self.encode_call((), {})
+        if parameter.kind is _KINDS.KEYWORD_ONLY:
+            return self.encode_call((), {parameter.name: value})
+        return self.encode_call((value,), {})
+
+    def _cell(self, parameter: Parameter, value: object, *, text: bool) -> Any:
+        """The value for `parameter`, or UNSET where its default is meant."""
+        where = f"argument {parameter.name!r} of {self.name}"
+        if value is msgspec.UNSET:
+            if parameter.required:
+                raise InvalidValue(where, forms.spell(parameter.type), "the row doesn't have it")
+            return msgspec.UNSET
+        read = codec.reader(parameter.type, strict=not text)
+        try:
+            return _read(read, value, where)
+        except InvalidValue:
+            if text and value == "":
+                if not parameter.required:
+                    return msgspec.UNSET
+                if type(None) in (forms.members(parameter.type) or ()):
+                    return None
+            raise
+
+    def _argument(self, read: Callable[[bytes | str], Any] | None, raw: Any, at: int | str) -> Any:
+        if read is None:
+            raise AssertionError(f"no reader for argument {at!r}")
+        try:
+            return read(raw)
+        except InvalidValue as error:
+            name = at if isinstance(at, str) else self.parameters[min(at, len(self.parameters) - 1)].name
+            where = f"argument {name!r} of {self.name}"
+            raise InvalidValue(where, error.expected, error.problem, error.got) from None
+
+    def _by_name(self, args: Sequence[object], kwargs: Mapping[str, object]) -> list[tuple[str, object]]:
+        last = len(self.parameters) - 1
+        return [(self.parameters[min(n, last)].name, value) for n, value in enumerate(args)] + list(
+            kwargs.items()
+        )
+
+
+_POSITIONAL = (_KINDS.POSITIONAL_ONLY, _KINDS.POSITIONAL_OR_KEYWORD)
+
+
+def _input(fn: Callable[..., Any]) -> InputShape:
+    signature = resolve(fn)
+    reads: dict[str, Callable[[bytes | str], Any]] = {}
+    for p in signature.parameters:
+        try:
+            reads[p.name] = codec.decoder(p.type)
+        except BadSignature as error:
+            problem = f"parameter {p.name!r} is {forms.spell(p.type)}: of {error.function}, {error.problem}"
+            raise BadSignature(signature.name, problem, error.cure) from None
+    parameters = signature.parameters
+    positional = [p for p in parameters if p.kind in _POSITIONAL]
+    needs_names = any(p.kind is _KINDS.KEYWORD_ONLY and p.required for p in parameters)
+    return InputShape(
+        signature.name,
+        parameters,
+        signature.result,
+        signature.raw,
+        tuple(reads[p.name] for p in positional),
+        {
+            p.name: reads[p.name]
+            for p in parameters
+            if p.kind in (_KINDS.POSITIONAL_OR_KEYWORD, _KINDS.KEYWORD_ONLY)
+        },
+        next((reads[p.name] for p in parameters if p.kind is _KINDS.VAR_POSITIONAL), None),
+        next((reads[p.name] for p in parameters if p.kind is _KINDS.VAR_KEYWORD), None),
+        # A call that lacks names always goes the slow way, which tells what is missing.
+        len(positional) + 1 if needs_names else sum(p.required for p in positional),
+    )
+
+
+_cached_input = functools.lru_cache(maxsize=4096)(_input)
+
+
+def _takes_objects(tp: Any) -> bool:
+    node = schema(tp)
+    kinds = [
+        part.get("type", "object" if not part or "$ref" in part else "")
+        for part in (node, *node.get("anyOf", ()))
+    ]
+    return "object" in (kinds[1:] if "anyOf" in node else kinds)
+
+
+def _shown(value: object) -> str:
+    try:
+        return forms.short(codec.encode(value).decode())
+    except NotEncodable:
+        return forms.short(repr(value))
