@@ -7,7 +7,7 @@ from typing import Any
 import openai
 import pytest
 
-from segue.testing.simulator import Failure, Limits, Pace, SystemClock
+from segue.testing.simulator import Failure, Limits, Pace, SystemClock, VirtualClock
 from tests.testing.simulator.world import World, ids, jsonl, read, row, says, submit
 
 MINUTES = timedelta(minutes=1)
@@ -359,3 +359,11 @@ async def test_a_file_may_end_without_a_line_break(world: World):
     )
     await simulator.finish()
     assert simulator.ledger.counts()["batch_paid"] == 2
+
+
+async def test_a_clock_that_somebody_else_moves_moves_the_batches(world: World):
+    clock = VirtualClock()
+    _, client = await world.pair(clock=clock)
+    batch = await submit(client, row("a"))
+    clock.move_to(clock.now() + 7 * 60)
+    assert (await client.batches.retrieve(batch.id)).status == "in_progress"

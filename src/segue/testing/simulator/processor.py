@@ -146,6 +146,11 @@ class Processor:
             self._clock.move_to(moment)
         await asyncio.sleep(0)
 
+    async def catch_up(self) -> None:
+        """Do what is due on a virtual clock that somebody else has moved."""
+        if isinstance(self._clock, VirtualClock) and not self._moving.locked():
+            await self.run_until(self._clock.now())
+
     async def run_dry(self) -> None:
         """Move the virtual clock until every batch is over."""
         while (due := self._soonest()) is not None:

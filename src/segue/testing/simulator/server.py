@@ -14,7 +14,7 @@ from aiohttp import BodyPartReader, web
 from segue.ports.clock import Clock
 
 from .batches import Batch, Pace
-from .clock import SystemClock, VirtualClock
+from .clock import SystemClock
 from .completion import tokens, usage_of
 from .faults import Fault, Faults
 from .files import File, Files
@@ -168,8 +168,7 @@ class Simulator:
     @web.middleware
     async def _shaped(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Errors in the provider's shape; the time is what the clock says by now."""
-        if isinstance(self.clock, VirtualClock):
-            await self._processor.run_until(self.clock.now())
+        await self._processor.catch_up()
         try:
             return await handler(request)
         except Failure as failure:
