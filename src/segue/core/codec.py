@@ -16,7 +16,7 @@ import msgspec
 from ..model.errors import InvalidValue
 from . import forms
 from .encoding import digest, encode, encode_deterministic
-from .reading import Read, custom, invalid, is_native, parse, pydantic_json, reader_of
+from .reading import Read, custom, invalid, invalid_text, is_native, parse, pydantic_json, reader_of
 
 __all__ = ["decode", "decoder", "digest", "encode", "encode_deterministic", "reader"]
 
@@ -62,7 +62,7 @@ def _make_decoder(tp: Any) -> Callable[[bytes | str], Any]:
         try:
             return parse(data)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise invalid(tp, data, error) from None
+            raise invalid_text(tp, data, error) from None
 
     return read
 

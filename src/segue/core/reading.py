@@ -494,19 +494,26 @@ def problem_of(error: Exception) -> tuple[str, str]:
     return problem, path
 
 
-def invalid(tp: Any, data: object, error: Exception) -> InvalidValue:
+def invalid(tp: Any, value: object, error: Exception) -> InvalidValue:
+    """The error for parsed JSON that isn't a `tp`."""
     if isinstance(error, RecursionError):
         return InvalidValue("value", forms.spell(tp), "it is nested too deeply")
     problem, path = problem_of(error)
-    got = data
-    if isinstance(data, (bytes, str)):
-        try:
-            got = parse(data)
-        except (msgspec.MsgspecError, ValueError):
-            text = data if isinstance(data, str) else data.decode("utf-8", "replace")
-            return InvalidValue("value", forms.spell(tp), problem, forms.short(repr(text)))
-    shown = forms.short(json.dumps(_at(got, path), ensure_ascii=False, default=repr))
+    shown = forms.short(json.dumps(_at(value, path), ensure_ascii=False, default=repr))
     return InvalidValue("value", forms.spell(tp), f"{problem} at {path}" if path else problem, shown)
+
+
+def invalid_text(tp: Any, data: Any, error: Exception) -> InvalidValue:
+    """The error for text that isn't JSON, or not of a `tp`."""
+    text = data if isinstance(data, str) else bytes(data).decode("utf-8", "replace")
+    try:
+        return invalid(tp, parse(text), error)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return InvalidValue("value", forms.spell(tp), _first_line(error), forms.short(repr(text)))
+
+
+def _first_line(error: Exception) -> str:
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error).partition("\n")[0]
 
 
 def _at(value: Any, path: str) -> object:

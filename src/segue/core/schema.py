@@ -476,7 +476,7 @@ def _shape(tp: Any) -> Shape[Any]:
         value = {key: part for key, part in inner.items() if key != "$defs"}
         plain = {"type": "object", "properties": {"value": value}, "required": ["value"], **defs}
     tight = strict(plain)
-    name = _name(tp)[:64] if isinstance(forms.origin(forms.bare(tp)), type) else "answer"
+    name = _name(tp)[:64] if forms.members(tp) is None else "answer"
     return Shape(name, tight or plain, plain, tight is not None, wrapped, tp, inner, codec.reader(tp))
 
 

@@ -444,15 +444,16 @@ class InputShape:
         try:
             return read(raw)
         except InvalidValue as error:
-            name = at if isinstance(at, str) else self.parameters[min(at, len(self.parameters) - 1)].name
+            name = at if isinstance(at, str) else self._name_at(at)
             where = f"argument {name!r} of {self.name}"
             raise InvalidValue(where, error.expected, error.problem, error.got) from None
 
+    def _name_at(self, index: int) -> str:
+        names = [p.name for p in self.parameters if p.kind in _POSITIONAL or p.kind is _KINDS.VAR_POSITIONAL]
+        return names[min(index, len(names) - 1)]
+
     def _by_name(self, args: Sequence[object], kwargs: Mapping[str, object]) -> list[tuple[str, object]]:
-        last = len(self.parameters) - 1
-        return [(self.parameters[min(n, last)].name, value) for n, value in enumerate(args)] + list(
-            kwargs.items()
-        )
+        return [(self._name_at(n), value) for n, value in enumerate(args)] + list(kwargs.items())
 
 
 _POSITIONAL = (_KINDS.POSITIONAL_ONLY, _KINDS.POSITIONAL_OR_KEYWORD)
