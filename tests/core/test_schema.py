@@ -83,6 +83,18 @@ class Point(NamedTuple):
 
 
 @dataclasses.dataclass
+class Yes:
+    kind: Literal["yes"] = "yes"
+    why: str = ""
+
+
+@dataclasses.dataclass
+class No:
+    kind: Literal["no"] = "no"
+    why: str | None = "null"
+
+
+@dataclasses.dataclass
 class Empty:
     pass
 
@@ -156,6 +168,7 @@ def test_words_are_kept() -> None:
 def test_optional_is_nullable_and_null_is_the_default() -> None:
     made = Shape.of(Item).schema
     assert made["properties"]["count"] == {"anyOf": [{"type": "integer"}, {"type": "null"}]}
+    assert made["properties"]["note"] == {"anyOf": [{"type": "string"}, {"type": "null"}]}
     assert Shape.of(Item).decode('{"sku":"a","count":null,"note":null}') == Item("a")
     answer = '{"id":1,"items":[{"sku":"a","count":null,"note":"n"}],"kind":null,"when":null}'
     assert Shape.of(Order).decode(answer) == Order(1, [Item("a", 1, "n")])
@@ -167,6 +180,12 @@ def test_optional_is_nullable_and_null_is_the_default() -> None:
     assert Shape.of(Row).decode('{"a":1,"b":null}') == {"a": 1}
     tree = '{"name":"a","below":[{"name":"b","below":null,"pick":{"reason":"x","usd":null}}],"pick":null}'
     assert Shape.of(Node).decode(tree) == Node("a", [Node("b", [], Refund("x"))])
+
+
+def test_a_tag_is_never_null_and_tells_members_apart() -> None:
+    shape = Shape.of(list[Yes | No])
+    assert shape.schema["$defs"]["Yes"]["properties"]["kind"] == {"type": "string", "enum": ["yes"]}
+    assert shape.decode('[{"kind":"no","why":null},{"kind":"yes","why":null}]') == [No("no", None), Yes()]
 
 
 def test_a_null_where_none_may_be_stays_an_error() -> None:

@@ -7,7 +7,6 @@ written as a string (`datetime | str`), what reads as the other type is of it.
 from __future__ import annotations
 
 import collections
-import enum
 import functools
 import json
 import pathlib
@@ -97,8 +96,6 @@ def is_native(tp: Any) -> bool:
                 return False
             case msgspec.inspect.DictType(key_type=msgspec.inspect.CustomType(cls=cls)) if cls is not object:
                 return False  # its keys would stay strings
-            case msgspec.inspect.EnumType(cls=cls) if issubclass(cls, enum.Flag):
-                return False
             case msgspec.inspect.CustomType(cls=cls) if cls is not object:
                 reader_of(cls, True)  # raises for a class that can't be read
         # A class may not be done when its field refers to it; `getattr` then finds nothing.
@@ -352,8 +349,6 @@ def _named_tuple_reader(cls: Any, parts: list[tuple[forms.FormField, Read]]) -> 
 
 
 def _enum_reader(cls: Any) -> Read:
-    if issubclass(cls, enum.Flag):
-        return lambda value: cls(msgspec.convert(value, int))
     by_text = {encode_deterministic(member.value): member for member in cls}
 
     def read(value: object) -> object:

@@ -295,7 +295,8 @@ def _tight_object(node: Schema, defs: dict[str, Schema]) -> Schema:
     properties = {}
     for name, part in node["properties"].items():
         tight = _tight(part, defs)
-        if name not in required and not accepts_null(part, defs):
+        fixed = len(tight.get("enum", ())) == 1  # a tag: null would lose what tells a union's members apart
+        if name not in required and not fixed and not accepts_null(part, defs):
             text = tight.pop("description", None)
             tight = (
                 {"anyOf": [*tight["anyOf"], {"type": "null"}]} if set(tight) == {"anyOf"} else _or_null(tight)
