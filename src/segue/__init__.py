@@ -1,1 +1,112 @@
-"""Write an LLM workflow once; run it live, or through a provider's Batch API at half the price."""
+"""segue: write an LLM workflow once, in plain Python; run it live, or over a million rows in batch, durable in both."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .authoring.ask import ask as ask
+    from .authoring.config import using as using
+    from .authoring.context import Parked as Parked
+    from .authoring.emit import emit as emit
+    from .authoring.flow import flow as flow
+    from .authoring.generate import Reply as Reply
+    from .authoring.generate import embed as embed
+    from .authoring.generate import generate as generate
+    from .authoring.mail import receive as receive
+    from .authoring.mail import spawn as spawn
+    from .authoring.mail import tell as tell
+    from .authoring.map import Mapped as Mapped
+    from .authoring.map import Outcome as Outcome
+    from .authoring.map import map as map
+    from .authoring.resource import resource as resource
+    from .authoring.step import idempotency_key as idempotency_key
+    from .authoring.step import step as step
+    from .authoring.time import now as now
+    from .authoring.time import random as random
+    from .authoring.time import sleep as sleep
+    from .authoring.time import timeout as timeout
+    from .authoring.time import uuid as uuid
+    from .authoring.tool import Approve as Approve
+    from .authoring.tool import Deny as Deny
+    from .authoring.tool import Edit as Edit
+    from .authoring.tool import tool as tool
+    from .core.retry import Retry as Retry
+    from .model.chat import File as File
+    from .model.chat import Message as Message
+    from .model.errors import SegueError as SegueError
+    from .model.mode import Batch as Batch
+    from .model.mode import Live as Live
+    from .runtime.engine import Engine as Engine
+    from .runtime.events import Asked as Asked
+    from .runtime.events import Event as Event
+    from .runtime.events import Finished as Finished
+    from .runtime.events import Recorded as Recorded
+    from .runtime.events import Token as Token
+    from .runtime.handles import Ask as Ask
+    from .runtime.handles import Job as Job
+    from .runtime.handles import Run as Run
+    from .runtime.receipt import Receipt as Receipt
+
+#: Where each public name lives; loaded when first used, so that importing segue costs little.
+_HOMES = {
+    "Approve": "authoring.tool",
+    "Ask": "runtime.handles",
+    "Asked": "runtime.events",
+    "Batch": "model.mode",
+    "Deny": "authoring.tool",
+    "Edit": "authoring.tool",
+    "Engine": "runtime.engine",
+    "Event": "runtime.events",
+    "File": "model.chat",
+    "Finished": "runtime.events",
+    "Job": "runtime.handles",
+    "Live": "model.mode",
+    "Mapped": "authoring.map",
+    "Message": "model.chat",
+    "Outcome": "authoring.map",
+    "Parked": "authoring.context",
+    "Receipt": "runtime.receipt",
+    "Recorded": "runtime.events",
+    "Reply": "authoring.generate",
+    "Retry": "core.retry",
+    "Run": "runtime.handles",
+    "SegueError": "model.errors",
+    "Token": "runtime.events",
+    "ask": "authoring.ask",
+    "embed": "authoring.generate",
+    "emit": "authoring.emit",
+    "flow": "authoring.flow",
+    "generate": "authoring.generate",
+    "idempotency_key": "authoring.step",
+    "map": "authoring.map",
+    "now": "authoring.time",
+    "random": "authoring.time",
+    "receive": "authoring.mail",
+    "resource": "authoring.resource",
+    "sleep": "authoring.time",
+    "spawn": "authoring.mail",
+    "step": "authoring.step",
+    "tell": "authoring.mail",
+    "timeout": "authoring.time",
+    "tool": "authoring.tool",
+    "using": "authoring.config",
+    "uuid": "authoring.time",
+}
+
+__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'segue' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"segue.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

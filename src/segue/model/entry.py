@@ -17,11 +17,15 @@ MADE: Final = -1
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):
-    """An error as data. `type` is `module:qualname`; `args` the JSON of its arguments, if it has such."""
+    """An error as data. `type` is `module:qualname`; `args` the JSON of what builds it again, if that can be.
+
+    `again`: the retry policy of the call that failed would try it once more.
+    """
 
     type: str
     message: str
     args: bytes = b""
+    again: bool = False
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):

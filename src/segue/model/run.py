@@ -27,7 +27,8 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `target` is the registered name of a flow or actor; `args` the JSON of `[args, kwargs]` (of an actor:
     its first fields); `version` the author's or a fingerprint of the source; `python` the minor version.
-    `parent` is the call that awaits this run's end.
+    `parent` is the call that awaits this run's end. Of the runs of one `group`, a worker keeps at most `limit`
+    at work at once; parked ones don't count.
     """
 
     kind: Literal["flow", "actor"]
@@ -41,6 +42,8 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     job: str = ""
     index: int = 0
     key: str = ""
+    group: str = ""
+    limit: int = 0
     origin: str = ""  #: the run that this one was forked from
     created: float = 0.0
 

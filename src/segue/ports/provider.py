@@ -115,7 +115,9 @@ class CallFault(Exception):
     `after` is how long the provider asks to wait, in seconds. `message` never holds a secret.
     """
 
-    def __init__(self, status: int, message: str, *, again: bool, after: float | None = None, code: str = "") -> None:
+    def __init__(
+        self, status: int, message: str, *, again: bool, after: float | None = None, code: str = ""
+    ) -> None:
         self.status, self.message, self.again, self.after, self.code = status, message, again, after, code
         super().__init__(f"HTTP {status}: {message}" if status else message)
 
@@ -123,7 +125,9 @@ class CallFault(Exception):
 class PriceList(Protocol):
     """What tokens cost."""
 
-    def usd(self, model: str, lane: str, input_tokens: int, output_tokens: int, cached_tokens: int) -> float | None:
+    def usd(
+        self, model: str, lane: str, input_tokens: int, output_tokens: int, cached_tokens: int
+    ) -> float | None:
         """US dollars, or None where the price isn't known."""
         ...
 

@@ -1,0 +1,115 @@
+"""Questions to a person or a program outside."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import msgspec
+
+from ..core.codec import decoder, digest, encode
+from ..core.schema import schema
+from ..model.entry import Failure
+from ..model.message import Question
+from ..ports.store import Turn
+from .context import Branch, Wait, current
+from .time import overdue
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
+T = TypeVar("T")
+_UNSET: Any = object()
+
+
+def ask_id(run: str, path: str, n: int) -> str:
+    """The id of the question that a call asks."""
+    return f"{run}{path}:{n}"
+
+
+@overload
+async def ask(
+    question: str, /, *, show: object = ..., to: str = ..., timeout: timedelta = ..., default: str = ...
+) -> str: ...
+@overload
+async def ask(
+    question: str,
+    /,
+    *,
+    returns: TypeForm[T],
+    show: object = ...,
+    to: str = ...,
+    timeout: timedelta = ...,
+    default: T = ...,
+) -> T: ...
+async def ask(
+    question: str,
+    /,
+    *,
+    returns: Any = str,
+    show: object = None,
+    to: str = "",
+    timeout: timedelta | None = None,
+    default: Any = _UNSET,
+) -> Any:
+    """Ask a person or a program outside, and wait for as long as it takes: the run costs a row meanwhile.
+
+    The answer is of the type `returns`. `show` goes with the question; `to` says who is asked. After
+    `timeout` the answer is `default`, or `TimeoutError` is raised where there is none.
+    """
+    branch = current("ask")
+    return await put(branch, question, returns, show=show, to=to, timeout=timeout, default=default)
+
+
+def put(
+    branch: Branch,
+    question: str,
+    returns: Any,
+    *,
+    show: object = None,
+    to: str = "",
+    timeout: timedelta | None = None,
+    default: Any = _UNSET,
+) -> Any:
+    """The recorded call behind `ask`."""
+    run = branch.run
+    form = schema(returns)
+    args = encode({"question": question, "show": show, "to": to, "schema": form}, where="what ask() shows")
+    late: bytes | Failure = overdue(f"the question {question!r}")
+    if default is not _UNSET:
+        late = encode(default, where="the default answer")
+    shown = encode(show)
+    due = 0.0 if timeout is None else run.now() + timeout.total_seconds()
+
+    def opens(turn: Turn, path: str, n: int) -> None:
+        turn.asks = [
+            *turn.asks,
+            Question(
+                id=ask_id(run.id, path, n),
+                run=run.id,
+                path=path,
+                n=n,
+                question=question,
+                show=shown,
+                schema=msgspec.json.encode(form),
+                to=to,
+                created=run.now(),
+                deadline=due,
+            ),
+        ]
+
+    def drops(turn: Turn, path: str, n: int) -> None:
+        turn.closed_asks = [*turn.closed_asks, ask_id(run.id, path, n)]
+
+    wait = Wait(
+        kind="ask",
+        name="ask",
+        args=args,
+        digest=digest(args),
+        decode=decoder(returns),
+        opens=opens,
+        drops=drops,
+        due=due,
+        late=late,
+    )
+    return run.record(branch, wait)

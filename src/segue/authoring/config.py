@@ -1,0 +1,69 @@
+"""Which model, in which mode: call over `using()` over run over engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypedDict
+
+from ..model.mode import Config, ModeLike, as_mode
+from .context import Branch
+
+ModelLike = str | Sequence[str]
+
+
+class How(TypedDict, total=False):
+    """How a run is carried out. `models` gives names to roles; `tags` are for finding runs again."""
+
+    mode: ModeLike
+    model: ModelLike
+    models: Mapping[str, ModelLike]
+    tags: Mapping[str, str]
+    priority: int
+
+
+_USING: ContextVar[Config | None] = ContextVar("segue_using", default=None)
+
+
+def names(model: ModelLike) -> tuple[str, ...]:
+    """One name or several, the later ones being fall-backs."""
+    return (model,) if isinstance(model, str) else tuple(model)
+
+
+def as_config(
+    mode: ModeLike | None = None,
+    model: ModelLike = (),
+    models: Mapping[str, ModelLike] | None = None,
+    tags: Mapping[str, str] | None = None,
+    priority: int = 0,
+) -> Config:
+    """Options as the record that goes with a run."""
+    return Config(
+        mode=None if mode is None else as_mode(mode),
+        model=names(model),
+        models={role: names(model) for role, model in (models or {}).items()},
+        tags=dict(tags or {}),
+        priority=priority,
+    )
+
+
+@contextmanager
+def using(**how: Any) -> Iterator[None]:
+    """`with segue.using(mode="batch", model=…):` for the calls inside, and the runs that they start."""
+    own = as_config(**how)
+    outer = _USING.get()
+    token = _USING.set(own if outer is None else own.over(outer))
+    try:
+        yield
+    finally:
+        _USING.reset(token)
+
+
+def config_of(branch: Branch, own: Config | None = None) -> Config:
+    """What holds for a call that is made now on that branch."""
+    config = branch.run.config
+    within = _USING.get()
+    if within is not None:
+        config = within.over(config)
+    return config if own is None else own.over(config)

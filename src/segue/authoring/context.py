@@ -1,0 +1,204 @@
+"""Where code stands: the run and the branch that it acts for."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import Future
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from ..model.entry import Failure
+from ..model.errors import NotInRun, WrongPlace
+from ..model.mode import Config
+from ..ports.store import Turn
+
+Effect = Literal["idempotent", "keyed", "at-most-once"]
+Decode = Callable[[bytes], Any]
+
+
+class Parked(asyncio.CancelledError):
+    """Raised by every `segue.` call of a run that is leaving memory. Let it pass: the run goes on later."""
+
+
+class Branch:
+    """One task of a run: its place in the tree of tasks and the number of its next call."""
+
+    __slots__ = ("kids", "n", "path", "run", "slot")
+
+    def __init__(self, run: RunContext, path: str, slot: Slot | None = None) -> None:
+        self.run = run
+        self.path = path
+        self.n = 0
+        self.kids: dict[str, int] | None = None
+        self.slot = slot
+
+    def child(self, name: str) -> Branch:
+        """The branch of a task that this one starts, numbered per name."""
+        kids = self.kids
+        if kids is None:
+            kids = self.kids = {}
+        number = kids.get(name, 0)
+        kids[name] = number + 1
+        return Branch(self.run, f"{self.path}/{name}.{number}", self.slot)
+
+
+class Slot(Protocol):
+    """A place among a map's items at work; given up while the item waits for something that can take long."""
+
+    def leave(self) -> None: ...
+    def enter(self) -> None: ...
+
+
+class Work(msgspec.Struct, kw_only=True):
+    """A call that this process carries out: a step, or a model call in live mode.
+
+    `run` gives the value as JSON, or raises; `again` tells whether a retry policy would try that error
+    once more. An at-most-once call is journaled before it starts.
+    """
+
+    kind: str
+    name: str
+    args: bytes
+    digest: bytes
+    decode: Decode
+    run: Callable[[], Awaitable[bytes]]
+    again: Callable[[BaseException], bool] | None = None
+    effect: Effect = "idempotent"
+    model: str = ""  #: of a model call: whose tokens these are
+
+
+class Wait(msgspec.Struct, kw_only=True):
+    """A call that outlives this process: it is journaled when made, and its outcome comes as mail.
+
+    `opens` adds what the world must be told to the turn (a line, a question, a child); it gets the call's
+    place. `due` is when the wait is over by itself, in epoch seconds, with `late` as its outcome.
+    `drops` tells the world that nobody waits any more, as `opens` told it of the wait.
+    `accepts` are the names of the mail that a `receive` takes; `joins` is the place of the `spawn` whose run's
+    end is waited for.
+    """
+
+    kind: str
+    name: str
+    args: bytes
+    digest: bytes
+    decode: Decode
+    opens: Callable[[Turn, str, int], None] | None = None
+    drops: Callable[[Turn, str, int], None] | None = None
+    due: float = 0.0
+    late: bytes | Failure = b"null"
+    accepts: frozenset[str] = frozenset()
+    joins: tuple[str, int] | None = None
+    model: str = ""
+
+
+class Act(msgspec.Struct, kw_only=True):
+    """A call that is done by being committed: mail, a spawned run. `writes` adds it to the turn."""
+
+    kind: str
+    name: str
+    args: bytes
+    digest: bytes
+    decode: Decode
+    writes: Callable[[Turn, str, int], None]
+    value: bytes = b"null"
+
+
+class RunContext(Protocol):
+    """What the verbs need of the run that they act for."""
+
+    id: str
+    config: Config
+
+    def record(self, branch: Branch, request: Work | Wait | Act, /) -> Future[Any]:
+        """Record a call. The future gives its outcome when the journal holds it and the run is at rest."""
+        ...
+
+    def now(self) -> float:
+        """The time of the batch last handed over, in epoch seconds."""
+        ...
+
+    def emit(self, event: object, /) -> None:
+        """Tell whoever watches; not recorded."""
+        ...
+
+    @property
+    def services(self) -> Services: ...
+
+    def next_number(self) -> int:
+        """The number of the next message that this run sends."""
+        ...
+
+
+class Services(Protocol):
+    """What a run's verbs need of the engine around it."""
+
+    linger: float
+
+    def models(self, names: Sequence[str], config: Config) -> list[str]:
+        """Names and roles as full model names; raises `UnknownName` for one that can't be had."""
+        ...
+
+    def model_call(
+        self, branch: Branch, config: Config, model: str, request: Any, args: bytes, digest: bytes
+    ) -> Work | Wait:
+        """A recorded call of that model, carried out as the configuration's mode says."""
+        ...
+
+    async def in_thread(self, fn: Callable[[], Any]) -> Any:
+        """Run a blocking function off the loop, with the caller's context."""
+        ...
+
+    async def get_resource(self, fn: Callable[[], Any]) -> Any:
+        """A process's one instance of a resource."""
+        ...
+
+    def handle(self, run: str, target: Any, place: tuple[str, int]) -> Any:
+        """The `Run` of a run spawned at that place."""
+        ...
+
+    def register(self, target: Any) -> None:
+        """Make a flow or actor known to the workers of this process."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait in this process."""
+        ...
+
+
+#: The branch by context, for code that runs in no task. In a step's context: `IN_STEP`.
+BRANCH: ContextVar[Branch | None] = ContextVar("segue_branch", default=None)
+STEP: ContextVar[str] = ContextVar("segue_step", default="")
+
+
+class BranchTask(asyncio.Task[Any]):
+    """A task that a run started."""
+
+    branch: Branch | None = None
+
+
+def find_branch() -> Branch | None:
+    """The branch that the calling code belongs to: by task, or by context where there is no task."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    if task is None:
+        return BRANCH.get()
+    return task.branch if type(task) is BranchTask else None
+
+
+def current(verb: str) -> Branch:
+    """The branch that the caller acts for. Raises `NotInRun`, or `WrongPlace` inside a step."""
+    branch = find_branch()
+    if branch is None:
+        step = STEP.get()
+        if step:
+            raise WrongPlace(
+                f"segue.{verb}() was called inside the step {step!r}, which is recorded whole and so "
+                f"can't wait for it or record it; make {step!r} a flow (@segue.flow) instead"
+            )
+        raise NotInRun(verb)
+    return branch

@@ -1,0 +1,63 @@
+"""Errors as data and back, so that a replayed call raises what the live one raised."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+
+from ..core.codec import decoder, encode
+from ..model.entry import Failure
+from ..model.errors import NotEncodable, StepFailed
+
+_decode = decoder(object)
+
+
+def to_failure(error: BaseException, *, again: bool = False) -> Failure:
+    """An error as data. What builds it again is kept if that gives an equal one, which is tried here."""
+    cls = type(error)
+    name = f"{cls.__module__}:{cls.__qualname__}"
+    if isinstance(error, StepFailed):
+        return Failure(error.type, error.message, b"", again)
+    for parts in (list(error.args), _fields(error)):
+        if parts is None:
+            continue
+        try:
+            args = encode(parts, where=f"{name}.args")
+        except NotEncodable:
+            continue
+        failure = Failure(name, str(error), args, again)
+        if _build(failure, cls) is not None:
+            return failure
+    return Failure(name, str(error), b"", again)
+
+
+def to_exception(failure: Failure) -> Exception:
+    """The error that a record tells of; `StepFailed` where its class isn't loaded here or can't be built."""
+    module, _, qualname = failure.type.partition(":")
+    found: object = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    if failure.args and isinstance(found, type) and issubclass(found, BaseException):
+        built = _build(failure, found)
+        if isinstance(built, Exception):
+            return built
+    return StepFailed(failure.type, failure.message)
+
+
+def _fields(error: BaseException) -> dict[str, object] | None:
+    """Constructor arguments found as attributes of the same name."""
+    try:
+        names = list(inspect.signature(type(error)).parameters)
+    except (ValueError, TypeError):
+        return None
+    held = vars(error)
+    return {name: held[name] for name in names} if all(name in held for name in names) else None
+
+
+def _build(failure: Failure, cls: type[BaseException]) -> BaseException | None:
+    try:
+        parts = _decode(failure.args)
+        built = cls(**parts) if isinstance(parts, dict) else cls(*parts)
+    except Exception:  # a class may refuse for any reason; the caller has a fall-back
+        return None
+    return built if str(built) == failure.message else None

@@ -1,0 +1,190 @@
+"""Flows: async functions that are recorded call by call."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
+
+from ..core.codec import decoder
+from ..core.signature import InputShape
+from ..model.errors import UnknownName
+from .context import find_branch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+if TYPE_CHECKING:
+    Coro = Coroutine[Any, Any, R]
+
+
+class FlowDef:
+    """What is known of a flow: its function, its name, its version and the types it takes and gives."""
+
+    __slots__ = ("_shape", "_version", "decode", "fn", "name")
+
+    def __init__(self, fn: Callable[..., Any], name: str, version: str) -> None:
+        self.fn = fn
+        self.name = name
+        self._version = version
+        self._shape: InputShape | None = None
+
+    @property
+    def shape(self) -> InputShape:
+        """How its arguments are written and read. Raises `BadSignature` for a function that JSON can't call."""
+        if self._shape is None:
+            self._shape = InputShape.of(self.fn)
+        return self._shape
+
+    def read_result(self, value: bytes) -> Any:
+        """Its result, typed by its annotation."""
+        return decoder(self.shape.result_type)(value)
+
+    @property
+    def version(self) -> str:
+        """As declared, or a fingerprint of the source."""
+        if not self._version:
+            self._version = fingerprint(self.fn)
+        return self._version
+
+
+def fingerprint(fn: Callable[..., Any]) -> str:
+    """Twelve hex digits that change with a function's source."""
+    try:
+        source = inspect.getsource(fn).encode()
+    except (OSError, TypeError):
+        source = fn.__code__.co_code if hasattr(fn, "__code__") else repr(fn).encode()
+    return hashlib.blake2b(source, digest_size=6).hexdigest()
+
+
+class Runner(Protocol):
+    """Something that runs a flow called outside a run: a `FakeModel` in a test."""
+
+    async def run_flow(self, call: FlowCall) -> Any: ...
+
+
+#: Who runs flows that are awaited outside a run, if anyone does.
+RUNNER: ContextVar[Runner | None] = ContextVar("segue_runner", default=None)
+
+
+class FlowCall(Coroutine[Any, Any, Any]):
+    """A call of a flow, not begun: await it in a run, or give it to an engine, which takes it apart."""
+
+    def __init__(self, flow: FlowDef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.flow, self.args, self.kwargs = flow, args, kwargs
+        self.__name__ = self.__qualname__ = flow.fn.__qualname__
+        self._coro: Coroutine[Any, Any, Any] | None = None
+
+    def take(self) -> tuple[FlowDef, bytes]:
+        """The flow and its arguments as JSON; the call counts as used."""
+        self._coro = _USED
+        return self.flow, self.flow.shape.encode_call(self.args, self.kwargs)
+
+    def _begin(self) -> Coroutine[Any, Any, Any]:
+        if self._coro is None:
+            runner = RUNNER.get()
+            if runner is not None and find_branch() is None:
+                self._coro = runner.run_flow(self)
+            else:
+                self._coro = self.flow.fn(*self.args, **self.kwargs)
+        elif self._coro is _USED:
+            raise RuntimeError(f"this call of {self.__qualname__}() was given to an engine already")
+        return self._coro
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._begin().__await__()
+
+    def send(self, value: Any) -> Any:
+        return self._begin().send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._begin().throw(*error)
+
+    def close(self) -> None:
+        if self._coro is None:
+            self._coro = _USED
+        elif self._coro is not _USED:
+            self._coro.close()
+
+    @property
+    def cr_await(self) -> Any:
+        return self._coro
+
+    def __repr__(self) -> str:
+        return f"<call of flow {self.flow.name}>"
+
+    def __del__(self) -> None:
+        if self._coro is None:
+            import warnings
+
+            warnings.warn(
+                f"the flow call {self.__qualname__}(…) was never awaited nor given to an engine; "
+                f"write `await {self.__qualname__}(…)`",
+                RuntimeWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+
+async def _used() -> None:
+    """Stands for a call that an engine took."""
+
+
+_USED: Coroutine[Any, Any, Any] = _used()
+_USED.close()
+
+#: Every flow and actor that was defined, by name: what a worker of this process may run.
+TARGETS: dict[str, Any] = {}
+
+
+class _Flow(Protocol):
+    def __call__(self, fn: Callable[P, Coro[R]], /) -> Callable[P, Coro[R]]: ...
+
+
+@overload
+def flow(fn: Callable[P, Coro[R]], /) -> Callable[P, Coro[R]]: ...
+@overload
+def flow(*, name: str = ..., version: str = ...) -> _Flow: ...
+def flow(fn: Any = None, /, *, name: str = "", version: str = "") -> Any:
+    """Make an async function a flow: recorded call by call, replayed after a wait or a crash, never paid twice.
+
+    Inside, await steps, other flows and the `segue.` verbs; whatever it does besides may happen again at
+    any wait. `name` (default: the function's qualified name) is how stored runs find it; `version`
+    (default: a fingerprint of the source) is recorded with each run.
+    """
+    if fn is None:
+        return functools.partial(flow, name=name, version=version)
+    if not inspect.iscoroutinefunction(fn):
+        raise TypeError(
+            f"a flow must be an async function; make {fn.__qualname__}() `async def`, or a @segue.step"
+        )
+    definition = FlowDef(fn, name or fn.__qualname__.replace("<locals>.", ""), version)
+
+    @functools.wraps(fn)
+    def call(*args: Any, **kwargs: Any) -> FlowCall:
+        return FlowCall(definition, args, kwargs)
+
+    call.__segue__ = definition  # type: ignore[attr-defined]  # how verbs recognise it
+    call._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # frameworks ask asyncio
+    TARGETS[definition.name] = definition
+    return call
+
+
+def definition(fn: Any) -> Any:
+    """The definition behind a decorated function or an actor class, or None."""
+    return getattr(fn, "__segue__", None)
+
+
+def take_call(call: Any) -> tuple[FlowDef, bytes]:
+    """The flow and the arguments of a call given to an engine."""
+    if isinstance(call, FlowCall):
+        return call.take()
+    if inspect.iscoroutine(call):
+        call.close()
+        raise UnknownName(
+            "flow", call.__qualname__, f"decorate {call.__qualname__}() with @segue.flow to run it"
+        )
+    raise TypeError(f"an engine runs the call of a flow, as in `engine.run(my_flow(…))`, not {call!r}")

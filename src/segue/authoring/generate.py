@@ -1,0 +1,201 @@
+"""Asking a model: text or any type, with tools, repairs and fall-backs; each turn one recorded call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar, get_args, get_origin, overload
+
+import msgspec
+
+from ..core.codec import digest, encode
+from ..core.schema import Shape
+from ..model.chat import Answer, ChatReply, ChatRequest, File, Message, Stop, Tokens, as_messages
+from ..model.errors import BadAnswer, InvalidValue, ModelFailed, TooManyTurns
+from ..model.mode import Config, ModeLike
+from .config import ModelLike, as_config, config_of
+from .context import Branch, current
+from .tool import Tool, as_tool, call_tool
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm, Unpack
+
+T = TypeVar("T")
+Prompt = str | File | Sequence[Message | str | File]
+
+
+class Reply(Generic[T]):
+    """A model's answer with all that came with it; `returns=Reply[T]` asks for it.
+
+    `messages` is the conversation that led to it, the answer included; `tokens` are summed over its turns.
+    """
+
+    def __init__(self, value: T, messages: list[Message], tokens: Tokens, last: ChatReply) -> None:
+        self.value = value
+        self.messages = messages
+        self.tokens = tokens
+        self.text = last.text
+        self.model = last.model
+        self.reasoning = last.reasoning
+        self.stop: Stop = last.stop
+
+
+class Options(TypedDict, total=False):
+    """Options of `generate`.
+
+    `max_turns` bounds a tool loop (default 10); `repairs` how often an unfit answer is sent back (2);
+    `check` gets the typed answer and raises, or gives False, where it isn't fit; `extra` goes into the
+    provider's request body as it is.
+    """
+
+    system: str
+    model: ModelLike
+    tools: Sequence[Callable[..., Any] | Tool]
+    max_turns: int
+    repairs: int
+    check: Callable[[Any], object]
+    temperature: float
+    max_tokens: int
+    reasoning: Literal["none", "low", "medium", "high"]
+    mode: ModeLike
+    extra: Mapping[str, Any]
+
+
+@overload
+async def generate(prompt: Prompt, /, **options: Unpack[Options]) -> str: ...
+@overload
+async def generate(prompt: Prompt, /, *, returns: TypeForm[T], **options: Unpack[Options]) -> T: ...
+async def generate(prompt: Prompt, /, *, returns: Any = str, **options: Any) -> Any:
+    """Ask a model.
+
+    `prompt` is a text, or messages, texts and files. `returns` may be any type: the model is given its JSON
+    schema, and its answer is read, validated and, where unfit, sent back with the problem, up to
+    `repairs` times. With `tools`, the model may call them, in parallel, for up to `max_turns` turns.
+    `model` is a name, a role, or several, the later ones being fall-backs. Raises `ModelFailed`,
+    `BadAnswer`, `TooManyTurns`.
+    """
+    branch = current("generate")
+    own = as_config(options.pop("mode", None), options.pop("model", ()))
+    config = config_of(branch, own)
+    models = branch.run.services.models(config.model, config)
+    for number, model in enumerate(models):
+        try:
+            return await _Talk(branch, config, model, prompt, returns, options).run()
+        except ModelFailed:
+            if number + 1 == len(models):
+                raise
+    raise AssertionError("services.models() gives at least one")
+
+
+class _Talk:
+    """One conversation with one model, until its answer is fit."""
+
+    def __init__(
+        self,
+        branch: Branch,
+        config: Config,
+        model: str,
+        prompt: Prompt,
+        returns: Any,
+        options: dict[str, Any],
+    ) -> None:
+        self.branch, self.config, self.model = branch, config, model
+        self.whole = get_origin(returns) is Reply or returns is Reply
+        wanted = (get_args(returns) or (str,))[0] if self.whole else returns
+        self.shape: Shape[Any] | None = None if wanted is str else Shape.of(wanted)
+        system = options.get("system")
+        self.messages = [*([Message("system", system)] if system else []), *as_messages(prompt)]
+        self.tools = {tool.shape.name: tool for tool in map(as_tool, options.get("tools", ()))}
+        self.check: Callable[[Any], object] | None = options.get("check")
+        self.repairs: int = options.get("repairs", 2)
+        self.max_turns: int = options.get("max_turns", 10)
+        self.request = ChatRequest(
+            messages=[],
+            tools=[tool.spec for tool in self.tools.values()],
+            answer=None if self.shape is None else Answer(self.shape.name, self.shape.schema),
+            temperature=options.get("temperature"),
+            max_tokens=options.get("max_tokens"),
+            reasoning=options.get("reasoning"),
+            extra=dict(options.get("extra") or {}),
+        )
+        self.told = 0  # messages that the journal has
+        self.tokens = Tokens()
+
+    async def run(self) -> Any:
+        turns = 0
+        while True:
+            reply = await self._turn()
+            turns += 1
+            if reply.tool_calls:
+                if turns >= self.max_turns:
+                    raise TooManyTurns(self.model, turns)
+                await self._use_tools(reply)
+                continue
+            value, problem = self._judge(reply)
+            if not problem:
+                return Reply(value, self.messages, self.tokens, reply) if self.whole else value
+            if self.repairs <= 0:
+                raise BadAnswer(self.model, problem, reply.text)
+            self.repairs -= 1
+            self.messages.append(
+                Message("user", f"That answer can't be used: {problem}\nAnswer again, in full.")
+            )
+
+    async def _turn(self) -> ChatReply:
+        """One recorded call. The first holds all that the author said; later ones what was added since."""
+        added = self.messages[self.told :]
+        base: Any = (
+            {"after": self.branch.n - 1} if self.told else {"model": self.model, "request": self.request}
+        )
+        args = encode({**base, "messages": added}, where="the prompt of generate()")
+        request = msgspec.structs.replace(self.request, messages=list(self.messages))
+        call = self.branch.run.services.model_call(
+            self.branch, self.config, self.model, request, args, digest(args)
+        )
+        reply: ChatReply = await self.branch.run.record(self.branch, call)
+        self.messages.append(Message("assistant", reply.text, reply.tool_calls))
+        self.told = len(self.messages)
+        self.tokens = Tokens(
+            self.tokens.input + reply.tokens.input,
+            self.tokens.output + reply.tokens.output,
+            self.tokens.cached + reply.tokens.cached,
+        )
+        return reply
+
+    async def _use_tools(self, reply: ChatReply) -> None:
+        results = await asyncio.gather(*(call_tool(self.tools, call) for call in reply.tool_calls))
+        for call, result in zip(reply.tool_calls, results, strict=True):
+            self.messages.append(Message("tool", result, call=call.id))
+
+    def _judge(self, reply: ChatReply) -> tuple[Any, str]:
+        """The value of an answer, or what is wrong with it."""
+        if reply.stop in ("refusal", "filter"):
+            raise BadAnswer(self.model, f"the answer was stopped ({reply.stop})", reply.text)
+        value: Any = reply.text
+        if self.shape is not None:
+            try:
+                value = self.shape.decode(reply.text)
+            except InvalidValue as error:
+                cut = " It was cut off at its length limit: be shorter." if reply.stop == "length" else ""
+                return None, f"{error}.{cut}"
+        if self.check is not None:
+            try:
+                if self.check(value) is False:
+                    return None, "it didn't pass the check of the one who asked"
+            except Exception as error:  # whatever a check raises is its verdict
+                return None, str(error) or type(error).__name__
+        return value, ""
+
+
+async def embed(
+    texts: Sequence[str], /, *, model: ModelLike = (), mode: ModeLike | None = None
+) -> list[list[float]]:
+    """Vectors for texts, in their order; one recorded call."""
+    branch = current("embed")
+    config = config_of(branch, as_config(mode, model))
+    chosen = branch.run.services.models(config.model, config)[0]
+    args = encode({"model": chosen, "texts": list(texts)}, where="the texts of embed()")
+    call = branch.run.services.model_call(branch, config, chosen, list(texts), args, digest(args))
+    reply = await branch.run.record(branch, call)
+    vectors: list[list[float]] = reply.vectors
+    return vectors

@@ -1,0 +1,188 @@
+"""Steps: functions that are recorded whole."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypedDict, TypeVar, overload
+
+from ..core.codec import decoder, digest, encode
+from ..core.retry import Retry
+from ..core.signature import InputShape
+from ..model.errors import AuthorError
+from .context import Branch, Effect, Work, find_branch
+from .time import pause
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+P = ParamSpec("P")
+R = TypeVar("R")
+if TYPE_CHECKING:
+    Coro = Coroutine[Any, Any, R]
+
+#: Arguments of these types can't be changed by a step.
+_FIXED = frozenset({str, int, float, bool, bytes, type(None)})
+
+_KEY: ContextVar[str] = ContextVar("segue_key", default="")
+
+
+class ChangedArgument(AuthorError):
+    """A step changed one of its arguments, which a replay wouldn't do again."""
+
+    def __init__(self, step: str) -> None:
+        self.step = step
+        super().__init__(
+            f"the step {step!r} changed one of its arguments; a replay doesn't run it and so wouldn't: "
+            f"let it work on a copy and return what changed"
+        )
+
+
+class StepDef:
+    """What is known of a step."""
+
+    __slots__ = ("_shape", "decode", "effect", "fn", "is_async", "name", "retry", "timeout")
+
+    def __init__(
+        self, fn: Callable[..., Any], name: str, retry: Retry, timeout: timedelta | None, effect: Effect
+    ) -> None:
+        self.fn, self.name, self.retry, self.timeout, self.effect = fn, name, retry, timeout, effect
+        self.is_async = inspect.iscoroutinefunction(fn)
+        self._shape: InputShape | None = None
+        self.decode: Callable[[bytes], Any] | None = None
+
+    @property
+    def shape(self) -> InputShape:
+        """How its arguments are written; see `InputShape`."""
+        if self._shape is None:
+            self._shape = InputShape.of(self.fn)
+            self.decode = decoder(self._shape.result_type)
+        return self._shape
+
+    def plain(self, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        """A call outside a run: nothing but the function, off the loop if it is sync."""
+        if self.is_async:
+            result: Awaitable[Any] = self.fn(*args, **kwargs)
+            return result
+        return asyncio.to_thread(self.fn, *args, **kwargs)
+
+
+class StepOptions(TypedDict, total=False):
+    """`retry`: a policy, or a number of attempts. `effect`: what a repeated call does to the world."""
+
+    name: str
+    retry: int | Retry
+    timeout: timedelta
+    effect: Effect
+
+
+class _Step(Protocol):
+    @overload
+    def __call__(self, fn: Callable[P, Coro[R]], /) -> Callable[P, Coro[R]]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Callable[P, Coro[R]]: ...
+
+
+@overload
+def step(fn: Callable[P, Coro[R]], /, **options: Unpack[StepOptions]) -> Callable[P, Coro[R]]: ...
+@overload
+def step(fn: Callable[P, R], /, **options: Unpack[StepOptions]) -> Callable[P, Coro[R]]: ...
+@overload
+def step(**options: Unpack[StepOptions]) -> _Step: ...
+def step(fn: Any = None, /, **options: Any) -> Any:
+    """Make a function a step: recorded whole, so done once, whatever crashes. A sync one runs on a thread.
+
+    `retry` takes a number of attempts or a `Retry`; each attempt is recorded and the wait between two is
+    durable. `timeout` bounds one attempt. `effect` is `idempotent` (after a crash in its middle it is done
+    again), `keyed` (the same, with `segue.idempotency_key()` to hand on) or `at-most-once` (it isn't done
+    again: the run is held). Outside a run the function is just called.
+    """
+    if fn is None:
+        return functools.partial(step, **options)
+    definition = make(fn, **options)
+
+    @functools.wraps(fn)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        branch = find_branch()
+        if branch is None:
+            return await definition.plain(*args, **kwargs)
+        return await carry_out(branch, definition, args, kwargs)
+
+    call.__segue__ = definition  # type: ignore[attr-defined]  # how verbs recognise it
+    return call
+
+
+def make(
+    fn: Callable[..., Any],
+    /,
+    *,
+    name: str = "",
+    retry: int | Retry = 1,
+    timeout: timedelta | None = None,
+    effect: Effect = "idempotent",
+) -> StepDef:
+    """The definition of a step."""
+    policy = Retry(retry) if isinstance(retry, int) else retry
+    label = name or getattr(fn, "__qualname__", type(fn).__qualname__).replace("<locals>.", "")
+    return StepDef(fn, label, policy, timeout, effect)
+
+
+async def carry_out(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Record a call of a step on that branch, with its retries."""
+    data = step.shape.encode_call(args, kwargs)
+    attempt = 1
+    while True:
+        place = f"{branch.run.id}{branch.path}:{branch.n}"
+        work = Work(
+            kind="step",
+            name=step.name,
+            args=data,
+            digest=digest(data),
+            decode=step.decode,  # type: ignore[arg-type]  # set with the shape
+            run=functools.partial(_perform, branch, step, args, kwargs, data, place),
+            again=step.retry.wants if step.retry.attempts > 1 else None,
+            effect=step.effect,
+        )
+        try:
+            return await branch.run.record(branch, work)
+        except Exception as error:
+            if attempt >= step.retry.attempts or not getattr(error, "__segue_again__", False):
+                raise
+            await pause(branch, step.retry.wait_after(attempt, place))
+            attempt += 1
+
+
+async def _perform(
+    branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any], data: bytes, place: str
+) -> bytes:
+    """One attempt, in this process."""
+    _KEY.set(place)
+    if step.timeout is None:
+        value = await _call(branch, step, args, kwargs)
+    else:
+        try:
+            async with asyncio.timeout(step.timeout.total_seconds()):
+                value = await _call(branch, step, args, kwargs)
+        except TimeoutError as error:
+            raise TimeoutError(f"step {step.name!r} took longer than {step.timeout}") from error
+    for argument in (*args, *kwargs.values()):
+        if type(argument) not in _FIXED:
+            if step.shape.encode_call(args, kwargs) != data:
+                raise ChangedArgument(step.name)
+            break
+    return encode(value, where=f"the result of step {step.name!r}")
+
+
+async def _call(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if step.is_async:
+        return await step.fn(*args, **kwargs)
+    return await branch.run.services.in_thread(functools.partial(step.fn, *args, **kwargs))
+
+
+def idempotency_key() -> str:
+    """Inside a step: a key that is the same at every attempt and after every crash, to hand on to a service."""
+    return _KEY.get()

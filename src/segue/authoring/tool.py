@@ -1,0 +1,134 @@
+"""Tools: plain typed functions that a model may call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, ParamSpec
+
+import msgspec
+
+from ..core.codec import encode
+from ..core.signature import ToolShape
+from ..model.chat import ToolCall, ToolSpec
+from ..model.errors import InvalidValue
+from .ask import put
+from .context import Branch, current
+from .flow import FlowDef, definition
+from .step import StepDef, carry_out, make
+
+P = ParamSpec("P")
+
+
+class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A person's word on a tool call, as it is stored."""
+
+    decision: Literal["approve", "deny", "edit"]
+    reason: str = ""
+    arguments: dict[str, Any] = {}
+
+
+class Approve:
+    """The tool may be called as the model wants."""
+
+    def plain(self) -> Decision:
+        return Decision("approve")
+
+
+class Deny:
+    """The tool isn't called; the model sees the reason."""
+
+    def __init__(self, reason: str = "") -> None:
+        self.reason = reason
+
+    def plain(self) -> Decision:
+        return Decision("deny", self.reason)
+
+
+class Edit:
+    """The tool is called with these arguments in place of the model's; others stay."""
+
+    def __init__(self, **arguments: Any) -> None:
+        self.arguments = arguments
+
+    def plain(self) -> Decision:
+        return Decision("edit", arguments=self.arguments)
+
+
+class Tool:
+    """A function, and the conditions under which a model may call it."""
+
+    def __init__(
+        self, fn: Callable[..., Any], approve: bool | Callable[..., bool], to: str, options: Any
+    ) -> None:
+        self.approve, self.to = approve, to
+        known = definition(fn)
+        self.flow = known if isinstance(known, FlowDef) else None
+        plain = known.fn if known is not None else fn
+        self.shape = ToolShape.of(plain)
+        if isinstance(known, StepDef) and not options:
+            self.step = known
+        else:
+            self.step = make(plain, **{"name": self.shape.name, **options})
+
+    @property
+    def spec(self) -> ToolSpec:
+        """As a model is told of it."""
+        return ToolSpec(self.shape.name, self.shape.description, self.shape.schema)
+
+
+def tool(
+    fn: Callable[P, Any], /, *, approve: bool | Callable[P, bool] = False, to: str = "", **options: Any
+) -> Tool:
+    """Say more of a tool than its function does.
+
+    `approve`: whether a person must agree, always or for some arguments; `to` says who. They may edit the
+    arguments, or deny with a reason that the model sees. The rest are options of `step`.
+    """
+    return Tool(fn, approve, to, options)
+
+
+def as_tool(thing: Callable[..., Any] | Tool) -> Tool:
+    """A tool from whatever stands in `tools=`."""
+    if isinstance(thing, Tool):
+        return thing
+    made = _MADE.get(thing)
+    if made is None:
+        made = _MADE[thing] = Tool(thing, False, "", {})
+    return made
+
+
+_MADE: dict[Any, Tool] = {}
+
+
+async def call_tool(tools: dict[str, Tool], call: ToolCall) -> str:
+    """What the model gets to read of a tool call: its result, or what went wrong."""
+    branch = current("generate")
+    known = tools.get(call.name)
+    if known is None:
+        return f"Error: there is no tool {call.name!r}; there are {', '.join(tools)}"
+    try:
+        arguments = known.shape.bind(call.arguments)
+    except InvalidValue as error:
+        return f"Error: {error}"
+    if known.approve is True or (callable(known.approve) and known.approve(**arguments)):
+        question = f"May {call.name} be called?"
+        shown = {"tool": call.name, "arguments": arguments}
+        decision: Decision = await put(branch, question, Decision, show=shown, to=known.to)
+        if decision.decision == "deny":
+            return f"Denied by a person{f': {decision.reason}' if decision.reason else ''}"
+        if decision.decision == "edit":
+            arguments = known.shape.bind(encode({**arguments, **decision.arguments}))
+    try:
+        return _text(await _perform(branch, known, arguments))
+    except Exception as error:  # the model is told, and may try otherwise
+        return f"Error: {type(error).__name__}: {error}"
+
+
+async def _perform(branch: Branch, tool: Tool, arguments: dict[str, Any]) -> Any:
+    if tool.flow is not None:
+        return await tool.flow.fn(**arguments)
+    return await carry_out(branch, tool.step, (), arguments)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else encode(value).decode()

@@ -1,0 +1,106 @@
+"""A journal's rows: reading them, naming what is in them, and showing where two calls differ."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+
+import msgspec
+
+from ..model.entry import BLOB, Entry, decode_entries
+
+
+def read(rows: Iterable[bytes]) -> list[Entry]:
+    """All entries of a journal, in the order written."""
+    return [entry for row in rows for entry in decode_entries(row)]
+
+
+def blobs_of(entries: Iterable[Entry]) -> list[bytes]:
+    """The digests of all values and arguments that are stored by content."""
+    out: list[bytes] = []
+    for entry in entries:
+        if entry.args_blob:
+            out.append(entry.args)
+        if entry.value_blob and entry.value is not None:
+            out.append(entry.value)
+    return out
+
+
+def content_digest(content: bytes) -> bytes:
+    """The name of a blob: 16 bytes."""
+    return blake2b(content, digest_size=16).digest()
+
+
+def store_large(entry: Entry, blobs: list[tuple[bytes, bytes]]) -> Entry:
+    """The entry with large contents moved to `blobs`."""
+    args, value = entry.args, entry.value
+    args_blob, value_blob = len(args) > BLOB, value is not None and len(value) > BLOB
+    if not args_blob and not value_blob:
+        return entry
+    if args_blob:
+        blobs.append((content_digest(args), args))
+        args = blobs[-1][0]
+    if value_blob and value is not None:
+        blobs.append((content_digest(value), value))
+        value = blobs[-1][0]
+    return msgspec.structs.replace(entry, args=args, value=value, args_blob=args_blob, value_blob=value_blob)
+
+
+def load_large(entries: Iterable[Entry], contents: Mapping[bytes, bytes]) -> list[Entry]:
+    """The entries with their large contents back in place."""
+    return [
+        msgspec.structs.replace(
+            entry,
+            args=contents[entry.args] if entry.args_blob else entry.args,
+            value=contents[entry.value] if entry.value_blob and entry.value is not None else entry.value,
+            args_blob=False,
+            value_blob=False,
+        )
+        if entry.args_blob or entry.value_blob
+        else entry
+        for entry in entries
+    ]
+
+
+def difference(recorded: bytes, asked: bytes) -> str:
+    """Where two calls' arguments differ, for a person, with the usual cures."""
+    old, new = _lines(recorded), _lines(asked)
+    changed = [
+        line
+        for line in difflib.unified_diff(old, new, lineterm="", n=0)
+        if not line.startswith(("---", "+++", "@@"))
+    ]
+    if not changed:
+        return "The arguments look alike: the check covers their types too."
+    shown = "\n".join(f"    {_shorten(line)}" for line in changed[:12])
+    more = f"\n    … and {len(changed) - 12} more lines" if len(changed) > 12 else ""
+    return f"The arguments differ (- recorded, + now):\n{shown}{more}\n{_cure(changed)}"
+
+
+def _lines(args: bytes) -> list[str]:
+    try:
+        return msgspec.json.format(args, indent=1).decode().splitlines()
+    except msgspec.DecodeError:
+        return [repr(args)]
+
+
+def _shorten(line: str, width: int = 160) -> str:
+    return line if len(line) <= width else f"{line[: width - 20]} … {line[-15:]}"
+
+
+def _cure(changed: Sequence[str]) -> str:
+    """Digits that differ are mostly a clock or a random number."""
+    old = [line[1:] for line in changed if line.startswith("-")]
+    new = [line[1:] for line in changed if line.startswith("+")]
+    clocks = any(_same_but_digits(a, b) for a, b in zip(old, new, strict=False))
+    if clocks:
+        return "A clock, an id or a random number? Use segue.now(), segue.uuid() or segue.random."
+    return "What a flow passes on must come from its arguments and from recorded calls alone."
+
+
+def _same_but_digits(a: str, b: str) -> bool:
+    def mask(text: str) -> str:
+        return "".join("0" if c in "0123456789abcdef" else c for c in text)
+
+    return a != b and mask(a) == mask(b)

@@ -1,0 +1,30 @@
+"""When to try again, and how long to wait before."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from hashlib import blake2b
+
+import msgspec
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """Up to `attempts` in all; the wait starts at `wait` and doubles up to `longest`, less up to half by jitter.
+
+    `on`: the errors that are worth another attempt.
+    """
+
+    attempts: int = 3
+    wait: timedelta = timedelta(seconds=1)
+    longest: timedelta = timedelta(minutes=5)
+    on: type[Exception] | tuple[type[Exception], ...] = Exception
+
+    def wants(self, error: BaseException) -> bool:
+        """Whether the policy would try that error once more."""
+        return isinstance(error, self.on)
+
+    def wait_after(self, attempt: int, key: str) -> float:
+        """Seconds to wait after that many attempts. The jitter comes from `key`, so a replay draws the same."""
+        full = min(self.wait.total_seconds() * 2.0 ** (attempt - 1), self.longest.total_seconds())
+        drawn = int.from_bytes(blake2b(f"{key}/{attempt}".encode(), digest_size=4).digest(), "big") / 2**32
+        return full * (1 - drawn / 2)

@@ -1,0 +1,473 @@
+"""The engine: a store, a worker and the lanes, under one roof."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from asyncio import Future
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from typing import Any, Self, TypeVar
+from uuid import uuid4
+
+from ..authoring.config import ModelLike, as_config
+from ..authoring.flow import FlowDef, definition, take_call
+from ..authoring.mail import make_spec
+from ..authoring.map import Outcome
+from ..authoring.resource import SERVICES
+from ..model.entry import Pool, encode_pool
+from ..model.errors import Conflict, SegueError, UnknownName
+from ..model.message import Mail
+from ..model.mode import Config, ModeLike
+from ..model.run import Head, Usage
+from ..ports.clock import Clock
+from ..ports.provider import Endpoint, PriceList, Provider
+from ..ports.store import Hint, JobHead, NewRun, Store
+from ..stores import open_store
+from . import rebase, receipt, tasks
+from .bus import Bus
+from .clock import SystemClock
+from .executor import Executor
+from .handles import Ask, Job, Run, is_ended, put_answer
+from .lanes import Lanes
+from .models import Models
+from .receipt import Receipt
+from .worker import POLL, Worker, is_over
+
+R = TypeVar("R")
+I = TypeVar("I")
+O = TypeVar("O")
+#: Rows are made into runs so many at a time.
+ADMIT = 500
+
+
+class Engine:
+    """Runs flows and actors on a store: `async with segue.Engine("sqlite:runs.db", model=…) as engine:`.
+
+    `store`: `memory:` or `sqlite:PATH`. `mode`, `model` and `models` hold for all runs that don't say
+    otherwise. `verify`: replay each run once when it has ended and raise if the replay differs. `room`: runs
+    at work at once in this process. `linger`: how long a run stays in memory for a wait outside segue, or a
+    short timer, in seconds. `providers`: more providers, by the name before the colon in a model's name.
+    """
+
+    def __init__(
+        self,
+        store: str | Store = "memory:",
+        *,
+        mode: ModeLike | None = None,
+        model: ModelLike = (),
+        models: Mapping[str, ModelLike] | None = None,
+        verify: bool = False,
+        room: int = 2000,
+        linger: float = 1.0,
+        grace: float = 0.0,
+        worker: bool = True,
+        providers: Mapping[str, Callable[[Endpoint], Provider]] | None = None,
+        prices: PriceList | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.store = open_store(store) if isinstance(store, str) else store
+        self.config = as_config(mode, model, models)
+        self.clock: Clock = clock or SystemClock()
+        self.bus = Bus()
+        self.verify = verify
+        self._room, self._linger, self._grace, self._works = room, linger, grace, worker
+        self._own_providers = dict(providers or {})
+        self._prices = prices
+        self._waiting: dict[str, list[Future[Head]]] = {}
+        self._ends: list[Future[None]] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._admitting = 0
+        self._sender = uuid4().hex
+        self._sent: dict[str, int] = {}
+        self._undo: list[Callable[[], None]] = []
+        self._kick_lanes = asyncio.Event()
+        self._lane_failure: BaseException | None = None
+
+    # ------------------------------------------------------------ a life
+    async def __aenter__(self) -> Self:
+        await self.store.open()
+        self.models = Models(self._resolve, self._make, self.clock, self.bus.wants)
+        self.worker = Worker(
+            self.store,
+            self.models,
+            self.clock,
+            self.bus,
+            self.config,
+            linger=self._linger,
+            room=self._room,
+            ends=self,
+        )
+        self.worker.handles = self._handle
+        self.lanes = Lanes(self.store, self.models, self.clock, self.worker.name, self.is_busy)
+        self._undo.append(tasks.install(asyncio.get_running_loop()))
+        self._undo.append(self.store.subscribe(self._hint))
+        self._services = SERVICES.set(self.worker)
+        if self._works:
+            self._undo.append(self.worker.start())
+            self._spawn(self._lane_loop())
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.worker.stop(self._grace)
+        for undo in reversed(self._undo):
+            undo()
+        SERVICES.reset(self._services)
+        await self.models.close()
+        await self.store.close()
+        for futures in self._waiting.values():
+            for future in futures:
+                future.cancel()
+
+    def _spawn(self, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.Task(coro, loop=asyncio.get_running_loop())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _resolve(self, name: str) -> Endpoint:
+        scheme, _, rest = name.partition(":")
+        if scheme in self._own_providers:
+            return Endpoint(scheme, "", rest)
+        from ..providers.registry import resolve
+
+        return resolve(name, os.environ)
+
+    def _make(self, endpoint: Endpoint) -> Provider:
+        if endpoint.provider in self._own_providers:
+            return self._own_providers[endpoint.provider](endpoint)
+        from ..providers.registry import make
+
+        return make(endpoint, os.environ)
+
+    # ------------------------------------------------------------ runs
+    async def run(self, call: Coroutine[Any, Any, R], /, *, id: str = "", **how: Any) -> R:
+        """Run the call of a flow to its end; its result."""
+        return await (await self.start(call, id=id, **how))
+
+    async def start(self, call: Coroutine[Any, Any, R], /, *, id: str = "", **how: Any) -> Run[R]:
+        """Start the call of a flow; durable on return. With an `id`, the run that is there by it goes on."""
+        flow, args = take_call(call)
+        self.worker.register(flow)
+        run_id = id or f"{flow.name.rpartition('.')[2]}-{uuid4().hex[:8]}"
+        spec = make_spec(flow, args, as_config(**how), self.clock.now())
+        created = await self.worker.create([NewRun(run_id, spec)])
+        head: Head = created[0].head
+        if not created[0].new and (head.spec.target, head.spec.args) != (flow.name, args):
+            raise Conflict(
+                f"run {run_id!r} is there already, of {head.spec.target!r} with other arguments; choose another id"
+            )
+        return Run(self, run_id, flow)
+
+    async def get(self, id: str, /) -> Run[Any]:
+        """A run by its id. Raises `UnknownName`."""
+        await self.head(id)
+        return Run(self, id)
+
+    def _handle(self, run: str, target: Any, place: tuple[str, int] | None) -> Run[Any]:
+        return Run(self, run, target, place)
+
+    async def head(self, id: str) -> Head:
+        """A run's record. Raises `UnknownName`."""
+        head = await self.store.get(id)
+        if head is None:
+            raise UnknownName("run", id, "`segue runs` lists those that are there")
+        return head
+
+    async def wait(self, id: str) -> Head:
+        """Wait until a run has ended or is held."""
+        while True:
+            future: Future[Head] = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(id, []).append(future)
+            try:
+                head = await self.head(id)
+                if is_ended(head):
+                    return head
+                self.check()
+                timeout = None if id in self.worker.awake else POLL
+                await asyncio.wait({future}, timeout=timeout)
+                if future.done():
+                    return future.result()
+            finally:
+                waiting = self._waiting.get(id, [])
+                if future in waiting:
+                    waiting.remove(future)
+                if not waiting:
+                    self._waiting.pop(id, None)
+
+    def check(self) -> None:
+        """Raise what stopped the worker or the lanes, if anything did."""
+        failure = self.worker.failure or self._lane_failure
+        if failure is not None:
+            raise failure
+
+    def run_left(self, executor: Executor) -> None:
+        """The worker's word that a run left memory."""
+        if executor.error is not None:
+            for future in self._waiting.get(executor.id, []):
+                if not future.done():
+                    future.set_exception(executor.error)
+        elif is_over(executor.status):
+            self._ended([executor.id])
+        self._kick_lanes.set()
+
+    def _hint(self, hint: Hint) -> None:
+        if hint.kind == "ended":
+            self._ended(hint.runs)
+        elif hint.kind == "lines":
+            self._kick_lanes.set()
+
+    def _ended(self, runs: Iterable[str]) -> None:
+        waiting = [run for run in runs if run in self._waiting]
+        if waiting:
+            self._spawn(self._tell_waiting(waiting))
+        ends, self._ends = self._ends, []
+        for future in ends:
+            if not future.done():
+                future.set_result(None)
+
+    async def _tell_waiting(self, runs: list[str]) -> None:
+        for run in runs:
+            head = await self.store.get(run)
+            if head is None or not is_ended(head):
+                continue
+            for future in self._waiting.pop(run, []):
+                if not future.done():
+                    future.set_result(head)
+
+    def next_end(self) -> Future[None]:
+        """A future that is done when some run ends here, or after a little while, in which others may have."""
+        loop = asyncio.get_running_loop()
+        future: Future[None] = loop.create_future()
+        self._ends.append(future)
+        loop.call_later(POLL, lambda: future.done() or future.set_result(None))
+        return future
+
+    async def tell(self, run: str, name: str, value: bytes) -> None:
+        """Deliver mail from outside."""
+        number = self._sent[run] = self._sent.get(run, 0) + 1
+        mail = Mail(run, f"client:{self._sender}", number, "tell", name, value, at=self.clock.now())
+        await self._deliver(mail)
+
+    async def cancel(self, run: str) -> None:
+        """Ask a run to end."""
+        await self._deliver(Mail(run, f"client:{uuid4().hex}", 1, "cancel", at=self.clock.now()))
+
+    async def _deliver(self, mail: Mail) -> None:
+        (delivery,) = await self.store.deliver([mail], now=self.clock.now())
+        if delivery == "gone":
+            head = await self.head(mail.to)
+            raise Conflict(f"run {mail.to!r} takes no more mail: it is {head.status}")
+
+    # ------------------------------------------------------------ held runs, forks
+    async def resume(self, run: str, *, keep: bool = False) -> None:
+        """Let a held (or failed) run go on. See `rebase`: `keep` accepts what was paid for as it is."""
+        await rebase.resume(self.store, await self.head(run), keep=keep, now=self.clock.now())
+        self.worker.wake()
+
+    async def fork(
+        self, run: str, *, id: str = "", before: str = "", edit: Mapping[str, Any] | None = None, **how: Any
+    ) -> Run[Any]:
+        """A new run that shares another's history.
+
+        Calls are named `path#n`, as `segue show` lists them. `before`: from that call on everything is done
+        anew. `edit`: outcomes to replace, by call; what was made after them is done anew. Other options, such
+        as `model`, hold for the new run.
+        """
+        origin = await self.head(run)
+        entries = await rebase.entries_of(self.store, run)
+        pool = Pool(rebase.until(entries, before, dict(edit or {})), True, run)
+        spec = rebase.forked(origin, as_config(**how), self.clock.now())
+        new = id or f"{run}~{uuid4().hex[:6]}"
+        created = await self.worker.create([NewRun(new, spec, encode_pool(pool))])
+        if not created[0].new:
+            raise Conflict(f"run {new!r} is there already; choose another id")
+        return Run(self, new)
+
+    # ------------------------------------------------------------ questions
+    async def asks(self, *, to: str = "") -> AsyncIterator[Ask]:
+        """Open questions, those there are and those to come, each once; ends when you break off."""
+        seen: set[str] = set()
+        while True:
+            signal = self.next_end()
+            for question in await self.store.asks(to=to):
+                if question.id not in seen:
+                    seen.add(question.id)
+                    yield Ask(self, question)
+            await signal
+
+    async def open_asks(self, *, to: str = "", run: str = "") -> list[Ask]:
+        """The questions that are open now."""
+        return [Ask(self, question) for question in await self.store.asks(to=to, run=run)]
+
+    async def answer(self, ask: str, value: object) -> None:
+        """Answer a question by its id; see `Ask.answer`."""
+        await put_answer(self, ask, value)
+        self.worker.wake()
+
+    # ------------------------------------------------------------ jobs
+    def map(
+        self,
+        fn: Callable[[I], Coroutine[Any, Any, O]],
+        rows: Iterable[I] | AsyncIterable[I],
+        /,
+        *,
+        id: str = "",
+        key: Callable[[I], str] | None = None,
+        limit: int = 0,
+        **how: Any,
+    ) -> Job[I, O]:
+        """Run a flow over rows, each a run of its own; iterate the job for outcomes as they come.
+
+        With an `id` it is idempotent: the same call goes on where the last one ended, and only rows that
+        aren't there yet are started, known by `key(row)` or else by their number. `limit`: runs at work at
+        once; those that wait for a batch or a person don't count.
+        """
+        flow = definition(fn)
+        if not isinstance(flow, FlowDef):
+            raise UnknownName("flow", getattr(fn, "__qualname__", repr(fn)), "decorate it with @segue.flow")
+        self.worker.register(flow)
+
+        def calls() -> Iterable[tuple[Any, bytes, str]] | AsyncIterable[tuple[Any, bytes, str]]:
+            return rows  # type: ignore[return-value]  # made calls of below
+
+        job: Job[I, O] = Job(self, id or f"{flow.name}-{uuid4().hex[:8]}", flow)
+        self._spawn(self._admit(job, flow, rows, key, limit, as_config(**how)))
+        del calls
+        return job
+
+    async def _admit(
+        self,
+        job: Job[Any, Any],
+        flow: FlowDef,
+        rows: Any,
+        key: Callable[[Any], str] | None,
+        limit: int,
+        config: Config,
+    ) -> None:
+        """Make runs of rows, some hundred at a time."""
+        self._admitting += 1
+        try:
+            await self.store.put_job(JobHead(job.id, flow.name, self.clock.now()))
+            chunk: list[tuple[NewRun, Any]] = []
+            number = 0
+            async for row in _each(rows):
+                try:
+                    name = str(number) if key is None else str(key(row))
+                    args = row.args if isinstance(row, Row) else flow.shape.encode_call((row,), {})
+                except (SegueError, TypeError, ValueError, KeyError) as error:
+                    job.unfit.append(Outcome(number, row, None, error))
+                else:
+                    spec = make_spec(
+                        flow, args, config, self.clock.now(), job=job.id, index=number, key=name,
+                        group=job.id if limit else "", limit=limit,
+                    )  # fmt: skip
+                    chunk.append((NewRun(f"{job.id}/{name}", spec), row))
+                number += 1
+                if len(chunk) >= ADMIT:
+                    await self._create(job, chunk)
+                    chunk = []
+            await self._create(job, chunk)
+            await self.store.put_job(JobHead(job.id, flow.name, self.clock.now(), number))
+            job.total = number
+        except Exception as error:
+            job.failure = error
+        finally:
+            self._admitting -= 1
+            self._kick_lanes.set()
+            self._ended(())
+
+    async def _create(self, job: Job[Any, Any], chunk: list[tuple[NewRun, Any]]) -> None:
+        if not chunk:
+            return
+        created = await self.worker.create([new for new, _ in chunk])
+        for one, (new, row) in zip(created, chunk, strict=True):
+            job.admitted += 1
+            if not one.new and one.head.spec.args != new.spec.args:
+                error = Conflict(
+                    f"row {new.spec.index} of job {job.id!r}: its input changed since the job began; "
+                    f"give the rows a key=, or the job another id"
+                )
+                job.failure = job.failure or error
+            if (
+                not one.new
+                and one.head.spec.index != new.spec.index
+                and one.head.spec.created == new.spec.created
+            ):
+                job.failure = job.failure or Conflict(
+                    f"two rows of job {job.id!r} have the key {new.spec.key!r}"
+                )
+            del row
+
+    # ------------------------------------------------------------ lanes
+    def is_busy(self) -> bool:
+        """Whether this process may still add lines: rows are being admitted, or runs are at work."""
+        return self._admitting > 0 or bool(self.worker.awake)
+
+    async def _lane_loop(self) -> None:
+        while True:
+            self._kick_lanes.clear()
+            try:
+                wait = await self.lanes.sweep()
+            except SegueError as error:
+                self._lane_failure = error
+                self._ended(())
+                return
+            loop = asyncio.get_running_loop()
+            handle = loop.call_later(min(5.0 if wait is None else max(wait, 0.02), 5.0), self._kick_lanes.set)
+            await self._kick_lanes.wait()
+            handle.cancel()
+
+    async def advance(self) -> bool:
+        """One sweep: run what is ready, submit, poll and deliver; then give everything back. Whether something still waits."""
+        while True:
+            if await self.worker.claim_once() or self.worker.awake:
+                await asyncio.sleep(0.005)
+                continue
+            before = await self.store.line_counts()
+            await self.lanes.sweep(poll_now=True)
+            ready, _ = await self.store.backlog(now=self.clock.now())
+            if not ready and await self.store.line_counts() == before:
+                break
+        waiting = await self.store.runs(status=("ready", "parked"), limit=1)
+        return bool(waiting)
+
+    # ------------------------------------------------------------ money
+    def price(self, usage: Iterable[Usage]) -> Receipt:
+        """A receipt for model use."""
+        if self._prices is None:
+            from ..providers.prices import Prices
+
+            self._prices = Prices()
+        return receipt.price(usage, self._prices)
+
+    async def job_receipt(self, job: str) -> Receipt:
+        """A receipt for all runs of a job."""
+        uses: list[Usage] = []
+        after = ""
+        while heads := await self.store.runs(job=job, after=after, limit=1000):
+            uses = receipt.total([*uses, *(use for head in heads for use in head.usage)])
+            after = heads[-1].id
+        return self.price(uses)
+
+
+class Row:
+    """A row whose call was bound and checked already, as `InputShape.bind_row` writes it."""
+
+    __slots__ = ("args",)
+
+    def __init__(self, args: bytes) -> None:
+        self.args = args
+
+
+async def _each(rows: Any) -> AsyncIterator[Any]:
+    if isinstance(rows, AsyncIterable):
+        async for row in rows:
+            yield row
+    else:
+        for number, row in enumerate(rows):
+            if number % ADMIT == ADMIT - 1:
+                await asyncio.sleep(0)  # let runs act while rows come in
+            yield row

@@ -1,0 +1,67 @@
+"""What a watcher of a run sees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ..model.entry import Failure
+from ..model.message import Question
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Something that happened in a run. `path` and `n` name the call that it belongs to, if any."""
+
+    run: str
+    path: str = ""
+    n: int = -1
+
+
+class Token(Event, frozen=True, kw_only=True, tag=True):
+    """A piece of a model's answer. Not durable: a retried call streams anew, under a higher `attempt`."""
+
+    text: str
+    attempt: int = 1
+
+    @property
+    def call(self) -> str:
+        """The call that speaks, as `path#n`."""
+        return f"{self.path}#{self.n}"
+
+
+class Started(Event, frozen=True, kw_only=True, tag=True):
+    """A call is being carried out here. Not durable."""
+
+    kind: str
+    name: str
+
+
+class Recorded(Event, frozen=True, kw_only=True, tag=True):
+    """A call's outcome is in the journal."""
+
+    kind: str
+    name: str
+    value: bytes | None = None
+    error: Failure | None = None
+
+
+class Asked(Event, frozen=True, kw_only=True, tag=True):
+    """A question is open."""
+
+    question: Question
+
+
+class Emitted(Event, frozen=True, kw_only=True, tag=True):
+    """What the code told with `segue.emit`, as plain JSON values."""
+
+    value: Any
+
+
+class Finished(Event, frozen=True, kw_only=True, tag=True):
+    """The run ended, or is held (`reason` says why)."""
+
+    status: str
+    value: bytes | None = None
+    error: Failure | None = None
+    reason: str = ""

@@ -1,0 +1,814 @@
+"""One wake of a run: replay what the journal holds, act, and leave when everything waits.
+
+The code of the run is a set of tasks, its branches. Whenever they are all at rest, `_turn` decides what is
+next, in this order: hand over the next recorded batch; start what is new; commit what was done and hand it
+over; end; park. One commit is under way at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from asyncio import AbstractEventLoop, Future, Task
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context, copy_context
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from ..authoring.context import BRANCH, STEP, Act, Branch, BranchTask, Parked, Services, Wait, Work
+from ..authoring.failures import to_exception, to_failure
+from ..core import journal
+from ..core.pool import Pooled
+from ..core.replay import Differs, Place, Replay
+from ..model.entry import Entry, Failure, encode_entries
+from ..model.errors import ReplayMismatch
+from ..model.message import Letter
+from ..model.mode import Config
+from ..model.run import Status, Usage
+from ..ports.store import Claimed, CommitResult, Turn
+from . import tasks
+from .events import Asked, Emitted, Event, Finished, Recorded, Started
+
+log = logging.getLogger("segue")
+
+CANCEL: Place = ("!cancel", 0)
+NOTHING = msgspec.json.encode(None)
+Rest = Literal["busy", "calming", "foreign", "rest"]
+
+
+class Call(Future[Any]):
+    """A recorded call in this life; its outcome is set when the journal holds it and the run is at rest."""
+
+    executor: Executor
+    place: Place
+    request: Work | Wait | Act
+    after: int
+    entry: Entry | None
+    task: Task[Any] | None
+    context: Context | None
+    slot: Any
+
+    def cancel(self, msg: object = None) -> bool:
+        """Given up by the code that waited for it."""
+        if not super().cancel(msg):
+            return False
+        self.executor.dropped(self)
+        return True
+
+
+class Outcome(msgspec.Struct):
+    """How a call turned out, on its way into the journal and back to the code."""
+
+    call: Call
+    value: bytes | None = None
+    error: Failure | None = None
+    letter: int | None = None
+    cause: BaseException | None = None
+    result: Any = None
+    raises: Exception | None = None
+
+
+class Host(Services, Protocol):
+    """What an executor needs of the engine around it."""
+
+    loop: AbstractEventLoop
+    verify: bool
+
+    def commit(self, turn: Turn) -> Future[list[CommitResult]]: ...
+    def clock_now(self) -> float: ...
+    def ended(self, executor: Executor) -> None: ...
+    def wants_events(self, run: str) -> bool: ...
+    def publish(self, run: str, event: object) -> None: ...
+
+
+class Executor:
+    """One wake of one run. `block` gives the coroutine of the code to run."""
+
+    def __init__(
+        self, host: Host, claimed: Claimed, entries: list[Entry], pool: Pooled | None, config: Config
+    ) -> None:
+        head = claimed.head
+        self.host = host
+        self.loop = host.loop
+        self.id = head.id
+        self.fence = head.fence
+        self.head = head
+        self.config = config
+        self.replay = Replay(entries, head.spec.created)
+        self.pool = pool
+        self.settled = not entries
+        self.tasks: set[Task[Any]] = set()
+        self.root: Task[Any] | None = None
+        self.open: dict[Place, Call] = {}
+        self.made: set[Place] = set()
+        self.held: list[Call] = []
+        self.local: set[Task[Any]] = set()
+        self.done: list[Outcome] = []
+        self.precommit: list[Call] = []
+        self.letters: dict[int, Letter] = {letter.id: letter for letter in claimed.inbox}
+        self.seen = max(self.letters, default=0)
+        self.receivers: list[Call] = []
+        self.joins: dict[Place, Call] = {}
+        self.spawned: set[Place] = set()  # whose ends may come before anybody waits for them
+        self.dues: list[tuple[float, int, Call]] = []
+        self.usage = {(use.model, use.lane): use for use in head.usage}
+        self.sent = sum(entry.kind in ("tell", "request") for entry in entries)
+        self.turn = Turn(run=self.id, fence=self.fence)
+        self.entries: list[Entry] = []  # made since the last commit, not yet in a turn
+        self.kicked = self.committing = self.leaving = self.over = False
+        self.stopping = False  # the engine closes: give the claim up at the next rest
+        self.calm = 0
+        self.foreign_since: float | None = None
+        self.foreign_at = ""
+        self._watched: set[Future[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._order = 0
+        self.status: Status = "ready"
+        self.finished: Future[None] = self.loop.create_future()
+        if (cancel := self.replay.calls.get(CANCEL)) is not None:
+            self._expect_cancel(cancel)
+
+    # ------------------------------------------------------------ what verbs see
+    @property
+    def services(self) -> Services:
+        return self.host
+
+    def now(self) -> float:
+        return self.replay.time
+
+    def emit(self, event: object) -> None:
+        if self.settled and self.host.wants_events(self.id):
+            known = isinstance(event, Event)
+            self.host.publish(
+                self.id, event if known else Emitted(run=self.id, value=msgspec.to_builtins(event))
+            )
+
+    def next_number(self) -> int:
+        self.sent += 1
+        return self.sent
+
+    def record(self, branch: Branch, request: Work | Wait | Act) -> Future[Any]:
+        """Record a call of the code; see `RunContext`."""
+        if self.leaving:
+            raise Parked(f"run {self.id} is leaving memory")
+        place = (branch.path, branch.n)
+        branch.n += 1
+        call = Call(loop=self.loop)
+        call.executor, call.place, call.request = self, place, request
+        call.task = call.context = None
+        call.slot = branch.slot
+        call.after = self.replay.handed
+        self.made.add(place)
+        self.open[place] = call
+        if request.kind == "spawn":
+            self.spawned.add(place)
+        if call.slot is not None and isinstance(request, Wait):
+            call.slot.leave()
+        try:
+            call.entry = self.replay.made(*place, request.kind, request.name, request.digest)
+        except Differs as differs:
+            call.entry = differs.entry
+            self._mismatch(differs.entry, request)
+            return call
+        if isinstance(request, Work):
+            call.context = copy_context()
+        if call.entry is not None:
+            if call.entry.made:
+                self._pending(call, call.entry)
+        elif self.settled:
+            self._start(call)
+        else:
+            self.held.append(call)
+        self.kick()
+        return call
+
+    # ------------------------------------------------------------ a life
+    def begin(self, coro: Coroutine[Any, Any, Any]) -> None:
+        """Set the code going."""
+        branch = Branch(self, "")
+        self.root = tasks.start(self.loop, coro, branch, copy_context(), f"segue {self.id}")
+        self.kick()
+
+    def adopt(self, task: Task[Any]) -> None:
+        """Keep a task that the code started."""
+        self.tasks.add(task)
+        task.add_done_callback(self._task_done, context=tasks.NO_CONTEXT)
+        if self.leaving:
+            self.loop.call_soon(task.cancel)
+
+    def mail(self, letters: Sequence[Letter]) -> None:
+        """Take letters that came while the run is in memory."""
+        for letter in letters:
+            if letter.id > self.seen:
+                self.letters[letter.id] = letter
+                self.seen = letter.id
+        self.kick()
+
+    def kick(self) -> None:
+        """Look soon whether the run is at rest."""
+        if not self.kicked and not self.over:
+            self.kicked = True
+            self.calm = 0
+            self.loop.call_soon(self._pump, context=tasks.NO_CONTEXT)
+
+    def stop(self) -> None:
+        """Give the claim up at the next chance; what was done is committed, what is under way is dropped."""
+        self.stopping = True
+        self.kick()
+
+    def _task_done(self, task: Task[Any]) -> None:
+        self.tasks.discard(task)
+        self.kick()
+
+    def _pump(self) -> None:
+        self.kicked = False
+        if self.over or self.leaving or self.committing:
+            return
+        rest = self._rest()
+        if rest == "busy":
+            self.kick()
+        elif rest == "calming":
+            self.calm += 1
+            self.kicked = True
+            self.loop.call_soon(self._pump, context=tasks.NO_CONTEXT)
+        elif rest == "rest":
+            self.foreign_since = None
+            self._turn()
+        elif self._lingered():
+            self._turn()
+
+    def _rest(self) -> Rest:
+        """Whether every task waits, and on what.
+
+        Joins and locks are looked at in three turns of the loop: their callbacks may be on the way.
+        """
+        composite, strange = False, None
+        for task in self.tasks:
+            waits = tasks.waiter(task)
+            if waits is None:
+                if task.done():
+                    continue
+                return "busy"
+            if waits.done():
+                return "busy"
+            if type(waits) is Call:
+                continue
+            composite = True
+            if type(waits) is not BranchTask and type(waits).__name__ != "_GatheringFuture":
+                where = tasks.foreign(task)
+                if where is not None:
+                    strange = where
+                    if waits not in self._watched:
+                        self._watched.add(waits)
+                        waits.add_done_callback(self._foreign_done, context=tasks.NO_CONTEXT)
+        if composite and self.calm < 3:
+            return "calming"
+        if strange is not None:
+            self.foreign_at = strange
+            return "foreign"
+        return "rest"
+
+    def _foreign_done(self, future: Future[Any]) -> None:
+        self._watched.discard(future)
+        self.kick()
+
+    def _lingered(self, times: int = 1) -> bool:
+        """Whether a foreign wait has held the run up for long enough."""
+        now = self.loop.time()
+        if self.foreign_since is None:
+            self.foreign_since = now
+        left = self.foreign_since + self.host.linger * times - now
+        if left <= 0:
+            return True
+        self._wake_in(left)
+        return False
+
+    def _wake_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_later(seconds, self.kick, context=tasks.NO_CONTEXT)
+
+    # ------------------------------------------------------------ at rest
+    def _turn(self) -> None:
+        """What a run at rest does next."""
+        batch = self.replay.next_batch()
+        if batch is not None:
+            self._hand_over_recorded(batch)
+        elif not self.settled:
+            if self.foreign_since is None or self._lingered(60):
+                self._settle()
+        elif self.root is not None and self.root.done():
+            self._end()
+        else:
+            self._answer_waits()
+            if self.stopping:
+                self._leave("ready")
+            elif self.done or self.entries or self.precommit:
+                self._commit()
+            elif not self.local:
+                self._idle()
+
+    def _hand_over_recorded(self, batch: list[Entry]) -> None:
+        for entry in batch:
+            call = self.open.pop((entry.path, entry.n), None)
+            if call is None or call.done():
+                continue
+            outcome = Outcome(call, entry.value, entry.error)
+            _decode(outcome)
+            _deliver(outcome)
+        self.kick()
+
+    def _settle(self) -> None:
+        """The history is used up. What it demands must have been made; then what is new may start."""
+        if not self.replay.live or not self.replay.complete:
+            lacking = self.replay.lacking(self.made)
+            if lacking:
+                self._mismatch(lacking[0], None)
+                return
+        self.settled = True
+        held, self.held = self.held, []
+        for call in held:
+            if not call.done():
+                self._start(call)
+        self.kick()
+
+    def _start(self, call: Call) -> None:
+        """Begin a call that no journal knows."""
+        request = call.request
+        entry = self.pool.take(*call.place, request.kind, request.name, request.digest) if self.pool else None
+        if entry is not None and not entry.made:
+            self._reuse(call, entry)
+            return
+        if isinstance(request, Act):
+            request.writes(self.turn, *call.place)
+            self.done.append(Outcome(call, request.value))
+        elif isinstance(request, Wait):
+            self.entries.append(_made(call, request, request.due))
+            if request.opens is not None and entry is None:  # else it is open already, from before the rebase
+                request.opens(self.turn, *call.place)
+            self._wait_for(call, request, request.due)
+        elif request.effect == "at-most-once":
+            self.entries.append(_made(call, request, 0.0))
+            self.precommit.append(call)
+        else:
+            self._work(call, request)
+
+    def _reuse(self, call: Call, entry: Entry) -> None:
+        """Take an outcome from the journal that this run was rebased from."""
+        if isinstance(call.request, Wait):
+            self.entries.append(_made(call, call.request, entry.due))
+        elif isinstance(call.request, Work) and call.request.effect == "at-most-once":
+            self.entries.append(_made(call, call.request, 0.0))
+        self.done.append(Outcome(call, entry.value, entry.error))
+
+    def _pending(self, call: Call, entry: Entry) -> None:
+        """A call that was journaled when made, in an earlier life, and has no outcome yet."""
+        request = call.request
+        if isinstance(request, Wait):
+            self._wait_for(call, request, entry.due)
+        else:
+            self._hold(
+                f"the at-most-once step {request.name!r} was cut off by a crash: it may have happened. "
+                f"Look, then `segue resume --rerun` to do it (again), or `--value JSON` to say what came of it"
+            )
+
+    def _wait_for(self, call: Call, request: Wait, due: float) -> None:
+        if due:
+            self._order += 1
+            heapq.heappush(self.dues, (due, self._order, call))
+        if request.accepts:
+            self.receivers.append(call)
+        if request.joins is not None:
+            self.joins[request.joins] = call
+
+    def _work(self, call: Call, request: Work) -> None:
+        context = call.context or copy_context()
+        context.run(_enter_step, request.name)
+        task = Task(self._carry_out(call, request), loop=self.loop, context=context)
+        call.task = task
+        self.local.add(task)
+        task.add_done_callback(self.local.discard, context=tasks.NO_CONTEXT)
+        if self.host.wants_events(self.id):
+            self.host.publish(
+                self.id,
+                Started(
+                    run=self.id, path=call.place[0], n=call.place[1], kind=request.kind, name=request.name
+                ),
+            )
+
+    async def _carry_out(self, call: Call, request: Work) -> None:
+        outcome = Outcome(call)
+        try:
+            outcome.value = await request.run()
+        except asyncio.CancelledError as cancelled:
+            if call.done() or self.leaving or self.over:
+                raise
+            outcome.error, outcome.cause = to_failure(cancelled), cancelled
+        except Exception as error:
+            again = request.again is not None and request.again(error)
+            outcome.error, outcome.cause = to_failure(error, again=again), error
+        self.local.discard(call.task)  # type: ignore[arg-type]  # set before it runs
+        if not call.done():
+            self.done.append(outcome)
+        self.kick()
+
+    def dropped(self, call: Call) -> None:
+        """The code gave a call up (a race was lost): its work is stopped and nothing is recorded of it."""
+        self.open.pop(call.place, None)
+        if call.task is not None:
+            call.task.cancel()
+        if self.leaving:
+            return
+        request = call.request
+        if isinstance(request, Wait):
+            if call.slot is not None:
+                call.slot.enter()
+            if request.drops is not None and self.settled:
+                request.drops(self.turn, *call.place)
+            if call in self.receivers:
+                self.receivers.remove(call)
+
+    # ------------------------------------------------------------ outcomes from outside
+    def _answer_waits(self) -> None:
+        """Match letters and times with the calls that wait for them."""
+        if self.letters:
+            for letter in list(self.letters.values()):
+                self._read(letter)
+        now = self.host.clock_now() if self.dues else 0.0
+        while self.dues and (self.dues[0][0] <= now or self.dues[0][2].done()):
+            call = heapq.heappop(self.dues)[2]
+            request = call.request
+            if not call.done() and isinstance(request, Wait) and call.place in self.open:
+                late = request.late
+                if isinstance(late, Failure):
+                    self._close(call, Outcome(call, error=late))
+                else:
+                    self._close(call, Outcome(call, late))
+                if request.drops is not None:
+                    request.drops(self.turn, *call.place)
+
+    def _read(self, letter: Letter) -> None:
+        mail = letter.mail
+        if mail.kind == "result" and mail.call is not None:
+            place = (mail.call.path, mail.call.n)
+            call = self.open.get(place) or self.joins.get(place)
+            if call is not None and not call.done():
+                self._close(call, Outcome(call, mail.value, mail.error, letter.id))
+            elif place not in self.spawned:  # answered already, given up, or of a life before a rebase
+                self._consume(letter.id)
+        elif mail.kind == "cancel":
+            self._consume(letter.id)
+            self._cancel()
+        elif mail.kind == "tell":
+            for call in self.receivers:
+                request = call.request
+                if isinstance(request, Wait) and mail.name in request.accepts and not call.done():
+                    self.receivers.remove(call)
+                    value = (
+                        b'{"name":'
+                        + msgspec.json.encode(mail.name)
+                        + b',"value":'
+                        + (mail.value or NOTHING)
+                        + b"}"
+                    )
+                    self._close(call, Outcome(call, value, None, letter.id))
+                    break
+
+    def _close(self, call: Call, outcome: Outcome) -> None:
+        """A wait is over: its outcome goes into the next batch."""
+        self.open.pop(call.place, None)
+        if outcome.letter is not None:
+            self._consume(outcome.letter)
+        self.done.append(outcome)
+
+    def _consume(self, letter: int) -> None:
+        del self.letters[letter]
+        self.turn.consumed = [*self.turn.consumed, letter]
+
+    def _cancel(self) -> None:
+        """Cancellation is an entry like another, so that it strikes at the same place in a replay."""
+        if CANCEL in self.made:
+            return
+        request = Wait(kind="cancel", name="cancel", args=b"", digest=b"", decode=_raw)
+        call = Call(loop=self.loop)
+        call.executor, call.place, call.request, call.after = self, CANCEL, request, self.replay.handed
+        call.task = call.context = call.slot = call.entry = None
+        self.made.add(CANCEL)
+        call.add_done_callback(self._struck, context=tasks.NO_CONTEXT)
+        self.done.append(Outcome(call, NOTHING))
+
+    def _expect_cancel(self, entry: Entry) -> None:
+        request = Wait(kind="cancel", name="cancel", args=b"", digest=b"", decode=_raw)
+        call = Call(loop=self.loop)
+        call.executor, call.place, call.request, call.after = self, CANCEL, request, entry.after
+        call.task = call.context = call.slot = None
+        call.entry = self.replay.made(*CANCEL, "cancel", "cancel", b"")
+        self.made.add(CANCEL)
+        self.open[CANCEL] = call
+        call.add_done_callback(self._struck, context=tasks.NO_CONTEXT)
+
+    def _struck(self, call: Future[Any]) -> None:
+        if self.root is not None and not call.cancelled():
+            self.root.cancel("the run was cancelled")
+
+    # ------------------------------------------------------------ commits
+    def _commit(self) -> None:
+        """Journal what was done since the last rest, then hand it over."""
+        done, self.done = [outcome for outcome in self.done if not outcome.call.done()], []
+        turn = self._take_turn(done)
+        self._write(turn, lambda: self._committed(done))
+
+    def _take_turn(self, done: list[Outcome]) -> Turn:
+        """The turn so far, with a batch of outcomes."""
+        turn, self.turn = self.turn, Turn(run=self.id, fence=self.fence)
+        now = turn.now = self.host.clock_now()
+        entries, self.entries = self.entries, []
+        if done:
+            number = self.replay.append(now)
+            for outcome in done:
+                _decode(outcome)
+                self._meter(outcome)
+                entries.append(_entry(outcome, number, now))
+        if entries:
+            blobs: list[tuple[bytes, bytes]] = []
+            turn.entries = encode_entries([journal.store_large(entry, blobs) for entry in entries])
+            turn.blobs = blobs
+        if self.usage:
+            turn.usage = list(self.usage.values())
+        turn.seen = self.seen
+        return turn
+
+    def _write(self, turn: Turn, then: Callable[[], None]) -> None:
+        self.committing = True
+        future = self.host.commit(turn)
+        if future.done():
+            self._written(turn, future, then)
+        else:
+            future.add_done_callback(lambda f: self._written(turn, f, then), context=tasks.NO_CONTEXT)
+
+    def _written(self, turn: Turn, future: Future[list[CommitResult]], then: Callable[[], None]) -> None:
+        self.committing = False
+        error = None if future.cancelled() else future.exception()
+        if error is not None or future.cancelled():
+            self._abandon(error or asyncio.CancelledError())
+        elif future.result()[0] == "fenced":
+            log.warning("run %s was taken over by another worker; nothing is lost", self.id)
+            self._abandon(None)
+        else:
+            for question in turn.asks:
+                self.host.publish(
+                    self.id, Asked(run=self.id, path=question.path, n=question.n, question=question)
+                )
+            then()
+
+    def _committed(self, done: list[Outcome]) -> None:
+        start, self.precommit = self.precommit, []
+        for call in start:
+            if not call.done() and not self.leaving and isinstance(call.request, Work):
+                self._work(call, call.request)
+        watched = bool(done) and self.host.wants_events(self.id)
+        for outcome in done:
+            self.open.pop(outcome.call.place, None)
+            if watched:
+                self.host.publish(self.id, _recorded(self.id, outcome))
+            _deliver(outcome)
+        self.kick()
+
+    def _meter(self, outcome: Outcome) -> None:
+        """Count the tokens of a model call."""
+        request = outcome.call.request
+        if isinstance(request, Act) or not request.model or outcome.raises is not None:
+            return
+        tokens = outcome.result.tokens
+        key = (request.model, "batch" if isinstance(request, Wait) else "live")
+        use = self.usage.get(key) or Usage(*key)
+        self.usage[key] = Usage(
+            *key,
+            use.calls + 1,
+            use.input_tokens + tokens.input,
+            use.output_tokens + tokens.output,
+            use.cached_tokens + tokens.cached,
+        )
+
+    # ------------------------------------------------------------ ends of a life
+    def _idle(self) -> None:
+        """Nothing is under way here: wait for a short timer, or park."""
+        if not self.open and self.foreign_since is not None:
+            return  # only a foreign wait is left, and nothing to park on
+        if not self.open:
+            self._hold(
+                "every task of the run waits for another one and nothing outside can wake it: "
+                "a lock, queue or future that nobody releases"
+            )
+            return
+        if self.dues:
+            left = self.dues[0][0] - self.host.clock_now()
+            if left <= self.host.linger:
+                self._wake_in(max(left, 0.0))
+                return
+        if self.foreign_since is not None:
+            log.warning(
+                "run %s parks although its code waits at %s, outside segue: that wait starts anew at the next "
+                "wake. Make it a step, or use segue.sleep()",
+                self.id,
+                self.foreign_at,
+            )
+        self._leave("parked")
+
+    def _leave(self, status: Status) -> None:
+        """Unwind the code, then give the claim up."""
+        wake = next((due for due, _, call in sorted(self.dues, key=_due) if not call.done()), None)
+        done, self.done = [outcome for outcome in self.done if not outcome.call.done()], []
+        self._unwind(lambda: self._release(done, status, wake))
+
+    def _release(self, done: list[Outcome], status: Status, wake: float | None) -> None:
+        for call in self.precommit:  # not started: forget that they were made
+            self.entries = [entry for entry in self.entries if (entry.path, entry.n) != call.place]
+        turn = self._take_turn(done)
+        turn.status, turn.release, turn.wake = status, True, wake if status == "parked" else None
+        self.status = status
+        self._write(turn, self._gone)
+
+    def _unwind(self, then: Callable[[], None]) -> None:
+        """Cancel all tasks, and go on when they are gone; some may need several rounds."""
+        self.leaving = True
+        for task in list(self.local):
+            task.cancel()
+        for task in list(self.tasks):
+            if not task.done():
+                task.cancel("the run leaves memory")
+        if any(not task.done() for task in self.tasks):
+            waiting = Task(self._unwound(then), loop=self.loop, context=tasks.NO_CONTEXT.copy())
+            self.local.add(waiting)
+        else:
+            then()
+
+    async def _unwound(self, then: Callable[[], None]) -> None:
+        for attempt in range(50):
+            left = [task for task in self.tasks if not task.done()]
+            if not left:
+                break
+            if attempt:
+                for task in left:
+                    task.cancel("the run leaves memory")
+            await asyncio.wait(left, timeout=0.1)
+        else:
+            log.error(
+                "run %s: a task refuses to be cancelled while the run leaves memory, at %s; let asyncio.CancelledError pass",
+                self.id,
+                tasks.foreign(left[0]),
+            )
+        then()
+
+    def _end(self) -> None:
+        """The code came to its end; its outcome is the run's."""
+        root = self.root
+        assert root is not None  # `_turn` saw it
+        status: Status = "done"
+        value: bytes | None = None
+        failure: Failure | None = None
+        if root.cancelled():
+            status = "cancelled"
+            failure = Failure("segue.model.errors:RunCancelled", f"run {self.id!r} was cancelled")
+        elif (error := root.exception()) is not None:
+            if not isinstance(error, Exception):
+                self._abandon(error)
+                return
+            status, failure = "failed", to_failure(error)
+        else:
+            value = root.result()
+        self.status = status
+        done, self.done = self.done, []
+        self._unwind(lambda: self._finish(done, status, value, failure))
+
+    def _finish(
+        self, done: list[Outcome], status: Status, value: bytes | None, failure: Failure | None
+    ) -> None:
+        turn = self._take_turn([outcome for outcome in done if not outcome.call.done()])
+        turn.status, turn.release, turn.value, turn.error = status, True, value, failure
+        if self.host.wants_events(self.id):
+            self.host.publish(self.id, Finished(run=self.id, status=status, value=value, error=failure))
+        self._write(turn, self._gone)
+
+    def _mismatch(self, entry: Entry, request: Work | Wait | Act | None) -> None:
+        recorded = f"{entry.kind} {entry.name!r}"
+        if request is None:
+            why = "The code came to rest without making this recorded call again."
+            error = ReplayMismatch(self.id, entry.path, entry.n, recorded, "not made", why)
+        else:
+            asked = f"{request.kind} {request.name!r}"
+            why = journal.difference(entry.args, request.args) if recorded == asked else "It is another call."
+            error = ReplayMismatch(self.id, entry.path, entry.n, recorded, asked, why)
+        self._hold(str(error))
+
+    def _hold(self, reason: str) -> None:
+        """Stop here; a person decides how the run goes on. Nothing was paid or lost."""
+        if self.leaving:
+            return
+        self.leaving = True  # nothing more is recorded from here on
+        self.loop.call_soon(lambda: self._unwind(lambda: self._held(reason)), context=tasks.NO_CONTEXT)
+
+    def _held(self, reason: str) -> None:
+        turn = Turn(run=self.id, fence=self.fence, status="held", release=True, reason=reason, seen=self.seen)
+        turn.now = self.host.clock_now()
+        self.status = "held"
+        if self.host.wants_events(self.id):
+            self.host.publish(self.id, Finished(run=self.id, status="held", reason=reason))
+        self._write(turn, self._gone)
+
+    def _abandon(self, error: BaseException | None) -> None:
+        """Let the run go without a word to the store: another worker has it, or the store failed."""
+        self.error = error
+        self._unwind(self._gone)
+
+    error: BaseException | None = None
+
+    def _gone(self) -> None:
+        self.over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.root is not None and self.root.done() and not self.root.cancelled():
+            self.root.exception()  # taken: it is in the journal
+        if not self.finished.done():
+            self.finished.set_result(None)
+        self.host.ended(self)
+
+
+# ---------------------------------------------------------------- small functions
+def _enter_step(name: str) -> None:
+    BRANCH.set(None)
+    STEP.set(name)
+
+
+def _raw(value: bytes) -> bytes:
+    return value
+
+
+def _due(item: tuple[float, int, Call]) -> tuple[float, int]:
+    return item[0], item[1]
+
+
+def _made(call: Call, request: Work | Wait, due: float) -> Entry:
+    """The entry of a call that outlives this life, written when it is made."""
+    return Entry(*call.place, request.kind, request.name, request.digest, request.args, call.after, due=due)
+
+
+def _entry(outcome: Outcome, number: int, now: float) -> Entry:
+    call, request = outcome.call, outcome.call.request
+    journaled = isinstance(request, Wait) or (isinstance(request, Work) and request.effect == "at-most-once")
+    if journaled and call.place != CANCEL:
+        return Entry(*call.place, "", "", b"", b"", call.after, number, outcome.value, outcome.error, now)
+    return Entry(
+        *call.place,
+        request.kind,
+        request.name,
+        request.digest,
+        request.args,
+        call.after,
+        number,
+        outcome.value,
+        outcome.error,
+        now,
+    )
+
+
+def _decode(outcome: Outcome) -> None:
+    """Make of a recorded outcome what the code gets. A live call gets the decoded copy too."""
+    if outcome.error is not None:
+        outcome.raises = to_exception(outcome.error)
+        if outcome.cause is not None:
+            outcome.raises.__cause__ = outcome.cause
+        if outcome.error.again:
+            outcome.raises.__segue_again__ = True  # type: ignore[attr-defined]  # read by the step's retry
+        return
+    try:
+        outcome.result = outcome.call.request.decode(outcome.value if outcome.value is not None else NOTHING)
+    except Exception as error:
+        outcome.raises = error
+
+
+def _deliver(outcome: Outcome) -> None:
+    call = outcome.call
+    if call.done():
+        return
+    if call.slot is not None and isinstance(call.request, Wait):
+        call.slot.enter()
+    if outcome.raises is not None:
+        call.set_exception(outcome.raises)
+    else:
+        call.set_result(outcome.result)
+
+
+def _recorded(run: str, outcome: Outcome) -> Recorded:
+    place, request = outcome.call.place, outcome.call.request
+    return Recorded(
+        run=run,
+        path=place[0],
+        n=place[1],
+        kind=request.kind,
+        name=request.name,
+        value=outcome.value,
+        error=outcome.error,
+    )

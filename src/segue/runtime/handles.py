@@ -1,0 +1,273 @@
+"""What callers hold: a run, a job, a question."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Generator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
+
+from ..authoring.context import find_branch
+from ..authoring.failures import to_exception
+from ..authoring.flow import TARGETS
+from ..authoring.mail import join, message_name, send
+from ..authoring.map import Outcome
+from ..core.codec import decoder, encode
+from ..core.conform import misfit
+from ..model.errors import (
+    AskClosed,
+    InvalidValue,
+    RunCancelled,
+    RunFailed,
+    RunHeld,
+    StepFailed,
+    UnknownName,
+    WrongPlace,
+)
+from ..model.message import Question
+from ..model.run import ENDED, Head
+from .events import Asked, Event, Finished, Token
+from .receipt import Receipt
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+R = TypeVar("R")
+I = TypeVar("I")
+O = TypeVar("O")
+
+
+class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
+    """One durable execution, and its address. Awaiting it gives its result; iterating it, what happens in it."""
+
+    def __init__(
+        self, engine: Engine, id: str, target: Any = None, place: tuple[str, int] | None = None
+    ) -> None:
+        self._engine, self.id, self._target, self._place = engine, id, target, place
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id}>"
+
+    def __await__(self) -> Generator[Any, Any, R]:
+        branch = find_branch()
+        if branch is None:
+            return self._result().__await__()
+        if self._place is None:
+            raise WrongPlace(
+                f"run {self.id!r} wasn't spawned by this run, which so can't wait for it; use messages"
+            )
+        waiting: Generator[Any, Any, R] = join(branch, self.id, self._place, self._read).__await__()
+        return waiting
+
+    async def _result(self) -> R:
+        value: R = self.result_of(await self._engine.wait(self.id))
+        return value
+
+    def _read(self, value: bytes) -> Any:
+        target = self._target or TARGETS.get(self._name)
+        return target.read_result(value) if target is not None else decoder(object)(value)
+
+    _name = ""
+
+    def result_of(self, head: Head) -> Any:
+        """What an ended run gives, or the error that it ended with."""
+        self._name = head.spec.target
+        if head.status == "done":
+            return self._read(head.value if head.value is not None else b"null")
+        raise run_error(head)
+
+    async def __aiter__(self) -> AsyncIterator[Event]:  # type: ignore[override]  # an async generator is its iterator
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        end = self._engine.bus.watch(self.id, events.put_nowait)  # type: ignore[arg-type]  # events only
+        try:
+            for question in await self._engine.store.asks(run=self.id):
+                yield Asked(run=self.id, path=question.path, n=question.n, question=question)
+            ending = asyncio.ensure_future(self._engine.wait(self.id))
+            try:
+                while True:
+                    getting = asyncio.ensure_future(events.get())
+                    await asyncio.wait({getting, ending}, return_when=asyncio.FIRST_COMPLETED)
+                    while getting.done() or not events.empty():
+                        event = getting.result() if getting.done() else events.get_nowait()
+                        getting = asyncio.ensure_future(events.get()) if getting.done() else getting
+                        await asyncio.sleep(0)
+                        yield event
+                        if isinstance(event, Finished):
+                            getting.cancel()
+                            return
+                    getting.cancel()
+                    if ending.done():
+                        head = ending.result()
+                        yield Finished(
+                            run=self.id,
+                            status=head.status,
+                            value=head.value,
+                            error=head.error,
+                            reason=head.reason,
+                        )
+                        return
+            finally:
+                ending.cancel()
+        finally:
+            end()
+
+    async def text(self) -> AsyncIterator[str]:
+        """The tokens of all its model calls, as they come."""
+        async for event in self:
+            if isinstance(event, Token):
+                yield event.text
+            elif isinstance(event, Finished):
+                self.result_of(await self._engine.wait(self.id))
+
+    async def tell(self, message: object, /) -> None:
+        """Send it mail; durable on return. Inside a run it leaves with that run's next commit."""
+        branch = find_branch()
+        if branch is not None:
+            await send(branch, self.id, message)
+        else:
+            await self._engine.tell(
+                self.id, message_name(type(message)), encode(message, where="the message")
+            )
+
+    async def cancel(self) -> None:
+        """Ask for its end: its code gets `asyncio.CancelledError` and may clean up, durably."""
+        await self._engine.cancel(self.id)
+
+    async def head(self) -> Head:
+        """Its record as it stands."""
+        return await self._engine.head(self.id)
+
+    async def receipt(self) -> Receipt:
+        """What its model calls cost, and what they would have cost live."""
+        return self._engine.price((await self.head()).usage)
+
+
+def run_error(head: Head) -> Exception:
+    """The error for a run that didn't end well."""
+    if head.status == "cancelled":
+        return RunCancelled(head.id)
+    if head.status == "held":
+        return RunHeld(head.id, head.reason)
+    if head.error is None:
+        return RunFailed(head.id, head.status, "it left no error")
+    error = to_exception(head.error)
+    if isinstance(error, StepFailed):
+        return RunFailed(head.id, head.error.type, head.error.message)
+    return error
+
+
+class Ask:
+    """An open question."""
+
+    def __init__(self, engine: Engine, question: Question) -> None:
+        self._engine = engine
+        self.id, self.run, self.question, self.to = question.id, question.run, question.question, question.to
+        self.show: Any = msgspec.json.decode(question.show)
+        self.schema: dict[str, Any] = msgspec.json.decode(question.schema)
+
+    async def answer(self, value: object) -> None:
+        """Answer it; the first answer counts. Raises `InvalidValue` for one of the wrong type, `AskClosed`."""
+        await self._engine.answer(self.id, value)
+
+
+async def put_answer(engine: Engine, ask: str, value: object) -> None:
+    """Check an answer against its question and store it."""
+    found = await engine.store.get_ask(ask)
+    if found is None:
+        raise UnknownName("ask", ask, "`segue runs --asks` lists those that are open")
+    question, state = found
+    if state != "open":
+        raise AskClosed(ask, "it was answered already" if state == "answered" else "its run went on or ended")
+    plain = getattr(value, "plain", None)
+    data = encode(plain() if callable(plain) else value, where=f"the answer to {ask}")
+    schema = msgspec.json.decode(question.schema)
+    problem = misfit(msgspec.json.decode(data), schema)
+    if problem is not None:
+        shown = data.decode()
+        raise InvalidValue(
+            f"the answer to {ask!r}", msgspec.json.encode(schema).decode(), problem, shown[:200]
+        )
+    result = await engine.store.answer(ask, data, now=engine.clock.now())
+    if result != "answered":
+        raise AskClosed(ask, "somebody else was quicker, or its run went on or ended")
+
+
+class Job(Awaitable[list[O]], AsyncIterable[Outcome[I, O]], Generic[I, O]):
+    """A mapped set of runs. Iterating gives outcomes as they come, awaiting all values in the rows' order."""
+
+    def __init__(self, engine: Engine, id: str, flow: Any) -> None:
+        self._engine, self.id, self._flow = engine, id, flow
+        self.unfit: deque[Outcome[Any, Any]] = deque()  # rows that no run could be made of
+        self.total: int | None = None
+        self.admitted = 0
+        self.failure: BaseException | None = None
+
+    def __await__(self) -> Generator[Any, Any, list[O]]:
+        return self._values().__await__()
+
+    async def _values(self) -> list[O]:
+        outcomes = [outcome async for outcome in self]
+        return [outcome.value for outcome in sorted(outcomes, key=_index)]
+
+    async def __aiter__(self) -> AsyncIterator[Outcome[I, O]]:  # type: ignore[override]  # an async generator is its iterator
+        cursor, given = 0, 0
+        while True:
+            signal = self._engine.next_end()
+            while self.unfit:
+                given += 1
+                yield self.unfit.popleft()
+            heads = await self._engine.store.finished(self.id, cursor, 500)
+            for head in heads:
+                cursor = head.finished
+                given += 1
+                yield self.outcome(head)
+            if heads:
+                continue
+            self._engine.check()
+            if self.failure is not None:
+                raise self.failure
+            if self.total is not None:
+                if given >= self.total:
+                    return
+                held = await self._held(self.total - given)
+                if held is not None:
+                    for head in held:
+                        yield self.outcome(head)
+                    return
+            await signal
+
+    async def _held(self, missing: int) -> list[Head] | None:
+        """Runs that are held, if nothing else is left."""
+        known = await self._engine.store.get_job(self.id)
+        if known is None or known.counts.get("held", 0) < missing:
+            return None
+        return await self._engine.store.runs(job=self.id, status=("held",), limit=1_000_000)
+
+    def outcome(self, head: Head) -> Outcome[I, O]:
+        """How the run of one row came out."""
+        args, kwargs = self._flow.shape.decode_call(head.spec.args)
+        given: Any = (
+            args[0] if len(args) == 1 and not kwargs else {"args": args, **kwargs} if args else kwargs
+        )
+        run: Run[O] = Run(self._engine, head.id, self._flow)
+        value, error = None, None
+        if head.status == "done":
+            value = run.result_of(head)
+        else:
+            error = run_error(head)
+        return Outcome(head.spec.index, given, value, error, head.spec.key, run)
+
+    async def receipt(self) -> Receipt:
+        """What all its runs' model calls cost."""
+        return await self._engine.job_receipt(self.id)
+
+
+def _index(outcome: Outcome[Any, Any]) -> int:
+    return outcome.index
+
+
+def is_ended(head: Head) -> bool:
+    """Whether a run is over, or goes on only when a person says so."""
+    return head.status in ENDED or head.status == "held"

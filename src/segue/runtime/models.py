@@ -1,0 +1,241 @@
+"""Model calls as recorded calls: sent live from this process, or put in a lane for a batch job."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from ..authoring.context import Branch, Wait, Work
+from ..core.retry import Retry
+from ..model.chat import ChatReply, ChatRequest, Tokens
+from ..model.errors import CallerError, ModelFailed, ProviderFault, UnknownName
+from ..model.lane import Line
+from ..model.mode import Batch, Config, Live
+from ..model.run import CallRef
+from ..ports.clock import Clock
+from ..ports.provider import CallFault, Endpoint, Provider
+from ..ports.store import Turn
+from .events import Token
+
+#: How a live call that failed for a passing reason is tried again.
+LIVE_RETRY = Retry(6)
+
+
+class Vectors(msgspec.Struct, frozen=True):
+    """What an embeddings call gives."""
+
+    vectors: list[list[float]]
+    tokens: Tokens
+
+
+class Models:
+    """The models that an engine can reach, by name. `find` gives the provider of an endpoint."""
+
+    def __init__(
+        self,
+        resolve: Callable[[str], Endpoint],
+        make: Callable[[Endpoint], Provider],
+        clock: Clock,
+        wants_events: Callable[[str], bool],
+    ) -> None:
+        self._resolve, self._make, self._clock, self._wants = resolve, make, clock, wants_events
+        self._endpoints: dict[str, Endpoint] = {}
+        self._providers: dict[tuple[str, str, str], Provider] = {}
+        self._slots: dict[int, asyncio.Semaphore] = {}
+        self.max_age: dict[str, Batch] = {}
+
+    def named(self, names: Sequence[str], config: Config) -> list[str]:
+        """Names and roles as full model names. Raises `UnknownName` for one that can't be had."""
+        if not names:
+            raise UnknownName(
+                "model", "", "say which: Engine(model='openai:gpt-5-mini'), model= on the call, or --model"
+            )
+        out: list[str] = []
+        for name in names:
+            for full in config.models.get(name, (name,)):
+                self.endpoint(full)
+                out.append(full)
+        return out
+
+    def endpoint(self, model: str) -> Endpoint:
+        """Where a model is."""
+        known = self._endpoints.get(model)
+        if known is None:
+            known = self._endpoints[model] = self._resolve(model)
+        return known
+
+    def provider(self, endpoint: Endpoint) -> Provider:
+        """Who speaks for an endpoint; one for each base URL and credential."""
+        key = (endpoint.provider, endpoint.base_url, endpoint.credential)
+        known = self._providers.get(key)
+        if known is None:
+            known = self._providers[key] = self._make(endpoint)
+        return known
+
+    def call(
+        self, branch: Branch, config: Config, model: str, request: Any, args: bytes, digest: bytes
+    ) -> Work | Wait:
+        """A recorded call of that model, carried out as the mode says."""
+        endpoint = self.endpoint(model)
+        provider = self.provider(endpoint)
+        mode = config.mode or Live()
+        if isinstance(request, ChatRequest):
+            kind, to, decode = "generate", "chat", _chat_reader(provider)
+        else:
+            kind, to, decode = "embed", "embed", _vector_reader(provider)
+        if isinstance(mode, Batch) and provider.batches:
+            return self._line(branch, endpoint, provider, mode, kind, to, request, args, digest, decode)
+        live = mode if isinstance(mode, Live) else Live()
+        place = (branch.path, branch.n)
+
+        async def run() -> bytes:
+            slots = self._slots.get(live.concurrency)
+            if slots is None:
+                slots = self._slots[live.concurrency] = asyncio.Semaphore(live.concurrency)
+            async with slots:
+                return await self._send(branch, place, provider, endpoint, model, to, request)
+
+        return Work(
+            kind=kind, name=kind, args=args, digest=digest, decode=decode, run=run, model=usage_name(endpoint)
+        )
+
+    # ------------------------------------------------------------ live
+    async def _send(
+        self,
+        branch: Branch,
+        place: tuple[str, int],
+        provider: Provider,
+        endpoint: Endpoint,
+        model: str,
+        to: str,
+        request: Any,
+    ) -> bytes:
+        body = _body(provider, endpoint, to, request)
+        run = branch.run
+        attempt = 1
+        while True:
+            on_text: Callable[[str], None] | None = None
+            if to == "chat" and self._wants(run.id):
+                number = attempt
+
+                def on_text(text: str, number: int = number) -> None:
+                    run.emit(Token(run=run.id, path=place[0], n=place[1], text=text, attempt=number))
+
+            try:
+                answer = await provider.send(to, body, on_text)
+                _read(provider, to, answer)
+                return answer
+            except ProviderFault as fault:
+                failure = CallFault(fault.status, str(fault), again=True)
+            except CallFault as fault:
+                failure = fault
+            if not failure.again or attempt >= LIVE_RETRY.attempts:
+                raise ModelFailed(model, failure.status, failure.message, failure.code)
+            wait = LIVE_RETRY.wait_after(attempt, f"{run.id}{place}")
+            await self._clock.sleep(wait if failure.after is None else failure.after)
+            attempt += 1
+
+    # ------------------------------------------------------------ batch
+    def _line(
+        self,
+        branch: Branch,
+        endpoint: Endpoint,
+        provider: Provider,
+        mode: Batch,
+        kind: str,
+        to: str,
+        request: Any,
+        args: bytes,
+        digest: bytes,
+        decode: Callable[[bytes], Any],
+    ) -> Wait:
+        run = branch.run
+        lane = lane_key(endpoint, to)
+        self.max_age[lane] = mode
+
+        def opens(turn: Turn, path: str, n: int) -> None:
+            body = _body(provider, endpoint, to, request)
+            line = Line(
+                id=line_id(run.id, path, n),
+                lane=lane,
+                call=CallRef(run.id, path, n),
+                body=body,
+                size=len(body),
+                created=self._clock.now(),
+            )
+            turn.lines = [*turn.lines, line]
+
+        return Wait(
+            kind=kind,
+            name=kind,
+            args=args,
+            digest=digest,
+            decode=decode,
+            opens=opens,
+            model=usage_name(endpoint),
+        )
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        for provider in self._providers.values():
+            await provider.close()
+        self._providers.clear()
+
+
+def lane_key(endpoint: Endpoint, to: str) -> str:
+    """Requests of one provider, base URL, endpoint, model and credential share a lane."""
+    return "|".join((endpoint.provider, endpoint.base_url, to, endpoint.model, endpoint.credential))
+
+
+def lane_endpoint(lane: str) -> tuple[Endpoint, str]:
+    """What a lane's key says."""
+    provider, base_url, to, model, credential = lane.split("|")
+    return Endpoint(provider, base_url, model, credential), to
+
+
+def line_id(run: str, path: str, n: int) -> str:
+    """32 hex digits: the same in every life, and fit for every provider's rules."""
+    return blake2b(f"{run}\0{path}\0{n}".encode(), digest_size=16).hexdigest()
+
+
+def check_result(provider: Provider, to: str, body: bytes) -> CallerError | ProviderFault | None:
+    """What is wrong with a line's response body, if anything."""
+    try:
+        _read(provider, to, body)
+    except ProviderFault as fault:
+        return fault
+    return None
+
+
+def usage_name(endpoint: Endpoint) -> str:
+    """The name under which a model's tokens are counted."""
+    return f"{endpoint.provider}:{endpoint.model}"
+
+
+def _body(provider: Provider, endpoint: Endpoint, to: str, request: Any) -> bytes:
+    if to == "chat":
+        return msgspec.json.encode(provider.chat_body(request, endpoint.model))
+    return msgspec.json.encode(provider.embed_body(request, endpoint.model))
+
+
+def _read(provider: Provider, to: str, body: bytes) -> ChatReply | Vectors:
+    if to == "chat":
+        return provider.chat_reply(body)
+    vectors, tokens = provider.embed_reply(body)
+    return Vectors(vectors, Tokens(tokens))
+
+
+def _chat_reader(provider: Provider) -> Callable[[bytes], ChatReply]:
+    return provider.chat_reply
+
+
+def _vector_reader(provider: Provider) -> Callable[[bytes], Vectors]:
+    def read(body: bytes) -> Vectors:
+        vectors, tokens = provider.embed_reply(body)
+        return Vectors(vectors, Tokens(tokens))
+
+    return read

@@ -1,0 +1,83 @@
+"""Going on under changed code, or along another way: held runs resumed, runs forked."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import msgspec
+
+from ..core import journal
+from ..core.codec import encode
+from ..core.replay import Replay
+from ..model.entry import Entry, Pool, encode_pool
+from ..model.errors import Conflict, UnknownName
+from ..model.mode import Config
+from ..model.run import Head, Spec
+from ..ports.store import Store
+
+
+async def entries_of(store: Store, run: str) -> list[Entry]:
+    """A run's journal since its checkpoint, large contents in place, each call once."""
+    loaded = await store.load(run)
+    if loaded is None:
+        raise UnknownName("run", run, "`segue runs` lists those that are there")
+    entries = journal.read(loaded.journal)
+    digests = journal.blobs_of(entries)
+    contents = await store.get_blobs(digests) if digests else {}
+    return list(Replay(journal.load_large(entries, contents), 0.0).calls.values())
+
+
+async def resume(store: Store, head: Head, *, keep: bool, now: float) -> None:
+    """Let a held, failed or cancelled run go on from its old journal.
+
+    `keep`: calls are matched by place and name, whatever their arguments are now. Otherwise by name and
+    arguments; what changed is called, and paid, anew. A failed call of a failed run is made anew either way.
+    """
+    if head.status not in ("held", "failed", "cancelled"):
+        raise Conflict(
+            f"run {head.id!r} is {head.status}; only held, failed or cancelled ones can be resumed"
+        )
+    entries = [entry for entry in await entries_of(store, head.id) if entry.kind != "cancel"]
+    if head.status == "failed":
+        entries = [entry for entry in entries if entry.error is None]
+    pool = Pool(entries, not keep, head.id)
+    if not await store.revive(head.id, pool=encode_pool(pool), now=now, status=(head.status,)):
+        raise Conflict(f"run {head.id!r} changed meanwhile; look again")
+
+
+def until(entries: list[Entry], before: str, edit: dict[str, Any]) -> list[Entry]:
+    """The part of a history that a fork shares."""
+    calls = {f"{entry.path}#{entry.n}": entry for entry in entries}
+    for name in [*([before] if before else []), *edit]:
+        if name not in calls:
+            raise UnknownName("call", name, f"the run's calls are {', '.join(sorted(calls))}")
+    if before:
+        point = calls[before]
+        entries = [entry for entry in entries if entry is not point and entry.after <= point.after]
+        entries = [
+            entry for entry in entries if entry.made or entry.batch < point.after or entry.after < point.after
+        ]
+    out = []
+    for entry in entries:
+        name = f"{entry.path}#{entry.n}"
+        if name in edit:
+            entry = msgspec.structs.replace(
+                entry, value=encode(edit[name], where=f"the edit of {name}"), error=None
+            )
+        out.append(entry)
+    return [entry for entry in out if not entry.made]
+
+
+def forked(origin: Head, config: Config, now: float) -> Spec:
+    """The record of a fork."""
+    spec = origin.spec
+    return msgspec.structs.replace(
+        spec,
+        config=config.over(spec.config),
+        parent=None,
+        job="",
+        origin=origin.id,
+        created=spec.created,
+        python=f"{sys.version_info[0]}.{sys.version_info[1]}",
+    )

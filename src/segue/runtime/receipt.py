@@ -1,0 +1,81 @@
+"""What model calls cost, and what they would have cost live."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from ..model.run import Usage
+from ..ports.provider import PriceList
+
+
+class ReceiptLine(msgspec.Struct, frozen=True):
+    """One model in one lane. Prices are US dollars, None where the price isn't known."""
+
+    model: str
+    lane: str
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    usd: float | None
+    usd_if_live: float | None
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """Tokens and money by model and lane. `unpriced` are models whose price isn't known: they count as nothing."""
+
+    lines: list[ReceiptLine]
+    usd: float
+    usd_if_live: float
+    unpriced: list[str]
+
+
+def price(uses: Iterable[Usage], prices: PriceList) -> Receipt:
+    """The receipt for model use, summed by model and lane."""
+    lines = [_line(use, prices) for use in total(uses)]
+    return Receipt(
+        lines,
+        sum(line.usd or 0.0 for line in lines),
+        sum(line.usd_if_live or 0.0 for line in lines),
+        sorted({line.model for line in lines if line.usd is None}),
+    )
+
+
+def total(uses: Iterable[Usage]) -> list[Usage]:
+    """Use summed by model and lane."""
+    sums: dict[tuple[str, str], Usage] = {}
+    for use in uses:
+        key = (use.model, use.lane)
+        so_far = sums.get(key)
+        sums[key] = use if so_far is None else add(so_far, use)
+    return [sums[key] for key in sorted(sums)]
+
+
+def add(a: Usage, b: Usage) -> Usage:
+    """Two uses of one model and lane together."""
+    return Usage(
+        a.model,
+        a.lane,
+        a.calls + b.calls,
+        a.input_tokens + b.input_tokens,
+        a.output_tokens + b.output_tokens,
+        a.cached_tokens + b.cached_tokens,
+    )
+
+
+def _line(use: Usage, prices: PriceList) -> ReceiptLine:
+    def usd(lane: str) -> float | None:
+        return prices.usd(use.model, lane, use.input_tokens, use.output_tokens, use.cached_tokens)
+
+    return ReceiptLine(
+        use.model,
+        use.lane,
+        use.calls,
+        use.input_tokens,
+        use.output_tokens,
+        use.cached_tokens,
+        usd(use.lane),
+        usd("live"),
+    )

@@ -1,0 +1,143 @@
+"""Numbering the tasks that a run starts, and telling whether they are at rest.
+
+A task factory, chained before the one that the loop has, gives each task that a run's code starts a branch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio import AbstractEventLoop, Future, Task
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context, copy_context
+from types import CodeType
+from typing import Any, Protocol
+
+from ..authoring.context import BRANCH, Branch, BranchTask, find_branch
+
+#: An empty context for callbacks of the engine's own.
+NO_CONTEXT = Context()
+
+_FINALISERS = frozenset({"async_generator_athrow", "async_generator_asend"})
+_WAIT_FOR: CodeType | None = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None
+_PASSIVE_FILES = ("asyncio/locks.py", "asyncio/queues.py", "asyncio/taskgroups.py")
+_PASSIVE_NAMES = frozenset({"_wait", "wait_for", "_wait_for_one", "__anext__", "gather"})
+
+
+class Owner(Protocol):
+    """The run whose tasks these are."""
+
+    def adopt(self, task: Task[Any]) -> None: ...
+
+
+def install(loop: AbstractEventLoop) -> Callable[[], None]:
+    """Number the tasks of runs on this loop; the return value takes it back."""
+    inner = loop.get_task_factory()
+
+    def factory(loop: AbstractEventLoop, coro: Any, **how: Any) -> Any:
+        branch = find_branch()
+        if branch is None or type(coro).__name__ in _FINALISERS:
+            return Task(coro, loop=loop, **how) if inner is None else inner(loop, coro, **how)
+        return start(loop, coro, _branch_for(branch, coro), how.get("context"), how.get("name"))
+
+    loop.set_task_factory(factory)
+    plain = asyncio.as_completed
+
+    def ordered(fs: Iterable[Any], **how: Any) -> Any:
+        if find_branch() is not None:
+            fs = [asyncio.ensure_future(f) for f in fs]
+        return plain(fs, **how)
+
+    asyncio.as_completed = ordered
+    asyncio.tasks.as_completed = ordered
+
+    def restore() -> None:
+        if loop.get_task_factory() is factory:
+            loop.set_task_factory(inner)
+        if asyncio.as_completed is ordered:
+            asyncio.as_completed = plain
+            asyncio.tasks.as_completed = plain
+
+    return restore
+
+
+def start(
+    loop: AbstractEventLoop,
+    coro: Any,
+    branch: Branch,
+    context: Context | None = None,
+    name: str | None = None,
+) -> BranchTask:
+    """Start a task of that branch, and have its run keep it."""
+    context = copy_context() if context is None else context
+    context.run(BRANCH.set, branch)
+    task = BranchTask(coro, loop=loop, context=context, name=name)
+    task.branch = branch
+    branch.run.adopt(task)  # type: ignore[attr-defined]  # RunContext is what authors' code sees of it
+    return task
+
+
+def _branch_for(parent: Branch, coro: Any) -> Branch:
+    """A new branch, except for the task that `wait_for` makes before Python 3.12 and not after."""
+    if _WAIT_FOR is not None:
+        frame = sys._getframe(2)
+        for _ in range(5):
+            if frame.f_code is _WAIT_FOR:
+                return parent
+            if frame.f_back is None:
+                break
+            frame = frame.f_back
+    name: str = getattr(coro, "__qualname__", None) or type(coro).__name__
+    return parent.child(name.rpartition(".")[2])
+
+
+def waiter(task: Task[Any]) -> Future[Any] | None:
+    """What a task waits on now; None while it runs or is about to."""
+    return task._fut_waiter  # type: ignore[attr-defined,no-any-return]
+
+
+def foreign(task: Task[Any]) -> str | None:
+    """Where a task waits on something that no run knows of (a raw sleep, a socket, a thread), as `file:line in f`.
+
+    None for the waits of asyncio's own locks, queues and joins, which other tasks end.
+    """
+    inner: Any = None
+    own: Any = None
+    for inner in _chain(task.get_coro()):
+        if "/asyncio/" not in _code(inner).co_filename:
+            own = inner
+    if inner is None:
+        return "an unknown place"
+    code = _code(inner)
+    if code.co_filename.endswith(_PASSIVE_FILES):
+        return None
+    if "/asyncio/" in code.co_filename and code.co_name in _PASSIVE_NAMES:
+        return None
+    shown = own if own is not None else inner
+    frame = _frame(shown)
+    line = frame.f_lineno if frame is not None else _code(shown).co_firstlineno
+    return f"{_code(shown).co_filename}:{line} in {_code(shown).co_qualname}"
+
+
+def _chain(coro: Any) -> Iterator[Any]:
+    """Coroutines and generators from the outermost to the one that really waits."""
+    for _ in range(1000):
+        if coro is None:
+            return
+        if _code(coro) is not None:
+            yield coro
+        coro = (
+            getattr(coro, "cr_await", None)
+            or getattr(coro, "gi_yieldfrom", None)
+            or getattr(coro, "ag_await", None)
+        )
+
+
+def _code(coro: Any) -> Any:
+    return getattr(coro, "cr_code", None) or getattr(coro, "gi_code", None) or getattr(coro, "ag_code", None)
+
+
+def _frame(coro: Any) -> Any:
+    return (
+        getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None) or getattr(coro, "ag_frame", None)
+    )

@@ -1,0 +1,331 @@
+"""Waking runs: claim what is ready, let it act, keep its lease, hand it its mail."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from asyncio import AbstractEventLoop, Future
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Any, Protocol
+from uuid import uuid4
+
+from ..authoring.context import Branch, Wait, Work
+from ..authoring.flow import TARGETS, FlowDef
+from ..core import journal
+from ..core.codec import encode
+from ..core.pool import Pooled
+from ..model.entry import decode_pool
+from ..model.errors import StoreError
+from ..model.mode import Config
+from ..model.run import ENDED
+from ..ports.clock import Clock
+from ..ports.store import Claimed, CommitResult, Hint, Lease, NewRun, Store, Turn
+from .bus import Bus
+from .executor import Executor
+from .models import Models
+
+log = logging.getLogger("segue")
+
+#: How long a claim holds without being renewed, and how often it is renewed, in seconds.
+LEASE = 60.0
+RENEW = 15.0
+#: How often the store is looked at for what other processes did, in seconds.
+POLL = 0.5
+
+
+class Ends(Protocol):
+    """Who is told when a run leaves memory."""
+
+    def run_left(self, executor: Executor) -> None: ...
+
+
+class Worker:
+    """Keeps up to `room` runs at work in this process. Parked ones are rows, not here."""
+
+    def __init__(
+        self,
+        store: Store,
+        models: Models,
+        clock: Clock,
+        bus: Bus,
+        config: Config,
+        *,
+        linger: float,
+        room: int,
+        ends: Ends,
+    ) -> None:
+        self.store, self._models, self.clock, self.bus, self.config = store, models, clock, bus, config
+        self.linger, self.room, self._ends = linger, room, ends
+        self.loop: AbstractEventLoop = asyncio.get_running_loop()
+        self.name = uuid4().hex[:12]
+        self.awake: dict[str, Executor] = {}
+        self.targets: dict[str, Any] = {}
+        self.closing = False
+        self._grouped: dict[str, int] = {}
+        self._queued: dict[str, deque[Claimed]] = {}
+        self._ready = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._threads: ThreadPoolExecutor | None = None
+        self._resources: dict[Any, asyncio.Task[Any]] = {}
+        self._closers: list[Any] = []
+        self.handles: Callable[[str, Any, tuple[str, int] | None], Any]
+        self.commit_hook: Callable[[Turn], None] | None = None
+        self.failure: BaseException | None = None
+
+    # ------------------------------------------------------------ what runs ask for
+    def models(self, names: Any, config: Config) -> list[str]:
+        return self._models.named(names, config)
+
+    def model_call(
+        self, branch: Branch, config: Config, model: str, request: Any, args: bytes, digest: bytes
+    ) -> Work | Wait:
+        return self._models.call(branch, config, model, request, args, digest)
+
+    async def in_thread(self, fn: Callable[[], Any]) -> Any:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(64, thread_name_prefix="segue-step")
+        return await self.loop.run_in_executor(self._threads, copy_context().run, fn)
+
+    async def get_resource(self, fn: Callable[[], Any]) -> Any:
+        made = self._resources.get(fn)
+        if made is None:
+
+            async def open_it() -> Any:
+                source = fn()
+                value = await anext(source)
+                self._closers.append(source)
+                return value
+
+            made = self._resources[fn] = asyncio.Task(open_it(), loop=self.loop)
+        try:
+            return await asyncio.shield(made)
+        except Exception:
+            self._resources.pop(fn, None)
+            raise
+
+    def handle(self, run: str, target: Any, place: tuple[str, int]) -> Any:
+        return self.handles(run, target, place)
+
+    def register(self, target: Any) -> None:
+        self.targets[target.name] = target
+
+    async def sleep(self, seconds: float) -> None:
+        await self.clock.sleep(seconds)
+
+    def commit(self, turn: Turn) -> Future[list[CommitResult]]:
+        if self.commit_hook is not None:
+            self.commit_hook(turn)
+        return self.store.commit([turn])
+
+    def clock_now(self) -> float:
+        return self.clock.now()
+
+    def wants_events(self, run: str) -> bool:
+        return self.bus.wants(run)
+
+    def publish(self, run: str, event: object) -> None:
+        self.bus.publish(run, event)
+
+    def ended(self, executor: Executor) -> None:
+        """A run left memory."""
+        self.awake.pop(executor.id, None)
+        group = executor.head.spec.group
+        if group:
+            self._leave_group(group)
+        error = executor.error
+        if isinstance(error, StoreError) and not self.closing:
+            self.failure = self.failure or error
+        self._ends.run_left(executor)
+        self._ready.set()
+
+    # ------------------------------------------------------------ a worker's life
+    def start(self) -> Callable[[], None]:
+        """Begin to claim."""
+        self._spawn(self._claim_loop())
+        self._spawn(self._renew_loop())
+        return self.store.subscribe(self._hint)
+
+    def _spawn(self, coro: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.Task(coro, loop=self.loop)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def wake(self) -> None:
+        """Look for work now."""
+        self._ready.set()
+
+    def _hint(self, hint: Hint) -> None:
+        if hint.kind == "ready":
+            self._ready.set()
+        elif hint.kind == "mail":
+            for run in hint.runs:
+                executor = self.awake.get(run)
+                if executor is not None:
+                    self._spawn(self._fetch(executor))
+
+    async def _fetch(self, executor: Executor) -> None:
+        executor.mail(await self.store.inbox(executor.id, executor.seen))
+
+    async def _claim_loop(self) -> None:
+        while not self.closing:
+            self._ready.clear()
+            try:
+                count = await self.claim_once()
+            except StoreError as error:
+                log.error("the worker can't claim runs: %s", error)
+                self.failure = self.failure or error
+                await self.clock.sleep(1.0)
+                continue
+            if count:
+                await asyncio.sleep(0)  # let what was claimed act before more is claimed
+                continue
+            await self._until_ready()
+
+    async def _until_ready(self) -> None:
+        """Wait for a hint, for the next due run, or a little while for what other processes do."""
+        _, due = await self.store.backlog(now=self.clock.now())
+        wait = POLL if due is None else min(POLL, max(due - self.clock.now(), 0.001))
+        if self._ready.is_set():
+            return
+        handle = self.loop.call_later(wait, self._ready.set)
+        try:
+            await self._ready.wait()
+        finally:
+            handle.cancel()
+
+    async def claim_once(self) -> int:
+        """Claim and wake what is ready, as far as there is room; how many."""
+        room = self.room - len(self.awake) - sum(map(len, self._queued.values()))
+        if room <= 0:
+            return 0
+        claimed = await self.store.claim(self.name, min(room, 500), LEASE, now=self.clock.now())
+        if claimed:
+            await self.begin(claimed)
+        return len(claimed)
+
+    async def begin(self, claimed: list[Claimed]) -> None:
+        """Wake claimed runs."""
+        entries = [journal.read(one.journal) for one in claimed]
+        digests = [digest for some in entries for digest in journal.blobs_of(some)]
+        contents = await self.store.get_blobs(digests) if digests else {}
+        for one, some in zip(claimed, entries, strict=True):
+            spec = one.head.spec
+            if spec.group and self._grouped.get(spec.group, 0) >= spec.limit:
+                self._queued.setdefault(spec.group, deque()).append(one)
+            else:
+                self._begin(one, journal.load_large(some, contents) if digests else some)
+
+    def _begin(self, claimed: Claimed, entries: list[Any]) -> None:
+        spec = claimed.head.spec
+        if self.closing:
+            self._give_back(claimed)
+            return
+        target = self.targets.get(spec.target) or TARGETS.get(spec.target)
+        if target is None:
+            self._unknown(claimed)
+            return
+        if spec.group:
+            self._grouped[spec.group] = self._grouped.get(spec.group, 0) + 1
+        pool = Pooled(decode_pool(claimed.pool)) if claimed.pool is not None else None
+        executor = Executor(self, claimed, entries, pool, spec.config.over(self.config))
+        self.awake[executor.id] = executor
+        executor.begin(code_of(target, claimed, executor))
+
+    def _leave_group(self, group: str) -> None:
+        self._grouped[group] -= 1
+        queued = self._queued.get(group)
+        if queued:
+            self._spawn(self.begin([queued.popleft()]))
+
+    def _unknown(self, claimed: Claimed) -> None:
+        """A run of something that this process doesn't know: leave it to others, and look again later."""
+        spec = claimed.head.spec
+        reason = f"no worker here knows {spec.kind} {spec.target!r}: start one with the file that defines it"
+        now = self.clock.now()
+        turn = Turn(
+            run=claimed.head.id,
+            fence=claimed.head.fence,
+            status="parked",
+            release=True,
+            wake=now + 5,
+            reason=reason,
+        )
+        turn.seen, turn.now = max((letter.id for letter in claimed.inbox), default=0), now
+        log.warning("run %s: %s", claimed.head.id, reason)
+        self.store.commit([turn])
+
+    def _give_back(self, claimed: Claimed) -> None:
+        turn = Turn(
+            run=claimed.head.id, fence=claimed.head.fence, status="ready", release=True, now=self.clock.now()
+        )
+        self.store.commit([turn])
+
+    async def _renew_loop(self) -> None:
+        while not self.closing:
+            await asyncio.sleep(RENEW)
+            held = [Lease(executor.id, executor.fence) for executor in self.awake.values()]
+            held += [Lease(one.head.id, one.head.fence) for queue in self._queued.values() for one in queue]
+            if held:
+                await self.store.renew(self.name, held, LEASE, now=self.clock.now())
+
+    async def stop(self, grace: float) -> None:
+        """Give all runs back, what they did committed; calls under way get `grace` seconds to come in."""
+        self.closing = True
+        self._ready.set()
+        for queue in self._queued.values():
+            for one in queue:
+                self._give_back(one)
+        self._queued.clear()
+        deadline = self.loop.time() + grace
+        while self.loop.time() < deadline and any(executor.local for executor in self.awake.values()):
+            await asyncio.sleep(0.02)
+        for executor in list(self.awake.values()):
+            executor.stop()
+        for executor in list(self.awake.values()):
+            await executor.finished
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for source in reversed(self._closers):
+            await source.aclose()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def create(self, runs: list[NewRun]) -> list[Any]:
+        """Create runs; those that are new and for which there is room are claimed at once."""
+        room = self.room - len(self.awake)
+        claim = self.name if len(runs) <= room and not self.closing else ""
+        created = await self.store.create(runs, now=self.clock.now(), worker=claim, ttl=LEASE)
+        if claim:
+            new = [
+                Claimed(one.head, None, run.pool, [], [])
+                for one, run in zip(created, runs, strict=True)
+                if one.new
+            ]
+            if new:
+                await self.begin(new)
+        else:
+            self.wake()
+        return created
+
+
+def code_of(target: Any, claimed: Claimed, executor: Executor) -> Coroutine[Any, Any, Any]:
+    """The coroutine that a run consists of."""
+    if isinstance(target, FlowDef):
+        return _flow_code(target, claimed.head.spec.args)
+    code: Coroutine[Any, Any, Any] = target.code(claimed, executor)
+    return code
+
+
+async def _flow_code(flow: FlowDef, data: bytes) -> bytes:
+    args, kwargs = flow.shape.decode_call(data)
+    value = await flow.fn(*args, **kwargs)
+    return encode(value, where=f"the result of flow {flow.name!r}")
+
+
+def is_over(status: str) -> bool:
+    """Whether a run goes on no more by itself."""
+    return status in ENDED or status == "held"
