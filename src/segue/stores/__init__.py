@@ -1,1 +1,21 @@
-"""Where runs live; one file a backend."""
+"""Where runs live, by address: `memory:`, `sqlite:PATH`."""
+
+from __future__ import annotations
+
+from ..model.errors import UnknownName
+from ..ports.store import Store
+
+
+def open_store(address: str) -> Store:
+    """The store at an address, not opened yet."""
+    scheme, _, rest = address.partition(":")
+    match scheme:
+        case "memory":
+            from .memory import MemoryStore
+
+            return MemoryStore()
+        case "sqlite":
+            from .sqlite import SqliteStore
+
+            return SqliteStore(rest)
+    raise UnknownName("store", address, "use 'memory:' or 'sqlite:PATH'")

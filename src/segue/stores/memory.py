@@ -1,0 +1,740 @@
+"""A store in this process's memory: for tests, for a desk, for work that may be lost with the process."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import Future
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from heapq import heapify, heappop, heappush
+from itertools import islice
+from typing import Literal
+
+import msgspec
+
+from ..model.entry import Failure
+from ..model.lane import BatchJob, LaneHead, Line, LineOutcome, LineStatus
+from ..model.message import Letter, Mail, Question
+from ..model.run import ENDED, CallRef, Head, Spec, Status, Usage
+from ..ports.store import (
+    AnswerResult,
+    Claimed,
+    CommitResult,
+    Created,
+    Delivery,
+    Hint,
+    JobHead,
+    Lease,
+    NewRun,
+    Turn,
+)
+from .outcome import OPEN_LINE, end_mail
+
+HintKind = Literal["ready", "mail", "ended", "lines"]
+
+
+class _Run:
+    """A run's record. What most runs don't have is None, so that a parked one is small."""
+
+    __slots__ = (
+        "archive",
+        "asks",
+        "checkpoint",
+        "error",
+        "fence",
+        "finished",
+        "id",
+        "inbox",
+        "journal",
+        "lease",
+        "lines",
+        "marks",
+        "number",
+        "pool",
+        "queued",
+        "reason",
+        "spec",
+        "status",
+        "updated",
+        "usage",
+        "value",
+        "wake",
+        "worker",
+    )
+
+    def __init__(self, new: NewRun, number: int, now: float) -> None:
+        self.id = new.id
+        self.spec: Spec = new.spec
+        self.number = number
+        self.status: Status = "ready"
+        self.fence = 0
+        self.worker = ""
+        self.lease: float | None = None
+        self.wake: float | None = None
+        self.reason = ""
+        self.value: bytes | None = None
+        self.error: Failure | None = None
+        self.usage: list[Usage] | None = None
+        self.finished = 0
+        self.updated = now
+        self.checkpoint: bytes | None = None
+        self.pool = new.pool
+        self.journal: list[bytes] | None = None
+        self.archive: list[bytes] | None = None
+        self.inbox: list[Letter] | None = None
+        self.marks: dict[str, int] | None = None
+        self.asks: list[str] | None = None
+        self.lines: list[_Line] | None = None
+        self.queued = False
+
+    def head(self) -> Head:
+        return Head(
+            self.id,
+            self.spec,
+            self.status,
+            self.fence,
+            self.wake,
+            self.reason,
+            self.value,
+            self.error,
+            list(self.usage or ()),
+            self.finished,
+            self.updated,
+        )
+
+    def claimed(self) -> Claimed:
+        return Claimed(
+            self.head(), self.checkpoint, self.pool, list(self.journal or ()), list(self.inbox or ())
+        )
+
+    def shelve(self) -> None:
+        """Archive the live journal."""
+        if self.journal:
+            if self.archive is None:
+                self.archive = []
+            self.archive.extend(self.journal)
+        self.journal = None
+
+
+class _Line:
+    __slots__ = ("batch", "line", "number", "status")
+
+    def __init__(self, line: Line, number: int) -> None:
+        self.line = line
+        self.number = number
+        self.status: LineStatus = "waiting"
+        self.batch = ""
+
+
+class _Lane:
+    __slots__ = ("fence", "heap", "lease", "size", "waiting", "worker")
+
+    def __init__(self) -> None:
+        self.worker = ""
+        self.fence = 0
+        self.lease = 0.0
+        self.heap: list[tuple[int, _Line]] = []
+        self.waiting = 0
+        self.size = 0
+
+    def put(self, line: _Line) -> None:
+        heappush(self.heap, (line.number, line))
+        self.waiting += 1
+        self.size += line.line.size
+
+    def leave(self, line: _Line) -> None:
+        self.waiting -= 1
+        self.size -= line.line.size
+
+    def oldest(self) -> _Line | None:
+        while self.heap and self.heap[0][1].status != "waiting":
+            heappop(self.heap)
+        return self.heap[0][1] if self.heap else None
+
+
+class _Batch:
+    __slots__ = ("job", "lines")
+
+    def __init__(self, job: BatchJob) -> None:
+        self.job = job
+        self.lines: dict[str, _Line] = {}  #: those without an outcome
+
+
+class _Ids:
+    """Ids in order; sorting is put off until someone asks."""
+
+    __slots__ = ("_ids", "_sorted")
+
+    def __init__(self) -> None:
+        self._ids: list[str] = []
+        self._sorted = True
+
+    def add(self, id: str) -> None:
+        self._ids.append(id)
+        self._sorted = False
+
+    def after(self, id: str) -> Iterator[str]:
+        if not self._sorted:
+            self._ids.sort()
+            self._sorted = True
+        return islice(self._ids, bisect_right(self._ids, id) if id else 0, None)
+
+
+class _Job:
+    __slots__ = ("counts", "ends", "head", "ids")
+
+    def __init__(self) -> None:
+        self.head: JobHead | None = None
+        self.ids = _Ids()
+        self.counts: Counter[str] = Counter()
+        self.ends: list[tuple[int, str]] = []
+
+    def shown(self) -> JobHead | None:
+        if self.head is None:
+            return None
+        counts = {status: n for status, n in self.counts.items() if n}
+        return msgspec.structs.replace(self.head, counts=counts)
+
+
+class MemoryStore:
+    """Everything in dicts. All methods act at once, so each is atomic; nothing outlives the process."""
+
+    def __init__(self) -> None:
+        self.address = "memory:"
+        self._runs: dict[str, _Run] = {}
+        self._ids = _Ids()
+        self._held: dict[str, _Run] = {}  #: claimed runs
+        self._lapse = float("inf")  #: no claim lapses before this
+        self._ready: list[tuple[int, int, _Run]] = []
+        self._waiting: int = 0  #: how many runs are ready and not claimed
+        self._due: list[tuple[float, int, _Run]] = []
+        self._timers = 0  #: how many entries of `_due` are still true
+        self._ended = 0
+        self._letters = 0
+        self._jobs: dict[str, _Job] = {}
+        self._asks: dict[str, tuple[Question, str]] = {}
+        self._open_asks: dict[str, Question] = {}
+        self._blobs: dict[bytes, bytes] = {}
+        self._lanes: dict[str, _Lane] = {}
+        self._lines: dict[str, _Line] = {}
+        self._batches: dict[str, _Batch] = {}
+        self._listeners: list[Callable[[Hint], None]] = []
+        self._hints: dict[HintKind, list[str]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def open(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    async def close(self) -> None:
+        self._listeners.clear()
+
+    # ------------------------------------------------------------ hints
+    def subscribe(self, listener: Callable[[Hint], None]) -> Callable[[], None]:
+        self._listeners.append(listener)
+
+        def end() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return end
+
+    def _hint(self, kind: HintKind, name: str) -> None:
+        if not self._listeners:
+            return
+        if not self._hints:
+            asyncio.get_running_loop().call_soon(self._tell)
+        self._hints.setdefault(kind, []).append(name)
+
+    def _tell(self) -> None:
+        hints, self._hints = self._hints, {}
+        for kind, names in hints.items():
+            hint = Hint(kind, list(dict.fromkeys(names)))
+            for listener in list(self._listeners):
+                listener(hint)
+
+    # ------------------------------------------------------------ states of a run
+    def _job(self, id: str) -> _Job:
+        job = self._jobs.get(id)
+        if job is None:
+            job = self._jobs[id] = _Job()
+        return job
+
+    def _move(self, run: _Run, status: Status) -> None:
+        """Another status, in all that counts by it. Who makes it ready calls `_enqueue` too."""
+        if run.status != status:
+            if run.spec.job:
+                counts = self._job(run.spec.job).counts
+                counts[run.status] -= 1
+                counts[status] += 1
+            run.status = status
+        if run.wake is not None:
+            run.wake = None
+            self._timers -= 1
+
+    def _enqueue(self, run: _Run) -> None:
+        self._waiting += 1
+        if not run.queued:
+            run.queued = True
+            heappush(self._ready, (-run.spec.config.priority, run.number, run))
+        self._hint("ready", run.id)
+
+    def _hold(self, run: _Run, worker: str, until: float, now: float) -> None:
+        run.fence += 1
+        run.worker, run.lease, run.updated = worker, until, now
+        self._held[run.id] = run
+        if until < self._lapse:
+            self._lapse = until
+
+    def _let_go(self, run: _Run) -> None:
+        run.worker, run.lease = "", None
+        self._held.pop(run.id, None)
+
+    def _set_timer(self, run: _Run, wake: float) -> None:
+        run.wake = wake
+        self._timers += 1
+        heappush(self._due, (wake, run.number, run))
+        if len(self._due) > 2 * self._timers + 1000:
+            self._due = [item for item in self._due if item[2].wake == item[0]]
+            heapify(self._due)
+
+    # ------------------------------------------------------------ runs
+    async def create(
+        self, runs: Sequence[NewRun], *, now: float, worker: str = "", ttl: float = 0.0
+    ) -> list[Created]:
+        return [self._create(new, now, worker, ttl) for new in runs]
+
+    def _create(self, new: NewRun, now: float, worker: str, ttl: float) -> Created:
+        known = self._runs.get(new.id)
+        if known is not None:
+            return Created(False, known.head())
+        run = self._runs[new.id] = _Run(new, len(self._runs), now)
+        self._ids.add(new.id)
+        if new.spec.job:
+            job = self._job(new.spec.job)
+            job.ids.add(new.id)
+            job.counts["ready"] += 1
+        if worker:
+            self._hold(run, worker, now + ttl, now)
+        else:
+            self._enqueue(run)
+        return Created(True, run.head())
+
+    async def claim(self, worker: str, limit: int, ttl: float, *, now: float) -> list[Claimed]:
+        self._ripen(now)
+        out: list[Claimed] = []
+        while self._ready and len(out) < limit:
+            run = heappop(self._ready)[2]
+            run.queued = False
+            if run.status != "ready" or run.lease is not None:
+                continue
+            self._waiting -= 1
+            self._hold(run, worker, now + ttl, now)
+            out.append(run.claimed())
+        return out
+
+    def _ripen(self, now: float) -> None:
+        """Make ready what is due and what a worker has lost."""
+        while self._due and self._due[0][0] <= now:
+            wake, _, run = heappop(self._due)
+            if run.wake == wake:
+                self._move(run, "ready")
+                self._enqueue(run)
+        if self._lapse <= now:
+            for run in [run for run in self._held.values() if run.lease is not None and run.lease <= now]:
+                self._let_go(run)
+                self._enqueue(run)
+            self._lapse = min(
+                (run.lease for run in self._held.values() if run.lease is not None), default=float("inf")
+            )
+
+    async def renew(self, worker: str, leases: Sequence[Lease], ttl: float, *, now: float) -> list[bool]:
+        out: list[bool] = []
+        for lease in leases:
+            run = self._held.get(lease.run)
+            kept = run is not None and run.fence == lease.fence and run.worker == worker
+            if run is not None and kept:
+                run.lease = now + ttl
+                self._lapse = min(self._lapse, now + ttl)
+            out.append(kept)
+        return out
+
+    def commit(self, turns: Sequence[Turn]) -> Future[list[CommitResult]]:
+        future: Future[list[CommitResult]] = (self._loop or asyncio.get_running_loop()).create_future()
+        future.set_result([self._commit(turn) for turn in turns])
+        return future
+
+    def _commit(self, turn: Turn) -> CommitResult:
+        run = self._held.get(turn.run)
+        if run is None or run.fence != turn.fence:
+            return "fenced"
+        if turn.checkpoint is not None:
+            run.shelve()
+            run.checkpoint = turn.checkpoint
+        if turn.entries is not None:
+            if run.journal is None:
+                run.journal = [turn.entries]
+            else:
+                run.journal.append(turn.entries)
+        if turn.usage is not None:
+            run.usage = list(turn.usage)
+        if turn.consumed and run.inbox:
+            gone = set(turn.consumed)
+            run.inbox = [letter for letter in run.inbox if letter.id not in gone] or None
+        if turn.blobs:
+            for digest, content in turn.blobs:
+                self._blobs.setdefault(digest, content)
+        for new in turn.spawn:
+            self._create(new, turn.now, "", 0.0)
+        for line in turn.lines:
+            self._put_line(run, line)
+        for ask in turn.asks:
+            self._open(run, ask)
+        for id in turn.closed_asks:
+            self._shut(id, "closed")
+        result: CommitResult = "committed"
+        if turn.status != "ready" or turn.release:
+            result = self._leave(run, turn)
+        for mail in turn.outbox:
+            self._deliver(mail, turn.now, mark=True)
+        return result
+
+    def _leave(self, run: _Run, turn: Turn) -> CommitResult:
+        """The turn gives up its claim."""
+        self._let_go(run)
+        run.updated, run.reason = turn.now, turn.reason
+        if turn.status in ENDED:
+            self._end(run, turn)
+            return "committed"
+        unseen = turn.status == "parked" and run.inbox is not None and run.inbox[-1].id > turn.seen
+        self._move(run, "ready" if unseen else turn.status)
+        if run.status == "ready":
+            self._enqueue(run)
+        elif run.status == "parked" and turn.wake is not None:
+            self._set_timer(run, turn.wake)
+        return "ready" if unseen else "committed"
+
+    def _end(self, run: _Run, turn: Turn) -> None:
+        self._move(run, turn.status)
+        run.value, run.error = turn.value, turn.error
+        self._ended += 1
+        run.finished = self._ended
+        if run.spec.job:
+            self._job(run.spec.job).ends.append((run.finished, run.id))
+        for id in run.asks or ():
+            self._shut(id, "closed", keep=True)
+        for line in run.lines or ():
+            if line.status == "waiting":
+                self._lanes[line.line.lane].leave(line)
+                self._settle(line, "cancelled")
+        run.asks = run.lines = run.inbox = None
+        self._hint("ended", run.id)
+        if run.spec.parent is not None:
+            self._deliver(end_mail(turn, run.spec.parent, run.finished), turn.now, mark=False)
+
+    # ------------------------------------------------------------ mail
+    async def inbox(self, run: str, after: int) -> list[Letter]:
+        known = self._runs.get(run)
+        return [letter for letter in (known.inbox or ()) if letter.id > after] if known else []
+
+    async def deliver(self, mail: Sequence[Mail], *, now: float) -> list[Delivery]:
+        return [self._deliver(one, now, mark=True) for one in mail]
+
+    def _deliver(self, mail: Mail, now: float, *, mark: bool) -> Delivery:
+        run = self._runs.get(mail.to)
+        if run is None or run.status in ENDED:
+            return "gone"
+        if mark:
+            if run.marks is None:
+                run.marks = {}
+            if run.marks.get(mail.sender, -1) >= mail.number:
+                return "duplicate"
+            run.marks[mail.sender] = mail.number
+        self._letters += 1
+        if run.inbox is None:
+            run.inbox = []
+        run.inbox.append(Letter(self._letters, mail))
+        if run.status == "parked":
+            self._move(run, "ready")
+            run.updated = now
+            self._enqueue(run)
+        else:
+            self._hint("mail", run.id)
+        return "delivered"
+
+    # ------------------------------------------------------------ looking
+    async def get(self, run: str) -> Head | None:
+        known = self._runs.get(run)
+        return known.head() if known else None
+
+    async def load(self, run: str) -> Claimed | None:
+        known = self._runs.get(run)
+        return known.claimed() if known else None
+
+    async def runs(
+        self, *, job: str = "", status: Sequence[str] = (), after: str = "", limit: int = 1000
+    ) -> list[Head]:
+        if job and job not in self._jobs:
+            return []
+        ids = (self._jobs[job].ids if job else self._ids).after(after)
+        found = (run for run in map(self._runs.__getitem__, ids) if not status or run.status in status)
+        return [run.head() for run in islice(found, limit)]
+
+    async def finished(self, job: str, after: int, limit: int) -> list[Head]:
+        known = self._jobs.get(job)
+        if known is None:
+            return []
+        out: list[Head] = []
+        for number, id in islice(known.ends, bisect_right(known.ends, after, key=_place), None):
+            if len(out) == limit:
+                break
+            run = self._runs[id]
+            if run.finished == number:
+                out.append(run.head())
+        return out
+
+    async def revive(self, run: str, *, pool: bytes | None, now: float, status: Sequence[Status]) -> bool:
+        known = self._runs.get(run)
+        if known is None or known.status not in status:
+            return False
+        if known.status == "ready" and known.lease is None:
+            self._waiting -= 1
+        self._let_go(known)
+        if pool is not None:
+            known.shelve()
+            known.pool = pool
+        known.reason, known.value, known.error = "", None, None
+        known.finished, known.updated = 0, now
+        self._move(known, "ready")
+        self._enqueue(known)
+        return True
+
+    async def history(self, run: str) -> list[bytes]:
+        known = self._runs.get(run)
+        return [*(known.archive or ()), *(known.journal or ())] if known else []
+
+    async def backlog(self, *, now: float) -> tuple[int, float | None]:
+        while self._due and self._due[0][2].wake != self._due[0][0]:
+            heappop(self._due)
+        due = 0
+        soonest: float | None = None
+        if self._due and self._due[0][0] <= now:
+            due = len({run.id for wake, _, run in self._due if run.wake == wake and wake <= now})
+            later = (wake for wake, _, run in self._due if run.wake == wake and wake > now)
+            soonest = min(later, default=None)
+        elif self._due:
+            soonest = self._due[0][0]
+        return self._waiting + len(self._held) + due, soonest
+
+    # ------------------------------------------------------------ jobs
+    async def put_job(self, job: JobHead) -> JobHead:
+        known = self._job(job.id)
+        if known.head is None:
+            known.head = msgspec.structs.replace(job, counts={})
+        elif job.total is not None:
+            known.head = msgspec.structs.replace(known.head, total=job.total)
+        shown = known.shown()
+        assert shown is not None
+        return shown
+
+    async def get_job(self, job: str) -> JobHead | None:
+        known = self._jobs.get(job)
+        return known.shown() if known else None
+
+    async def list_jobs(self) -> list[JobHead]:
+        shown = (job.shown() for job in self._jobs.values())
+        return sorted((job for job in shown if job is not None), key=lambda job: (job.created, job.id))
+
+    # ------------------------------------------------------------ questions
+    def _open(self, run: _Run, ask: Question) -> None:
+        self._open_asks.pop(ask.id, None)
+        self._open_asks[ask.id] = ask
+        self._asks[ask.id] = (ask, "open")
+        if run.asks is None:
+            run.asks = []
+        run.asks.append(ask.id)
+
+    def _shut(self, id: str, state: str, *, keep: bool = False) -> Question | None:
+        """Close an open question; None if it isn't open. `keep` leaves its run's list alone."""
+        ask = self._open_asks.pop(id, None)
+        if ask is None:
+            return None
+        self._asks[id] = (ask, state)
+        run = self._runs.get(ask.run)
+        if not keep and run is not None and run.asks is not None:
+            run.asks = [other for other in run.asks if other != id] or None
+        return ask
+
+    async def asks(self, *, to: str = "", run: str = "") -> list[Question]:
+        if run:
+            known = self._runs.get(run)
+            mine = dict.fromkeys(known.asks or ()) if known else {}
+            found = [self._open_asks[id] for id in mine if id in self._open_asks]
+        else:
+            found = list(self._open_asks.values())
+        return [ask for ask in found if not to or ask.to == to]
+
+    async def get_ask(self, ask: str) -> tuple[Question, str] | None:
+        return self._asks.get(ask)
+
+    async def answer(self, ask: str, value: bytes, *, now: float) -> AnswerResult:
+        if ask not in self._asks:
+            return "unknown"
+        question = self._shut(ask, "answered")
+        if question is None:
+            return "closed"
+        call = CallRef(question.run, question.path, question.n)
+        mail = Mail(question.run, f"ask:{ask}", 1, "result", value=value, call=call, at=now)
+        self._deliver(mail, now, mark=False)
+        return "answered"
+
+    # ------------------------------------------------------------ blobs
+    async def get_blobs(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+        return {digest: self._blobs[digest] for digest in digests if digest in self._blobs}
+
+    # ------------------------------------------------------------ lanes
+    def _lane(self, name: str) -> _Lane:
+        lane = self._lanes.get(name)
+        if lane is None:
+            lane = self._lanes[name] = _Lane()
+        return lane
+
+    def _put_line(self, run: _Run, line: Line) -> None:
+        """A line that is on its way is left alone; one that has ended goes round again."""
+        line = msgspec.structs.replace(line, size=line.size or len(line.body))
+        known = self._lines.get(line.id)
+        if known is None:
+            known = self._lines[line.id] = _Line(line, len(self._lines))
+        elif known.status in OPEN_LINE:
+            return
+        else:
+            known.line = msgspec.structs.replace(line, attempt=known.line.attempt + 1)
+            known.status, known.batch = "waiting", ""
+        if run.lines is None:
+            run.lines = []
+        if known not in run.lines:
+            run.lines.append(known)
+        self._lane(line.lane).put(known)
+        self._hint("lines", line.lane)
+
+    def _settle(self, line: _Line, status: LineStatus) -> None:
+        """Nothing more will come: the body isn't needed any longer."""
+        line.status = status
+        line.line = msgspec.structs.replace(line.line, body=b"")
+
+    async def lanes(self) -> list[LaneHead]:
+        jobs: dict[str, list[BatchJob]] = {}
+        for batch in self._batches.values():
+            if batch.job.state != "closed":
+                jobs.setdefault(batch.job.lane, []).append(batch.job)
+        out: list[LaneHead] = []
+        for name, lane in sorted(self._lanes.items()):
+            oldest = lane.oldest()
+            if lane.waiting or name in jobs:
+                created = oldest.line.created if oldest else 0.0
+                out.append(LaneHead(name, lane.waiting, lane.size, created, jobs.get(name, [])))
+        return out
+
+    async def claim_lane(self, lane: str, worker: str, ttl: float, *, now: float) -> int | None:
+        known = self._lane(lane)
+        if known.worker != worker:
+            if known.worker and known.lease > now:
+                return None
+            known.worker = worker
+            known.fence += 1
+        known.lease = now + ttl
+        return known.fence
+
+    def _drives(self, lane: str, fence: int) -> bool:
+        return lane in self._lanes and self._lanes[lane].fence == fence
+
+    async def take(
+        self, lane: str, fence: int, *, max_lines: int, max_bytes: int, job: str, nonce: str, now: float
+    ) -> BatchJob | None:
+        if not self._drives(lane, fence):
+            return None
+        if job in self._batches:
+            return self._batches[job].job
+        known, size, taken = self._lanes[lane], 0, dict[str, _Line]()
+        while len(taken) < max_lines:
+            line = known.oldest()
+            if line is None or (taken and size + line.line.size > max_bytes):
+                break
+            size += line.line.size
+            known.leave(line)
+            line.status, line.batch = "taken", job
+            heappop(known.heap)
+            taken[line.line.id] = line
+        if not taken:
+            return None
+        batch = self._batches[job] = _Batch(BatchJob(job, lane, nonce, "intent", len(taken), now))
+        batch.lines = taken
+        return batch.job
+
+    async def put_batch_job(self, job: BatchJob, fence: int) -> bool:
+        if job.id not in self._batches or not self._drives(job.lane, fence):
+            return False
+        batch = self._batches[job.id]
+        batch.job = job if batch.lines else msgspec.structs.replace(job, state="closed")
+        return True
+
+    async def batch_jobs(self, *, lane: str = "", open_only: bool = True) -> list[BatchJob]:
+        jobs = (batch.job for batch in self._batches.values())
+        return [job for job in jobs if lane in ("", job.lane) and not (open_only and job.state == "closed")]
+
+    async def job_lines(self, job: str, after: str, limit: int) -> list[Line]:
+        if job not in self._batches:
+            return []
+        ids = sorted(id for id in self._batches[job].lines if id > after)
+        return [self._lines[id].line for id in ids[:limit]]
+
+    async def outcomes(
+        self, job: str, fence: int, chunk: Sequence[LineOutcome], *, now: float
+    ) -> list[str] | None:
+        batch = self._batches.get(job)
+        if batch is None or not self._drives(batch.job.lane, fence):
+            return None
+        strange: list[str] = []
+        for outcome in chunk:
+            line = batch.lines.pop(outcome.id, None)
+            if line is None:
+                strange.append(outcome.id)
+            else:
+                self._close_line(line, outcome, now)
+        if not batch.lines:
+            batch.job = msgspec.structs.replace(batch.job, state="closed")
+        return strange
+
+    def _close_line(self, line: _Line, outcome: LineOutcome, now: float) -> None:
+        call = line.line.call
+        run = self._runs[call.run]
+        ended = run.status in ENDED
+        if outcome.again and not ended:
+            line.line = msgspec.structs.replace(line.line, attempt=line.line.attempt + 1)
+            line.status, line.batch = "waiting", ""
+            self._lane(line.line.lane).put(line)
+            self._hint("lines", line.line.lane)
+            return
+        mail = Mail(
+            call.run,
+            f"line:{outcome.id}",
+            line.line.attempt,
+            "result",
+            value=outcome.value,
+            error=outcome.error,
+            call=call,
+            at=now,
+        )
+        self._settle(line, "cancelled" if outcome.again else outcome.status)
+        if run.lines is not None:
+            run.lines = [other for other in run.lines if other is not line] or None
+        self._deliver(mail, now, mark=False)
+
+    async def line_counts(self, *, job: str = "") -> dict[str, int]:
+        lines = self._lines.values()
+        counts: Mapping[str, int] = Counter(line.status for line in lines if not job or line.batch == job)
+        return dict(counts)
+
+
+def _place(end: tuple[int, str]) -> int:
+    return end[0]

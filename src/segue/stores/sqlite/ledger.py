@@ -1,0 +1,77 @@
+"""What the writer knows while it writes: its connection, integer keys it has met, what to tell afterwards."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from .bulk import Query, Values, as_json
+
+HintKind = Literal["ready", "mail", "ended", "lines"]
+
+_FIND_RUNS = Query(("id", "k"), "from runs where id in (select value from json_each(?))")
+
+
+class Interned:
+    """Names and their integer keys in one table."""
+
+    def __init__(self, table: str, column: str) -> None:
+        self._add = Values(
+            "name", f"insert into {table}({column}) select name from {{v}} where true on conflict do nothing"
+        )
+        self._find = Query((column, "k"), f"from {table} where {column} in (select value from json_each(?))")
+        self._known: dict[str, int] = {}
+
+    def keys(self, cx: sqlite3.Connection, names: Iterable[str]) -> dict[str, int]:
+        """The key of each name; new names get one."""
+        missing = {name for name in names if name not in self._known}
+        if missing:
+            self._add.run(cx, [(name,) for name in missing])
+            self._known.update(self._find.rows(cx, (as_json(missing),)))
+        return self._known
+
+    def forget(self) -> None:
+        self._known.clear()
+
+
+class Ledger:
+    """The writer's side of the file. Only its thread touches it."""
+
+    def __init__(self, cx: sqlite3.Connection, address: str) -> None:
+        self.cx, self.address = cx, address
+        self.claimed: dict[str, int] = {}  #: keys of runs that this process has claimed
+        self.jobs = Interned("jobs", "id")
+        self.lanes = Interned("lanes", "name")
+        self.hints: dict[HintKind, dict[str, None]] = {}
+
+    def forget(self) -> None:
+        """After a rollback, what was learned in the transaction isn't true."""
+        self.claimed.clear()
+        self.jobs.forget()
+        self.lanes.forget()
+        self.hints.clear()
+
+    def hint(self, kind: HintKind, names: Iterable[str]) -> None:
+        """Something to tell this process once it is durable."""
+        known = self.hints.setdefault(kind, {})
+        for name in names:
+            known[name] = None
+
+    def run_keys(self, ids: Iterable[str]) -> dict[str, int]:
+        """The keys of those runs that there are."""
+        keys: dict[str, int] = {}
+        missing: list[str] = []
+        for id in ids:
+            key = self.claimed.get(id)
+            if key is None:
+                missing.append(id)
+            else:
+                keys[id] = key
+        if missing:
+            keys.update(_FIND_RUNS.rows(self.cx, (as_json(missing),)))
+        return keys
+
+    def one(self, sql: str, *parameters: Any) -> Any:
+        """The first row, or None."""
+        return self.cx.execute(sql, parameters).fetchone()

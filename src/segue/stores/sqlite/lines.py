@@ -1,0 +1,324 @@
+"""Model requests in lanes, and the provider jobs they travel in."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from ...model.lane import BatchJob, LaneHead, Line, LineOutcome
+from ...model.message import Mail
+from ...model.run import CallRef
+from .bulk import Query, Values, as_json
+from .ledger import Ledger
+from .runs import Post, post
+from .schema import DONE, LINE_NUMBER, LINE_STATUSES, TAKEN, WAITING
+
+_CANCELLED = LINE_NUMBER["cancelled"]
+_encode = msgspec.msgpack.Encoder().encode
+_decode_job = msgspec.msgpack.Decoder(BatchJob).decode
+
+#: Bodies are read in portions of about this many bytes.
+_PORTION = 16_000_000
+
+
+class Taking(msgspec.Struct, frozen=True):
+    """A driver's wish for a new job."""
+
+    lane: str
+    fence: int
+    max_lines: int
+    max_bytes: int
+    job: str
+    nonce: str
+    now: float
+
+
+class Driving(msgspec.Struct, frozen=True):
+    """A worker's wish to drive a lane."""
+
+    lane: str
+    worker: str
+    ttl: float
+    now: float
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """A provider job's new state."""
+
+    job: BatchJob
+    fence: int
+
+
+class Outcomes(msgspec.Struct, frozen=True):
+    """How lines of a job ended."""
+
+    job: str
+    fence: int
+    chunk: Sequence[LineOutcome]
+    now: float
+
+
+# ---------------------------------------------------------------- writing
+_LINES = Values(
+    "id, lane, run, path, n, size, created, attempt",
+    f"""insert into lines(id, lane, run, path, n, size, created, attempt, status)
+    select id, lane, run, path, n, size, created, attempt, {WAITING} from {{v}} where true
+    on conflict do update set lane = excluded.lane, run = excluded.run, path = excluded.path,
+        n = excluded.n, size = excluded.size, created = excluded.created,
+        attempt = lines.attempt + 1, status = {WAITING}, batch = null
+    where lines.status > {TAKEN}""",
+)
+_BODIES = Values(
+    "id, body",
+    f"""insert or replace into bodies(line, body) select l.k, v.body from {{v}} cross join lines l
+    on l.id = v.id where l.status = {WAITING}""",
+)
+
+
+def put_lines(ledger: Ledger, lines: Sequence[tuple[Line, int]]) -> None:
+    """Put lines of runs (by key) into their lanes. One that is on its way is left alone; one that has ended goes again."""
+    lanes = ledger.lanes.keys(ledger.cx, {line.lane for line, _ in lines})
+    _LINES.run(
+        ledger.cx,
+        [
+            (
+                line.id,
+                lanes[line.lane],
+                run,
+                line.call.path,
+                line.call.n,
+                line.size or len(line.body),
+                line.created,
+                line.attempt,
+            )
+            for line, run in lines
+        ],
+    )
+    _BODIES.run(ledger.cx, [(line.id, line.body) for line, _ in lines])
+    ledger.hint("lines", (line.lane for line, _ in lines))
+
+
+def drive(ledger: Ledger, items: Sequence[Driving]) -> list[int | None]:
+    """Give lanes to workers."""
+    return [_drive(ledger, item) for item in items]
+
+
+def _drive(ledger: Ledger, item: Driving) -> int | None:
+    k = ledger.lanes.keys(ledger.cx, [item.lane])[item.lane]
+    worker, fence, lease = ledger.one("select worker, fence, lease from lanes where k = ?", k)
+    if worker != item.worker:
+        if worker and lease > item.now:
+            return None
+        fence += 1
+    ledger.cx.execute(
+        "update lanes set worker = ?, fence = ?, lease = ? where k = ?",
+        (item.worker, fence, item.now + item.ttl, k),
+    )
+    return int(fence)
+
+
+def take(ledger: Ledger, items: Sequence[Taking]) -> list[BatchJob | None]:
+    """Make jobs of what waits."""
+    return [_take(ledger, item) for item in items]
+
+
+def _take(ledger: Ledger, item: Taking) -> BatchJob | None:
+    cx = ledger.cx
+    lane = ledger.one("select k from lanes where name = ? and fence = ?", item.lane, item.fence)
+    if lane is None:
+        return None
+    known = ledger.one("select data from batches where id = ?", item.job)
+    if known is not None:
+        return _decode_job(known[0])
+    batch = cx.execute(
+        "insert into batches(id, lane, open, data) values(?, ?, 1, x'')", (item.job, lane[0])
+    ).lastrowid
+    taken = cx.execute(
+        f"""update lines set status = {TAKEN}, batch = ? where k in (
+            select k from (
+                select k, row_number() over (order by k) as place,
+                    sum(size) over (order by k rows unbounded preceding) as total
+                from (select k, size from lines where lane = ? and status = {WAITING} order by k limit ?)
+            ) where total <= ? or place = 1)""",
+        (batch, lane[0], item.max_lines, item.max_bytes),
+    ).rowcount
+    if not taken:
+        cx.execute("delete from batches where k = ?", (batch,))
+        return None
+    job = BatchJob(item.job, item.lane, item.nonce, "intent", taken, item.now)
+    cx.execute("update batches set data = ? where k = ?", (_encode(job), batch))
+    return job
+
+
+def put_progress(ledger: Ledger, items: Sequence[Progress]) -> list[bool]:
+    """Write jobs' states."""
+    return [_put_progress(ledger, item.job, item.fence) for item in items]
+
+
+def _batch(ledger: Ledger, job: str, fence: int) -> Any:
+    """Key and data of a job, if that fence holds for its lane."""
+    return ledger.one(
+        "select b.k, b.data from batches b join lanes l on l.k = b.lane where b.id = ? and l.fence = ?",
+        job,
+        fence,
+    )
+
+
+def _put_progress(ledger: Ledger, job: BatchJob, fence: int) -> bool:
+    row = _batch(ledger, job.id, fence)
+    if row is None:
+        return False
+    if job.state != "closed" and not _has_open_lines(ledger, row[0]):
+        job = msgspec.structs.replace(job, state="closed")
+    _store_batch(ledger, row[0], job)
+    return True
+
+
+def _has_open_lines(ledger: Ledger, batch: int) -> bool:
+    return ledger.one(f"select 1 from lines where batch = ? and status = {TAKEN} limit 1", batch) is not None
+
+
+def _store_batch(ledger: Ledger, batch: int, job: BatchJob) -> None:
+    ledger.cx.execute(
+        "update batches set data = ?, open = ? where k = ?", (_encode(job), job.state != "closed", batch)
+    )
+
+
+_TAKEN = Query(
+    ("l.id", "l.k", "r.id", "l.path", "l.n", "l.attempt", "r.status", "a.name"),
+    f"""from json_each(?) as q cross join lines l on l.id = q.value join runs r on r.k = l.run
+    join lanes a on a.k = l.lane where l.batch = ? and l.status = {TAKEN}""",
+)
+
+
+def outcomes(ledger: Ledger, items: Sequence[Outcomes]) -> list[list[str] | None]:
+    """Store how lines ended: a bounded number of statements a few hundred lines."""
+    return [_outcomes(ledger, item) for item in items]
+
+
+def _outcomes(ledger: Ledger, item: Outcomes) -> list[str] | None:
+    row = _batch(ledger, item.job, item.fence)
+    if row is None:
+        return None
+    cx, batch = ledger.cx, row[0]
+    ids = as_json({outcome.id for outcome in item.chunk})
+    taken = {line[0]: line[1:] for line in _TAKEN.rows(cx, (ids, batch))}
+    strange: list[str] = []
+    again: list[int] = []
+    ended: dict[int, list[int]] = {}
+    posts: list[Post] = []
+    for outcome in item.chunk:
+        line = taken.pop(outcome.id, None)
+        if line is None:
+            strange.append(outcome.id)
+            continue
+        k, run, path, n, attempt, status, lane = line
+        if outcome.again and status < DONE:
+            again.append(k)
+            ledger.hint("lines", [lane])
+            continue
+        ended.setdefault(_CANCELLED if outcome.again else LINE_NUMBER[outcome.status], []).append(k)
+        if status < DONE:
+            mail = Mail(
+                run,
+                f"line:{outcome.id}",
+                attempt,
+                "result",
+                value=outcome.value,
+                error=outcome.error,
+                call=CallRef(run, path, n),
+                at=item.now,
+            )
+            posts.append(Post(mail, item.now, marked=False))
+    _close_lines(cx, again, ended)
+    post(ledger, posts)
+    if not _has_open_lines(ledger, batch):
+        _store_batch(ledger, batch, msgspec.structs.replace(_decode_job(row[1]), state="closed"))
+    return strange
+
+
+def _close_lines(cx: sqlite3.Connection, again: list[int], ended: dict[int, list[int]]) -> None:
+    among = "in (select value from json_each(?))"
+    if again:
+        cx.execute(
+            f"update lines set status = {WAITING}, batch = null, attempt = attempt + 1 where k {among}",
+            (as_json(again),),
+        )
+    for status, keys in ended.items():
+        cx.execute(f"update lines set status = ? where k {among}", (status, as_json(keys)))
+        cx.execute(f"delete from bodies where line {among}", (as_json(keys),))
+
+
+# ---------------------------------------------------------------- reading
+_LANES = Query(
+    ("name", "waiting", "size", "~oldest"),
+    f"""from (select name, waiting, size, (select l.created from lines l where l.lane = lanes.k
+        and l.status = {WAITING} order by l.k limit 1) as oldest from lanes
+        where waiting > 0 or exists (select 1 from batches b where b.lane = lanes.k and b.open))
+    order by name""",
+)
+_JOBS = Query(
+    ("#b.data",),
+    """from batches b where (?1 = '' or b.lane = (select k from lanes where name = ?1)) order by b.k""",
+)
+_OPEN_JOBS = Query(
+    ("#b.data",),
+    """from batches b where b.open and (?1 = '' or b.lane = (select k from lanes where name = ?1))
+    order by b.k""",
+)
+_JOB_LINES = Query(
+    ("l.k", "l.id", "a.name", "r.id", "l.path", "l.n", "l.size", "~l.created", "l.attempt"),
+    f"""from lines l join lanes a on a.k = l.lane join runs r on r.k = l.run
+    where l.batch = (select k from batches where id = ?) and l.status = {TAKEN} and l.id > ?
+    order by l.id limit ?""",
+)
+_BODIES_OF = Query(("line", "#body"), "from bodies where line in (select value from json_each(?))")
+
+
+def jobs(cx: sqlite3.Connection, lane: str, open_only: bool) -> list[BatchJob]:
+    """Provider jobs, oldest first."""
+    query = _OPEN_JOBS if open_only else _JOBS
+    return [_decode_job(data) for (data,) in query.rows(cx, (lane,))]
+
+
+def lanes(cx: sqlite3.Connection) -> list[LaneHead]:
+    """Lanes in which something goes on."""
+    of: dict[str, list[BatchJob]] = {}
+    for job in jobs(cx, "", True):
+        of.setdefault(job.lane, []).append(job)
+    return [
+        LaneHead(name, waiting, size, oldest or 0.0, of.get(name, []))
+        for name, waiting, size, oldest in _LANES.rows(cx)
+    ]
+
+
+def job_lines(cx: sqlite3.Connection, job: str, after: str, limit: int) -> list[Line]:
+    """Lines of a job without an outcome, with their bodies."""
+    rows = _JOB_LINES.rows(cx, (job, after, limit))
+    bodies: dict[int, bytes] = {}
+    portion: list[int] = []
+    size = 0
+    for row in rows:
+        portion.append(row[0])
+        size += row[6]
+        if size >= _PORTION:
+            bodies.update(_BODIES_OF.rows(cx, (as_json(portion),)))
+            portion, size = [], 0
+    if portion:
+        bodies.update(_BODIES_OF.rows(cx, (as_json(portion),)))
+    return [
+        Line(id, lane, CallRef(run, path, n), bodies[k], size, created, attempt)
+        for k, id, lane, run, path, n, size, created, attempt in rows
+    ]
+
+
+def line_counts(cx: sqlite3.Connection, job: str) -> dict[str, int]:
+    """Lines by status."""
+    where = "where batch = (select k from batches where id = ?)" if job else ""
+    rows = cx.execute(
+        f"select status, count(*) from lines {where} group by status", (job,) if job else ()
+    ).fetchall()
+    return {LINE_STATUSES[status]: count for status, count in rows}

@@ -1,0 +1,82 @@
+"""A thread that reads, beside the one that writes."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from asyncio import Future
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from ...model.errors import StoreError
+from .schema import connect, trouble
+
+T = TypeVar("T")
+Look = tuple[Callable[..., Any], tuple[Any, ...], "Future[Any]"]
+
+
+class Reader:
+    """Looks at the file as it is at that moment: each look sees all that was acknowledged before it."""
+
+    def __init__(self, path: str, address: str, *, patience: float) -> None:
+        self._path, self._address, self._patience = path, address, patience
+        self._loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[Look | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="segue-sqlite-reader", daemon=True)
+        self._closed: Future[None] = self._loop.create_future()
+        self._stopped = False
+        self._thread.start()
+
+    async def look(self, look: Callable[..., T], *args: Any) -> T:
+        """What `look(connection, *args)` returns."""
+        if self._stopped:
+            raise StoreError(self._address, "it is closed", "open it again")
+        future: Future[T] = self._loop.create_future()
+        self._queue.put((look, args, future))
+        return await future
+
+    async def close(self) -> None:
+        """End the thread once all looks are done."""
+        if not self._stopped:
+            self._stopped = True
+            self._queue.put(None)
+        await asyncio.shield(self._closed)
+        self._thread.join()
+
+    def _run(self) -> None:
+        cx: sqlite3.Connection | None = None
+        while (item := self._queue.get()) is not None:
+            look, args, future = item
+            result: Any = None
+            error: BaseException | None = None
+            try:
+                if cx is None:
+                    cx = connect(self._path, busy=self._patience, write=False)
+                cx.execute("begin")
+                try:
+                    result = look(cx, *args)
+                finally:
+                    cx.execute("rollback")
+            except Exception as problem:
+                error = trouble(self._address, self._path, problem)
+            self._post(_settle, future, result, error)
+        if cx is not None:
+            cx.close()
+        self._post(_settle, self._closed, None, None)
+
+    def _post(self, call: Callable[..., None], *args: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, *args)
+        except RuntimeError:  # the loop is gone, and with it all who could be told
+            pass
+
+
+def _settle(future: Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)

@@ -1,0 +1,194 @@
+"""Everything else that is kept: jobs, questions, blobs; and lists of runs."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+import msgspec
+
+from ...model.message import Mail, Question
+from ...model.run import CallRef, Head
+from ...ports.store import AnswerResult, JobHead
+from .bulk import Query, as_json
+from .heads import as_head, head_query
+from .ledger import Ledger
+from .runs import Post, post
+from .schema import ASK_STATES, PARKED, READY, STATUS_NUMBER, STATUSES
+
+_decode_question = msgspec.msgpack.Decoder(Question).decode
+
+
+# ---------------------------------------------------------------- lists of runs
+_OF_JOB = head_query(
+    "where r.job = (select k from jobs where id = ?) and r.status = ? and r.id > ? order by r.id limit ?"
+)
+_OF_ALL = head_query("where r.id > ? order by r.id limit ?")
+_OF_STATUS = head_query(
+    "where r.id > ? and r.status in (select value from json_each(?)) order by r.id limit ?"
+)
+_RARE = head_query(
+    "where r.status = ? and r.status in (2, 4, 5) and r.id > ? order by r.id limit ?"
+)  # says it as the index does, which is used only then
+_FINISHED = head_query(
+    "where r.job = (select k from jobs where id = ?) and r.finished > ? and r.finished > 0"
+    " order by r.finished limit ?"
+)
+
+
+def list_runs(cx: sqlite3.Connection, job: str, status: Sequence[str], after: str, limit: int) -> list[Head]:
+    """Runs in order of id."""
+    numbers = [STATUS_NUMBER[name] for name in dict.fromkeys(status or STATUSES)]
+    rows: list[list[object]] = []
+    if job:
+        for number in numbers:
+            rows += _OF_JOB.rows(cx, (job, number, after, limit))
+    elif not status:
+        rows = _OF_ALL.rows(cx, (after, limit))
+    elif set(numbers) <= {2, 4, 5}:
+        for number in numbers:
+            rows += _RARE.rows(cx, (number, after, limit))
+    else:
+        rows = _OF_STATUS.rows(cx, (after, as_json(numbers), limit))
+    rows.sort(key=_id)
+    return [as_head(row) for row in rows[:limit]]
+
+
+def _id(row: Sequence[object]) -> str:
+    return str(row[0])
+
+
+def finished(cx: sqlite3.Connection, job: str, after: int, limit: int) -> list[Head]:
+    """Runs of a job in order of their ends."""
+    return [as_head(row) for row in _FINISHED.rows(cx, (job, after, limit))]
+
+
+def backlog(cx: sqlite3.Connection, now: float) -> tuple[int, float | None]:
+    """How many are ready or claimed, and when the next is due."""
+    count, soonest = cx.execute(
+        f"""select
+        (select count(*) from runs where status = {READY} and lease is null)
+        + (select count(*) from runs where lease is not null)
+        + (select count(*) from runs where wake is not null and wake <= ?1),
+        (select min(wake) from runs where wake is not null and wake > ?1)""",
+        (now,),
+    ).fetchone()
+    return count, soonest
+
+
+# ---------------------------------------------------------------- jobs
+_JOBS = Query(
+    ("id", "target", "~created", "total"), "from jobs where target is not null order by created, id"
+)
+_COUNTS = Query(
+    ("j.id", "r.status", "count(*)"),
+    "from jobs j cross join runs r on r.job = j.k where r.job > 0 group by j.k, r.status",
+)
+
+
+def put_job(ledger: Ledger, items: Sequence[JobHead]) -> list[JobHead]:
+    """Create jobs, or set their totals."""
+    return [_put_job(ledger, job) for job in items]
+
+
+def _put_job(ledger: Ledger, job: JobHead) -> JobHead:
+    k = ledger.jobs.keys(ledger.cx, [job.id])[job.id]
+    ledger.cx.execute(
+        "update jobs set total = coalesce(?, total), created = iif(target is null, ?, created),"
+        " target = coalesce(target, ?) where k = ?",
+        (job.total, job.created, job.target, k),
+    )
+    found = get_job(ledger.cx, job.id)
+    assert found is not None
+    return found
+
+
+def get_job(cx: sqlite3.Connection, job: str) -> JobHead | None:
+    """A job with its counts."""
+    row = cx.execute(
+        "select k, target, created, total from jobs where id = ? and target is not null", (job,)
+    ).fetchone()
+    if row is None:
+        return None
+    counts = cx.execute(
+        "select status, count(*) from runs where job = ? and job > 0 group by status", (row[0],)
+    ).fetchall()
+    return JobHead(job, row[1], row[2], row[3], {STATUSES[status]: count for status, count in counts})
+
+
+def list_jobs(cx: sqlite3.Connection) -> list[JobHead]:
+    """All jobs with their counts."""
+    counts: dict[str, dict[str, int]] = {}
+    for id, status, count in _COUNTS.rows(cx):
+        counts.setdefault(id, {})[STATUSES[status]] = count
+    return [
+        JobHead(id, target, created, total, counts.get(id, {}))
+        for id, target, created, total in _JOBS.rows(cx)
+    ]
+
+
+# ---------------------------------------------------------------- questions
+_ASKS = Query(("#question",), "from asks where state = 0 order by k")
+_ASKS_TO = Query(("#question",), "from asks where state = 0 and recipient = ? order by k")
+_ASKS_OF = Query(
+    ("#question",),
+    "from asks where state = 0 and run = (select k from runs where id = ?1)"
+    " and (?2 = '' or recipient = ?2) order by k",
+)
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """A person's answer."""
+
+    ask: str
+    value: bytes
+    now: float
+
+
+def asks(cx: sqlite3.Connection, to: str, run: str) -> list[Question]:
+    """Open questions, oldest first."""
+    if run:
+        rows = _ASKS_OF.rows(cx, (run, to))
+    elif to:
+        rows = _ASKS_TO.rows(cx, (to,))
+    else:
+        rows = _ASKS.rows(cx)
+    return [_decode_question(question) for (question,) in rows]
+
+
+def get_ask(cx: sqlite3.Connection, ask: str) -> tuple[Question, str] | None:
+    """A question and its state."""
+    row = cx.execute("select question, state from asks where id = ?", (ask,)).fetchone()
+    return (_decode_question(row[0]), ASK_STATES[row[1]]) if row else None
+
+
+def answer(ledger: Ledger, items: Sequence[Reply]) -> list[AnswerResult]:
+    """Close questions and send their answers."""
+    return [_answer(ledger, item) for item in items]
+
+
+def _answer(ledger: Ledger, item: Reply) -> AnswerResult:
+    row = ledger.one("select k, state, question from asks where id = ?", item.ask)
+    if row is None:
+        return "unknown"
+    if row[1] != 0:
+        return "closed"
+    ledger.cx.execute("update asks set state = 1 where k = ?", (row[0],))
+    question = _decode_question(row[2])
+    call = CallRef(question.run, question.path, question.n)
+    mail = Mail(question.run, f"ask:{item.ask}", 1, "result", value=item.value, call=call, at=item.now)
+    post(ledger, [Post(mail, item.now, marked=False)])
+    return "answered"
+
+
+# ---------------------------------------------------------------- blobs
+def get_blobs(cx: sqlite3.Connection, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Contents by digest."""
+    out: dict[bytes, bytes] = {}
+    for start in range(0, len(digests), 500):
+        part = list(digests[start : start + 500])
+        marks = ",".join("?" * len(part))
+        out.update(
+            cx.execute(f"select digest, content from blobs where digest in ({marks})", part).fetchall()
+        )
+    return out

@@ -1,0 +1,283 @@
+"""What changes runs from outside: creating, claiming, renewing, reviving them, and bringing them mail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from ...model.message import Mail
+from ...model.run import Head
+from ...ports.store import Claimed, Created, Delivery, Lease, NewRun
+from .bulk import Query, Values, as_json
+from .heads import HEADS_BY_ID, as_head, encode, wakes
+from .ledger import Ledger
+from .schema import DONE, PARKED, READY, STATUS_NUMBER
+
+
+class Creation(msgspec.Struct, frozen=True):
+    """A run to be created, and by whom it is claimed at once."""
+
+    new: NewRun
+    now: float
+    worker: str = ""
+    ttl: float = 0.0
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A worker's wish for work."""
+
+    worker: str
+    limit: int
+    ttl: float
+    now: float
+
+
+class Renewal(msgspec.Struct, frozen=True):
+    """A worker's wish to keep what it has."""
+
+    worker: str
+    leases: Sequence[Lease]
+    ttl: float
+    now: float
+
+
+class Revival(msgspec.Struct, frozen=True):
+    """A run to be made ready again."""
+
+    run: str
+    pool: bytes | None
+    now: float
+    status: Sequence[str]
+
+
+class Post(msgspec.Struct, frozen=True):
+    """Mail on its way. Without `marked` its source sees to it that it is sent once."""
+
+    mail: Mail
+    now: float
+    marked: bool = True
+
+
+# ---------------------------------------------------------------- create
+_NEW = Values(
+    "id, rank, fence, worker, lease, job, updated",
+    "insert into runs(id, status, rank, fence, worker, lease, reason, job, finished, base, updated)"
+    f" select id, {READY}, rank, fence, worker, lease, '', job, 0, 0, updated from {{v}}"
+    " where true on conflict do nothing",
+)
+_FOUND = Query(("id", "k"), "from runs where id in (select value from json_each(?))")
+_SPECS = Values("run, spec, parent", "insert into specs(run, spec, parent) select run, spec, parent from {v}")
+_POOLS = Values("run, pool", "insert into states(run, pool) select run, pool from {v}")
+
+
+def create(ledger: Ledger, items: Sequence[Creation]) -> list[Created]:
+    """Create those that aren't there."""
+    cx = ledger.cx
+    ids = as_json(item.new.id for item in items)
+    there = {id for id, _ in _FOUND.rows(cx, (ids,))}
+    fresh = {item.new.id: item for item in reversed(items) if item.new.id not in there}
+    fresh = dict(reversed(fresh.items()))
+    if fresh:
+        _insert(ledger, fresh)
+    old = [item.new.id for item in items if item.new.id in there]
+    heads = {row[0]: as_head(row) for row in HEADS_BY_ID.rows(cx, (as_json(old),))} if old else {}
+    out: list[Created] = []
+    for item in items:
+        id = item.new.id
+        first = fresh.get(id)
+        if first is None:
+            out.append(Created(False, heads[id]))
+        else:
+            head = Head(id, first.new.spec, "ready", int(bool(first.worker)), updated=first.now)
+            out.append(Created(first is item, head))
+    return out
+
+
+def _insert(ledger: Ledger, fresh: dict[str, Creation]) -> None:
+    cx = ledger.cx
+    names = {item.new.spec.job for item in fresh.values() if item.new.spec.job}
+    jobs = ledger.jobs.keys(cx, names) if names else {}
+    _NEW.run(
+        cx,
+        [
+            (
+                id,
+                -item.new.spec.config.priority,
+                int(bool(item.worker)),
+                item.worker or None,
+                item.now + item.ttl if item.worker else None,
+                jobs[item.new.spec.job] if item.new.spec.job else 0,
+                item.now,
+            )
+            for id, item in fresh.items()
+        ],
+    )
+    keys: dict[str, int] = dict(_FOUND.rows(cx, (as_json(fresh),)))
+    specs = [(keys[id], item.new.spec) for id, item in fresh.items()]
+    _SPECS.run(
+        cx,
+        [(k, encode(spec), None if spec.parent is None else encode(spec.parent)) for k, spec in specs],
+    )
+    pools = [(keys[id], item.new.pool) for id, item in fresh.items() if item.new.pool is not None]
+    if pools:
+        _POOLS.run(cx, pools)
+    for id, item in fresh.items():
+        if item.worker:
+            ledger.claimed[id] = keys[id]
+    ready = [id for id, item in fresh.items() if not item.worker]
+    if ready:
+        ledger.hint("ready", ready)
+
+
+# ---------------------------------------------------------------- claim, renew, revive
+_CANDIDATES = Query(
+    ("k",),
+    f"""from (
+        select * from (select k, rank from runs where status = {READY} and lease is null
+                       order by rank, k limit :limit)
+        union all
+        select * from (select k, rank from runs where wake is not null and wake <= :now
+                       order by wake limit :limit)
+        union all
+        select * from (select k, rank from runs where lease is not null and lease <= :now
+                       order by lease limit :limit)
+    ) order by rank, k limit :limit""",
+)
+
+
+def has_claimable(ledger: Ledger, claim: Claim) -> bool:
+    """Whether a claim would get anything; a look without a lock, so that idle workers don't write."""
+    return bool(_CANDIDATES.rows(ledger.cx, {"limit": min(1, claim.limit), "now": claim.now}))
+
+
+def claim(ledger: Ledger, items: Sequence[Claim]) -> list[list[Claimed]]:
+    """Take runs: five statements, however many they are."""
+    return [_claim(ledger, item) for item in items]
+
+
+def _claim(ledger: Ledger, item: Claim) -> list[Claimed]:
+    cx = ledger.cx
+    keys = [k for (k,) in _CANDIDATES.rows(cx, {"limit": item.limit, "now": item.now})]
+    if not keys:
+        return []
+    cx.execute(
+        f"update runs set status = {READY}, fence = fence + 1, worker = ?, lease = ?, wake = null, updated = ?"
+        " where k in (select value from json_each(?))",
+        (item.worker, item.now + item.ttl, item.now, as_json(keys)),
+    )
+    out = wakes(cx, keys)
+    for key, run in zip(keys, out, strict=True):
+        ledger.claimed[run.head.id] = key
+    return out
+
+
+def renew(ledger: Ledger, items: Sequence[Renewal]) -> list[list[bool]]:
+    """Keep claims."""
+    return [_renew(ledger, item) for item in items]
+
+
+_MINE = Query(
+    ("r.id", "r.fence"),
+    "from json_each(?) as q cross join runs r on r.id = q.value where r.worker = ? and r.lease is not null",
+)
+
+
+def _renew(ledger: Ledger, item: Renewal) -> list[bool]:
+    fences = dict(_MINE.rows(ledger.cx, (as_json(lease.run for lease in item.leases), item.worker)))
+    kept = [fences.get(lease.run) == lease.fence for lease in item.leases]
+    ids = as_json(lease.run for lease, ok in zip(item.leases, kept, strict=True) if ok)
+    ledger.cx.execute(
+        "update runs set lease = ? where id in (select value from json_each(?))", (item.now + item.ttl, ids)
+    )
+    return kept
+
+
+def revive(ledger: Ledger, items: Sequence[Revival]) -> list[bool]:
+    """Make runs ready again."""
+    return [_revive(ledger, item) for item in items]
+
+
+def _revive(ledger: Ledger, item: Revival) -> bool:
+    cx = ledger.cx
+    row = ledger.one("select k, status from runs where id = ?", item.run)
+    if row is None or row[1] not in {STATUS_NUMBER[status] for status in item.status}:
+        return False
+    k = row[0]
+    cx.execute(
+        f"update runs set status = {READY}, worker = null, lease = null, wake = null, reason = '',"
+        " finished = 0, updated = ? where k = ?",
+        (item.now, k),
+    )
+    cx.execute("delete from results where run = ?", (k,))
+    if item.pool is not None:
+        cx.execute("update runs set base = (select coalesce(max(k), 0) from journal) where k = ?", (k,))
+        cx.execute(
+            "insert into states(run, pool) values(?, ?) on conflict(run) do update set pool = excluded.pool",
+            (k, item.pool),
+        )
+    ledger.claimed.pop(item.run, None)
+    ledger.hint("ready", [item.run])
+    return True
+
+
+# ---------------------------------------------------------------- mail
+_RECIPIENTS = Query(("id", "k", "status"), "from runs where id in (select value from json_each(?))")
+_MARKS = Query(
+    ("m.run", "m.sender", "m.number"),
+    "from json_each(?) as q cross join marks m"
+    " on m.run = json_extract(q.value, '$[0]') and m.sender = json_extract(q.value, '$[1]')",
+)
+_LETTERS = Values("run, mail", "insert into inbox(run, mail) select run, mail from {v}")
+_MARK = Values(
+    "run, sender, number",
+    "insert into marks(run, sender, number) select run, sender, number from {v} where true"
+    " on conflict do update set number = excluded.number",
+)
+
+
+def post(ledger: Ledger, items: Sequence[Post]) -> list[Delivery]:
+    """Put mail into inboxes, and make parked recipients ready: at most five statements a few hundred letters."""
+    cx = ledger.cx
+    if not items:
+        return []
+    found = _RECIPIENTS.rows(cx, (as_json({item.mail.to for item in items}),))
+    live = {id: k for id, k, status in found if status < DONE}
+    parked = {id for id, _, status in found if status == PARKED}
+    pairs = {(live[item.mail.to], item.mail.sender) for item in items if item.marked and item.mail.to in live}
+    marks: dict[tuple[int, str], int] = {}
+    if pairs:
+        marks = {(run, sender): number for run, sender, number in _MARKS.rows(cx, (as_json(pairs),))}
+    out: list[Delivery] = []
+    letters: list[tuple[int, bytes]] = []
+    marked: dict[tuple[int, str], int] = {}
+    told: dict[str, None] = {}
+    for item in items:
+        run = live.get(item.mail.to)
+        if run is None:
+            out.append("gone")
+            continue
+        if item.marked:
+            pair = (run, item.mail.sender)
+            if marks.get(pair, -1) >= item.mail.number:
+                out.append("duplicate")
+                continue
+            marks[pair] = marked[pair] = item.mail.number
+        letters.append((run, encode(item.mail)))
+        told[item.mail.to] = None
+        out.append("delivered")
+    if letters:
+        _LETTERS.run(cx, letters)
+    if marked:
+        _MARK.run(cx, [(*pair, number) for pair, number in marked.items()])
+    woken = parked & told.keys()
+    if woken:
+        cx.execute(
+            f"update runs set status = {READY}, wake = null, updated = ? where status = {PARKED}"
+            " and k in (select value from json_each(?))",
+            (items[0].now, as_json(live[id] for id in woken)),
+        )
+        ledger.hint("ready", woken)
+    if len(woken) < len(told):
+        ledger.hint("mail", (id for id in told if id not in woken))
+    return out

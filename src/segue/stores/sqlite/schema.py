@@ -1,0 +1,210 @@
+"""The tables, how a file is opened, and what its troubles mean.
+
+Rows that change often are narrow: what is large or rarely read of a run lies in tables of its own. Journal
+and inbox are append tables with a small index (one clustered by run costs 2.5 times as much to write), and
+their keys are never used again, for a checkpoint and `Turn.seen` remember them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from ...model.errors import StoreError
+
+#: The version of the tables, as `user_version` has it.
+VERSION: Final = 1
+
+#: Marks a file as segue's, as `application_id` has it: "sgue".
+APPLICATION: Final = 0x73677565
+
+READY, PARKED, HELD, DONE, FAILED, CANCELLED = range(6)
+STATUSES: Final = ("ready", "parked", "held", "done", "failed", "cancelled")
+STATUS_NUMBER: Final = {name: number for number, name in enumerate(STATUSES)}
+
+WAITING, TAKEN = 0, 1
+LINE_STATUSES: Final = ("waiting", "taken", "ok", "error", "expired", "missing", "cancelled")
+LINE_NUMBER: Final = {name: number for number, name in enumerate(LINE_STATUSES)}
+
+ASK_STATES: Final = ("open", "answered", "closed")
+
+TABLES: Final = """
+create table counters(name text primary key, value integer not null) without rowid;
+insert into counters values('finished', 0);
+
+create table jobs(
+    k integer primary key, id text not null unique, target text, created real, total integer
+);
+
+-- rank is the priority, negated; base the journal key after which the live journal begins;
+-- a run is claimed while lease isn't null
+create table runs(
+    k integer primary key, id text not null unique, status integer not null, rank integer not null,
+    fence integer not null, worker text, lease real, wake real, reason text not null,
+    job integer not null, finished integer not null, base integer not null, updated real not null, usage blob
+);
+create index runs_ready on runs(rank) where status = 0 and lease is null;
+create index runs_due on runs(wake) where wake is not null;
+create index runs_leased on runs(lease) where lease is not null;
+create index runs_job on runs(job, status, id) where job > 0;
+create index runs_finished on runs(job, finished) where finished > 0;
+create index runs_rare on runs(status, id) where status in (2, 4, 5);
+
+create table specs(run integer primary key, spec blob not null, parent blob);
+create table states(run integer primary key, checkpoint blob, pool blob);
+create table results(run integer primary key, value blob, error blob);
+
+create table journal(k integer primary key autoincrement, run integer not null, entries blob not null);
+create index journal_run on journal(run);
+create table inbox(k integer primary key autoincrement, run integer not null, mail blob not null);
+create index inbox_run on inbox(run);
+
+-- the highest number that a run ever got from a sender
+create table marks(
+    run integer not null, sender text not null, number integer not null, primary key(run, sender)
+) without rowid;
+
+create table asks(
+    k integer primary key autoincrement, id text not null unique, run integer not null,
+    recipient text not null, state integer not null, question blob not null
+);
+create index asks_run on asks(run) where state = 0;
+create index asks_recipient on asks(recipient) where state = 0;
+
+create table blobs(digest blob primary key, content blob not null);
+
+create table lanes(
+    k integer primary key, name text not null unique, worker text not null default '',
+    fence integer not null default 0, lease real not null default 0,
+    waiting integer not null default 0, size integer not null default 0
+);
+create table lines(
+    k integer primary key, id text not null unique, lane integer not null, run integer not null,
+    path text not null, n integer not null, size integer not null, created real not null,
+    attempt integer not null, status integer not null, batch integer
+);
+create index lines_waiting on lines(lane) where status = 0;
+create index lines_run on lines(run) where status = 0;
+create index lines_batch on lines(batch, status, id);
+create table bodies(line integer primary key, body blob not null);
+create table batches(
+    k integer primary key, id text not null unique, lane integer not null, open integer not null,
+    data blob not null
+);
+create index batches_open on batches(lane) where open;
+
+-- what waits in a lane is counted where it changes, so that no one forgets to
+create trigger line_waits after insert on lines when new.status = 0 begin
+    update lanes set waiting = waiting + 1, size = size + new.size where k = new.lane;
+end;
+create trigger line_leaves after update of status on lines when old.status = 0 and new.status <> 0 begin
+    update lanes set waiting = waiting - 1, size = size - old.size where k = old.lane;
+end;
+create trigger line_returns after update of status on lines when old.status <> 0 and new.status = 0 begin
+    update lanes set waiting = waiting + 1, size = size + new.size where k = new.lane;
+end;
+"""
+
+
+def connect(path: str, *, busy: float, write: bool) -> sqlite3.Connection:
+    """A connection as this store wants it. `busy`: seconds for which SQLite itself waits for a lock."""
+    cx = sqlite3.connect(
+        path, timeout=busy, isolation_level=None, check_same_thread=False, cached_statements=512
+    )
+    try:
+        if write:
+            cx.execute("pragma page_size = 8192")
+            cx.execute("pragma journal_mode = wal")
+            cx.execute("pragma synchronous = full")
+            cx.execute("pragma wal_autocheckpoint = 4000")
+        else:
+            cx.execute("pragma query_only = 1")
+        cx.execute("pragma cache_size = -32000")
+        cx.execute("pragma temp_store = memory")
+        cx.execute("pragma mmap_size = 268435456")
+    except BaseException:
+        cx.close()
+        raise
+    return cx
+
+
+def prepare(cx: sqlite3.Connection, address: str) -> None:
+    """Create the tables in an empty file; refuse a file that isn't ours. Inside a transaction."""
+    (version,) = cx.execute("pragma user_version").fetchone()
+    (application,) = cx.execute("pragma application_id").fetchone()
+    (tables,) = cx.execute("select count(*) from sqlite_master").fetchone()
+    if version > VERSION and application == APPLICATION:
+        raise StoreError(
+            address,
+            f"its tables are of version {version}, and this segue knows versions up to {VERSION}",
+            "upgrade segue here, or use the version that wrote it",
+        )
+    if application != APPLICATION and (tables or version):
+        raise StoreError(address, "it is another program's database", "give the path of a new file")
+    if version == 0:
+        for statement in _statements(TABLES):
+            cx.execute(statement)
+        cx.execute(f"pragma user_version = {VERSION}")
+        cx.execute(f"pragma application_id = {APPLICATION}")
+
+
+def _statements(script: str) -> list[str]:
+    """Split a script, for `executescript` would commit first."""
+    out, piece = [], ""
+    for line in script.splitlines():
+        piece += line + "\n"
+        if sqlite3.complete_statement(piece):
+            out.append(piece)
+            piece = ""
+    return out
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether another process holds the file just now."""
+    return isinstance(error, sqlite3.OperationalError) and _code(error) in (
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+    )
+
+
+def is_trouble(error: BaseException) -> bool:
+    """Whether it is the file or the disk that failed, so that no other write would fare better now."""
+    return isinstance(error, sqlite3.Error) and _code(error) in _TROUBLES
+
+
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+_TROUBLES: Final = {
+    sqlite3.SQLITE_FULL: ("the disk or its quota is full", "make room; nothing committed is lost"),
+    sqlite3.SQLITE_IOERR: ("the disk reports an error", "check the disk and the file system's log"),
+    sqlite3.SQLITE_READONLY: ("it can't be written", "check the owner and mode of the file and its folder"),
+    sqlite3.SQLITE_PERM: ("it can't be written", "check the owner and mode of the file and its folder"),
+    sqlite3.SQLITE_CORRUPT: ("the file is damaged", "restore a backup, or try `sqlite3 FILE .recover`"),
+    sqlite3.SQLITE_NOTADB: ("the file isn't a SQLite database", "give the path of a new or of segue's file"),
+    sqlite3.SQLITE_BUSY: (
+        "another process kept it locked for too long",
+        "end that process (`fuser FILE` names it), or wait for it",
+    ),
+}
+
+
+def trouble(address: str, path: str, error: BaseException) -> BaseException:
+    """An error of SQLite's as one that names the cure; any other as it is."""
+    if not isinstance(error, sqlite3.Error):
+        return error
+    known = _TROUBLES.get(_code(error))
+    if known is not None:
+        return StoreError(address, *known)
+    if _code(error) == sqlite3.SQLITE_CANTOPEN:
+        folder = Path(path).resolve().parent
+        if not folder.is_dir():
+            return StoreError(
+                address, f"there is no folder {str(folder)!r}", "create it, or give another path"
+            )
+        return StoreError(
+            address, "the file can't be opened", "check the owner and mode of it and its folder"
+        )
+    return StoreError(address, f"SQLite says {str(error)!r}", "this may be a bug; please report it")

@@ -1,0 +1,197 @@
+"""The store: what is asked of it, handed to the thread that does it."""
+
+from __future__ import annotations
+
+from asyncio import Future
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+from ...model.errors import StoreError
+from ...model.lane import BatchJob, LaneHead, Line, LineOutcome
+from ...model.message import Letter, Mail, Question
+from ...model.run import Head, Status
+from ...ports.store import (
+    AnswerResult,
+    Claimed,
+    CommitResult,
+    Created,
+    Delivery,
+    Hint,
+    JobHead,
+    Lease,
+    NewRun,
+    Turn,
+)
+from . import heads, lines, records, runs, turns
+from .reader import Reader
+from .writer import Writer
+
+
+class SqliteStore:
+    """Runs in a SQLite file (WAL, `synchronous=FULL`). Several processes of one machine may share it.
+
+    `patience`: how long to wait for other processes that hold the file before giving up.
+    """
+
+    def __init__(self, path: str, *, patience: timedelta = timedelta(seconds=60)) -> None:
+        self.address = f"sqlite:{path}"
+        self._path, self._patience = path, patience.total_seconds()
+        self._writer: Writer | None = None
+        self._reader: Reader | None = None
+        self._listeners: list[Callable[[Hint], None]] = []
+
+    async def open(self) -> None:
+        if self._writer is not None:
+            return
+        if not self._path or self._path == ":memory:":
+            raise StoreError(self.address, "that isn't a path", "use 'memory:', or give the path of a file")
+        if Path(self._path).is_dir():
+            raise StoreError(self.address, "that is a folder", "give the path of a file in it")
+        writer = Writer(self._path, self.address, patience=self._patience, tell=self._tell)
+        try:
+            await writer.opened
+        except BaseException:
+            await writer.close()
+            raise
+        self._writer = writer
+        self._reader = Reader(self._path, self.address, patience=self._patience)
+
+    async def close(self) -> None:
+        self._listeners.clear()
+        reader, writer = self._reader, self._writer
+        self._reader = self._writer = None
+        if reader is not None:
+            await reader.close()
+        if writer is not None:
+            await writer.close()
+
+    def subscribe(self, listener: Callable[[Hint], None]) -> Callable[[], None]:
+        self._listeners.append(listener)
+
+        def end() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return end
+
+    def _tell(self, hint: Hint) -> None:
+        for listener in list(self._listeners):
+            listener(hint)
+
+    def _not_open(self) -> StoreError:
+        return StoreError(self.address, "it isn't open", "await its open() first")
+
+    def _write(self, apply: Callable[..., Any], items: Sequence[Any], *, many: bool = False) -> Future[Any]:
+        if self._writer is None:
+            raise self._not_open()
+        return self._writer.put(apply, items, many=many)
+
+    async def _look(self, look: Callable[..., Any], *args: Any) -> Any:
+        if self._reader is None:
+            raise self._not_open()
+        return await self._reader.look(look, *args)
+
+    # ------------------------------------------------------------ runs
+    async def create(
+        self, new: Sequence[NewRun], *, now: float, worker: str = "", ttl: float = 0.0
+    ) -> list[Created]:
+        items = [runs.Creation(one, now, worker, ttl) for one in new]
+        return cast(list[Created], await self._write(runs.create, items, many=True))
+
+    async def claim(self, worker: str, limit: int, ttl: float, *, now: float) -> list[Claimed]:
+        return cast(list[Claimed], await self._write(runs.claim, [runs.Claim(worker, limit, ttl, now)]))
+
+    async def renew(self, worker: str, leases: Sequence[Lease], ttl: float, *, now: float) -> list[bool]:
+        return cast(
+            list[bool], await self._write(runs.renew, [runs.Renewal(worker, tuple(leases), ttl, now)])
+        )
+
+    def commit(self, new: Sequence[Turn]) -> Future[list[CommitResult]]:
+        return self._write(turns.commit, new, many=True)
+
+    async def inbox(self, run: str, after: int) -> list[Letter]:
+        return cast(list[Letter], await self._look(heads.letters, run, after))
+
+    async def deliver(self, mail: Sequence[Mail], *, now: float) -> list[Delivery]:
+        items = [runs.Post(one, now) for one in mail]
+        return cast(list[Delivery], await self._write(runs.post, items, many=True))
+
+    async def get(self, run: str) -> Head | None:
+        return cast(Head | None, await self._look(heads.get, run))
+
+    async def load(self, run: str) -> Claimed | None:
+        return cast(Claimed | None, await self._look(heads.load, run))
+
+    async def runs(
+        self, *, job: str = "", status: Sequence[str] = (), after: str = "", limit: int = 1000
+    ) -> list[Head]:
+        return cast(list[Head], await self._look(records.list_runs, job, tuple(status), after, limit))
+
+    async def finished(self, job: str, after: int, limit: int) -> list[Head]:
+        return cast(list[Head], await self._look(records.finished, job, after, limit))
+
+    async def revive(self, run: str, *, pool: bytes | None, now: float, status: Sequence[Status]) -> bool:
+        return bool(await self._write(runs.revive, [runs.Revival(run, pool, now, tuple(status))]))
+
+    async def history(self, run: str) -> list[bytes]:
+        return cast(list[bytes], await self._look(heads.history, run))
+
+    async def backlog(self, *, now: float) -> tuple[int, float | None]:
+        return cast(tuple[int, float | None], await self._look(records.backlog, now))
+
+    # ------------------------------------------------------------ jobs
+    async def put_job(self, job: JobHead) -> JobHead:
+        return cast(JobHead, await self._write(records.put_job, [job]))
+
+    async def get_job(self, job: str) -> JobHead | None:
+        return cast(JobHead | None, await self._look(records.get_job, job))
+
+    async def list_jobs(self) -> list[JobHead]:
+        return cast(list[JobHead], await self._look(records.list_jobs))
+
+    # ------------------------------------------------------------ questions
+    async def asks(self, *, to: str = "", run: str = "") -> list[Question]:
+        return cast(list[Question], await self._look(records.asks, to, run))
+
+    async def get_ask(self, ask: str) -> tuple[Question, str] | None:
+        return cast("tuple[Question, str] | None", await self._look(records.get_ask, ask))
+
+    async def answer(self, ask: str, value: bytes, *, now: float) -> AnswerResult:
+        return cast(AnswerResult, await self._write(records.answer, [records.Reply(ask, value, now)]))
+
+    # ------------------------------------------------------------ blobs
+    async def get_blobs(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+        return cast(dict[bytes, bytes], await self._look(records.get_blobs, tuple(digests)))
+
+    # ------------------------------------------------------------ lanes
+    async def lanes(self) -> list[LaneHead]:
+        return cast(list[LaneHead], await self._look(lines.lanes))
+
+    async def claim_lane(self, lane: str, worker: str, ttl: float, *, now: float) -> int | None:
+        return cast(int | None, await self._write(lines.drive, [lines.Driving(lane, worker, ttl, now)]))
+
+    async def take(
+        self, lane: str, fence: int, *, max_lines: int, max_bytes: int, job: str, nonce: str, now: float
+    ) -> BatchJob | None:
+        item = lines.Taking(lane, fence, max_lines, max_bytes, job, nonce, now)
+        return cast(BatchJob | None, await self._write(lines.take, [item]))
+
+    async def put_batch_job(self, job: BatchJob, fence: int) -> bool:
+        return bool(await self._write(lines.put_progress, [lines.Progress(job, fence)]))
+
+    async def batch_jobs(self, *, lane: str = "", open_only: bool = True) -> list[BatchJob]:
+        return cast(list[BatchJob], await self._look(lines.jobs, lane, open_only))
+
+    async def job_lines(self, job: str, after: str, limit: int) -> list[Line]:
+        return cast(list[Line], await self._look(lines.job_lines, job, after, limit))
+
+    async def outcomes(
+        self, job: str, fence: int, chunk: Sequence[LineOutcome], *, now: float
+    ) -> list[str] | None:
+        item = lines.Outcomes(job, fence, chunk, now)
+        return cast("list[str] | None", await self._write(lines.outcomes, [item]))
+
+    async def line_counts(self, *, job: str = "") -> dict[str, int]:
+        return cast(dict[str, int], await self._look(lines.line_counts, job))

@@ -1,0 +1,245 @@
+"""Writing turns: many at once, each whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ...model.run import ENDED, CallRef
+from ...ports.store import CommitResult, Turn
+from ..outcome import end_mail
+from .bulk import Query, Values, as_json
+from .heads import decode_call, encode
+from .ledger import Ledger
+from .lines import put_lines
+from .runs import Creation, Post, create, post
+from .schema import PARKED, READY, STATUS_NUMBER
+
+Live = list[tuple[Turn, int]]
+
+#: Journal rows, if each run is held under the fence given; else nothing at all.
+_APPEND_ALL = Values(
+    "run, fence, entries",
+    """insert into journal(run, entries) with v as {values} select run, entries from v where not exists (
+        select 1 from v where not exists (
+            select 1 from runs where k = v.run and fence = v.fence and lease is not null))""",
+)
+_APPEND = Values("run, entries", "insert into journal(run, entries) select run, entries from {v}")
+_FENCES = Query(
+    ("k", "fence", "job"), "from runs where k in (select value from json_each(?)) and lease is not null"
+)
+_NEWEST = Query(
+    ("i.run", "max(i.k)"),
+    "from json_each(?) as q cross join inbox i on i.run = q.value group by i.run",
+)
+_BLOBS = Values(
+    "digest, content", "insert into blobs select digest, content from {v} where true on conflict do nothing"
+)
+_STATES = Values(
+    "run, checkpoint",
+    "insert into states(run, checkpoint) select run, checkpoint from {v} where true"
+    " on conflict do update set checkpoint = excluded.checkpoint",
+)
+_KEPT = Values(
+    "run, base, usage",
+    "update runs set base = coalesce(v.base, runs.base), usage = coalesce(v.usage, runs.usage)"
+    " from {v} where k = v.run",
+)
+_LEFT = Values(
+    "run, status, wake, reason, finished, updated, base, usage",
+    "update runs set status = v.status, worker = null, lease = null, wake = v.wake, reason = v.reason,"
+    " finished = v.finished, updated = v.updated, base = coalesce(v.base, runs.base),"
+    " usage = coalesce(v.usage, runs.usage) from {v} where k = v.run",
+)
+_RESULTS = Values(
+    "run, value, error", "insert or replace into results(run, value, error) select run, value, error from {v}"
+)
+_ASKS = Values(
+    "id, run, recipient, question",
+    "insert or replace into asks(id, run, recipient, state, question)"
+    " select id, run, recipient, 0, question from {v}",
+)
+_PARENTS = Query(
+    ("run", "#parent"),
+    "from specs where run in (select value from json_each(?)) and parent is not null",
+)
+
+
+def only_appends(turn: Turn) -> bool:
+    """Whether a turn does nothing but write a journal row, as most do."""
+    return (
+        turn.entries is not None
+        and turn.status == "ready"
+        and not turn.release
+        and turn.checkpoint is None
+        and turn.usage is None
+        and not (
+            turn.consumed
+            or turn.outbox
+            or turn.lines
+            or turn.asks
+            or turn.closed_asks
+            or turn.spawn
+            or turn.blobs
+        )
+    )
+
+
+def append(ledger: Ledger, turns: Sequence[Turn]) -> bool:
+    """Write turns that only append, in one statement that needs no transaction around it.
+
+    False if that isn't possible, for lack of a claim or of a key; then nothing was written.
+    """
+    claimed = ledger.claimed
+    rows = [(claimed.get(turn.run), turn.fence, turn.entries) for turn in turns]
+    if len(rows) > 256 or any(row[0] is None for row in rows):
+        return False
+    return _APPEND_ALL.run(ledger.cx, rows) == len(rows)
+
+
+def commit(ledger: Ledger, turns: Sequence[Turn]) -> list[CommitResult]:
+    """Write turns, a round at a time; in a round, each run has one."""
+    out: list[CommitResult] = []
+    round: list[Turn] = []
+    there: set[str] = set()
+    for turn in turns:
+        if turn.run in there:
+            out.extend(_write(ledger, round))
+            round, there = [], set()
+        round.append(turn)
+        there.add(turn.run)
+    out.extend(_write(ledger, round))
+    return out
+
+
+def _write(ledger: Ledger, turns: Sequence[Turn]) -> list[CommitResult]:
+    """A bounded number of statements a few hundred turns."""
+    keys = ledger.run_keys(turn.run for turn in turns)
+    fences = {k: fence for k, fence, _ in _FENCES.rows(ledger.cx, (as_json(keys.values()),))}
+    results: dict[str, CommitResult] = {}
+    live: Live = []
+    for turn in turns:
+        k = keys.get(turn.run)
+        if k is not None and fences.get(k) == turn.fence:
+            results[turn.run] = "committed"
+            live.append((turn, k))
+        else:
+            results[turn.run] = "fenced"
+    if live:
+        bases = _write_journal(ledger, live)
+        _write_effects(ledger, live)
+        posts = _write_status(ledger, live, bases, results)
+        posts += [Post(mail, turn.now) for turn, _ in live for mail in turn.outbox]
+        post(ledger, posts)
+    return [results[turn.run] for turn in turns]
+
+
+def _write_journal(ledger: Ledger, live: Live) -> dict[int, int]:
+    """Journal rows and checkpoints; where the new journals begin."""
+    bases: dict[int, int] = {}
+    states = [(k, turn.checkpoint) for turn, k in live if turn.checkpoint is not None]
+    if states:
+        (last,) = ledger.one("select coalesce(max(k), 0) from journal")
+        bases = {k: last for k, _ in states}
+        _STATES.run(ledger.cx, states)
+    rows = [(k, turn.entries) for turn, k in live if turn.entries is not None]
+    if rows:
+        _APPEND.run(ledger.cx, rows)
+    return bases
+
+
+def _write_effects(ledger: Ledger, live: Live) -> None:
+    """What turns do besides."""
+    cx = ledger.cx
+    consumed = [letter for turn, _ in live for letter in turn.consumed]
+    if consumed:
+        cx.execute("delete from inbox where k in (select value from json_each(?))", (as_json(consumed),))
+    blobs = [blob for turn, _ in live for blob in turn.blobs]
+    if blobs:
+        _BLOBS.run(cx, blobs)
+    spawn = [Creation(new, turn.now) for turn, _ in live for new in turn.spawn]
+    if spawn:
+        create(ledger, spawn)
+    lines = [(line, k) for turn, k in live for line in turn.lines]
+    if lines:
+        put_lines(ledger, lines)
+    asks = [(ask.id, k, ask.to, encode(ask)) for turn, k in live for ask in turn.asks]
+    if asks:
+        _ASKS.run(cx, asks)
+    closed = [ask for turn, _ in live for ask in turn.closed_asks]
+    if closed:
+        cx.execute(
+            "update asks set state = 2 where state = 0 and id in (select value from json_each(?))",
+            (as_json(closed),),
+        )
+
+
+def _write_status(
+    ledger: Ledger, live: Live, bases: dict[int, int], results: dict[str, CommitResult]
+) -> list[Post]:
+    """Who is kept, who leaves and who ends; the mail that ends send."""
+    parking = [k for turn, k in live if turn.status == "parked"]
+    newest: dict[int, int] = {}
+    if parking:
+        newest = dict(_NEWEST.rows(ledger.cx, (as_json(parking),)))
+    ended = [(turn, k) for turn, k in live if turn.status in ENDED]
+    numbers = _number(ledger, ended)
+    kept: list[tuple[Any, ...]] = []
+    left: list[tuple[Any, ...]] = []
+    ready: list[str] = []
+    for turn, k in live:
+        usage = None if turn.usage is None else encode(turn.usage)
+        base = bases.get(k)
+        if turn.status == "ready" and not turn.release:
+            if base is not None or usage is not None:
+                kept.append((k, base, usage))
+            continue
+        status, wake = STATUS_NUMBER[turn.status], None
+        if status == PARKED:
+            wake = turn.wake
+            if newest.get(k, 0) > turn.seen:
+                status, wake = READY, None
+                results[turn.run] = "ready"
+        if status == READY:
+            ready.append(turn.run)
+        ledger.claimed.pop(turn.run, None)
+        left.append((k, status, wake, turn.reason, numbers.get(k, 0), turn.now, base, usage))
+    if kept:
+        _KEPT.run(ledger.cx, kept)
+    if left:
+        _LEFT.run(ledger.cx, left)
+    if ready:
+        ledger.hint("ready", ready)
+    return _end(ledger, ended, numbers) if ended else []
+
+
+def _number(ledger: Ledger, ended: Live) -> dict[int, int]:
+    """Places in the order of ends."""
+    if not ended:
+        return {}
+    (last,) = ledger.one("select value from counters where name = 'finished'")
+    ledger.cx.execute("update counters set value = ? where name = 'finished'", (last + len(ended),))
+    return {k: last + i for i, (_, k) in enumerate(ended, 1)}
+
+
+def _end(ledger: Ledger, ended: Live, numbers: dict[int, int]) -> list[Post]:
+    """Store results, close what is open, and tell parents."""
+    cx = ledger.cx
+    rows = [(k, turn.value, None if turn.error is None else encode(turn.error)) for turn, k in ended]
+    rows = [row for row in rows if row[1] is not None or row[2] is not None]
+    if rows:
+        _RESULTS.run(cx, rows)
+    keys = as_json(k for _, k in ended)
+    mine = "run in (select value from json_each(?))"
+    cx.execute(f"update asks set state = 2 where state = 0 and {mine}", (keys,))
+    withdrawn = f"select k from lines where status = 0 and {mine}"
+    if cx.execute(f"delete from bodies where line in ({withdrawn})", (keys,)).rowcount:
+        cx.execute(f"update lines set status = 6 where status = 0 and {mine}", (keys,))
+    cx.execute(f"delete from inbox where {mine}", (keys,))
+    ledger.hint("ended", (turn.run for turn, _ in ended))
+    parents: dict[int, CallRef] = {run: decode_call(parent) for run, parent in _PARENTS.rows(cx, (keys,))}
+    return [
+        Post(end_mail(turn, parents[k], numbers[k]), turn.now, marked=False)
+        for turn, k in ended
+        if k in parents
+    ]

@@ -1,0 +1,204 @@
+"""The one thread that writes: whatever is queued when it looks goes into one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+import threading
+import time
+from asyncio import Future
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from ...model.errors import StoreError
+from ...ports.store import Hint
+from .ledger import Ledger
+from .runs import Claim, claim, has_claimable
+from .schema import connect, is_busy, is_trouble, prepare, trouble
+from .turns import append, commit, only_appends
+
+#: Writes many items of one kind, and says of each what came of it.
+Apply = Callable[[Ledger, Sequence[Any]], Sequence[Any]]
+
+
+class Order:
+    """Something to be written, and whom to tell. `many`: the future gets a list, not one result."""
+
+    __slots__ = ("apply", "future", "items", "many")
+
+    def __init__(self, apply: Apply, items: Sequence[Any], future: Future[Any], many: bool) -> None:
+        self.apply, self.items, self.future, self.many = apply, items, future, many
+
+
+class Writer:
+    """Group commit. Each order is atomic by itself; a group shares a transaction as long as all goes well."""
+
+    def __init__(self, path: str, address: str, *, patience: float, tell: Callable[[Hint], None]) -> None:
+        self._path, self._address, self._patience, self._tell = path, address, patience, tell
+        self._loop = asyncio.get_running_loop()
+        self._next: list[Order] = []  #: what this turn of the loop has ordered so far
+        self._queue: SimpleQueue[list[Order] | None] = SimpleQueue()
+        self._ledger: Ledger
+        self._thread = threading.Thread(target=self._run, name="segue-sqlite-writer", daemon=True)
+        self.opened: Future[None] = self._loop.create_future()
+        self._closed: Future[None] = self._loop.create_future()
+        self._stopped = False
+        self._thread.start()
+
+    # ------------------------------------------------------------ on the loop
+    def put(self, apply: Apply, items: Sequence[Any], *, many: bool) -> Future[Any]:
+        """Order something. Orders of one turn of the loop go to the thread together."""
+        future = self._loop.create_future()
+        if self._stopped:
+            future.set_exception(StoreError(self._address, "it is closed", "open it again"))
+            return future
+        if not self._next:
+            self._loop.call_soon(self._hand_over)
+        self._next.append(Order(apply, items, future, many))
+        return future
+
+    def _hand_over(self) -> None:
+        if self._next:
+            orders, self._next = self._next, []
+            self._queue.put(orders)
+
+    async def close(self) -> None:
+        """Write what was ordered, and end the thread."""
+        if not self._stopped:
+            self._stopped = True
+            self._hand_over()
+            self._queue.put(None)
+        await asyncio.shield(self._closed)
+        self._thread.join()
+
+    def _settle(self, done: Sequence[tuple[Order, Any]], hints: Sequence[Hint]) -> None:
+        for order, result in done:
+            if order.future.done():
+                continue
+            if isinstance(result, BaseException):
+                order.future.set_exception(result)
+            else:
+                order.future.set_result(result)
+        for hint in hints:
+            self._tell(hint)
+
+    # ------------------------------------------------------------ in the thread
+    def _run(self) -> None:
+        cx: sqlite3.Connection | None = None
+        try:
+            cx = connect(self._path, busy=1.0, write=True)
+            self._ledger = Ledger(cx, self._address)
+            self._begin()
+            prepare(cx, self._address)
+            cx.execute("commit")
+        except BaseException as error:
+            if cx is not None:
+                cx.close()
+            self._post(_finish, self.opened, trouble(self._address, self._path, error))
+            self._post(_finish, self._closed, None)
+            return
+        self._post(_finish, self.opened, None)
+        try:
+            while (orders := self._wait()) is not None:
+                done = self._write(orders)
+                ledger = self._ledger
+                hints = [Hint(kind, list(runs)) for kind, runs in ledger.hints.items() if runs]
+                ledger.hints.clear()
+                self._post(self._settle, done, hints)
+        finally:
+            cx.close()
+            self._post(_finish, self._closed, None)
+
+    def _post(self, call: Callable[..., None], *args: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, *args)
+        except RuntimeError:  # the loop is gone, and with it all who could be told
+            pass
+
+    def _wait(self) -> list[Order] | None:
+        """All that is queued; None at the end."""
+        orders = self._queue.get()
+        if orders is None:
+            return None
+        while True:
+            try:
+                more = self._queue.get_nowait()
+            except Empty:
+                return orders
+            if more is None:
+                self._queue.put(None)
+                return orders
+            orders.extend(more)
+
+    def _write(self, orders: list[Order]) -> list[tuple[Order, Any]]:
+        try:
+            return self._patiently(orders)
+        except Exception as error:
+            problem = trouble(self._address, self._path, error)
+            if len(orders) == 1 or is_trouble(error):
+                return [(order, problem) for order in orders]
+        return [done for order in orders for done in self._write([order])]
+
+    def _patiently(self, orders: list[Order]) -> list[tuple[Order, Any]]:
+        """Write a group; if another process is in the way, all over again."""
+        until = time.monotonic() + self._patience
+        while True:
+            try:
+                return self._together(orders)
+            except BaseException as error:
+                self._undo()
+                if not is_busy(error) or time.monotonic() > until:
+                    raise
+            time.sleep(random.uniform(0.001, 0.02))
+
+    def _together(self, orders: list[Order]) -> list[tuple[Order, Any]]:
+        ledger = self._ledger
+        if all(order.apply is commit for order in orders):
+            turns = [turn for order in orders for turn in order.items]
+            if all(map(only_appends, turns)) and append(ledger, turns):
+                return [(order, ["committed"] * len(order.items)) for order in orders]
+        if not any(self._would_write(order) for order in orders):
+            return [(order, []) for order in orders]
+        self._begin()
+        done: list[tuple[Order, Any]] = []
+        for apply, alike in groupby(orders, key=_apply):
+            group = list(alike)
+            items = [item for order in group for item in order.items]
+            results = apply(ledger, items)
+            start = 0
+            for order in group:
+                end = start + len(order.items)
+                done.append((order, list(results[start:end]) if order.many else results[start]))
+                start = end
+        ledger.cx.execute("commit")
+        return done
+
+    def _would_write(self, order: Order) -> bool:
+        item = order.items[0] if order.items else None
+        if order.apply is claim and isinstance(item, Claim):
+            return has_claimable(self._ledger, item)
+        return item is not None
+
+    def _begin(self) -> None:
+        self._ledger.cx.execute("begin immediate")
+
+    def _undo(self) -> None:
+        self._ledger.forget()
+        if self._ledger.cx.in_transaction:
+            self._ledger.cx.execute("rollback")
+
+
+def _apply(order: Order) -> Apply:
+    return order.apply
+
+
+def _finish(future: Future[None], error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
