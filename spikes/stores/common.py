@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import random
 import shutil
 import signal
@@ -38,6 +39,7 @@ class Server:
         self.port = free_port()
         self.command = command(self.dir, self.port)
         self.start()
+        atexit.register(self.remove)  # also where a check fails
 
     def start(self) -> None:
         """Start, or start again on the same data; returns when the port answers."""
