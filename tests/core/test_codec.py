@@ -113,6 +113,20 @@ class Void(msgspec.Struct, tag=True):
     part: Small | Large
 
 
+@dataclasses.dataclass
+class Later:
+    part: Small | Large
+    seen: int = dataclasses.field(init=False, default=3)
+
+    def __post_init__(self) -> None:
+        self.seen = 4
+
+
+@dataclasses.dataclass
+class Init:
+    seed: dataclasses.InitVar[int]
+
+
 class Gap(msgspec.Struct):
     part: Small | Large | msgspec.UnsetType = msgspec.UNSET
 
@@ -243,6 +257,7 @@ ROUND_TRIPS: list[tuple[Any, Any]] = [
     (Cat | Dog | Small, Small(4)),
     (Full | Void, Void(Small(1))),
     (Full | Void, Full(Large(1, 2))),
+    (Later, Later(Small(1))),
     (Gap, Gap()),
     (Gap, Gap(Large(1))),
     (Renamed, Renamed("a", date(2026, 1, 2))),
@@ -448,6 +463,7 @@ def test_floats_and_nulls_that_are_fine_pass() -> None:
         (tuple[int, Small | Large], b"[1]", ["length 2"]),
         (collections.deque[int], b'["a"]', ["deque[int]", "[0]"]),
         (Path, b"1", ["Path"]),
+        (Full, b'{"type":"Void","part":{"id":1}}', ["Full", "Void"]),
         (Annotated[list[Small | Large], msgspec.Meta(min_length=1)], b"[]", ["length >= 1"]),
     ],
     ids=lambda x: str(x)[:40],
@@ -469,6 +485,8 @@ def test_what_came_is_shortened() -> None:
     "tp",
     [
         bytes | str,
+        Init,
+        list[Init | None],
         Decimal | str | None,
         Live,
         list[Live],
@@ -508,6 +526,12 @@ def test_classes_with_the_same_fields_are_told_apart_or_refused() -> None:
     assert decode(encode(No()), Yes | No) == No()
 
 
+def test_a_field_that_init_does_not_take_comes_back() -> None:
+    value = Later(Large(1))
+    value.seen = 9
+    assert decode(encode(value), Later) == value
+
+
 def test_of_a_union_the_member_that_keeps_most_is_taken() -> None:
     @dataclasses.dataclass
     class Wide:
@@ -523,6 +547,51 @@ def test_of_a_union_the_member_that_keeps_most_is_taken() -> None:
     assert decode(b'{"a":1,"b":2}', Wide | Deep) == Deep(1, 2)
     assert decode(b'{"a":1,"x":2}', Wide | Deep) == Wide(1, 2)
     assert decode(b'{"a":1}', Deep | Wide) == Wide(1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Deeper:
+    kind: str = "k"
+    one: Ticket | int | None = None
+    many: tuple[Ticket, ...] = ()
+    named: dict[str, list[Ticket]] = dataclasses.field(default_factory=dict)
+    both: tuple[int, Small] = (1, Small())
+    union: Small | Large | None = None
+    below: list[Deeper] = dataclasses.field(default_factory=list)
+    row: Inside | None = None
+
+
+class Inside(TypedDict, total=False):
+    small: Small
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"{}",
+        b'{"one":{"id":1}}',
+        b'{"many":[{"id":1}],"kind":"x"}',
+        b'{"named":{"a":[{"id":1}]}}',
+        b'{"both":[1,{}]}',
+        b'{"union":{"size":1}}',
+        b'{"below":[{"below":[{"one":{"id":2}}]}]}',
+        b'{"row":{"small":{}}}',
+        b'{"row":{}}',
+    ],
+)
+def test_defaults_are_part_of_what_was_decoded(data: bytes) -> None:
+    for value in (
+        decode(data, Deeper),
+        reader(Deeper)(json.loads(data)),
+        decode(b"[" + data + b"]", list[Deeper])[0],
+    ):
+        whole = decode(encode(dataclasses.asdict(value)), Any)
+        assert decode(encode(value), Any) == whole
+        assert decode(encode(value), Deeper) == value
+        assert encode_deterministic(value) == encode_deterministic(decode(encode(value), Deeper))
+    assert encode(decode(b'{"id":1}', Ticket)) == encode(Ticket(1))
+    assert decode(encode(decode(b"{}", Small)), Any) == {"id": 0}
+    assert [encode(part) for part in decode(b"[{},{}]", tuple[Small, Small])] == [b'{"id":0}'] * 2
 
 
 def test_lax_reading_takes_text_as_csv_has_it() -> None:

@@ -16,7 +16,17 @@ import msgspec
 from ..model.errors import InvalidValue
 from . import forms
 from .encoding import digest, encode, encode_deterministic
-from .reading import Read, custom, invalid, invalid_text, is_native, parse, pydantic_json, reader_of
+from .reading import (
+    Read,
+    completed,
+    custom,
+    invalid,
+    invalid_text,
+    is_native,
+    parse,
+    pydantic_json,
+    reader_of,
+)
 
 __all__ = ["decode", "decoder", "digest", "encode", "encode_deterministic", "reader"]
 
@@ -77,6 +87,6 @@ def raw_decoder(tp: Any) -> Callable[[bytes | str], Any]:
     if forms.is_pydantic(target):
         return pydantic_json(target)
     if is_native(tp):
-        return msgspec.json.Decoder(tp, dec_hook=custom).decode
+        return completed(msgspec.json.Decoder(tp, dec_hook=custom).decode, tp)
     read = reader_of(tp, True)
     return lambda data: read(parse(data))

@@ -17,12 +17,13 @@ from segue.model.errors import BadSignature
 
 
 class FormField(NamedTuple):
-    """A field of a class: its attribute, its key in JSON, its type, and whether JSON must have it."""
+    """A field of a class: its attribute, its key in JSON, its type, and whether JSON and `__init__` have it."""
 
     name: str
     key: str
     type: Any
     required: bool
+    init: bool = True
 
 
 def bare(tp: Any) -> Any:
@@ -129,11 +130,9 @@ def fields(tp: Any) -> tuple[FormField, ...] | None:
             for name, field in cls.model_fields.items()
         )
     if dataclasses.is_dataclass(cls):
-        missing = dataclasses.MISSING
         return tuple(
-            FormField(f.name, f.name, hints[f.name], f.default is missing and f.default_factory is missing)
+            FormField(f.name, f.name, hints[f.name], f.init and _bare_field(f), f.init)
             for f in dataclasses.fields(cls)
-            if f.init
         )
     if is_typed_dict(cls):
         required: frozenset[str] = cls.__required_keys__  # type: ignore[attr-defined]  # of a TypedDict
@@ -143,6 +142,10 @@ def fields(tp: Any) -> tuple[FormField, ...] | None:
         defaults: dict[str, Any] = cls._field_defaults  # type: ignore[attr-defined]  # of a NamedTuple
         return tuple(FormField(name, name, hints.get(name, Any), name not in defaults) for name in names)
     return None
+
+
+def _bare_field(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _hints_of(tp: Any) -> dict[str, Any]:

@@ -33,6 +33,7 @@ import msgspec.inspect
 
 from ..model.errors import BadSignature, InvalidValue
 from . import forms
+from .defaults import filler
 from .encoding import encode_deterministic, write
 
 Read = Callable[[object], Any]
@@ -74,7 +75,12 @@ def is_native(tp: Any) -> bool:
     """Whether msgspec reads `tp` by itself, with `custom` for single classes."""
     try:
         info = msgspec.inspect.type_info(tp)
-    except TypeError:
+    except TypeError as error:
+        if "InitVar" in str(error):
+            cure = "make it a field, or compute what depends on it before"
+            raise BadSignature(
+                forms.spell(tp), "an InitVar isn't kept, so the value can't be made again", cure
+            ) from None
         return False
     except (NameError, AttributeError) as error:
         cure = "import the name ordinarily, not under TYPE_CHECKING, and define it at the module's top"
@@ -119,6 +125,20 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".")[:2])
 
 
+def completed(read: Callable[[Any], Any], tp: Any) -> Callable[[Any], Any]:
+    """`read` and, where `tp` holds dataclasses, the defaults that msgspec leaves out."""
+    fill = filler(tp)
+    if fill is None:
+        return read
+
+    def whole(value: Any) -> Any:
+        made = read(value)
+        fill(made)
+        return made
+
+    return whole
+
+
 class _Reading:
     """Builds a reader of parsed JSON, form by form; classes that refer to themselves are met again by name."""
 
@@ -139,13 +159,14 @@ class _Reading:
         if forms.is_pydantic(cls):
             return _pydantic_reader(target)
         if is_native(tp):
-            return functools.partial(
+            convert = functools.partial(
                 msgspec.convert,
                 type=tp,
                 strict=self.strict,
                 str_keys=True,
                 dec_hook=custom if self.strict else _custom_lax,
             )
+            return completed(convert, tp)
         if (members := forms.members(target)) is not None:
             return self.union(target, members)
         if forms.is_enum(target):
@@ -254,6 +275,7 @@ class _Reading:
                 forms.spell(tp), "an array_like Struct that holds such a union can't be read", cure
             )
         names = {field.key for field in found}
+        late = [field.name for field in found if not field.init]
         make = cast("Callable[..., Any]", dict if forms.is_typed_dict(cls) else cls)
 
         def read(value: object) -> object:
@@ -271,7 +293,11 @@ class _Reading:
                     made[field.name] = _in(f".{field.key}", part, given[field.key])
                 elif field.required:
                     raise _Wrong(f"Object missing required field `{field.key}`")
-            return _build(make, made)
+            later = {name: made.pop(name) for name in late if name in made}
+            built = _build(make, made)
+            for name, part in later.items():
+                object.__setattr__(built, name, part)
+            return built
 
         return read
 

@@ -153,7 +153,7 @@ class SchemaBuilder:
             name = f"{_name(tp)}_{number}"
         self._names[tp] = name
         self.defs[name] = {}
-        found = forms.fields(tp) or ()
+        found = [field for field in forms.fields(tp) or () if field.init]
         if forms.is_named_tuple(cls):
             items = [self._of(field.type) for field in found]
             least = sum(field.required for field in found)
