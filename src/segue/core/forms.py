@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NewType, TypeVar, Union
 
 import msgspec
 
-from segue.model.errors import BadSignature
+from ..model.errors import BadSignature
 
 
 class FormField(NamedTuple):
