@@ -30,15 +30,15 @@ class Replay:
 
     def __init__(self, entries: Iterable[Entry], started: float) -> None:
         self.calls: dict[Place, Entry] = {}
+        self._batches: list[list[Entry]] = []
         for entry in entries:
             place = (entry.path, entry.n)
             known = self.calls.get(place)
-            self.calls[place] = entry if known is None else _completed(known, entry)
-        self._batches: list[list[Entry]] = []
-        for entry in sorted((e for e in self.calls.values() if not e.made), key=_batch):
-            while len(self._batches) <= entry.batch:
-                self._batches.append([])
-            self._batches[entry.batch].append(entry)
+            call = self.calls[place] = entry if known is None else _completed(known, entry)
+            if not entry.made:  # in a batch, the order of the outcomes counts, not that of the calls
+                while len(self._batches) <= call.batch:
+                    self._batches.append([])
+                self._batches[call.batch].append(call)
         self.total = len(self._batches)
         self._missing = [0] * (self.total + 1)
         for entry in self.calls.values():
@@ -97,10 +97,6 @@ class Replay:
     def complete(self) -> bool:
         """Whether every recorded call was made again."""
         return not self._lacking
-
-
-def _batch(entry: Entry) -> int:
-    return entry.batch
 
 
 def _completed(known: Entry, later: Entry) -> Entry:

@@ -213,6 +213,10 @@ class Engine:
             self._ended([executor.id])
         self._kick_lanes.set()
 
+    def run_asked(self) -> None:
+        """The worker's word that questions are open."""
+        self._ended(())
+
     def _hint(self, hint: Hint) -> None:
         if hint.kind == "ended":
             self._ended(hint.runs)

@@ -24,12 +24,12 @@ from ..core.pool import Pooled
 from ..core.replay import Differs, Place, Replay
 from ..model.entry import Entry, Failure, encode_entries
 from ..model.errors import ReplayMismatch
-from ..model.message import Letter
+from ..model.message import Letter, Question
 from ..model.mode import Config
 from ..model.run import Status, Usage
 from ..ports.store import Claimed, CommitResult, Turn
 from . import tasks
-from .events import Asked, Emitted, Event, Finished, Recorded, Started
+from .events import Emitted, Event, Finished, Recorded, Started
 
 log = logging.getLogger("segue")
 
@@ -80,6 +80,7 @@ class Host(Services, Protocol):
     def clock_now(self) -> float: ...
     def ended(self, executor: Executor) -> None: ...
     def wants_events(self, run: str) -> bool: ...
+    def asked(self, questions: Sequence[Question]) -> None: ...
     def publish(self, run: str, event: object) -> None: ...
 
 
@@ -557,10 +558,8 @@ class Executor:
             log.warning("run %s was taken over by another worker; nothing is lost", self.id)
             self._abandon(None)
         else:
-            for question in turn.asks:
-                self.host.publish(
-                    self.id, Asked(run=self.id, path=question.path, n=question.n, question=question)
-                )
+            if turn.asks:
+                self.host.asked(turn.asks)
             then()
 
     def _committed(self, done: list[Outcome]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from asyncio import AbstractEventLoop, Future
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, Protocol
@@ -19,11 +19,13 @@ from ..core.codec import encode
 from ..core.pool import Pooled
 from ..model.entry import decode_pool
 from ..model.errors import StoreError
+from ..model.message import Question
 from ..model.mode import Config
 from ..model.run import ENDED
 from ..ports.clock import Clock
 from ..ports.store import Claimed, CommitResult, Hint, Lease, NewRun, Store, Turn
 from .bus import Bus
+from .events import Asked
 from .executor import Executor
 from .models import Models
 
@@ -40,6 +42,7 @@ class Ends(Protocol):
     """Who is told when a run leaves memory."""
 
     def run_left(self, executor: Executor) -> None: ...
+    def run_asked(self) -> None: ...
 
 
 class Worker:
@@ -128,6 +131,12 @@ class Worker:
 
     def publish(self, run: str, event: object) -> None:
         self.bus.publish(run, event)
+
+    def asked(self, questions: Sequence[Question]) -> None:
+        """Questions are open, durably."""
+        for question in questions:
+            self.bus.publish(question.run, Asked(run=question.run, path=question.path, n=question.n, question=question))
+        self._ends.run_asked()
 
     def ended(self, executor: Executor) -> None:
         """A run left memory."""

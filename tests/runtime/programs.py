@@ -1,0 +1,102 @@
+"""Random flows over every construct of asyncio that a run's tasks can meet in, for the replay tests."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+Op = tuple[Any, ...]
+Do = Callable[..., Any]
+
+
+def make(r: random.Random, depth: int = 0) -> list[Op]:
+    """A program: a list of operations, some of which hold programs."""
+    ops: list[Op] = []
+    for _ in range(r.randint(1, 4)):
+        c = r.random()
+        if depth >= 3 or c < 0.42:
+            ops.append(("step", r.choice("abc"), r.randint(0, 1)))
+        elif c < 0.46:
+            ops.append(("ask",))
+        elif c < 0.50:
+            ops.append(("nap", r.choice([0.0, 0.001])))
+        elif c < 0.6:
+            ops.append(("gather", [make(r, depth + 1) for _ in range(r.randint(2, 4))]))
+        elif c < 0.7:
+            ops.append(("group", [make(r, depth + 1) for _ in range(r.randint(2, 3))]))
+        elif c < 0.78:
+            ops.append(("completed", [make(r, depth + 1) for _ in range(r.randint(2, 4))]))
+        elif c < 0.84:
+            ops.append(("race", [make(r, depth + 1) for _ in range(r.randint(2, 3))]))
+        elif c < 0.90:
+            ops.append(("semaphore", [make(r, depth + 1) for _ in range(r.randint(3, 5))]))
+        elif c < 0.93:
+            ops.append(("wait_for", make(r, depth + 1)))
+        elif c < 0.97:
+            ops.append(("queue", r.randint(2, 4)))
+        else:
+            ops.append(("branch", make(r, depth + 1), make(r, depth + 1)))
+    return ops
+
+
+async def run(step: Do, ask: Do, nap: Do, ops: list[Op], shared: list[int] | None) -> int:
+    """Interpret a program; `shared` is a list that all branches append to and put into arguments."""
+
+    def again(ops: list[Op]) -> Any:
+        return run(step, ask, nap, ops, shared)
+
+    v = 0
+    for op in ops:
+        match op:
+            case ("step", name, uses):
+                more = (len(shared),) if shared is not None else ()
+                v = await step(name, uses, v if uses else 0, *more)
+                if shared is not None:
+                    shared.append(v)
+            case ("ask",):
+                v = (v + await ask(v)) % 7
+            case ("nap", seconds):
+                await nap(seconds)
+            case ("gather", parts):
+                v = sum(await asyncio.gather(*[again(part) for part in parts])) % 7
+            case ("group", parts):
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(again(part)) for part in parts]
+                v = sum(task.result() for task in tasks) % 7
+            case ("completed", parts):
+                for i, future in enumerate(asyncio.as_completed([again(part) for part in parts])):
+                    v = (v * 3 + await step("oc", i, await future)) % 7
+            case ("race", parts):
+                tasks = [asyncio.create_task(again(part)) for part in parts]
+                done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in pending:
+                    task.cancel()
+                await asyncio.gather(*pending, return_exceptions=True)
+                v = await step("won", next(task for task in tasks if task in done).result())
+            case ("semaphore", parts):
+                semaphore = asyncio.Semaphore(2)
+
+                async def one(part: list[Op], semaphore: asyncio.Semaphore = semaphore) -> int:
+                    async with semaphore:
+                        return int(await again(part))
+
+                v = sum(await asyncio.gather(*[one(part) for part in parts])) % 7
+            case ("wait_for", part):
+                v = await asyncio.wait_for(again(part), 60)
+            case ("queue", count):
+                queue: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
+
+                async def produce(i: int, queue: asyncio.Queue[tuple[int, int]] = queue) -> None:
+                    await queue.put((i, await step("p", i)))
+
+                tasks = [asyncio.create_task(produce(i)) for i in range(count)]
+                for _ in tasks:
+                    v = (v + await step("cons", *await queue.get())) % 7
+                await asyncio.gather(*tasks)
+            case ("branch", odd, even):
+                v = await again(odd if v % 2 else even)
+            case _:
+                raise AssertionError(op)
+    return v

@@ -1,0 +1,145 @@
+"""The first test of the core: random programs, killed and parked at random, replay to the same end.
+
+No step that was committed runs again, no false alarm, no two lives that see different outcomes at one
+place; and a clock smuggled into arguments is caught whenever it was recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+import segue
+from segue.authoring.context import find_branch
+from segue.core import journal
+from segue.runtime.clock import SystemClock
+from segue.stores.memory import MemoryStore
+from segue.testing.crash import Mortal
+from tests.runtime import programs
+
+
+class World:
+    """What one program does to the world, over all its lives."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed * 7 + 1)
+        self.program = programs.make(random.Random(seed))
+        self.executed: list[str] = []  # places, in this life
+        self.seen: dict[tuple[str, int], Any] = {}
+        self.clock_at: int | None = None
+        self.calls = 0
+
+    async def step(self, name: str, *args: int) -> int:
+        branch = find_branch()
+        assert branch is not None
+        place = (branch.path, branch.n)
+        self.calls += 1
+        if self.calls == self.clock_at:
+            args = (*args, self.chance.randint(10, 10**6))
+        value = await self.recorded(name, list(args), f"{place}")
+        if self.seen.setdefault(place, value) != value:
+            raise AssertionError(f"{place} gave {self.seen[place]} once and {value} now")
+        return value
+
+    @property
+    def recorded(self) -> Any:
+        @segue.step(name="work")
+        async def work(name: str, args: list[int], place: str) -> int:
+            for _ in range(self.chance.choice([0, 0, 1, 2, 5])):
+                await asyncio.sleep(0)
+            self.executed.append(place)
+            for _ in range(self.chance.choice([0, 1, 3])):
+                await asyncio.sleep(0)
+            return self.chance.randint(0, 6)
+
+        return work
+
+
+async def ask(v: int) -> int:
+    return await segue.ask(f"say {v}", returns=int)
+
+
+async def nap(seconds: float) -> None:
+    await segue.sleep(timedelta(seconds=seconds))
+
+
+async def live(world: World, store: MemoryStore, shared: bool, life: int, die_at: int | None) -> tuple[str, Any]:
+    """One life of the process: until the run ended, or the kill."""
+
+    @segue.flow(name="program", version="1")
+    async def program() -> int:
+        return await programs.run(world.step, ask, nap, world.program, [] if shared else None)
+
+    world.calls = 0
+    mortal = Mortal(store, die_at, after=bool(life % 2))
+    killed = asyncio.get_running_loop().create_future()
+    mortal.died = lambda: killed.done() or killed.set_result(None)
+    async with segue.Engine(mortal, linger=0.05, clock=Later(life)) as engine:
+        run = await engine.start(program(), id="it")
+        answering = asyncio.ensure_future(answer(engine))
+        ending = asyncio.ensure_future(engine.wait("it"))
+        await asyncio.wait({ending, killed, answering}, return_when=asyncio.FIRST_COMPLETED)
+        answering.cancel()
+        if not killed.done():
+            head = ending.result()
+            return ("held", head.reason) if head.status == "held" else ("done", run.result_of(head))
+        ending.cancel()
+    await asyncio.gather(answering, ending, return_exceptions=True)
+    return "killed", None
+
+
+async def recorded(store: MemoryStore) -> set[str]:
+    """Places of steps with an outcome in the journal."""
+    loaded = await store.load("it")
+    entries = journal.read(loaded.journal) if loaded is not None else []
+    return {str((entry.path, entry.n)) for entry in entries if entry.kind == "step"}
+
+
+class Later(SystemClock):
+    """Each life begins long after the one before: its leases have lapsed."""
+
+    def __init__(self, life: int) -> None:
+        self.ahead = life * 1000.0
+
+    def now(self) -> float:
+        return super().now() + self.ahead
+
+
+async def answer(engine: segue.Engine) -> None:
+    async for question in engine.asks():
+        await question.answer(int(question.question.split()[1]) % 5)
+
+
+async def trial(seed: int, *, shared: bool, clock_at: int | None = None) -> tuple[str, int]:
+    world, store = World(seed), MemoryStore()
+    world.clock_at = clock_at
+    r = random.Random(seed + 5)
+    for life in range(200):
+        before = await recorded(store)
+        world.executed.clear()
+        state, result = await live(world, store, shared, life, r.randint(1, 6) if life < 7 else None)
+        assert not before & set(world.executed), "a step that was committed ran again"
+        if state != "killed":
+            return (state if state == "done" else f"held: {result}"), life + 1
+    raise AssertionError("it never ends")
+
+
+@pytest.mark.parametrize("block", range(6))
+@pytest.mark.parametrize("shared", [False, True])
+async def test_random_programs_replay(block: int, shared: bool) -> None:
+    lives = 0
+    for seed in range(block * 20, block * 20 + 20):
+        state, count = await trial(seed, shared=shared)
+        assert state == "done", (seed, state)
+        lives += count
+    assert lives > 20
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+async def test_a_smuggled_clock_is_caught(at: int) -> None:
+    states = [(await trial(9000 + seed, shared=False, clock_at=at))[0] for seed in range(20)]
+    assert any("held" in state for state in states)
