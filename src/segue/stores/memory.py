@@ -430,7 +430,7 @@ class MemoryStore:
         run.asks = run.lines = run.inbox = None
         self._hint("ended", run.id)
         if run.spec.parent is not None:
-            self._deliver(end_mail(turn, run.spec.parent, run.finished), turn.now, mark=False)
+            self._deliver(end_mail(turn, run.spec.parent), turn.now, mark=False)
 
     # ------------------------------------------------------------ mail
     async def inbox(self, run: str, after: int) -> list[Letter]:

@@ -15,8 +15,11 @@ from ..ports.store import Turn
 OPEN_LINE: Final = frozenset({"waiting", "taken"})
 
 
-def end_mail(turn: Turn, parent: CallRef, number: int) -> Mail:
-    """The `result` that a turn which ends its run sends to the call that awaits it."""
+def end_mail(turn: Turn, parent: CallRef) -> Mail:
+    """The `result` that a turn which ends its run sends to the call that awaits it.
+
+    Its number is the fence, which grows if the run is revived and ends once more.
+    """
     error = turn.error
     if error is None and turn.status == "cancelled":
         message = f"run {turn.run!r} was cancelled"
@@ -25,7 +28,7 @@ def end_mail(turn: Turn, parent: CallRef, number: int) -> Mail:
     return Mail(
         parent.run,
         f"run:{turn.run}",
-        number,
+        turn.fence,
         "result",
         value=value,
         error=error,

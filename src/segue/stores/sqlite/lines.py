@@ -79,7 +79,10 @@ _BODIES = Values(
 
 
 def put_lines(ledger: Ledger, lines: Sequence[tuple[Line, int]]) -> None:
-    """Put lines of runs (by key) into their lanes. One that is on its way is left alone; one that has ended goes again."""
+    """Put lines of runs (by key) into their lanes.
+
+    One that is on its way is left alone; one that has ended goes round again.
+    """
     lanes = ledger.lanes.keys(ledger.cx, {line.lane for line, _ in lines})
     _LINES.run(
         ledger.cx,

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from asyncio import Future
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -67,10 +68,8 @@ class Reader:
         self._post(_settle, self._closed, None, None)
 
     def _post(self, call: Callable[..., None], *args: Any) -> None:
-        try:
+        with suppress(RuntimeError):  # the loop is gone, and with it all who could be told
             self._loop.call_soon_threadsafe(call, *args)
-        except RuntimeError:  # the loop is gone, and with it all who could be told
-            pass
 
 
 def _settle(future: Future[Any], result: Any, error: BaseException | None) -> None:

@@ -14,7 +14,7 @@ from .bulk import Query, as_json
 from .heads import as_head, head_query
 from .ledger import Ledger
 from .runs import Post, post
-from .schema import ASK_STATES, PARKED, READY, STATUS_NUMBER, STATUSES
+from .schema import ASK_STATES, READY, STATUS_NUMBER, STATUSES
 
 _decode_question = msgspec.msgpack.Decoder(Question).decode
 

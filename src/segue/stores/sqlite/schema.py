@@ -199,6 +199,8 @@ def trouble(address: str, path: str, error: BaseException) -> BaseException:
     if known is not None:
         return StoreError(address, *known)
     if _code(error) == sqlite3.SQLITE_CANTOPEN:
+        if Path(path).is_dir():
+            return StoreError(address, "that is a folder", "give the path of a file in it")
         folder = Path(path).resolve().parent
         if not folder.is_dir():
             return StoreError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from asyncio import Future
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, cast
 
 from ...model.errors import StoreError
@@ -47,8 +46,6 @@ class SqliteStore:
             return
         if not self._path or self._path == ":memory:":
             raise StoreError(self.address, "that isn't a path", "use 'memory:', or give the path of a file")
-        if Path(self._path).is_dir():
-            raise StoreError(self.address, "that is a folder", "give the path of a file in it")
         writer = Writer(self._path, self.address, patience=self._patience, tell=self._tell)
         try:
             await writer.opened

@@ -210,7 +210,7 @@ def _write_status(
         _LEFT.run(ledger.cx, left)
     if ready:
         ledger.hint("ready", ready)
-    return _end(ledger, ended, numbers) if ended else []
+    return _end(ledger, ended) if ended else []
 
 
 def _number(ledger: Ledger, ended: Live) -> dict[int, int]:
@@ -222,7 +222,7 @@ def _number(ledger: Ledger, ended: Live) -> dict[int, int]:
     return {k: last + i for i, (_, k) in enumerate(ended, 1)}
 
 
-def _end(ledger: Ledger, ended: Live, numbers: dict[int, int]) -> list[Post]:
+def _end(ledger: Ledger, ended: Live) -> list[Post]:
     """Store results, close what is open, and tell parents."""
     cx = ledger.cx
     rows = [(k, turn.value, None if turn.error is None else encode(turn.error)) for turn, k in ended]
@@ -238,8 +238,4 @@ def _end(ledger: Ledger, ended: Live, numbers: dict[int, int]) -> list[Post]:
     cx.execute(f"delete from inbox where {mine}", (keys,))
     ledger.hint("ended", (turn.run for turn, _ in ended))
     parents: dict[int, CallRef] = {run: decode_call(parent) for run, parent in _PARENTS.rows(cx, (keys,))}
-    return [
-        Post(end_mail(turn, parents[k], numbers[k]), turn.now, marked=False)
-        for turn, k in ended
-        if k in parents
-    ]
+    return [Post(end_mail(turn, parents[k]), turn.now, marked=False) for turn, k in ended if k in parents]

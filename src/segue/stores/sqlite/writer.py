@@ -9,6 +9,7 @@ import threading
 import time
 from asyncio import Future
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import groupby
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -113,10 +114,8 @@ class Writer:
             self._post(_finish, self._closed, None)
 
     def _post(self, call: Callable[..., None], *args: Any) -> None:
-        try:
+        with suppress(RuntimeError):  # the loop is gone, and with it all who could be told
             self._loop.call_soon_threadsafe(call, *args)
-        except RuntimeError:  # the loop is gone, and with it all who could be told
-            pass
 
     def _wait(self) -> list[Order] | None:
         """All that is queued; None at the end."""
