@@ -8,13 +8,13 @@ from ..ports.store import Store
 
 def open_store(address: str) -> Store:
     """The store at an address, not opened yet."""
-    scheme, _, rest = address.partition(":")
-    match scheme:
-        case "memory":
+    scheme, colon, rest = address.partition(":")
+    match scheme + colon:
+        case "memory:" if not rest:
             from .memory import MemoryStore
 
             return MemoryStore()
-        case "sqlite":
+        case "sqlite:":
             from .sqlite import SqliteStore
 
             return SqliteStore(rest)

@@ -397,6 +397,8 @@ class MemoryStore:
             result = self._leave(run, turn)
         for mail in turn.outbox:
             self._deliver(mail, turn.now, mark=True)
+        if run.finished and run.spec.parent is not None:
+            self._deliver(end_mail(turn, run.spec.parent), turn.now, mark=False)
         return result
 
     def _leave(self, run: _Run, turn: Turn) -> CommitResult:
@@ -429,8 +431,6 @@ class MemoryStore:
                 self._settle(line, "cancelled")
         run.asks = run.lines = run.inbox = None
         self._hint("ended", run.id)
-        if run.spec.parent is not None:
-            self._deliver(end_mail(turn, run.spec.parent), turn.now, mark=False)
 
     # ------------------------------------------------------------ mail
     async def inbox(self, run: str, after: int) -> list[Letter]:
@@ -550,9 +550,7 @@ class MemoryStore:
         self._open_asks.pop(ask.id, None)
         self._open_asks[ask.id] = ask
         self._asks[ask.id] = (ask, "open")
-        if run.asks is None:
-            run.asks = []
-        run.asks.append(ask.id)
+        run.asks = [*(id for id in run.asks or () if id != ask.id), ask.id]
 
     def _shut(self, id: str, state: str, *, keep: bool = False) -> Question | None:
         """Close an open question; None if it isn't open. `keep` leaves its run's list alone."""
@@ -568,8 +566,7 @@ class MemoryStore:
     async def asks(self, *, to: str = "", run: str = "") -> list[Question]:
         if run:
             known = self._runs.get(run)
-            mine = dict.fromkeys(known.asks or ()) if known else {}
-            found = [self._open_asks[id] for id in mine if id in self._open_asks]
+            found = [self._open_asks[id] for id in (known.asks or ())] if known else []
         else:
             found = list(self._open_asks.values())
         return [ask for ask in found if not to or ask.to == to]

@@ -73,8 +73,8 @@ _LINES = Values(
 )
 _BODIES = Values(
     "id, body",
-    f"""insert or replace into bodies(line, body) select l.k, v.body from {{v}} cross join lines l
-    on l.id = v.id where l.status = {WAITING}""",
+    """insert into bodies(line, body) select l.k, v.body from {v} cross join lines l on l.id = v.id
+    where true on conflict do nothing""",  # what has ended has none any more
 )
 
 

@@ -128,9 +128,8 @@ def _write(ledger: Ledger, turns: Sequence[Turn]) -> list[CommitResult]:
     if live:
         bases = _write_journal(ledger, live)
         _write_effects(ledger, live)
-        posts = _write_status(ledger, live, bases, results)
-        posts += [Post(mail, turn.now) for turn, _ in live for mail in turn.outbox]
-        post(ledger, posts)
+        parents = _write_status(ledger, live, bases, results)
+        post(ledger, [letter for turn, k in live for letter in _letters(turn, parents.get(k))])
     return [results[turn.run] for turn in turns]
 
 
@@ -176,8 +175,8 @@ def _write_effects(ledger: Ledger, live: Live) -> None:
 
 def _write_status(
     ledger: Ledger, live: Live, bases: dict[int, int], results: dict[str, CommitResult]
-) -> list[Post]:
-    """Who is kept, who leaves and who ends; the mail that ends send."""
+) -> dict[int, CallRef]:
+    """Who is kept, who leaves and who ends; the calls that await those ends."""
     parking = [k for turn, k in live if turn.status == "parked"]
     newest: dict[int, int] = {}
     if parking:
@@ -210,7 +209,7 @@ def _write_status(
         _LEFT.run(ledger.cx, left)
     if ready:
         ledger.hint("ready", ready)
-    return _end(ledger, ended) if ended else []
+    return _end(ledger, ended) if ended else {}
 
 
 def _number(ledger: Ledger, ended: Live) -> dict[int, int]:
@@ -222,8 +221,8 @@ def _number(ledger: Ledger, ended: Live) -> dict[int, int]:
     return {k: last + i for i, (_, k) in enumerate(ended, 1)}
 
 
-def _end(ledger: Ledger, ended: Live) -> list[Post]:
-    """Store results, close what is open, and tell parents."""
+def _end(ledger: Ledger, ended: Live) -> dict[int, CallRef]:
+    """Store results and close what is open; the calls that await the ends."""
     cx = ledger.cx
     rows = [(k, turn.value, None if turn.error is None else encode(turn.error)) for turn, k in ended]
     rows = [row for row in rows if row[1] is not None or row[2] is not None]
@@ -237,5 +236,12 @@ def _end(ledger: Ledger, ended: Live) -> list[Post]:
         cx.execute(f"update lines set status = 6 where status = 0 and {mine}", (keys,))
     cx.execute(f"delete from inbox where {mine}", (keys,))
     ledger.hint("ended", (turn.run for turn, _ in ended))
-    parents: dict[int, CallRef] = {run: decode_call(parent) for run, parent in _PARENTS.rows(cx, (keys,))}
-    return [Post(end_mail(turn, parents[k]), turn.now, marked=False) for turn, k in ended if k in parents]
+    return {run: decode_call(parent) for run, parent in _PARENTS.rows(cx, (keys,))}
+
+
+def _letters(turn: Turn, parent: CallRef | None) -> list[Post]:
+    """What a turn sends, its end last."""
+    letters = [Post(mail, turn.now) for mail in turn.outbox]
+    if parent is not None:
+        letters.append(Post(end_mail(turn, parent), turn.now, marked=False))
+    return letters

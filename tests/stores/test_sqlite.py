@@ -1,0 +1,356 @@
+"""The store in a SQLite file: the contract, several processes, crashes, and what can be wrong with a file."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+import segue
+from segue.model.errors import StoreError
+from segue.model.message import Mail
+from segue.model.run import Spec
+from segue.ports.store import NewRun, Turn
+from segue.stores.sqlite import SqliteStore
+from segue.testing.store_contract import StoreContract
+
+SPEC = Spec("flow", "greet", b"[]")
+
+
+class TestSqliteStore(StoreContract):
+    @pytest.fixture
+    async def store(self, tmp_path):
+        store = SqliteStore(str(tmp_path / "runs.db"))
+        await store.open()
+        yield store
+        await store.close()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "runs.db")
+
+
+@pytest.fixture
+async def store(path):
+    store = SqliteStore(path)
+    await store.open()
+    yield store
+    await store.close()
+
+
+def process(path, *args):
+    """A program of its own on the same file."""
+    source = str(Path(segue.__file__).parents[1])
+    command = [sys.executable, str(Path(__file__).with_name("hammer.py")), path, *args]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": source}
+    )
+
+
+async def start(store, *ids):
+    await store.create([NewRun(id, SPEC) for id in ids], now=0.0, worker="w", ttl=1e9)
+
+
+# ---------------------------------------------------------------- several processes, crashes
+async def test_processes_share_a_file_and_each_run_is_claimed_once(store, path):
+    ids = {f"r{i:03}" for i in range(150)}
+    programs = [process(path, "work", str(len(ids)), f"p{i}") for i in range(3)]
+    claimed = []
+    for program in programs:
+        out, _ = await asyncio.to_thread(program.communicate, timeout=50)
+        assert program.returncode == 0
+        claimed.append(out.split())
+    assert sorted(id for part in claimed for id in part) == sorted(ids)
+    heads = await store.finished("j", 0, 1000)
+    assert {head.id for head in heads} == ids
+    assert [head.finished for head in heads] == list(range(1, len(ids) + 1))
+    for worker, part in enumerate(claimed):
+        for id in part:
+            assert await store.history(id) == [b"p%d" % worker] * 3
+    mail = await store.inbox("sink", 0)
+    assert sorted(letter.mail.sender for letter in mail) == sorted(f"run:{id}" for id in ids)
+
+
+@pytest.mark.parametrize("group", [1, 40])
+async def test_what_was_acknowledged_survives_sigkill(path, group):
+    program = process(path, "write", str(group))
+    acknowledged = 0
+    for line in program.stdout:
+        acknowledged = int(line)
+        if acknowledged >= 200:
+            program.send_signal(signal.SIGKILL)
+            break
+    for line in program.stdout:
+        acknowledged = int(line)
+    program.wait()
+    program.stdout.close()
+    assert program.returncode == -signal.SIGKILL
+    store = SqliteStore(path)
+    await store.open()
+    rows = []
+    for run in range(group):
+        journal = await store.history(f"r{run}")
+        numbers = [int(row) for row in journal]
+        assert numbers == list(range(run, run + group * len(numbers), group))
+        rows += numbers
+    assert set(range(acknowledged)) <= set(rows)
+    assert await store.claim("other", 10, 1.0, now=0.0) == []
+    assert len(await store.claim("other", 100, 1.0, now=1e12)) == group
+    await store.close()
+
+
+async def test_reopened_it_is_as_it_was(path):
+    first = SqliteStore(path)
+    await first.open()
+    await start(first, "a", "b")
+    await first.deliver([Mail("a", "x", 1, "tell")], now=0.0)
+    await first.commit([Turn(run="a", fence=1, entries=b"1"), Turn(run="b", fence=1, status="done")])
+    before = await first.load("a")
+    await first.close()
+    second = SqliteStore(path)
+    await second.open()
+    assert await second.load("a") == before
+    assert await second.deliver([Mail("a", "x", 1, "tell")], now=0.0) == ["duplicate"]
+    assert await second.commit([Turn(run="a", fence=1, entries=b"2", status="done")]) == ["committed"]
+    head = await second.get("a")
+    assert head.finished == 2
+    await second.close()
+    assert not Path(f"{path}-wal").exists()
+
+
+# ---------------------------------------------------------------- groups
+async def test_one_that_fails_harms_no_other(store):
+    await start(store, "a", "b", "c")
+    good = store.commit([Turn(run="a", fence=1, entries=b"row", release=True)])
+    bad = store.commit([Turn(run="b", fence=1, entries=b"row", status="held", reason="\ud800")])
+    last = store.commit([Turn(run="c", fence=1, entries=b"row")])
+    assert await good == ["committed"]
+    with pytest.raises(UnicodeEncodeError):
+        await bad
+    assert await last == ["committed"]
+    assert [await store.history(run) for run in "abc"] == [[b"row"], [], [b"row"]]
+    assert await store.commit([Turn(run="b", fence=1, entries=b"again")]) == ["committed"]
+    assert [run.head.id for run in await store.claim("w", 10, 1.0, now=0.0)] == ["a"]
+
+
+async def test_a_failed_create_is_forgotten_whole(store):
+    bad = NewRun("new", Spec("flow", "greet", b"[]", job="j", parent=None), pool=b"p")
+    worse = NewRun("\ud800", SPEC)
+    with pytest.raises(UnicodeEncodeError):
+        await store.create([bad, worse], now=0.0, worker="w", ttl=9.0)
+    assert await store.get("new") is None
+    assert (await store.create([bad], now=0.0, worker="w", ttl=9.0))[0].new
+    assert await store.commit([Turn(run="new", fence=1, entries=b"1")]) == ["committed"]
+    assert len(await store.runs(job="j")) == 1
+
+
+async def test_close_finishes_what_was_ordered(path):
+    store = SqliteStore(path)
+    await store.open()
+    await start(store, "a")
+    futures = [store.commit([Turn(run="a", fence=1, entries=b"%d" % i)]) for i in range(20)]
+    await store.close()
+    assert [future.result() for future in futures] == [["committed"]] * 20
+    await store.open()
+    assert len(await store.history("a")) == 20
+    await store.close()
+
+
+async def test_no_thread_is_left(path):
+    before = set(threading.enumerate())
+    store = SqliteStore(path)
+    await store.open()
+    await store.open()
+    await store.get("a")
+    assert set(threading.enumerate()) > before
+    await store.close()
+    await store.close()
+    assert set(threading.enumerate()) == before
+
+
+async def test_a_cancelled_caller_leaves_the_store_whole(store):
+    await start(store, "a")
+    task = asyncio.ensure_future(store.commit([Turn(run="a", fence=1, entries=b"1")]))
+    await asyncio.sleep(0)
+    task.cancel()
+    assert await store.commit([Turn(run="a", fence=1, entries=b"2")]) == ["committed"]
+    assert (await store.history("a"))[-1] == b"2"
+
+
+async def test_large_rows(store):
+    await start(store, "a", "b")
+    large = os.urandom(3_000_000)
+    await store.commit([Turn(run="a", fence=1, entries=large, checkpoint=large, release=True)])
+    (claimed,) = await store.claim("w", 1, 1.0, now=0.0)
+    assert (claimed.checkpoint, claimed.journal) == (large, [large])
+
+
+async def test_times_come_back_as_they_went_in(store):
+    await start(store, "a")
+    wake = 1764000000.1234567
+    await store.commit([Turn(run="a", fence=1, status="parked", wake=wake, now=wake / 3)])
+    (listed,) = await store.runs()
+    assert (listed.wake, listed.updated) == (wake, wake / 3)
+    assert listed == await store.get("a")
+
+
+# ---------------------------------------------------------------- troubles
+async def refused(path, *words):
+    store = SqliteStore(str(path))
+    with pytest.raises(StoreError) as caught:
+        await store.open()
+    text = str(caught.value)
+    assert str(path) in text
+    for word in words:
+        assert word in text
+    await store.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("segue-")]
+
+
+async def test_a_folder_that_isnt_there(tmp_path):
+    await refused(tmp_path / "none" / "runs.db", "no folder", str(tmp_path / "none"), "create it")
+
+
+async def test_a_path_that_is_a_folder(tmp_path):
+    await refused(tmp_path, "folder", "path of a file")
+
+
+async def test_no_path():
+    await refused("", "isn't a path")
+    await refused(":memory:", "memory:")
+
+
+async def test_a_folder_that_cant_be_written(tmp_path):
+    (tmp_path / "file").write_text("x")
+    await refused(tmp_path / "file" / "runs.db", "no folder")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+async def test_a_file_that_cant_be_written(tmp_path, path):
+    sqlite3.connect(path).close()
+    os.chmod(path, 0o400)
+    await refused(path, "written")
+
+
+async def test_a_file_that_isnt_a_database(path):
+    Path(path).write_bytes(b"this is a letter to a friend, and not a database at all " * 40)
+    await refused(path, "isn't a SQLite database")
+
+
+async def test_another_programs_database(path):
+    cx = sqlite3.connect(path)
+    cx.execute("create table birds(name)")
+    cx.close()
+    await refused(path, "another program")
+    cx = sqlite3.connect(path)
+    assert cx.execute("select name from sqlite_master").fetchall() == [("birds",)]
+    cx.close()
+
+
+async def test_tables_of_a_newer_version(path):
+    store = SqliteStore(path)
+    await store.open()
+    await store.close()
+    cx = sqlite3.connect(path)
+    cx.execute("pragma user_version = 99")
+    cx.close()
+    await refused(path, "version 99", "upgrade")
+
+
+async def test_a_damaged_file(path):
+    store = SqliteStore(path)
+    await store.open()
+    await start(store, *[f"r{i}" for i in range(200)])
+    await store.close()
+    with open(path, "r+b") as file:
+        file.seek(8192)
+        file.write(os.urandom(8192 * 12))
+    store = SqliteStore(path)
+    with pytest.raises(StoreError, match="damaged"):
+        await store.open()
+        await start(store, "new")
+    await store.close()
+
+
+async def test_a_full_disk_loses_nothing_and_passes(store):
+    await start(store, "a", "b")
+
+    async def limit(pages):
+        def set_limit(ledger, items):
+            (now,) = ledger.cx.execute("pragma page_count").fetchone()
+            ledger.cx.execute(f"pragma max_page_count = {now + items[0]}")
+            return [None]
+
+        await store._write(set_limit, [pages])
+
+    await limit(3)
+    kept, failed = 0, None
+    for _ in range(50):
+        future = store.commit([Turn(run="a", fence=1, entries=b"x" * 3000)])
+        other = store.commit([Turn(run="b", fence=1, entries=b"x" * 3000, usage=[])])
+        try:
+            await future
+            await other
+            kept += 1
+        except StoreError as error:
+            failed = error
+            with pytest.raises(StoreError):
+                await other
+            break
+    assert failed is not None
+    assert "full" in str(failed)
+    assert "make room" in str(failed)
+    assert len(await store.history("a")) == len(await store.history("b")) == kept
+    await limit(1000)
+    assert await store.commit([Turn(run="a", fence=1, entries=b"y")]) == ["committed"]
+    assert (await store.history("a"))[-1] == b"y"
+
+
+async def test_a_file_locked_for_too_long(path):
+    store = SqliteStore(path, patience=timedelta(seconds=0))
+    await store.open()
+    await start(store, "a")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("begin immediate")
+    with pytest.raises(StoreError, match="locked"):
+        await store.commit([Turn(run="a", fence=1, entries=b"1")])
+    with pytest.raises(StoreError, match="locked"):
+        await store.commit([Turn(run="a", fence=1, entries=b"1", release=True)])
+    assert (await store.load("a")).journal == []
+    assert await store.claim("w", 1, 1.0, now=0.0) == []  # a look for work needs no lock
+    other.execute("rollback")
+    other.close()
+    assert await store.commit([Turn(run="a", fence=1, entries=b"2")]) == ["committed"]
+    assert await store.history("a") == [b"2"]
+    await store.close()
+
+
+async def test_a_lock_that_passes_is_waited_for(store, path):
+    await start(store, "a")
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("begin immediate")
+    future = store.commit([Turn(run="a", fence=1, entries=b"1")])
+    await asyncio.sleep(0.05)
+    assert not future.done()
+    other.execute("rollback")
+    other.close()
+    assert await future == ["committed"]
+
+
+async def test_a_store_that_isnt_open(path):
+    store = SqliteStore(path)
+    with pytest.raises(StoreError, match="isn't open"):
+        await store.get("a")
+    with pytest.raises(StoreError, match="isn't open"):
+        store.commit([Turn(run="a", fence=1)])
+    await store.open()
+    await store.close()
+    with pytest.raises(StoreError, match="isn't open"):
+        await store.claim("w", 1, 1.0, now=0.0)

@@ -1,0 +1,230 @@
+"""Random work done on two stores gives the same results, whatever it is."""
+
+import random
+
+import pytest
+
+from segue.model.entry import Failure
+from segue.model.lane import Line, LineOutcome
+from segue.model.message import Mail, Question
+from segue.model.mode import Config
+from segue.model.run import CallRef, Spec, Usage
+from segue.ports.store import JobHead, Lease, NewRun, Turn
+from segue.stores.memory import MemoryStore
+from segue.stores.sqlite import SqliteStore
+
+RUNS = [f"r{i}" for i in range(14)]
+LANES = ["x|u|e|m|k", "y|u|e|m|k"]
+ENDS = ["done", "failed", "cancelled"]
+
+
+class Work:
+    """Draws operations; each is a method's name, arguments and keywords."""
+
+    def __init__(self, seed):
+        self.random = random.Random(seed)
+        self.now = 1000.0
+        self.fences = {}  #: what was said of each run last; may be stale
+        self.lane_fences = {}
+        self.letters = {}
+        self.number = 0
+        self.lines = []
+
+    def draw(self):
+        self.now += self.random.choice([0.0, 0.25, 1.5, 20.0])
+        name = self.random.choice(
+            ["commit"] * 12 + ["claim"] * 3 + ["create"] * 3 + ["deliver"] * 3 + ["outcomes"] * 3
+            + ["take"] * 2 + ["claim_lane", "renew", "answer", "answer", "revive", "revive", "put_job"]
+            + ["put_batch_job"]
+        )  # fmt: skip
+        return name, *getattr(self, name)()
+
+    def some(self, items, most=3):
+        items = list(items)
+        return self.random.sample(items, min(len(items), self.random.randint(0, most)))
+
+    def run(self):
+        return self.random.choice(RUNS)
+
+    def maybe(self, make, chance=0.3):
+        return make() if self.random.random() < chance else None
+
+    def create(self):
+        new = [self.new() for _ in range(self.random.randint(1, 3))]
+        worker = self.random.choice(["", "w"])
+        return (new,), {"now": self.now, "worker": worker, "ttl": 30.0 if worker else 0.0}
+
+    def new(self):
+        priority = self.random.choice([0, 0, 0, 3])
+        spec = Spec(
+            "flow",
+            "f",
+            b"[]",
+            config=Config(priority=priority),
+            parent=self.maybe(lambda: CallRef(self.run(), "0", 1)),
+            job=self.random.choice(["", "j", "k"]),
+        )
+        return NewRun(self.run(), spec, pool=self.maybe(lambda: b"pool", 0.1))
+
+    def claim(self):
+        return (self.random.choice(["w", "v"]), 100, self.random.choice([5.0, 60.0])), {"now": self.now}
+
+    def renew(self):
+        leases = [Lease(run, self.fences.get(run, 1)) for run in self.some(RUNS, 5)]
+        return (self.random.choice(["w", "v"]), leases, 30.0), {"now": self.now}
+
+    def commit(self):
+        """One turn of any kind, or several that can't meet: what such do to each other may come in any order."""
+        if self.random.random() < 0.7:
+            return ([self.turn(self.run())],), {}
+        return ([self.plain_turn(run) for run in self.some(RUNS, 4)],), {}
+
+    def plain_turn(self, run):
+        self.number += 1
+        number = self.number
+        status = self.random.choice(["ready"] * 4 + ["parked"] * 2)
+        letters = self.letters.get(run, [])
+        return Turn(
+            run=run,
+            fence=self.fences.get(run, 1),
+            entries=self.maybe(lambda: b"row%d" % number, 0.8),
+            status=status,
+            now=self.now,
+            seen=max(letters, default=0) if self.random.random() < 0.7 else 0,
+        )
+
+    def turn(self, run):
+        turn = self.plain_turn(run)
+        if self.random.random() < 0.2:
+            return turn
+        number, letters = self.number, self.letters.get(run, [])
+        turn.status = self.random.choice(["ready"] * 6 + ["parked"] * 5 + ["held"] + ENDS)
+        turn.checkpoint = self.maybe(lambda: b"state%d" % number)
+        turn.consumed = self.some(letters)
+        turn.outbox = [
+            Mail(self.run(), f"run:{run}", number + i, "tell", at=self.now)
+            for i in range(self.random.randint(0, 2))
+        ]
+        turn.lines = [self.line(run) for _ in range(self.random.randint(0, 3))]
+        turn.asks = [Question(f"{run}-q{i}", run, "0", i, "?", to="ann") for i in self.some(range(4), 1)]
+        turn.closed_asks = [f"{run}-q{i}" for i in self.some(range(4), 1)]
+        turn.spawn = [self.new() for _ in self.some([1], 1)]
+        turn.blobs = [(b"d%d" % i, b"%d" % number) for i in self.some(range(9), 2)]
+        turn.release = self.random.random() < 0.2
+        turn.wake = self.maybe(lambda: self.now + self.random.choice([-1.0, 3.5, 40.0]), 0.5)
+        turn.reason = self.random.choice(["", "why"])
+        turn.value = self.maybe(lambda: b"%d" % number)
+        turn.error = self.maybe(lambda: Failure("m:E", "no"), 0.2)
+        turn.usage = self.maybe(lambda: [Usage("m", "live", number)])
+        return turn
+
+    def line(self, run):
+        id = f"{run}-{self.random.randint(0, 20)}"
+        self.lines.append(id)
+        lane = LANES[len(run) % 2]
+        return Line(id, lane, CallRef(run, "", self.number), b"x" * self.random.randint(1, 30), 0, self.now)
+
+    def deliver(self):
+        mail = []
+        for to in self.some([*RUNS, "nobody"], 4):
+            self.number += 1
+            sender = self.random.choice(["ann", "bob"])
+            mail.append(Mail(to, sender, self.number - self.random.choice([0, 0, 0, 40]), "tell"))
+        return (mail,), {"now": self.now}
+
+    def answer(self):
+        return (f"{self.run()}-q{self.random.randint(0, 4)}", b"%d" % self.number), {"now": self.now}
+
+    def revive(self):
+        status = self.some(["held", *ENDS, "parked", "ready"], 3)
+        return (self.run(),), {"pool": self.maybe(lambda: b"P"), "now": self.now, "status": status}
+
+    def put_job(self):
+        return (JobHead(self.random.choice("jk"), "f", self.now, self.maybe(lambda: self.number)),), {}
+
+    def claim_lane(self):
+        return (self.random.choice(LANES), self.random.choice("wv"), 30.0), {"now": self.now}
+
+    def fence(self, lane):
+        return self.lane_fences.get(lane, 1)
+
+    def job(self):
+        return f"B{self.random.randint(0, 1 + self.number // 40)}"
+
+    def take(self):
+        lane = self.random.choice(LANES)
+        most = {"max_lines": self.random.randint(1, 9), "max_bytes": self.random.randint(1, 200)}
+        return (lane, self.fence(lane)), {**most, "job": self.job(), "nonce": "n", "now": self.now}
+
+    def outcomes(self):
+        again = self.random.random() < 0.2
+        chunk = [
+            LineOutcome(id, self.random.choice(["ok", "expired"]), b"1", again=again)
+            for id in self.random.choices([*self.lines, "nothing"], k=8)
+        ]
+        return (self.job(), self.random.choice([1, self.fence(LANES[0])]), chunk), {"now": self.now}
+
+    def put_batch_job(self):
+        return self.job(), self.fence(self.random.choice(LANES))
+
+    def learn(self, name, args, result):
+        """What a worker would know now."""
+        if name == "claim":
+            self.fences.update({run.head.id: run.head.fence for run in result})
+            self.letters.update({run.head.id: [letter.id for letter in run.inbox] for run in result})
+        elif name == "create":
+            self.fences.update({made.head.id: made.head.fence for made in result if made.new})
+        elif name == "claim_lane" and result is not None:
+            self.lane_fences[args[0]] = result
+
+
+async def act(store, name, args, keywords):
+    if name == "put_batch_job":
+        id, fence = args
+        jobs = {job.id: job for job in await store.batch_jobs(open_only=False)}
+        return await store.put_batch_job(jobs[id], fence) if id in jobs else None
+    return await getattr(store, name)(*args, **keywords)
+
+
+async def everything(store, now):
+    """All that can be seen from outside."""
+    jobs = await store.batch_jobs(open_only=False)
+    return {
+        "runs": [await store.load(run) for run in RUNS],
+        "history": [await store.history(run) for run in RUNS],
+        "inboxes": [await store.inbox(run, 0) for run in RUNS],
+        "listed": await store.runs(),
+        "of job": [await store.runs(job="j", status=status) for status in (["ready", "done"], ["held"])],
+        "of status": [await store.runs(status=status) for status in (["held", "failed"], ["parked"])],
+        "finished": [await store.finished(job, after, 5) for job in "jk" for after in (0, 3, 9)],
+        "jobs": await store.list_jobs(),
+        "asks": await store.asks(),
+        "asks of": [await store.asks(run=run) for run in RUNS],
+        "ask": [await store.get_ask(f"{run}-q{i}") for run in RUNS for i in range(5)],
+        "blobs": await store.get_blobs([b"d%d" % i for i in range(10)]),
+        "lanes": await store.lanes(),
+        "batches": jobs,
+        "lines": [await store.job_lines(job.id, "", 100) for job in jobs],
+        "counts": [await store.line_counts(job=job) for job in ("", *[job.id for job in jobs])],
+        "backlog": await store.backlog(now=now),
+    }
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_memory_and_sqlite_agree(tmp_path, seed):
+    stores = [MemoryStore(), SqliteStore(str(tmp_path / "runs.db"))]
+    for store in stores:
+        await store.open()
+    work = Work(seed)
+    for step in range(250):
+        name, args, keywords = work.draw() if step else ("create", ([work.new()],), {"now": 0.0})
+        one, two = [await act(store, name, args, keywords) for store in stores]
+        assert one == two, f"step {step}: {name}{args}{keywords}"
+        work.learn(name, args, one)
+        if step % 10 == 9:
+            for one, two in zip(
+                *[(await everything(store, work.now)).items() for store in stores], strict=True
+            ):
+                assert one == two, f"after step {step}: {name}{args}{keywords}"
+    for store in stores:
+        await store.close()
