@@ -1,0 +1,155 @@
+"""What every competitor needs: the payload, the clocks, and the loop that takes orders from `run.py`.
+
+A competitor is a process of its own. It reads one JSON object a line from standard input, `{"do": name, …}`,
+and answers with one line: the figures of one round, or why there are none. Only the standard library is used
+here, since each competitor lives in another environment.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import importlib.metadata
+import json
+import os
+import resource
+import sqlite3
+import sys
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+KB = {  # 1,040 bytes of JSON: what a step returns in the chain
+    "id": 17,
+    "text": "lorem ipsum dolor sit amet " * 22,
+    "tags": ["a", "b", "c"],
+    "score": 0.73,
+    "meta": {f"k{i}": f"v{i}" for i in range(20)},
+}
+LINE = "x" * 198  # 200 bytes as JSON: what a step of a long run returns
+QUESTION = "Shall this order be refunded? The customer has written twice."
+
+Figures = dict[str, Any]
+Handler = Callable[[dict[str, Any]], Awaitable[Figures]]
+
+
+class NotMeasured(Exception):
+    """Why there is no figure. It is printed in place of one."""
+
+
+def leave(figures: Figures) -> NoReturn:
+    """Hand in the figures of a round and end as a crash does: nothing is closed, nothing cleaned up."""
+    tell({"figures": figures})
+    os._exit(0)
+
+
+class Watch:
+    """Wall time, CPU time of this process (all threads), and bytes handed to write(2) and its like."""
+
+    wall = cpu = 0.0
+    written = 0
+
+    def per(self, n: int, scale: float = 1.0) -> Figures:
+        return {"value": self.wall / n * scale, "cpu": self.cpu / n * scale}
+
+    def rate(self, n: int) -> Figures:
+        return {"value": n / self.wall, "cpu": n / self.cpu if self.cpu else None}
+
+
+@contextlib.contextmanager
+def watch() -> Iterator[Watch]:
+    w = Watch()
+    gc.collect()
+    written, cpu, wall = bytes_written(), time.process_time(), time.perf_counter()
+    try:
+        yield w
+    finally:
+        w.wall, w.cpu = time.perf_counter() - wall, time.process_time() - cpu
+        w.written = bytes_written() - written
+
+
+def bytes_written() -> int:
+    try:
+        with open("/proc/self/io") as f:
+            return next(int(line.split()[1]) for line in f if line.startswith("wchar"))
+    except OSError:
+        return 0
+
+
+def resident() -> int:
+    """Bytes resident now, after what is free was handed back."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
+        with open("/proc/self/statm") as f:
+            return int(f.read().split()[1]) * resource.getpagesize()
+    except OSError as e:
+        raise NotMeasured("resident size is read from /proc") from e
+
+
+def on_disk(folder: str) -> int:
+    """Bytes of all databases below a folder, with what their logs hold that is not yet in them."""
+    total = 0
+    for path in Path(folder).rglob("*"):
+        if not path.is_file() or path.name.endswith(("-wal", "-shm", "-journal")):
+            continue
+        if Path(f"{path}-wal").exists():
+            with contextlib.closing(sqlite3.connect(path, timeout=10)) as db:
+                _, log, moved = db.execute("pragma wal_checkpoint(passive)").fetchone()
+            total += max(0, log - moved) * 4096
+        total += path.stat().st_size
+    return total
+
+
+async def workers(n: int, jobs: Iterator[Any] | Any, act: Callable[[Any], Awaitable[Any]]) -> None:
+    """Carry out all jobs, n at a time."""
+    todo = iter(jobs)
+
+    async def worker() -> None:
+        for job in todo:
+            await act(job)
+
+    await asyncio.gather(*(worker() for _ in range(n)))
+
+
+def versions(*packages: str) -> dict[str, str]:
+    found = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+out: IO[str]
+
+
+def tell(value: Any) -> None:
+    out.write(json.dumps(value) + "\n")
+    out.flush()
+
+
+def serve(handlers: dict[str, Handler], about: dict[str, str]) -> None:
+    """Take orders until standard input ends. What a library prints goes to standard error."""
+    global out
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    tell({"about": about, "python": sys.version.split()[0], "sqlite": sqlite3.sqlite_version})
+    for line in sys.stdin:
+        order = json.loads(line)
+        handler = handlers.get(order["do"])
+        if handler is None:
+            tell({"error": "not written"})
+            continue
+        try:
+            figures = asyncio.run(handler(order))
+        except NotMeasured as e:
+            tell({"error": str(e)})
+        except Exception as e:
+            traceback.print_exc()
+            tell({"error": (f"{type(e).__name__}: {e}".splitlines() or [""])[0][:200]})
+        else:
+            tell({"figures": figures})
+    os._exit(0)  # a library's threads must not keep a round waiting

@@ -1,0 +1,374 @@
+"""The limits: the least that any engine must do for the same work, without an engine."""
+
+import asyncio
+import json
+import sqlite3
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import common
+from common import KB, LINE, QUESTION, Figures, watch
+
+OUT = json.dumps(KB).encode()
+DIGEST = b"0123456789abcdef"
+
+
+async def noop(x: Any) -> Any:
+    return KB
+
+
+# ------------------------------------------------------------------------------------------------ SQLite
+def database(path: str, schema: str) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    db.execute("pragma journal_mode=wal")
+    db.execute("pragma synchronous=full")
+    db.executescript(schema)
+    return db
+
+
+APPEND = "create table entries(run int, n int, path blob, name text, digest blob, args blob, out blob);"
+CLUSTERED = APPEND.replace("out blob)", "out blob, primary key(run, n)) without rowid")
+ENTRY = "insert into entries values(?, ?, ?, ?, ?, ?, ?)"
+
+
+def entry(run: int, n: int, out: bytes) -> tuple[Any, ...]:
+    return (run, n, b"", "module.noop", DIGEST, None, out)
+
+
+Apply = Callable[[sqlite3.Connection, list[Any]], object]
+
+
+def insert(db: sqlite3.Connection, rows: list[Any]) -> None:
+    db.executemany(ENTRY, rows)
+
+
+class Writer:
+    """A thread that commits whatever has gathered while it made the last commit; woken once a loop turn."""
+
+    def __init__(self, db: sqlite3.Connection, apply: Apply = insert) -> None:
+        self.db, self.apply = db, apply
+        self.loop = asyncio.get_running_loop()
+        self.waiting: list[tuple[Any, asyncio.Future[None]]] = []
+        self.called, self.over = False, False
+        self.bell = threading.Semaphore(0)
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def put(self, item: Any) -> asyncio.Future[None]:
+        done = self.loop.create_future()
+        self.waiting.append((item, done))
+        if not self.called:
+            self.called = True
+            self.loop.call_soon(self.call)
+        return done
+
+    def call(self) -> None:
+        self.called = False
+        self.bell.release()
+
+    def run(self) -> None:
+        while True:
+            self.bell.acquire()
+            while self.bell.acquire(blocking=False):
+                pass
+            if self.over:
+                return
+            batch, self.waiting = self.waiting, []
+            if not batch:
+                continue
+            self.db.execute("begin immediate")
+            self.apply(self.db, [item for item, _ in batch])
+            self.db.execute("commit")
+            self.loop.call_soon_threadsafe(self.answer, batch)
+
+    def answer(self, batch: list[tuple[Any, asyncio.Future[None]]]) -> None:
+        for _, done in batch:
+            if not done.done():
+                done.set_result(None)
+
+    def close(self) -> None:
+        self.over = True
+        self.bell.release()
+        self.thread.join()
+        self.db.close()
+
+
+# ------------------------------------------------------------------------------------------------ chain
+async def chain_memory(order: dict[str, Any]) -> Figures:
+    runs, create = order["n"], asyncio.create_task
+
+    async def plain() -> None:
+        x: Any = KB
+        for _ in range(5):
+            x = await create(noop(x))
+
+    async def with_json() -> None:
+        x: Any = KB
+        for _ in range(5):
+            x = await create(noop(x))
+            json.dumps(x)
+
+    figures = {}
+    for key, chain in (("memory.task", plain), ("memory", with_json)):
+        for _ in range(50):
+            await chain()
+        with watch() as w:
+            for _ in range(runs):
+                await chain()
+        figures[key] = w.per(runs * 5, 1e6)
+    return figures
+
+
+async def chain_one(order: dict[str, Any]) -> Figures:
+    runs, figures = order["n"], {}
+    writer = Writer(database(f"{order['dir']}/one.db", APPEND))
+    for n in range(20):
+        await writer.put(entry(-1, n, OUT))
+    with watch() as w:
+        for run in range(runs):
+            for n in range(5):
+                await writer.put(entry(run, n, OUT))
+    figures["one"] = w.per(runs * 5, 1e6)
+    writer.close()
+    db = database(f"{order['dir']}/inline.db", APPEND)
+    with watch() as w:
+        for run in range(runs):
+            for n in range(5):
+                db.execute("begin immediate")
+                db.execute(ENTRY, entry(run, n, OUT))
+                db.execute("commit")
+    figures["one.inline"] = w.per(runs * 5, 1e6)
+    db.close()
+    return figures
+
+
+async def chain_hundred(order: dict[str, Any]) -> Figures:
+    runs, figures = order["n"], {}
+    for key, schema in (("hundred", APPEND), ("hundred.clustered", CLUSTERED)):
+        writer = Writer(database(f"{order['dir']}/{key}.db", schema))
+
+        async def one(run: int, writer: Writer = writer) -> None:
+            for n in range(5):
+                await writer.put(entry(run, n, OUT))
+
+        with watch() as w:
+            await common.workers(100, range(runs), one)
+        figures[key] = w.per(runs * 5, 1e6)
+        writer.close()
+    return figures
+
+
+# ------------------------------------------------------------------------------------------------ llm mix
+async def llm(order: dict[str, Any]) -> Figures:
+    import aiohttp
+
+    runs, url = order["n"], f"{order['url']}/chat/completions"
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def call(prompt: str) -> str:
+            body = {"model": "test", "messages": [{"role": "user", "content": prompt}]}
+            async with session.post(url, json=body) as response:
+                return (await response.json())["choices"][0]["message"]["content"]
+
+        async def flow(i: int) -> str:
+            text = f"Case {i}."
+            for what in ("Read", "Judge", "Answer"):
+                text = await call(f"{what}: {text}")
+            return text
+
+        await asyncio.gather(*(call("warm") for _ in range(20)))
+        with watch() as w:
+            await asyncio.gather(*(flow(i) for i in range(runs)))
+    return {"memory": w.rate(runs), "sqlite": w.rate(runs)}
+
+
+# ------------------------------------------------------------------------------------------------ parked
+async def parked(order: dict[str, Any]) -> Figures:
+    n, folder = order["n"], order["dir"]
+    schema = "create table runs(id integer primary key, status int, question text, answer text, result text);"
+    asked = "insert into runs values(?, 0, ?, null, null)"
+
+    async def person(answer: asyncio.Future[str]) -> str:
+        return await answer
+
+    # Resident: a coroutine and its future, held in memory.
+    loop = asyncio.get_running_loop()
+    before = resident_base()
+    futures = [loop.create_future() for _ in range(n)]
+    tasks = [asyncio.create_task(person(f)) for f in futures]
+    await asyncio.sleep(0)
+    kb = (common.resident() - before) / n / 1024
+    for f in futures:
+        f.set_result("yes")
+    await asyncio.gather(*tasks)
+    del futures, tasks
+
+    # On disk and to wake: a row a run; the answer one group commit, the result another.
+    db = database(f"{folder}/parked.db", schema)
+    empty = common.on_disk(folder)
+    db.execute("begin")
+    db.executemany(asked, ((i, QUESTION) for i in range(n)))
+    db.execute("commit")
+    disk = (common.on_disk(folder) - empty) / n / 1024
+    set_answer = "update runs set status = 1, answer = ? where id = ?"
+    set_result = "update runs set status = 2, result = ? where id = ?"
+
+    def apply(db: sqlite3.Connection, items: list[Any]) -> None:
+        for sql, value, run in items:
+            db.execute(sql, (value, run))
+
+    writer = Writer(db, apply)
+
+    async def wake(run: int) -> None:
+        await writer.put((set_answer, "yes", run))
+        await writer.put((set_result, "done: yes", run))
+
+    with watch() as w:
+        await common.workers(100, range(n), wake)
+    writer.close()
+    return {"resident": {"value": kb}, "disk": {"value": disk}, "wake": w.per(1)}
+
+
+def resident_base() -> int:
+    common.resident()
+    return common.resident()
+
+
+# ------------------------------------------------------------------------------------------------ long
+async def long_write(order: dict[str, Any]) -> Figures:
+    n, out = order["n"], json.dumps(LINE).encode()
+    writer = Writer(database(f"{order['dir']}/long.db", APPEND))
+    with watch() as w:
+        for i in range(n):
+            await writer.put(entry(1, i, out))
+    common.leave({"time": w.per(1), "written": {"value": w.written / 1e6}})
+
+
+async def long_resume(order: dict[str, Any]) -> Figures:
+    with watch() as w:
+        db = database(f"{order['dir']}/long.db", "")
+        rows = db.execute("select n, name, digest, out from entries where run = 1 order by rowid").fetchall()
+        state = [json.loads(out) for *_, out in rows]
+    assert len(state) == order["n"]
+    return {"resume": w.per(1)}
+
+
+# ------------------------------------------------------------------------------------------------ fan-out
+async def fanout_memory(order: dict[str, Any]) -> Figures:
+    async def step(i: int) -> int:
+        return i * i
+
+    n = order["n"]
+    await asyncio.gather(*(asyncio.create_task(step(i)) for i in range(100)))
+    with watch() as w:
+        values = await asyncio.gather(*(asyncio.create_task(step(i)) for i in range(n)))
+        assert sum(values) == sum(i * i for i in range(n))
+    return {"memory": w.per(1)}
+
+
+async def fanout_sqlite(order: dict[str, Any]) -> Figures:
+    writer = Writer(database(f"{order['dir']}/fan.db", APPEND))
+
+    async def step(i: int) -> int:
+        await writer.put(entry(1, i, json.dumps(i * i).encode()))
+        return i * i
+
+    n = order["n"]
+    with watch() as w:
+        values = await asyncio.gather(*(asyncio.create_task(step(i)) for i in range(n)))
+        assert sum(values) == sum(i * i for i in range(n))
+    writer.close()
+    return {"sqlite": w.per(1)}
+
+
+# ------------------------------------------------------------------------------------------------ actor
+async def actor_memory(order: dict[str, Any]) -> Figures:
+    n, trips = order["n"], order["n"] // 5
+    queue: asyncio.Queue[int] = asyncio.Queue()
+    total = 0
+
+    async def consume(count: int) -> None:
+        nonlocal total
+        for _ in range(count):
+            total += await queue.get()
+
+    with watch() as one_way:
+        task = asyncio.create_task(consume(n))
+        for _ in range(n):
+            await queue.put(1)
+        await task
+    assert total == n
+
+    calls: asyncio.Queue[tuple[int, asyncio.Future[int]]] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    async def answer() -> None:
+        for _ in range(trips):
+            value, reply = await calls.get()
+            reply.set_result(value + 1)
+
+    with watch() as round_trip:
+        task = asyncio.create_task(answer())
+        for i in range(trips):
+            reply: asyncio.Future[int] = loop.create_future()
+            await calls.put((i, reply))
+            assert await reply == i + 1
+        await task
+    return {"one-way": one_way.rate(n), "round": round_trip.rate(trips)}
+
+
+async def actor_durable(order: dict[str, Any]) -> Figures:
+    """A message is durable when it is sent; handling it is one more commit: state written, message gone."""
+    each, actors = order["n"] // 100, 100
+    schema = """create table inbox(id integer primary key, actor int, body text);
+    create table state(actor int primary key, total int);"""
+    db = database(f"{order['dir']}/actors.db", schema)
+    db.executemany("insert into state values(?, 0)", ((i,) for i in range(actors)))
+    numbers = iter(range(1, order["n"] + 1))
+
+    def apply(db: sqlite3.Connection, items: list[Any]) -> None:
+        for sql, values in items:
+            for one, value in zip(sql, values, strict=True):
+                db.execute(one, value)
+
+    writer = Writer(db, apply)
+    tell = ("insert into inbox values(?, ?, ?)",)
+    handle = ("update state set total = ? where actor = ?", "delete from inbox where id = ?")
+    boxes: list[asyncio.Queue[int]] = [asyncio.Queue() for _ in range(actors)]
+
+    async def sender(actor: int) -> None:
+        for _ in range(each):
+            number = next(numbers)
+            await writer.put((tell, ((number, actor, '{"n": 1}'),)))
+            boxes[actor].put_nowait(number)
+
+    async def handler(actor: int) -> None:
+        for total in range(1, each + 1):
+            number = await boxes[actor].get()
+            await writer.put((handle, ((total, actor), (number,))))
+
+    with watch() as w:
+        await asyncio.gather(*(sender(i) for i in range(actors)), *(handler(i) for i in range(actors)))
+    assert db.execute("select sum(total) from state").fetchone() == (each * actors,)
+    writer.close()
+    return {"durable": w.rate(each * actors)}
+
+
+if __name__ == "__main__":
+    common.serve(
+        {
+            "chain_memory": chain_memory,
+            "chain_one": chain_one,
+            "chain_hundred": chain_hundred,
+            "llm": llm,
+            "parked": parked,
+            "long_write": long_write,
+            "long_resume": long_resume,
+            "fanout_memory": fanout_memory,
+            "fanout_sqlite": fanout_sqlite,
+            "actor_memory": actor_memory,
+            "actor_durable": actor_durable,
+        },
+        common.versions("aiohttp"),
+    )

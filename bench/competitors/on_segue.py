@@ -1,0 +1,246 @@
+"""segue: flows and steps on `memory:` and `sqlite:`, as its users write them."""
+
+import asyncio
+from typing import Any
+
+import common
+from common import KB, LINE, QUESTION, Figures, NotMeasured, watch
+
+import segue
+
+
+def engine(order: dict[str, Any], **how: Any) -> Any:
+    return segue.Engine(f"sqlite:{order['dir']}/segue.db", **how)
+
+
+# ------------------------------------------------------------------------------------------------ chain
+@segue.step
+async def noop(x: dict[str, Any]) -> dict[str, Any]:
+    return KB
+
+
+@segue.flow
+async def chain(x: dict[str, Any]) -> None:
+    for _ in range(5):
+        x = await noop(x)
+
+
+async def chains(order: dict[str, Any], key: str, made: Any, at_once: int) -> Figures:
+    async with made as e:
+
+        async def one(_: int) -> None:
+            await e.run(chain(KB))
+
+        await common.workers(1, range(20), one)
+        with watch() as w:
+            await common.workers(at_once, range(order["n"]), one)
+    return {key: w.per(order["n"] * 5, 1e6)}
+
+
+async def chain_memory(order: dict[str, Any]) -> Figures:
+    return await chains(order, "memory", segue.Engine("memory:"), 1)
+
+
+async def chain_one(order: dict[str, Any]) -> Figures:
+    return await chains(order, "one", engine(order), 1)
+
+
+async def chain_hundred(order: dict[str, Any]) -> Figures:
+    return await chains(order, "hundred", engine(order), 100)
+
+
+# ------------------------------------------------------------------------------------------------ llm mix
+@segue.flow
+async def judge(text: str) -> str:
+    for what in ("Read", "Judge", "Answer"):
+        text = await segue.generate(f"{what}: {text}")
+    return text
+
+
+async def llm(order: dict[str, Any]) -> Figures:
+    runs, model, figures = order["n"], f"openai:test@{order['url']}", {}
+    for key, made in (
+        ("memory", segue.Engine("memory:", model=model)),
+        ("sqlite", engine(order, model=model)),
+    ):
+        async with made as e:
+            await asyncio.gather(*(e.run(judge("warm")) for _ in range(5)))
+            with watch() as w:
+                await asyncio.gather(*(e.run(judge(f"Case {i}.")) for i in range(runs)))
+        figures[key] = w.rate(runs)
+    return figures
+
+
+# ------------------------------------------------------------------------------------------------ parked
+@segue.flow
+async def ask(i: int) -> str:
+    return f"done: {await segue.ask(QUESTION)}"
+
+
+async def until_asked(e: Any, n: int) -> None:
+    seen = 0
+    async for _ in e.asks():
+        seen += 1
+        if seen == n:
+            return
+
+
+async def parked(order: dict[str, Any]) -> Figures:
+    async with engine(order) as e:
+
+        async def park_and_wake(n: int, id: str) -> tuple[int, int, common.Watch]:
+            job = e.map(ask, range(n), id=id)
+            await until_asked(e, n)
+            held, disk = common.resident(), common.on_disk(order["dir"])
+
+            async def answers() -> None:
+                answered = 0
+
+                async def answer(a: Any) -> None:
+                    await a.answer("yes")
+
+                async with asyncio.TaskGroup() as group:
+                    async for a in e.asks():
+                        group.create_task(answer(a))
+                        answered += 1
+                        if answered == n:
+                            return
+
+            with watch() as w:
+                await answers()
+                outcomes = await job
+            assert len(outcomes) == n
+            assert outcomes[0] == "done: yes"
+            return held, disk, w
+
+        await park_and_wake(100, "warm")
+        n = order["n"]
+        memory, disk = common.resident(), common.on_disk(order["dir"])
+        memory_after, disk_after, w = await park_and_wake(n, "parked")
+    return {
+        "resident": {"value": (memory_after - memory) / n / 1024},
+        "disk": {"value": (disk_after - disk) / n / 1024},
+        "wake": w.per(1),
+    }
+
+
+# ------------------------------------------------------------------------------------------------ long
+@segue.step
+async def line(i: int) -> str:
+    return LINE
+
+
+@segue.flow
+async def long(n: int) -> int:
+    lines = [await line(i) for i in range(n)]
+    await segue.ask(QUESTION)
+    return len(lines)
+
+
+async def long_write(order: dict[str, Any]) -> Figures:
+    async with engine(order) as e:
+        with watch() as w:
+            await e.start(long(order["n"]), id="long")
+            await until_asked(e, 1)
+        common.leave({"time": w.per(1), "written": {"value": w.written / 1e6}})
+    return {}
+
+
+async def long_resume(order: dict[str, Any]) -> Figures:
+    with watch() as w:
+        async with engine(order) as e:
+            run = await e.start(long(order["n"]), id="long")
+            async for a in e.asks():
+                await a.answer("yes")
+                break
+            assert await run == order["n"]
+    return {"resume": w.per(1)}
+
+
+# ------------------------------------------------------------------------------------------------ fan-out
+@segue.step
+async def square(i: int) -> int:
+    return i * i
+
+
+@segue.flow
+async def fan(n: int) -> int:
+    return sum(await asyncio.gather(*(square(i) for i in range(n))))
+
+
+async def fanout(order: dict[str, Any], key: str, made: Any) -> Figures:
+    n = order["n"]
+    async with made as e:
+        await e.run(fan(50))
+        with watch() as w:
+            assert await e.run(fan(n)) == sum(i * i for i in range(n))
+    return {key: w.per(1)}
+
+
+async def fanout_memory(order: dict[str, Any]) -> Figures:
+    return await fanout(order, "memory", segue.Engine("memory:"))
+
+
+async def fanout_sqlite(order: dict[str, Any]) -> Figures:
+    return await fanout(order, "sqlite", engine(order))
+
+
+# ------------------------------------------------------------------------------------------------ actor
+def counter() -> Any:
+    """The actor's class; made when asked for, so that the other works run without actors too."""
+    if not hasattr(segue, "Actor"):
+        raise NotMeasured("segue has no actors yet")
+    import actors_of_segue
+
+    return actors_of_segue
+
+
+async def actor_memory(order: dict[str, Any]) -> Figures:
+    actors, n, trips = counter(), order["n"], order["n"] // 5
+    async with segue.Engine("memory:") as e:
+        one = await e.start(actors.Counter(), id="counter")
+        await one.request(actors.Ask(0))
+        with watch() as one_way:
+            for _ in range(n):
+                await one.tell(actors.Tick())
+            assert await one.request(actors.Total()) == n
+        with watch() as round_trip:
+            for i in range(trips):
+                assert await one.request(actors.Ask(i)) == i + 1
+    return {"one-way": one_way.rate(n), "round": round_trip.rate(trips)}
+
+
+async def actor_durable(order: dict[str, Any]) -> Figures:
+    actors, each = counter(), order["n"] // 100
+    async with engine(order) as e:
+        all_actors = [await e.start(actors.Counter(), id=f"counter/{i}") for i in range(100)]
+
+        async def sender(one: Any) -> None:
+            for _ in range(each):
+                await one.tell(actors.Tick())
+            assert await one.request(actors.Total()) == each
+
+        with watch() as w:
+            await asyncio.gather(*map(sender, all_actors))
+    return {"durable": w.rate(each * 100)}
+
+
+if __name__ == "__main__":
+    if not hasattr(segue, "Engine"):
+        raise SystemExit("segue has no engine yet")
+    common.serve(
+        {
+            "chain_memory": chain_memory,
+            "chain_one": chain_one,
+            "chain_hundred": chain_hundred,
+            "llm": llm,
+            "parked": parked,
+            "long_write": long_write,
+            "long_resume": long_resume,
+            "fanout_memory": fanout_memory,
+            "fanout_sqlite": fanout_sqlite,
+            "actor_memory": actor_memory,
+            "actor_durable": actor_durable,
+        },
+        common.versions("segue", "msgspec", "aiohttp"),
+    )

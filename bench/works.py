@@ -1,0 +1,297 @@
+"""The works: what is asked of every competitor, in what sizes, and what segue has to reach."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+SQLITE = "SQLite: WAL, synchronous=FULL (LangGraph: the same, durability=sync; DBOS: rollback journal, FULL)"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A figure. `ratio` bounds segue over the limit, `value` its absolute figure; less or more is better."""
+
+    key: str
+    label: str
+    unit: str
+    limit: str
+    ratio: float | None = None
+    value: float | None = None
+    better: Literal["less", "more"] = "less"
+    variants: tuple[tuple[str, str], ...] = ()  # further limits, printed beside: key and what it is
+
+
+@dataclass(frozen=True)
+class Run:
+    """One order to every side; sides hand in figures for its cases. Phases need a new process each."""
+
+    cases: tuple[Case, ...]
+    phases: tuple[str, ...]
+    n: int
+    quick: int
+    peers: tuple[str, ...] = ()
+    sizes: dict[str, int] = field(
+        default_factory=dict
+    )  # a slower side is given less where a rate is measured
+    rounds: int = 5
+    fresh: bool = False  # a new process every round
+    model: bool = False  # needs the local model
+
+    def size(self, side: str, quick: bool) -> int:
+        full = self.sizes.get(side, self.n)
+        return max(1, min(full, self.quick if side not in self.sizes else full * self.quick // self.n))
+
+
+@dataclass(frozen=True)
+class Work:
+    name: str
+    what: str
+    runs: tuple[Run, ...]
+    notes: tuple[str, ...] = ()
+
+
+def sized(n: str) -> str:
+    return f"{n} runs"
+
+
+def parked(label: str, n: int, wake_goal: float | None) -> tuple[Case, ...]:
+    at = f"{label} runs: "
+    return (
+        Case(f"resident.{n}", at + "resident", "KB each", "a coroutine on a future", value=0.1),
+        Case(f"disk.{n}", at + "on disk", "KB each", "a row", value=1.0),
+        Case(f"wake.{n}", at + "wake all", "s", "two group commits a run, 100 at a time", value=wake_goal),
+    )
+
+
+def long(label: str, n: int, resume_goal: float | None) -> tuple[Case, ...]:
+    at = f"{label} steps: "
+    return (
+        Case(f"time.{n}", at + "run", "s", "one commit a step into an append table", ratio=2),
+        Case(f"written.{n}", at + "written", "MB", "the same", ratio=2),
+        Case(f"resume.{n}", at + "resume", "s", "read and decode all rows", value=resume_goal),
+    )
+
+
+WORKS = (
+    Work(
+        "chain",
+        "runs of 5 asynchronous steps that do nothing, each returning 1 KB of JSON",
+        (
+            Run(
+                (
+                    Case(
+                        "memory",
+                        "in memory, one at a time",
+                        "µs a step",
+                        "an asyncio task a step and json.dumps of its result",
+                        ratio=1.0,
+                        variants=(("memory.task", "the task alone"),),
+                    ),
+                ),
+                ("chain_memory",),
+                n=2000,
+                quick=500,
+                peers=("langgraph",),
+                sizes={"langgraph": 100},
+            ),
+            Run(
+                (
+                    Case(
+                        "one",
+                        "SQLite, one at a time",
+                        "µs a step",
+                        "one commit a step by a writer thread",
+                        ratio=1.7,
+                        variants=(("one.inline", "the commit made on the loop's own thread"),),
+                    ),
+                ),
+                ("chain_one",),
+                n=200,
+                quick=80,
+                peers=("langgraph", "dbos"),
+                sizes={"langgraph": 30, "dbos": 30},
+            ),
+            Run(
+                (
+                    Case(
+                        "hundred",
+                        "SQLite, 100 at a time",
+                        "µs a step",
+                        "group commit into an append table, rows encoded beforehand",
+                        ratio=2.0,
+                        value=60,
+                        variants=(("hundred.clustered", "into a table clustered by its key"),),
+                    ),
+                ),
+                ("chain_hundred",),
+                n=2000,
+                quick=500,
+                peers=("langgraph", "dbos"),
+                sizes={"langgraph": 200, "dbos": 200},
+            ),
+        ),
+        (SQLITE, "DBOS keeps everything in a database: no figure in memory."),
+    ),
+    Work(
+        "llm",
+        "runs of three model calls of 200 ms each, all at once, against a local server",
+        (
+            Run(
+                (
+                    Case("memory", "in memory", "runs/s", "bare asyncio + aiohttp", 0.7, better="more"),
+                    Case("sqlite", "SQLite", "runs/s", "the same", 0.5, better="more"),
+                ),
+                ("llm",),
+                n=1000,
+                quick=300,
+                peers=("langgraph", "dbos"),
+                rounds=3,
+                model=True,
+            ),
+        ),
+        (SQLITE, "The limit keeps nothing; all peers call the model with aiohttp inside a node or step."),
+    ),
+    Work(
+        "parked",
+        "runs that wait for a person: what each holds meanwhile, and how long all take to go on (SQLite)",
+        (
+            Run(
+                parked("1,000", 1000, None),
+                ("parked",),
+                n=1000,
+                quick=200,
+                peers=("langgraph", "dbos"),
+                rounds=2,
+                fresh=True,
+            ),
+            Run(parked("10,000", 10000, 3.0), ("parked",), n=10000, quick=2000, rounds=2, fresh=True),
+        ),
+        (SQLITE, "Resident: growth of the process after the runs came to wait, free memory handed back."),
+    ),
+    Work(
+        "long",
+        "one run of many steps, 200 bytes each, one after the other (SQLite); then killed, and resumed",
+        (
+            Run(
+                long("2,000", 2000, None),
+                ("long_write", "long_resume"),
+                n=2000,
+                quick=500,
+                peers=("langgraph", "dbos"),
+                rounds=2,
+                fresh=True,
+            ),
+            Run(
+                long("10,000", 10000, 0.3),
+                ("long_write", "long_resume"),
+                n=10000,
+                quick=2000,
+                fresh=True,
+                rounds=2,
+            ),
+        ),
+        (
+            SQLITE,
+            "Written: bytes handed to write(2). Resume: a new process opens the store and the run goes on to its end.",
+        ),
+    ),
+    Work(
+        "fanout",
+        "1,000 steps started at once, then a join",
+        (
+            Run(
+                (Case("memory", "in memory", "s", "asyncio tasks and gather", value=0.06),),
+                ("fanout_memory",),
+                n=1000,
+                quick=1000,
+                peers=("langgraph",),
+            ),
+            Run(
+                (Case("sqlite", "SQLite", "s", "the same, group commit a step", value=0.2),),
+                ("fanout_sqlite",),
+                n=1000,
+                quick=1000,
+                peers=("langgraph", "dbos"),
+                rounds=3,
+            ),
+        ),
+        (SQLITE,),
+    ),
+    Work(
+        "actor",
+        "messages to an actor: told one way, and asked one after the other",
+        (
+            Run(
+                (
+                    Case(
+                        "one-way",
+                        "in memory, one way",
+                        "messages/s",
+                        "asyncio.Queue",
+                        value=200_000,
+                        better="more",
+                    ),
+                    Case(
+                        "round",
+                        "in memory, round trips",
+                        "trips/s",
+                        "asyncio.Queue and a future",
+                        0.6,
+                        better="more",
+                    ),
+                ),
+                ("actor_memory",),
+                n=200_000,
+                quick=50_000,
+                peers=("pykka", "thespian"),
+                sizes={"pykka": 50_000, "thespian": 50_000},
+            ),
+            Run(
+                (
+                    Case(
+                        "durable",
+                        "SQLite, 100 actors, handled once",
+                        "messages/s",
+                        "group commit: once to send, once to handle",
+                        value=10_000,
+                        better="more",
+                    ),
+                ),
+                ("actor_durable",),
+                n=10_000,
+                quick=5_000,
+                rounds=3,
+            ),
+        ),
+        (
+            SQLITE,
+            "Pykka runs an actor on a thread; Thespian in its simpleSystemBase. Neither keeps messages.",
+        ),
+    ),
+    Work(
+        "import",
+        "CPU time of the import in a new interpreter",
+        (
+            Run(
+                (
+                    Case("import", "import", "s", "import asyncio, msgspec", ratio=1.3),
+                    Case("use", "import, and what a first flow names", "s", "the same"),
+                ),
+                ("import",),
+                n=1,
+                quick=1,
+                peers=("langgraph", "dbos"),
+                rounds=7,
+            ),
+        ),
+        (
+            "segue loads a name when it is first used; the second row uses Engine, flow, step, generate and ask.",
+        ),
+    ),
+)
+
+IMPORTS = {  # the import, and what it takes to have what a first program names
+    "limit": ("import asyncio, msgspec", "pass"),
+    "segue": ("import segue", "segue.Engine, segue.flow, segue.step, segue.generate, segue.ask"),
+    "langgraph": ("import langgraph.graph", "langgraph.graph.StateGraph"),
+    "dbos": ("import dbos", "dbos.DBOS"),
+}
