@@ -194,6 +194,14 @@ class ProviderFault(OperatorError):
         super().__init__(f"{provider}: {what}{f' (HTTP {status})' if status else ''}{shown}")
 
 
+class MissingKey(OperatorError):
+    """The environment has no key for a provider. `variable` is where it is looked for."""
+
+    def __init__(self, provider: str, variable: str) -> None:
+        self.provider, self.variable = provider, variable
+        super().__init__(f"{provider} needs a key: set the environment variable {variable}")
+
+
 class MissingExtra(OperatorError):
     """An optional dependency isn't installed."""
 

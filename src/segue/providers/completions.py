@@ -1,0 +1,446 @@
+"""The wire format of Chat Completions and embeddings: requests, replies and streams. No I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from ..model.chat import Answer, ChatReply, ChatRequest, File, Message, Stop, Tokens, ToolCall, ToolSpec
+from ..model.errors import InvalidValue
+
+
+# ---------------------------------------------------------------- requests
+def chat_body(request: ChatRequest, model: str, *, limit: str) -> dict[str, Any]:
+    """The body of a request that isn't streamed. `limit` is the server's name for `max_tokens`.
+
+    The order of keys is always the same. `extra` has the last word, except on streaming.
+    """
+    body: dict[str, Any] = {"model": model, "messages": [_message(each) for each in request.messages]}
+    if request.tools:
+        body["tools"] = [_tool(each) for each in request.tools]
+    if request.answer is not None:
+        body["response_format"] = _response_format(request.answer)
+    if request.temperature is not None:
+        body["temperature"] = request.temperature
+    if request.max_tokens is not None:
+        body[limit] = request.max_tokens
+    if request.reasoning is not None:
+        body["reasoning_effort"] = request.reasoning
+    body |= dict(sorted(request.extra.items()))
+    for name in ("stream", "stream_options"):
+        body.pop(name, None)
+    return body
+
+
+def embed_body(texts: Sequence[str], model: str) -> dict[str, Any]:
+    """The body of a request for embeddings."""
+    return {"model": model, "input": list(texts), "encoding_format": "float"}
+
+
+def _message(message: Message) -> dict[str, Any]:
+    body: dict[str, Any] = {"role": message.role}
+    content: Any = message.content
+    if isinstance(content, list):
+        only = content[0] if len(content) == 1 else None
+        content = only if isinstance(only, str) else [_part(each) for each in content]
+    body["content"] = content
+    if message.role == "tool":
+        body["tool_call_id"] = message.call
+    if message.tool_calls:
+        body["content"] = content or None
+        body["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    return body
+
+
+def _part(part: str | File) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    if part.media.startswith("image/"):
+        return {"type": "image_url", "image_url": {"url": part.url or _data_url(part)}}
+    if part.url:
+        raise InvalidValue(
+            "a file of a message", "a picture's URL or a file's bytes", "only pictures are fetched by URL; "
+            "download it and hand over the bytes (File.read(data, media=...))", f"{part.media} at {part.url!r}"
+        )  # fmt: skip
+    if part.media.startswith("audio/"):
+        return {"type": "input_audio", "input_audio": {"data": part.data, "format": _sound(part.media)}}
+    return {"type": "file", "file": {"filename": part.name or "file", "file_data": _data_url(part)}}
+
+
+def _data_url(file: File) -> str:
+    return f"data:{file.media};base64,{file.data}"
+
+
+def _sound(media: str) -> str:
+    kind = media.partition("/")[2].partition(";")[0].removeprefix("x-")
+    return {"mpeg": "mp3", "wave": "wav", "vnd.wave": "wav", "mp4": "m4a"}.get(kind, kind)
+
+
+def _tool(tool: ToolSpec) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": tool.name}
+    if tool.description:
+        function["description"] = tool.description
+    function["parameters"] = tool.parameters
+    return {"type": "function", "function": function}
+
+
+def _response_format(answer: Answer) -> dict[str, Any]:
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", answer.name)[:64] or "answer"
+    return {"type": "json_schema", "json_schema": {"name": name, "schema": answer.schema, "strict": True}}
+
+
+# ---------------------------------------------------------------- replies
+class _Part(msgspec.Struct):
+    text: str | None = None
+
+
+Content = str | list[_Part] | None
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = None
+
+
+class _Call(msgspec.Struct):
+    id: str | None = None
+    index: int | None = None
+    function: _Function | None = None
+
+
+class _Message(msgspec.Struct):
+    role: str | None = None
+    content: Content = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[_Call] | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+
+
+class _Reply(msgspec.Struct):
+    choices: list[_Choice]
+    model: str | None = None
+    usage: _Usage | None = None
+
+
+class _Vector(msgspec.Struct):
+    embedding: list[float]
+    index: int | None = None
+
+
+class _Vectors(msgspec.Struct):
+    data: list[_Vector]
+    usage: _Usage | None = None
+
+
+class _Outline(msgspec.Struct):
+    """As little as tells a reply from something else."""
+
+    choices: list[msgspec.Raw] | None = None
+    data: list[msgspec.Raw] | None = None
+
+
+_reply = msgspec.json.Decoder(_Reply)
+_vectors = msgspec.json.Decoder(_Vectors)
+_outline = msgspec.json.Decoder(_Outline)
+
+_STOPS: dict[str, Stop] = {
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+    "tool_calls": "tool",
+    "function_call": "tool",
+    "content_filter": "filter",
+    "refusal": "refusal",
+}
+_BROKEN = frozenset({"abort", "cancelled", "error"})  # what servers say of an answer that they gave up
+
+
+def is_reply(body: bytes) -> bool:
+    """Whether a body has the outline of a reply, of either kind."""
+    try:
+        outline = _outline.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return bool(outline.choices) or bool(outline.data)
+
+
+def chat_reply(body: bytes) -> ChatReply:
+    """What a body says. Raises `ValueError` with the problem where it isn't a reply."""
+    reply = _reply.decode(body)
+    if not reply.choices:
+        raise ValueError("it has no choices")
+    choice = reply.choices[0]
+    message = choice.message
+    if choice.finish_reason in _BROKEN:
+        raise ValueError(f"the server gave up its answer: finish_reason {choice.finish_reason!r}")
+    calls = [_called(call, number) for number, call in enumerate(message.tool_calls or ())]
+    stop: Stop = _STOPS.get(choice.finish_reason or "", "end")
+    if stop == "end" and calls:
+        stop = "tool"
+    text = text_of(message.content)
+    if message.refusal:
+        stop, text = "refusal", text or message.refusal
+    return ChatReply(
+        text=text,
+        tool_calls=calls,
+        stop=stop,
+        tokens=_tokens(reply.usage),
+        model=reply.model or "",
+        reasoning=message.reasoning_content or message.reasoning or None,
+    )
+
+
+def embed_reply(body: bytes) -> tuple[list[list[float]], int]:
+    """Vectors in the order of the texts, and input tokens. Raises `ValueError` as `chat_reply` does."""
+    reply = _vectors.decode(body)
+    if not reply.data:
+        raise ValueError("it has no vectors")
+    places = [number if each.index is None else each.index for number, each in enumerate(reply.data)]
+    if sorted(places) != list(range(len(places))):
+        raise ValueError(f"its vectors are numbered {places[:20]}")
+    vectors: list[list[float]] = [[]] * len(places)
+    for place, each in zip(places, reply.data, strict=True):
+        vectors[place] = each.embedding
+    return vectors, _tokens(reply.usage).input
+
+
+def text_of(content: Content) -> str:
+    """Content as text, also where a server sends parts."""
+    if isinstance(content, list):
+        return "".join(part.text or "" for part in content)
+    return content or ""
+
+
+def _called(call: _Call, number: int) -> ToolCall:
+    function = call.function
+    if function is None or not function.name:
+        raise ValueError(f"its tool call {number} has no name")
+    return ToolCall(call.id or f"call_{number}", function.name, _arguments(function.arguments))
+
+
+def _arguments(arguments: str | dict[str, Any] | None) -> str:
+    if isinstance(arguments, dict):
+        return msgspec.json.encode(arguments).decode()
+    return arguments or ""
+
+
+def _tokens(usage: _Usage | None) -> Tokens:
+    if usage is None:
+        return Tokens()
+    details = usage.prompt_tokens_details
+    cached = details.cached_tokens if details is not None else 0
+    return Tokens(usage.prompt_tokens or 0, usage.completion_tokens or 0, cached or 0)
+
+
+# ---------------------------------------------------------------- streams
+_ABSENT = msgspec.Raw(b"null")
+
+
+class _Logprobs(msgspec.Struct):
+    content: list[msgspec.Raw] | None = None
+    refusal: list[msgspec.Raw] | None = None
+
+
+class _Delta(msgspec.Struct):
+    index: int | None = None
+    delta: _Message | None = None
+    finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+
+
+class _Chunk(msgspec.Struct):
+    id: str | None = None
+    created: int | float | None = None
+    model: str | None = None
+    service_tier: str | None = None
+    system_fingerprint: str | None = None
+    choices: list[_Delta] | None = None
+    usage: msgspec.Raw = _ABSENT
+    error: msgspec.Raw = _ABSENT
+
+
+_chunk = msgspec.json.Decoder(_Chunk)
+
+
+class StreamError(Exception):
+    """An event that is an error; `body` is what it says."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        super().__init__("an error in a stream")
+
+
+class Assembly:
+    """Puts the chunks of a stream together to the body that the same call without a stream would have had."""
+
+    def __init__(self) -> None:
+        self._head: dict[str, Any] = {}
+        self._choices: dict[int, _Growing] = {}
+        self._usage: bytes | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether there was a chunk of an answer."""
+        return bool(self._choices)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every choice has said why it stopped: without that, an answer is cut off."""
+        return bool(self._choices) and all(each.finish is not None for each in self._choices.values())
+
+    def add(self, data: bytes) -> str:
+        """Take an event's data; the text that it adds to the first choice.
+
+        Raises `StreamError` for an error, `ValueError` for what is no chunk.
+        """
+        chunk = _chunk.decode(data)
+        if bytes(chunk.error) != b"null":
+            raise StreamError(data)
+        for name in ("id", "created", "model", "service_tier", "system_fingerprint"):
+            value = getattr(chunk, name)
+            if value is not None and value != "":
+                self._head.setdefault(name, value)
+        if bytes(chunk.usage) != b"null":
+            self._usage = bytes(chunk.usage)
+        text = ""
+        for delta in chunk.choices or ():
+            place = delta.index or 0
+            added = self._choices.setdefault(place, _Growing()).add(delta)
+            if place == 0:
+                text += added
+        return text
+
+    def body(self) -> bytes:
+        """The whole body."""
+        whole: dict[str, Any] = {"id": self._head.pop("id", ""), "object": "chat.completion", **self._head}
+        whole["choices"] = [
+            {"index": place, **self._choices[place].whole()} for place in sorted(self._choices)
+        ]
+        if self._usage is not None:
+            whole["usage"] = msgspec.Raw(self._usage)
+        return msgspec.json.encode(whole)
+
+
+class _Growing:
+    """One choice of a stream, so far."""
+
+    def __init__(self) -> None:
+        self.finish: str | None = None
+        self._texts: dict[str, list[str]] = {}
+        self._calls: list[dict[str, Any]] = []
+        self._at: dict[int, dict[str, Any]] = {}
+        self._logprobs: dict[str, list[msgspec.Raw]] = {}
+
+    def add(self, delta: _Delta) -> str:
+        self.finish = delta.finish_reason or self.finish
+        if delta.logprobs is not None:
+            for name in ("content", "refusal"):
+                # what was decoded as Raw is a view of the chunk
+                self._logprobs.setdefault(name, []).extend(
+                    msgspec.Raw(bytes(each)) for each in getattr(delta.logprobs, name) or ()
+                )
+        if (message := delta.delta) is None:
+            return ""
+        text = text_of(message.content)
+        for name, piece in (
+            ("content", text),
+            ("refusal", message.refusal),
+            ("reasoning_content", message.reasoning_content),
+            ("reasoning", message.reasoning),
+        ):
+            if piece:
+                self._texts.setdefault(name, []).append(piece)
+        for call in message.tool_calls or ():
+            self._call(call)
+        return text
+
+    def _call(self, part: _Call) -> None:
+        """Fragments of a call share an index; some servers leave it out, or give every call the same."""
+        function = part.function or _Function()
+        if part.index is not None:
+            known = self._at.get(part.index)
+        else:
+            known = self._calls[-1] if self._calls else None
+        if known is not None and part.id and known["id"] and part.id != known["id"] and function.name:
+            known = None
+        if known is None:
+            known = {"id": part.id or "", "name": function.name or "", "arguments": []}
+            self._calls.append(known)
+        if part.index is not None:
+            self._at[part.index] = known
+        known["id"] = known["id"] or part.id or ""
+        known["name"] = known["name"] or function.name or ""
+        if function.arguments:
+            known["arguments"].append(_arguments(function.arguments))
+
+    def whole(self) -> dict[str, Any]:
+        texts = {name: "".join(pieces) for name, pieces in self._texts.items()}
+        content = texts.pop("content", None if self._calls or "refusal" in texts else "")
+        message: dict[str, Any] = {"role": "assistant", "content": content, **texts}
+        if self._calls:
+            message["tool_calls"] = [
+                {
+                    "id": call["id"] or f"call_{number}",
+                    "type": "function",
+                    "function": {"name": call["name"], "arguments": "".join(call["arguments"])},
+                }
+                for number, call in enumerate(self._calls)
+            ]
+        choice: dict[str, Any] = {"message": message}
+        if self._logprobs:
+            choice["logprobs"] = {name: each or None for name, each in self._logprobs.items()}
+        choice["finish_reason"] = self.finish
+        return choice
+
+
+class Events:
+    """Lines of server-sent events as events: `line` gives the data when one is whole."""
+
+    def __init__(self) -> None:
+        self._data: list[bytes] = []
+        self._kind = b""
+
+    def line(self, line: bytes) -> bytes | None:
+        """Take a line; the data of the event that it ends. Raises `StreamError` for an `error` event."""
+        if not line:
+            return self.end()
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        match name.removeprefix(b"\xef\xbb\xbf"):
+            case b"data":
+                self._data.append(value)
+            case b"event":
+                self._kind = value
+            case b"error":  # a field of llama.cpp's own
+                raise StreamError(value)
+        return None
+
+    def end(self) -> bytes | None:
+        """The data of an event that no empty line has ended."""
+        data, self._data = b"\n".join(self._data), []
+        kind, self._kind = self._kind, b""
+        if data and kind == b"error":
+            raise StreamError(data)
+        return data or None

@@ -1,0 +1,118 @@
+"""HTTP answers that aren't what was asked for, as `CallFault`s."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import msgspec
+
+from ..ports.provider import CallFault
+from .masking import Mask
+
+_AGAIN = frozenset({408, 409, 425, 429, 498})
+_NO_MONEY = frozenset(
+    {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated"}
+)
+_FINAL = _NO_MONEY | {
+    "content_filter",
+    "content_policy_violation",
+    "context_length_exceeded",
+    "exceed_context_size_error",
+    "invalid_api_key",
+    "invalid_request_error",
+    "model_not_found",
+}
+
+
+def http_fault(status: int, headers: Mapping[str, str], body: bytes, mask: Mask) -> CallFault:
+    """What an answer with a status other than 2xx means."""
+    message, code, kind = told(body)
+    if not message:
+        message = f"the answer's body is {mask.quoted(body)}" if body.strip() else "the answer has no body"
+    if 300 <= status < 400 and (place := headers.get("location")):
+        message = f"moved to {place!r}: set the base URL to where the API is; {message}"
+    match headers.get("x-should-retry", "").lower():
+        case "true":
+            again = True
+        case "false":
+            again = False
+        case _:
+            again = status in _AGAIN or status >= 500
+    if code in _NO_MONEY or kind in _NO_MONEY:
+        again = False
+    return CallFault(
+        status, _shown(mask, message), again=again, after=_after(headers), code=mask(code or kind)[:100]
+    )
+
+
+def event_fault(body: bytes, mask: Mask) -> CallFault:
+    """What an error in the middle of a stream, or one under status 200, means."""
+    message, code, kind = told(body)
+    status = int(code) if code.isdecimal() and len(code) == 3 else 0
+    again = not {code, kind} & _FINAL and (status == 0 or status in _AGAIN or status >= 500)
+    text = _shown(mask, message) if message else mask.quoted(body)
+    return CallFault(status, text, again=again, code=mask(code or kind)[:100])
+
+
+def garbage(what: str, body: bytes, mask: Mask, status: int = 200) -> CallFault:
+    """An answer that says it is fine and isn't: of a proxy, or cut off."""
+    said = f"it begins {mask.quoted(body)}" if body.strip() else "it is empty"
+    return CallFault(status, f"{what}: {said}", again=True, code="bad_body")
+
+
+def told(body: bytes) -> tuple[str, str, str]:
+    """Message, code and type of an error body, whoever wrote it; empty where they aren't told."""
+    try:
+        said = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return "", "", ""
+    if isinstance(said, list) and said:  # Gemini's compatible endpoint
+        said = said[0]
+    if not isinstance(said, dict):
+        return "", "", ""
+    error = said.get("error") or said
+    if isinstance(error, str):
+        return error, "", ""
+    if not isinstance(error, dict):
+        return "", "", ""
+    message = error.get("message") or error.get("detail")
+    if message is not None and not isinstance(message, str):
+        message = msgspec.json.encode(message).decode()
+    return message or "", _word(error.get("code")), _word(error.get("type"))
+
+
+def _word(value: Any) -> str:
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+
+
+def _shown(mask: Mask, message: str) -> str:
+    text = mask(message)
+    return text if len(text) <= 1000 else text[:999] + "…"
+
+
+def _after(headers: Mapping[str, str]) -> float | None:
+    """How long the server asks to wait, in seconds."""
+    if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
+        return milliseconds / 1000
+    asked = headers.get("retry-after")
+    if asked is None or (seconds := _number(asked)) is not None:
+        return seconds if asked is not None else None
+    try:
+        moment = parsedate_to_datetime(asked).timestamp()
+        date = headers.get("date")  # of the server's own clock, where it tells
+        now = parsedate_to_datetime(date).timestamp() if date else time.time()
+    except (ValueError, OverflowError):
+        return None
+    return max(0.0, moment - now)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text) if text is not None else -1.0
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value >= 0 else None
