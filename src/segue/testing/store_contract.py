@@ -153,6 +153,8 @@ class StoreContract:
         assert (one.new, two.new) == (True, False)
         assert two.head.spec.key == one.head.spec.key == "1"
         assert len(await store.runs()) == 1
+        await store.create([NewRun(id, spec()) for id in ("c", "b", "c")], now=0.0)
+        assert list(await claim(store)) == ["a", "c", "b"]
 
     async def test_created_by_several_at_once(self, store: Store) -> None:
         made = await asyncio.gather(*[store.create([NewRun("a", spec())], now=0.0) for _ in range(10)])

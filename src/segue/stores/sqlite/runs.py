@@ -76,8 +76,10 @@ def create(ledger: Ledger, items: Sequence[Creation]) -> list[Created]:
     cx = ledger.cx
     ids = as_json(item.new.id for item in items)
     there = {id for id, _ in _FOUND.rows(cx, (ids,))}
-    fresh = {item.new.id: item for item in reversed(items) if item.new.id not in there}
-    fresh = dict(reversed(fresh.items()))
+    fresh: dict[str, Creation] = {}
+    for item in items:
+        if item.new.id not in there:
+            fresh.setdefault(item.new.id, item)
     if fresh:
         _insert(ledger, fresh)
     old = [item.new.id for item in items if item.new.id in there]
