@@ -84,7 +84,7 @@ class _Run:
         self.archive: list[bytes] | None = None
         self.inbox: list[Letter] | None = None
         self.marks: dict[str, int] | None = None
-        self.asks: list[str] | None = None
+        self.asks: tuple[str, ...] = ()  #: the open ones
         self.lines: list[_Line] | None = None
         self.queued = False
 
@@ -154,11 +154,12 @@ class _Lane:
 
 
 class _Batch:
-    __slots__ = ("job", "lines")
+    __slots__ = ("ids", "job", "lines")
 
-    def __init__(self, job: BatchJob) -> None:
+    def __init__(self, job: BatchJob, lines: dict[str, _Line]) -> None:
         self.job = job
-        self.lines: dict[str, _Line] = {}  #: those without an outcome
+        self.ids = sorted(lines)
+        self.lines = lines  #: those without an outcome
 
 
 class _Ids:
@@ -213,8 +214,8 @@ class MemoryStore:
         self._ended = 0
         self._letters = 0
         self._jobs: dict[str, _Job] = {}
-        self._asks: dict[str, tuple[Question, str]] = {}
-        self._open_asks: dict[str, Question] = {}
+        self._asks: dict[str, Question] = {}  #: the open ones
+        self._shut_asks: dict[str, tuple[Question, str]] = {}
         self._blobs: dict[bytes, bytes] = {}
         self._lanes: dict[str, _Lane] = {}
         self._lines: dict[str, _Line] = {}
@@ -423,13 +424,13 @@ class MemoryStore:
         run.finished = self._ended
         if run.spec.job:
             self._job(run.spec.job).ends.append((run.finished, run.id))
-        for id in run.asks or ():
-            self._shut(id, "closed", keep=True)
+        for id in run.asks:
+            self._shut(id, "closed")
         for line in run.lines or ():
             if line.status == "waiting":
                 self._lanes[line.line.lane].leave(line)
                 self._settle(line, "cancelled")
-        run.asks = run.lines = run.inbox = None
+        run.lines = run.inbox = None
         self._hint("ended", run.id)
 
     # ------------------------------------------------------------ mail
@@ -547,39 +548,38 @@ class MemoryStore:
 
     # ------------------------------------------------------------ questions
     def _open(self, run: _Run, ask: Question) -> None:
-        self._open_asks.pop(ask.id, None)
-        self._open_asks[ask.id] = ask
-        self._asks[ask.id] = (ask, "open")
-        run.asks = [*(id for id in run.asks or () if id != ask.id), ask.id]
+        self._asks.pop(ask.id, None)
+        self._shut_asks.pop(ask.id, None)
+        self._asks[ask.id] = ask
+        run.asks = (*(id for id in run.asks if id != ask.id), ask.id)
 
-    def _shut(self, id: str, state: str, *, keep: bool = False) -> Question | None:
-        """Close an open question; None if it isn't open. `keep` leaves its run's list alone."""
-        ask = self._open_asks.pop(id, None)
+    def _shut(self, id: str, state: str) -> Question | None:
+        """Close an open question; None if it isn't open."""
+        ask = self._asks.pop(id, None)
         if ask is None:
             return None
-        self._asks[id] = (ask, state)
+        self._shut_asks[id] = (ask, state)
         run = self._runs.get(ask.run)
-        if not keep and run is not None and run.asks is not None:
-            run.asks = [other for other in run.asks if other != id] or None
+        if run is not None:
+            run.asks = tuple(other for other in run.asks if other != id)
         return ask
 
     async def asks(self, *, to: str = "", run: str = "") -> list[Question]:
         if run:
             known = self._runs.get(run)
-            found = [self._open_asks[id] for id in (known.asks or ())] if known else []
+            found = [self._asks[id] for id in known.asks] if known else []
         else:
-            found = list(self._open_asks.values())
+            found = list(self._asks.values())
         return [ask for ask in found if not to or ask.to == to]
 
     async def get_ask(self, ask: str) -> tuple[Question, str] | None:
-        return self._asks.get(ask)
+        question = self._asks.get(ask)
+        return (question, "open") if question is not None else self._shut_asks.get(ask)
 
     async def answer(self, ask: str, value: bytes, *, now: float) -> AnswerResult:
-        if ask not in self._asks:
-            return "unknown"
         question = self._shut(ask, "answered")
         if question is None:
-            return "closed"
+            return "closed" if ask in self._shut_asks else "unknown"
         call = CallRef(question.run, question.path, question.n)
         mail = Mail(question.run, f"ask:{ask}", 1, "result", value=value, call=call, at=now)
         self._deliver(mail, now, mark=False)
@@ -664,8 +664,7 @@ class MemoryStore:
             taken[line.line.id] = line
         if not taken:
             return None
-        batch = self._batches[job] = _Batch(BatchJob(job, lane, nonce, "intent", len(taken), now))
-        batch.lines = taken
+        batch = self._batches[job] = _Batch(BatchJob(job, lane, nonce, "intent", len(taken), now), taken)
         return batch.job
 
     async def put_batch_job(self, job: BatchJob, fence: int) -> bool:
@@ -682,8 +681,9 @@ class MemoryStore:
     async def job_lines(self, job: str, after: str, limit: int) -> list[Line]:
         if job not in self._batches:
             return []
-        ids = sorted(id for id in self._batches[job].lines if id > after)
-        return [self._lines[id].line for id in ids[:limit]]
+        batch = self._batches[job]
+        ids = islice(batch.ids, bisect_right(batch.ids, after) if after else 0, None)
+        return [self._lines[id].line for id in islice((id for id in ids if id in batch.lines), limit)]
 
     async def outcomes(
         self, job: str, fence: int, chunk: Sequence[LineOutcome], *, now: float

@@ -122,7 +122,6 @@ def connect(path: str, *, busy: float, write: bool) -> sqlite3.Connection:
             cx.execute("pragma query_only = 1")
         cx.execute("pragma cache_size = -32000")
         cx.execute("pragma temp_store = memory")
-        cx.execute("pragma mmap_size = 268435456")
     except BaseException:
         cx.close()
         raise
