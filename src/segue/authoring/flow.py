@@ -87,7 +87,7 @@ class FlowCall(Coroutine[Any, Any, Any]):
         if self._coro is None:
             runner = RUNNER.get()
             if runner is not None and find_branch() is None:
-                self._coro = runner.run_flow(self)
+                self._coro = runner.run_flow(FlowCall(self.flow, self.args, self.kwargs))
             else:
                 self._coro = self.flow.fn(*self.args, **self.kwargs)
         elif self._coro is _USED:

@@ -1,1 +1,32 @@
-"""What users test their workflows with, and what segue's own backends are tested with."""
+"""For authors' tests: a fake model, checks over every mode and crash, replays of old runs."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .fake_model import FakeModel as FakeModel
+    from .fake_model import ModelCall as ModelCall
+    from .fake_model import ToolUse as ToolUse
+
+_HOMES = {
+    "FakeModel": "fake_model",
+    "ModelCall": "fake_model",
+    "ToolUse": "fake_model",
+}
+
+__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'segue.testing' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"segue.testing.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..ports.store import CommitResult, Store, Turn
 
-_WRITES = {
+_WRITES: dict[str, Any] = {
     "claim": [],
     "create": None,
     "deliver": None,
