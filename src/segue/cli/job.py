@@ -1,0 +1,242 @@
+"""`segue map` and `segue advance`: many rows, with or without a process that stays."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import shlex
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ..authoring.flow import TARGETS, FlowDef, definition
+from ..core.signature import InputShape
+from ..model.errors import SegueError, UnknownName
+from ..ports.store import Store
+from ..runtime.engine import Engine
+from ..runtime.handles import Job
+from . import exit
+from .interruption import interruption
+from .outcomes import Order, all_lines, check_writable, lines, replacing
+from .place import declare_how, declare_store, existing, how
+from .progress import Progress
+from .rows import RowFile, bind, key_of
+from .screen import count, note, put_json
+from .tally import Pace, Standing, Tally, in_words
+from .target import load_flow, load_module
+
+#: Seconds between looks at the store.
+LOOK = 0.1
+
+
+# ---------------------------------------------------------------- map
+def declare_map(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "flow", metavar="app.py:flow", help="the flow; a row is its argument, or an object of them"
+    )
+    parser.add_argument("rows", help="a JSONL, CSV or TSV file; - for JSON lines on standard input")
+    parser.add_argument(
+        "-o", "--output", default="", metavar="FILE", help="one JSON line a row, in order, when all is done"
+    )
+    parser.add_argument(
+        "--id", default="", help="the job's (default: made of the flow's name and the file's)"
+    )
+    parser.add_argument(
+        "--key", default="", metavar="FIELD", help="know rows by this field, not by their number"
+    )
+    parser.add_argument(
+        "--limit", type=int, default=0, metavar="N", help="runs at work at once; waiting ones don't count"
+    )
+    parser.add_argument(
+        "--no-wait", action="store_true", help="submit what can be, then leave; see `segue advance`"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="tell progress as JSON lines on standard error's behalf"
+    )
+    declare_how(parser)
+    declare_store(parser)
+
+
+async def do_map(args: argparse.Namespace) -> int:
+    flow = load_flow(args.flow)
+    check_writable(args.output)
+    with TemporaryDirectory(prefix="segue-") as directory:
+        rows = RowFile(args.rows, Path(directory))
+        order = Order(Path(directory) / "order")
+        with contextlib.closing(order):
+            return await _Map(args, flow, rows, order).run()
+
+
+class _Map:
+    """One `segue map`."""
+
+    def __init__(self, args: argparse.Namespace, flow: Any, rows: RowFile, order: Order) -> None:
+        self.args, self.flow, self.rows, self.order = args, flow, rows, order
+        self.shape: InputShape = definition(flow).shape
+        self.id: str = args.id or f"{definition(flow).name}:{rows.name}"
+
+    async def run(self) -> int:
+        with interruption() as stop:
+            async with Engine(self.args.store, worker=not self.args.no_wait) as engine:
+                rows = self.order.noting(bind(self.rows, self.shape, self.args.key))
+                job: Job[Any, Any] = engine.map(
+                    self.flow, rows, id=self.id, key=key_of, limit=self.args.limit, **how(self.args)
+                )
+                tally = Tally(engine.store, self.id)
+                progress = Progress(self.id)
+                try:
+                    standing = await self._until_settled(engine, job, tally, progress, stop)
+                finally:
+                    progress.close()
+                if standing.settled:
+                    await self._write(engine.store)
+                return self._sum_up(engine, tally, standing, stop.is_set())
+
+    async def _until_settled(
+        self, engine: Engine, job: Job[Any, Any], tally: Tally, progress: Progress, stop: asyncio.Event
+    ) -> Standing:
+        stopped = asyncio.ensure_future(stop.wait())
+        pace = Pace(time.monotonic())
+        sweep = asyncio.ensure_future(_sweep(engine, job)) if self.args.no_wait else None
+        try:
+            while True:
+                standing = await self._look(engine, job, tally, progress, pace)
+                if stop.is_set() or (job.total is not None and standing.settled):
+                    return standing
+                if sweep is not None and sweep.done():
+                    sweep.result()
+                    return await tally.look()
+                waits: set[asyncio.Future[Any]] = {stopped, engine.next_end()}
+                if sweep is not None:
+                    waits.add(sweep)
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({stopped}, timeout=LOOK)
+        finally:
+            stopped.cancel()
+            if sweep is not None:
+                sweep.cancel()
+
+    async def _look(
+        self, engine: Engine, job: Job[Any, Any], tally: Tally, progress: Progress, pace: Pace
+    ) -> Standing:
+        engine.check()
+        if job.failure is not None:
+            raise job.failure
+        job.unfit.clear()  # they are in the order already
+        standing = await tally.look()
+        if job.total is None:
+            standing.total = None  # of an earlier command, perhaps
+        words = in_words(standing, tally, spent(engine, tally), pace.left(standing, time.monotonic()))
+        progress.show(standing.ended + self.order.unread, standing.total, words)
+        return standing
+
+    async def _write(self, store: Store) -> None:
+        with replacing(self.args.output) as file:
+            async for line in lines(store, self.id, self.order, self.shape):
+                file.write(line + b"\n")
+
+    def _sum_up(self, engine: Engine, tally: Tally, standing: Standing, stopped: bool) -> int:
+        if self.args.json:
+            put_json({"job": self.id, "unread": self.order.unread, "standing": standing})
+        note(f"{self.id}: {in_words(standing, tally, spent(engine, tally), '')}")
+        for cause, number in tally.causes.most_common(3):
+            note(f"  {count(number)} × {cause}")
+        if self.order.unread:
+            note(f"  {count(self.order.unread)} rows can't be read; their lines in the output say why")
+        if standing.held:
+            note(
+                f"  {count(standing.held)} are held: `segue runs --job {shlex.quote(self.id)} --failed` says why"
+            )
+        if stopped:
+            note("parked; the same command goes on")
+            return exit.INTERRUPTED
+        if not standing.settled:
+            note(
+                "it goes on with the same command, or with `segue advance`; `segue runs --asks` lists questions"
+            )
+            return exit.WAITING
+        if self.args.output:
+            note(f"  {self.args.output} has one line a row")
+        return exit.FAILED if standing.failed or standing.held or self.order.unread else exit.OK
+
+
+async def _sweep(engine: Engine, job: Job[Any, Any]) -> bool:
+    """Admit all rows, then run until everything is parked and submitted."""
+    while job.total is None and job.failure is None:
+        await engine.next_end()
+    return await engine.advance()
+
+
+def spent(engine: Engine, tally: Tally) -> float | None:
+    """What the ended runs cost, if that is known."""
+    if not tally.usage:
+        return None
+    try:
+        receipt = engine.price(tally.usage)
+    except SegueError:  # no price list
+        return None
+    return receipt.usd if len(receipt.unpriced) < len({use.model for use in tally.usage}) else None
+
+
+# ---------------------------------------------------------------- advance
+def declare_advance(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="*", metavar="app.py", help="what defines the flows that may be run")
+    parser.add_argument("--job", default="", help="the job whose output -o writes")
+    parser.add_argument(
+        "-o", "--output", default="", metavar="FILE", help="with --job: its output, once it is done"
+    )
+    parser.add_argument("--json", action="store_true", help="what is left, as JSON")
+    declare_store(parser)
+
+
+async def do_advance(args: argparse.Namespace) -> int:
+    for file in args.files:
+        load_module(file.partition(":")[0] if file.endswith(".py") is False else file)
+    check_writable(args.output)
+    async with Engine(existing(args.store), worker=False) as engine:
+        if args.job and await engine.store.get_job(args.job) is None:
+            raise UnknownName("job", args.job, "`segue runs` lists them")
+        await engine.advance()
+        counts = await _counts(engine.store, args.job)
+        waiting = counts.get("ready", 0) + counts.get("parked", 0)
+        if args.output and args.job and not waiting:
+            await _write_job(engine.store, args.job, args.output)
+        if args.json:
+            put_json(counts)
+        else:
+            note(
+                " · ".join(f"{count(number)} {word}" for word, number in counts.items()) or "nothing is there"
+            )
+    return exit.WAITING if waiting else exit.FAILED if counts.get("held") else exit.OK
+
+
+async def _counts(store: Store, job: str) -> dict[str, int]:
+    """Runs by status, of a job or of all."""
+    if job:
+        head = await store.get_job(job)
+        return {} if head is None else head.counts
+    counts: dict[str, int] = {}
+    async for head in each_run(store):
+        counts[head.status] = counts.get(head.status, 0) + 1
+    return counts
+
+
+async def each_run(store: Store, **which: Any) -> AsyncIterator[Any]:
+    """The heads of all such runs."""
+    after = ""
+    while heads := await store.runs(after=after, limit=1000, **which):
+        for head in heads:
+            yield head
+        after = heads[-1].id
+
+
+async def _write_job(store: Store, job: str, path: str) -> None:
+    known = await store.get_job(job)
+    target = TARGETS.get(known.target) if known is not None else None
+    shape = target.shape if isinstance(target, FlowDef) else None
+    with replacing(path) as file:
+        async for line in all_lines(store, job, shape):
+            file.write(line + b"\n")

@@ -1,0 +1,117 @@
+"""`segue`: which command, which file holds it, and what an error or an interruption looks like."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from ..model.errors import SegueError
+from . import exit
+
+TOUR = """\
+a tour:
+  segue run app.py:triage "My invoice is wrong"         live: tokens as they come, questions at the prompt
+  segue plan app.py:triage tickets.jsonl                 what it would cost, live and in batch
+  segue map app.py:triage tickets.jsonl --batch -o out.jsonl
+                                                         the same flow over many rows, at half the price;
+                                                         kill it at any time: the same command goes on
+  segue map app.py:triage tickets.jsonl --batch --no-wait && segue advance app.py
+                                                         no process need stay: one sweep from cron or CI
+  segue runs --asks                                      who waits for whom; also --job, --failed
+  segue answer triage-1f0c:3 yes                         an answer; its run goes on
+  segue show triage-1f0c                                 every call, in order, with times and tokens
+  segue receipt --job triage:tickets.jsonl               tokens and money, and what it would have cost live
+
+Runs live in a file, sqlite:segue.db here unless --store or $SEGUE_STORE says otherwise.
+Exit codes: 0 done, 1 something failed, 2 wrong usage or input, 3 something still waits, 130 interrupted.
+`segue COMMAND --help` tells more.
+"""
+
+
+class Command(NamedTuple):
+    """Where a command is: `declare_NAME` and `do_NAME` of that module."""
+
+    home: str
+    about: str
+
+
+COMMANDS = {
+    "run": Command("run", "run a flow live on one input, and watch it"),
+    "map": Command("job", "run a flow over the rows of a file; the same command goes on where it ended"),
+    "advance": Command("job", "one sweep: run what is ready, submit, poll, deliver; then leave"),
+    "plan": Command("plan", "what a map would send and cost, live and in batch"),
+    "worker": Command("worker", "run what is ready, until interrupted"),
+    "runs": Command("runs", "list runs and questions; failures grouped by cause"),
+    "show": Command("timeline", "what a run did, call by call"),
+    "answer": Command("mail", "answer a question"),
+    "tell": Command("mail", "send a run a message"),
+    "resume": Command("revival", "let held or failed runs go on"),
+    "cancel": Command("revival", "ask runs to end"),
+    "fork": Command("revival", "a new run that shares another's history up to a call"),
+    "replay": Command("replay", "run a run's history against today's code; nothing is called"),
+    "receipt": Command("receipt", "tokens and money, and what it would have cost live"),
+    "export": Command("journal", "a run's journal as JSON lines"),
+    "simulate": Command("simulator", "a provider on this machine: OpenAI's protocol, batches included"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = make_parser(words)
+    args = parser.parse_args(words)
+    if args.command is None:
+        parser.print_help()
+        return exit.USAGE
+    try:
+        code: int = asyncio.run(find(args.command, "do")(args))
+        return code
+    except KeyboardInterrupt:
+        print("interrupted; what was done is kept", file=sys.stderr)
+        return exit.INTERRUPTED
+    except BrokenPipeError:  # `segue runs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exit.FAILED
+    except SegueError as error:
+        if args.traceback:
+            raise
+        print(f"segue: {error}", file=sys.stderr)
+        return exit.USAGE
+
+
+def make_parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser; only the command that is asked for is loaded."""
+    parser = _Parser(
+        prog="segue",
+        description="Write an LLM workflow once; run it live, or over many rows in batch, durable in both.",
+        epilog=TOUR,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    chosen = next((word for word in words if not word.startswith("-")), "")
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(name, help=command.about, description=f"{command.about}.")
+        if name == chosen:
+            sub.formatter_class = argparse.RawDescriptionHelpFormatter
+            sub.add_argument("--traceback", action="store_true", help="show where an error came from")
+            find(name, "declare")(sub)
+    return parser
+
+
+def find(command: str, what: str) -> Any:
+    """`declare_NAME` or `do_NAME` of a command."""
+    module = importlib.import_module(f".{COMMANDS[command].home}", __package__)
+    return getattr(module, f"{what}_{command}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says where more is to be learnt."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(exit.USAGE, f"{self.prog}: {message}\n`{self.prog} --help` tells more.\n")

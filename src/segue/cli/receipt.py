@@ -1,0 +1,74 @@
+"""`segue receipt`: tokens and money."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..model.errors import UnknownName
+from ..model.run import Usage
+from ..runtime.engine import Engine
+from ..runtime.receipt import Receipt, total
+from . import exit
+from .place import declare_store, existing
+from .screen import count, money, note, put_json, table
+
+
+def declare_receipt(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", nargs="?", default="", help="of one run (default: of all)")
+    parser.add_argument("--job", default="", help="of the runs of a job")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    declare_store(parser)
+
+
+async def do_receipt(args: argparse.Namespace) -> int:
+    async with Engine(existing(args.store), worker=False) as engine:
+        receipt = engine.price(await _usage(engine, args))
+    if args.json:
+        put_json(receipt)
+    else:
+        show(receipt)
+    return exit.OK
+
+
+async def _usage(engine: Engine, args: argparse.Namespace) -> list[Usage]:
+    if args.run:
+        return (await engine.head(args.run)).usage
+    if args.job and await engine.store.get_job(args.job) is None:
+        raise UnknownName("job", args.job, "`segue runs` lists them")
+    uses: list[Usage] = []
+    after = ""
+    while heads := await engine.store.runs(job=args.job, after=after, limit=1000):
+        uses = total([*uses, *(use for head in heads for use in head.usage)])
+        after = heads[-1].id
+    return uses
+
+
+def show(receipt: Receipt) -> None:
+    """A receipt for people."""
+    if not receipt.lines:
+        note("no model was called")
+        return
+    rows = [
+        (
+            line.model,
+            line.lane,
+            count(line.calls),
+            count(line.input_tokens),
+            count(line.cached_tokens),
+            count(line.output_tokens),
+            money(line.usd),
+            money(line.usd_if_live),
+        )
+        for line in receipt.lines
+    ]
+    columns = ("MODEL", "LANE", "CALLS", "TOKENS IN", "CACHED", "TOKENS OUT", "COST", "IF LIVE")
+    table(columns, rows, right=",".join(columns[2:]))
+    priced = len(receipt.unpriced) < len({line.model for line in receipt.lines})
+    if priced:
+        saved = receipt.usd_if_live - receipt.usd
+        less = f", {money(saved)} less than live" if saved > 0 else ""
+        print(f"total {money(receipt.usd)}{less}")
+    if receipt.unpriced:
+        note(
+            f"no price is known for {', '.join(receipt.unpriced)}: {'they count' if priced else 'counted'} as nothing"
+        )

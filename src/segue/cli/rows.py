@@ -1,0 +1,171 @@
+"""The rows of a file as calls of a flow. A row that is no good harms no other one."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import msgspec
+
+from ..core.signature import InputShape
+from ..model.errors import CallerError, InvalidValue, NotEncodable
+from ..runtime.engine import Row
+
+
+class BadFile(CallerError):
+    """A file can't be read, or written, as was asked."""
+
+    def __init__(self, path: str, problem: str, cure: str) -> None:
+        self.path, self.problem, self.cure = path, problem, cure
+        super().__init__(f"{path}: {problem}; {cure}")
+
+
+class BadRow(CallerError):
+    """A row that no call can be made of. `line` is where it begins in its file, from 1."""
+
+    def __init__(self, line: int, problem: str) -> None:
+        self.line, self.problem = line, problem
+        super().__init__(f"line {line}: {problem}")
+
+
+class RawRow(NamedTuple):
+    """A row as it stands in its file; `problem` says why it can't be read, if it can't."""
+
+    line: int
+    value: Any
+    problem: str = ""
+
+
+class BoundRow(Row):
+    """A row as a call, or the error that there is in place of it."""
+
+    __slots__ = ("error", "key", "value")
+
+    def __init__(self, key: str, value: Any, args: bytes = b"", error: BadRow | None = None) -> None:
+        super().__init__(args)
+        self.key, self.value, self.error = key, value, error
+
+
+def key_of(row: BoundRow) -> str:
+    """What a row is known by. Raises the row's error if it has one."""
+    if row.error is not None:
+        raise row.error
+    return row.key
+
+
+class RowFile:
+    """A JSONL or CSV file of rows. `-` is standard input, kept in a file meanwhile."""
+
+    def __init__(self, path: str, directory: Path) -> None:
+        self.name = path
+        self.path = Path(path)
+        if path == "-":
+            self.path = directory / "stdin"
+            self.name = f"stdin-{_keep(sys.stdin.buffer, self.path)}"
+        elif not self.path.is_file():
+            problem = "it is a directory" if self.path.is_dir() else "there is no such file"
+            raise BadFile(path, problem, "give a JSONL or CSV file, or - for JSON lines on standard input")
+        self.is_csv = self.path.suffix.lower() in (".csv", ".tsv")
+
+    def __iter__(self) -> Iterator[RawRow]:
+        """The rows in order; blank lines are none."""
+        return self._csv() if self.is_csv else self._jsonl()
+
+    def _jsonl(self) -> Iterator[RawRow]:
+        decode = msgspec.json.Decoder().decode
+        with self.path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                if text.isspace() or not text:
+                    continue
+                try:
+                    yield RawRow(number, decode(text))
+                except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+                    yield RawRow(number, text.decode("utf-8", "replace").strip(), f"it isn't JSON: {error}")
+
+    def _csv(self) -> Iterator[RawRow]:
+        csv.field_size_limit(sys.maxsize)
+        with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+            delimiter = "\t" if self.path.suffix.lower() == ".tsv" else ","
+            reader = csv.reader(text, delimiter=delimiter, strict=True)
+            heading: list[str] | None = None
+            line = 1
+            while True:
+                try:
+                    cells = next(reader, None)
+                except csv.Error as error:
+                    yield RawRow(line, None, f"it isn't CSV: {error}")
+                    line = reader.line_num + 1
+                    continue
+                if cells is None:
+                    return
+                if heading is None:
+                    heading = cells
+                elif cells:
+                    yield _csv_row(line, heading, cells)
+                line = reader.line_num + 1
+
+
+def _csv_row(line: int, heading: list[str], cells: list[str]) -> RawRow:
+    if len(cells) != len(heading):
+        return RawRow(line, cells, f"it has {len(cells)} cells under {len(heading)} headings")
+    return RawRow(line, dict(zip(heading, cells, strict=True)))
+
+
+def _keep(source: IO[bytes], path: Path) -> str:
+    """Copy it into a file; a name made of its content, so that the same input is the same job."""
+    digest = blake2b(digest_size=6)
+    with path.open("wb") as copy:
+        while chunk := source.read(1 << 20):
+            digest.update(chunk)
+            copy.write(chunk)
+    return digest.hexdigest()
+
+
+def bind(rows: RowFile, shape: InputShape, field: str = "") -> Iterator[BoundRow]:
+    """Each row as a call of the flow; known by its number, or by one of its fields."""
+    keys = _Keys(field)
+    for index, raw in enumerate(rows):
+        value = raw.value
+        try:
+            if raw.problem:
+                raise BadRow(raw.line, raw.problem)
+            key = keys.of(index, raw)
+            yield BoundRow(key, value, shape.bind_row(value, text=rows.is_csv))
+        except BadRow as error:
+            yield BoundRow("", value, error=error)
+        except (InvalidValue, NotEncodable, TypeError) as error:
+            yield BoundRow("", value, error=BadRow(raw.line, str(error)))
+
+
+class _Keys:
+    """Gives rows their keys and sees that no two have the same."""
+
+    def __init__(self, field: str) -> None:
+        self.field = field
+        self._lines: dict[bytes, int] = {}  # a digest each, so that long keys cost no memory
+
+    def of(self, index: int, raw: RawRow) -> str:
+        if not self.field:
+            return str(index)
+        if not isinstance(raw.value, dict) or self.field not in raw.value:
+            there = f"; it has {', '.join(raw.value)}" if isinstance(raw.value, dict) else ""
+            raise BadRow(raw.line, f"the row has no field {self.field!r}, which --key names{there}")
+        value = raw.value[self.field]
+        if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
+            raise BadRow(
+                raw.line, f"its {self.field!r} can't be a key: {value!r}; a key is a text or a number"
+            )
+        first = self._lines.setdefault(blake2b(str(value).encode(), digest_size=8).digest(), raw.line)
+        if first != raw.line:
+            raise BadRow(raw.line, f"line {first} has the key {value!r} too")
+        return str(value)
+
+
+def without_errors(rows: Iterable[BoundRow]) -> Iterator[BoundRow]:
+    """Those that are calls."""
+    return (row for row in rows if row.error is None)

@@ -1,0 +1,254 @@
+"""`segue run`: one run, live, watched; its questions answered at the prompt."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..authoring.flow import definition
+from ..core import codec
+from ..core.signature import InputShape, Parameter
+from ..model.errors import InvalidValue
+from ..model.run import ENDED, Head
+from ..runtime.engine import Engine
+from ..runtime.events import Emitted, Event, Recorded, Token
+from ..runtime.handles import Ask, Run
+from . import exit
+from .answers import expects
+from .interruption import interruption
+from .place import declare_how, declare_store, how
+from .prompt import Typist, answer_at_prompt, as_text
+from .rows import BadFile
+from .screen import dim, is_terminal, kind_of, note, put_json, shown
+from .target import load_flow
+
+
+def declare_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("flow", metavar="app.py:flow", help="the flow to run")
+    parser.add_argument(
+        "input", nargs="*", metavar="INPUT", help="its arguments, each JSON, or plain text for a str"
+    )
+    parser.add_argument(
+        "--input", dest="file", metavar="FILE", help="read the input from a file; - is standard input"
+    )
+    parser.add_argument("--id", default="", help="the run's id; the run that is there by it goes on")
+    parser.add_argument("--json", action="store_true", help="print events as JSON lines; ask nothing")
+    declare_how(parser)
+    declare_store(parser)
+
+
+async def do_run(args: argparse.Namespace) -> int:
+    flow = load_flow(args.flow)
+    with interruption() as stop:
+        async with Engine(args.store) as engine:
+            run = await _start(engine, flow, args)
+            watch = _Watch(engine, run, args)
+            code = await watch.until(stop)
+        return code
+
+
+async def _start(engine: Engine, flow: Any, args: argparse.Namespace) -> Run[Any]:
+    """The run, new or the one that is there by its id."""
+    if args.id and not args.input and not args.file and await engine.store.get(args.id) is not None:
+        return await engine.get(args.id)
+    shape: InputShape = definition(flow).shape
+    given, named = shape.decode_call(bind_input(shape, args.input, args.file))
+    return await engine.start(flow(*given, **named), id=args.id, **how(args))
+
+
+# ---------------------------------------------------------------- the input
+def bind_input(shape: InputShape, words: list[str], file: str | None) -> bytes:
+    """What was typed as one call. Raises `InvalidValue`, which names the argument."""
+    if file:
+        words = [_content(file)]
+    takes = shape.parameters
+    if len(words) == 1 and len(takes) != 1 and words[0].lstrip().startswith("{"):
+        return shape.bind_row(_json(words[0]))  # all arguments by name
+    if len(words) > len(takes):
+        names = ", ".join(parameter.name for parameter in takes) or "none"
+        raise InvalidValue(
+            f"the input of {shape.name}", names, f"it takes {len(takes)} arguments", str(len(words))
+        )
+    if len(takes) == 1 and words:
+        return shape.bind_row(_value(takes[0], words[0]))
+    named = {parameter.name: _value(parameter, word) for parameter, word in zip(takes, words, strict=False)}
+    if len(takes) == 1 and takes[0].required:
+        raise InvalidValue(
+            f"the input of {shape.name}", takes[0].name, "it is missing; give it after the flow"
+        )
+    return shape.bind_row(named) if len(takes) != 1 else shape.encode_call((), {})
+
+
+def _value(parameter: Parameter, word: str) -> Any:
+    """A word as what the parameter is: JSON, or the text itself where that fits better."""
+    if parameter.type is str:
+        return word
+    value = _json(word)
+    if value is word:
+        return word
+    read = codec.reader(parameter.type)
+    for candidate in (value, word):
+        with contextlib.suppress(InvalidValue):
+            read(candidate)
+            return candidate
+    return value
+
+
+def _json(word: str) -> Any:
+    try:
+        return msgspec.json.decode(word)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return word
+
+
+def _content(file: str) -> str:
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFile(file, f"it can't be read: {error}", "give a text or JSON file to --input") from None
+    return text.rstrip("\n")
+
+
+# ---------------------------------------------------------------- watching
+class _Watch:
+    """One run on the screen, until it ends, waits for somebody who isn't here, or is interrupted."""
+
+    def __init__(self, engine: Engine, run: Run[Any], args: argparse.Namespace) -> None:
+        self.engine, self.run, self.args = engine, run, args
+        self.asks_here = is_terminal(sys.stdin) and is_terminal(sys.stderr) and not args.json
+        self.typist = Typist()
+        self._midline = False
+        self._speaking = ""
+        self._quiet = asyncio.Lock()  # held while somebody types
+
+    async def until(self, stop: asyncio.Event) -> int:
+        showing = asyncio.ensure_future(self._show())
+        asking = asyncio.ensure_future(self._answer() if self.asks_here else self._alone())
+        stopped = asyncio.ensure_future(stop.wait())
+        tasks: set[asyncio.Future[Any]] = {showing, asking, stopped}
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if showing.done():
+                showing.result()
+                return self._finish(await self.engine.wait(self.run.id))
+            if asking.done():
+                return await self._leave_open(asking.result())
+            self._line_end()
+            note(f"parked; it goes on with `{self._again()}`")
+            return exit.INTERRUPTED
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _again(self) -> str:
+        words = ["segue", "run", self.args.flow, "--id", self.run.id]
+        if self.args.store != "sqlite:segue.db":
+            words += ["--store", self.args.store]
+        return shlex.join(words)
+
+    async def _show(self) -> None:
+        async for event in self.run:
+            async with self._quiet:
+                self._event(event)
+
+    def _event(self, event: Event) -> None:
+        if self.args.json:
+            put_json(event)
+            return
+        match event:
+            case Token(text=text):
+                if event.call != self._speaking:
+                    self._line_end()
+                    self._speaking = event.call
+                sys.stderr.write(text)
+                sys.stderr.flush()
+                self._midline = not text.endswith("\n")
+            case Recorded(error=None) if event.kind not in ("generate", "ask"):
+                self._dim(f"· {event.name} → {shown(event.value)}")
+            case Recorded(error=error) if error is not None:
+                self._dim(f"· {event.name} ✗ {kind_of(error.type)}: {error.message}")
+            case Emitted(value=value):
+                self._dim(f"· {as_text(value)}")
+            case _:
+                pass
+
+    def _dim(self, text: str) -> None:
+        self._line_end()
+        note(text, faint=True)
+
+    def _line_end(self) -> None:
+        if self._midline:
+            sys.stderr.write("\n")
+            sys.stderr.flush()
+            self._midline = False
+        self._speaking = ""
+
+    # ------------------------------------------------------------ questions
+    async def _mine(self) -> list[Ask]:
+        """Open questions of this run and of those that it started."""
+        found = await self.engine.open_asks()
+        return [ask for ask in found if ask.run == self.run.id or ask.run.startswith(f"{self.run.id}.")]
+
+    async def _answer(self) -> list[Ask]:
+        """Put each question as it comes; returns only at the end of the input, with what is open."""
+        while True:
+            signal = self.engine.next_end()
+            for ask in await self._mine():
+                async with self._quiet:
+                    self._line_end()
+                    if not await answer_at_prompt(self.engine, ask, self.typist):
+                        return await self._mine()
+            await signal
+
+    async def _alone(self) -> list[Ask]:
+        """Nobody is here to answer: returns once nothing but questions is left."""
+        while True:
+            signal = self.engine.next_end()
+            asks = await self._mine()
+            head = await self.run.head()
+            if asks and head.status == "parked" and not self.engine.worker.awake:
+                counts = await self.engine.store.line_counts()
+                ready, _ = await self.engine.store.backlog(now=self.engine.clock.now())
+                if not ready and not counts.get("waiting") and not counts.get("taken"):
+                    return asks
+            await signal
+
+    async def _leave_open(self, asks: list[Ask]) -> int:
+        self._line_end()
+        if self.args.json:
+            return exit.WAITING
+        for ask in asks:
+            note(f"? {ask.question}" + (f"  (for {ask.to})" if ask.to else ""))
+            if ask.show is not None:
+                note(dim(as_text(ask.show), sys.stderr))
+            note(f"  answer: segue answer {shlex.quote(ask.id)} VALUE   ({expects(ask.schema)})")
+        note(f"{self.run.id} waits; then it goes on with `{self._again()}` or `segue advance`")
+        return exit.WAITING
+
+    # ------------------------------------------------------------ the end
+    def _finish(self, head: Head) -> int:
+        self._line_end()
+        if self.args.json:
+            return exit.OK if head.status == "done" else exit.FAILED
+        if head.status == "done":
+            value = msgspec.json.decode(head.value or b"null")
+            print(value if isinstance(value, str) else (head.value or b"null").decode(), flush=True)
+            return exit.OK
+        if head.status == "held" or head.status not in ENDED:
+            note(f"segue: run {self.run.id!r} is held: {head.reason}")
+        elif head.error is not None:
+            note(f"segue: run {self.run.id!r} failed: {kind_of(head.error.type)}: {head.error.message}")
+            note(
+                f"  `segue show {shlex.quote(self.run.id)}` lists its calls; `segue resume` tries the failed one anew"
+            )
+        else:
+            note(f"segue: run {self.run.id!r} was {head.status}")
+        return exit.FAILED

@@ -1,0 +1,225 @@
+"""`segue runs`: what is there, and why what stands still does."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import msgspec
+
+from ..model.run import Head
+from ..ports.store import Store
+from . import exit
+from .answers import expects
+from .place import declare_store, looking
+from .screen import count, duration, kind_of, note, put_json, short, shown, table
+
+STATUSES = ("ready", "parked", "held", "done", "failed", "cancelled")
+
+
+def declare_runs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--job", default="", help="only those of this job")
+    parser.add_argument(
+        "--status", action="append", choices=STATUSES, default=[], help="only those; may be given again"
+    )
+    parser.add_argument("--failed", action="store_true", help="failed and held runs, grouped by cause")
+    parser.add_argument("--asks", action="store_true", help="open questions")
+    parser.add_argument(
+        "--limit", type=int, default=50, metavar="N", help="the newest N (default 50; 0 for all)"
+    )
+    parser.add_argument("--json", action="store_true", help="JSON lines")
+    declare_store(parser)
+
+
+async def do_runs(args: argparse.Namespace) -> int:
+    async with looking(args) as store:
+        if args.asks:
+            await _asks(store, args)
+        elif args.failed:
+            await _causes(store, args)
+        else:
+            await _runs(store, args)
+    return exit.OK
+
+
+# ---------------------------------------------------------------- runs
+async def _runs(store: Store, args: argparse.Namespace) -> None:
+    heads = await _select(store, args)
+    if args.json:
+        for head in heads:
+            put_json(_plain(head))
+        return
+    jobs = [] if args.job or args.status else await store.list_jobs()
+    if jobs:
+        columns = ("JOB", "ROWS", *(status.upper() for status in STATUSES))
+        rows = [
+            (job.id, _total(job.total), *(count(job.counts.get(status, 0)) for status in STATUSES))
+            for job in jobs
+        ]
+        table(columns, rows, right=",".join(columns[1:]))
+        print()
+    alone = [head for head in heads if not jobs or not head.spec.job]
+    if alone:
+        now = time.time()
+        table(
+            ("RUN", "STATUS", "FLOW", "AGE", "WHAT"),
+            [(h.id, h.status, h.spec.target, duration(max(now - h.spec.created, 0)), what(h)) for h in alone],
+        )
+    elif not jobs:
+        note("no such runs are there" if args.job or args.status else "no runs are there yet")
+
+
+def _total(total: int | None) -> str:
+    return "…" if total is None else count(total)
+
+
+async def _select(store: Store, args: argparse.Namespace) -> list[Head]:
+    """The newest runs that are wanted, oldest first. Those of jobs only if they were asked for."""
+    found: list[Head] = []
+    after = ""
+    keep = args.limit or None
+    while heads := await store.runs(job=args.job, status=tuple(args.status), after=after, limit=1000):
+        after = heads[-1].id
+        found += (
+            heads if args.job or args.status or args.json else [each for each in heads if not each.spec.job]
+        )
+        if keep is not None and len(found) > 4 * keep + 1000:
+            found = _newest(found, keep)
+    return _newest(found, keep)
+
+
+def _newest(heads: list[Head], keep: int | None) -> list[Head]:
+    heads.sort(key=_age)
+    return heads if keep is None else heads[-keep:]
+
+
+def _age(head: Head) -> tuple[float, int]:
+    return head.spec.created, head.spec.index
+
+
+def what(head: Head) -> str:
+    """In short: its result, its error, or what it waits for."""
+    match head.status:
+        case "done":
+            return shown(head.value)
+        case "held":
+            return short(head.reason, 200)
+        case "parked" if head.reason:
+            return head.reason
+        case "parked" if head.wake is not None:
+            return f"until {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(head.wake))} or sooner"
+    return "" if head.error is None else short(f"{kind_of(head.error.type)}: {head.error.message}", 200)
+
+
+def _plain(head: Head) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        "id": head.id,
+        "status": head.status,
+        "flow": head.spec.target,
+        "job": head.spec.job,
+        "index": head.spec.index,
+        "key": head.spec.key,
+        "created": head.spec.created,
+        "updated": head.updated,
+        "input": msgspec.Raw(head.spec.args),
+        "usage": [msgspec.structs.asdict(use) for use in head.usage],
+    }
+    if head.value is not None:
+        plain["value"] = msgspec.Raw(head.value)
+    if head.error is not None:
+        plain["error"] = {"type": head.error.type, "message": head.error.message}
+    if head.reason:
+        plain["reason"] = head.reason
+    if head.wake is not None:
+        plain["wake"] = head.wake
+    return plain
+
+
+# ---------------------------------------------------------------- causes
+class Cause(msgspec.Struct):
+    """Runs that stand still for one reason."""
+
+    status: str
+    cause: str
+    runs: int
+    example: str
+
+
+def cause_of(head: Head) -> str:
+    """What runs are grouped by: the reason without what is only this run's."""
+    if head.status == "held":
+        return head.reason.replace(head.id, "RUN")
+    if head.error is None:
+        return "no error was left"
+    return f"{kind_of(head.error.type)}: {head.error.message}".replace(head.id, "RUN")
+
+
+async def _causes(store: Store, args: argparse.Namespace) -> None:
+    causes: dict[tuple[str, str], Cause] = {}
+    after = ""
+    while heads := await store.runs(job=args.job, status=("failed", "held"), after=after, limit=1000):
+        after = heads[-1].id
+        for head in heads:
+            text = cause_of(head)
+            known = causes.setdefault((head.status, text), Cause(head.status, text, 0, head.id))
+            known.runs += 1
+    found = sorted(causes.values(), key=lambda cause: -cause.runs)
+    if args.json:
+        for cause in found:
+            put_json(cause)
+        return
+    if not found:
+        note("nothing failed or is held")
+        return
+    for cause in found:
+        print(f"{count(cause.runs)} {cause.status}, such as {cause.example}")
+        print(f"  {cause.cause}")
+        if cause.status == "held":
+            print(f"  all of them: segue resume --all-like {cause.example} --keep | --rerun")
+        else:
+            print(f"  once more: segue resume --all-like {cause.example}")
+
+
+# ---------------------------------------------------------------- questions
+async def _asks(store: Store, args: argparse.Namespace) -> None:
+    questions = await store.asks()
+    if args.job:
+        questions = [each for each in questions if each.run.startswith(f"{args.job}/")]
+    if args.json:
+        for each in questions:
+            put_json(
+                {
+                    "id": each.id,
+                    "run": each.run,
+                    "question": each.question,
+                    "to": each.to,
+                    "show": msgspec.Raw(each.show),
+                    "schema": msgspec.Raw(each.schema),
+                    "created": each.created,
+                    "deadline": each.deadline or None,
+                }
+            )
+        return
+    if not questions:
+        note("no questions are open")
+        return
+    now = time.time()
+    rows = [
+        (
+            each.id,
+            each.to,
+            duration(max(now - each.created, 0)),
+            expects(msgspec.json.decode(each.schema)),
+            _asked(each),
+        )
+        for each in questions[: args.limit or None]
+    ]
+    table(("ASK", "TO", "AGE", "ANSWER", "QUESTION"), rows)
+    if len(rows) < len(questions):
+        note(f"and {count(len(questions) - len(rows))} more; --limit 0 lists all")
+
+
+def _asked(question: Any) -> str:
+    about = "" if question.show == b"null" else f"  {shown(question.show, 200)}"
+    return f"{short(question.question, 200)}{about}"

@@ -1,0 +1,27 @@
+"""`segue simulate`: a provider on this machine."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..model.errors import MissingExtra
+from . import exit
+
+
+def declare_simulate(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "A provider on this machine, batches included. It prints its base URL; name its models as in\n"
+        "`--model openai:ANY@URL`. Ctrl-C ends it."
+    )
+    try:
+        from ..testing.simulator import add_arguments
+    except ImportError as error:
+        raise MissingExtra(error.name or "aiohttp", "simulator") from None
+    add_arguments(parser)
+
+
+async def do_simulate(args: argparse.Namespace) -> int:
+    from ..testing.simulator import main
+
+    await main(args)
+    return exit.OK

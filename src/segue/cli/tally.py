@@ -1,0 +1,138 @@
+"""How a job stands, read from the store; each run's end is looked at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+
+from ..model.run import Usage
+from ..ports.store import Store
+from ..runtime.receipt import total
+from .screen import count, duration, kind_of, money, short
+
+
+class Standing(msgspec.Struct):
+    """A job at one moment. `total` is None while rows come in. `sent` lines are at the provider, `back` done there."""
+
+    total: int | None = None
+    done: int = 0
+    failed: int = 0
+    held: int = 0
+    working: int = 0
+    parked: int = 0
+    lines: int = 0
+    waves: int = 0
+    sent: int = 0
+    back: int = 0
+
+    @property
+    def ended(self) -> int:
+        return self.done + self.failed + self.held
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing goes on by itself."""
+        return self.total is not None and not self.working and not self.parked
+
+    @property
+    def for_batch(self) -> int:
+        return min(self.parked, self.lines)
+
+    @property
+    def for_others(self) -> int:
+        return self.parked - self.for_batch
+
+
+class Tally:
+    """Counts, tokens and causes of failure of a job."""
+
+    def __init__(self, store: Store, job: str) -> None:
+        self.store, self.job = store, job
+        self.usage: list[Usage] = []
+        self.causes: Counter[str] = Counter()
+        self._cursor = 0
+        self._began = 0.0
+
+    async def look(self) -> Standing:
+        """How it stands now."""
+        head = await self.store.get_job(self.job)
+        if head is None:
+            return Standing()
+        counts = head.counts
+        standing = Standing(
+            total=head.total,
+            done=counts.get("done", 0),
+            failed=counts.get("failed", 0) + counts.get("cancelled", 0),
+            held=counts.get("held", 0),
+            working=counts.get("ready", 0),
+            parked=counts.get("parked", 0),
+        )
+        await self._read_ends()
+        await self._read_lanes(standing, head.created)
+        return standing
+
+    async def _read_ends(self) -> None:
+        while heads := await self.store.finished(self.job, self._cursor, 500):
+            self._cursor = heads[-1].finished
+            for head in heads:
+                if head.error is not None:
+                    self.causes[f"{kind_of(head.error.type)}: {short(head.error.message, 160)}"] += 1
+            self.usage = total([*self.usage, *(use for head in heads for use in head.usage)])
+
+    async def _read_lanes(self, standing: Standing, since: float) -> None:
+        jobs = [job for job in await self.store.batch_jobs(open_only=False) if job.created >= since]
+        standing.waves = len(jobs)
+        open_jobs = [job for job in jobs if job.state != "closed"]
+        standing.sent = sum(job.lines for job in open_jobs)
+        standing.back = sum(job.progress for job in open_jobs)
+        if standing.parked:
+            lines = await self.store.line_counts()
+            standing.lines = lines.get("waiting", 0) + lines.get("taken", 0)
+
+    @property
+    def tokens(self) -> int:
+        """Of the runs that have ended."""
+        return sum(use.input_tokens + use.output_tokens for use in self.usage)
+
+
+class Pace:
+    """How long it may still take, by how fast it went since this process began."""
+
+    def __init__(self, now: float) -> None:
+        self._began, self._first = now, -1.0
+
+    def left(self, standing: Standing, now: float) -> str:
+        """Empty where nothing can be said yet."""
+        if not standing.total:
+            return ""
+        share = (standing.ended + (standing.back if standing.sent else 0) * 0.5) / standing.total
+        if self._first < 0:
+            self._first, self._began = share, now
+        gained = share - self._first
+        if gained < 0.03 or share >= 1:
+            return ""
+        return f"about {duration((now - self._began) * (1 - share) / gained)} left"
+
+
+def in_words(standing: Standing, tally: Tally, usd: float | None, left: str) -> str:
+    """One line: what is done and what waits for what."""
+    of = f"/{count(standing.total)}" if standing.total is not None else ""
+    parts = [f"{count(standing.done)}{of} done"]
+    for number, word in (
+        (standing.failed, "failed"),
+        (standing.held, "held"),
+        (standing.working, "at work"),
+        (standing.for_batch, "waiting for batch"),
+        (standing.for_others, "waiting for people or time"),
+    ):
+        if number:
+            parts.append(f"{count(number)} {word}")
+    if standing.waves:
+        there = f" ({count(standing.back)}/{count(standing.sent)} lines back)" if standing.sent else ""
+        parts.append(f"wave {standing.waves}{there}")
+    if tally.tokens:
+        parts.append(f"{count(tally.tokens)} tokens")
+    if usd is not None:
+        parts.append(money(usd))
+    return " · ".join([*parts, *([left] if left else [])])

@@ -1,0 +1,110 @@
+"""`app.py:flow`: the file, and what is in it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..authoring.flow import FlowDef, definition
+from ..model.errors import AuthorError, UnknownName
+
+
+class BrokenModule(AuthorError):
+    """A file of flows can't be imported."""
+
+    def __init__(self, path: str, error: BaseException) -> None:
+        self.path, self.error = path, error
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if "importlib" not in frame.filename]
+        at = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+        super().__init__(
+            f"{path} can't be imported: {type(error).__name__}: {error}{at}; --traceback shows more"
+        )
+
+
+def load_flow(target: str) -> Any:
+    """The flow function of `app.py:flow` or `package.module:flow`; of `app.py` if it has but one."""
+    path, name = _split(target)
+    module = load_module(path)
+    flows = flows_of(module)
+    if not name:
+        if len(flows) == 1:
+            return next(iter(flows.values()))
+        raise UnknownName("flow", target, _choice(path, flows))
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if isinstance(definition(found), FlowDef):
+        return found
+    if callable(found):
+        raise UnknownName("flow", name, f"{name} of {path} isn't a flow: decorate it with @segue.flow")
+    raise UnknownName("flow", name, _choice(path, flows, name))
+
+
+def load_module(path: str) -> ModuleType:
+    """Import a file, or a module by its dotted name. What a file imports from beside it is found."""
+    is_file = path.endswith(".py") or "/" in path
+    if is_file and not Path(path).is_file():
+        raise UnknownName("file", path, "flows are named as in `app.py:triage`")
+    try:
+        return _load_file(Path(path).resolve()) if is_file else _load_name(path)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and not is_file and error.name == path.partition(".")[0]:
+            raise UnknownName(
+                "module", path, "give a file, as in `app.py:triage`, or a module's name"
+            ) from None
+        raise BrokenModule(path, error) from error
+
+
+def _load_file(path: Path) -> ModuleType:
+    _search(path.parent)
+    name = path.stem
+    known = sys.modules.get(name)
+    if known is not None and getattr(known, "__file__", None) == str(path):
+        return known
+    if known is not None or name in sys.stdlib_module_names:
+        name = f"_segue_{name}"  # a file may be called as it likes
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} isn't a Python file")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _load_name(name: str) -> ModuleType:
+    _search(Path.cwd())
+    return importlib.import_module(name)
+
+
+def _search(directory: Path) -> None:
+    if str(directory) not in sys.path:
+        sys.path.insert(0, str(directory))
+
+
+def flows_of(module: ModuleType) -> dict[str, Any]:
+    """The flows that a module's names stand for."""
+    return {name: value for name, value in vars(module).items() if isinstance(definition(value), FlowDef)}
+
+
+def _split(target: str) -> tuple[str, str]:
+    path, colon, name = target.rpartition(":")
+    return (path, name) if colon and path else (target, "")
+
+
+def _choice(path: str, flows: dict[str, Any], name: str = "") -> str:
+    if not flows:
+        return f"{path} has none: decorate an async function with @segue.flow"
+    near = difflib.get_close_matches(name, flows, 1)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    return f"{meant}{path} has {', '.join(flows)}"
