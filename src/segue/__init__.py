@@ -6,6 +6,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .authoring.message import Request as Request
+    from .authoring.message import Note as Note
+    from .authoring.actor import state as state
+    from .authoring.actor import on as on
+    from .authoring.actor import field as field
+    from .authoring.actor import Listen as Listen
+    from .authoring.actor import Fail as Fail
+    from .authoring.actor import Done as Done
+    from .authoring.actor import Answer as Answer
+    from .authoring.actor import Again as Again
+    from .authoring.actor import Actor as Actor
     from .authoring.ask import ask as ask
     from .authoring.config import using as using
     from .authoring.context import Parked as Parked
@@ -51,6 +62,17 @@ if TYPE_CHECKING:
 
 #: Where each public name lives; loaded when first used, so that importing segue costs little.
 _HOMES = {
+    "Request": "authoring.message",
+    "Note": "authoring.message",
+    "state": "authoring.actor",
+    "on": "authoring.actor",
+    "field": "authoring.actor",
+    "Listen": "authoring.actor",
+    "Fail": "authoring.actor",
+    "Done": "authoring.actor",
+    "Answer": "authoring.actor",
+    "Again": "authoring.actor",
+    "Actor": "authoring.actor",
     "Approve": "authoring.tool",
     "Ask": "runtime.handles",
     "Asked": "runtime.events",

@@ -111,6 +111,7 @@ class RunContext(Protocol):
 
     id: str
     config: Config
+    callers: tuple[str, ...]
 
     def record(self, branch: Branch, request: Work | Wait | Act, /) -> Future[Any]:
         """Record a call. The future gives its outcome when the journal holds it and the run is at rest."""
@@ -155,7 +156,7 @@ class Services(Protocol):
         """A process's one instance of a resource."""
         ...
 
-    def handle(self, run: str, target: Any, place: tuple[str, int]) -> Any:
+    def handle(self, run: str, target: Any, place: tuple[str, int] | None) -> Any:
         """The `Run` of a run spawned at that place."""
         ...
 

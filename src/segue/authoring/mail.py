@@ -11,13 +11,14 @@ import msgspec
 
 from ..core.codec import decoder, digest, encode
 from ..core.forms import members
+from ..model.errors import Deadlock
 from ..model.message import Mail
 from ..model.mode import Config
 from ..model.run import CallRef, Spec
 from ..ports.store import NewRun, Turn
 from .config import as_config, config_of
 from .context import Act, Branch, Wait, current
-from .flow import FlowDef, take_call
+from .flow import FlowDef, flow, take_call
 from .time import overdue
 
 if TYPE_CHECKING:
@@ -170,3 +171,38 @@ def join(branch: Branch, run: str, place: tuple[str, int], decode: Any) -> Any:
     args = encode(run)
     wait = Wait(kind="join", name="join", args=args, digest=digest(args), decode=decode, joins=place)
     return branch.run.record(branch, wait)
+
+
+def request(branch: Branch, to: str, name: str, value: bytes, decode: Any, timeout: timedelta | None) -> Any:
+    """Ask another run something and wait for its answer. Raises `Deadlock` if it waits for this one."""
+    run = branch.run
+    callers = (*run.callers, run.id)
+    if to in callers:
+        raise Deadlock(f"run {run.id!r} asks {to!r}, which waits for it: {' → '.join((*callers, to))}")
+    args = encode({"to": to, "name": name, "message": msgspec.Raw(value)})
+
+    def opens(turn: Turn, path: str, n: int) -> None:
+        mail = Mail(
+            to, run.id, run.next_number(), "request", name, value,
+            reply=CallRef(run.id, path, n), callers=callers, at=run.now(),
+        )  # fmt: skip
+        turn.outbox = [*turn.outbox, mail]
+
+    wait = Wait(
+        kind="request",
+        name=name,
+        args=args,
+        digest=digest(args),
+        decode=decode,
+        opens=opens,
+        due=0.0 if timeout is None else run.now() + timeout.total_seconds(),
+        late=overdue(f"the request {name} to {to!r}"),
+    )
+    return run.record(branch, wait)
+
+
+@flow(name="segue.request", version="1")
+async def request_from_outside(to: str, name: str, message: Any, timeout: timedelta | None) -> Any:
+    """A request of a caller that is no run, as a run: it survives the caller."""
+    branch = current("request")
+    return await request(branch, to, name, encode(message), decoder(Any), timeout)

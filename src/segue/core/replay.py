@@ -35,7 +35,7 @@ class Replay:
             place = (entry.path, entry.n)
             known = self.calls.get(place)
             call = self.calls[place] = entry if known is None else _completed(known, entry)
-            if not entry.made:  # in a batch, the order of the outcomes counts, not that of the calls
+            if entry.batch >= 0:  # in a batch, the order of the outcomes counts, not that of the calls
                 while len(self._batches) <= call.batch:
                     self._batches.append([])
                 self._batches[call.batch].append(call)

@@ -15,6 +15,9 @@ FORMAT: Final = 1
 #: `Entry.batch` of a call that was made and has no outcome yet.
 MADE: Final = -1
 
+#: `Entry.batch` of a call that is done by being committed: it is answered at once, in a replay too.
+INSTANT: Final = -2
+
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):
     """An error as data. `type` is `module:qualname`; `args` the JSON of what builds it again, if that can be.

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, I
 from typing import Any, Self, TypeVar
 from uuid import uuid4
 
+from ..authoring.actor import Actor
 from ..authoring.config import ModelLike, as_config
 from ..authoring.flow import FlowDef, definition, take_call
 from ..authoring.mail import make_spec
@@ -19,7 +20,7 @@ from ..model.errors import Conflict, SegueError, UnknownName
 from ..model.message import Mail
 from ..model.mode import Config, ModeLike
 from ..model.run import Head, Usage
-from ..ports.clock import Clock
+from ..ports.clock import AlarmClock, Timer
 from ..ports.provider import Endpoint, PriceList, Provider
 from ..ports.store import Hint, JobHead, NewRun, Store
 from ..stores import open_store
@@ -63,11 +64,11 @@ class Engine:
         worker: bool = True,
         providers: Mapping[str, Callable[[Endpoint], Provider]] | None = None,
         prices: PriceList | None = None,
-        clock: Clock | None = None,
+        clock: AlarmClock | None = None,
     ) -> None:
         self.store = open_store(store) if isinstance(store, str) else store
         self.config = as_config(mode, model, models)
-        self.clock: Clock = clock or SystemClock()
+        self.clock: AlarmClock = clock or SystemClock()
         self.bus = Bus()
         self.verify = verify
         self._room, self._linger, self._grace, self._works = room, linger, grace, worker
@@ -112,6 +113,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.worker.stop(self._grace)
+        await self.lanes.release()
         for undo in reversed(self._undo):
             undo()
         SERVICES.reset(self._services)
@@ -139,27 +141,34 @@ class Engine:
         if endpoint.provider in self._own_providers:
             return self._own_providers[endpoint.provider](endpoint)
         from ..providers.registry import make
+        from ..transports.pooled import Pooled
 
-        return make(endpoint, os.environ)
+        return make(endpoint, os.environ, Pooled())
 
     # ------------------------------------------------------------ runs
-    async def run(self, call: Coroutine[Any, Any, R], /, *, id: str = "", **how: Any) -> R:
+    async def run(self, call: Coroutine[Any, Any, R] | Actor[R], /, *, id: str = "", **how: Any) -> R:
         """Run the call of a flow to its end; its result."""
         return await (await self.start(call, id=id, **how))
 
-    async def start(self, call: Coroutine[Any, Any, R], /, *, id: str = "", **how: Any) -> Run[R]:
+    async def start(self, call: Coroutine[Any, Any, R] | Actor[R], /, *, id: str = "", **how: Any) -> Run[R]:
         """Start the call of a flow; durable on return. With an `id`, the run that is there by it goes on."""
-        flow, args = take_call(call)
-        self.worker.register(flow)
-        run_id = id or f"{flow.name.rpartition('.')[2]}-{uuid4().hex[:8]}"
-        spec = make_spec(flow, args, as_config(**how), self.clock.now())
+        target: Any
+        if isinstance(call, Actor):
+            target = definition(type(call))
+            spec = target.spec(call, as_config(**how), self.clock.now())
+        else:
+            target, args = take_call(call)
+            spec = make_spec(target, args, as_config(**how), self.clock.now())
+        self.worker.register(target)
+        run_id = id or f"{target.name.rpartition('.')[2]}-{uuid4().hex[:8]}"
         created = await self.worker.create([NewRun(run_id, spec)])
         head: Head = created[0].head
-        if not created[0].new and (head.spec.target, head.spec.args) != (flow.name, args):
+        same = head.spec.target == target.name and (head.spec.kind == "actor" or head.spec.args == spec.args)
+        if not created[0].new and not same:
             raise Conflict(
-                f"run {run_id!r} is there already, of {head.spec.target!r} with other arguments; choose another id"
+                f"run {run_id!r} is there already, of {head.spec.target!r} or with other arguments; choose another id"
             )
-        return Run(self, run_id, flow)
+        return Run(self, run_id, target)
 
     async def get(self, id: str, /) -> Run[Any]:
         """A run by its id. Raises `UnknownName`."""
@@ -334,12 +343,8 @@ class Engine:
             raise UnknownName("flow", getattr(fn, "__qualname__", repr(fn)), "decorate it with @segue.flow")
         self.worker.register(flow)
 
-        def calls() -> Iterable[tuple[Any, bytes, str]] | AsyncIterable[tuple[Any, bytes, str]]:
-            return rows  # type: ignore[return-value]  # made calls of below
-
         job: Job[I, O] = Job(self, id or f"{flow.name}-{uuid4().hex[:8]}", flow)
         self._spawn(self._admit(job, flow, rows, key, limit, as_config(**how)))
-        del calls
         return job
 
     async def _admit(
@@ -403,7 +408,6 @@ class Engine:
                 job.failure = job.failure or Conflict(
                     f"two rows of job {job.id!r} have the key {new.spec.key!r}"
                 )
-            del row
 
     # ------------------------------------------------------------ lanes
     def is_busy(self) -> bool:
@@ -419,10 +423,12 @@ class Engine:
                 self._lane_failure = error
                 self._ended(())
                 return
-            loop = asyncio.get_running_loop()
-            handle = loop.call_later(min(5.0 if wait is None else max(wait, 0.02), 5.0), self._kick_lanes.set)
+            timers: list[Timer] = [asyncio.get_running_loop().call_later(5.0, self._kick_lanes.set)]
+            if wait is not None:
+                timers.append(self.clock.call_later(max(wait, 0.02), self._kick_lanes.set))
             await self._kick_lanes.wait()
-            handle.cancel()
+            for timer in timers:
+                timer.cancel()
 
     async def advance(self) -> bool:
         """One sweep: run what is ready, submit, poll and deliver; then give everything back. Whether something still waits."""

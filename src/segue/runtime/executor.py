@@ -22,11 +22,12 @@ from ..authoring.failures import to_exception, to_failure
 from ..core import journal
 from ..core.pool import Pooled
 from ..core.replay import Differs, Place, Replay
-from ..model.entry import Entry, Failure, encode_entries
+from ..model.entry import INSTANT, Entry, Failure, encode_entries
 from ..model.errors import ReplayMismatch
-from ..model.message import Letter, Question
+from ..model.message import Letter, Mail, Question
 from ..model.mode import Config
 from ..model.run import Status, Usage
+from ..ports.clock import Timer
 from ..ports.store import Claimed, CommitResult, Turn
 from . import tasks
 from .events import Emitted, Event, Finished, Recorded, Started
@@ -78,6 +79,7 @@ class Host(Services, Protocol):
 
     def commit(self, turn: Turn) -> Future[list[CommitResult]]: ...
     def clock_now(self) -> float: ...
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer: ...
     def ended(self, executor: Executor) -> None: ...
     def wants_events(self, run: str) -> bool: ...
     def asked(self, questions: Sequence[Question]) -> None: ...
@@ -112,6 +114,9 @@ class Executor:
         self.seen = max(self.letters, default=0)
         self.receivers: list[Call] = []
         self.joins: dict[Place, Call] = {}
+        self.callers: tuple[str, ...] = ()  # who waits, in a chain, for the request in hand
+        self.sealing: tuple[bytes, Call] | None = None
+        self.wanting: Call | None = None  # a message
         self.spawned: set[Place] = set()  # whose ends may come before anybody waits for them
         self.dues: list[tuple[float, int, Call]] = []
         self.usage = {(use.model, use.lane): use for use in head.usage}
@@ -125,6 +130,7 @@ class Executor:
         self.foreign_at = ""
         self._watched: set[Future[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self.nap: Timer | None = None  # for a short wait that is over soon by the clock
         self._order = 0
         self.status: Status = "ready"
         self.finished: Future[None] = self.loop.create_future()
@@ -178,11 +184,73 @@ class Executor:
         if call.entry is not None:
             if call.entry.made:
                 self._pending(call, call.entry)
+            elif call.entry.batch == INSTANT:
+                self._at_once(call, call.entry.value)
         elif self.settled:
             self._start(call)
         else:
             self.held.append(call)
         self.kick()
+        return call
+
+    # ------------------------------------------------------------ what an actor's code needs besides
+    def next_mail(self) -> Future[Letter]:
+        """The first message in the inbox, when there is one; it stays there."""
+        wanting = self._own_call(("!mail", 0))
+        for letter in self.letters.values():
+            if letter.mail.kind in ("tell", "request"):
+                wanting.set_result(letter)
+                return wanting
+        self.wanting = wanting
+        self.open[wanting.place] = wanting
+        self.kick()
+        return wanting
+
+    def close_letter(self, letter: Letter, reply: Mail | None) -> None:
+        """Have the next commit consume a message and send its answer."""
+        self._consume(letter.id)
+        if reply is not None:
+            self.turn.outbox = [*self.turn.outbox, reply]
+
+    def seal(self, checkpoint: bytes) -> Future[None]:
+        """Commit a transition. Tasks that the handler left behind don't outlive it."""
+        call = self._own_call(("!seal", 0))
+        self.sealing = (checkpoint, call)
+        current = asyncio.current_task()
+        for task in self.tasks:
+            if task is not current:
+                task.cancel("the handler that started it is done")
+        self.kick()
+        return call
+
+    def off_loop(self, fn: Callable[[], Any]) -> Future[Any]:
+        """Run a function on a thread, as work of this wake."""
+        call = self._own_call(("!thread", 0))
+
+        async def work() -> None:
+            try:
+                result = await self.host.in_thread(fn)
+            except Exception as error:
+                if not call.done():
+                    call.set_exception(error)
+            else:
+                if not call.done():
+                    call.set_result(result)
+            self.kick()
+
+        context = copy_context()
+        context.run(_enter_step, "a handler that runs on a thread")
+        task = Task(work(), loop=self.loop, context=context)
+        self.local.add(task)
+        task.add_done_callback(self.local.discard, context=tasks.NO_CONTEXT)
+        return call
+
+    def _own_call(self, place: Place) -> Call:
+        """A wait of the engine's own: not recorded."""
+        call = Call(loop=self.loop)
+        call.executor, call.place, call.after = self, place, self.replay.handed
+        call.request = Wait(kind="", name="", args=b"", digest=b"", decode=_raw)
+        call.task = call.context = call.slot = call.entry = None
         return call
 
     # ------------------------------------------------------------ a life
@@ -286,6 +354,12 @@ class Executor:
         self._wake_in(left)
         return False
 
+    def _end_nap(self) -> None:
+        if self.nap is not None:
+            self.nap.cancel()
+            self.nap = None
+            self.kick()
+
     def _wake_in(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -306,6 +380,11 @@ class Executor:
             self._answer_waits()
             if self.stopping:
                 self._leave("ready")
+            elif self.sealing is not None:
+                self._seal()
+            elif self.wanting is not None and self.wanting.done():
+                self.wanting = None
+                self.kick()
             elif self.done or self.entries or self.precommit:
                 self._commit()
             elif not self.local:
@@ -344,7 +423,8 @@ class Executor:
             return
         if isinstance(request, Act):
             request.writes(self.turn, *call.place)
-            self.done.append(Outcome(call, request.value))
+            self.entries.append(_instant(call, request))
+            self._at_once(call, request.value)
         elif isinstance(request, Wait):
             self.entries.append(_made(call, request, request.due))
             if request.opens is not None and entry is None:  # else it is open already, from before the rebase
@@ -356,8 +436,18 @@ class Executor:
         else:
             self._work(call, request)
 
+    def _at_once(self, call: Call, value: bytes | None) -> None:
+        self.open.pop(call.place, None)
+        outcome = Outcome(call, value)
+        _decode(outcome)
+        _deliver(outcome)
+
     def _reuse(self, call: Call, entry: Entry) -> None:
         """Take an outcome from the journal that this run was rebased from."""
+        if isinstance(call.request, Act):
+            self.entries.append(_instant(call, call.request))
+            self._at_once(call, entry.value)
+            return
         if isinstance(call.request, Wait):
             self.entries.append(_made(call, call.request, entry.due))
         elif isinstance(call.request, Work) and call.request.effect == "at-most-once":
@@ -365,11 +455,14 @@ class Executor:
         self.done.append(Outcome(call, entry.value, entry.error))
 
     def _pending(self, call: Call, entry: Entry) -> None:
-        """A call that was journaled when made, in an earlier life, and has no outcome yet."""
+        """A call that was journaled when made, in an earlier life, and has no outcome yet.
+
+        A model call that went out in a batch, and would be live now, still gets its outcome as mail.
+        """
         request = call.request
         if isinstance(request, Wait):
             self._wait_for(call, request, entry.due)
-        else:
+        elif isinstance(request, Work) and request.effect == "at-most-once":
             self._hold(
                 f"the at-most-once step {request.name!r} was cut off by a crash: it may have happened. "
                 f"Look, then `segue resume --rerun` to do it (again), or `--value JSON` to say what came of it"
@@ -462,6 +555,10 @@ class Executor:
         elif mail.kind == "cancel":
             self._consume(letter.id)
             self._cancel()
+        elif self.wanting is not None:
+            if not self.wanting.done():
+                self.open.pop(self.wanting.place)
+                self.wanting.set_result(letter)
         elif mail.kind == "tell":
             for call in self.receivers:
                 request = call.request
@@ -492,19 +589,15 @@ class Executor:
         """Cancellation is an entry like another, so that it strikes at the same place in a replay."""
         if CANCEL in self.made:
             return
-        request = Wait(kind="cancel", name="cancel", args=b"", digest=b"", decode=_raw)
-        call = Call(loop=self.loop)
-        call.executor, call.place, call.request, call.after = self, CANCEL, request, self.replay.handed
-        call.task = call.context = call.slot = call.entry = None
+        call = self._own_call(CANCEL)
+        call.request = _cancel_wait()
         self.made.add(CANCEL)
         call.add_done_callback(self._struck, context=tasks.NO_CONTEXT)
         self.done.append(Outcome(call, NOTHING))
 
     def _expect_cancel(self, entry: Entry) -> None:
-        request = Wait(kind="cancel", name="cancel", args=b"", digest=b"", decode=_raw)
-        call = Call(loop=self.loop)
-        call.executor, call.place, call.request, call.after = self, CANCEL, request, entry.after
-        call.task = call.context = call.slot = None
+        call = self._own_call(CANCEL)
+        call.request = _cancel_wait()
         call.entry = self.replay.made(*CANCEL, "cancel", "cancel", b"")
         self.made.add(CANCEL)
         self.open[CANCEL] = call
@@ -515,6 +608,29 @@ class Executor:
             self.root.cancel("the run was cancelled")
 
     # ------------------------------------------------------------ commits
+    def _seal(self) -> None:
+        """An actor's transition: its state is written and the journal before it is history."""
+        assert self.sealing is not None  # `_turn` saw it
+        checkpoint, call = self.sealing
+        self.sealing = None
+        self.entries.clear()
+        self.done.clear()
+        turn = self._take_turn([])
+        turn.checkpoint = checkpoint
+        self._write(turn, lambda: self._sealed(call))
+
+    def _sealed(self, call: Call) -> None:
+        self.replay = Replay([], self.host.clock_now())
+        self.made.clear()
+        self.open.clear()
+        self.receivers.clear()
+        self.dues.clear()
+        if self.root is not None and isinstance(self.root, BranchTask) and self.root.branch is not None:
+            self.root.branch.n, self.root.branch.kids = 0, None
+        if not call.done():
+            call.set_result(None)
+        self.kick()
+
     def _commit(self) -> None:
         """Journal what was done since the last rest, then hand it over."""
         done, self.done = [outcome for outcome in self.done if not outcome.call.done()], []
@@ -605,7 +721,9 @@ class Executor:
         if self.dues:
             left = self.dues[0][0] - self.host.clock_now()
             if left <= self.host.linger:
-                self._wake_in(max(left, 0.0))
+                if self.nap is not None:
+                    self.nap.cancel()
+                self.nap = self.host.call_later(max(left, 0.0), self._end_nap)
                 return
         if self.foreign_since is not None:
             log.warning(
@@ -728,6 +846,8 @@ class Executor:
         self.over = True
         if self._timer is not None:
             self._timer.cancel()
+        if self.nap is not None:
+            self.nap.cancel()
         if self.root is not None and self.root.done() and not self.root.cancelled():
             self.root.exception()  # taken: it is in the journal
         if not self.finished.done():
@@ -749,9 +869,26 @@ def _due(item: tuple[float, int, Call]) -> tuple[float, int]:
     return item[0], item[1]
 
 
+def _cancel_wait() -> Wait:
+    return Wait(kind="cancel", name="cancel", args=b"", digest=b"", decode=_raw)
+
+
 def _made(call: Call, request: Work | Wait, due: float) -> Entry:
     """The entry of a call that outlives this life, written when it is made."""
     return Entry(*call.place, request.kind, request.name, request.digest, request.args, call.after, due=due)
+
+
+def _instant(call: Call, request: Act) -> Entry:
+    return Entry(
+        *call.place,
+        request.kind,
+        request.name,
+        request.digest,
+        request.args,
+        call.after,
+        INSTANT,
+        request.value,
+    )
 
 
 def _entry(outcome: Outcome, number: int, now: float) -> Entry:

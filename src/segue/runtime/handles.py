@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Generator
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
@@ -12,7 +13,8 @@ import msgspec
 from ..authoring.context import find_branch
 from ..authoring.failures import to_exception
 from ..authoring.flow import TARGETS
-from ..authoring.mail import join, message_name, send
+from ..authoring.mail import join, message_name, request, request_from_outside, send
+from ..authoring.message import Request, response_type
 from ..authoring.map import Outcome
 from ..core.codec import decoder, encode
 from ..core.conform import misfit
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 I = TypeVar("I")
 O = TypeVar("O")
+T = TypeVar("T")
 
 
 class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
@@ -131,6 +134,21 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
                 self.id, message_name(type(message)), encode(message, where="the message")
             )
 
+    async def request(self, message: Request[T], /, *, timeout: timedelta | None = None) -> T:
+        """Ask it something and wait for the answer, whose type the message says; raises what its handler raised."""
+        name, value = message_name(type(message)), encode(message, where="the message")
+        decode = decoder(response_type(type(message)))
+        branch = find_branch()
+        answer: T
+        if branch is not None:
+            answer = await request(branch, self.id, name, value, decode, timeout)
+        else:
+            plain = msgspec.json.decode(value)
+            answer = decode(
+                encode(await self._engine.run(request_from_outside(self.id, name, plain, timeout)))
+            )
+        return answer
+
     async def cancel(self) -> None:
         """Ask for its end: its code gets `asyncio.CancelledError` and may clean up, durably."""
         await self._engine.cancel(self.id)
@@ -166,6 +184,8 @@ class Ask:
         self.id, self.run, self.question, self.to = question.id, question.run, question.question, question.to
         self.show: Any = msgspec.json.decode(question.show)
         self.schema: dict[str, Any] = msgspec.json.decode(question.schema)
+        #: When its time is up.
+        self.deadline = datetime.fromtimestamp(question.deadline, UTC) if question.deadline else None
 
     async def answer(self, value: object) -> None:
         """Answer it; the first answer counts. Raises `InvalidValue` for one of the wrong type, `AskClosed`."""

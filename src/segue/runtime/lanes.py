@@ -45,6 +45,7 @@ class Lanes:
         self._busy = busy  # whether this process may still add lines
         self._polled: dict[str, float] = {}
         self._warned: set[str] = set()
+        self._driven: set[str] = set()
 
     async def sweep(self, *, poll_now: bool = False) -> float | None:
         """Do what is due in every lane. Seconds until something is due again; None if no lane has anything."""
@@ -65,6 +66,7 @@ class Lanes:
         fence = await self.store.claim_lane(head.lane, self.worker, LEASE, now=now)
         if fence is None:
             return 5.0
+        self._driven.add(head.lane)
         lane = _Lane(self, head, provider, to, fence)
         again = 60.0
         try:
@@ -85,6 +87,12 @@ class Lanes:
             return max(fault.after or 0.0, 2.0)
         self._warned.discard(head.lane)
         return again
+
+    async def release(self) -> None:
+        """Let other workers drive the lanes at once, not only when the lease has lapsed."""
+        driven, self._driven = self._driven, set()
+        for lane in driven:
+            await self.store.claim_lane(lane, self.worker, 0.0, now=self.clock.now())
 
     def policy(self, lane: str) -> Batch:
         """How the runs of this process want the lane's jobs; the defaults for lines that others left."""

@@ -22,7 +22,7 @@ from ..model.errors import StoreError
 from ..model.message import Question
 from ..model.mode import Config
 from ..model.run import ENDED
-from ..ports.clock import Clock
+from ..ports.clock import AlarmClock, Timer
 from ..ports.store import Claimed, CommitResult, Hint, Lease, NewRun, Store, Turn
 from .bus import Bus
 from .events import Asked
@@ -52,7 +52,7 @@ class Worker:
         self,
         store: Store,
         models: Models,
-        clock: Clock,
+        clock: AlarmClock,
         bus: Bus,
         config: Config,
         *,
@@ -67,6 +67,7 @@ class Worker:
         self.awake: dict[str, Executor] = {}
         self.targets: dict[str, Any] = {}
         self.closing = False
+        self._renewed = clock.now()
         self._grouped: dict[str, int] = {}
         self._queued: dict[str, deque[Claimed]] = {}
         self._ready = asyncio.Event()
@@ -109,7 +110,7 @@ class Worker:
             self._resources.pop(fn, None)
             raise
 
-    def handle(self, run: str, target: Any, place: tuple[str, int]) -> Any:
+    def handle(self, run: str, target: Any, place: tuple[str, int] | None) -> Any:
         return self.handles(run, target, place)
 
     def register(self, target: Any) -> None:
@@ -126,6 +127,9 @@ class Worker:
     def clock_now(self) -> float:
         return self.clock.now()
 
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        return self.clock.call_later(seconds, callback)
+
     def wants_events(self, run: str) -> bool:
         return self.bus.wants(run)
 
@@ -135,7 +139,9 @@ class Worker:
     def asked(self, questions: Sequence[Question]) -> None:
         """Questions are open, durably."""
         for question in questions:
-            self.bus.publish(question.run, Asked(run=question.run, path=question.path, n=question.n, question=question))
+            self.bus.publish(
+                question.run, Asked(run=question.run, path=question.path, n=question.n, question=question)
+            )
         self._ends.run_asked()
 
     def ended(self, executor: Executor) -> None:
@@ -196,20 +202,26 @@ class Worker:
     async def _until_ready(self) -> None:
         """Wait for a hint, for the next due run, or a little while for what other processes do."""
         _, due = await self.store.backlog(now=self.clock.now())
-        wait = POLL if due is None else min(POLL, max(due - self.clock.now(), 0.001))
         if self._ready.is_set():
             return
-        handle = self.loop.call_later(wait, self._ready.set)
+        timers: list[Timer] = [self.loop.call_later(POLL, self._ready.set)]
+        if due is not None:
+            timers.append(self.clock.call_later(max(due - self.clock.now(), 0.001), self._ready.set))
         try:
             await self._ready.wait()
         finally:
-            handle.cancel()
+            for timer in timers:
+                timer.cancel()
 
     async def claim_once(self) -> int:
         """Claim and wake what is ready, as far as there is room; how many."""
         room = self.room - len(self.awake) - sum(map(len, self._queued.values()))
         if room <= 0:
             return 0
+        if (
+            self.clock.now() - self._renewed > RENEW
+        ):  # the machine slept: keep what is ours before it counts as lost
+            await self._renew()
         claimed = await self.store.claim(self.name, min(room, 500), LEASE, now=self.clock.now())
         if claimed:
             await self.begin(claimed)
@@ -275,10 +287,14 @@ class Worker:
     async def _renew_loop(self) -> None:
         while not self.closing:
             await asyncio.sleep(RENEW)
-            held = [Lease(executor.id, executor.fence) for executor in self.awake.values()]
-            held += [Lease(one.head.id, one.head.fence) for queue in self._queued.values() for one in queue]
-            if held:
-                await self.store.renew(self.name, held, LEASE, now=self.clock.now())
+            await self._renew()
+
+    async def _renew(self) -> None:
+        self._renewed = self.clock.now()
+        held = [Lease(executor.id, executor.fence) for executor in self.awake.values()]
+        held += [Lease(one.head.id, one.head.fence) for queue in self._queued.values() for one in queue]
+        if held:
+            await self.store.renew(self.name, held, LEASE, now=self._renewed)
 
     async def stop(self, grace: float) -> None:
         """Give all runs back, what they did committed; calls under way get `grace` seconds to come in."""
