@@ -8,6 +8,7 @@ cancelled; those fit to retry go round again.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from uuid import uuid4
@@ -17,7 +18,7 @@ import msgspec
 from ..authoring.failures import to_failure
 from ..core.batching import Decision, decide, fit_to_retry, poll_after
 from ..model.entry import Failure
-from ..model.errors import CallerError, ModelFailed, OperatorError
+from ..model.errors import CallerError, ModelFailed, OperatorError, StoreError
 from ..model.lane import BatchJob, LaneHead, Line, LineOutcome
 from ..model.mode import Batch
 from ..ports.clock import Clock
@@ -92,7 +93,8 @@ class Lanes:
         """Let other workers drive the lanes at once, not only when the lease has lapsed."""
         driven, self._driven = self._driven, set()
         for lane in driven:
-            await self.store.claim_lane(lane, self.worker, 0.0, now=self.clock.now())
+            with contextlib.suppress(StoreError):  # it lapses by itself, then
+                await self.store.claim_lane(lane, self.worker, 0.0, now=self.clock.now())
 
     def policy(self, lane: str) -> Batch:
         """How the runs of this process want the lane's jobs; the defaults for lines that others left."""
