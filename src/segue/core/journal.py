@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 
@@ -101,6 +102,6 @@ def _cure(changed: Sequence[str]) -> str:
 
 def _same_but_digits(a: str, b: str) -> bool:
     def mask(text: str) -> str:
-        return "".join("0" if c in "0123456789abcdef" else c for c in text)
+        return re.sub("[0-9a-f]+", "0", text)
 
     return a != b and mask(a) == mask(b)

@@ -61,13 +61,38 @@ class BadSignature(AuthorError):
 class ReplayMismatch(AuthorError):
     """The code no longer does what its journal says it did; the run is held and nothing is paid again."""
 
-    def __init__(self, run: str, path: str, n: int, recorded: str, asked: str, difference: str) -> None:
+    def __init__(
+        self,
+        run: str,
+        path: str,
+        n: int,
+        recorded: str,
+        asked: str,
+        difference: str,
+        *,
+        cure: str | None = None,
+    ) -> None:
         self.run, self.path, self.n = run, path, n
         self.recorded, self.asked, self.difference = recorded, asked, difference
+        if cure is None:
+            cure = (
+                f"Restore the code, or `segue resume {run} --keep` to accept what was paid for, "
+                f"or `--rerun` to call anew what changed."
+            )
+        text = (
+            f"run {run!r}: call {n} of branch {path or '/'!r} was {recorded} and is now {asked}. {difference}"
+        )
+        super().__init__(f"{text} {cure}" if cure else text)
+
+
+class ResultMismatch(AuthorError):
+    """A finished run gives another result when it is replayed, although its calls are the same."""
+
+    def __init__(self, run: str, recorded: str, replayed: str) -> None:
+        self.run, self.recorded, self.replayed = run, recorded, replayed
         super().__init__(
-            f"run {run!r}: call {n} of branch {path or '/'!r} was {recorded} and is now {asked}. {difference} "
-            f"Restore the code, or `segue resume {run} --keep` to accept what was paid for, "
-            f"or `--rerun` to call anew what changed."
+            f"run {run!r} ended with {recorded[:300]} and, replayed, with {replayed[:300]}. A clock, chance or state "
+            f"outside the run? Use segue.now(), segue.uuid() or segue.random, and keep state in the flow."
         )
 
 

@@ -75,7 +75,6 @@ class Host(Services, Protocol):
     """What an executor needs of the engine around it."""
 
     loop: AbstractEventLoop
-    verify: bool
 
     def commit(self, turn: Turn) -> Future[list[CommitResult]]: ...
     def clock_now(self) -> float: ...
@@ -503,7 +502,8 @@ class Executor:
         except Exception as error:
             again = request.again is not None and request.again(error)
             outcome.error, outcome.cause = to_failure(error, again=again), error
-        self.local.discard(call.task)  # type: ignore[arg-type]  # set before it runs
+        if call.task is not None:
+            self.local.discard(call.task)
         if not call.done():
             self.done.append(outcome)
         self.kick()
@@ -763,20 +763,16 @@ class Executor:
             then()
 
     async def _unwound(self, then: Callable[[], None]) -> None:
-        for attempt in range(50):
+        for _ in range(50):
             left = [task for task in self.tasks if not task.done()]
             if not left:
                 break
-            if attempt:
-                for task in left:
-                    task.cancel("the run leaves memory")
             await asyncio.wait(left, timeout=0.1)
+            for task in left:
+                task.cancel("the run leaves memory")
         else:
-            log.error(
-                "run %s: a task refuses to be cancelled while the run leaves memory, at %s; let asyncio.CancelledError pass",
-                self.id,
-                tasks.foreign(left[0]),
-            )
+            where = next((tasks.foreign(task) for task in self.tasks if not task.done()), "an unknown place")
+            log.error("run %s: a task refuses to be cancelled, at %s; let asyncio.CancelledError pass", self.id, where)
         then()
 
     def _end(self) -> None:
@@ -818,6 +814,10 @@ class Executor:
             asked = f"{request.kind} {request.name!r}"
             why = journal.difference(entry.args, request.args) if recorded == asked else "It is another call."
             error = ReplayMismatch(self.id, entry.path, entry.n, recorded, asked, why)
+        self.differs(error)
+
+    def differs(self, error: ReplayMismatch) -> None:
+        """The code isn't what the journal tells of."""
         self._hold(str(error))
 
     def _hold(self, reason: str) -> None:

@@ -6,6 +6,7 @@ A task factory, chained before the one that the loop has, gives each task that a
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from asyncio import AbstractEventLoop, Future, Task
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +20,10 @@ from ..authoring.context import BRANCH, Branch, BranchTask, find_branch
 NO_CONTEXT = Context()
 
 _FINALISERS = frozenset({"async_generator_athrow", "async_generator_asend"})
+#: What `await` makes of an awaitable's or an async generator's next step; says nothing of what it waits on.
+_WRAPPERS = frozenset(
+    {"coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "anext_awaitable"}
+)
 _WAIT_FOR: CodeType | None = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None
 _PASSIVE_FILES = ("asyncio/locks.py", "asyncio/queues.py", "asyncio/taskgroups.py")
 _PASSIVE_NAMES = frozenset({"_wait", "wait_for", "_wait_for_one", "__anext__", "gather"})
@@ -126,6 +131,9 @@ def _chain(coro: Any) -> Iterator[Any]:
             return
         if _code(coro) is not None:
             yield coro
+        elif type(coro).__name__ in _WRAPPERS:
+            coro = next((held for held in gc.get_referents(coro) if _code(held) is not None), None)
+            continue
         coro = (
             getattr(coro, "cr_await", None)
             or getattr(coro, "gi_yieldfrom", None)

@@ -1,0 +1,158 @@
+"""Running an ended run's journal through today's code: nothing is called and nothing is written."""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop, Future
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..authoring.context import Act, Branch, Wait, Work
+from ..authoring.flow import TARGETS, FlowDef
+from ..model.entry import Entry, Failure
+from ..model.errors import AuthorError, ReplayMismatch, ResultMismatch, UnknownName
+from ..model.message import Question
+from ..model.mode import Config
+from ..model.run import ENDED, Head
+from ..ports.clock import Timer
+from ..ports.store import Claimed, CommitResult, Turn
+from .executor import Call, Executor, Host
+from .worker import Worker, code_of
+
+CURE = "What a flow does must follow from its arguments and from recorded calls alone."
+
+
+async def replay(worker: Worker, head: Head, entries: Sequence[Entry]) -> None:
+    """Run an ended run's entries, large contents in place, through the code that this process has.
+
+    Raises `ReplayMismatch` for the first call that differs, a new one too, and `ResultMismatch` for another
+    result; `UnknownName` if this process doesn't know the flow. Of actors, nothing is replayed.
+    """
+    if head.status not in ENDED or head.spec.kind != "flow":
+        return
+    target = worker.targets.get(head.spec.target) or TARGETS.get(head.spec.target)
+    if not isinstance(target, FlowDef):
+        raise UnknownName("flow", head.spec.target, "import the module that defines it")
+    claimed = Claimed(head, None, None, [], [])
+    replayed = _Replayed(_Desk(worker, head), claimed, list(entries), head.spec.config.over(worker.config))
+    replayed.begin(code_of(target, claimed, replayed))
+    await replayed.finished
+    replayed.compare(head)
+
+
+class _Replayed(Executor):
+    """A run that is replayed, and compared with what it did."""
+
+    def __init__(self, host: Host, claimed: Claimed, entries: list[Entry], config: Config) -> None:
+        super().__init__(host, claimed, entries, None, config)
+        self.difference: Exception | None = None
+        self.last = Turn(run=self.id, fence=0)
+
+    def compare(self, head: Head) -> None:
+        """Raise what differs."""
+        if self.error is not None:
+            raise self.error
+        if self.difference is not None:
+            raise self.difference
+        was, now = (_outcome(end.status, end.value, end.error) for end in (head, self.last))
+        if was != now:
+            raise ResultMismatch(self.id, was, now)
+
+    def _start(self, call: Call) -> None:
+        request = call.request
+        shown = request.args[:200].decode("utf-8", "replace")
+        self.differs(
+            _mismatch(self, call.place[0], call.place[1], "nothing", request, f"Its arguments: {shown}.")
+        )
+
+    def differs(self, error: ReplayMismatch) -> None:
+        """Stop at the first difference."""
+        if self.difference is None:
+            cure = "" if "\n" in error.difference else CURE  # a comparison of arguments names its own
+            self.difference = ReplayMismatch(
+                error.run, error.path, error.n, error.recorded, error.asked, error.difference, cure=cure
+            )
+        self._hold("it differs")
+
+    def _pending(self, call: Call, entry: Entry) -> None:
+        """It had no outcome when the run ended."""
+
+    def _idle(self) -> None:
+        if self.foreign_since is not None:
+            return
+        for call in self.open.values():
+            why = "The code waits for its outcome, where the recorded run ended without."
+            self.differs(_mismatch(self, *call.place, "open", call.request, why))
+            return
+        self._hold("every task waits")
+
+    def _hold(self, reason: str) -> None:
+        if self.difference is None:
+            self.difference = AuthorError(f"run {self.id!r}, replayed: {reason}")
+        super()._hold(reason)
+
+    def _write(self, turn: Turn, then: Callable[[], None]) -> None:
+        self.last = turn
+        then()
+
+
+def _mismatch(
+    run: Executor, path: str, n: int, recorded: str, request: Work | Wait | Act, why: str
+) -> ReplayMismatch:
+    return ReplayMismatch(run.id, path, n, recorded, f"{request.kind} {request.name!r}", why)
+
+
+def _outcome(status: str, value: bytes | None, error: Failure | None) -> str:
+    """How a run ended, to be compared and shown."""
+    if error is not None:
+        return f"{status}: {error.type}: {error.message}"
+    return f"{status}: {(value or b'null').decode()}"
+
+
+class _Desk:
+    """A host that carries nothing out."""
+
+    def __init__(self, worker: Worker, head: Head) -> None:
+        self._worker, self._head = worker, head
+        self.loop: AbstractEventLoop = worker.loop
+        self.linger = worker.linger
+
+    def models(self, names: Any, config: Config) -> list[str]:
+        return self._worker.models(names, config)
+
+    def model_call(
+        self, branch: Branch, config: Config, model: str, request: Any, args: bytes, digest: bytes
+    ) -> Work | Wait:
+        return self._worker.model_call(branch, config, model, request, args, digest)
+
+    async def in_thread(self, fn: Callable[[], Any]) -> Any:
+        return await self._worker.in_thread(fn)
+
+    async def get_resource(self, fn: Callable[[], Any]) -> Any:
+        return await self._worker.get_resource(fn)
+
+    def handle(self, run: str, target: Any, place: tuple[str, int] | None) -> Any:
+        return self._worker.handle(run, target, place)
+
+    def register(self, target: Any) -> None:
+        self._worker.register(target)
+
+    async def sleep(self, seconds: float) -> None:
+        await self._worker.sleep(seconds)
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        return self._worker.call_later(seconds, callback)
+
+    def commit(self, turn: Turn) -> Future[list[CommitResult]]:
+        written: Future[list[CommitResult]] = self.loop.create_future()
+        written.set_result(["committed"])
+        return written
+
+    def clock_now(self) -> float:
+        return self._head.updated
+
+    def ended(self, executor: Executor) -> None: ...
+    def asked(self, questions: Sequence[Question]) -> None: ...
+    def publish(self, run: str, event: object) -> None: ...
+
+    def wants_events(self, run: str) -> bool:
+        return False
