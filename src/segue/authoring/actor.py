@@ -26,7 +26,7 @@ from ..model.message import Letter, Mail
 from ..model.mode import Config, ModeLike, as_mode
 from ..model.run import Spec
 from ..ports.store import Claimed
-from .context import Branch, current
+from .context import current
 from .failures import to_failure
 from .flow import TARGETS, fingerprint
 from .mail import message_name

@@ -84,15 +84,17 @@ class FlowCall(Coroutine[Any, Any, Any]):
         return self.flow, self.flow.shape.encode_call(self.args, self.kwargs)
 
     def _begin(self) -> Coroutine[Any, Any, Any]:
-        if self._coro is None:
+        coro = self._coro
+        if coro is _USED:
+            raise RuntimeError(f"this call of {self.__qualname__}() was given to an engine already")
+        if coro is None:
             runner = RUNNER.get()
             if runner is not None and find_branch() is None:
-                self._coro = runner.run_flow(FlowCall(self.flow, self.args, self.kwargs))
+                coro = runner.run_flow(FlowCall(self.flow, self.args, self.kwargs))
             else:
-                self._coro = self.flow.fn(*self.args, **self.kwargs)
-        elif self._coro is _USED:
-            raise RuntimeError(f"this call of {self.__qualname__}() was given to an engine already")
-        return self._coro
+                coro = self.flow.fn(*self.args, **self.kwargs)
+            self._coro = coro
+        return coro
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self._begin().__await__()

@@ -12,18 +12,24 @@ from .context import Branch, Slot, current
 from .flow import FlowDef, definition
 from .mail import child
 
-I = TypeVar("I")
-O = TypeVar("O")
-Coro = Coroutine[Any, Any, O]
+In = TypeVar("In")
+Out = TypeVar("Out")
+Coro = Coroutine[Any, Any, Out]
 
 
-class Outcome(Generic[I, O]):
+class Outcome(Generic[In, Out]):
     """How one item of a map came out. `value` raises the item's error where there is one."""
 
     __slots__ = ("_value", "error", "index", "input", "key", "run")
 
     def __init__(
-        self, index: int, input: I, value: O | None, error: Exception | None, key: str = "", run: Any = None
+        self,
+        index: int,
+        input: In,
+        value: Out | None,
+        error: Exception | None,
+        key: str = "",
+        run: Any = None,
     ) -> None:
         self.index, self.input, self.error, self.key, self.run = index, input, error, key or str(index), run
         self._value = value
@@ -34,7 +40,7 @@ class Outcome(Generic[I, O]):
         return self.error is None
 
     @property
-    def value(self) -> O:
+    def value(self) -> Out:
         """The result."""
         if self.error is not None:
             raise self.error
@@ -88,25 +94,31 @@ class _Place(Slot):
             self.items.change(-1)
 
 
-class Mapped(Awaitable[list[O]], AsyncIterable[O], Generic[O]):
+class Mapped(Awaitable[list[Out]], AsyncIterable[Out], Generic[Out]):
     """A map under way: await it for a list, or iterate and have each result as soon as it is there."""
 
     def __init__(
-        self, fn: Callable[[Any], Coro[O]], items: Any, limit: int, ordered: bool, errors: str, branch: Branch
+        self,
+        fn: Callable[[Any], Coro[Out]],
+        items: Any,
+        limit: int,
+        ordered: bool,
+        errors: str,
+        branch: Branch,
     ) -> None:
         self._fn, self._items, self._limit, self._ordered, self._errors = fn, items, limit, ordered, errors
         self._run = branch.run
 
-    def __await__(self) -> Generator[Any, Any, list[O]]:
+    def __await__(self) -> Generator[Any, Any, list[Out]]:
         return self._list().__await__()
 
-    async def _list(self) -> list[O]:
+    async def _list(self) -> list[Out]:
         return [item async for item in self]
 
-    def __aiter__(self) -> AsyncIterator[O]:
+    def __aiter__(self) -> AsyncIterator[Out]:
         return self._results()
 
-    async def _results(self) -> AsyncIterator[O]:
+    async def _results(self) -> AsyncIterator[Out]:
         stream = _Stream(self._fn, self._items, self._limit)
         try:
             async for outcome in stream.outcomes(self._ordered):
@@ -207,24 +219,24 @@ async def _each(items: Any) -> AsyncIterator[Any]:
 
 @overload
 def map(
-    fn: Callable[[I], Coro[O]],
-    items: Iterable[I] | AsyncIterable[I],
+    fn: Callable[[In], Coro[Out]],
+    items: Iterable[In] | AsyncIterable[In],
     /,
     *,
     limit: int = ...,
     ordered: bool = ...,
     errors: Literal["raise", "skip"] = ...,
-) -> Mapped[O]: ...
+) -> Mapped[Out]: ...
 @overload
 def map(
-    fn: Callable[[I], Coro[O]],
-    items: Iterable[I] | AsyncIterable[I],
+    fn: Callable[[In], Coro[Out]],
+    items: Iterable[In] | AsyncIterable[In],
     /,
     *,
     errors: Literal["return"],
     limit: int = ...,
     ordered: bool = ...,
-) -> Mapped[Outcome[I, O]]: ...
+) -> Mapped[Outcome[In, Out]]: ...
 def map(fn: Any, items: Any, /, *, limit: int = 100, ordered: bool = True, errors: str = "raise") -> Any:
     """Do the same to many items, from a plain or async iterable, such as another map.
 

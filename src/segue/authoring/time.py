@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -95,7 +95,7 @@ def overdue(what: str) -> Failure:
 
 
 @asynccontextmanager
-async def timeout(after: timedelta, /) -> AsyncIterator[None]:
+async def timeout(after: timedelta, /) -> AsyncGenerator[None]:
     """`async with segue.timeout(…)`: raises `TimeoutError` if the block takes longer, parked time included."""
     branch = current("timeout")
     task = asyncio.current_task()

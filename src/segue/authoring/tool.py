@@ -68,7 +68,8 @@ class Tool:
         if isinstance(known, StepDef) and not options:
             self.step = known
         else:
-            self.step = make(plain, **{"name": self.shape.name, **options})
+            how: dict[str, Any] = {"name": self.shape.name, **options}
+            self.step = make(plain, **how)
 
     @property
     def spec(self) -> ToolSpec:

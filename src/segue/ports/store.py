@@ -239,7 +239,10 @@ class Store(Protocol):
     async def take(
         self, lane: str, fence: int, *, max_lines: int, max_bytes: int, job: str, nonce: str, now: float
     ) -> BatchJob | None:
-        """Assign the oldest waiting lines to a new job in state `intent`, in one transaction. None: nothing waits, or fenced."""
+        """Assign the oldest waiting lines to a new job in state `intent`, in one transaction.
+
+        None: nothing waits, or fenced.
+        """
         ...
 
     async def put_batch_job(self, job: BatchJob, fence: int) -> bool:
@@ -251,7 +254,7 @@ class Store(Protocol):
         ...
 
     async def job_lines(self, job: str, after: str, limit: int) -> list[Line]:
-        """Lines of a provider job that have no outcome yet, in order of id from the one after `after`, bodies included."""
+        """Lines of a provider job that have no outcome yet, in order of id from the one after `after`."""
         ...
 
     async def outcomes(

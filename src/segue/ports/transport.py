@@ -23,7 +23,9 @@ class Response(Protocol):
 
 
 class Transport(Protocol):
-    """A pool of connections. Never repeats a request, keeps no cookies, logs nothing.
+    """A pool of connections. Never repeats a POST, keeps no cookies, logs nothing.
+
+    A GET may be sent anew, once, where a connection that was kept open turns out to be dead.
 
     What keeps a response from coming is a `CallFault` with status 0 that is fit to be tried again; its code
     says how far it came: `unreachable` (nothing was sent), `timeout` and `lost` (the server may have acted).

@@ -6,7 +6,7 @@ import asyncio
 import os
 from asyncio import Future
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 from uuid import uuid4
 
 from ..authoring.actor import Actor
@@ -19,12 +19,12 @@ from ..model.entry import Pool, encode_pool
 from ..model.errors import Conflict, SegueError, UnknownName
 from ..model.message import Mail
 from ..model.mode import Config, ModeLike
-from ..model.run import Head, Usage
+from ..model.run import ENDED, Head, Usage
 from ..ports.clock import AlarmClock, Timer
 from ..ports.provider import Endpoint, PriceList, Provider
 from ..ports.store import Hint, JobHead, NewRun, Store
 from ..stores import open_store
-from . import rebase, receipt, tasks
+from . import rebase, receipt, tasks, verify
 from .bus import Bus
 from .clock import SystemClock
 from .executor import Executor
@@ -35,8 +35,8 @@ from .receipt import Receipt
 from .worker import POLL, Worker, is_over
 
 R = TypeVar("R")
-I = TypeVar("I")
-O = TypeVar("O")
+In = TypeVar("In")
+Out = TypeVar("Out")
 #: Rows are made into runs so many at a time.
 ADMIT = 500
 
@@ -47,7 +47,7 @@ class Engine:
     `store`: `memory:` or `sqlite:PATH`. `mode`, `model` and `models` hold for all runs that don't say
     otherwise. `verify`: replay each run once when it has ended and raise if the replay differs. `room`: runs
     at work at once in this process. `linger`: how long a run stays in memory for a wait outside segue, or a
-    short timer, in seconds. `providers`: more providers, by the name before the colon in a model's name.
+    short timer, in seconds. `park="always"`, for tests, makes it leave memory after every commit. `providers`: more providers, by the name before the colon in a model's name.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Engine:
         verify: bool = False,
         room: int = 2000,
         linger: float = 1.0,
+        park: Literal["auto", "always"] = "auto",
         grace: float = 0.0,
         worker: bool = True,
         providers: Mapping[str, Callable[[Endpoint], Provider]] | None = None,
@@ -71,6 +72,7 @@ class Engine:
         self.clock: AlarmClock = clock or SystemClock()
         self.bus = Bus()
         self.verify = verify
+        self._park = park
         self._room, self._linger, self._grace, self._works = room, linger, grace, worker
         self._own_providers = dict(providers or {})
         self._prices = prices
@@ -78,6 +80,7 @@ class Engine:
         self._ends: list[Future[None]] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._admitting = 0
+        self._replayed: dict[str, asyncio.Task[None]] = {}
         self._sender = uuid4().hex
         self._sent: dict[str, int] = {}
         self._undo: list[Callable[[], None]] = []
@@ -98,6 +101,7 @@ class Engine:
             room=self._room,
             ends=self,
         )
+        self.worker.park_always = self._park == "always"
         self.worker.handles = self._handle
         self.lanes = Lanes(self.store, self.models, self.clock, self.worker.name, self.is_busy)
         self._undo.append(tasks.install(asyncio.get_running_loop()))
@@ -153,12 +157,13 @@ class Engine:
     async def start(self, call: Coroutine[Any, Any, R] | Actor[R], /, *, id: str = "", **how: Any) -> Run[R]:
         """Start the call of a flow; durable on return. With an `id`, the run that is there by it goes on."""
         target: Any
+        config = as_config(**how).over(self.config)
         if isinstance(call, Actor):
             target = definition(type(call))
-            spec = target.spec(call, as_config(**how), self.clock.now())
+            spec = target.spec(call, config, self.clock.now())
         else:
             target, args = take_call(call)
-            spec = make_spec(target, args, as_config(**how), self.clock.now())
+            spec = make_spec(target, args, config, self.clock.now())
         self.worker.register(target)
         run_id = id or f"{target.name.rpartition('.')[2]}-{uuid4().hex[:8]}"
         created = await self.worker.create([NewRun(run_id, spec)])
@@ -193,18 +198,30 @@ class Engine:
             try:
                 head = await self.head(id)
                 if is_ended(head):
-                    return head
+                    return await self.verified(head)
                 self.check()
                 timeout = None if id in self.worker.awake else POLL
                 await asyncio.wait({future}, timeout=timeout)
                 if future.done():
-                    return future.result()
+                    return await self.verified(future.result())
             finally:
                 waiting = self._waiting.get(id, [])
                 if future in waiting:
                     waiting.remove(future)
                 if not waiting:
                     self._waiting.pop(id, None)
+
+    async def verified(self, head: Head) -> Head:
+        """The record of a run; if the engine verifies, it is replayed first, once, and a difference raised."""
+        if self.verify and head.status in ENDED:
+            replayed = self._replayed.get(head.id)
+            if replayed is None:
+                replayed = self._replayed[head.id] = self._spawn(self._replay(head))
+            await asyncio.shield(replayed)
+        return head
+
+    async def _replay(self, head: Head) -> None:
+        await verify.replay(self.worker, head, await rebase.entries_of(self.store, head.id))
 
     def check(self) -> None:
         """Raise what stopped the worker or the lanes, if anything did."""
@@ -238,8 +255,7 @@ class Engine:
             self._spawn(self._tell_waiting(waiting))
         ends, self._ends = self._ends, []
         for future in ends:
-            if not future.done():
-                future.set_result(None)
+            _set(future)
 
     async def _tell_waiting(self, runs: list[str]) -> None:
         for run in runs:
@@ -255,7 +271,7 @@ class Engine:
         loop = asyncio.get_running_loop()
         future: Future[None] = loop.create_future()
         self._ends.append(future)
-        loop.call_later(POLL, lambda: future.done() or future.set_result(None))
+        loop.call_later(POLL, _set, future)
         return future
 
     async def tell(self, run: str, name: str, value: bytes) -> None:
@@ -323,15 +339,15 @@ class Engine:
     # ------------------------------------------------------------ jobs
     def map(
         self,
-        fn: Callable[[I], Coroutine[Any, Any, O]],
-        rows: Iterable[I] | AsyncIterable[I],
+        fn: Callable[[In], Coroutine[Any, Any, Out]],
+        rows: Iterable[In] | AsyncIterable[In],
         /,
         *,
         id: str = "",
-        key: Callable[[I], str] | None = None,
+        key: Callable[[In], str] | None = None,
         limit: int = 0,
         **how: Any,
-    ) -> Job[I, O]:
+    ) -> Job[In, Out]:
         """Run a flow over rows, each a run of its own; iterate the job for outcomes as they come.
 
         With an `id` it is idempotent: the same call goes on where the last one ended, and only rows that
@@ -343,8 +359,8 @@ class Engine:
             raise UnknownName("flow", getattr(fn, "__qualname__", repr(fn)), "decorate it with @segue.flow")
         self.worker.register(flow)
 
-        job: Job[I, O] = Job(self, id or f"{flow.name}-{uuid4().hex[:8]}", flow)
-        self._spawn(self._admit(job, flow, rows, key, limit, as_config(**how)))
+        job: Job[In, Out] = Job(self, id or f"{flow.name}-{uuid4().hex[:8]}", flow)
+        self._spawn(self._admit(job, flow, rows, key, limit, as_config(**how).over(self.config)))
         return job
 
     async def _admit(
@@ -360,7 +376,7 @@ class Engine:
         self._admitting += 1
         try:
             await self.store.put_job(JobHead(job.id, flow.name, self.clock.now()))
-            chunk: list[tuple[NewRun, Any]] = []
+            chunk: list[NewRun] = []
             number = 0
             async for row in _each(rows):
                 try:
@@ -373,7 +389,7 @@ class Engine:
                         flow, args, config, self.clock.now(), job=job.id, index=number, key=name,
                         group=job.id if limit else "", limit=limit,
                     )  # fmt: skip
-                    chunk.append((NewRun(f"{job.id}/{name}", spec), row))
+                    chunk.append(NewRun(f"{job.id}/{name}", spec))
                 number += 1
                 if len(chunk) >= ADMIT:
                     await self._create(job, chunk)
@@ -388,11 +404,11 @@ class Engine:
             self._kick_lanes.set()
             self._ended(())
 
-    async def _create(self, job: Job[Any, Any], chunk: list[tuple[NewRun, Any]]) -> None:
+    async def _create(self, job: Job[Any, Any], chunk: list[NewRun]) -> None:
         if not chunk:
             return
-        created = await self.worker.create([new for new, _ in chunk])
-        for one, (new, row) in zip(created, chunk, strict=True):
+        created = await self.worker.create(chunk)
+        for one, new in zip(created, chunk, strict=True):
             job.admitted += 1
             if not one.new and one.head.spec.args != new.spec.args:
                 error = Conflict(
@@ -431,7 +447,7 @@ class Engine:
                 timer.cancel()
 
     async def advance(self) -> bool:
-        """One sweep: run what is ready, submit, poll and deliver; then give everything back. Whether something still waits."""
+        """One sweep: run what is ready, submit, poll, deliver. Whether something still waits after it."""
         while True:
             if await self.worker.claim_once() or self.worker.awake:
                 await asyncio.sleep(0.005)
@@ -481,3 +497,8 @@ async def _each(rows: Any) -> AsyncIterator[Any]:
             if number % ADMIT == ADMIT - 1:
                 await asyncio.sleep(0)  # let runs act while rows come in
             yield row
+
+
+def _set(future: Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

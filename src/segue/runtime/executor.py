@@ -75,6 +75,7 @@ class Host(Services, Protocol):
     """What an executor needs of the engine around it."""
 
     loop: AbstractEventLoop
+    park_always: bool
 
     def commit(self, turn: Turn) -> Future[list[CommitResult]]: ...
     def clock_now(self) -> float: ...
@@ -385,7 +386,10 @@ class Executor:
                 self.wanting = None
                 self.kick()
             elif self.done or self.entries or self.precommit:
-                self._commit()
+                if self.host.park_always and not self.local and not self.precommit:
+                    self._leave("ready")
+                else:
+                    self._commit()
             elif not self.local:
                 self._idle()
 
@@ -772,7 +776,11 @@ class Executor:
                 task.cancel("the run leaves memory")
         else:
             where = next((tasks.foreign(task) for task in self.tasks if not task.done()), "an unknown place")
-            log.error("run %s: a task refuses to be cancelled, at %s; let asyncio.CancelledError pass", self.id, where)
+            log.error(
+                "run %s: a task refuses to be cancelled, at %s; let asyncio.CancelledError pass",
+                self.id,
+                where,
+            )
         then()
 
     def _end(self) -> None:

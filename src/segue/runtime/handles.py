@@ -14,8 +14,8 @@ from ..authoring.context import find_branch
 from ..authoring.failures import to_exception
 from ..authoring.flow import TARGETS
 from ..authoring.mail import join, message_name, request, request_from_outside, send
-from ..authoring.message import Request, response_type
 from ..authoring.map import Outcome
+from ..authoring.message import Request, response_type
 from ..core.codec import decoder, encode
 from ..core.conform import misfit
 from ..model.errors import (
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 R = TypeVar("R")
-I = TypeVar("I")
-O = TypeVar("O")
+In = TypeVar("In")
+Out = TypeVar("Out")
 T = TypeVar("T")
 
 
@@ -81,7 +81,7 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
             return self._read(head.value if head.value is not None else b"null")
         raise run_error(head)
 
-    async def __aiter__(self) -> AsyncIterator[Event]:  # type: ignore[override]  # an async generator is its iterator
+    async def __aiter__(self) -> AsyncIterator[Event]:
         events: asyncio.Queue[Event] = asyncio.Queue()
         end = self._engine.bus.watch(self.id, events.put_nowait)  # type: ignore[arg-type]  # events only
         try:
@@ -214,7 +214,7 @@ async def put_answer(engine: Engine, ask: str, value: object) -> None:
         raise AskClosed(ask, "somebody else was quicker, or its run went on or ended")
 
 
-class Job(Awaitable[list[O]], AsyncIterable[Outcome[I, O]], Generic[I, O]):
+class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out]):
     """A mapped set of runs. Iterating gives outcomes as they come, awaiting all values in the rows' order."""
 
     def __init__(self, engine: Engine, id: str, flow: Any) -> None:
@@ -224,14 +224,14 @@ class Job(Awaitable[list[O]], AsyncIterable[Outcome[I, O]], Generic[I, O]):
         self.admitted = 0
         self.failure: BaseException | None = None
 
-    def __await__(self) -> Generator[Any, Any, list[O]]:
+    def __await__(self) -> Generator[Any, Any, list[Out]]:
         return self._values().__await__()
 
-    async def _values(self) -> list[O]:
+    async def _values(self) -> list[Out]:
         outcomes = [outcome async for outcome in self]
         return [outcome.value for outcome in sorted(outcomes, key=_index)]
 
-    async def __aiter__(self) -> AsyncIterator[Outcome[I, O]]:  # type: ignore[override]  # an async generator is its iterator
+    async def __aiter__(self) -> AsyncIterator[Outcome[In, Out]]:
         cursor, given = 0, 0
         while True:
             signal = self._engine.next_end()
@@ -242,7 +242,7 @@ class Job(Awaitable[list[O]], AsyncIterable[Outcome[I, O]], Generic[I, O]):
             for head in heads:
                 cursor = head.finished
                 given += 1
-                yield self.outcome(head)
+                yield self.outcome(await self._engine.verified(head))
             if heads:
                 continue
             self._engine.check()
@@ -265,13 +265,13 @@ class Job(Awaitable[list[O]], AsyncIterable[Outcome[I, O]], Generic[I, O]):
             return None
         return await self._engine.store.runs(job=self.id, status=("held",), limit=1_000_000)
 
-    def outcome(self, head: Head) -> Outcome[I, O]:
+    def outcome(self, head: Head) -> Outcome[In, Out]:
         """How the run of one row came out."""
         args, kwargs = self._flow.shape.decode_call(head.spec.args)
         given: Any = (
             args[0] if len(args) == 1 and not kwargs else {"args": args, **kwargs} if args else kwargs
         )
-        run: Run[O] = Run(self._engine, head.id, self._flow)
+        run: Run[Out] = Run(self._engine, head.id, self._flow)
         value, error = None, None
         if head.status == "done":
             value = run.result_of(head)

@@ -75,9 +75,8 @@ class Lanes:
                 again = min(again, await lane.advance(job, poll_now))
             decision = await self._decide(head, provider)
             while decision.send:
-                job = await lane.submit(self.policy(head.lane))
                 again = min(again, 0.25)
-                if job is None:
+                if await lane.submit(self.policy(head.lane)) is None:
                     break
                 left = [found for found in await self.store.lanes() if found.lane == head.lane]
                 decision = await self._decide(left[0], provider) if left else Decision(False)

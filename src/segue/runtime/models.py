@@ -83,6 +83,7 @@ class Models:
         endpoint = self.endpoint(model)
         provider = self.provider(endpoint)
         mode = config.mode or Live()
+        decode: Callable[[bytes], Any]
         if isinstance(request, ChatRequest):
             kind, to, decode = "generate", "chat", _chat_reader(provider)
         else:
@@ -118,15 +119,13 @@ class Models:
         run = branch.run
         attempt = 1
         while True:
-            on_text: Callable[[str], None] | None = None
-            if to == "chat" and self._wants(run.id):
-                number = attempt
 
-                def on_text(text: str, number: int = number) -> None:
-                    run.emit(Token(run=run.id, path=place[0], n=place[1], text=text, attempt=number))
+            def tell(text: str, attempt: int = attempt) -> None:
+                run.emit(Token(run=run.id, path=place[0], n=place[1], text=text, attempt=attempt))
 
+            streams = to == "chat" and self._wants(run.id)
             try:
-                answer = await provider.send(to, body, on_text)
+                answer = await provider.send(to, body, tell if streams else None)
                 _read(provider, to, answer)
                 return answer
             except ProviderFault as fault:

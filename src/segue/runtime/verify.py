@@ -115,6 +115,7 @@ class _Desk:
         self._worker, self._head = worker, head
         self.loop: AbstractEventLoop = worker.loop
         self.linger = worker.linger
+        self.park_always = False
 
     def models(self, names: Any, config: Config) -> list[str]:
         return self._worker.models(names, config)

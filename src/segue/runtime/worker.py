@@ -66,6 +66,7 @@ class Worker:
         self.name = uuid4().hex[:12]
         self.awake: dict[str, Executor] = {}
         self.targets: dict[str, Any] = {}
+        self.park_always = False  # chaos for tests: leave memory after every commit
         self.closing = False
         self._renewed = clock.now()
         self._grouped: dict[str, int] = {}
@@ -305,8 +306,10 @@ class Worker:
                 self._give_back(one)
         self._queued.clear()
         deadline = self.loop.time() + grace
-        while self.loop.time() < deadline and any(executor.local for executor in self.awake.values()):
-            await asyncio.sleep(0.02)
+        while (local := [task for executor in self.awake.values() for task in executor.local]) and (
+            left := deadline - self.loop.time()
+        ) > 0:
+            await asyncio.wait(local, timeout=left)
         for executor in list(self.awake.values()):
             executor.stop()
         for executor in list(self.awake.values()):
