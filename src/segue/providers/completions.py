@@ -343,14 +343,23 @@ class Assembly:
         return msgspec.json.encode(whole)
 
 
+class _Tool:
+    """One tool call of a stream, so far."""
+
+    __slots__ = ("arguments", "id", "name")
+
+    def __init__(self) -> None:
+        self.id = self.name = self.arguments = ""
+
+
 class _Growing:
     """One choice of a stream, so far."""
 
     def __init__(self) -> None:
         self.finish: str | None = None
         self._texts: dict[str, list[str]] = {}
-        self._calls: list[dict[str, Any]] = []
-        self._at: dict[int, dict[str, Any]] = {}
+        self._calls: list[_Tool] = []
+        self._at: dict[int, _Tool] = {}
         self._logprobs: dict[str, list[msgspec.Raw]] = {}
 
     def add(self, delta: _Delta) -> str:
@@ -383,17 +392,14 @@ class _Growing:
             known = self._at.get(part.index)
         else:
             known = self._calls[-1] if self._calls else None
-        if known is not None and part.id and known["id"] and part.id != known["id"] and function.name:
-            known = None
-        if known is None:
-            known = {"id": part.id or "", "name": function.name or "", "arguments": []}
+        if known is None or (part.id and known.id and part.id != known.id and function.name):
+            known = _Tool()
             self._calls.append(known)
         if part.index is not None:
             self._at[part.index] = known
-        known["id"] = known["id"] or part.id or ""
-        known["name"] = known["name"] or function.name or ""
-        if function.arguments:
-            known["arguments"].append(_arguments(function.arguments))
+        known.id = known.id or part.id or ""
+        known.name = known.name or function.name or ""
+        known.arguments += _arguments(function.arguments)
 
     def whole(self) -> dict[str, Any]:
         texts = {name: "".join(pieces) for name, pieces in self._texts.items()}
@@ -402,9 +408,9 @@ class _Growing:
         if self._calls:
             message["tool_calls"] = [
                 {
-                    "id": call["id"] or f"call_{number}",
+                    "id": call.id or f"call_{number}",
                     "type": "function",
-                    "function": {"name": call["name"], "arguments": "".join(call["arguments"])},
+                    "function": {"name": call.name, "arguments": call.arguments},
                 }
                 for number, call in enumerate(self._calls)
             ]

@@ -98,9 +98,9 @@ def _after(headers: Mapping[str, str]) -> float | None:
     """How long the server asks to wait, in seconds."""
     if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
         return milliseconds / 1000
-    asked = headers.get("retry-after")
-    if asked is None or (seconds := _number(asked)) is not None:
-        return seconds if asked is not None else None
+    asked = headers.get("retry-after", "")
+    if (seconds := _number(asked)) is not None:
+        return seconds
     try:
         moment = parsedate_to_datetime(asked).timestamp()
         date = headers.get("date")  # of the server's own clock, where it tells

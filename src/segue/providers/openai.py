@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -25,6 +27,7 @@ _PAGE = 100
 _MOST_PAGES = 1_000
 _SLACK = 3600.0  # of clocks that disagree, in seconds
 _PIECE = 1 << 18
+_LINGER = 0.05  # in seconds, for servers that don't end an answer that is over
 _STREAMED = {"stream": msgspec.Raw(b"true"), "stream_options": msgspec.Raw(b'{"include_usage":true}')}
 
 _job = msgspec.json.Decoder(Job)
@@ -116,12 +119,14 @@ class OpenAI:
         events, assembly, seen = completions.Events(), completions.Assembly(), b""
         lost: CallFault | None = None
         data: bytes | None = None
+        lines = response.lines()
         try:
-            async for line in response.lines():
+            async for line in lines:
                 if len(seen) < 4096:
                     seen += line + b"\n"
                 data = events.line(line)
                 if data == b"[DONE]":
+                    await _ended(lines)
                     break
                 if data is not None and (text := assembly.add(data)):
                     on_text(text)
@@ -310,6 +315,14 @@ def _checked(base_url: str, key: str) -> str:
     if not (key.isascii() and key.isprintable() and " " not in key) and key:
         raise InvalidValue("api_key", "a key of printable ASCII characters", "it holds others")
     return parts._replace(query="", fragment="").geturl().rstrip("/")
+
+
+async def _ended(lines: AsyncIterator[bytes]) -> None:
+    """Read what follows the last event: a connection whose answer wasn't read to its end can't be used again."""
+    with contextlib.suppress(TimeoutError, CallFault):
+        async with asyncio.timeout(_LINGER):
+            async for _ in lines:
+                pass
 
 
 def _unheard(text: str) -> None:

@@ -119,7 +119,7 @@ def _based(url: str, *, bare: bool) -> str:
 
 
 def _cure(name: str, makers: Mapping[str, Maker] | None, *, prefix: bool = False) -> str:
-    known = sorted({*_KNOWN, *(makers or {})})
+    known = sorted([*_KNOWN, *(each for each in makers or () if each not in _KNOWN)])
     if prefix:
         return f"write it as 'provider:model', such as 'openai:{name}'; providers are {', '.join(known)}"
     close = difflib.get_close_matches(name.lower(), known, 1)

@@ -9,7 +9,7 @@ import tempfile
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Any
@@ -65,7 +65,7 @@ class Pooled:
         fields: Mapping[str, str],
         name: str,
         content: AsyncIterator[bytes],
-    ) -> AsyncIterator[_Response]:
+    ) -> AsyncGenerator[_Response]:
         """See `Transport.upload`.
 
         The content goes by way of a temporary file: not every server takes a body of unknown length, nor waits
@@ -111,10 +111,11 @@ class Pooled:
     @asynccontextmanager
     async def _exchange(
         self, method: str, url: str, headers: Mapping[str, str], data: Any
-    ) -> AsyncIterator[_Response]:
+    ) -> AsyncGenerator[_Response]:
         session = self._opened()
         import aiohttp
 
+        raw: aiohttp.ClientResponse | None = None
         fault: CallFault | None = None
         try:
             raw = await session.request(
@@ -127,8 +128,8 @@ class Pooled:
             )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             fault = _fault(error, url)
-        if fault is not None:  # raised out here: an aiohttp error holds the request, its headers too
-            raise fault
+        if raw is None:  # raised out here: an aiohttp error holds the request, its headers too
+            raise fault or CallFault(0, f"no answer of {_host(url)}", again=True, code="lost")
         async with raw:
             yield _Response(raw, url)
 

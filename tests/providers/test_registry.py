@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from segue.model.errors import InvalidValue, MissingKey, OperatorError, UnknownName
+from segue.ports.provider import Endpoint
+from segue.providers import OpenAI, make, resolve
+from segue.transports.pooled import Pooled
+
+KEYED = {"OPENAI_API_KEY": "sk-mine-0123456789"}
+
+
+@pytest.mark.parametrize(
+    ("name", "environment", "expected"),
+    [
+        (
+            "openai:gpt-5-mini",
+            KEYED,
+            Endpoint("openai", "https://api.openai.com/v1", "gpt-5-mini", "OPENAI_API_KEY"),
+        ),
+        (
+            "openai:gpt-5-mini",
+            KEYED | {"OPENAI_BASE_URL": "https://gate.example/v1/"},
+            Endpoint("openai", "https://gate.example/v1", "gpt-5-mini", "OPENAI_API_KEY"),
+        ),
+        (
+            "openai:m",
+            {"OPENAI_BASE_URL": "http://127.0.0.1:8080/v1"},
+            Endpoint("openai", "http://127.0.0.1:8080/v1", "m"),
+        ),
+        (
+            "openai:smollm2@http://127.0.0.1:8080/v1",
+            KEYED,  # which isn't handed to whoever is there
+            Endpoint("openai", "http://127.0.0.1:8080/v1", "smollm2"),
+        ),
+        (
+            "openai:m@https://Gate.Example/v1/#GATE_KEY",
+            {"GATE_KEY": "k"},
+            Endpoint("openai", "https://gate.example/v1", "m", "GATE_KEY"),
+        ),
+        ("llamacpp:smollm2", {}, Endpoint("llamacpp", "http://127.0.0.1:8080/v1", "smollm2")),
+        ("llamacpp:m@http://box:9000", {}, Endpoint("llamacpp", "http://box:9000/v1", "m")),
+        ("ollama:llama3:8b", {}, Endpoint("ollama", "http://localhost:11434/v1", "llama3:8b")),
+        (
+            "ollama:llama3",
+            {"OLLAMA_BASE_URL": "http://box/v1"},
+            Endpoint("ollama", "http://box/v1", "llama3"),
+        ),
+        (
+            "vllm:meta/llama@2@http://host:8000/v1",
+            {"VLLM_API_KEY": "k"},
+            Endpoint("vllm", "http://host:8000/v1", "meta/llama@2"),
+        ),
+        ("vllm:m", {"VLLM_API_KEY": "k"}, Endpoint("vllm", "http://127.0.0.1:8000/v1", "m", "VLLM_API_KEY")),
+    ],
+)
+def test_names(name: str, environment: dict[str, str], expected: Endpoint):
+    assert resolve(name, environment) == expected
+    provider = make(expected, environment, Pooled())
+    assert isinstance(provider, OpenAI)
+    assert (provider.name, provider.base_url) == (expected.provider, expected.base_url)
+    assert provider.batches is (expected.provider == "openai")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("opnai:gpt-5", "did you mean 'openai'"),
+        ("OpenAI:gpt-5", "did you mean 'openai'"),
+        ("mystery:x", "known are llamacpp, ollama, openai, vllm; any server"),
+        ("gpt-5-mini", "openai:gpt-5-mini"),
+        ("", "provider:model"),
+    ],
+)
+def test_names_that_nobody_has(name: str, says: str):
+    with pytest.raises(UnknownName) as caught:
+        resolve(name, KEYED)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["openai:", "openai:@http://x/v1"])
+def test_a_name_without_a_model(name: str):
+    with pytest.raises(InvalidValue):
+        resolve(name, KEYED)
+
+
+def test_a_base_url_that_is_none():
+    with pytest.raises(InvalidValue):
+        resolve("openai:m", KEYED | {"OPENAI_BASE_URL": "localhost:8080"})
+
+
+@pytest.mark.parametrize(
+    ("name", "environment", "variable"),
+    [
+        ("openai:gpt-5", {}, "OPENAI_API_KEY"),
+        ("openai:gpt-5", {"OPENAI_API_KEY": " "}, "OPENAI_API_KEY"),
+        ("openai:gpt-5", {"OPENAI_BASE_URL": "https://api.openai.com/v1/"}, "OPENAI_API_KEY"),
+        ("openai:m@https://x/v1#X_KEY", KEYED, "X_KEY"),
+    ],
+)
+def test_a_missing_key_is_told_before_any_call(name: str, environment: dict[str, str], variable: str):
+    with pytest.raises(MissingKey, match=f"set the environment variable {variable}") as caught:
+        resolve(name, environment)
+    assert isinstance(caught.value, OperatorError)
+    assert caught.value.variable == variable
+
+
+def test_a_key_that_was_there_when_the_name_was_resolved():
+    endpoint = resolve("openai:gpt-5", KEYED)
+    with pytest.raises(MissingKey):
+        make(endpoint, {}, Pooled())
+
+
+def test_organisation_and_project_go_with_openais_key_only():
+    environment = KEYED | {"OPENAI_ORG_ID": "org", "OPENAI_PROJECT_ID": "proj"}
+    own = make(resolve("openai:m", environment), environment, Pooled())
+    other = make(resolve("openai:m@http://x/v1", environment), environment, Pooled())
+    assert isinstance(own, OpenAI)
+    assert isinstance(other, OpenAI)
+    assert own._headers["OpenAI-Organization"] == "org"
+    assert other._headers == {}
+
+
+def test_providers_of_ones_own():
+    made: list[Any] = []
+
+    def maker(*given: Any) -> Any:
+        made.append(given)
+        return "a provider"
+
+    makers = {"mine": maker}
+    endpoint = resolve("mine:m@http://x/v1#KEY", {}, makers=makers)
+    assert endpoint == Endpoint("mine", "http://x/v1", "m", "KEY")
+    assert make(endpoint, KEYED, None, makers=makers) == "a provider"  # type: ignore[arg-type]
+    assert made == [(endpoint, KEYED, None)]
+    assert resolve("mine:m", {}, makers=makers) == Endpoint("mine", "", "m")
+    with pytest.raises(UnknownName, match="did you mean 'mine'"):
+        resolve("mne:m", {}, makers=makers)
+    with pytest.raises(UnknownName, match="mine"):
+        make(endpoint, KEYED, Pooled())
+
+
+def test_ones_own_may_stand_in_for_a_known_one():
+    endpoint = resolve("openai:m", {}, makers={"openai": lambda *given: None})  # type: ignore[arg-type, return-value]
+    assert endpoint == Endpoint("openai", "", "m")
