@@ -10,11 +10,24 @@ from hashlib import blake2b
 import msgspec
 
 from ..model.entry import BLOB, Entry, decode_entries
+from .replay import Replay
 
 
 def read(rows: Iterable[bytes]) -> list[Entry]:
     """All entries of a journal, in the order written."""
     return [entry for row in rows for entry in decode_entries(row)]
+
+
+def merged(entries: Iterable[Entry]) -> list[Entry]:
+    """Each call once, with its outcome; in the order of the outcomes, which counts within a batch."""
+    written = list(entries)
+    calls = Replay(written, 0.0).calls
+    out: list[Entry] = []
+    for entry in written:
+        call = calls[entry.path, entry.n]
+        if call.made or not entry.made:
+            out.append(call)
+    return out
 
 
 def blobs_of(entries: Iterable[Entry]) -> list[bytes]:

@@ -47,7 +47,8 @@ class Engine:
     `store`: `memory:` or `sqlite:PATH`. `mode`, `model` and `models` hold for all runs that don't say
     otherwise. `verify`: replay each run once when it has ended and raise if the replay differs. `room`: runs
     at work at once in this process. `linger`: how long a run stays in memory for a wait outside segue, or a
-    short timer, in seconds. `park="always"`, for tests, makes it leave memory after every commit. `providers`: more providers, by the name before the colon in a model's name.
+    short timer, in seconds. `park="always"`, for tests, has it leave memory after every commit. `providers`:
+    more providers, by the name before the colon in a model's name.
     """
 
     def __init__(

@@ -9,7 +9,6 @@ import msgspec
 
 from ..core import journal
 from ..core.codec import encode
-from ..core.replay import Replay
 from ..model.entry import Entry, Pool, encode_pool
 from ..model.errors import Conflict, UnknownName
 from ..model.mode import Config
@@ -18,14 +17,14 @@ from ..ports.store import Store
 
 
 async def entries_of(store: Store, run: str) -> list[Entry]:
-    """A run's journal since its checkpoint, large contents in place, each call once."""
+    """A run's journal since its checkpoint, large contents in place, each call once; in the order of the outcomes."""
     loaded = await store.load(run)
     if loaded is None:
         raise UnknownName("run", run, "`segue runs` lists those that are there")
     entries = journal.read(loaded.journal)
     digests = journal.blobs_of(entries)
     contents = await store.get_blobs(digests) if digests else {}
-    return list(Replay(journal.load_large(entries, contents), 0.0).calls.values())
+    return journal.merged(journal.load_large(entries, contents))
 
 
 async def resume(store: Store, head: Head, *, keep: bool, now: float) -> None:
