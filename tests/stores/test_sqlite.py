@@ -14,8 +14,9 @@ import pytest
 
 import segue
 from segue.model.errors import StoreError
+from segue.model.lane import Line
 from segue.model.message import Mail
-from segue.model.run import Spec
+from segue.model.run import CallRef, Spec
 from segue.ports.store import NewRun, Turn
 from segue.stores.sqlite import SqliteStore
 from segue.testing.store_contract import StoreContract
@@ -142,7 +143,7 @@ async def test_one_that_fails_harms_no_other(store):
 
 async def test_a_failed_create_is_forgotten_whole(store):
     bad = NewRun("new", Spec("flow", "greet", b"[]", job="j", parent=None), pool=b"p")
-    worse = NewRun("\ud800", SPEC)
+    worse = NewRun("worse", Spec("flow", "\ud800", b"[]", job="k"))
     with pytest.raises(UnicodeEncodeError):
         await store.create([bad, worse], now=0.0, worker="w", ttl=9.0)
     assert await store.get("new") is None
@@ -175,13 +176,34 @@ async def test_no_thread_is_left(path):
     assert set(threading.enumerate()) == before
 
 
-async def test_a_cancelled_caller_leaves_the_store_whole(store):
+async def test_a_cancelled_caller_harms_no_other(store):
     await start(store, "a")
-    task = asyncio.ensure_future(store.commit([Turn(run="a", fence=1, entries=b"1")]))
-    await asyncio.sleep(0)
-    task.cancel()
-    assert await store.commit([Turn(run="a", fence=1, entries=b"2")]) == ["committed"]
-    assert (await store.history("a"))[-1] == b"2"
+    gone = store.commit([Turn(run="a", fence=1, entries=b"1")])
+    other = store.commit([Turn(run="a", fence=1, entries=b"2")])
+    gone.cancel()
+    assert await asyncio.wait_for(other, 5) == ["committed"]
+    assert await store.history("a") == [b"1", b"2"]
+
+
+async def test_another_process_may_have_revived_it(store, path):
+    await start(store, "a")
+    other = SqliteStore(path)
+    await other.open()
+    assert await other.revive("a", pool=None, now=0.0, status=["ready"])
+    assert await store.commit([Turn(run="a", fence=1, entries=b"late")]) == ["fenced"]
+    assert await store.history("a") == []
+    await other.close()
+
+
+async def test_bodies_are_read_in_portions(store, monkeypatch):
+    monkeypatch.setattr("segue.stores.sqlite.lines._PORTION", 100)
+    await start(store, "a")
+    bodies = {f"l{i:02}": b"x" * (i * 7) for i in range(30)}
+    lines = [Line(id, "lane", CallRef("a", "", 0), body) for id, body in bodies.items()]
+    await store.commit([Turn(run="a", fence=1, lines=lines)])
+    fence = await store.claim_lane("lane", "w", 9.0, now=0.0)
+    await store.take("lane", fence, max_lines=50, max_bytes=10**9, job="B", nonce="n", now=0.0)
+    assert {line.id: line.body for line in await store.job_lines("B", "", 100)} == bodies
 
 
 async def test_large_rows(store):
@@ -337,7 +359,7 @@ async def test_a_lock_that_passes_is_waited_for(store, path):
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     other.execute("begin immediate")
     future = store.commit([Turn(run="a", fence=1, entries=b"1")])
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.4)  # longer than SQLite itself waits
     assert not future.done()
     other.execute("rollback")
     other.close()

@@ -234,6 +234,7 @@ class StoreContract:
         assert await store.claim("w2", 1, 10.0, now=109.9) == []
         (other,) = await store.claim("w2", 1, 10.0, now=110.0)
         assert other.head.fence == mine.head.fence + 1
+        assert await commit(store, "a", mine.head.fence, entries=b"late") == "fenced"
         assert await commit(store, "a", mine.head.fence, entries=b"late", status="done") == "fenced"
         assert await commit(store, "a", other.head.fence, entries=b"mine") == "committed"
         assert await store.history("a") == [b"mine"]
@@ -384,6 +385,14 @@ class StoreContract:
         got = await claim(store, 1000, now=149.0)
         assert sorted(got) == ids[:150]
         assert all(run.journal == [b"e" + id.encode()] for id, run in got.items())
+
+    async def test_one_fenced_among_many(self, store: Store) -> None:
+        ids = [f"r{i:03}" for i in range(300)]
+        await start(store, *ids)
+        turns = [Turn(run=id, fence=1 + (id == "r280"), entries=id.encode()) for id in ids]
+        results = await store.commit(turns)
+        assert [id for id, result in zip(ids, results, strict=True) if result != "committed"] == ["r280"]
+        assert [await store.history(id) for id in ("r000", "r280", "r299")] == [[b"r000"], [], [b"r299"]]
 
     async def test_spawned_runs_are_created_once(self, store: Store) -> None:
         await start(store, "a")

@@ -90,7 +90,7 @@ class Writer:
     def _run(self) -> None:
         cx: sqlite3.Connection | None = None
         try:
-            cx = connect(self._path, busy=min(1.0, self._patience), write=True)
+            cx = connect(self._path, busy=min(0.2, self._patience), write=True)
             self._ledger = Ledger(cx, self._address)
             self._begin()
             prepare(cx, self._address)
