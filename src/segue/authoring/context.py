@@ -117,6 +117,10 @@ class RunContext(Protocol):
         """Record a call. The future gives its outcome when the journal holds it and the run is at rest."""
         ...
 
+    def perform(self, branch: Branch, work: Work, /) -> Awaitable[Any]:
+        """Record work and wait for it; in the caller's own task where nothing else of the run is under way."""
+        ...
+
     def now(self) -> float:
         """The time of the batch last handed over, in epoch seconds."""
         ...

@@ -148,7 +148,7 @@ async def carry_out(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs
             effect=step.effect,
         )
         try:
-            return await branch.run.record(branch, work)
+            return await branch.run.perform(branch, work)
         except Exception as error:
             if attempt >= step.retry.attempts or not getattr(error, "__segue_again__", False):
                 raise

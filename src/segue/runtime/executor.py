@@ -11,8 +11,9 @@ import asyncio
 import heapq
 import logging
 from asyncio import AbstractEventLoop, Future, Task
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextvars import Context, copy_context
+from types import coroutine
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -35,6 +36,8 @@ from .events import Emitted, Event, Finished, Recorded, Started
 log = logging.getLogger("segue")
 
 CANCEL: Place = ("!cancel", 0)
+#: So many calls in a row are carried out in the caller's task; then the loop gets a turn.
+CREDIT = 64
 NOTHING = msgspec.json.encode(None)
 Rest = Literal["busy", "calming", "foreign", "rest"]
 
@@ -120,6 +123,7 @@ class Executor:
         self.spawned: set[Place] = set()  # whose ends may come before anybody waits for them
         self.dues: list[tuple[float, int, Call]] = []
         self.usage = {(use.model, use.lane): use for use in head.usage}
+        self._used = False  # since the last turn
         self.sent = sum(entry.kind in ("tell", "request") for entry in entries)
         self.turn = Turn(run=self.id, fence=self.fence)
         self.entries: list[Entry] = []  # made since the last commit, not yet in a turn
@@ -132,6 +136,8 @@ class Executor:
         self._timer: asyncio.TimerHandle | None = None
         self.nap: Timer | None = None  # for a short wait that is over soon by the clock
         self._order = 0
+        self._credit = CREDIT
+        self._inlined: Task[Any] | None = None  # carries out a call of its own
         self.status: Status = "ready"
         self.finished: Future[None] = self.loop.create_future()
         if (cancel := self.replay.calls.get(CANCEL)) is not None:
@@ -162,12 +168,7 @@ class Executor:
             raise Parked(f"run {self.id} is leaving memory")
         place = (branch.path, branch.n)
         branch.n += 1
-        call = Call(loop=self.loop)
-        call.executor, call.place, call.request = self, place, request
-        call.task = call.context = None
-        call.slot = branch.slot
-        call.after = self.replay.handed
-        self.made.add(place)
+        call = self._call(branch, place, request)
         self.open[place] = call
         if request.kind == "spawn":
             self.spawned.add(place)
@@ -192,6 +193,67 @@ class Executor:
             self.held.append(call)
         self.kick()
         return call
+
+    def _call(self, branch: Branch, place: Place, request: Work | Wait | Act) -> Call:
+        call = Call(loop=self.loop)
+        call.executor, call.place, call.request = self, place, request
+        call.task = call.context = call.entry = None
+        call.slot = branch.slot
+        call.after = self.replay.handed
+        self.made.add(place)
+        return call
+
+    def perform(self, branch: Branch, work: Work) -> Awaitable[Any]:
+        """Record work and wait for it; see `RunContext`."""
+        if (
+            self._credit > 0
+            and self.settled
+            and not self.open
+            and not self.done
+            and not self.committing
+            and not self.leaving
+            and not self.stopping
+            and self.pool is None
+            and len(self.tasks) == 1
+            and work.effect != "at-most-once"
+        ):
+            self._credit -= 1
+            return self._inline(branch, work)
+        self._credit = CREDIT
+        return self.record(branch, work)
+
+    async def _inline(self, branch: Branch, work: Work) -> Any:
+        """Nothing else is under way, so the run is at rest but for this call: do it in the caller's task."""
+        place = (branch.path, branch.n)
+        branch.n += 1
+        call = self._call(branch, place, work)
+        outcome = Outcome(call)
+        task = asyncio.current_task()
+        assert isinstance(task, BranchTask)  # only a branch calls
+        context = copy_context()
+        context.run(_enter_step, work.name)
+        task.branch, self._inlined = None, task
+        if self.host.wants_events(self.id):
+            self.host.publish(self.id, _started(self.id, call))
+        try:
+            outcome.value = await _within(context, work.run())
+        except asyncio.CancelledError:
+            self.dropped(call)
+            raise
+        except Exception as error:
+            again = work.again is not None and work.again(error)
+            outcome.error, outcome.cause = to_failure(error, again=again), error
+        finally:
+            task.branch, self._inlined = branch, None
+        if self.leaving:
+            raise Parked(f"run {self.id} is leaving memory")
+        self.open[place] = call
+        self.done.append(outcome)
+        if not self.committing:
+            self._commit()
+        if call.done():
+            return call.result()
+        return await call
 
     # ------------------------------------------------------------ what an actor's code needs besides
     def next_mail(self) -> Future[Letter]:
@@ -315,6 +377,8 @@ class Executor:
         """
         composite, strange = False, None
         for task in self.tasks:
+            if task is self._inlined:
+                continue
             waits = tasks.waiter(task)
             if waits is None:
                 if task.done():
@@ -390,7 +454,7 @@ class Executor:
                     self._leave("ready")
                 else:
                     self._commit()
-            elif not self.local:
+            elif not self.local and self._inlined is None:
                 self._idle()
 
     def _hand_over_recorded(self, batch: list[Entry]) -> None:
@@ -488,12 +552,7 @@ class Executor:
         self.local.add(task)
         task.add_done_callback(self.local.discard, context=tasks.NO_CONTEXT)
         if self.host.wants_events(self.id):
-            self.host.publish(
-                self.id,
-                Started(
-                    run=self.id, path=call.place[0], n=call.place[1], kind=request.kind, name=request.name
-                ),
-            )
+            self.host.publish(self.id, _started(self.id, call))
 
     async def _carry_out(self, call: Call, request: Work) -> None:
         outcome = Outcome(call)
@@ -656,7 +715,8 @@ class Executor:
             blobs: list[tuple[bytes, bytes]] = []
             turn.entries = encode_entries([journal.store_large(entry, blobs) for entry in entries])
             turn.blobs = blobs
-        if self.usage:
+        if self._used:
+            self._used = False
             turn.usage = list(self.usage.values())
         turn.seen = self.seen
         return turn
@@ -702,6 +762,7 @@ class Executor:
             return
         tokens = outcome.result.tokens
         key = (request.model, "batch" if isinstance(request, Wait) else "live")
+        self._used = True
         use = self.usage.get(key) or Usage(*key)
         self.usage[key] = Usage(
             *key,
@@ -943,6 +1004,30 @@ def _deliver(outcome: Outcome) -> None:
         call.set_exception(outcome.raises)
     else:
         call.set_result(outcome.result)
+
+
+def _started(run: str, call: Call) -> Started:
+    return Started(
+        run=run, path=call.place[0], n=call.place[1], kind=call.request.kind, name=call.request.name
+    )
+
+
+@coroutine
+def _within(context: Context, work: Any) -> Generator[Any, Any, Any]:
+    """Await work in a context of its own, as a task would, without being one."""
+    coro = work.__await__() if not hasattr(work, "send") else work
+    step: Callable[..., Any] = coro.send
+    args: tuple[Any, ...] = (None,)
+    while True:
+        try:
+            waits = context.run(step, *args)
+        except StopIteration as stop:
+            return stop.value
+        try:
+            args = ((yield waits),)
+            step = coro.send
+        except BaseException as error:  # the task's own: thrown into the work
+            step, args = coro.throw, (error,)
 
 
 def _recorded(run: str, outcome: Outcome) -> Recorded:
