@@ -134,16 +134,16 @@ def make(
 async def carry_out(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Record a call of a step on that branch, with its retries."""
     data = step.shape.encode_call(args, kwargs)
+    key = f"{branch.run.id}{branch.path}:{branch.n}"
     attempt = 1
     while True:
-        place = f"{branch.run.id}{branch.path}:{branch.n}"
         work = Work(
             kind="step",
             name=step.name,
             args=data,
             digest=digest(data),
             decode=step.decode,  # type: ignore[arg-type]  # set with the shape
-            run=functools.partial(_perform, branch, step, args, kwargs, data, place),
+            run=functools.partial(_perform, branch, step, args, kwargs, data, key),
             again=step.retry.wants if step.retry.attempts > 1 else None,
             effect=step.effect,
         )
@@ -152,22 +152,25 @@ async def carry_out(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs
         except Exception as error:
             if attempt >= step.retry.attempts or not getattr(error, "__segue_again__", False):
                 raise
-            await pause(branch, step.retry.wait_after(attempt, place))
+            await pause(branch, step.retry.wait_after(attempt, key))
             attempt += 1
 
 
 async def _perform(
-    branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any], data: bytes, place: str
+    branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any], data: bytes, key: str
 ) -> bytes:
     """One attempt, in this process."""
-    _KEY.set(place)
+    _KEY.set(key)
     if step.timeout is None:
         value = await _call(branch, step, args, kwargs)
     else:
+        bound = asyncio.timeout(step.timeout.total_seconds())
         try:
-            async with asyncio.timeout(step.timeout.total_seconds()):
+            async with bound:
                 value = await _call(branch, step, args, kwargs)
         except TimeoutError as error:
+            if not bound.expired():
+                raise
             raise TimeoutError(f"step {step.name!r} took longer than {step.timeout}") from error
     for argument in (*args, *kwargs.values()):
         if type(argument) not in _FIXED:

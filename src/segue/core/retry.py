@@ -9,7 +9,8 @@ import msgspec
 
 
 class Retry(msgspec.Struct, frozen=True):
-    """Up to `attempts` in all; the wait starts at `wait` and doubles up to `longest`, less up to half by jitter.
+    """Up to `attempts` in all; the wait starts at `wait` and doubles up to `longest` (or stays, where `wait` is
+    longer), less up to half by jitter.
 
     `on`: the errors that are worth another attempt.
     """
@@ -25,6 +26,7 @@ class Retry(msgspec.Struct, frozen=True):
 
     def wait_after(self, attempt: int, key: str) -> float:
         """Seconds to wait after that many attempts. The jitter comes from `key`, so a replay draws the same."""
-        full = min(self.wait.total_seconds() * 2.0 ** (attempt - 1), self.longest.total_seconds())
+        first = self.wait.total_seconds()
+        full = min(first * 2.0 ** (attempt - 1), max(self.longest.total_seconds(), first))
         drawn = int.from_bytes(blake2b(f"{key}/{attempt}".encode(), digest_size=4).digest(), "big") / 2**32
         return full * (1 - drawn / 2)

@@ -1,0 +1,486 @@
+"""Steps: recorded whole, retried, bounded in time, with effects of three kinds."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+import segue
+from segue.authoring.step import ChangedArgument
+from segue.model.entry import BLOB
+from segue.model.errors import NotEncodable, RunHeld, StepFailed
+from tests.runtime.lives import Desk, everywhere
+
+
+class Odd(Exception):
+    """One that is built again from its fields."""
+
+    def __init__(self, code: int, *, hint: str = "") -> None:
+        self.code, self.hint = code, hint
+        super().__init__(f"odd {code} ({hint})")
+
+
+class Closed(Exception):
+    """One that can't be built again: it holds what JSON can't carry."""
+
+    def __init__(self, lock: object) -> None:
+        super().__init__(f"closed by {type(lock).__name__}")
+        self.lock = object()
+
+
+@dataclass
+class Point:
+    x: int
+    at: datetime
+
+
+async def test_async_and_sync_steps() -> None:
+    threads: list[str] = []
+
+    @segue.step
+    async def here(n: int) -> int:
+        threads.append(threading.current_thread().name)
+        return n + 1
+
+    @segue.step
+    def off(n: int) -> int:
+        threads.append(threading.current_thread().name)
+        return n * 2
+
+    @segue.flow
+    async def both(n: int) -> int:
+        return await off(await here(n))
+
+    desk = Desk()
+    assert await desk.run(both(3)) == 8
+    assert threads[0] == threading.main_thread().name
+    assert threads[1].startswith("segue-step")
+    assert await here(1) == 2  # outside a run it is the function
+    assert await off(1) == 2
+
+
+async def test_any_function_is_a_step() -> None:
+    @segue.flow
+    async def counted(text: str) -> int:
+        return await segue.step(len, name="length")(text)
+
+    desk = Desk()
+    assert await desk.run(counted("four")) == 4
+    assert await desk.calls() == ["#0 step length"]
+
+
+async def test_values_are_the_same_live_and_replayed() -> None:
+    seen: list[Any] = []
+
+    @segue.step
+    async def typed(x: int) -> Point:
+        return Point(x, datetime(2024, 5, 6, tzinfo=UTC))
+
+    @segue.step
+    async def untyped() -> Any:
+        return (1, {"a": Point(2, datetime(2024, 5, 6, tzinfo=UTC))})
+
+    @segue.flow
+    async def flow() -> None:
+        seen.append((await typed(1), await untyped()))
+        await segue.ask("Go on?")
+
+    desk = Desk()
+    desk.fake.answer("Go on?", "yes")
+    await desk.run(flow())
+    assert len(seen) == 2
+    assert seen[0] == seen[1]
+    assert seen[0][0] == Point(1, datetime(2024, 5, 6, tzinfo=UTC))
+    assert seen[0][1][0] == 1
+    assert isinstance(seen[0][1], list)  # nothing annotates it as a tuple
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ValueError("no", 3),
+        lambda: KeyError("k"),
+        lambda: Odd(7, hint="why"),
+        lambda: TimeoutError("slow"),
+    ],
+)
+async def test_errors_are_the_same_live_and_replayed(make: Any) -> None:
+    seen: list[Exception] = []
+
+    @segue.step
+    async def failing() -> None:
+        raise make()
+
+    @segue.flow
+    async def flow() -> None:
+        try:
+            await failing()
+        except Exception as error:
+            seen.append(error)
+        await segue.ask("Go on?")
+
+    desk = Desk()
+    desk.fake.answer("Go on?", "yes")
+    await desk.run(flow())
+    assert len(seen) == 2
+    assert {type(error) for error in seen} == {type(make())}
+    assert {str(error) for error in seen} == {str(make())}
+    assert {repr(vars(error)) for error in seen} == {repr(vars(seen[0]))}
+
+
+async def test_an_error_that_cant_be_built_again() -> None:
+    seen: list[Exception] = []
+
+    @segue.step
+    async def failing() -> None:
+        raise Closed(object())
+
+    @segue.flow
+    async def flow() -> None:
+        try:
+            await failing()
+        except Exception as error:
+            seen.append(error)
+        await segue.ask("Go on?")
+
+    desk = Desk()
+    desk.fake.answer("Go on?", "yes")
+    await desk.run(flow())
+    assert [type(error) for error in seen] == [StepFailed, StepFailed]
+    assert {str(error) for error in seen} == {f"{__name__}:Closed: closed by object"}
+
+
+# ---------------------------------------------------------------- retries
+async def test_retries_are_recorded_one_by_one() -> None:
+    done: list[int] = []
+
+    @segue.step(retry=segue.Retry(4, wait=timedelta(hours=1)))
+    async def flaky() -> int:
+        done.append(1)
+        if len(done) < 3:
+            raise OSError("down")
+        return len(done)
+
+    @segue.flow
+    async def flow() -> int:
+        return await flaky()
+
+    desk = Desk()
+    before = desk.fake.clock.now()
+    assert await desk.run(flow()) == 3
+    assert await desk.calls() == [
+        "#0 step " + "test_retries_are_recorded_one_by_one.flaky",
+        "#1 sleep sleep",
+        "#2 step " + "test_retries_are_recorded_one_by_one.flaky",
+        "#3 sleep sleep",
+        "#4 step " + "test_retries_are_recorded_one_by_one.flaky",
+    ]
+    assert 3600 <= desk.fake.clock.now() - 1000 - before <= 2 * 3600  # each less up to half
+
+
+async def test_a_long_back_off_parks() -> None:
+    done: list[int] = []
+
+    @segue.step(retry=segue.Retry(2, wait=timedelta(days=1)))
+    async def flaky() -> int:
+        done.append(1)
+        if len(done) < 2:
+            raise OSError("down")
+        return 1
+
+    @segue.flow
+    async def flow() -> int:
+        entered.append(1)
+        return await flaky()
+
+    entered: list[int] = []
+    desk = Desk()
+    await desk.run(flow())
+    assert (len(entered), len(done)) == (2, 2)
+
+
+async def test_jitter_is_the_same_in_every_life() -> None:
+    @segue.step(retry=segue.Retry(3, wait=timedelta(hours=1)))
+    async def failing() -> int:
+        raise OSError("down")
+
+    @segue.flow
+    async def flow() -> int:
+        return await failing()
+
+    async def naps() -> list[bytes]:
+        desk = Desk()
+        with pytest.raises(OSError, match="down"):
+            await desk.run(flow())
+        return [entry.args for entry in await desk.entries() if entry.kind == "sleep"]
+
+    first = await naps()
+    assert len(first) == 2
+    assert first == await naps()
+
+
+async def test_only_wanted_errors_are_retried() -> None:
+    done: list[int] = []
+
+    @segue.step(retry=segue.Retry(5, on=(OSError, KeyError)))
+    async def picky() -> None:
+        done.append(1)
+        raise ValueError("no use")
+
+    @segue.flow
+    async def flow() -> None:
+        await picky()
+
+    with pytest.raises(ValueError, match="no use"):
+        await Desk().run(flow())
+    assert len(done) == 1
+
+
+async def test_attempts_are_not_begun_again_by_a_crash() -> None:
+    done: list[str] = []
+
+    @segue.step(retry=segue.Retry(3, wait=timedelta(minutes=5)), effect="keyed")
+    async def flaky() -> None:
+        done.append(segue.idempotency_key())
+        raise OSError("down")
+
+    @segue.flow
+    async def flow() -> str:
+        try:
+            await flaky()
+        except OSError:
+            return "gave up"
+        return "?"
+
+    def begin(desk: Desk) -> None:
+        done.clear()
+
+    def check(desk: Desk, head: Any) -> None:
+        assert head.value == b'"gave up"'
+        assert 3 <= len(done) <= 4  # one attempt may have been cut off
+        assert len(set(done)) == 1  # one key for all attempts, after a crash too
+
+    await everywhere(flow, begin, check)
+
+
+async def test_timeout_bounds_an_attempt() -> None:
+    @segue.step(timeout=timedelta(milliseconds=10))
+    async def slow() -> None:
+        await asyncio.sleep(30)
+
+    @segue.flow
+    async def flow() -> None:
+        await slow()
+
+    with pytest.raises(TimeoutError, match=r"slow' took longer than 0:00:00\.01"):
+        await Desk().run(flow())
+
+
+async def test_a_steps_own_timeout_error_is_its_own() -> None:
+    @segue.step(timeout=timedelta(seconds=30))
+    async def impatient() -> None:
+        raise TimeoutError("the socket's")
+
+    @segue.flow
+    async def flow() -> None:
+        await impatient()
+
+    with pytest.raises(TimeoutError, match="the socket's"):
+        await Desk().run(flow())
+
+
+# ---------------------------------------------------------------- effects
+async def test_at_most_once_cut_off_is_held() -> None:
+    done: list[int] = []
+
+    @segue.step(effect="at-most-once", name="charge")
+    async def charge() -> int:
+        done.append(1)
+        return len(done)
+
+    @segue.flow
+    async def flow() -> int:
+        return await charge()
+
+    desk = Desk()
+    assert await desk.life(flow, 2) is None  # the charge is made, its outcome isn't written
+    assert done == [1]
+    head = await desk.life(flow, None)
+    assert head is not None
+    assert head.status == "held"
+    assert "'charge'" in head.reason
+    assert "--rerun" in head.reason
+    assert "--value" in head.reason
+    assert done == [1]
+    with pytest.raises(RunHeld, match="charge"):
+        await desk.run(flow())
+
+    async with desk.engine() as engine:
+        await engine.resume("it")
+        assert await (await engine.get("it")) == 2
+    assert done == [1, 1]
+
+
+async def test_at_most_once_whose_outcome_is_told() -> None:
+    done: list[int] = []
+
+    @segue.step(effect="at-most-once", name="charge")
+    async def charge() -> int:
+        done.append(1)
+        return 5
+
+    @segue.flow
+    async def flow() -> int:
+        return await charge() + 1
+
+    desk = Desk()
+    await desk.life(flow, 2)
+    await desk.life(flow, None)
+    async with desk.engine() as engine:
+        await engine.resume("it", value=41)
+        assert await (await engine.get("it")) == 42
+    assert done == [1]
+    assert (await desk.life(flow, None)).value == b"42"  # type: ignore[union-attr]
+
+
+async def test_at_most_once_is_never_done_twice() -> None:
+    done: list[int] = []
+
+    @segue.step(effect="at-most-once")
+    async def charge() -> int:
+        done.append(1)
+        return 1
+
+    @segue.flow
+    async def flow() -> int:
+        await segue.ask("Sure?")
+        return await charge()
+
+    def begin(desk: Desk) -> None:
+        done.clear()
+        desk.fake.answer("Sure?", "yes")
+
+    def check(desk: Desk, head: Any) -> None:
+        assert len(done) == 1 if head.status == "done" else len(done) <= 1
+        assert head.status in ("done", "held")
+
+    await everywhere(flow, begin, check)
+
+
+# ---------------------------------------------------------------- what can't be recorded
+async def test_a_changed_argument() -> None:
+    @segue.step
+    async def change(rows: list[int]) -> None:
+        rows.append(1)
+
+    @segue.flow
+    async def flow() -> None:
+        await change([])
+
+    with pytest.raises(ChangedArgument, match="change"):
+        await Desk().run(flow())
+
+
+async def test_arguments_that_cant_be_recorded() -> None:
+    @segue.step
+    async def take(thing: Any) -> None:
+        """Nothing."""
+
+    @segue.flow
+    async def flow() -> str:
+        try:
+            await take({"a": [object()]})
+        except NotEncodable as error:
+            return f"{error.where} {error.path}"
+        return "?"
+
+    assert "take" in await Desk().run(flow())
+
+
+async def test_results_that_cant_be_recorded() -> None:
+    @segue.step
+    async def give() -> Any:
+        return threading.Lock()
+
+    @segue.flow
+    async def flow() -> None:
+        await give()
+
+    with pytest.raises(NotEncodable, match=r"the result of step .*give"):
+        await Desk().run(flow())
+
+
+async def test_large_values_are_stored_once() -> None:
+    @segue.step
+    async def large(n: int) -> str:
+        return "x" * (BLOB * 3)
+
+    @segue.step
+    async def take(text: str) -> str:
+        return text
+
+    @segue.flow
+    async def flow() -> int:
+        texts = [await large(n) for n in range(3)]
+        texts += [await take(texts[0]), await take(texts[0])]
+        await segue.ask("Go on?")
+        return sum(map(len, texts))
+
+    desk = Desk()
+    desk.fake.answer("Go on?", "yes")
+    assert await desk.run(flow()) == 5 * 3 * BLOB
+    loaded = await desk.store.load("it")
+    assert loaded is not None
+    assert sum(map(len, loaded.journal)) < BLOB
+    assert len(desk.store._blobs) == 2  # type: ignore[attr-defined]  # the value, and the arguments with it
+
+
+async def test_a_step_in_a_step_is_part_of_it() -> None:
+    @segue.step
+    async def inner() -> int:
+        return 1
+
+    @segue.step
+    async def outer() -> int:
+        return await inner() + 1
+
+    @segue.flow
+    async def flow() -> int:
+        return await outer()
+
+    desk = Desk()
+    assert await desk.run(flow()) == 2
+    assert len(await desk.entries()) == 1
+
+
+async def test_keys_differ_between_calls() -> None:
+    @segue.step(effect="keyed")
+    async def key() -> str:
+        return segue.idempotency_key()
+
+    @segue.flow
+    async def flow() -> list[str]:
+        return [await key(), await key(), *await asyncio.gather(key(), key())]
+
+    assert len(set(await Desk().run(flow()))) == 4
+
+
+async def test_structs_in_and_out() -> None:
+    class Box(msgspec.Struct):
+        items: tuple[int, ...]
+
+    @segue.step
+    async def pack(box: Box) -> Box:
+        return Box((*box.items, 1))
+
+    @segue.flow
+    async def flow() -> Box:
+        return await pack(Box((2,)))
+
+    assert await Desk().run(flow()) == Box((2, 1))
