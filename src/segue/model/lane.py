@@ -49,7 +49,8 @@ class BatchJob(msgspec.Struct, frozen=True):
     """A provider's job. `nonce` goes with it as metadata, so that an orphan can be found again.
 
     `remote` and `file` are the provider's ids; `seen` is the provider's own status, last time we looked;
-    `progress` the lines done there.
+    `progress` the lines done there. `uploaded` is when a submission was about to be tried last; `short` how
+    often its results were read and lacked lines.
     """
 
     id: str
@@ -64,6 +65,8 @@ class BatchJob(msgspec.Struct, frozen=True):
     progress: int = 0
     sent: float = 0.0
     error: str = ""
+    uploaded: float = 0.0
+    short: int = 0
 
 
 class LaneHead(msgspec.Struct, frozen=True):

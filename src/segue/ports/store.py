@@ -103,7 +103,9 @@ class JobHead(msgspec.Struct, frozen=True):
 
 
 class Hint(msgspec.Struct, frozen=True):
-    """Something happened in this process's store: runs became ready, mail came, runs ended.
+    """Something happened in this process's store: runs became ready, mail came to others, runs ended, lines wait.
+
+    `runs` are ids; of `lines`, the names of lanes.
 
     Hints may be lost or doubled, and none comes from other processes: poll as well.
     """
@@ -190,6 +192,14 @@ class Store(Protocol):
 
     async def history(self, run: str) -> list[bytes]:
         """All journal rows that are kept, archived ones first."""
+        ...
+
+    async def workers(self) -> list[str]:
+        """The names of those who hold runs or lanes and weren't buried."""
+        ...
+
+    async def bury(self, workers: Sequence[str]) -> None:
+        """Those are gone: whatever they hold lapses now."""
         ...
 
     async def backlog(self, *, now: float) -> tuple[int, float | None]:

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, I
 from typing import Any, Literal, Self, TypeVar
 from uuid import uuid4
 
+import msgspec
+
 from ..authoring.actor import Actor
 from ..authoring.config import ModelLike, as_config
 from ..authoring.flow import FlowDef, definition, take_call
@@ -108,6 +110,7 @@ class Engine:
         self._undo.append(tasks.install(asyncio.get_running_loop()))
         self._undo.append(self.store.subscribe(self._hint))
         self._services = SERVICES.set(self.worker)
+        await self.worker.bury()
         if self._works:
             self._undo.append(self.worker.start())
             self._spawn(self._lane_loop())
@@ -158,7 +161,7 @@ class Engine:
     async def start(self, call: Coroutine[Any, Any, R] | Actor[R], /, *, id: str = "", **how: Any) -> Run[R]:
         """Start the call of a flow; durable on return. With an `id`, the run that is there by it goes on."""
         target: Any
-        config = as_config(**how).over(self.config)
+        config = self._config(how).over(self.config)
         if isinstance(call, Actor):
             target = definition(type(call))
             spec = target.spec(call, config, self.clock.now())
@@ -175,6 +178,14 @@ class Engine:
                 f"run {run_id!r} is there already, of {head.spec.target!r} or with other arguments; choose another id"
             )
         return Run(self, run_id, target)
+
+    def _config(self, how: Mapping[str, Any]) -> Config:
+        """Options as the record that goes with a run. Raises for a model that can't be had, before anything is made."""
+        config = as_config(**how)
+        whole = config.over(self.config)
+        if whole.model:
+            self.models.named(whole.model, whole)
+        return config
 
     async def get(self, id: str, /) -> Run[Any]:
         """A run by its id. Raises `UnknownName`."""
@@ -238,7 +249,7 @@ class Engine:
                     future.set_exception(executor.error)
         elif is_over(executor.status):
             self._ended([executor.id])
-        self._kick_lanes.set()
+        self._kick_if_quiet()
 
     def run_asked(self) -> None:
         """The worker's word that questions are open."""
@@ -248,6 +259,11 @@ class Engine:
         if hint.kind == "ended":
             self._ended(hint.runs)
         elif hint.kind == "lines":
+            self._kick_if_quiet()
+
+    def _kick_if_quiet(self) -> None:
+        """Look at the lanes now; while runs are at work, they are looked at from time to time only."""
+        if not self.is_busy():
             self._kick_lanes.set()
 
     def _ended(self, runs: Iterable[str]) -> None:
@@ -292,9 +308,13 @@ class Engine:
             raise Conflict(f"run {mail.to!r} takes no more mail: it is {head.status}")
 
     # ------------------------------------------------------------ held runs, forks
-    async def resume(self, run: str, *, keep: bool = False) -> None:
-        """Let a held (or failed) run go on. See `rebase`: `keep` accepts what was paid for as it is."""
-        await rebase.resume(self.store, await self.head(run), keep=keep, now=self.clock.now())
+    async def resume(self, run: str, *, keep: bool = False, value: object = msgspec.UNSET) -> None:
+        """Let a held (or failed) run go on.
+
+        `keep` accepts what was paid for as it is; `value` is what came of an at-most-once step that was cut off.
+        """
+        head = await self.head(run)
+        await rebase.resume(self.store, head, keep=keep, value=value, now=self.clock.now())
         self.worker.wake()
 
     async def fork(
@@ -309,7 +329,7 @@ class Engine:
         origin = await self.head(run)
         entries = await rebase.entries_of(self.store, run)
         pool = Pool(rebase.until(entries, before, dict(edit or {})), True, run)
-        spec = rebase.forked(origin, as_config(**how), self.clock.now())
+        spec = rebase.forked(origin, self._config(how), self.clock.now())
         new = id or f"{run}~{uuid4().hex[:6]}"
         created = await self.worker.create([NewRun(new, spec, encode_pool(pool))])
         if not created[0].new:
@@ -361,7 +381,7 @@ class Engine:
         self.worker.register(flow)
 
         job: Job[In, Out] = Job(self, id or f"{flow.name}-{uuid4().hex[:8]}", flow)
-        self._spawn(self._admit(job, flow, rows, key, limit, as_config(**how).over(self.config)))
+        self._spawn(self._admit(job, flow, rows, key, limit, self._config(how).over(self.config)))
         return job
 
     async def _admit(
@@ -435,12 +455,13 @@ class Engine:
         while True:
             self._kick_lanes.clear()
             try:
+                await self.worker.bury()
                 wait = await self.lanes.sweep()
-            except SegueError as error:
+            except Exception as error:
                 self._lane_failure = error
                 self._ended(())
                 return
-            timers: list[Timer] = [asyncio.get_running_loop().call_later(5.0, self._kick_lanes.set)]
+            timers: list[Timer] = [asyncio.get_running_loop().call_later(2.0, self._kick_lanes.set)]
             if wait is not None:
                 timers.append(self.clock.call_later(max(wait, 0.02), self._kick_lanes.set))
             await self._kick_lanes.wait()

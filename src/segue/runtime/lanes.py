@@ -8,9 +8,10 @@ cancelled; those fit to retry go round again.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from uuid import uuid4
 
 import msgspec
@@ -34,6 +35,10 @@ CHUNK = 1000
 GRACE = 20.0
 #: How long a lane stays with one worker without word of it, in seconds.
 LEASE = 60.0
+#: What makes no sense as an answer to an upload is taken for a passing trouble so many times.
+PATIENCE = 5
+#: Back-off after a failure, in seconds: the first, and the longest.
+BACK_OFF = (2.0, 60.0)
 
 
 class Lanes:
@@ -44,53 +49,123 @@ class Lanes:
     ) -> None:
         self.store, self.models, self.clock, self.worker = store, models, clock, worker
         self._busy = busy  # whether this process may still add lines
-        self._polled: dict[str, float] = {}
+        self._due: dict[str, float] = {}  # by job: when it is looked at again
+        self._rests: dict[str, float] = {}  # by lane: until when it is left alone
+        self._failures: dict[str, int] = {}  # by lane, in a row
+        self._nonsense: dict[str, int] = {}  # by job: answers to its submission that made no sense
+        self._fences: dict[str, tuple[int, float]] = {}  # by lane: ours, and when it was last claimed
         self._warned: set[str] = set()
-        self._driven: set[str] = set()
+        self._sweeping = asyncio.Lock()
 
     async def sweep(self, *, poll_now: bool = False) -> float | None:
         """Do what is due in every lane. Seconds until something is due again; None if no lane has anything."""
-        heads = await self.store.lanes()
-        if not heads:
-            return None
-        waits = [await self._drive(head, poll_now) for head in heads]
-        return min(waits)
+        async with self._sweeping:
+            heads = await self.store.lanes()
+            if not heads:
+                return None
+            waits = await asyncio.gather(
+                *(self._drive(head, poll_now) for head in heads), return_exceptions=True
+            )
+        failures = [wait for wait in waits if isinstance(wait, BaseException)]
+        if failures:
+            raise failures[0]
+        return min(wait for wait in waits if not isinstance(wait, BaseException))
 
     async def _drive(self, head: LaneHead, poll_now: bool) -> float:
+        now = self.clock.now()
+        rest = self._rests.get(head.lane, 0.0) - now
+        if rest > 0 and not poll_now:
+            return rest
         try:
             endpoint, to = lane_endpoint(head.lane)
             provider = self.models.provider(endpoint)
         except (CallerError, OperatorError) as error:
             self._warn(head.lane, f"lane {head.lane} waits: {error}")
             return 5.0
+        held = await self._claim(head)
+        if held is None:
+            return 2.0
+        fence, head = held
+        fault: Exception | None
+        async with self._kept(head.lane):
+            try:
+                again, fault = await self._advance(_Lane(self, head, provider, to, fence), poll_now)
+            except StoreError:
+                raise
+            except (CallFault, CallerError, OperatorError) as error:
+                again, fault = 60.0, error
+        if fault is None:
+            self._failures.pop(head.lane, None)
+            self._warned.discard(head.lane)
+            return again
+        failures = self._failures[head.lane] = self._failures.get(head.lane, 0) + 1
+        self._warn(head.lane, f"lane {head.lane}: {provider.name} doesn't answer as it should: {fault}")
+        wait = min(BACK_OFF[0] * 2.0 ** min(failures - 1, 10), BACK_OFF[1])
+        wait = max(wait, getattr(fault, "after", None) or 0.0)
+        self.rest(head.lane, wait)
+        return min(again, wait)
+
+    async def _advance(self, lane: _Lane, poll_now: bool) -> tuple[float, CallFault | None]:
+        """Look after the open jobs of a lane, each for itself, and send what is to be sent."""
+        head, again = lane.head, 60.0
+        fault: CallFault | None = None
+        for job in head.jobs:
+            try:
+                again = min(again, await lane.advance(job, poll_now))
+            except CallFault as its:
+                fault = its
+        if fault is not None and fault.again:
+            return again, fault
+        decision = await self._decide(head, lane.provider)
+        while decision.send:
+            again = min(again, 0.25)
+            if await lane.submit(self.policy(head.lane)) is None:
+                break
+            left = await self._head(head.lane)
+            decision = await self._decide(left, lane.provider) if left is not None else Decision(False)
+        if decision.again is not None:
+            again = min(again, decision.again, 1.0)
+        return again, fault
+
+    # ------------------------------------------------------------ whose a lane is
+    async def _claim(self, head: LaneHead) -> tuple[int, LaneHead] | None:
+        """Our fence for a lane, and how it stands under it."""
         now = self.clock.now()
+        known = self._fences.get(head.lane)
+        if known is not None and 0.0 <= now - known[1] < LEASE / 4:
+            return known[0], head
         fence = await self.store.claim_lane(head.lane, self.worker, LEASE, now=now)
         if fence is None:
-            return 5.0
-        self._driven.add(head.lane)
-        lane = _Lane(self, head, provider, to, fence)
-        again = 60.0
+            self._fences.pop(head.lane, None)
+            return None
+        self._fences[head.lane] = fence, now
+        if known is None or known[0] != fence:  # others may have driven it since it was looked at
+            head = await self._head(head.lane) or LaneHead(head.lane, 0, 0, 0.0)
+        return fence, head
+
+    async def _head(self, lane: str) -> LaneHead | None:
+        return next((head for head in await self.store.lanes() if head.lane == lane), None)
+
+    @contextlib.asynccontextmanager
+    async def _kept(self, lane: str) -> AsyncGenerator[None]:
+        """Keep a lane for as long as an upload or a download takes."""
+
+        async def keep() -> None:
+            while True:
+                await asyncio.sleep(LEASE / 4)
+                with contextlib.suppress(StoreError):
+                    await self.store.claim_lane(lane, self.worker, LEASE, now=self.clock.now())
+
+        keeping = asyncio.ensure_future(keep())
         try:
-            for job in head.jobs:
-                again = min(again, await lane.advance(job, poll_now))
-            decision = await self._decide(head, provider)
-            while decision.send:
-                again = min(again, 0.25)
-                if await lane.submit(self.policy(head.lane)) is None:
-                    break
-                left = [found for found in await self.store.lanes() if found.lane == head.lane]
-                decision = await self._decide(left[0], provider) if left else Decision(False)
-            if decision.again is not None:
-                again = min(again, decision.again, 1.0)
-        except CallFault as fault:
-            self._warn(head.lane, f"lane {head.lane}: {provider.name} can't be reached: {fault}")
-            return max(fault.after or 0.0, 2.0)
-        self._warned.discard(head.lane)
-        return again
+            yield
+        finally:
+            keeping.cancel()
 
     async def release(self) -> None:
         """Let other workers drive the lanes at once, not only when the lease has lapsed."""
-        driven, self._driven = self._driven, set()
+        driven = list(self._fences)
+        self._fences.clear()
         for lane in driven:
             with contextlib.suppress(StoreError):  # it lapses by itself, then
                 await self.store.claim_lane(lane, self.worker, 0.0, now=self.clock.now())
@@ -113,12 +188,30 @@ class Lanes:
 
     def due(self, job: BatchJob, poll_now: bool) -> float:
         """Seconds until a job is to be looked at; 0 for now."""
-        if poll_now or job.id not in self._polled:
-            return 0.0
-        return max(0.0, self._polled[job.id] + poll_after(self.clock.now() - job.sent) - self.clock.now())
+        return 0.0 if poll_now else max(0.0, self._due.get(job.id, 0.0) - self.clock.now())
 
-    def polled(self, job: BatchJob) -> None:
-        self._polled[job.id] = self.clock.now()
+    def look_in(self, job: BatchJob, seconds: float) -> float:
+        """Look at a job again that much later."""
+        self._due[job.id] = self.clock.now() + seconds
+        return seconds
+
+    def rest(self, lane: str, seconds: float) -> None:
+        """Leave a lane alone for that long."""
+        self._rests[lane] = self.clock.now() + seconds
+
+    def makes_no_sense(self, job: BatchJob) -> bool:
+        """An answer to a submission was none; whether that is to be taken as final."""
+        count = self._nonsense[job.id] = self._nonsense.get(job.id, 0) + 1
+        return count >= PATIENCE
+
+    def gave_up(self, job: BatchJob) -> bool:
+        """Whether what was answered to a submission made no sense too often."""
+        return self._nonsense.get(job.id, 0) >= PATIENCE
+
+    def forget(self, job: BatchJob) -> None:
+        """A job is closed."""
+        self._due.pop(job.id, None)
+        self._nonsense.pop(job.id, None)
 
     def _warn(self, lane: str, text: str) -> None:
         if lane not in self._warned:
@@ -149,25 +242,31 @@ class _Lane:
         return None if job is None else await self._send(job)
 
     async def _send(self, job: BatchJob) -> BatchJob | None:
-        """From intent or file to a provider's job."""
+        """From intent or file to a provider's job.
+
+        That a submission is about to be tried, and when, is durable before it is: from then on the job may
+        be there without our knowing.
+        """
         try:
             if not job.file:
                 file = await self.provider.upload(self._lines(job), self.to, job.nonce)
                 job = msgspec.structs.replace(job, state="uploaded", file=file)
-                if not await self.store.put_batch_job(job, self.fence):
-                    return None
+            job = msgspec.structs.replace(job, uploaded=self.clock.now())
+            if not await self.store.put_batch_job(job, self.fence):
+                return None
             remote = await self.provider.submit(job.file, self.to, job.nonce)
         except CallFault as fault:
-            if fault.again:
+            nonsense = fault.code == "bad_body" and self.lanes.makes_no_sense(job)
+            if fault.again and (job.file or not nonsense):
                 raise
-            await self._refused(job, f"{self.provider.name} refused the job: {fault}")
+            await self._refused(job, fault)
             return None
         return await self._sent(job, remote)
 
     async def _sent(self, job: BatchJob, remote: RemoteJob) -> BatchJob | None:
         now = self.clock.now()
         job = msgspec.structs.replace(job, state="sent", remote=remote.id, seen=remote.status, sent=now)
-        self.lanes.polled(job)
+        self.lanes.look_in(job, poll_after(0.0))
         return job if await self.store.put_batch_job(job, self.fence) else None
 
     async def _lines(self, job: BatchJob) -> AsyncIterator[tuple[str, bytes]]:
@@ -190,10 +289,15 @@ class _Lane:
         if job.state != "sent":
             found = await self._adopt(job)
             if found is None:
-                return 1.0
+                return self.lanes.look_in(job, 1.0)
             job = found
-        remote = await self.provider.poll(job.remote)
-        self.lanes.polled(job)
+        try:
+            remote = await self.provider.poll(job.remote)
+        except CallFault as fault:
+            if fault.status != 404 or self.clock.now() - job.sent < GRACE:
+                raise
+            remote = RemoteJob(id=job.remote, status="unknown", over=True)
+            log.warning("batch job %s is unknown to %s by now: %s", job.id, self.provider.name, fault)
         if remote.over:
             await self._collect(job, remote)
             return 0.0
@@ -202,7 +306,7 @@ class _Lane:
             await self.store.put_batch_job(
                 msgspec.structs.replace(job, seen=remote.status, progress=done), self.fence
             )
-        return poll_after(self.clock.now() - job.sent)
+        return self.lanes.look_in(job, poll_after(self.clock.now() - job.sent))
 
     async def _adopt(self, job: BatchJob) -> BatchJob | None:
         """A job whose submission was cut off: the provider's, if it has it; else sent again after the grace period."""
@@ -210,7 +314,13 @@ class _Lane:
         if orphan is not None:
             log.info("batch job %s was found again as %s", job.id, orphan.id)
             return await self._sent(job, orphan)
-        if job.file and self.clock.now() - job.created < GRACE:
+        if job.file and self.clock.now() - job.uploaded < GRACE:
+            return None
+        if self.lanes.gave_up(job):
+            text = (
+                f"the answers of {self.provider.name} to a submission make no sense, and it has no such job"
+            )
+            await self._refused(job, CallFault(200, text, again=False, code="bad_body"))
             return None
         return await self._send(job)
 
@@ -222,18 +332,38 @@ class _Lane:
             return
         attempts = {line.id: line.attempt async for line in self._open_lines(job)}
         chunk: list[LineOutcome] = []
-        async for result in self.provider.results(remote):
-            if isinstance(result, str):
-                log.warning("batch job %s: a line of its results can't be read: %s", job.id, result)
-                continue
-            attempt = attempts.pop(result.id, None)
-            if attempt is None:
-                log.warning("batch job %s: a result for the line %r, which isn't open", job.id, result.id)
-                continue
-            chunk.append(self._outcome(result, attempt))
-            if len(chunk) >= CHUNK:
-                await self._store(job, chunk)
-                chunk = []
+        strange: list[str] = []
+        try:
+            async for result in self.provider.results(remote):
+                if isinstance(result, str):
+                    log.warning("batch job %s: a line of its results can't be read: %s", job.id, result)
+                    continue
+                attempt = attempts.pop(result.id, None)
+                if attempt is None:
+                    strange.append(result.id)
+                    continue
+                chunk.append(self._outcome(result, attempt))
+                if len(chunk) >= CHUNK:
+                    await self._store(job, chunk)
+                    chunk = []
+        except CallFault as fault:
+            await self._store(job, chunk)
+            chunk = []
+            if fault.status not in (404, 410):
+                raise
+            log.warning("batch job %s: a file of its results is gone: %s", job.id, fault)
+        if strange and not job.short and len(strange) + len(attempts) > 0:
+            log.warning(
+                "batch job %s: %d results are for lines that aren't open, such as %r",
+                job.id,
+                len(strange),
+                strange[0],
+            )
+        if attempts and not job.short:  # they may be late: look once more
+            await self._store(job, chunk)
+            await self.store.put_batch_job(msgspec.structs.replace(job, short=1), self.fence)
+            self.lanes.look_in(job, BACK_OFF[0])
+            return
         for ident, attempt in attempts.items():
             error = _failure(
                 self.head.lane, 0, "batch_line_missing", "the job ended without a result for this line"
@@ -267,6 +397,8 @@ class _Lane:
     async def _rejected(self, job: BatchJob, remote: RemoteJob) -> None:
         """The provider took none of the job: lines at fault fail, the others go round again."""
         log.warning("batch job %s was rejected: %s", job.id, remote.rejected)
+        if "token_limit_exceeded" in remote.rejected:  # until other jobs are done
+            self.lanes.rest(self.head.lane, BACK_OFF[1])
         bad = set(remote.bad_lines)
         chunk: list[LineOutcome] = []
         number = 0
@@ -280,14 +412,23 @@ class _Lane:
             await self._store(job, chunk[start : start + CHUNK])
         await self._close(job, remote.status, 0, remote.rejected)
 
-    async def _refused(self, job: BatchJob, why: str) -> None:
-        await self._rejected(job, RemoteJob(id="", status="refused", over=True, rejected=why))
+    async def _refused(self, job: BatchJob, fault: CallFault) -> None:
+        """The provider didn't even take the job's file, or the job, and won't: its lines fail."""
+        log.warning("batch job %s was refused: %s", job.id, fault)
+        text = f"{self.provider.name} refused the batch job: {fault.message}"
+        error = _failure(self.head.lane, fault.status, fault.code or "batch_refused", text)
+        after = ""
+        while lines := await self.store.job_lines(job.id, after, CHUNK):
+            after = lines[-1].id
+            await self._store(job, [LineOutcome(line.id, "error", None, error) for line in lines])
+        await self._close(job, "refused", 0, fault.message)
 
     async def _store(self, job: BatchJob, chunk: list[LineOutcome]) -> None:
         if chunk:
             await self.store.outcomes(job.id, self.fence, chunk, now=self.clock.now())
 
     async def _close(self, job: BatchJob, seen: str, progress: int, error: str = "") -> None:
+        self.lanes.forget(job)
         closed = msgspec.structs.replace(job, state="closed", seen=seen, progress=progress, error=error)
         await self.store.put_batch_job(closed, self.fence)
 

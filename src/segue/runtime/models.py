@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from hashlib import blake2b
 from typing import Any
 
@@ -12,7 +13,7 @@ import msgspec
 from ..authoring.context import Branch, Wait, Work
 from ..core.retry import Retry
 from ..model.chat import ChatReply, ChatRequest, Tokens
-from ..model.errors import CallerError, ModelFailed, ProviderFault, UnknownName
+from ..model.errors import ModelFailed, ProviderFault, UnknownName
 from ..model.lane import Line
 from ..model.mode import Batch, Config, Live
 from ..model.run import CallRef
@@ -20,6 +21,9 @@ from ..ports.clock import Clock
 from ..ports.provider import CallFault, Endpoint, Provider
 from ..ports.store import Turn
 from .events import Token
+
+#: The call that is being carried out, named as its line in a batch would be.
+CALLING: ContextVar[str] = ContextVar("segue_calling", default="")
 
 #: How a live call that failed for a passing reason is tried again.
 LIVE_RETRY = Retry(6)
@@ -83,6 +87,7 @@ class Models:
         endpoint = self.endpoint(model)
         provider = self.provider(endpoint)
         mode = config.mode or Live()
+        self._refuse_too_large(endpoint, provider, request, args)
         decode: Callable[[bytes], Any]
         if isinstance(request, ChatRequest):
             kind, to, decode = "generate", "chat", _chat_reader(provider)
@@ -94,6 +99,7 @@ class Models:
         place = (branch.path, branch.n)
 
         async def run() -> bytes:
+            CALLING.set(line_id(branch.run.id, *place))
             slots = self._slots.get(live.concurrency)
             if slots is None:
                 slots = self._slots[live.concurrency] = asyncio.Semaphore(live.concurrency)
@@ -103,6 +109,22 @@ class Models:
         return Work(
             kind=kind, name=kind, args=args, digest=digest, decode=decode, run=run, model=usage_name(endpoint)
         )
+
+    def _refuse_too_large(self, endpoint: Endpoint, provider: Provider, request: Any, args: bytes) -> None:
+        """A body that no job could take isn't recorded, sent or paid; it is the same in every mode."""
+        if len(args) <= provider.max_bytes // 2:
+            return
+        size = len(
+            _body(provider, endpoint, "chat" if isinstance(request, ChatRequest) else "embed", request)
+        )
+        if size > provider.max_bytes:
+            raise ModelFailed(
+                usage_name(endpoint),
+                0,
+                f"the request has {size:,} bytes and {provider.name} takes {provider.max_bytes:,}; "
+                f"shorten the prompt, or split it over several calls",
+                "request_too_large",
+            )
 
     # ------------------------------------------------------------ live
     async def _send(
@@ -201,12 +223,12 @@ def line_id(run: str, path: str, n: int) -> str:
     return blake2b(f"{run}\0{path}\0{n}".encode(), digest_size=16).hexdigest()
 
 
-def check_result(provider: Provider, to: str, body: bytes) -> CallerError | ProviderFault | None:
+def check_result(provider: Provider, to: str, body: bytes) -> Exception | None:
     """What is wrong with a line's response body, if anything."""
     try:
         _read(provider, to, body)
-    except ProviderFault as fault:
-        return fault
+    except Exception as problem:  # whatever a provider stumbles over, one line's body harms no other line
+        return problem
     return None
 
 

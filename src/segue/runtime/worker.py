@@ -10,7 +10,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, Protocol
-from uuid import uuid4
 
 from ..authoring.context import Branch, Wait, Work
 from ..authoring.flow import TARGETS, FlowDef
@@ -24,6 +23,7 @@ from ..model.mode import Config
 from ..model.run import ENDED
 from ..ports.clock import AlarmClock, Timer
 from ..ports.store import Claimed, CommitResult, Hint, Lease, NewRun, Store, Turn
+from . import alive
 from .bus import Bus
 from .events import Asked
 from .executor import Executor
@@ -63,7 +63,7 @@ class Worker:
         self.store, self._models, self.clock, self.bus, self.config = store, models, clock, bus, config
         self.linger, self.room, self._ends = linger, room, ends
         self.loop: AbstractEventLoop = asyncio.get_running_loop()
-        self.name = uuid4().hex[:12]
+        self.name = alive.new_name()
         self.awake: dict[str, Executor] = {}
         self.targets: dict[str, Any] = {}
         self.park_always = False  # chaos for tests: leave memory after every commit
@@ -213,6 +213,14 @@ class Worker:
         finally:
             for timer in timers:
                 timer.cancel()
+
+    async def bury(self) -> None:
+        """Free what workers of this machine held whose process is gone."""
+        gone = [name for name in await self.store.workers() if alive.is_gone(name)]
+        if gone:
+            log.info("%d workers of this machine are gone; what they held is free", len(gone))
+            await self.store.bury(gone)
+            self.wake()
 
     async def claim_once(self) -> int:
         """Claim and wake what is ready, as far as there is room; how many."""

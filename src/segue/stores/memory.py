@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
-from itertools import islice
+from itertools import chain, islice
 from typing import Literal
 
 import msgspec
@@ -513,6 +513,19 @@ class MemoryStore:
     async def history(self, run: str) -> list[bytes]:
         known = self._runs.get(run)
         return [*(known.archive or ()), *(known.journal or ())] if known else []
+
+    async def workers(self) -> list[str]:
+        leased: Iterator[_Run | _Lane] = chain(self._held.values(), self._lanes.values())
+        return sorted({one.worker for one in leased if one.worker and one.lease})
+
+    async def bury(self, workers: Sequence[str]) -> None:
+        gone = set(workers)
+        for run in self._held.values():
+            if run.worker in gone:
+                run.lease = self._lapse = 0.0
+        for lane in self._lanes.values():
+            if lane.worker in gone:
+                lane.lease = 0.0
 
     async def backlog(self, *, now: float) -> tuple[int, float | None]:
         while self._due and self._due[0][2].wake != self._due[0][0]:

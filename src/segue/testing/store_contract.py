@@ -32,22 +32,26 @@ HOUR = 3600.0
 
 def spec(**fields: Any) -> Spec:
     """A run's spec, with what a test doesn't care about filled in."""
-    return Spec(**{"kind": "flow", "target": "greet", "args": b'[["x"],{}]', **fields})
+    given: dict[str, Any] = {"kind": "flow", "target": "greet", "args": b'[["x"],{}]', **fields}
+    return Spec(**given)
 
 
 def tell(to: str, number: int, sender: str = "outside", **fields: Any) -> Mail:
     """Mail from outside."""
-    return Mail(to, sender, number, **{"kind": "tell", "name": "Note", "value": b'"hi"', **fields})
+    given: dict[str, Any] = {"kind": "tell", "name": "Note", "value": b'"hi"', **fields}
+    return Mail(to, sender, number, **given)
 
 
 def line(id: str, run: str, **fields: Any) -> Line:
     """A model request of a run."""
-    return Line(**{"id": id, "lane": LANE, "call": CallRef(run, "", 1), "body": b"{}", **fields})
+    given: dict[str, Any] = {"id": id, "lane": LANE, "call": CallRef(run, "", 1), "body": b"{}", **fields}
+    return Line(**given)
 
 
 def question(id: str, run: str, **fields: Any) -> Question:
     """An ask of a run."""
-    return Question(**{"id": id, "run": run, "path": "0", "n": 3, "question": "ok?", **fields})
+    given: dict[str, Any] = {"id": id, "run": run, "path": "0", "n": 3, "question": "ok?", **fields}
+    return Question(**given)
 
 
 async def create(store: Store, *ids: str, now: float = 0.0, **fields: Any) -> None:
@@ -266,6 +270,22 @@ class StoreContract:
         await start(store, "a")
         assert await store.renew("w", [Lease("a", 1)], 0.0, now=10.0) == [True]
         assert list(await claim(store, now=10.0)) == ["a"]
+
+    async def test_what_the_dead_held_is_free(self, store: Store) -> None:
+        await start(store, "a", "b", worker="dead")
+        await start(store, "c", worker="living")
+        fence = await store.claim_lane(LANE, "dead", HOUR, now=1.0)
+        assert fence is not None
+        other = await store.claim_lane("other", "living", HOUR, now=1.0)
+        assert await store.workers() == ["dead", "living"]
+        await store.bury(["dead", "unknown"])
+        assert await store.workers() == ["living"]
+        assert await store.claim_lane(LANE, "living", HOUR, now=1.0) == fence + 1
+        assert await store.claim_lane("other", "third", HOUR, now=1.0) is None
+        assert await store.claim_lane("other", "living", HOUR, now=1.0) == other
+        assert list(await claim(store, now=1.0, worker="living")) == ["a", "b"]
+        assert await commit(store, "a", 1) == "fenced"
+        assert await commit(store, "c", 1) == "committed"
 
     async def test_backlog(self, store: Store) -> None:
         await create(store, "ready", "mine")

@@ -265,11 +265,11 @@ _LANES = Query(
 )
 _JOBS = Query(
     ("#b.data",),
-    """from batches b where (?1 = '' or b.lane = (select k from lanes where name = ?1)) order by b.k""",
+    """from batches b where (:lane = '' or b.lane = (select k from lanes where name = :lane)) order by b.k""",
 )
 _OPEN_JOBS = Query(
     ("#b.data",),
-    """from batches b where b.open and (?1 = '' or b.lane = (select k from lanes where name = ?1))
+    """from batches b where b.open and (:lane = '' or b.lane = (select k from lanes where name = :lane))
     order by b.k""",
 )
 _JOB_LINES = Query(
@@ -284,7 +284,7 @@ _BODIES_OF = Query(("line", "#body"), "from bodies where line in (select value f
 def jobs(cx: sqlite3.Connection, lane: str, open_only: bool) -> list[BatchJob]:
     """Provider jobs, oldest first."""
     query = _OPEN_JOBS if open_only else _JOBS
-    return [_decode_job(data) for (data,) in query.rows(cx, (lane,))]
+    return [_decode_job(data) for (data,) in query.rows(cx, {"lane": lane})]
 
 
 def lanes(cx: sqlite3.Connection) -> list[LaneHead]:

@@ -69,11 +69,19 @@ def backlog(cx: sqlite3.Connection, now: float) -> tuple[int, float | None]:
         f"""select
         (select count(*) from runs where status = {READY} and lease is null)
         + (select count(*) from runs where lease is not null)
-        + (select count(*) from runs where wake is not null and wake <= ?1),
-        (select min(wake) from runs where wake is not null and wake > ?1)""",
-        (now,),
+        + (select count(*) from runs where wake is not null and wake <= :now),
+        (select min(wake) from runs where wake is not null and wake > :now)""",
+        {"now": now},
     ).fetchone()
     return count, soonest
+
+
+def workers(cx: sqlite3.Connection) -> list[str]:
+    """Who holds something."""
+    found = cx.execute(
+        "select worker from runs where lease > 0 union select worker from lanes where lease > 0"
+    ).fetchall()
+    return sorted(name for (name,) in found if name)
 
 
 # ---------------------------------------------------------------- jobs
@@ -132,8 +140,8 @@ _ASKS = Query(("#question",), "from asks where state = 0 order by k")
 _ASKS_TO = Query(("#question",), "from asks where state = 0 and recipient = ? order by k")
 _ASKS_OF = Query(
     ("#question",),
-    "from asks where state = 0 and run = (select k from runs where id = ?1)"
-    " and (?2 = '' or recipient = ?2) order by k",
+    "from asks where state = 0 and run = (select k from runs where id = :run)"
+    " and (:to = '' or recipient = :to) order by k",
 )
 
 
@@ -148,7 +156,7 @@ class Reply(msgspec.Struct, frozen=True):
 def asks(cx: sqlite3.Connection, to: str, run: str) -> list[Question]:
     """Open questions, oldest first."""
     if run:
-        rows = _ASKS_OF.rows(cx, (run, to))
+        rows = _ASKS_OF.rows(cx, {"run": run, "to": to})
     elif to:
         rows = _ASKS_TO.rows(cx, (to,))
     else:

@@ -195,6 +195,15 @@ def _renew(ledger: Ledger, item: Renewal) -> list[bool]:
     return kept
 
 
+def bury(ledger: Ledger, items: Sequence[str]) -> list[None]:
+    """Have claims of workers that are gone lapse."""
+    gone = as_json(items)
+    among = "worker in (select value from json_each(?))"
+    ledger.cx.execute(f"update runs set lease = 0 where lease is not null and {among}", (gone,))
+    ledger.cx.execute(f"update lanes set lease = 0 where {among}", (gone,))
+    return [None for _ in items]
+
+
 def revive(ledger: Ledger, items: Sequence[Revival]) -> list[bool]:
     """Make runs ready again."""
     return [_revive(ledger, item) for item in items]

@@ -135,6 +135,12 @@ class SqliteStore:
     async def history(self, run: str) -> list[bytes]:
         return cast(list[bytes], await self._look(heads.history, run))
 
+    async def workers(self) -> list[str]:
+        return cast(list[str], await self._look(records.workers))
+
+    async def bury(self, workers: Sequence[str]) -> None:
+        await self._write(runs.bury, list(workers), many=True)
+
     async def backlog(self, *, now: float) -> tuple[int, float | None]:
         return cast(tuple[int, float | None], await self._look(records.backlog, now))
 

@@ -1,0 +1,103 @@
+"""A process that was killed holds nothing up."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import segue
+from segue.runtime import alive
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+
+
+def _name_in(pipe: object) -> None:
+    pipe.send(alive.new_name())  # type: ignore[attr-defined]
+    time.sleep(60)
+
+
+def test_this_process_is_alive() -> None:
+    assert not alive.is_gone(alive.new_name())
+    assert alive.new_name() != alive.new_name()
+
+
+@pytest.mark.parametrize("name", ["", "w", "0a1b-1-1-1", "a-b-c-d", "f00-99999999-1-x"])
+def test_who_cant_be_judged_counts_as_alive(name: str) -> None:
+    assert not alive.is_gone(name)
+
+
+@posix
+def test_a_killed_process_is_gone() -> None:
+    here, there = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_name_in, args=(there,))
+    process.start()
+    name = here.recv()
+    assert not alive.is_gone(name)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while not alive.is_gone(name):  # nobody has waited for it yet, so that it is a zombie on Linux
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+        if sys.platform != "linux":
+            process.join()
+    process.join()
+    assert alive.is_gone(name)
+
+
+@posix
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_number_used_again_is_another_process() -> None:
+    machine, process, begun, rest = alive.new_name().split("-")
+    assert alive.is_gone("-".join((machine, process, str(int(begun) - 1), rest)))
+
+
+_KILLED = """
+import asyncio, os, signal, sys
+import segue
+
+@segue.step
+async def die() -> None:
+    if os.environ["DIE"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+@segue.flow(name="mortal")
+async def mortal() -> str:
+    await die()
+    return "done"
+
+async def main() -> None:
+    async with segue.Engine(sys.argv[1]) as engine:
+        print(await engine.run(mortal(), id="r"))
+
+asyncio.run(main())
+"""
+
+
+@posix
+async def test_the_next_process_goes_on_at_once(tmp_path: Path) -> None:
+    """It doesn't wait for the lease of the one that was killed."""
+
+    def life(die: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", _KILLED, f"sqlite:{tmp_path}/runs.db"],
+            env={**os.environ, "DIE": die},
+            capture_output=True,
+            text=True,
+            timeout=40,
+        )
+
+    first = await asyncio.to_thread(life, "1")
+    assert first.returncode == -signal.SIGKILL
+    second = await asyncio.to_thread(life, "0")
+    assert (second.stdout, second.returncode) == ("done\n", 0), second.stderr
+    async with segue.Engine(f"sqlite:{tmp_path}/runs.db") as engine:
+        assert await engine.store.workers() == []
