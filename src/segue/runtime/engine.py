@@ -160,13 +160,11 @@ class Engine:
 
     async def start(self, call: Coroutine[Any, Any, R] | Actor[R], /, *, id: str = "", **how: Any) -> Run[R]:
         """Start the call of a flow; durable on return. With an `id`, the run that is there by it goes on."""
-        target: Any
+        target, args = (definition(type(call)), b"") if isinstance(call, Actor) else take_call(call)
         config = self._config(how).over(self.config)
         if isinstance(call, Actor):
-            target = definition(type(call))
             spec = target.spec(call, config, self.clock.now())
         else:
-            target, args = take_call(call)
             spec = make_spec(target, args, config, self.clock.now())
         self.worker.register(target)
         run_id = id or f"{target.name.rpartition('.')[2]}-{uuid4().hex[:8]}"
