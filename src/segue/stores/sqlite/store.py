@@ -23,7 +23,9 @@ from ...ports.store import (
     NewRun,
     Turn,
 )
-from . import heads, lines, records, runs, turns
+from . import heads, lines, records
+from . import runs as run_orders
+from . import turns as turn_orders
 from .reader import Reader
 from .writer import Writer
 
@@ -92,28 +94,31 @@ class SqliteStore:
 
     # ------------------------------------------------------------ runs
     async def create(
-        self, new: Sequence[NewRun], *, now: float, worker: str = "", ttl: float = 0.0
+        self, runs: Sequence[NewRun], *, now: float, worker: str = "", ttl: float = 0.0
     ) -> list[Created]:
-        items = [runs.Creation(one, now, worker, ttl) for one in new]
-        return cast(list[Created], await self._write(runs.create, items, many=True))
+        items = [run_orders.Creation(one, now, worker, ttl) for one in runs]
+        return cast(list[Created], await self._write(run_orders.create, items, many=True))
 
     async def claim(self, worker: str, limit: int, ttl: float, *, now: float) -> list[Claimed]:
-        return cast(list[Claimed], await self._write(runs.claim, [runs.Claim(worker, limit, ttl, now)]))
+        return cast(
+            list[Claimed], await self._write(run_orders.claim, [run_orders.Claim(worker, limit, ttl, now)])
+        )
 
     async def renew(self, worker: str, leases: Sequence[Lease], ttl: float, *, now: float) -> list[bool]:
         return cast(
-            list[bool], await self._write(runs.renew, [runs.Renewal(worker, tuple(leases), ttl, now)])
+            list[bool],
+            await self._write(run_orders.renew, [run_orders.Renewal(worker, tuple(leases), ttl, now)]),
         )
 
-    def commit(self, new: Sequence[Turn]) -> Future[list[CommitResult]]:
-        return self._write(turns.commit, new, many=True)
+    def commit(self, turns: Sequence[Turn]) -> Future[list[CommitResult]]:
+        return self._write(turn_orders.commit, turns, many=True)
 
     async def inbox(self, run: str, after: int) -> list[Letter]:
         return cast(list[Letter], await self._look(heads.letters, run, after))
 
     async def deliver(self, mail: Sequence[Mail], *, now: float) -> list[Delivery]:
-        items = [runs.Post(one, now) for one in mail]
-        return cast(list[Delivery], await self._write(runs.post, items, many=True))
+        items = [run_orders.Post(one, now) for one in mail]
+        return cast(list[Delivery], await self._write(run_orders.post, items, many=True))
 
     async def get(self, run: str) -> Head | None:
         return cast(Head | None, await self._look(heads.get, run))
@@ -130,7 +135,7 @@ class SqliteStore:
         return cast(list[Head], await self._look(records.finished, job, after, limit))
 
     async def revive(self, run: str, *, pool: bytes | None, now: float, status: Sequence[Status]) -> bool:
-        return bool(await self._write(runs.revive, [runs.Revival(run, pool, now, tuple(status))]))
+        return bool(await self._write(run_orders.revive, [run_orders.Revival(run, pool, now, tuple(status))]))
 
     async def history(self, run: str) -> list[bytes]:
         return cast(list[bytes], await self._look(heads.history, run))
@@ -139,7 +144,7 @@ class SqliteStore:
         return cast(list[str], await self._look(records.workers))
 
     async def bury(self, workers: Sequence[str]) -> None:
-        await self._write(runs.bury, list(workers), many=True)
+        await self._write(run_orders.bury, list(workers), many=True)
 
     async def backlog(self, *, now: float) -> tuple[int, float | None]:
         return cast(tuple[int, float | None], await self._look(records.backlog, now))
