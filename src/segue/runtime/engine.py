@@ -160,6 +160,7 @@ class Engine:
 
     async def start(self, call: Coroutine[Any, Any, R] | Actor[R], /, *, id: str = "", **how: Any) -> Run[R]:
         """Start the call of a flow; durable on return. With an `id`, the run that is there by it goes on."""
+        target: Any
         target, args = (definition(type(call)), b"") if isinstance(call, Actor) else take_call(call)
         config = self._config(how).over(self.config)
         if isinstance(call, Actor):
