@@ -27,11 +27,12 @@ async def entries_of(store: Store, run: str) -> list[Entry]:
     return journal.merged(journal.load_large(entries, contents))
 
 
-async def resume(store: Store, head: Head, *, keep: bool, now: float) -> None:
+async def resume(store: Store, head: Head, *, keep: bool, value: object = msgspec.UNSET, now: float) -> None:
     """Let a held, failed or cancelled run go on from its old journal.
 
     `keep`: calls are matched by place and name, whatever their arguments are now. Otherwise by name and
     arguments; what changed is called, and paid, anew. A failed call of a failed run is made anew either way.
+    `value` is what came of the at-most-once step that was cut off, where someone knows.
     """
     if head.status not in ("held", "failed", "cancelled"):
         raise Conflict(
@@ -40,9 +41,22 @@ async def resume(store: Store, head: Head, *, keep: bool, now: float) -> None:
     entries = [entry for entry in await entries_of(store, head.id) if entry.kind != "cancel"]
     if head.status == "failed":
         entries = [entry for entry in entries if entry.error is None]
+    if value is not msgspec.UNSET:
+        entries = _told(head.id, entries, value)
     pool = Pool(entries, not keep, head.id)
     if not await store.revive(head.id, pool=encode_pool(pool), now=now, status=(head.status,)):
         raise Conflict(f"run {head.id!r} changed meanwhile; look again")
+
+
+def _told(run: str, entries: list[Entry], value: object) -> list[Entry]:
+    """The journal with an outcome for the step that was cut off."""
+    if not any(entry.made and entry.kind == "step" for entry in entries):
+        raise Conflict(f"run {run!r} has no step that was cut off and so takes no value")
+    data = encode(value, where="the step's value")
+    return [
+        msgspec.structs.replace(entry, value=data, batch=0) if entry.made and entry.kind == "step" else entry
+        for entry in entries
+    ]
 
 
 def until(entries: list[Entry], before: str, edit: dict[str, Any]) -> list[Entry]:

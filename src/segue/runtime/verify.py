@@ -1,9 +1,9 @@
-"""Running an ended run's journal through today's code: nothing is called and nothing is written."""
+"""Running a run's journal through today's code: nothing is called and nothing is written."""
 
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, Future
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from ..authoring.context import Act, Branch, Wait, Work
@@ -21,19 +21,25 @@ from .worker import Worker, code_of
 CURE = "What a flow does must follow from its arguments and from recorded calls alone."
 
 
-async def replay(worker: Worker, head: Head, entries: Sequence[Entry]) -> None:
-    """Run an ended run's entries, large contents in place, through the code that this process has.
+#: Gets the first difference while the code still stands there.
+Looker = Callable[[Exception, "_Replayed"], None]
+
+
+async def replay(worker: Worker, head: Head, entries: Sequence[Entry], *, look: Looker | None = None) -> None:
+    """Run a run's entries, large contents in place, through the code that this process has.
 
     Raises `ReplayMismatch` for the first call that differs, a new one too, and `ResultMismatch` for another
-    result; `UnknownName` if this process doesn't know the flow. Of actors, nothing is replayed.
+    result; `UnknownName` if this process doesn't know the flow. A run that hasn't ended is replayed up to where
+    it stands: what the code does from there on is no difference. Of actors, nothing is replayed.
     """
-    if head.status not in ENDED or head.spec.kind != "flow":
+    if head.spec.kind != "flow":
         return
     target = worker.targets.get(head.spec.target) or TARGETS.get(head.spec.target)
     if not isinstance(target, FlowDef):
         raise UnknownName("flow", head.spec.target, "import the module that defines it")
     claimed = Claimed(head, None, None, [], [])
     replayed = _Replayed(_Desk(worker, head), claimed, list(entries), head.spec.config.over(worker.config))
+    replayed.look = look
     replayed.begin(code_of(target, claimed, replayed))
     await replayed.finished
     replayed.compare(head)
@@ -46,6 +52,8 @@ class _Replayed(Executor):
         super().__init__(host, claimed, entries, None, config)
         self.difference: Exception | None = None
         self.last = Turn(run=self.id, fence=0)
+        self.look: Looker | None = None
+        self.fresh: list[Call] = []  # calls that the journal doesn't have
 
     def compare(self, head: Head) -> None:
         """Raise what differs."""
@@ -53,16 +61,17 @@ class _Replayed(Executor):
             raise self.error
         if self.difference is not None:
             raise self.difference
+        if self.head.status not in ENDED:
+            return
         was, now = (_outcome(end.status, end.value, end.error) for end in (head, self.last))
         if was != now:
             raise ResultMismatch(self.id, was, now)
 
     def _start(self, call: Call) -> None:
-        request = call.request
-        shown = request.args[:200].decode("utf-8", "replace")
-        self.differs(
-            _mismatch(self, call.place[0], call.place[1], "nothing", request, f"Its arguments: {shown}.")
-        )
+        self.fresh.append(call)  # judged at rest: a run may end while a task that nobody awaits begins a call
+
+    def perform(self, branch: Branch, work: Work) -> Awaitable[Any]:
+        return self.record(branch, work)  # nothing is carried out here, in the caller's task neither
 
     def differs(self, error: ReplayMismatch) -> None:
         """Stop at the first difference."""
@@ -74,11 +83,29 @@ class _Replayed(Executor):
         self._hold("it differs")
 
     def _pending(self, call: Call, entry: Entry) -> None:
-        """It had no outcome when the run ended."""
+        """It had no outcome when the run ended, or has none yet."""
+
+    def _end(self) -> None:
+        for call in self.fresh:
+            if isinstance(call.request, Act) and not call.done() and self.head.status in ENDED:
+                self._new(call)
+                return
+        super()._end()
+
+    def _new(self, call: Call) -> None:
+        shown = call.request.args[:200].decode("utf-8", "replace")
+        self.differs(_mismatch(self, *call.place, "nothing", call.request, f"Its arguments: {shown}."))
 
     def _idle(self) -> None:
         if self.foreign_since is not None:
             return
+        if self.head.status not in ENDED:
+            super()._hold("it stands here")
+            return
+        for call in self.fresh:
+            if not call.done():
+                self._new(call)
+                return
         for call in self.open.values():
             why = "The code waits for its outcome, where the recorded run ended without."
             self.differs(_mismatch(self, *call.place, "open", call.request, why))
@@ -88,6 +115,8 @@ class _Replayed(Executor):
     def _hold(self, reason: str) -> None:
         if self.difference is None:
             self.difference = AuthorError(f"run {self.id!r}, replayed: {reason}")
+        if self.look is not None and not self.leaving:
+            self.look(self.difference, self)
         super()._hold(reason)
 
     def _write(self, turn: Turn, then: Callable[[], None]) -> None:

@@ -331,9 +331,10 @@ class Worker:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def create(self, runs: list[NewRun]) -> list[Any]:
-        """Create runs; those that are new and for which there is room are claimed at once."""
+        """Create runs; those that are new, known and for which there is room are claimed at once."""
         room = self.room - len(self.awake)
-        claim = self.name if len(runs) <= room and not self.closing else ""
+        known = all(run.spec.target in self.targets or run.spec.target in TARGETS for run in runs)
+        claim = self.name if known and len(runs) <= room and not self.closing else ""
         created = await self.store.create(runs, now=self.clock.now(), worker=claim, ttl=LEASE)
         if claim:
             new = [

@@ -1,0 +1,75 @@
+"""`segue export`: runs as JSON lines."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..core import export
+from ..model.errors import InvalidValue, UnknownName
+from ..ports.store import Store
+from ..runtime.rebase import entries_of
+from . import exit
+from .job import each_run
+from .outcomes import replacing
+from .place import declare_store, looking
+from .rows import BadFile
+from .screen import count, note
+
+
+def declare_export(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "A run's record and a line for each call, large contents in place: what `segue.testing.rerun` runs\n"
+        "through today's code. Of a job, a file for each run."
+    )
+    parser.add_argument("run", nargs="?", default="", help="the run")
+    parser.add_argument("--job", default="", help="all ended runs of a job")
+    parser.add_argument("-o", "--output", default="", metavar="PATH", help="a file; with --job, a directory")
+    declare_store(parser)
+
+
+async def do_export(args: argparse.Namespace) -> int:
+    if bool(args.run) == bool(args.job):
+        raise InvalidValue("segue export", "a run, or --job", "say one of them")
+    async with looking(args) as store:
+        if args.run:
+            await _write(store, args.run, args.output)
+            return exit.OK
+        if await store.get_job(args.job) is None:
+            raise UnknownName("job", args.job, "`segue runs` lists them")
+        if not args.output:
+            raise InvalidValue("segue export --job", "-o DIRECTORY", "it writes a file for each run")
+        directory = _made(args.output)
+        number = 0
+        async for head in each_run(store, job=args.job, status=("done", "failed", "cancelled")):
+            await _write(store, head.id, str(directory / f"{_file_name(head.spec.key)}.jsonl"))
+            number += 1
+    note(f"{count(number)} runs are in {args.output}")
+    return exit.OK
+
+
+def _made(path: str) -> Path:
+    directory = Path(path)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadFile(path, f"it can't be made: {error.strerror}", "choose another -o") from None
+    return directory
+
+
+def _file_name(key: str) -> str:
+    return "".join(each if each.isalnum() or each in "-_." else "_" for each in key)
+
+
+async def _write(store: Store, run: str, path: str) -> None:
+    head = await store.get(run)
+    if head is None:
+        raise UnknownName("run", run, "`segue runs` lists those that are there")
+    lines = export.write(head, await entries_of(store, run))
+    if path:
+        with replacing(path) as file:
+            file.writelines(line + b"\n" for line in lines)
+    else:
+        sys.stdout.writelines(f"{line.decode()}\n" for line in lines)
+        sys.stdout.flush()

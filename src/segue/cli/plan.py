@@ -1,0 +1,270 @@
+"""`segue plan`: what a map would send and cost, before it is begun."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+
+from ..authoring.flow import FlowDef, definition
+from ..model.entry import Entry
+from ..model.errors import SegueError
+from ..model.run import ENDED, Head, Usage
+from ..ports.store import Store
+from ..runtime.engine import Engine
+from ..runtime.handles import Job
+from ..runtime.rebase import entries_of
+from ..runtime.receipt import Receipt, total
+from . import exit
+from .job import each_run
+from .place import declare_store
+from .rows import RowFile, bind, key_of, without_errors
+from .screen import count, duration, money, note, put_json
+from .target import load_flow
+
+#: Earlier runs that are looked at, at most.
+ENOUGH = 200
+
+
+class Plan(msgspec.Struct):
+    """An estimate. Prices are US dollars, None where they aren't known; `sampled` runs are what it rests on."""
+
+    rows: int
+    unreadable: int
+    sampled: int
+    source: str
+    requests: float = 0
+    input_tokens: float = 0
+    output_tokens: float = 0
+    waves: int = 0
+    asks: float = 0
+    spread: float = 0  #: the standard error of a row's tokens, as a share of them
+    usd_live: float | None = None
+    usd_batch: float | None = None
+    sample_seconds: float = 0
+    unpriced: list[str] = []
+    notes: list[str] = []
+
+
+class Sample(msgspec.Struct):
+    """What one earlier run took."""
+
+    usage: list[Usage]
+    size: int
+    waves: int
+    asks: int
+    seconds: float
+
+
+def declare_plan(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "What a map over these rows would send and cost, live and in batch, judged by earlier runs of the flow in\n"
+        "the store, or by --sample N, which runs the first N rows live, in memory: that is paid for."
+    )
+    parser.add_argument("flow", metavar="app.py:flow", help="the flow")
+    parser.add_argument("rows", help="a JSONL, CSV or TSV file; - for JSON lines on standard input")
+    parser.add_argument(
+        "--sample", type=int, default=0, metavar="N", help="run the first N rows live to find out"
+    )
+    parser.add_argument(
+        "--model", action="append", default=[], metavar="NAME", help="for the sample, and the prices"
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    declare_store(parser)
+
+
+async def do_plan(args: argparse.Namespace) -> int:
+    flow = load_flow(args.flow)
+    with TemporaryDirectory(prefix="segue-") as directory:
+        rows = RowFile(args.rows, Path(directory))
+        plan, mean_size = _count(rows, definition(flow))
+        address = "memory:" if args.sample or not _is_there(args.store) else args.store
+        async with Engine(address, worker=bool(args.sample)) as engine:
+            if args.sample:
+                samples = await _try(engine, flow, rows, args, plan)
+            else:
+                samples = await _remember(engine.store, definition(flow).name)
+                plan.source = f"{count(len(samples))} earlier runs in {args.store}"
+            if samples:
+                _estimate(plan, samples, mean_size)
+                _price(plan, samples, engine, args.model)
+    plan.sampled = len(samples)
+    if args.json:
+        put_json(plan)
+    else:
+        _show(plan)
+    return exit.OK if samples else exit.FAILED
+
+
+def _is_there(address: str) -> bool:
+    scheme, _, path = address.partition(":")
+    return scheme != "sqlite" or Path(path).exists()
+
+
+def _count(rows: RowFile, flow: FlowDef) -> tuple[Plan, float]:
+    """How many rows there are, and the mean size of their calls."""
+    good = bad = size = 0
+    for row in bind(rows, flow.shape):
+        if row.error is None:
+            good += 1
+            size += len(row.args)
+        else:
+            bad += 1
+    return Plan(good, bad, 0, ""), size / good if good else 0.0
+
+
+# ---------------------------------------------------------------- samples
+async def _remember(store: Store, flow: str) -> list[Sample]:
+    """Earlier runs of the flow that were done."""
+    found: list[Sample] = []
+    async for head in each_run(store, status=("done",)):
+        if head.spec.target == flow:
+            found.append(_sample(head, await entries_of(store, head.id)))
+            if len(found) >= ENOUGH:
+                break
+    return found
+
+
+async def _try(
+    engine: Engine, flow: Any, rows: RowFile, args: argparse.Namespace, plan: Plan
+) -> list[Sample]:
+    """Run the first rows live, in memory."""
+    some = islice(without_errors(bind(rows, definition(flow).shape)), args.sample)
+    how = {"model": args.model} if args.model else {}
+    job = engine.map(flow, some, id="sample", key=key_of, mode="live", **how)
+    while not await _stands(engine, job):
+        await engine.next_end()
+    found: list[Sample] = []
+    waiting = 0
+    async for head in each_run(engine.store, job=job.id):
+        if head.error is not None:
+            plan.notes.append(f"row {head.spec.index} of the sample failed: {head.error.message}")
+        else:
+            waiting += head.status == "parked"
+            found.append(_sample(head, await entries_of(engine.store, head.id)))
+    if waiting:
+        plan.notes.append(f"{waiting} of the sample wait for an answer: what comes after it isn't counted")
+    plan.source = f"{count(len(found))} rows run live just now"
+    return found
+
+
+async def _stands(engine: Engine, job: Job[Any, Any]) -> bool:
+    """Whether every run of the sample is over or waits for a person."""
+    engine.check()
+    if job.failure is not None:
+        raise job.failure
+    head = await engine.store.get_job(job.id)
+    if job.total is None or head is None:
+        return False
+    over = sum(number for status, number in head.counts.items() if status in {*ENDED, "held"})
+    return over + len({ask.run for ask in await engine.open_asks()}) >= job.total
+
+
+def _sample(head: Head, entries: list[Entry]) -> Sample:
+    return Sample(
+        head.usage,
+        len(head.spec.args),
+        depth(entries),
+        sum(entry.kind == "ask" for entry in entries),
+        head.updated - head.spec.created,
+    )
+
+
+def depth(entries: Iterable[Entry]) -> int:
+    """How many model calls wait for one another in a row: the provider jobs that a batch would take."""
+    levels: dict[int, int] = {}  # by batch: the calls that led up to it
+    deepest = 0
+    for entry in sorted(entries, key=lambda entry: (entry.after, entry.batch)):
+        before = max((level for batch, level in levels.items() if batch < entry.after), default=0)
+        here = before + (entry.kind in ("generate", "embed"))
+        levels[entry.batch] = max(levels.get(entry.batch, 0), here)
+        deepest = max(deepest, here)
+    return deepest
+
+
+# ---------------------------------------------------------------- estimates
+def _estimate(plan: Plan, samples: list[Sample], mean_size: float) -> None:
+    number = len(samples)
+    uses = [use for sample in samples for use in sample.usage]
+    share = plan.rows / number
+    plan.requests = share * sum(use.calls for use in uses)
+    plan.input_tokens = share * sum(use.input_tokens for use in uses)
+    plan.output_tokens = share * sum(use.output_tokens for use in uses)
+    plan.asks = share * sum(sample.asks for sample in samples)
+    plan.waves = max(sample.waves for sample in samples)
+    plan.sample_seconds = sum(sample.seconds for sample in samples) / number
+    per_row = [sum(use.input_tokens + use.output_tokens for use in sample.usage) for sample in samples]
+    mean = sum(per_row) / number
+    if number > 1 and mean:
+        variance = sum((each - mean) ** 2 for each in per_row) / (number - 1)
+        plan.spread = math.sqrt(variance / number) / mean
+    sampled_size = sum(sample.size for sample in samples) / number
+    if sampled_size and not 0.67 < mean_size / sampled_size < 1.5:
+        plan.notes.append(
+            f"these rows are {mean_size / sampled_size:.1f} × as long as those it rests on: input tokens will differ"
+        )
+
+
+def _price(plan: Plan, samples: list[Sample], engine: Engine, models: list[str]) -> None:
+    uses = total(use for sample in samples for use in sample.usage)
+    if models and uses:
+        asked = models[0].partition("@")[0]
+        if any(use.model != asked for use in uses):
+            plan.notes.append(
+                f"tokens are those of {', '.join(sorted({use.model for use in uses}))}, priced as {asked}"
+            )
+            uses = total(msgspec.structs.replace(use, model=asked) for use in uses)
+    try:
+        live, batch = (engine.price(total(_in_lane(use, lane) for use in uses)) for lane in ("live", "batch"))
+    except SegueError as error:
+        plan.notes.append(str(error))
+        return
+    plan.unpriced = live.unpriced
+    plan.usd_live, plan.usd_batch = _scaled(live, plan), _scaled(batch, plan)
+
+
+def _in_lane(use: Usage, lane: str) -> Usage:
+    return msgspec.structs.replace(use, lane=lane)
+
+
+def _scaled(receipt: Receipt, plan: Plan) -> float | None:
+    tokens = sum(line.input_tokens + line.output_tokens for line in receipt.lines)
+    if not tokens or len(receipt.unpriced) == len({line.model for line in receipt.lines}):
+        return None
+    return receipt.usd * (plan.input_tokens + plan.output_tokens) / tokens
+
+
+# ---------------------------------------------------------------- printing
+def _show(plan: Plan) -> None:
+    print(
+        f"{count(plan.rows)} rows"
+        + (f", and {count(plan.unreadable)} that can't be read" if plan.unreadable else "")
+    )
+    if not plan.source or plan.source.startswith("0 "):
+        note(
+            f"nothing is known of this flow yet: {plan.source or 'no earlier run'}; `--sample 3` runs three rows live"
+        )
+        for text in plan.notes:
+            note(f"  {text}")
+        return
+    give = f" ± {max(plan.spread * 200, 1):.0f} %" if plan.spread else ""
+    tokens = f"{count(round(plan.input_tokens))} tokens in, {count(round(plan.output_tokens))} out"
+    waves = f"{plan.waves} wave{'s' if plan.waves != 1 else ''}, each as long as the provider takes (24 h at most)"
+    print(f"  about {count(round(plan.requests))} requests, {tokens}{give}")
+    print(f"  live   {money(plan.usd_live):>10}")
+    print(f"  batch  {money(plan.usd_batch):>10}   in {waves}")
+    if plan.asks >= 0.5:
+        print(f"  about {count(round(plan.asks))} questions to people")
+    note(
+        f"judged by {plan.source}, {duration(plan.sample_seconds)} each; repairs, retries and other turns may differ"
+    )
+    if plan.unpriced:
+        note(f"no price is known for {', '.join(plan.unpriced)}")
+    for text in plan.notes:
+        note(text)

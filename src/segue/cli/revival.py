@@ -1,0 +1,139 @@
+"""`segue resume`, `cancel`, `fork`: what people decide about runs."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import msgspec
+
+from ..model.errors import Conflict, InvalidValue, UnknownName
+from ..model.run import ENDED, Head
+from ..runtime.engine import Engine
+from . import exit
+from .job import each_run
+from .mail import GOES_ON
+from .place import declare_how, declare_store, existing, how
+from .runs import cause_of
+from .screen import count, note
+
+
+# ---------------------------------------------------------------- resume
+def declare_resume(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Let held, failed or cancelled runs go on from what is recorded. Of a run whose code changed:\n"
+        "--keep accepts what was paid for, --rerun calls anew what changed. A failed call is made anew."
+    )
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="the runs")
+    parser.add_argument(
+        "--all-like", default="", metavar="RUN", help="all that stand still for the same reason"
+    )
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--keep", action="store_true", help="match calls by place and name, whatever they ask now"
+    )
+    choice.add_argument(
+        "--rerun", action="store_true", help="match calls by name and arguments; the rest is anew"
+    )
+    choice.add_argument("--value", metavar="JSON", help="what came of the at-most-once step that was cut off")
+    declare_store(parser)
+
+
+async def do_resume(args: argparse.Namespace) -> int:
+    if not args.runs and not args.all_like:
+        raise InvalidValue("segue resume", "runs", "none is named; `segue runs --failed` lists them")
+    value = msgspec.UNSET if args.value is None else json_of("--value", args.value)
+    async with Engine(existing(args.store), worker=False) as engine:
+        heads = [await engine.head(run) for run in args.runs]
+        if args.all_like:
+            heads += await _like(engine, await engine.head(args.all_like))
+        for head in heads:
+            _decided(head, args)
+        for head in heads:
+            await engine.resume(head.id, keep=args.keep, value=value)
+    note(f"{count(len(heads))} {'runs go' if len(heads) != 1 else 'run goes'} on; {GOES_ON}")
+    return exit.OK
+
+
+def _decided(head: Head, args: argparse.Namespace) -> None:
+    if head.status == "held" and not (args.keep or args.rerun or args.value is not None):
+        raise Conflict(f"run {head.id!r} is held: {head.reason}\nSay --keep, --rerun or --value.")
+    if head.status not in ("held", "failed", "cancelled"):
+        raise Conflict(
+            f"run {head.id!r} is {head.status}; only held, failed or cancelled ones can be resumed"
+        )
+
+
+async def _like(engine: Engine, example: Head) -> list[Head]:
+    """All runs that stand still for the same reason, of the same job if it is of one."""
+    cause = cause_of(example)
+    found = each_run(engine.store, job=example.spec.job, status=(example.status,))
+    return [head async for head in found if cause_of(head) == cause]
+
+
+def json_of(where: str, text: str) -> Any:
+    """The value of an option. Raises `InvalidValue`."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise InvalidValue(
+            where, "JSON", f"{error}; a text needs its quotes, as in '\"text\"'", text
+        ) from None
+
+
+# ---------------------------------------------------------------- cancel
+def declare_cancel(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="the runs")
+    parser.add_argument("--job", default="", help="all of a job that go on")
+    declare_store(parser)
+
+
+async def do_cancel(args: argparse.Namespace) -> int:
+    async with Engine(existing(args.store), worker=False) as engine:
+        if args.job and await engine.store.get_job(args.job) is None:
+            raise UnknownName("job", args.job, "`segue runs` lists them")
+        runs = list(args.runs)
+        if args.job:
+            open_ones = each_run(engine.store, job=args.job, status=("ready", "parked", "held"))
+            runs += [head.id async for head in open_ones]
+        for run in runs:
+            head = await engine.head(run)
+            if head.status in ENDED:
+                raise Conflict(f"run {run!r} is over: it is {head.status}")
+            await engine.cancel(run)
+    note(f"{count(len(runs))} asked to end; a run cleans up when it is next at work: `segue advance app.py`")
+    return exit.OK
+
+
+# ---------------------------------------------------------------- fork
+def declare_fork(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "A new run that shares another's history: nothing of what is shared is paid again. Calls are named\n"
+        "PATH#N, as `segue show` lists them."
+    )
+    parser.add_argument("run", help="the run to fork")
+    parser.add_argument("--before", default="", metavar="PATH#N", help="from that call on, all is done anew")
+    parser.add_argument(
+        "--edit",
+        action="append",
+        default=[],
+        metavar="PATH#N=JSON",
+        help="another outcome of a call; may be repeated",
+    )
+    parser.add_argument("--id", default="", help="the new run's")
+    declare_how(parser)
+    declare_store(parser)
+
+
+async def do_fork(args: argparse.Namespace) -> int:
+    edits: dict[str, Any] = {}
+    for edit in args.edit:
+        call, equals, text = edit.partition("=")
+        if not equals:
+            raise InvalidValue("--edit", "PATH#N=JSON", "there is no =", edit)
+        edits[call] = json_of(f"--edit {call}", text)
+    async with Engine(existing(args.store), worker=False) as engine:
+        run = await engine.fork(args.run, id=args.id, before=args.before, edit=edits, **how(args))
+    print(run.id)
+    note(f"made; {GOES_ON}")
+    return exit.OK

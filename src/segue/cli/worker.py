@@ -1,0 +1,38 @@
+"""`segue worker`: a process that runs what is ready."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+
+from ..runtime.engine import Engine
+from . import exit
+from .interruption import interruption
+from .place import declare_store
+from .screen import note
+from .target import flows_of, load_module
+
+#: Seconds between looks whether the worker still can.
+LOOK = 1.0
+
+
+def declare_worker(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Run what is ready, submit and poll batches, until Ctrl-C; runs are parked then."
+    parser.add_argument("files", nargs="+", metavar="app.py", help="what defines the flows that it may run")
+    parser.add_argument(
+        "--grace", type=float, default=10.0, metavar="SECONDS", help="for calls under way at Ctrl-C"
+    )
+    declare_store(parser)
+
+
+async def do_worker(args: argparse.Namespace) -> int:
+    flows = [name for file in args.files for name in flows_of(load_module(file))]
+    with interruption() as stop:
+        async with Engine(args.store, grace=args.grace) as engine:
+            note(f"at work on {args.store}: {', '.join(flows)}; Ctrl-C parks")
+            stopped = asyncio.ensure_future(stop.wait())
+            while not stop.is_set():
+                engine.check()
+                await asyncio.wait({stopped}, timeout=LOOK)
+        note("parked")
+    return exit.OK
