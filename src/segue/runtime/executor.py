@@ -148,6 +148,11 @@ class Executor:
     def services(self) -> Services:
         return self.host
 
+    @property
+    def at_work(self) -> set[Task[Any]]:
+        """The tasks that carry out calls in this process."""
+        return self.local if self._inlined is None else {*self.local, self._inlined}
+
     def now(self) -> float:
         return self.replay.time
 
@@ -213,6 +218,7 @@ class Executor:
             and not self.committing
             and not self.leaving
             and not self.stopping
+            and not self.host.park_always
             and self.pool is None
             and len(self.tasks) == 1
             and work.effect != "at-most-once"
@@ -330,7 +336,9 @@ class Executor:
             self.loop.call_soon(task.cancel)
 
     def mail(self, letters: Sequence[Letter]) -> None:
-        """Take letters that came while the run is in memory."""
+        """Take letters that came while the run is in memory; while it leaves, its last commit must not count them."""
+        if self.leaving:
+            return
         for letter in letters:
             if letter.id > self.seen:
                 self.letters[letter.id] = letter
@@ -471,6 +479,10 @@ class Executor:
         """The history is used up. What it demands must have been made; then what is new may start."""
         if not self.replay.live or not self.replay.complete:
             lacking = self.replay.lacking(self.made)
+            if lacking and (timer := tasks.next_timeout(self.loop, self.tasks)) is not None:
+                tasks.strike(timer)  # it went off in that life too, or the code had not come further
+                self.kick()
+                return
             if lacking:
                 self._mismatch(lacking[0], None)
                 return
@@ -777,6 +789,8 @@ class Executor:
         """Nothing is under way here: wait for a short timer, or park."""
         if not self.open and self.foreign_since is not None:
             return  # only a foreign wait is left, and nothing to park on
+        if not self.open and tasks.next_timeout(self.loop, self.tasks) is not None:
+            return  # a lock or queue that is waited for a while only
         if not self.open:
             self._hold(
                 "every task of the run waits for another one and nothing outside can wake it: "

@@ -25,6 +25,7 @@ _WRAPPERS = frozenset(
     {"coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "anext_awaitable"}
 )
 _WAIT_FOR: CodeType | None = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None
+_RELEASE: Any = getattr(asyncio.tasks, "_release_waiter", None)
 _PASSIVE_FILES = ("asyncio/locks.py", "asyncio/queues.py", "asyncio/taskgroups.py")
 _PASSIVE_NAMES = frozenset({"_wait", "wait_for", "_wait_for_one", "__anext__", "gather"})
 
@@ -122,6 +123,31 @@ def foreign(task: Task[Any]) -> str | None:
     frame = _frame(shown)
     line = frame.f_lineno if frame is not None else _code(shown).co_firstlineno
     return f"{_code(shown).co_filename}:{line} in {_code(shown).co_qualname}"
+
+
+def next_timeout(loop: AbstractEventLoop, tasks: Iterable[Task[Any]]) -> asyncio.TimerHandle | None:
+    """The timer that ends first of those by which `asyncio.timeout`, `wait_for` and `wait` bound these tasks."""
+    waits = {id(waiter(task)) for task in tasks if not task.done()}
+    own = {id(task) for task in tasks}
+    found: asyncio.TimerHandle | None = None
+    for timer in getattr(loop, "_scheduled", ()):
+        if timer.cancelled():
+            continue
+        callback = timer._callback
+        bound = getattr(callback, "__self__", None)
+        if isinstance(bound, asyncio.Timeout):
+            ours = id(bound._task) in own  # type: ignore[attr-defined]  # no other way leads from a timer to its task
+        else:
+            ours = callback is _RELEASE and any(id(argument) in waits for argument in timer._args)
+        if ours and (found is None or timer.when() < found.when()):
+            found = timer
+    return found
+
+
+def strike(timer: asyncio.TimerHandle) -> None:
+    """Have a timer go off now."""
+    timer._run()
+    timer.cancel()
 
 
 def _chain(coro: Any) -> Iterator[Any]:
