@@ -164,7 +164,9 @@ class Store(Protocol):
     async def deliver(self, mail: Sequence[Mail], *, now: float) -> list[Delivery]:
         """Put mail into inboxes and make parked recipients ready; durable on return.
 
-        Idempotent by `(to, sender, number)` for ever. `gone`: no such run, or it has ended.
+        Idempotent by `(to, sender, number)` for ever, as long as the numbers of one sender to one recipient
+        grow: one that isn't above the highest so far is a duplicate. A `cancel` makes a held run ready too.
+        `gone`: no such run, or it has ended.
         """
         ...
 

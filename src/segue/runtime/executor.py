@@ -913,9 +913,12 @@ class Executor:
     def _held(self, reason: str) -> None:
         turn = Turn(run=self.id, fence=self.fence, status="held", release=True, reason=reason, seen=self.seen)
         turn.now = self.host.clock_now()
-        self.status = "held"
+        if any(letter.mail.kind == "cancel" for letter in self.letters.values()):
+            turn.status, turn.reason = "cancelled", ""  # nobody wants to decide any more
+            turn.error = Failure("segue.model.errors:RunCancelled", f"run {self.id!r} was cancelled")
+        self.status = turn.status
         if self.host.wants_events(self.id):
-            self.host.publish(self.id, Finished(run=self.id, status="held", reason=reason))
+            self.host.publish(self.id, Finished(run=self.id, status=turn.status, reason=turn.reason))
         self._write(turn, self._gone)
 
     def _abandon(self, error: BaseException | None) -> None:

@@ -455,7 +455,7 @@ class MemoryStore:
         if run.inbox is None:
             run.inbox = []
         run.inbox.append(Letter(self._letters, mail))
-        if run.status == "parked":
+        if run.status == "parked" or (run.status == "held" and mail.kind == "cancel"):
             self._move(run, "ready")
             run.updated = now
             self._enqueue(run)

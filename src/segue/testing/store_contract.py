@@ -383,6 +383,14 @@ class StoreContract:
         assert (head.status, head.reason) == ("held", "code changed")
         assert await mail_of(store, "a") == [tell("a", 1)]
 
+    async def test_a_held_run_can_be_cancelled(self, store: Store) -> None:
+        await start(store, "a")
+        await commit(store, "a", 1, status="held", reason="code changed")
+        await store.deliver([tell("a", 1, kind="cancel", name="", value=None)], now=0.0)
+        claimed = await claim(store)
+        assert claimed["a"].head.fence == 2
+        assert [letter.mail.kind for letter in claimed["a"].inbox] == ["cancel"]
+
     async def test_usage_is_the_newest_said(self, store: Store) -> None:
         await start(store, "a")
         use = [Usage("m", "batch", 2, 30, 40, 5), Usage("m", "live", 1, 2, 3)]

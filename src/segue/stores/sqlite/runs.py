@@ -12,7 +12,7 @@ from ...ports.store import Claimed, Created, Delivery, Lease, NewRun
 from .bulk import Query, Values, as_json
 from .heads import HEADS_BY_ID, as_head, encode, wakes
 from .ledger import Ledger
-from .schema import DONE, PARKED, READY, STATUS_NUMBER
+from .schema import DONE, HELD, PARKED, READY, STATUS_NUMBER
 
 
 class Creation(msgspec.Struct, frozen=True):
@@ -255,6 +255,8 @@ def post(ledger: Ledger, items: Sequence[Post]) -> list[Delivery]:
     found = _RECIPIENTS.rows(cx, (as_json({item.mail.to for item in items}),))
     live = {id: k for id, k, status in found if status < DONE}
     parked = {id for id, _, status in found if status == PARKED}
+    cancelled = {item.mail.to for item in items if item.mail.kind == "cancel"}
+    parked |= {id for id, _, status in found if status == HELD and id in cancelled}
     pairs = {(live[item.mail.to], item.mail.sender) for item in items if item.marked and item.mail.to in live}
     marks: dict[tuple[int, str], int] = {}
     if pairs:
@@ -284,7 +286,7 @@ def post(ledger: Ledger, items: Sequence[Post]) -> list[Delivery]:
     woken = parked & told.keys()
     if woken:
         cx.execute(
-            f"update runs set status = {READY}, wake = null, updated = ? where status = {PARKED}"
+            f"update runs set status = {READY}, wake = null, updated = ? where status in ({PARKED}, {HELD})"
             " and k in (select value from json_each(?))",
             (items[0].now, as_json(live[id] for id in woken)),
         )
