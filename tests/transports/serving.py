@@ -12,7 +12,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Server:
-    """Listens on a free port. `handler` answers everything; what came is in `requests` and `bodies`, from where in `peers`."""
+    """Listens on a free port; `handler` answers everything.
+
+    What came is in `requests` and `bodies`; `peers` are the connections that it came by.
+    """
 
     def __init__(self, handler: Handler | None = None) -> None:
         self.handler = handler
