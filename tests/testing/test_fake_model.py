@@ -195,7 +195,7 @@ async def test_failing_calls_are_tried_again_without_waiting() -> None:
     fake.when("lasting").reply(TimeoutError())
     async with fake:
         assert await say("a") == "ok"
-        for prompt, status in (("refused", 400), ("wrong", 0), ("lasting", 0)):
+        for prompt, status in (("refused", 400), ("wrong", 400), ("lasting", 503)):
             with pytest.raises(ModelFailed) as failed:
                 await say(prompt)
             assert failed.value.status == status
@@ -383,3 +383,15 @@ async def test_embeddings() -> None:
 async def test_reply_needs_a_rule() -> None:
     with pytest.raises(TypeError, match="when"):
         FakeModel().reply("x")
+
+
+@pytest.mark.parametrize("mode", ["live", "batch"])
+async def test_calls_made_at_once_are_answered_in_the_order_made(mode: str) -> None:
+    @segue.flow
+    async def three() -> list[str]:
+        return await asyncio.gather(*(segue.generate(f"Say {i}") for i in range(12)))
+
+    fake = FakeModel()
+    fake.when("Say").reply(*"abcdefghijkl")
+    async with fake:
+        assert await fake.engine.run(three(), mode=mode) == list("abcdefghijkl")

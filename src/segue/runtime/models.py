@@ -155,7 +155,7 @@ class Models:
             except CallFault as fault:
                 failure = fault
             if not failure.again or attempt >= LIVE_RETRY.attempts:
-                raise ModelFailed(model, failure.status, failure.message, failure.code)
+                raise ModelFailed(usage_name(endpoint), failure.status, failure.message, failure.code)
             wait = LIVE_RETRY.wait_after(attempt, f"{run.id}{place}")
             await self._clock.sleep(wait if failure.after is None else failure.after)
             attempt += 1

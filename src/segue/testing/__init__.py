@@ -6,14 +6,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .crosscheck import Report as Report
+    from .crosscheck import check as check
     from .fake_model import FakeModel as FakeModel
     from .fake_model import ModelCall as ModelCall
     from .fake_model import ToolUse as ToolUse
+    from .journals import rerun as rerun
+    from .simulator import Simulator as Simulator
+    from .store_contract import StoreContract as StoreContract
 
 _HOMES = {
     "FakeModel": "fake_model",
     "ModelCall": "fake_model",
+    "Report": "crosscheck",
+    "Simulator": "simulator",
+    "StoreContract": "store_contract",
     "ToolUse": "fake_model",
+    "check": "crosscheck",
+    "rerun": "journals",
 }
 
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -8,41 +8,61 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..ports.store import CommitResult, Store, Turn
+from ..stores.memory import MemoryStore
 
-_WRITES: dict[str, Any] = {
-    "claim": [],
-    "create": None,
-    "deliver": None,
-    "outcomes": None,
-    "take": None,
-    "put_batch_job": False,
-    "claim_lane": None,
+#: What a dead process gets for its writes; it can do no harm with that.
+_DEAD: dict[str, Callable[..., Any]] = {
+    "answer": lambda *args: "closed",
+    "claim": lambda *args: [],
+    "claim_lane": lambda *args: None,
+    "create": lambda *args: None,
+    "deliver": lambda mail: ["gone"] * len(mail),
+    "outcomes": lambda *args: None,
+    "put_batch_job": lambda *args: False,
+    "take": lambda *args: None,
 }
+#: Writes that count, besides commits, where all do.
+_COUNTED = frozenset({"answer", "deliver", "outcomes", "put_batch_job", "take"})
 
 
 class Mortal:
-    """A store as one process sees it, up to the commit at which that process dies.
+    """A store as one process sees it, up to the write at which that process dies.
 
     `die_at`: the number of the commit, from 1, that is never written; with `after=True` it is written and
-    the process dies before it hears of it. From then on nothing is written, and every claim counts as lost.
-    Closing it leaves the store open for the next life.
+    the process dies before it hears of it. With `every`, writes of lanes, answers and mail count too. From
+    then on nothing is written, and every claim counts as lost. Closing it leaves the store open for the
+    next life.
     """
 
-    def __init__(self, store: Store, die_at: int | None, *, after: bool = False) -> None:
-        self.inner, self.die_at, self.after = store, die_at, after
+    def __init__(self, store: Store, die_at: int | None, *, after: bool = False, every: bool = False) -> None:
+        self.inner, self.die_at, self.after, self.every = store, die_at, after, every
         self.commits = 0
         self.dead = False
         self.died: Callable[[], None] = lambda: None
 
     def __getattr__(self, name: str) -> Any:
-        if self.dead and name in _WRITES:
-            result = _WRITES[name]
+        method = getattr(self.inner, name)
+        if name not in _DEAD:
+            return method
 
-            async def nothing(*args: Any, **kwargs: Any) -> Any:
-                return result if result is not None or name != "deliver" else ["gone"] * len(args[0])
+        async def write(*args: Any, **kwargs: Any) -> Any:
+            if not self.dead:
+                last = self.every and name in _COUNTED and self._counts()
+                if not last:
+                    return await method(*args, **kwargs)
+                if self.after:
+                    await method(*args, **kwargs)
+            return _DEAD[name](*args)
 
-            return nothing
-        return getattr(self.inner, name)
+        return write
+
+    def _counts(self) -> bool:
+        """Count a write; whether it is the last."""
+        self.commits += 1
+        if self.commits == self.die_at:
+            self.dead = True
+            asyncio.get_running_loop().call_soon(self.died)
+        return self.dead
 
     async def open(self) -> None:
         """The store outlives its processes."""
@@ -55,13 +75,22 @@ class Mortal:
     def commit(self, turns: Sequence[Turn]) -> Future[list[CommitResult]]:
         """As the store's, until death."""
         if not self.dead:
-            self.commits += 1
-            if self.commits != self.die_at:
+            if not self._counts():
                 return self.inner.commit(turns)
-            self.dead = True
-            asyncio.get_running_loop().call_soon(self.died)
             if self.after:
                 self.inner.commit(turns)
         lost: Future[list[CommitResult]] = asyncio.get_running_loop().create_future()
         lost.set_result(["fenced" for _ in turns])
         return lost
+
+
+class Survivor(MemoryStore):
+    """A store in memory whose claims can be let lapse at once, so that a next life need not wait for it."""
+
+    def lapse(self) -> None:
+        """Every claim, of runs and of lanes, counts as lost."""
+        for run in self._held.values():
+            run.lease = 0.0
+        self._lapse = 0.0
+        for lane in self._lanes.values():
+            lane.lease = 0.0

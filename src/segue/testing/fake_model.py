@@ -18,11 +18,9 @@ from ..ports.provider import CallFault, Endpoint, Provider
 from ..ports.store import Store
 from ..runtime.engine import Engine
 from ..runtime.handles import Ask
-from ..runtime.models import line_id
+from ..runtime.models import CALLING
 from .clock import VirtualClock
 from .fake_provider import Body, FakeProvider, Remote, tokens, vector
-
-_ANY: Any = object()
 
 
 class ToolUse:
@@ -93,7 +91,8 @@ class FakeModel:
         self.rules: list[Rule] = []
         self._rule = Rule("", "")
         self._answers: dict[str, object] = {}
-        self._said: dict[str, object] = {}  # final replies by call: a call that is made again hears the same
+        self._said: dict[str, list[object]] = {}  # by call: one that is made again hears the same
+        self._heard: dict[str, int] = {}
         self._failure: Unexpected | None = None
         self._failed: Future[None] | None = None
         self._undo: list[Callable[[], Any]] = []
@@ -184,14 +183,7 @@ class FakeModel:
             f"{provider}:{body.model}", body.request.messages, body.request.tools, body.request.answer
         )
         self.calls.append(asked)
-        value = self._said.get(call, _ANY)
-        if value is _ANY:
-            value = self._choose(asked)
-            if callable(value) and not isinstance(value, type | BaseException | ToolUse):
-                value = value(asked)
-            fault = as_fault(value) if isinstance(value, BaseException) else None
-            if fault is None or not fault.again:
-                self._said[call] = value
+        value = self._say(call, asked)
         if isinstance(value, BaseException):
             raise as_fault(value)
         reply = as_reply(value, asked, call)
@@ -199,6 +191,23 @@ class FakeModel:
             return reply
         counted = tokens(body.request, asked.texts(), reply.text)
         return msgspec.structs.replace(reply, tokens=counted, model=asked.model)
+
+    def _say(self, call: str, asked: ModelCall) -> object:
+        """What was said to that call in another life, or else the next value of the rule that fits."""
+        said = self._said.setdefault(call, [])
+        heard = self._heard.get(call, 0)
+        if heard >= len(said) and (not said or not call or _passing(said[-1])):
+            value = self._choose(asked)
+            if callable(value) and not isinstance(value, type | BaseException | ToolUse):
+                value = value(asked)
+            said.append(value)
+        self._heard[call] = min(heard + 1, len(said))
+        return said[min(heard, len(said) - 1)]
+
+    def begin_again(self) -> None:
+        """Say the same to the same calls once more, passing failures included."""
+        self._heard.clear()
+        self.remote = Remote()
 
     def _choose(self, call: ModelCall) -> object:
         fitting = [rule for rule in self.rules if rule.fits(call)]
@@ -238,7 +247,8 @@ class FakeEngine(Engine):
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
-        self._fake.clock.busy = self._busy
+        if isinstance(self.clock, VirtualClock):
+            self.clock.busy = self._busy
         return self
 
     def _resolve(self, name: str) -> Endpoint:
@@ -246,25 +256,16 @@ class FakeEngine(Engine):
         return Endpoint(scheme, "", rest) if colon else Endpoint("fake", "", name)
 
     def _make(self, endpoint: Endpoint) -> Provider:
-        return FakeProvider(endpoint.provider, self._fake, self._fake.remote, self._calling)
-
-    def _calling(self) -> str:
-        """The id of the call that the current task carries out: the same as that of its line in a batch."""
-        task = asyncio.current_task()
-        for executor in self.worker.awake.values():
-            if task in executor.local:
-                for call in executor.open.values():
-                    if call.task is task:
-                        return line_id(executor.id, *call.place)
-        return ""
+        return FakeProvider(endpoint.provider, self._fake, self._fake.remote, CALLING.get)
 
     def _busy(self, sleeping: set[Task[Any]]) -> bool:
         """Whether a run is at work, rather than waiting for the clock."""
         for executor in self.worker.awake.values():
             if executor.kicked or executor.committing or executor.leaving:
                 return True
-            if executor.local:
-                if not executor.local <= sleeping:
+            at_work = executor.at_work
+            if at_work:
+                if not at_work <= sleeping:
                     return True
             elif executor.nap is None:
                 return True
@@ -289,7 +290,12 @@ def as_fault(error: BaseException) -> CallFault:
         return error
     if isinstance(error, ModelFailed):
         return CallFault(error.status, error.message, again=False, code=error.code)
-    return CallFault(0, f"{type(error).__name__}: {error}", again=isinstance(error, OSError))
+    again = isinstance(error, OSError)
+    return CallFault(503 if again else 400, f"{type(error).__name__}: {error}", again=again)
+
+
+def _passing(value: object) -> bool:
+    return isinstance(value, BaseException) and as_fault(value).again
 
 
 def as_reply(value: object, call: ModelCall, ident: str) -> ChatReply:

@@ -21,6 +21,7 @@ class Body(msgspec.Struct, frozen=True):
     """A request body of the fake provider: for chat, or for embeddings."""
 
     model: str
+    number: int = 0  #: in the order made, in which a batch is answered too
     request: ChatRequest | None = None
     texts: list[str] = []
 
@@ -62,6 +63,7 @@ class Remote:
     """What the provider knows, whatever becomes of its callers: files, jobs, and who sent what how often."""
 
     def __init__(self) -> None:
+        self.made = 0
         self.files: dict[str, list[tuple[str, bytes]]] = {}
         self.jobs: dict[str, Job] = {}
         self.sent: Counter[str] = Counter()  # by id of line
@@ -81,7 +83,8 @@ class FakeProvider:
 
     def chat_body(self, request: ChatRequest, model: str) -> dict[str, Any]:
         """The request as it is, and the model."""
-        return {"model": model, "request": msgspec.to_builtins(request)}
+        self._remote.made += 1
+        return {"model": model, "number": self._remote.made, "request": msgspec.to_builtins(request)}
 
     def chat_reply(self, body: bytes) -> ChatReply:
         """The reply as it is."""
@@ -129,7 +132,7 @@ class FakeProvider:
         remote = self._remote
         job = Job(f"batch-{len(remote.jobs)}", file, nonce, endpoint)
         remote.jobs[job.id] = job
-        for ident, body in remote.files[file]:
+        for ident, body in sorted(remote.files[file], key=lambda line: _body(line[1]).number):
             remote.sent[ident] += 1
             remote.outcomes[job.id, ident] = self._line(ident, endpoint, body)
         return self._shown(job)
@@ -138,10 +141,9 @@ class FakeProvider:
         try:
             return LineResult(ident, 200, self._answer(endpoint, ident, body))
         except CallFault as fault:
-            status = fault.status or (500 if fault.again else 400)
             if fault.again:
                 self._remote.excused[ident] += 1
-            return LineResult(ident, status, fault.message.encode(), fault.code)
+            return LineResult(ident, fault.status, fault.message.encode(), fault.code)
 
     async def find(self, nonce: str, file: str, since: float) -> RemoteJob | None:
         """By label or file."""
