@@ -1,0 +1,48 @@
+"""Rows of journals, large contents, and the difference between two calls."""
+
+from __future__ import annotations
+
+from segue.core import journal
+from segue.model.entry import BLOB, Entry, encode_entries
+
+BIG = b'"' + b"x" * BLOB + b'"'
+
+
+def test_large_contents_are_stored_once_and_come_back() -> None:
+    entries = [Entry("", n, "step", "f", b"d", BIG, 0, n, BIG if n else b"1") for n in range(3)]
+    blobs: list[tuple[bytes, bytes]] = []
+    stored = [journal.store_large(entry, blobs) for entry in entries]
+    assert len(set(blobs)) == 1
+    row = encode_entries(stored)
+    assert len(row) < 1000
+    read = journal.read([row])
+    assert set(journal.blobs_of(read)) == {blobs[0][0]}
+    assert journal.load_large(read, dict(blobs)) == entries
+
+
+def test_small_contents_stay_in_place() -> None:
+    entry = Entry("", 0, "step", "f", b"d", b"[1]", 0, 0, b"2")
+    blobs: list[tuple[bytes, bytes]] = []
+    assert journal.store_large(entry, blobs) is entry
+    assert not blobs
+
+
+def test_the_difference_shows_the_line_and_the_cure() -> None:
+    text = journal.difference(b'{"prompt":"At 10:31 say hi","n":1}', b'{"prompt":"At 10:32 say hi","n":1}')
+    assert "10:31" in text
+    assert "10:32" in text
+    assert '"n"' not in text
+    assert "segue.now()" in text
+
+
+def test_the_difference_of_words_names_no_clock() -> None:
+    text = journal.difference(b'["positive"]', b'["gloomy"]')
+    assert "segue.now()" not in text
+    assert "positive" in text
+
+
+def test_long_differences_are_cut() -> None:
+    old = b"[" + b",".join(b"%d" % n for n in range(100)) + b"]"
+    new = b"[" + b",".join(b"%d" % (n + 1000) for n in range(100)) + b"]"
+    assert len(journal.difference(old, new)) < 2000
+    assert "more lines" in journal.difference(old, new)

@@ -1,0 +1,44 @@
+"""Which recorded outcomes fit changed code."""
+
+from __future__ import annotations
+
+from segue.core.pool import Pooled
+from segue.model.entry import Entry, Pool
+
+
+def entry(n: int, name: str, digest: bytes, *, path: str = "") -> Entry:
+    return Entry(path, n, "step", name, digest, b"", 0, n, str(n).encode())
+
+
+OLD = [entry(0, "f", b"a"), entry(1, "g", b"b"), entry(2, "f", b"a"), entry(3, "f", b"c")]
+
+
+def take(pool: Pooled, n: int, name: str, digest: bytes, path: str = "") -> bytes | None:
+    found = pool.take(path, n, "step", name, digest)
+    return None if found is None else found.value
+
+
+def test_strict_matches_by_name_and_digest_in_order_once() -> None:
+    pool = Pooled(Pool(OLD))
+    assert take(pool, 7, "f", b"a") == b"0"
+    assert take(pool, 8, "f", b"a") == b"2"
+    assert take(pool, 9, "f", b"a") is None
+    assert take(pool, 1, "g", b"x") is None
+    assert take(pool, 1, "g", b"b", path="/other.0") is None
+    assert [e.n for e in pool.unused()] == [1, 3]
+
+
+def test_keep_takes_the_same_name_at_the_same_place_first() -> None:
+    pool = Pooled(Pool(OLD, strict=False))
+    assert take(pool, 2, "f", b"changed") == b"2"
+    assert take(pool, 9, "f", b"changed") == b"0"
+    assert take(pool, 9, "f", b"changed") == b"3"
+    assert take(pool, 9, "f", b"changed") is None
+    assert take(pool, 1, "g", b"changed") == b"1"
+
+
+def test_an_unused_outcome_of_the_same_name_blocks() -> None:
+    pool = Pooled(Pool(OLD))
+    assert pool.blocks("", "g")
+    take(pool, 1, "g", b"b")
+    assert not pool.blocks("", "g")
