@@ -62,8 +62,6 @@ def _readings(text: str, schema: Schema) -> list[Any]:
         readings.append(word)
     choices = _choices(schema) or []
     readings += [choice for choice in choices if str(choice).lower() == word.lower()]
-    if word.isdigit() and 1 <= int(word) <= len(choices) and int(word) not in choices:
-        readings.append(choices[int(word) - 1])
     return [*readings, text] if "string" in _kinds(schema) else readings
 
 

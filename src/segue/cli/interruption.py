@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from . import exit
 from .screen import note
 
+#: One Ctrl-C may arrive twice, at a process and at its group, within so many seconds.
+ONE_STROKE = 0.2
+
 
 @contextmanager
 def interruption() -> Generator[asyncio.Event]:
@@ -18,7 +21,13 @@ def interruption() -> Generator[asyncio.Event]:
     loop = asyncio.get_running_loop()
     event = asyncio.Event()
 
+    first = 0.0
+
     def strike() -> None:
+        nonlocal first
+        if event.is_set() and loop.time() - first < ONE_STROKE:
+            return
+        first = first or loop.time()
         if event.is_set():
             note("left at once; what was recorded is kept")
             os._exit(exit.INTERRUPTED)

@@ -6,11 +6,14 @@ import argparse
 import asyncio
 import contextlib
 import shlex
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import msgspec
 
 from ..authoring.flow import TARGETS, FlowDef, definition
 from ..core.signature import InputShape
@@ -53,9 +56,7 @@ def declare_map(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-wait", action="store_true", help="submit what can be, then leave; see `segue advance`"
     )
-    parser.add_argument(
-        "--json", action="store_true", help="tell progress as JSON lines on standard error's behalf"
-    )
+    parser.add_argument("--json", action="store_true", help="end with the job's counts as a line of JSON")
     declare_how(parser)
     declare_store(parser)
 
@@ -85,6 +86,8 @@ class _Map:
                 job: Job[Any, Any] = engine.map(
                     self.flow, rows, id=self.id, key=key_of, limit=self.args.limit, **how(self.args)
                 )
+                where = f" -o {self.args.output}" if self.args.output else ""
+                note(f"{self.id}: {self.args.flow} over {self.args.rows}{where}; Ctrl-C parks", faint=True)
                 tally = Tally(engine.store, self.id)
                 progress = Progress(self.id)
                 try:
@@ -140,7 +143,8 @@ class _Map:
 
     def _sum_up(self, engine: Engine, tally: Tally, standing: Standing, stopped: bool) -> int:
         if self.args.json:
-            put_json({"job": self.id, "unread": self.order.unread, "standing": standing})
+            counts = {"job": self.id, "unread": self.order.unread, **msgspec.structs.asdict(standing)}
+            put_json(counts, sys.stdout if self.args.output else sys.stderr)
         note(f"{self.id}: {in_words(standing, tally, spent(engine, tally), '')}")
         for cause, number in tally.causes.most_common(3):
             note(f"  {count(number)} × {cause}")

@@ -24,7 +24,7 @@ class Progress:
         if is_terminal(sys.stderr):
             self._bar = _bar()
             if self._bar is not None:
-                self._task = self._bar.add_task(what, total=None, words="")
+                self._task = self._bar.add_task("", total=None, words="")
                 self._bar.start()
 
     def show(self, ended: int, total: int | None, words: str) -> None:
@@ -45,14 +45,12 @@ class Progress:
 def _bar() -> Any:
     try:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, TextColumn
     except ImportError:
         note(dim("(with `pip install 'segue[cli]'` there is a progress bar here)", sys.stderr))
         return None
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TimeElapsedColumn(),
+        BarColumn(bar_width=16),
         TextColumn("{task.fields[words]}"),
         console=Console(stderr=True),
         transient=True,

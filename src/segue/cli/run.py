@@ -140,6 +140,7 @@ class _Watch:
                 return self._finish(await self.engine.wait(self.run.id))
             if asking.done():
                 return await self._leave_open(asking.result())
+            self._midline = self._midline or self._quiet.locked()  # a prompt stands there
             self._line_end()
             note(f"parked; it goes on with `{self._again()}`")
             return exit.INTERRUPTED

@@ -34,9 +34,9 @@ def note(text: str, *, faint: bool = False) -> None:
     print(dim(text, sys.stderr) if faint else text, file=sys.stderr, flush=True)
 
 
-def put_json(value: Any) -> None:
-    """One line of JSON on standard output."""
-    print(msgspec.json.encode(value).decode(), flush=True)
+def put_json(value: Any, stream: IO[str] | None = None) -> None:
+    """One line of JSON, on standard output if nothing else is said."""
+    print(msgspec.json.encode(value).decode(), file=stream, flush=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: str = "") -> None:
