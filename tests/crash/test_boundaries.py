@@ -1,0 +1,118 @@
+"""A process that dies at any step between a line and its outcome: the next one goes on, and pays nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import segue
+from segue.ports.store import Store
+from segue.runtime import lanes
+from segue.stores import open_store
+from tests.crash.remote import Death, Far, FastClock, MortalFar, MortalStore, Remote
+
+ROWS = [f"row {number}" for number in range(7)]
+EXPECTED = [f"heard then heard {row}" for row in ROWS]
+#: Calls of an undisturbed life that a death can strike at; more than there are is fine.
+MOST = 60
+
+
+@segue.flow(name="crash.twice")
+async def twice(text: str) -> str:
+    first = await segue.generate(text)
+    return await segue.generate(f"then {first}")
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "CHUNK", 3)
+
+
+def engine_of(store: Any, provider: Far, clock: FastClock) -> segue.Engine:
+    return segue.Engine(
+        store, clock=clock, mode="batch", model="far:m", providers={"far": lambda _: provider}
+    )
+
+
+async def one_life(store: Any, provider: Far, clock: FastClock) -> list[str]:
+    async with engine_of(store, provider, clock) as engine:
+        return await engine.map(twice, ROWS, id="job")
+
+
+async def cut_off(store: Store, remote: Remote, death: Death) -> list[str] | None:
+    """A life that ends when death strikes, with what it had in hand; its results if it was spared."""
+    life = asyncio.ensure_future(one_life(MortalStore(store, death), MortalFar(remote, death), remote.clock))
+    struck = asyncio.ensure_future(death.struck.wait())
+    await asyncio.wait({life, struck}, return_when=asyncio.FIRST_COMPLETED, timeout=30)
+    struck.cancel()
+    if not death.struck.is_set():
+        return await asyncio.wait_for(life, 1)
+    life.cancel()
+    await asyncio.gather(life, return_exceptions=True)
+    return None
+
+
+async def strike(store: Store, at: int, after: bool, lag: float = 0.0) -> tuple[bool, Remote, str]:
+    """Die at that call, then live on. Whether death struck, and where."""
+    clock = FastClock()
+    remote = Remote(clock, lag)
+    death = Death(at, after)
+    await store.open()
+    try:
+        first = await cut_off(store, remote, death)
+        clock.moved += 2 * lanes.LEASE
+        results = await asyncio.wait_for(
+            one_life(MortalStore(store, Death(0, False)), Far(remote), clock), 30
+        )
+        assert results == EXPECTED, death.where
+        assert first is None or first == EXPECTED
+        assert await store.lanes() == []
+        assert await store.line_counts() == {"ok": 2 * len(ROWS)}
+    finally:
+        await store.close()
+    return first is None, remote, death.where
+
+
+async def every(address: Any, after: bool, lag: float) -> set[str]:
+    """Die at every call there is."""
+    seen: set[str] = set()
+    for at in range(1, MOST):
+        struck, remote, where = await strike(open_store(address(at)), at, after, lag)
+        assert set(remote.paid.values()) == {1}, f"paid {remote.paid} when it died {where}"
+        assert len(remote.paid) == 2 * len(ROWS)
+        if not struck:
+            return seen
+        seen.add(where.split()[1])
+    raise AssertionError("the work takes more calls than were tried")
+
+
+ALL = {"claim_lane", "take", "job_lines", "upload", "put_batch_job", "submit", "poll", "results", "outcomes"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("lag", [0.0, 15.0], ids=["listed", "listed late"])
+async def test_death_at_every_call(after: bool, lag: float) -> None:
+    assert await every(lambda at: "memory:", after, lag) == ALL
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+async def test_death_at_every_call_on_a_file(tmp_path: Path, after: bool) -> None:
+    assert await every(lambda at: f"sqlite:{tmp_path / str(at)}.db", after, 0.0) == ALL
+
+
+async def test_the_window_that_is_left() -> None:
+    """Accepted, cut off before its id was noted, and not listed for longer than the grace period: sent again."""
+    for at in range(1, MOST):
+        _, remote, where = await strike(open_store("memory:"), at, True, lag=10 * lanes.GRACE)
+        if where == "after submit":
+            assert set(remote.paid.values()) == {1, 2}
+            return
+        assert set(remote.paid.values()) == {1}
+    raise AssertionError("no submission was struck")

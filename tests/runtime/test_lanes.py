@@ -1,0 +1,365 @@
+"""A job's ledger, line by line: whatever a provider does, each line ends as it should, and harms no other."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import pytest
+
+import segue
+from segue.authoring.map import Outcome
+from segue.model.errors import BadAnswer, ModelFailed
+from segue.providers.openai import OpenAI
+from segue.runtime.models import line_id
+from segue.testing.simulator import Failure, Pace, Simulator
+from segue.transports.pooled import Pooled
+from tests.crash.remote import FastClock
+
+ROWS = 6
+SPEED = 20.0
+KEY = "sk-right"
+
+
+class Label(msgspec.Struct):
+    topic: Literal["billing", "bug"]
+
+
+@segue.flow(name="lanes.echo")
+async def echo(number: int) -> str:
+    return await segue.generate(f"row {number}")
+
+
+@segue.flow(name="lanes.label")
+async def label(number: int) -> str:
+    return (await segue.generate(f"row {number}", returns=Label, repairs=1)).topic
+
+
+@segue.flow(name="lanes.stray")
+async def stray(number: int, model: str) -> str:
+    return await segue.generate(f"row {number}", extra={"model": model} if model else {})
+
+
+class World:
+    """A simulator and engines that talk to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.sim: Simulator
+        self.clock = FastClock(SPEED)
+        self.key = KEY
+
+    async def simulator(self, **options: Any) -> Simulator:
+        options = {"batch_time": timedelta(seconds=0.05), "key": KEY, **options}
+        self.sim = Simulator(**options)
+        await self.sim.start()
+        return self.sim
+
+    def engine(self, store: str = "memory:", **options: Any) -> segue.Engine:
+        def far(_: Any) -> OpenAI:
+            return OpenAI(self.sim.base_url, self.key, Pooled())
+
+        options = {"mode": "batch", "model": "far:m", "clock": self.clock, **options}
+        return segue.Engine(store, providers={"far": far}, **options)
+
+    async def run(self, flow: Any = echo, rows: Any = range(ROWS)) -> list[Outcome[Any, Any]]:
+        async with self.engine() as engine:
+            async with asyncio.timeout(30):
+                outcomes = [outcome async for outcome in engine.map(flow, rows, id="job")]
+            assert await engine.store.lanes() == []
+            return sorted(outcomes, key=lambda outcome: outcome.index)
+
+    def paid(self) -> dict[int, int]:
+        """How often each row's first line was paid."""
+        lines = {ident(number): number for number in range(ROWS)}
+        counts = dict.fromkeys(range(ROWS), 0)
+        for entry in self.sim.ledger.lines("batch"):
+            if entry.paid and entry.custom_id in lines:
+                counts[lines[entry.custom_id]] += 1
+        return counts
+
+
+def ident(number: int) -> str:
+    return line_id(f"job/{number}", "", 0)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    world = World(tmp_path)
+    yield world
+    await world.sim.close()
+
+
+def all_well(outcomes: list[Outcome[Any, Any]], but: set[int] | None = None) -> None:
+    for outcome in outcomes:
+        if outcome.index not in (but or set()):
+            assert outcome.error is None, outcome.error
+            assert outcome.value == f"You said: row {outcome.index}"
+
+
+ONCE = dict.fromkeys(range(ROWS), 1)
+
+
+# ---------------------------------------------------------------- what is in the files
+@pytest.mark.parametrize("spoil", ["drop_line", "wrong_id"])
+async def test_a_line_without_a_result_goes_round_again(world: World, spoil: str) -> None:
+    sim = await world.simulator()
+    getattr(sim.faults, spoil)(ident(2))
+    all_well(await world.run())
+    assert world.paid() == ONCE | {2: 2}
+
+
+async def test_half_a_line(world: World) -> None:
+    (await world.simulator()).faults.half_line()
+    all_well(await world.run())
+    assert sorted(world.paid().values()) == [1, 1, 1, 1, 1, 2]
+
+
+async def test_no_output_file(world: World) -> None:
+    (await world.simulator()).faults.no_output_file()
+    all_well(await world.run())
+    assert set(world.paid().values()) == {2}
+
+
+async def test_an_error_file_without_an_id(world: World) -> None:
+    (await world.simulator()).faults.empty_error_file_id()
+    all_well(await world.run())
+    assert world.paid() == ONCE
+
+
+# ---------------------------------------------------------------- jobs that end early
+async def until(found: Callable[[], Any]) -> Any:
+    async with asyncio.timeout(20):
+        while not (what := found()):
+            await asyncio.sleep(0.005)
+    return what
+
+
+@pytest.mark.parametrize("end", ["expired", "cancelled"])
+async def test_partial_results_are_kept(world: World, end: str) -> None:
+    pace = Pace(validating=0.0, working=1.0, finalizing=0.0, cancelling=0.0)
+    window = timedelta(seconds=0.5) if end == "expired" else None
+    sim = await world.simulator(pace=pace, window=window)
+    running = asyncio.ensure_future(world.run())
+    batch = await until(lambda: [one for one in sim.batches() if one.completed > 1])
+    if end == "cancelled":
+        sim._processor.cancel(batch[0].id)
+    sim._processor._window = None
+    all_well(await running)
+    first = sim.batches()[-1]
+    assert first.status == end
+    assert 0 < first.completed < ROWS
+    assert world.paid() == ONCE
+
+
+async def test_expired_time_and_again(world: World) -> None:
+    """No line goes round for ever."""
+    pace = Pace(validating=0.0, working=60.0, finalizing=0.0, cancelling=0.0)
+    sim = await world.simulator(pace=pace, window=timedelta(seconds=0.05))
+    outcomes = await world.run()
+    assert len(sim.batches()) == 4
+    for outcome in outcomes:
+        if outcome.error is not None:
+            assert isinstance(outcome.error, ModelFailed)
+            assert "batch_expired" in str(outcome.error)
+    assert any(outcome.error for outcome in outcomes)
+
+
+async def test_one_bad_line_fails_alone(world: World) -> None:
+    sim = await world.simulator(models=["m"])
+    bad = max(range(ROWS), key=ident)  # the first line of a file says of which model all are
+    rows = [{"number": n, "model": "unheard-of" if n == bad else ""} for n in range(ROWS)]
+    async with world.engine() as engine:
+        runs = [await engine.start(stray(**row), id=f"job/{row['number']}") for row in rows]  # type: ignore[arg-type]
+        for number, run in enumerate(runs):
+            if number == bad:
+                with pytest.raises(ModelFailed, match="unheard-of"):
+                    await run
+            else:
+                assert await run == f"You said: row {number}"
+    assert world.paid() == ONCE | {bad: 0}
+    assert [batch.status for batch in sim.batches()] == ["completed", "failed"]
+
+
+async def test_a_job_that_is_rejected_whole(world: World) -> None:
+    sim = await world.simulator()
+    sim.faults.fail_batch("token_limit_exceeded", "Enqueued token limit reached")
+    all_well(await world.run())
+    assert world.paid() == ONCE
+
+
+async def test_a_job_that_is_always_rejected(world: World) -> None:
+    sim = await world.simulator()
+    for _ in range(10):
+        sim.faults.fail_batch("billing_hard_limit_reached", "Billing hard limit has been reached")
+    for outcome in await world.run():
+        assert isinstance(outcome.error, ModelFailed)
+        assert "Billing hard limit has been reached" in str(outcome.error)
+    assert len(sim.batches()) == 4
+
+
+# ---------------------------------------------------------------- troubles of the wire
+WIRE: list[Callable[[Simulator, str, int], None]] = [
+    lambda sim, on, times: sim.faults.fail(times, status=500, on=on),
+    lambda sim, on, times: sim.faults.fail(times, status=429, retry_after=timedelta(seconds=0.01), on=on),
+    lambda sim, on, times: sim.faults.reply_html(times, on=on),
+    lambda sim, on, times: sim.faults.reply_html(times, status=200, on=on),
+    lambda sim, on, times: sim.faults.close_connection(times, on=on),
+    lambda sim, on, times: sim.faults.lose_reply(times, on=on),
+    lambda sim, on, times: sim.faults.empty_reply(times, on=on),
+]
+NAMES = ["500", "429", "html", "html-200", "nothing", "lost", "empty"]
+
+
+@pytest.mark.parametrize("spoil", WIRE, ids=NAMES)
+@pytest.mark.parametrize("on", ["files", "batches", "content"])
+async def test_troubles_pass(world: World, on: str, spoil: Callable[[Simulator, str, int], None]) -> None:
+    """Of the upload, the submission or the download: three times, then all is well, and nothing paid twice."""
+    sim = await world.simulator()
+    spoil(sim, on, 3)
+    all_well(await world.run())
+    assert world.paid() == ONCE
+
+
+@pytest.mark.parametrize("spoil", WIRE, ids=NAMES)
+async def test_troubles_of_a_poll_pass(world: World, spoil: Callable[[Simulator, str, int], None]) -> None:
+    sim = await world.simulator(batch_time=timedelta(seconds=0.3))
+    running = asyncio.ensure_future(world.run())
+    await until(sim.batches)
+    spoil(sim, "batches/", 3)
+    all_well(await running)
+    assert world.paid() == ONCE
+
+
+async def test_an_upload_that_is_answered_with_nonsense_for_ever(world: World) -> None:
+    sim = await world.simulator()
+    sim.faults.reply_html(1000, status=200, on="files")
+    for outcome in await world.run():
+        assert isinstance(outcome.error, ModelFailed)
+        assert "<html>" in str(outcome.error)
+
+
+async def test_a_key_that_is_refused(world: World) -> None:
+    sim = await world.simulator()
+    world.key = "sk-wrong-0123456789"
+    for outcome in await world.run():
+        assert isinstance(outcome.error, ModelFailed)
+        assert outcome.error.status == 401
+        assert "Incorrect API key" in str(outcome.error)
+        assert world.key not in str(outcome.error)
+    assert len(sim.ledger) == 0
+
+
+async def test_a_job_that_the_provider_forgot(world: World) -> None:
+    sim = await world.simulator(batch_time=timedelta(seconds=0.5))
+    running = asyncio.ensure_future(world.run())
+    (batch,) = await until(sim.batches)
+    await until(lambda: batch.status == "in_progress")
+    del sim._processor._batches[batch.id]
+    all_well(await running)
+
+
+async def test_a_file_of_results_that_is_gone(world: World) -> None:
+    sim = await world.simulator()
+    sim.faults.fail(5, status=404, on="content")
+    all_well(await world.run())
+
+
+# ---------------------------------------------------------------- what the lines say
+async def test_a_line_that_fails_for_good(world: World) -> None:
+    def rule(body: dict[str, Any]) -> Any:
+        text = body["messages"][-1]["content"]
+        return Failure(400, "Too rude.", code="content_filter") if text == "row 3" else f"You said: {text}"
+
+    await world.simulator(rule=rule)
+    outcomes = await world.run()
+    all_well(outcomes, {3})
+    error = outcomes[3].error
+    assert isinstance(error, ModelFailed)
+    assert (error.status, error.code) == (400, "content_filter")
+    assert "Too rude." in str(error)
+
+
+async def test_a_line_that_fails_in_passing(world: World) -> None:
+    sim = await world.simulator()
+    sim.when("row 4").reply(Failure(500), Failure(429), "You said: row 4")
+    all_well(await world.run())
+    assert world.paid() == ONCE
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"object": "chat.completion"},
+        {"object": "chat.completion", "choices": []},
+        {"object": "chat.completion", "choices": [{"index": 0, "message": "no"}]},
+        {"object": "chat.completion", "choices": [{"index": 0, "message": {"content": 7}}], "usage": "x"},
+    ],
+)
+async def test_a_body_that_is_no_completion(world: World, body: dict[str, Any]) -> None:
+    sim = await world.simulator()
+    sim.when("row 1").reply(body)
+    outcomes = await world.run()
+    all_well(outcomes, {1})
+    error = outcomes[1].error
+    assert isinstance(error, ModelFailed)
+    assert error.code == "bad_body"
+
+
+async def test_answers_of_the_wrong_type(world: World) -> None:
+    def rule(body: dict[str, Any]) -> Any:
+        said = json.dumps(body["messages"])
+        if "row 1" in said:
+            return "I'd rather not"
+        if "row 2" in said:
+            return {"topic": "bug"} if len(body["messages"]) > 1 else {"topic": "weather"}
+        return {"topic": "billing"}
+
+    await world.simulator(rule=rule)
+    outcomes = await world.run(label)
+    assert [outcome.value for outcome in outcomes if outcome.index not in (1, 2)] == ["billing"] * 4
+    assert outcomes[2].value == "bug"
+    assert isinstance(outcomes[1].error, BadAnswer)
+    assert "I'd rather not" in str(outcomes[1].error)
+
+
+# ---------------------------------------------------------------- two at once
+@pytest.mark.parametrize("leave", [False, True], ids=["both stay", "one leaves"])
+async def test_two_engines_on_one_file(world: World, leave: bool) -> None:
+    """One fence a lane: no line twice, whoever drives it, and whoever goes."""
+    sim = await world.simulator(batch_time=timedelta(seconds=0.2))
+    path = f"sqlite:{world.path / 'runs.db'}"
+
+    async def work() -> list[str]:
+        async with world.engine(path) as engine:
+            return await engine.map(echo, range(ROWS), id="job")
+
+    async with asyncio.timeout(40):
+        first, second = asyncio.ensure_future(work()), asyncio.ensure_future(work())
+        if leave:
+            await until(sim.batches)
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+            first = asyncio.ensure_future(work())
+        expected = [f"You said: row {n}" for n in range(ROWS)]
+        assert await first == expected
+        assert await second == expected
+    assert world.paid() == ONCE
+
+
+async def test_sweeps_at_once_of_one_engine(world: World) -> None:
+    """An engine that is told to sweep while it does so by itself sends nothing twice."""
+    await world.simulator()
+    async with world.engine() as engine:
+        job = engine.map(echo, range(ROWS), id="job")
+        ends = asyncio.ensure_future(job._values())
+        while not ends.done():
+            await engine.advance()
+            await asyncio.sleep(0)
+        assert await ends == [f"You said: row {n}" for n in range(ROWS)]
+    assert world.paid() == ONCE
