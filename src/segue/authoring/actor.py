@@ -143,12 +143,12 @@ class Handler(msgspec.Struct):
 
 
 class _Checkpoint(msgspec.Struct):
-    """An actor between two turns: its fields, the state that is next if it doesn't listen, mail sent so far."""
+    """An actor between two turns: its fields, the state that is next if it doesn't listen, turns so far."""
 
     fields: dict[str, msgspec.Raw]
     state: str = ""
     data: msgspec.Raw = msgspec.Raw(b"null")
-    sent: int = 0
+    turns: int = 0
 
 
 _read_checkpoint = msgspec.json.Decoder(_Checkpoint).decode
@@ -179,8 +179,6 @@ class Life(Protocol):
 
     def next_number(self) -> int: ...
     def now(self) -> float: ...
-
-    sent: int
 
 
 class ActorDef:
@@ -295,7 +293,7 @@ class _Driver:
             stored = _read_checkpoint(claimed.checkpoint)
         else:
             stored = _Checkpoint(msgspec.json.decode(spec.args, type=dict[str, msgspec.Raw]))
-        life.sent += stored.sent
+        self.turns = stored.turns
         self.actor = self._load(stored.fields)
         self.state: Any = None
         if stored.state:
@@ -382,6 +380,10 @@ class _Driver:
 
     async def _handle(self, handler: Handler, what: Any) -> Any:
         branch = current("handler")
+        branch.path = (
+            f"/{handler.method}.{self.turns}"  # so that no two calls of an actor's life have one place
+        )
+        self.turns += 1
         outer = branch.run.config
         if handler.mode is not None:
             branch.run.config = Config(mode=handler.mode).over(outer)
@@ -420,7 +422,7 @@ class _Driver:
             },
             "" if self.state is None else message_name(type(self.state)),
             msgspec.Raw(encode(self.state, where=f"a state of {where}")),
-            self.life.sent,
+            self.turns,
         )
         await self.life.seal(msgspec.json.encode(checkpoint))
 

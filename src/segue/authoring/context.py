@@ -77,7 +77,7 @@ class Wait(msgspec.Struct, kw_only=True):
     place. `due` is when the wait is over by itself, in epoch seconds, with `late` as its outcome.
     `drops` tells the world that nobody waits any more, as `opens` told it of the wait.
     `accepts` are the names of the mail that a `receive` takes; `joins` is the place of the `spawn` whose run's
-    end is waited for.
+    end is waited for, and `looks` that run, where it may be of somebody else.
     """
 
     kind: str
@@ -91,6 +91,7 @@ class Wait(msgspec.Struct, kw_only=True):
     late: bytes | Failure = b"null"
     accepts: frozenset[str] = frozenset()
     joins: tuple[str, int] | None = None
+    looks: str = ""
     model: str = ""
 
 

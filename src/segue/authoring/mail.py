@@ -93,17 +93,16 @@ def _nothing(value: bytes) -> None:
     return None
 
 
-def child_id(branch: Branch, n: int) -> str:
+def child_id(run: str, path: str, n: int) -> str:
     """The id of a child started by that call: the same in every life."""
-    place = f"{branch.run.id}{branch.path}:{n}"
-    return f"{branch.run.id}.{blake2b(place.encode(), digest_size=6).hexdigest()}"
+    return f"{run}.{blake2b(f'{run}{path}:{n}'.encode(), digest_size=6).hexdigest()}"
 
 
 def child(branch: Branch, flow: FlowDef, args: bytes, config: Config, *, id: str = "") -> Any:
     """Start a run of a flow and wait for its end: one recorded call, whose outcome is the child's."""
     run = branch.run
     run.services.register(flow)
-    run_id = id or child_id(branch, branch.n)
+    run_id = id or child_id(run.id, branch.path, branch.n)
 
     def opens(turn: Turn, path: str, n: int) -> None:
         parent = CallRef(run.id, path, n)
@@ -147,7 +146,7 @@ async def spawn(call: Coroutine[Any, Any, R], /, *, id: str = "", **how: Any) ->
     flow, args = take_call(call)
     run.services.register(flow)
     config = as_config(**how).over(config_of(branch))
-    run_id = id or child_id(branch, branch.n)
+    run_id = id or child_id(run.id, branch.path, branch.n)
 
     def writes(turn: Turn, path: str, n: int) -> None:
         parent = CallRef(run.id, path, n)
@@ -169,7 +168,16 @@ async def spawn(call: Coroutine[Any, Any, R], /, *, id: str = "", **how: Any) ->
 def join(branch: Branch, run: str, place: tuple[str, int], decode: Any) -> Any:
     """Wait for the end of a run that this one spawned at that place."""
     args = encode(run)
-    wait = Wait(kind="join", name="join", args=args, digest=digest(args), decode=decode, joins=place)
+    own = child_id(branch.run.id, *place)
+    wait = Wait(
+        kind="join",
+        name="join",
+        args=args,
+        digest=digest(args),
+        decode=decode,
+        joins=place,
+        looks="" if run == own else run,
+    )
     return branch.run.record(branch, wait)
 
 

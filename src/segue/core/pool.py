@@ -37,6 +37,11 @@ class Pooled:
                 return entry
         return None
 
+    def waits(self, path: str, n: int) -> bool:
+        """Whether nobody took the call of that place so far, and it has no outcome yet."""
+        entry = self._left.get((path, n))
+        return entry is not None and entry.made
+
     def unused(self) -> list[Entry]:
         """What nobody asked for so far."""
         return list(self._left.values())

@@ -98,6 +98,11 @@ class Replay:
         """Whether every recorded call was made again."""
         return not self._lacking
 
+    @property
+    def used_up(self) -> bool:
+        """Whether all was made again and handed over: the code stands where the life before stood."""
+        return self.live and not self._lacking
+
 
 def _completed(known: Entry, later: Entry) -> Entry:
     """A call that was journaled when made, with its outcome."""

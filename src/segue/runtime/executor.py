@@ -24,10 +24,10 @@ from ..core import journal
 from ..core.pool import Pooled
 from ..core.replay import Differs, Place, Replay
 from ..model.entry import INSTANT, Entry, Failure, encode_entries
-from ..model.errors import ReplayMismatch
+from ..model.errors import ReplayMismatch, RunCancelled, WrongPlace
 from ..model.message import Letter, Mail, Question
 from ..model.mode import Config
-from ..model.run import Status, Usage
+from ..model.run import ENDED, CallRef, Head, Status, Usage
 from ..ports.clock import Timer
 from ..ports.store import Claimed, CommitResult, Turn
 from . import tasks
@@ -38,6 +38,8 @@ log = logging.getLogger("segue")
 CANCEL: Place = ("!cancel", 0)
 #: So many calls in a row are carried out in the caller's task; then the loop gets a turn.
 CREDIT = 64
+#: So often code may call on although its run leaves memory; then its calls wait, so that others get the loop.
+REFUSALS = 1000
 NOTHING = msgspec.json.encode(None)
 Rest = Literal["busy", "calming", "foreign", "rest"]
 
@@ -81,6 +83,7 @@ class Host(Services, Protocol):
     park_always: bool
 
     def commit(self, turn: Turn) -> Future[list[CommitResult]]: ...
+    async def find(self, run: str) -> Head | None: ...
     def clock_now(self) -> float: ...
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer: ...
     def ended(self, executor: Executor) -> None: ...
@@ -116,7 +119,8 @@ class Executor:
         self.letters: dict[int, Letter] = {letter.id: letter for letter in claimed.inbox}
         self.seen = max(self.letters, default=0)
         self.receivers: list[Call] = []
-        self.joins: dict[Place, Call] = {}
+        self.joins: dict[Place, list[Call]] = {}  # waits for the ends of spawned runs
+        self.ends: dict[Place, tuple[bytes | None, Failure | None]] = {}  # of spawned runs, once waited for
         self.callers: tuple[str, ...] = ()  # who waits, in a chain, for the request in hand
         self.sealing: tuple[bytes, Call] | None = None
         self.wanting: Call | None = None  # a message
@@ -124,10 +128,11 @@ class Executor:
         self.dues: list[tuple[float, int, Call]] = []
         self.usage = {(use.model, use.lane): use for use in head.usage}
         self._used = False  # since the last turn
-        self.sent = sum(entry.kind in ("tell", "request") for entry in entries)
+        self.sent = 0
         self.turn = Turn(run=self.id, fence=self.fence)
         self.entries: list[Entry] = []  # made since the last commit, not yet in a turn
         self.kicked = self.committing = self.leaving = self.over = False
+        self.stop_by = 0.0
         self.stopping = False  # the engine closes: give the claim up at the next rest
         self.calm = 0
         self.foreign_since: float | None = None
@@ -136,6 +141,7 @@ class Executor:
         self._timer: asyncio.TimerHandle | None = None
         self.nap: Timer | None = None  # for a short wait that is over soon by the clock
         self._order = 0
+        self.refused = 0
         self._credit = CREDIT
         self._inlined: Task[Any] | None = None  # carries out a call of its own
         self.status: Status = "ready"
@@ -165,12 +171,12 @@ class Executor:
 
     def next_number(self) -> int:
         self.sent += 1
-        return self.sent
+        return self.fence << 24 | self.sent  # greater than any of an earlier life
 
     def record(self, branch: Branch, request: Work | Wait | Act) -> Future[Any]:
         """Record a call of the code; see `RunContext`."""
         if self.leaving:
-            raise Parked(f"run {self.id} is leaving memory")
+            return self._refuse()
         place = (branch.path, branch.n)
         branch.n += 1
         call = self._call(branch, place, request)
@@ -198,6 +204,13 @@ class Executor:
             self.held.append(call)
         self.kick()
         return call
+
+    def _refuse(self) -> Future[Any]:
+        """What a call of a run that leaves memory gets; code that calls on and on is made to wait."""
+        self.refused += 1
+        if self.refused <= REFUSALS:
+            raise Parked(f"run {self.id} is leaving memory")
+        return self.loop.create_future()
 
     def _call(self, branch: Branch, place: Place, request: Work | Wait | Act) -> Call:
         call = Call(loop=self.loop)
@@ -355,6 +368,7 @@ class Executor:
     def stop(self) -> None:
         """Give the claim up at the next chance; what was done is committed, what is under way is dropped."""
         self.stopping = True
+        self.stop_by = self.loop.time() + self.host.linger
         self.kick()
 
     def _task_done(self, task: Task[Any]) -> None:
@@ -367,7 +381,10 @@ class Executor:
             return
         rest = self._rest()
         if rest == "busy":
-            self.kick()
+            if self.stopping and self.loop.time() > self.stop_by:
+                self._leave("ready")  # it never rests
+            else:
+                self.kick()
         elif rest == "calming":
             self.calm += 1
             self.kicked = True
@@ -444,16 +461,18 @@ class Executor:
         if batch is not None:
             self._hand_over_recorded(batch)
         elif not self.settled:
-            if self.foreign_since is None or self._lingered(60):
+            if self.stopping:
+                self._leave("ready")
+            elif self.foreign_since is None or self.replay.used_up or self._lingered(60):
                 self._settle()
         elif self.root is not None and self.root.done():
             self._end()
         else:
             self._answer_waits()
-            if self.stopping:
-                self._leave("ready")
-            elif self.sealing is not None:
+            if self.sealing is not None:
                 self._seal()
+            elif self.stopping:
+                self._leave("ready")
             elif self.wanting is not None and self.wanting.done():
                 self.wanting = None
                 self.kick()
@@ -470,6 +489,8 @@ class Executor:
             call = self.open.pop((entry.path, entry.n), None)
             if call is None or call.done():
                 continue
+            if isinstance(call.request, Wait) and call.request.joins is not None:
+                self.ends[call.request.joins] = entry.value, entry.error
             outcome = Outcome(call, entry.value, entry.error)
             _decode(outcome)
             _deliver(outcome)
@@ -477,7 +498,7 @@ class Executor:
 
     def _settle(self) -> None:
         """The history is used up. What it demands must have been made; then what is new may start."""
-        if not self.replay.live or not self.replay.complete:
+        if not self.replay.used_up:
             lacking = self.replay.lacking(self.made)
             if lacking and (timer := tasks.next_timeout(self.loop, self.tasks)) is not None:
                 tasks.strike(timer)  # it went off in that life too, or the code had not come further
@@ -554,7 +575,44 @@ class Executor:
         if request.accepts:
             self.receivers.append(call)
         if request.joins is not None:
-            self.joins[request.joins] = call
+            self._join(call, request, request.joins)
+
+    def _join(self, call: Call, request: Wait, place: Place) -> None:
+        """Wait for the end of a spawned run, which comes as mail once, whoever waits for it."""
+        if place in self.ends:
+            self._close(call, Outcome(call, *self.ends[place]))
+            return
+        self.joins.setdefault(place, []).append(call)
+        if request.looks:
+            task = Task(
+                self._look(call, request.looks, place), loop=self.loop, context=tasks.NO_CONTEXT.copy()
+            )
+            self.local.add(task)
+            task.add_done_callback(self.local.discard, context=tasks.NO_CONTEXT)
+
+    async def _look(self, call: Call, run: str, place: Place) -> None:
+        """A run that somebody else started by that id sends its end to them."""
+        head = await self.host.find(run)
+        if head is not None and head.spec.parent != CallRef(self.id, *place) and place in self.joins:
+            if head.status in ENDED:
+                self._ended(place, head.value, end_error(head.id, head.status, head.error), None)
+            else:
+                text = (
+                    f"run {run!r} was there already, started by somebody else, so its end can't be awaited here; "
+                    f"spawn it under an id of its own, or use messages"
+                )
+                self._ended(place, None, to_failure(WrongPlace(text)), None)
+        self.kick()
+
+    def _ended(self, place: Place, value: bytes | None, error: Failure | None, letter: int | None) -> None:
+        """A spawned run has ended: all who wait for it are told."""
+        self.ends[place] = value, error
+        for call in self.joins.pop(place):
+            if not call.done():
+                self._close(call, Outcome(call, value, error, letter))
+                letter = None
+        if letter is not None:
+            self._consume(letter)
 
     def _work(self, call: Call, request: Work) -> None:
         context = call.context or copy_context()
@@ -622,11 +680,13 @@ class Executor:
         mail = letter.mail
         if mail.kind == "result" and mail.call is not None:
             place = (mail.call.path, mail.call.n)
-            call = self.open.get(place) or self.joins.get(place)
-            if call is not None and not call.done():
+            call = self.open.get(place)
+            if place in self.joins and any(not call.done() for call in self.joins[place]):
+                self._ended(place, mail.value, mail.error, letter.id)
+            elif call is not None and not call.done():
                 self._close(call, Outcome(call, mail.value, mail.error, letter.id))
-            elif place not in self.spawned:  # answered already, given up, or of a life before a rebase
-                self._consume(letter.id)
+            elif place in self.ends or (place not in self.spawned and not self._expects(place)):
+                self._consume(letter.id)  # answered already, or given up
         elif mail.kind == "cancel":
             self._consume(letter.id)
             self._cancel()
@@ -648,6 +708,10 @@ class Executor:
                     )
                     self._close(call, Outcome(call, value, None, letter.id))
                     break
+
+    def _expects(self, place: Place) -> bool:
+        """Whether the code may come to a call there that was open before a rebase."""
+        return self.pool is not None and self.pool.waits(*place)
 
     def _close(self, call: Call, outcome: Outcome) -> None:
         """A wait is over: its outcome goes into the next batch."""
@@ -842,11 +906,11 @@ class Executor:
             then()
 
     async def _unwound(self, then: Callable[[], None]) -> None:
-        for _ in range(50):
+        for attempt in range(12):
             left = [task for task in self.tasks if not task.done()]
             if not left:
                 break
-            await asyncio.wait(left, timeout=0.1)
+            await asyncio.wait(left, timeout=min(0.01 * 2**attempt, 0.5))
             for task in left:
                 task.cancel("the run leaves memory")
         else:
@@ -867,7 +931,7 @@ class Executor:
         failure: Failure | None = None
         if root.cancelled():
             status = "cancelled"
-            failure = Failure("segue.model.errors:RunCancelled", f"run {self.id!r} was cancelled")
+            failure = end_error(self.id, status, None)
         elif (error := root.exception()) is not None:
             if not isinstance(error, Exception):
                 self._abandon(error)
@@ -942,6 +1006,11 @@ class Executor:
 
 
 # ---------------------------------------------------------------- small functions
+def end_error(run: str, status: Status, error: Failure | None) -> Failure | None:
+    """What those who wait for a run get to hear of an end that isn't good."""
+    return to_failure(RunCancelled(run)) if status == "cancelled" else error
+
+
 def _enter_step(name: str) -> None:
     BRANCH.set(None)
     STEP.set(name)

@@ -177,6 +177,9 @@ class _Desk:
         written.set_result(["committed"])
         return written
 
+    async def find(self, run: str) -> Head | None:
+        return None
+
     def clock_now(self) -> float:
         return self._head.updated
 

@@ -20,7 +20,7 @@ from ..model.entry import decode_pool
 from ..model.errors import StoreError
 from ..model.message import Question
 from ..model.mode import Config
-from ..model.run import ENDED
+from ..model.run import ENDED, Head
 from ..ports.clock import AlarmClock, Timer
 from ..ports.store import Claimed, CommitResult, Hint, Lease, NewRun, Store, Turn
 from . import alive
@@ -124,6 +124,9 @@ class Worker:
         if self.commit_hook is not None:
             self.commit_hook(turn)
         return self.store.commit([turn])
+
+    async def find(self, run: str) -> Head | None:
+        return await self.store.get(run)
 
     def clock_now(self) -> float:
         return self.clock.now()
