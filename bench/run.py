@@ -7,6 +7,7 @@ printed is the median.
 
 import argparse
 import asyncio
+import atexit
 import datetime
 import importlib.metadata
 import json
@@ -24,7 +25,7 @@ from typing import Any
 from works import IMPORTS, WORKS, Case, Run, Work
 
 HERE = Path(__file__).resolve().parent
-ENVS, TEMP = HERE / ".envs", HERE / ".tmp"
+ENVS, TEMP = HERE / ".envs", HERE / ".tmp" / str(os.getpid())
 PEERS = {path.stem: path for path in sorted((HERE / "requirements").glob("*.txt"))}
 SIDES = {"limit": "limit.py", "segue": "on_segue.py"} | {peer: f"on_{peer}.py" for peer in PEERS}
 NAMES = {"langgraph": "LangGraph", "dbos": "DBOS", "pykka": "Pykka", "thespian": "Thespian"}
@@ -169,13 +170,9 @@ class Results:
         found = [f[what] for f in self.rounds.get(side, {}).get(key, ()) if f.get(what) is not None]
         return statistics.median(found) if found else None
 
-    def spread(self, side: str, key: str) -> tuple[float, float] | None:
-        found = [f["value"] for f in self.rounds.get(side, {}).get(key, ())]
-        return (min(found), max(found)) if found else None
-
 
 async def measure(work: Work, run: Run, sides: list[str], pythons: dict[str, Path], quick: bool) -> Results:
-    results, budget = Results(), 6.0 if quick else 20.0
+    results, budget = Results(), 3.0 if quick else 12.0
     model = Model()
     if run.model:
         await model.begin()
@@ -214,9 +211,9 @@ async def once(work: Work, run: Run, side: Side, url: str, quick: bool) -> Figur
         for phase in run.phases:
             order = {"do": phase, "n": run.size(side.name, quick), "dir": folder, "url": url}
             try:
-                figures |= await side.order(order, seconds=15 if quick else 90)
+                figures |= await side.order(order, seconds=30 if quick else 90)
             except Failed as e:
-                raise Failed(f"{phase}: {e}") from None
+                raise Failed(f"{phase}, {e}") from None
             if run.fresh:
                 await side.end()
     finally:
@@ -261,14 +258,12 @@ def verdict(case: Case, value: float | None, ratio: float | None, scaled: bool) 
 def table(work: Work, all_results: list[tuple[Run, Results]], quick: bool) -> str:
     sides = list(dict.fromkeys(["limit", "segue", *(p for run, _ in all_results for p in run.peers)]))
     head = ["", "unit", *(NAMES.get(s, s) for s in sides), "segue/limit", "goal"]
-    rows, notes, reasons = [head], [], {}
+    rows, notes, reasons = [head], [], set()
     for run, results in all_results:
         for case in run.cases:
             limit, segue = (results.median(s, case.key) for s in ("limit", "segue"))
             ratio = segue / limit if segue is not None and limit else None
-            label = case.label
-            if quick and run.quick != run.n:
-                label = label.replace(f"{run.n:,}", f"{run.quick:,}")
+            label = case.label.format(n=f"{run.size('limit', quick):,}")
             goal = verdict(case, segue, ratio, scaled=quick and run.quick != run.n)
             cells = [cell(results, run, s, case) for s in sides]
             rows.append([label, case.unit, *cells, f"×{number(ratio)}" if ratio else "–", goal])
@@ -284,7 +279,7 @@ def table(work: Work, all_results: list[tuple[Run, Results]], quick: bool) -> st
                 rows.append([f"  limit: {what}", "", number(value) if value else "–", *blank, "", ""])
             notes.append(f"limit, {label}: {case.limit}")
         for side, why in results.failed.items():
-            reasons.setdefault((side, why), []).append(run.cases[0].label)
+            reasons.add((side, why))
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines = [
         "  ".join(
@@ -294,8 +289,8 @@ def table(work: Work, all_results: list[tuple[Run, Results]], quick: bool) -> st
         for row in rows
     ]
     lines.insert(1, "  ".join("-" * w for w in widths))
-    for (side, why), where in reasons.items():
-        lines.append(f"! {NAMES.get(side, side)} failed ({'; '.join(where)}): {why}")
+    for side, why in sorted(reasons):
+        lines.append(f"! {NAMES.get(side, side)} failed: {why}")
     lines += [f"· {note}" for note in dict.fromkeys([*work.notes, *notes, counts(all_results)])]
     return f"{work.name}: {work.what}\n\n" + "\n".join(lines)
 
@@ -377,8 +372,8 @@ async def main() -> None:
     if unknown := only - set(SIDES):
         parser.error(f"no such side: {', '.join(sorted(unknown))} (there are {', '.join(SIDES)})")
 
-    shutil.rmtree(TEMP, ignore_errors=True)
-    TEMP.mkdir()
+    TEMP.mkdir(parents=True)
+    atexit.register(shutil.rmtree, TEMP, ignore_errors=True)
     chosen = [work for work in WORKS if not args.work or work.name in args.work]
     needed = {p for work in chosen for run in work.runs for p in run.peers} & only
     pythons = dict.fromkeys(("limit", "segue"), Path(sys.executable))
@@ -405,10 +400,10 @@ async def main() -> None:
                 for run, r in all_results
             ],
         }
-    around["load at the end"] = round(os.getloadavg()[0], 2)
-    print(f"# {time.monotonic() - begun:.0f} s; load at the end {around['load at the end']}")
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1, ensure_ascii=False))
+        around["load at the end"] = round(os.getloadavg()[0], 2)
+        if args.json:
+            args.json.write_text(json.dumps(report, indent=1, ensure_ascii=False))
+    print(f"# {time.monotonic() - begun:.0f} s; load {os.getloadavg()[0]:.2f}")
 
 
 if __name__ == "__main__":

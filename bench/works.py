@@ -8,7 +8,10 @@ SQLITE = "SQLite: WAL, synchronous=FULL (LangGraph: the same, durability=sync; D
 
 @dataclass(frozen=True)
 class Case:
-    """A figure. `ratio` bounds segue over the limit, `value` its absolute figure; less or more is better."""
+    """A figure; `{n}` in its label is the size that was measured.
+
+    `ratio` bounds segue over the limit, `value` its absolute figure; less or more is better.
+    """
 
     key: str
     label: str
@@ -38,7 +41,7 @@ class Run:
 
     def size(self, side: str, quick: bool) -> int:
         full = self.sizes.get(side, self.n)
-        return max(1, min(full, self.quick if side not in self.sizes else full * self.quick // self.n))
+        return max(1, full * self.quick // self.n) if quick else full
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,8 @@ class Work:
     notes: tuple[str, ...] = ()
 
 
-def sized(n: str) -> str:
-    return f"{n} runs"
-
-
-def parked(label: str, n: int, wake_goal: float | None) -> tuple[Case, ...]:
-    at = f"{label} runs: "
+def parked(n: int, wake_goal: float | None) -> tuple[Case, ...]:
+    at = "{n} runs: "
     return (
         Case(f"resident.{n}", at + "resident", "KB each", "a coroutine on a future", value=0.1),
         Case(f"disk.{n}", at + "on disk", "KB each", "a row", value=1.0),
@@ -62,8 +61,8 @@ def parked(label: str, n: int, wake_goal: float | None) -> tuple[Case, ...]:
     )
 
 
-def long(label: str, n: int, resume_goal: float | None) -> tuple[Case, ...]:
-    at = f"{label} steps: "
+def long(n: int, resume_goal: float | None) -> tuple[Case, ...]:
+    at = "{n} steps: "
     return (
         Case(f"time.{n}", at + "run", "s", "one commit a step into an append table", ratio=2),
         Case(f"written.{n}", at + "written", "MB", "the same", ratio=2),
@@ -142,7 +141,7 @@ WORKS = (
                 ),
                 ("llm",),
                 n=1000,
-                quick=300,
+                quick=150,
                 peers=("langgraph", "dbos"),
                 rounds=3,
                 model=True,
@@ -155,15 +154,15 @@ WORKS = (
         "runs that wait for a person: what each holds meanwhile, and how long all take to go on (SQLite)",
         (
             Run(
-                parked("1,000", 1000, None),
+                parked(500, None),
                 ("parked",),
-                n=1000,
-                quick=200,
+                n=500,
+                quick=150,
                 peers=("langgraph", "dbos"),
                 rounds=2,
                 fresh=True,
             ),
-            Run(parked("10,000", 10000, 3.0), ("parked",), n=10000, quick=2000, rounds=2, fresh=True),
+            Run(parked(10_000, 3.0), ("parked",), n=10000, quick=2000, rounds=2, fresh=True),
         ),
         (SQLITE, "Resident: growth of the process after the runs came to wait, free memory handed back."),
     ),
@@ -172,7 +171,7 @@ WORKS = (
         "one run of many steps, 200 bytes each, one after the other (SQLite); then killed, and resumed",
         (
             Run(
-                long("2,000", 2000, None),
+                long(2000, None),
                 ("long_write", "long_resume"),
                 n=2000,
                 quick=500,
@@ -181,7 +180,7 @@ WORKS = (
                 fresh=True,
             ),
             Run(
-                long("10,000", 10000, 0.3),
+                long(10_000, 0.3),
                 ("long_write", "long_resume"),
                 n=10000,
                 quick=2000,
@@ -191,25 +190,26 @@ WORKS = (
         ),
         (
             SQLITE,
-            "Written: bytes handed to write(2). Resume: a new process opens the store and the run goes on to its end.",
+            "Written: bytes handed to write(2).",
+            "Resume: a new process opens the store, the run is answered and ends. Killed 0.5 s after it came to wait.",
         ),
     ),
     Work(
         "fanout",
-        "1,000 steps started at once, then a join",
+        "many steps of one run started at once, then a join",
         (
             Run(
-                (Case("memory", "in memory", "s", "asyncio tasks and gather", value=0.06),),
+                (Case("memory", "{n} steps, in memory", "s", "asyncio tasks and gather", value=0.06),),
                 ("fanout_memory",),
                 n=1000,
-                quick=1000,
+                quick=300,
                 peers=("langgraph",),
             ),
             Run(
-                (Case("sqlite", "SQLite", "s", "the same, group commit a step", value=0.2),),
+                (Case("sqlite", "{n} steps, SQLite", "s", "the same, group commit a step", value=0.2),),
                 ("fanout_sqlite",),
                 n=1000,
-                quick=1000,
+                quick=300,
                 peers=("langgraph", "dbos"),
                 rounds=3,
             ),
@@ -243,7 +243,7 @@ WORKS = (
                 n=200_000,
                 quick=50_000,
                 peers=("pykka", "thespian"),
-                sizes={"pykka": 50_000, "thespian": 50_000},
+                sizes={"segue": 10_000, "pykka": 50_000, "thespian": 50_000},
             ),
             Run(
                 (

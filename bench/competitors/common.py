@@ -30,6 +30,7 @@ KB = {  # 1,040 bytes of JSON: what a step returns in the chain
 }
 LINE = "x" * 198  # 200 bytes as JSON: what a step of a long run returns
 QUESTION = "Shall this order be refunded? The customer has written twice."
+REST = 0.5  # seconds between a run's coming to wait and the death of its process: no lease is held any more
 
 Figures = dict[str, Any]
 Handler = Callable[[dict[str, Any]], Awaitable[Figures]]

@@ -139,6 +139,7 @@ async def long_write(order: dict[str, Any]) -> Figures:
             with SetWorkflowID("long"):
                 await DBOS.start_workflow_async(long, order["n"])
             await written.wait()
+        await asyncio.sleep(common.REST)
         common.leave({"time": w.per(1), "written": {"value": w.written / 1e6}})
     return {}
 

@@ -142,6 +142,7 @@ async def long_write(order: dict[str, Any]) -> Figures:
         with watch() as w:
             await e.start(long(order["n"]), id="long")
             await until_asked(e, 1)
+        await asyncio.sleep(common.REST)
         common.leave({"time": w.per(1), "written": {"value": w.written / 1e6}})
     return {}
 
