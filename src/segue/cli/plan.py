@@ -146,7 +146,7 @@ async def _try(
         if head.error is not None:
             plan.notes.append(f"row {head.spec.index} of the sample failed: {head.error.message}")
         else:
-            waiting += head.status == "parked"
+            waiting += head.status not in ENDED
             found.append(_sample(head, await entries_of(engine.store, head.id)))
     if waiting:
         plan.notes.append(f"{waiting} of the sample wait for an answer: what comes after it isn't counted")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from typing import Any
 
@@ -138,7 +139,7 @@ def _plain(head: Head) -> dict[str, Any]:
 
 # ---------------------------------------------------------------- causes
 class Cause(msgspec.Struct):
-    """Runs that stand still for one reason."""
+    """Runs that stand still for one reason; `cause` is it in the words of one of them, `example`."""
 
     status: str
     cause: str
@@ -147,12 +148,23 @@ class Cause(msgspec.Struct):
 
 
 def cause_of(head: Head) -> str:
-    """What runs are grouped by: the reason without what is only this run's."""
+    """What runs are grouped by: the reason without what is only this run's, such as its data."""
+    reason = why(head).replace(repr(head.id), "…")
+    if head.status == "held":  # the first sentence says what differs, the rest how
+        reason = reason.partition(". ")[0]
+    return _DATA.sub("…", reason)
+
+
+#: What differs from run to run: quoted data and numbers, but not the names of calls and the status of HTTP.
+_NAMED = "".join(f"(?<!{word} )" for word in ("step", "flow", "generate", "ask", "child", "branch", "model"))
+_DATA = re.compile(rf"{_NAMED}('[^']*'|\"[^\"]*\")|(?<!HTTP )\b\d{{2,}}\b")
+
+
+def why(head: Head) -> str:
+    """Why a run failed or is held."""
     if head.status == "held":
-        return head.reason.replace(head.id, "RUN")
-    if head.error is None:
-        return "no error was left"
-    return f"{kind_of(head.error.type)}: {head.error.message}".replace(head.id, "RUN")
+        return head.reason
+    return "no error was left" if head.error is None else f"{kind_of(head.error.type)}: {head.error.message}"
 
 
 async def _causes(store: Store, args: argparse.Namespace) -> None:
@@ -161,8 +173,9 @@ async def _causes(store: Store, args: argparse.Namespace) -> None:
     while heads := await store.runs(job=args.job, status=("failed", "held"), after=after, limit=1000):
         after = heads[-1].id
         for head in heads:
-            text = cause_of(head)
-            known = causes.setdefault((head.status, text), Cause(head.status, text, 0, head.id))
+            known = causes.setdefault(
+                (head.status, cause_of(head)), Cause(head.status, why(head), 0, head.id)
+            )
             known.runs += 1
     found = sorted(causes.values(), key=lambda cause: -cause.runs)
     if args.json:

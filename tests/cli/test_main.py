@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from segue.cli.main import COMMANDS, find, main
+from tests.cli.desk import Desk
+
+
+def test_help_is_a_tour(desk: Desk):
+    with pytest.raises(SystemExit) as ended:
+        desk.segue("--help")
+    assert ended.value.code == 0
+
+
+def test_help_loads_little():
+    script = (
+        "import sys\nfrom segue.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        "print(*(set(sys.modules) & {'aiohttp', 'rich', 'sqlite3', 'segue.runtime.engine'}), file=sys.stderr)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "a tour:" in ended.stdout
+    assert ended.stderr.split() == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str]):
+    assert callable(find(command, "do"))
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert f"usage: segue {command}" in capsys.readouterr().out
+
+
+def test_no_command(desk: Desk):
+    said = desk.segue()
+    assert said.code == 2
+    assert "a tour:" in said.out
+
+
+def test_an_unknown_command(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main(["rnu"])
+    assert ended.value.code == 2
+    assert "rnu" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("app.py:twise", "did you mean 'twice'?"),
+        ("app.py", "app.py has twice, pair, sure, triage, steps"),
+        ("app.py:double", "isn't a flow: decorate it with @segue.flow"),
+        ("nothing.py:f", "there is no file 'nothing.py'"),
+        ("no_such_module:f", "there is no module 'no_such_module'"),
+        ("empty.py:f", "has none: decorate an async function"),
+        ("broken.py:f", "broken.py can't be imported: ZeroDivisionError"),
+        ("needs.py:f", "No module named 'surely_not_there'"),
+    ],
+)
+def test_a_flow_that_is_not_there(desk: Desk, target: str, says: str):
+    desk.write("empty.py", "x = 1\n")
+    desk.write("broken.py", "x = 1\n1 / 0\n")
+    desk.write("needs.py", "import surely_not_there\n")
+    said = desk.segue("run", target, "1")
+    assert said.code == 2
+    assert says in said.err
+    assert said.out == ""
+    assert "Traceback" not in said.err
+    assert len(said.err.splitlines()) <= 2
+
+
+def test_a_file_may_be_called_as_it_likes(desk: Desk):
+    desk.write("json.py", "import segue\n@segue.flow\nasync def f(n: int) -> int:\n    return n + 1\n")
+    assert desk.segue("run", "json.py:f", "1").out == "2\n"
+    assert desk.segue("run", "json.py", "1").out == "2\n"
+
+
+def test_a_file_imports_from_beside_itself(desk: Desk):
+    (desk.path / "sub").mkdir()
+    desk.write("sub/beside_it.py", "N = 41\n")
+    desk.write(
+        "sub/here.py",
+        "import segue\nfrom beside_it import N\n@segue.flow\nasync def f() -> int:\n    return N + 1\n",
+    )
+    assert desk.segue("run", "sub/here.py:f").out == "42\n"
+
+
+def test_traceback_on_demand(desk: Desk):
+    desk.write("broken.py", "1 / 0\n")
+    with pytest.raises(Exception, match="can't be imported"):
+        desk.segue("run", "broken.py:f", "--traceback")
+
+
+@pytest.mark.parametrize(
+    "command", ["runs", "show x", "receipt", "export x", "answer x y", "resume x", "advance"]
+)
+def test_a_command_that_looks_makes_no_store(desk: Desk, command: str):
+    said = desk.segue(*command.split())
+    assert said.code == 2
+    assert "there is no store 'sqlite:segue.db'" in said.err
+    assert not (desk.path / "segue.db").exists()
+
+
+def test_the_store_of_the_environment(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SEGUE_STORE", "sqlite:elsewhere.db")
+    assert desk.segue("run", "app.py:twice", "2").code == 0
+    assert (desk.path / "elsewhere.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("sqlite:app.py", "app.py"),
+        ("sqlite:no/such/dir/x.db", "no/such/dir"),
+        ("oracle:x", "use 'memory:' or"),
+    ],
+)
+def test_a_store_that_is_none(desk: Desk, address: str, says: str):
+    said = desk.segue("run", "app.py:twice", "2", "--store", address)
+    assert said.code == 2
+    assert says in said.err
+    assert "Traceback" not in said.err

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import io
+import json
+import sys
+
+import pytest
+
+from tests.cli.desk import Desk, Provider
+
+
+def test_one_line_a_row_in_order(desk: Desk):
+    desk.write("rows.jsonl", "".join(f"{n}\n" for n in (5, 7, 1)))
+    said = desk.segue("map", "app.py:twice", "rows.jsonl", "-o", "out.jsonl")
+    assert said.code == 1
+    assert said.out == ""
+    assert desk.rows() == [
+        {"index": 0, "key": "0", "input": 5, "value": 20},
+        {
+            "index": 1,
+            "key": "1",
+            "input": 7,
+            "error": {"type": "ValueError", "message": "seven is right out"},
+        },
+        {"index": 2, "key": "2", "input": 1, "value": 4},
+    ]
+    assert "2/3 done · 1 failed" in said.err
+    assert "1 × ValueError: seven is right out" in said.err
+
+
+def test_without_an_output_lines_go_to_standard_output(desk: Desk):
+    desk.write("rows.jsonl", "5\n1\n")
+    said = desk.segue("map", "app.py:twice", "rows.jsonl")
+    assert said.code == 0
+    assert [row["value"] for row in said.rows] == [20, 4]
+
+
+def test_bad_rows_harm_no_other(desk: Desk):
+    desk.write("rows.jsonl", '5\n{bad\n\n"six"\n6\nNaN\n')
+    said = desk.segue("map", "app.py:twice", "rows.jsonl", "-o", "out.jsonl")
+    assert said.code == 1
+    assert "3 rows can't be read" in said.err
+    rows = desk.rows()
+    assert [row.get("value") for row in rows] == [20, None, None, 24, None]
+    assert [row["index"] for row in rows] == [0, 1, 2, 3, 4]
+    assert rows[1]["error"]["type"] == "BadRow"
+    assert rows[1]["error"]["message"].startswith("line 2: it isn't JSON")
+    assert rows[1]["input"] == "{bad"
+    assert "line 4: argument 'n' of twice: expected int" in rows[2]["error"]["message"]
+    assert rows[2]["input"] == "six"
+    assert rows[4]["error"]["message"].startswith("line 6: it isn't JSON")
+
+
+def test_bad_bytes_are_a_bad_row(desk: Desk):
+    (desk.path / "rows.jsonl").write_bytes(b'\xef\xbb\xbf"a"\n"\xff\xfe"\n"b"\n')
+    assert desk.segue("map", "app.py:pair", "rows.jsonl", "-o", "out.jsonl").code == 1
+    desk.write("words.jsonl", '{"left": "a"}\n{"left": "b", "right": 1}\n{"left": "c", "rihgt": 1}\n')
+    assert desk.segue("map", "app.py:pair", "words.jsonl", "-o", "out.jsonl").code == 1
+    rows = desk.rows()
+    assert [row.get("value") for row in rows] == ["a:3", "b:1", None]
+    assert "there is no parameter 'rihgt'" in rows[2]["error"]["message"]
+    assert rows[1]["input"] == {"left": "b", "right": 1}
+
+
+def test_csv(desk: Desk):
+    desk.write("rows.csv", 'left,right\na,1\n"b, ""or""\n so",\nc\nd,x\n')
+    said = desk.segue("map", "app.py:pair", "rows.csv", "-o", "out.jsonl")
+    assert said.code == 1
+    rows = desk.rows()
+    assert [row.get("value") for row in rows] == ["a:1", 'b, "or"\n so:3', None, None]
+    assert rows[2]["error"]["message"] == "line 5: it has 1 cells under 2 headings"
+    assert rows[3]["error"]["message"].startswith("line 6: argument 'right' of pair: expected int")
+
+
+def test_a_csv_of_one_column(desk: Desk):
+    desk.write("rows.csv", "n\n5\n6\n")
+    assert desk.segue("map", "app.py:twice", "rows.csv").rows[1]["value"] == 24
+
+
+def test_the_same_command_is_done_at_once(desk: Desk):
+    desk.write("rows.jsonl", "1\n2\n")
+    first = desk.segue("map", "app.py:steps", "rows.jsonl")
+    again = desk.segue("map", "app.py:steps", "rows.jsonl")
+    assert first.code == again.code == 0
+    assert first.out == again.out
+    assert len((desk.path / "done.txt").read_text().splitlines()) == 10
+    desk.write("rows.jsonl", "1\n2\n3\n")  # rows that are added are run
+    assert [row["value"] for row in desk.segue("map", "app.py:steps", "rows.jsonl").rows] == [510, 1010, 1510]
+    assert len((desk.path / "done.txt").read_text().splitlines()) == 15
+
+
+def test_a_row_that_changed(desk: Desk):
+    desk.write("rows.jsonl", "1\n2\n")
+    desk.segue("map", "app.py:twice", "rows.jsonl")
+    desk.write("rows.jsonl", "1\n3\n")
+    said = desk.segue("map", "app.py:twice", "rows.jsonl", "-o", "out.jsonl")
+    assert said.code == 2
+    assert "row 1" in said.err
+    assert "another id" in said.err
+    assert not (desk.path / "out.jsonl").exists()
+
+
+def test_keys(desk: Desk):
+    desk.write(
+        "rows.jsonl", '{"left": "x"}\n{"left": "y"}\n{"left": "x", "right": 1}\n{"right": 1}\n{"left": 1.5}\n'
+    )
+    said = desk.segue("map", "app.py:pair", "rows.jsonl", "--key", "left", "--id", "j", "-o", "out.jsonl")
+    assert said.code == 1
+    rows = desk.rows()
+    assert [(row["key"], row.get("value")) for row in rows[:2]] == [("x", "x:3"), ("y", "y:3")]
+    assert rows[2]["error"]["message"] == "line 3: line 1 has the key 'x' too"
+    assert "has no field 'left'" in rows[3]["error"]["message"]
+    assert "can't be a key: 1.5" in rows[4]["error"]["message"]
+
+
+def test_keys_make_a_job_incremental(desk: Desk):
+    desk.write("monday.jsonl", '{"left": "a"}\n{"left": "b"}\n')
+    desk.write("tuesday.jsonl", '{"left": "c"}\n{"left": "b"}\n')
+    how = ["--key", "left", "--id", "week"]
+    assert [row["value"] for row in desk.segue("map", "app.py:pair", "monday.jsonl", *how).rows] == [
+        "a:3",
+        "b:3",
+    ]
+    said = desk.segue("map", "app.py:pair", "tuesday.jsonl", *how)
+    assert said.code == 0
+    assert [(row["index"], row["value"]) for row in said.rows] == [(0, "c:3"), (1, "b:3")]
+    assert len(desk.segue("runs", "--job", "week", "--json").rows) == 3
+
+
+def test_rows_on_standard_input(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    for _ in range(2):  # the same rows are the same job
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"1\n2\n")))
+        said = desk.segue("map", "app.py:steps", "-")
+        assert [row["value"] for row in said.rows] == [510, 1010]
+    assert len((desk.path / "done.txt").read_text().splitlines()) == 10
+
+
+def test_no_rows(desk: Desk):
+    desk.write("rows.jsonl", "\n")
+    said = desk.segue("map", "app.py:twice", "rows.jsonl", "-o", "out.jsonl")
+    assert said.code == 0
+    assert (desk.path / "out.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["nowhere.jsonl"], "nowhere.jsonl: there is no such file"),
+        (["."], "it is a directory"),
+        (["rows.jsonl", "-o", "no/dir/out.jsonl"], "there is no directory 'no/dir'"),
+        (["rows.jsonl", "-o", "."], "it is a directory"),
+    ],
+)
+def test_files_that_are_not_there(desk: Desk, words: list[str], says: str):
+    desk.write("rows.jsonl", "1\n")
+    said = desk.segue("map", "app.py:twice", *words)
+    assert said.code == 2
+    assert says in said.err
+    assert not (desk.path / "segue.db").exists()
+
+
+def test_the_old_output_stays_until_the_new_one_is_whole(desk: Desk):
+    desk.write("rows.jsonl", '"a"\n')
+    desk.write("out.jsonl", "old")
+    assert desk.segue("map", "app.py:sure", "rows.jsonl", "-o", "out.jsonl", "--no-wait").code == 3
+    assert (desk.path / "out.jsonl").read_text() == "old"
+    assert list(desk.path.glob("*.tmp")) == []
+
+
+def test_batch(desk: Desk, provider: Provider):
+    desk.write("rows.jsonl", "".join(f'"row {n}"\n' for n in range(20)))
+    said = desk.segue(
+        "map",
+        "app.py:triage",
+        "rows.jsonl",
+        "--batch",
+        "--model",
+        provider.model,
+        "-o",
+        "out.jsonl",
+        "--json",
+    )
+    assert said.code == 0
+    assert "20/20 done · wave 2" in said.err
+    assert [row["value"].split("'")[1] for row in desk.rows()] == [f"row {n}" for n in range(20)]
+    standing = json.loads(said.out)
+    assert (standing["done"], standing["waves"], standing["unread"]) == (20, 2, 0)
+    (line,) = desk.segue("receipt", "--json").rows[0]["lines"]
+    assert (line["lane"], line["calls"]) == ("batch", 40)
+
+
+def test_no_process_need_stay(desk: Desk, provider: Provider):
+    desk.write("rows.jsonl", '"a"\n"b"\n')
+    words = [
+        "map",
+        "app.py:triage",
+        "rows.jsonl",
+        "--batch",
+        "--model",
+        provider.model,
+        "-o",
+        "out.jsonl",
+        "--no-wait",
+    ]
+    said = desk.segue(*words)
+    assert said.code == 3
+    assert "2 waiting for batch" in said.err
+    assert not (desk.path / "out.jsonl").exists()
+    job = "triage:rows.jsonl"
+    codes = []
+    while not codes or codes[-1] == 3:
+        codes.append(desk.segue("advance", "app.py", "--job", job, "-o", "out.jsonl").code)
+        assert len(codes) < 200
+    assert codes[-1] == 0
+    advanced = desk.rows()
+    assert [row["input"] for row in advanced] == ["a", "b"]
+    assert desk.segue(*words).code == 0  # the map itself ends as the sweep did
+    assert desk.rows() == advanced
+
+
+def test_no_wait_of_what_needs_no_waiting(desk: Desk):
+    desk.write("rows.jsonl", "1\n2\n")
+    said = desk.segue("map", "app.py:twice", "rows.jsonl", "--no-wait")
+    assert said.code == 0
+    assert [row["value"] for row in said.rows] == [4, 8]
+
+
+def test_advance_says_what_is_left(desk: Desk):
+    assert desk.segue("run", "app.py:sure", "hi").code == 3
+    said = desk.segue("advance", "app.py", "--json")
+    assert said.code == 3
+    assert said.rows == [{"parked": 1}]
+    said = desk.segue("advance", "app.py", "--job", "nope")
+    assert said.code == 2
+    assert "there is no job 'nope'" in said.err

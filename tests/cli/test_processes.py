@@ -1,0 +1,114 @@
+"""Commands in processes of their own: kills, signals, pipes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from tests.cli.desk import Desk
+
+
+def until_lines(path: Path, number: int) -> None:
+    """Wait until a file has so many lines."""
+    for _ in range(1000):
+        if path.exists() and len(path.read_text().splitlines()) >= number:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{path.name} never had {number} lines")
+
+
+ROWS = "".join(f"{n}\n" for n in range(10))
+MAP = ["map", "app.py:steps", "rows.jsonl", "-o", "out.jsonl", "--limit", "2"]
+
+
+def test_run(desk: Desk):
+    said = desk.finish(desk.start("run", "app.py:twice", "4"))
+    assert (said.code, said.out) == (0, "16\n")
+
+
+def test_killed_the_same_command_goes_on(desk: Desk):
+    desk.write("rows.jsonl", ROWS)
+    log = desk.path / "done.txt"
+    for lines in (5, 20):
+        process = desk.start(*MAP)
+        until_lines(log, lines)
+        process.send_signal(signal.SIGKILL)
+        assert desk.finish(process).code == -signal.SIGKILL
+        assert not (desk.path / "out.jsonl").exists()
+    said = desk.finish(desk.start(*MAP))
+    assert said.code == 0
+    assert [row["value"] for row in desk.rows()] == [sum(n * 100 + i for i in range(5)) for n in range(10)]
+    done = log.read_text().splitlines()
+    assert len(set(done)) == 50
+    assert len(done) <= 50 + 2 * 2  # but for what was under way at a kill, nothing ran twice
+
+
+def test_interrupted_it_parks(desk: Desk):
+    desk.write("rows.jsonl", ROWS)
+    process = desk.start(*MAP)
+    until_lines(desk.path / "done.txt", 6)
+    process.send_signal(signal.SIGINT)
+    said = desk.finish(process)
+    assert said.code == 130
+    assert "parked; the same command goes on" in said.err
+    assert "Traceback" not in said.err
+    assert not (desk.path / "out.jsonl").exists()
+    assert desk.finish(desk.start(*MAP)).code == 0
+    assert len(desk.rows()) == 10
+
+
+def test_an_interrupted_run_goes_on(desk: Desk):
+    process = desk.start("run", "app.py:steps", "3", "--id", "s")
+    until_lines(desk.path / "done.txt", 2)
+    process.send_signal(signal.SIGINT)
+    said = desk.finish(process)
+    assert said.code == 130
+    assert "segue run app.py:steps --id s" in said.err
+    said = desk.finish(desk.start("run", "app.py:steps", "--id", "s"))
+    assert (said.code, said.out) == (0, "1510\n")
+    assert len((desk.path / "done.txt").read_text().splitlines()) <= 6
+
+
+def test_a_worker_answers_to_the_store(desk: Desk):
+    desk.segue("run", "app.py:sure", "hi", "--id", "q")
+    worker = desk.start("worker", "app.py")
+    desk.segue("answer", "q", "y")
+    for _ in range(300):
+        if desk.segue("runs", "--status", "done", "--json").rows:
+            break
+        time.sleep(0.02)
+    worker.send_signal(signal.SIGTERM)
+    said = desk.finish(worker)
+    assert said.code == 0
+    assert "at work on sqlite:segue.db: twice, pair, sure, triage, steps" in said.err
+    assert desk.segue("run", "app.py:sure", "--id", "q").out == "sent\n"
+
+
+def test_a_pipe_that_closes(desk: Desk):
+    desk.write("rows.jsonl", "".join(f"{n}\n" for n in range(3)))
+    desk.segue("map", "app.py:twice", "rows.jsonl")
+    process = desk.start("runs", "--json")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(20) in (0, 1)
+    assert process.stderr is not None
+    assert "Traceback" not in process.stderr.read()
+    process.stderr.close()
+    process.stdout = process.stderr = None
+
+
+def test_the_debugger(desk: Desk):
+    desk.segue("run", "app.py:twice", "4", "--id", "t")
+    process = desk.start("replay", "app.py", "t", "--pdb", stdin=subprocess.PIPE)
+    said = desk.finish(process, "p n\nn\nc\n")
+    assert said.code == 0
+    assert "twice()" in said.out
+    assert "the same 2 calls" in said.err
+    desk.change("await double(await double(n))", "await double(1 + await double(n))")
+    process = desk.start("replay", "app.py", "t", "--pdb", stdin=subprocess.PIPE)
+    said = desk.finish(process, "c\np n + 1000\nc\n")
+    assert said.code == 1
+    assert "1004" in said.out
+    assert said.err.count("it differs") == 1

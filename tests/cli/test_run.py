@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+import pytest
+
+from segue.authoring.tool import Decision
+from segue.cli.answers import Unfit, expects, read
+from segue.core.schema import schema
+from tests.cli.desk import Desk, Provider
+
+
+@pytest.mark.parametrize(
+    ("words", "out"),
+    [
+        (["twice", "2"], "8\n"),
+        (["pair", "a"], "a:3\n"),
+        (["pair", "a", "4"], "a:4\n"),
+        (["pair", '{"left": "b", "right": 5}'], "b:5\n"),
+        (["pair", "7", "4"], "7:4\n"),
+    ],
+)
+def test_an_input_is_read_as_the_flow_takes_it(desk: Desk, words: list[str], out: str):
+    said = desk.segue("run", f"app.py:{words[0]}", *words[1:])
+    assert (said.code, said.out) == (0, out)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["twice", "x"], "argument 'n' of twice: expected int"),
+        (["twice"], "it is missing"),
+        (["twice", "1", "2"], "it takes 1"),
+        (["pair"], "argument 'left' of pair"),
+        (["pair", '{"left": "b", "wrong": 5}'], "there is no parameter 'wrong'"),
+    ],
+)
+def test_an_input_that_does_not_fit(desk: Desk, words: list[str], says: str):
+    said = desk.segue("run", f"app.py:{words[0]}", *words[1:])
+    assert said.code == 2
+    assert says in said.err
+    assert len(said.err.splitlines()) == 1
+
+
+def test_input_from_a_file(desk: Desk):
+    desk.write("in.txt", "a long text\n")
+    assert desk.segue("run", "app.py:pair", "--input", "in.txt").out == "a long text:3\n"
+    desk.write("in.json", '{"left": "c"}')
+    assert desk.segue("run", "app.py:pair", "--input", "in.json").out == "c:3\n"
+    said = desk.segue("run", "app.py:pair", "--input", "nowhere.json")
+    assert said.code == 2
+    assert "nowhere.json: it can't be read" in said.err
+
+
+def test_a_run_that_fails(desk: Desk):
+    said = desk.segue("run", "app.py:twice", "7", "--id", "seven")
+    assert said.code == 1
+    assert said.out == ""
+    assert "run 'seven' failed: ValueError: seven is right out" in said.err
+
+
+def test_an_id_is_idempotent(desk: Desk):
+    assert desk.segue("run", "app.py:steps", "1", "--id", "s").out == "510\n"
+    assert desk.segue("run", "app.py:steps", "1", "--id", "s").out == "510\n"
+    assert desk.segue("run", "app.py:steps", "--id", "s").out == "510\n"
+    assert len((desk.path / "done.txt").read_text().splitlines()) == 5
+    said = desk.segue("run", "app.py:steps", "2", "--id", "s")
+    assert said.code == 2
+    assert "choose another id" in said.err
+
+
+def test_tokens_and_result(desk: Desk, provider: Provider):
+    said = desk.segue("run", "app.py:triage", "hello", "--model", provider.model)
+    assert said.code == 0
+    assert said.out.startswith("You said: Answer 'hello' as ")
+    assert said.out.strip() in said.err  # as tokens
+
+
+def test_events_as_json(desk: Desk, provider: Provider):
+    said = desk.segue("run", "app.py:triage", "hello", "--model", provider.model, "--json")
+    assert said.code == 0
+    events = said.rows
+    assert {event["type"] for event in events} >= {"Token", "Recorded", "Finished"}
+    text = "".join(event["text"] for event in events if event["type"] == "Token" and event["n"] == 1)
+    assert text == json.loads(json.dumps(text))
+    assert events[-1]["status"] == "done"
+
+
+def test_no_model_is_named(desk: Desk):
+    said = desk.segue("run", "app.py:triage", "hello")
+    assert said.code == 1
+    assert "--model" in said.err
+
+
+@pytest.mark.parametrize("model", ["gpt", "opnai:gpt", "openai:gpt"])
+def test_a_model_that_is_not_there(desk: Desk, model: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    said = desk.segue("run", "app.py:triage", "hello", "--model", model)
+    assert said.code in (1, 2)
+    assert len(said.err.splitlines()) <= 3
+
+
+def test_a_question_without_a_terminal_waits(desk: Desk):
+    said = desk.segue("run", "app.py:sure", "hi", "--id", "q")
+    assert said.code == 3
+    assert "? Send 'hi'?  (for boss)" in said.err
+    assert "segue answer q:0 VALUE   (y / n)" in said.err
+    assert desk.segue("answer", "q:0", "y").code == 0
+    assert desk.segue("run", "app.py:sure", "--id", "q").out == "sent\n"
+
+
+# ---------------------------------------------------------------- answers
+@pytest.mark.parametrize(
+    ("tp", "text", "value"),
+    [
+        (bool, "y", True),
+        (bool, "No", False),
+        (bool, "true", True),
+        (str, "true", "true"),
+        (str, '"quoted"', '"quoted"'),
+        (int, " 12 ", 12),
+        (float, "1.5", 1.5),
+        (Literal["small", "large"], "Large", "large"),
+        (Literal[1, 2], "2", 2),
+        (str | None, "some text", "some text"),
+        (int | None, "null", None),
+        (list[int], "[1, 2]", [1, 2]),
+        (dict[str, int], '{"a": 1}', {"a": 1}),
+        (Decision, "approve", {"decision": "approve"}),
+        (Decision, "deny: too dear", {"decision": "deny", "reason": "too dear"}),
+        (Decision, 'edit: {"n": 1}', {"decision": "edit", "arguments": {"n": 1}}),
+        (Decision, '{"decision": "approve"}', {"decision": "approve"}),
+    ],
+)
+def test_answers_are_read_by_their_schema(tp: Any, text: str, value: object):
+    assert read(text, schema(tp)) == value
+
+
+@pytest.mark.parametrize(
+    ("tp", "text", "says"),
+    [
+        (bool, "perhaps", "expected y / n"),
+        (int, "many", "an integer"),
+        (Literal["small", "large"], "medium", "small"),
+        (list[int], "1, 2", "must be an array"),
+        (Decision, "maybe", "approve, deny: reason, or edit"),
+        (Decision, "edit: 3", "a JSON object of arguments"),
+    ],
+)
+def test_answers_that_do_not_fit(tp: Any, text: str, says: str):
+    with pytest.raises(Unfit, match=says):
+        read(text, schema(tp))
+    assert expects(schema(tp))
+
+
+def test_answers_on_the_command_line(desk: Desk):
+    desk.segue("run", "app.py:sure", "hi", "--id", "q")
+    said = desk.segue("answer", "q:0", "perhaps")
+    assert said.code == 2
+    assert "expected y / n" in said.err
+    assert desk.segue("answer", "q", "no").code == 0  # a run that asks one question
+    said = desk.segue("answer", "q:0", "y")
+    assert said.code == 2
+    assert "answered already" in said.err
+    assert desk.segue("answer", "q:9", "y").code == 2
+    assert desk.segue("advance", "app.py").code == 0
+    assert desk.segue("run", "app.py:sure", "--id", "q").out == "kept\n"
+    said = desk.segue("answer", "q", "y")
+    assert said.code == 2
+    assert "it is done" in said.err

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from segue.cli.runs import cause_of
+from segue.core import export
+from segue.model.entry import Failure
+from segue.model.run import Head, Spec
+from tests.cli.desk import Desk, Provider
+
+
+def test_runs_and_jobs(desk: Desk):
+    desk.write("rows.jsonl", "1\n7\n")
+    desk.segue("map", "app.py:twice", "rows.jsonl")
+    desk.segue("run", "app.py:sure", "hi", "--id", "q")
+    said = desk.segue("runs")
+    lines = said.out.splitlines()
+    assert lines[0].split() == ["JOB", "ROWS", "READY", "PARKED", "HELD", "DONE", "FAILED", "CANCELLED"]
+    assert lines[1].split() == ["twice:rows.jsonl", "2", "0", "0", "0", "1", "1", "0"]
+    assert lines[3].split() == ["RUN", "STATUS", "FLOW", "AGE", "WHAT"]
+    assert lines[4].split()[:3] == ["q", "parked", "sure"]
+    rows = desk.segue("runs", "--json").rows
+    assert {row["id"]: row["status"] for row in rows} == {
+        "twice:rows.jsonl/0": "done",
+        "twice:rows.jsonl/1": "failed",
+        "q": "parked",
+    }
+    assert [row["id"] for row in desk.segue("runs", "--status", "failed", "--json").rows] == [
+        "twice:rows.jsonl/1"
+    ]
+    assert len(desk.segue("runs", "--job", "twice:rows.jsonl", "--limit", "1", "--json").rows) == 1
+
+
+def test_failures_are_grouped_by_cause(desk: Desk):
+    desk.write("rows.jsonl", "7\n7\n7\n1\n")
+    desk.segue("map", "app.py:twice", "rows.jsonl")
+    (cause,) = desk.segue("runs", "--failed", "--json").rows
+    assert (cause["runs"], cause["status"], cause["cause"]) == (3, "failed", "ValueError: seven is right out")
+    said = desk.segue("runs", "--failed")
+    assert "3 failed, such as twice:rows.jsonl/0" in said.out
+    assert "segue resume --all-like twice:rows.jsonl/0" in said.out
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("KeyError: 'abc'", "KeyError: 'def'", True),
+        ("line 12 of 'x'", "line 345 of 'y'", True),
+        ("model 'm' failed (HTTP 429): slow down", "model 'm' failed (HTTP 500): slow down", False),
+        ("step 'a' was cut off", "step 'b' was cut off", False),
+        ("timeout", "no room", False),
+    ],
+)
+def test_a_cause_is_the_reason_without_its_data(one: str, other: str, same: bool):
+    def cause(message: str, id: str) -> str:
+        spec = Spec("flow", "f", b"[[],{}]")
+        return cause_of(Head(id, spec, "failed", error=Failure("builtins:ValueError", message)))
+
+    assert (cause(one, "r1") == cause(other, "r2")) is same
+
+
+def test_open_questions(desk: Desk):
+    desk.write("rows.jsonl", '"a"\n"b"\n')
+    desk.segue("map", "app.py:sure", "rows.jsonl", "--no-wait", "--id", "j")
+    rows = desk.segue("runs", "--asks", "--json").rows
+    assert [(row["id"], row["to"], row["show"]) for row in rows] == [
+        ("j/0:0", "boss", {"draft": "a"}),
+        ("j/1:0", "boss", {"draft": "b"}),
+    ]
+    assert rows[0]["schema"] == {"type": "boolean"}
+    assert "j/0:0" in desk.segue("runs", "--asks").out
+    desk.segue("answer", "j/0:0", "y")
+    assert len(desk.segue("runs", "--asks", "--json").rows) == 1
+
+
+def test_a_timeline(desk: Desk, provider: Provider):
+    desk.segue("run", "app.py:triage", "hello", "--id", "t", "--model", provider.model)
+    said = desk.segue("show", "t")
+    assert said.out.startswith("t  done\n")
+    table = said.out.split("\n\n")[1].splitlines()
+    assert table[0].split() == ["CALL", "KIND", "NAME", "AT", "TOOK", "TOKENS", "OUTCOME"]
+    assert table[2].split()[:2] == ["#1", "generate"]
+    assert table[2].endswith("You said: Answer 'hello' as " + json.loads(_answer(desk))["value"])
+    call = json.loads(desk.segue("show", "t", "--call", "#1").out)
+    assert call["args"]["messages"][0]["content"].startswith("Answer 'hello'")
+    assert call["value"]["choices"][0]["message"]["content"].startswith("You said")
+    assert [row["call"] for row in desk.segue("show", "t", "--json").rows] == ["#0", "#1"]
+    said = desk.segue("show", "t", "--call", "#5")
+    assert said.code == 2
+    assert "the run's calls are #0, #1" in said.err
+
+
+def _answer(desk: Desk) -> str:
+    call = json.loads(desk.segue("show", "t", "--call", "#0").out)
+    content: str = call["value"]["choices"][0]["message"]["content"]
+    return content
+
+
+def test_a_timeline_shows_what_is_waited_for(desk: Desk):
+    desk.segue("run", "app.py:sure", "hi", "--id", "q")
+    assert desk.segue("show", "q").out.splitlines()[-1].endswith("… waits")
+    said = desk.segue("show", "nope")
+    assert said.code == 2
+    assert "there is no run 'nope'" in said.err
+
+
+def test_a_receipt(desk: Desk, provider: Provider):
+    desk.segue("run", "app.py:triage", "hello", "--id", "t", "--model", provider.model)
+    desk.segue("run", "app.py:twice", "1", "--id", "free")
+    said = desk.segue("receipt", "t")
+    assert said.out.splitlines()[1].split()[:3] == ["openai:test", "live", "2"]
+    assert "no price is known for openai:test" in said.err
+    assert "no model was called" in desk.segue("receipt", "free").err
+    (receipt,) = desk.segue("receipt", "--json").rows
+    assert (receipt["usd"], receipt["unpriced"]) == (0, ["openai:test"])
+    assert desk.segue("receipt", "--job", "nope").code == 2
+
+
+def test_an_export_can_be_read(desk: Desk):
+    desk.segue("run", "app.py:twice", "3", "--id", "r")
+    out = desk.segue("export", "r").out
+    found = export.read(out.splitlines())
+    assert (found.head.id, found.head.value, len(found.entries)) == ("r", b"12", 2)
+    assert desk.segue("export", "r", "-o", "r.jsonl").code == 0
+    assert Path("r.jsonl").read_text() == out
+
+
+def test_a_job_is_exported_to_files(desk: Desk):
+    desk.write("rows.jsonl", '{"left": "a/b"}\n{"left": "c"}\n')
+    desk.segue("map", "app.py:pair", "rows.jsonl", "--key", "left", "--id", "j")
+    assert desk.segue("export", "--job", "j", "-o", "journals").code == 0
+    assert sorted(path.name for path in Path("journals").iterdir()) == ["a_b.jsonl", "c.jsonl"]
+
+
+@pytest.mark.parametrize("words", [[], ["r", "--job", "j"], ["--job", "nope", "-o", "d"], ["nope"]])
+def test_an_export_of_nothing(desk: Desk, words: list[str]):
+    desk.segue("run", "app.py:twice", "3", "--id", "r")
+    assert desk.segue("export", *words).code == 2
