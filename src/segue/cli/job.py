@@ -107,7 +107,7 @@ class _Map:
         try:
             while True:
                 standing = await self._look(engine, job, tally, progress, pace)
-                if stop.is_set() or (job.total is not None and standing.settled):
+                if stop.is_set() or standing.settled:
                     return standing
                 if sweep is not None and sweep.done():
                     sweep.result()
@@ -125,12 +125,13 @@ class _Map:
     async def _look(
         self, engine: Engine, job: Job[Any, Any], tally: Tally, progress: Progress, pace: Pace
     ) -> Standing:
+        admitted = job.total is not None  # before the look, which else may be older than the last row
+        standing = await tally.look()
         engine.check()
         if job.failure is not None:
             raise job.failure
         job.unfit.clear()  # they are in the order already
-        standing = await tally.look()
-        if job.total is None:
+        if not admitted:
             standing.total = None  # of an earlier command, perhaps
         words = in_words(standing, tally, spent(engine, tally), pace.left(standing, time.monotonic()))
         progress.show(standing.ended + self.order.unread, standing.total, words)
