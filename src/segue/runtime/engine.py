@@ -39,6 +39,8 @@ from .worker import POLL, Worker, is_over
 R = TypeVar("R")
 In = TypeVar("In")
 Out = TypeVar("Out")
+#: How often workers of this machine are looked for that are gone, and lanes that others filled, in seconds.
+BURY = 2.0
 #: Rows are made into runs so many at a time.
 ADMIT = 500
 
@@ -79,7 +81,7 @@ class Engine:
         self._room, self._linger, self._grace, self._works = room, linger, grace, worker
         self._own_providers = dict(providers or {})
         self._prices = prices
-        self._waiting: dict[str, list[Future[Head]]] = {}
+        self._waiting: dict[str, list[Future[Head | None]]] = {}
         self._ends: list[Future[None]] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._admitting = 0
@@ -88,6 +90,7 @@ class Engine:
         self._sent: dict[str, int] = {}
         self._undo: list[Callable[[], None]] = []
         self._kick_lanes = asyncio.Event()
+        self._has_lanes = True  # as far as is known here
         self._lane_failure: BaseException | None = None
 
     # ------------------------------------------------------------ a life
@@ -204,17 +207,14 @@ class Engine:
     async def wait(self, id: str) -> Head:
         """Wait until a run has ended or is held."""
         while True:
-            future: Future[Head] = asyncio.get_running_loop().create_future()
+            future: Future[Head | None] = asyncio.get_running_loop().create_future()
             self._waiting.setdefault(id, []).append(future)
             try:
-                head = await self.head(id)
-                if is_ended(head):
+                head = await future if id in self.worker.awake else await self.head(id)
+                if head is not None and is_ended(head):
                     return await self.verified(head)
                 self.check()
-                timeout = None if id in self.worker.awake else POLL
-                await asyncio.wait({future}, timeout=timeout)
-                if future.done():
-                    return await self.verified(future.result())
+                await asyncio.wait({future}, timeout=0 if future.done() else POLL)
             finally:
                 waiting = self._waiting.get(id, [])
                 if future in waiting:
@@ -247,7 +247,14 @@ class Engine:
                 if not future.done():
                     future.set_exception(executor.error)
         elif is_over(executor.status):
-            self._ended([executor.id])
+            for future in self._waiting.pop(executor.id, ()):
+                if not future.done():
+                    future.set_result(executor.head)
+            self._ended(())
+        else:
+            for future in self._waiting.get(executor.id, ()):
+                if not future.done():
+                    future.set_result(None)  # look again: others may take it up
         self._kick_if_quiet()
 
     def run_asked(self) -> None:
@@ -256,13 +263,14 @@ class Engine:
 
     def _hint(self, hint: Hint) -> None:
         if hint.kind == "ended":
-            self._ended(hint.runs)
+            self._ended([run for run in hint.runs if run not in self.worker.awake])
         elif hint.kind == "lines":
+            self._has_lanes = True
             self._kick_if_quiet()
 
     def _kick_if_quiet(self) -> None:
         """Look at the lanes now; while runs are at work, they are looked at from time to time only."""
-        if not self.is_busy():
+        if self._has_lanes and not self.is_busy():
             self._kick_lanes.set()
 
     def _ended(self, runs: Iterable[str]) -> None:
@@ -451,16 +459,21 @@ class Engine:
         return self._admitting > 0 or bool(self.worker.awake)
 
     async def _lane_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        buried = loop.time() - BURY
         while True:
             self._kick_lanes.clear()
             try:
-                await self.worker.bury()
+                if loop.time() >= buried + BURY:
+                    buried = loop.time()
+                    await self.worker.bury()
                 wait = await self.lanes.sweep()
+                self._has_lanes = wait is not None
             except Exception as error:
                 self._lane_failure = error
                 self._ended(())
                 return
-            timers: list[Timer] = [asyncio.get_running_loop().call_later(2.0, self._kick_lanes.set)]
+            timers: list[Timer] = [loop.call_later(BURY, self._kick_lanes.set)]
             if wait is not None:
                 timers.append(self.clock.call_later(max(wait, 0.02), self._kick_lanes.set))
             await self._kick_lanes.wait()

@@ -74,6 +74,7 @@ class Outcome(msgspec.Struct):
     cause: BaseException | None = None
     result: Any = None
     raises: Exception | None = None
+    paid: bool = False  # already, by the run that this one was rebased from
 
 
 class Host(Services, Protocol):
@@ -141,6 +142,7 @@ class Executor:
         self._timer: asyncio.TimerHandle | None = None
         self.nap: Timer | None = None  # for a short wait that is over soon by the clock
         self._order = 0
+        self.due = False  # it parked until some time
         self.refused = 0
         self._credit = CREDIT
         self._inlined: Task[Any] | None = None  # carries out a call of its own
@@ -400,7 +402,7 @@ class Executor:
 
         Joins and locks are looked at in three turns of the loop: their callbacks may be on the way.
         """
-        composite, strange = False, None
+        composite, strange = False, None  # the last task that waits for something outside
         for task in self.tasks:
             if task is self._inlined:
                 continue
@@ -414,17 +416,16 @@ class Executor:
             if type(waits) is Call:
                 continue
             composite = True
-            if type(waits) is not BranchTask and type(waits).__name__ != "_GatheringFuture":
-                where = tasks.foreign(task)
-                if where is not None:
-                    strange = where
-                    if waits not in self._watched:
-                        self._watched.add(waits)
-                        waits.add_done_callback(self._foreign_done, context=tasks.NO_CONTEXT)
+            if type(waits) is not BranchTask:
+                for future in tasks.foreign(task, waits):
+                    strange = task
+                    if future not in self._watched:
+                        self._watched.add(future)
+                        future.add_done_callback(self._foreign_done, context=tasks.NO_CONTEXT)
         if composite and self.calm < 3:
             return "calming"
         if strange is not None:
-            self.foreign_at = strange
+            self.foreign_at = tasks.where(strange)
             return "foreign"
         return "rest"
 
@@ -552,7 +553,7 @@ class Executor:
             self.entries.append(_made(call, call.request, entry.due))
         elif isinstance(call.request, Work) and call.request.effect == "at-most-once":
             self.entries.append(_made(call, call.request, 0.0))
-        self.done.append(Outcome(call, entry.value, entry.error))
+        self.done.append(Outcome(call, entry.value, entry.error, paid=True))
 
     def _pending(self, call: Call, entry: Entry) -> None:
         """A call that was journaled when made, in an earlier life, and has no outcome yet.
@@ -814,6 +815,8 @@ class Executor:
             log.warning("run %s was taken over by another worker; nothing is lost", self.id)
             self._abandon(None)
         else:
+            if turn.release and future.result()[0] == "ready":
+                self.status = "ready"  # mail came meanwhile
             if turn.asks:
                 self.host.asked(turn.asks)
             then()
@@ -834,7 +837,7 @@ class Executor:
     def _meter(self, outcome: Outcome) -> None:
         """Count the tokens of a model call."""
         request = outcome.call.request
-        if isinstance(request, Act) or not request.model or outcome.raises is not None:
+        if isinstance(request, Act) or not request.model or outcome.raises is not None or outcome.paid:
             return
         tokens = outcome.result.tokens
         key = (request.model, "batch" if isinstance(request, Wait) else "live")
@@ -888,7 +891,7 @@ class Executor:
             self.entries = [entry for entry in self.entries if (entry.path, entry.n) != call.place]
         turn = self._take_turn(done)
         turn.status, turn.release, turn.wake = status, True, wake if status == "parked" else None
-        self.status = status
+        self.status, self.due = status, turn.wake is not None
         self._write(turn, self._gone)
 
     def _unwind(self, then: Callable[[], None]) -> None:
@@ -906,19 +909,21 @@ class Executor:
             then()
 
     async def _unwound(self, then: Callable[[], None]) -> None:
-        for attempt in range(12):
+        for attempt in range(8):
             left = [task for task in self.tasks if not task.done()]
             if not left:
                 break
-            await asyncio.wait(left, timeout=min(0.01 * 2**attempt, 0.5))
+            await asyncio.wait(left, timeout=0.005 * 2**attempt)
             for task in left:
                 task.cancel("the run leaves memory")
         else:
-            where = next((tasks.foreign(task) for task in self.tasks if not task.done()), "an unknown place")
+            left = [task for task in self.tasks if not task.done()]
+            for task in left:
+                tasks.let_go(task)
             log.error(
                 "run %s: a task refuses to be cancelled, at %s; let asyncio.CancelledError pass",
                 self.id,
-                where,
+                tasks.where(left[0]) if left else "an unknown place",
             )
         then()
 
@@ -948,6 +953,14 @@ class Executor:
     ) -> None:
         turn = self._take_turn([outcome for outcome in done if not outcome.call.done()])
         turn.status, turn.release, turn.value, turn.error = status, True, value, failure
+        self.head = msgspec.structs.replace(
+            self.head,
+            status=status,
+            value=value,
+            error=failure,
+            usage=list(self.usage.values()),
+            updated=turn.now,
+        )
         if self.host.wants_events(self.id):
             self.host.publish(self.id, Finished(run=self.id, status=status, value=value, error=failure))
         self._write(turn, self._gone)
@@ -981,6 +994,9 @@ class Executor:
             turn.status, turn.reason = "cancelled", ""  # nobody wants to decide any more
             turn.error = Failure("segue.model.errors:RunCancelled", f"run {self.id!r} was cancelled")
         self.status = turn.status
+        self.head = msgspec.structs.replace(
+            self.head, status=turn.status, reason=turn.reason, error=turn.error, updated=turn.now
+        )
         if self.host.wants_events(self.id):
             self.host.publish(self.id, Finished(run=self.id, status=turn.status, reason=turn.reason))
         self._write(turn, self._gone)

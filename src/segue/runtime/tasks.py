@@ -9,7 +9,7 @@ import asyncio
 import gc
 import sys
 from asyncio import AbstractEventLoop, Future, Task
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import Context, copy_context
 from types import CodeType
 from typing import Any, Protocol
@@ -25,6 +25,7 @@ _WRAPPERS = frozenset(
     {"coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "anext_awaitable"}
 )
 _WAIT_FOR: CodeType | None = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None
+_GATHERING = "_GatheringFuture"
 _RELEASE: Any = getattr(asyncio.tasks, "_release_waiter", None)
 _PASSIVE_FILES = ("asyncio/locks.py", "asyncio/queues.py", "asyncio/taskgroups.py")
 _PASSIVE_NAMES = frozenset({"_wait", "wait_for", "_wait_for_one", "__anext__", "gather"})
@@ -102,27 +103,61 @@ def waiter(task: Task[Any]) -> Future[Any] | None:
     return task._fut_waiter  # type: ignore[attr-defined,no-any-return]
 
 
-def foreign(task: Task[Any]) -> str | None:
-    """Where a task waits on something that no run knows of (a raw sleep, a socket, a thread), as `file:line in f`.
+def foreign(task: Task[Any], waits: Future[Any]) -> Sequence[Future[Any]]:
+    """What a task waits for that no run knows of: a raw sleep, a socket, a thread.
 
-    None for the waits of asyncio's own locks, queues and joins, which other tasks end.
+    Not asyncio's own locks, queues and joins, which other tasks end; of `gather` and `wait`, what they join.
     """
+    if type(waits).__name__ == _GATHERING:
+        if getattr(waits, "segue_own", False):
+            return ()
+        strangers = _strangers(waits._children)  # type: ignore[attr-defined]  # what it joins is kept nowhere else
+        waits.segue_own = not strangers  # type: ignore[attr-defined]  # once is enough: they stay the same
+        return strangers
     inner: Any = None
-    own: Any = None
     for inner in _chain(task.get_coro()):
-        if "/asyncio/" not in _code(inner).co_filename:
-            own = inner
+        pass
     if inner is None:
-        return "an unknown place"
+        return (waits,)
     code = _code(inner)
     if code.co_filename.endswith(_PASSIVE_FILES):
-        return None
+        return ()
     if "/asyncio/" in code.co_filename and code.co_name in _PASSIVE_NAMES:
-        return None
-    shown = own if own is not None else inner
+        frame = _frame(inner)
+        return _strangers(frame.f_locals.get("fs", ())) if code.co_name == "_wait" and frame else ()
+    return (waits,)
+
+
+def _strangers(futures: Iterable[Any]) -> list[Future[Any]]:
+    """Those that are neither calls nor tasks of a run. (A run's tasks are looked at by themselves.)"""
+    out: list[Future[Any]] = []
+    for future in futures:
+        if future.done():
+            continue
+        if type(future).__name__ == _GATHERING:
+            out += _strangers(future._children)
+        elif type(future) is Future or (isinstance(future, Task) and not isinstance(future, BranchTask)):
+            out.append(future)
+    return out
+
+
+def where(task: Task[Any]) -> str:
+    """The line of the author's code at which a task waits, as `file:line in f`."""
+    shown: Any = None
+    for inner in _chain(task.get_coro()):
+        if shown is None or "/asyncio/" not in _code(inner).co_filename:
+            shown = inner
+    if shown is None:
+        return "an unknown place"
     frame = _frame(shown)
     line = frame.f_lineno if frame is not None else _code(shown).co_firstlineno
     return f"{_code(shown).co_filename}:{line} in {_code(shown).co_qualname}"
+
+
+def let_go(task: Task[Any]) -> None:
+    """Give up on a task that refuses to end, so that the loop can close without it."""
+    asyncio.tasks._unregister_task(task)
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # it was said already
 
 
 def next_timeout(loop: AbstractEventLoop, tasks: Iterable[Task[Any]]) -> asyncio.TimerHandle | None:

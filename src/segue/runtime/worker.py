@@ -150,6 +150,7 @@ class Worker:
 
     def ended(self, executor: Executor) -> None:
         """A run left memory."""
+        full = len(self.awake) + sum(map(len, self._queued.values())) >= self.room
         self.awake.pop(executor.id, None)
         group = executor.head.spec.group
         if group:
@@ -158,7 +159,8 @@ class Worker:
         if isinstance(error, StoreError) and not self.closing:
             self.failure = self.failure or error
         self._ends.run_left(executor)
-        self._ready.set()
+        if full or executor.due or executor.status == "ready":
+            self._ready.set()
 
     # ------------------------------------------------------------ a worker's life
     def start(self) -> Callable[[], None]:
