@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
 from typing import Any, Generic, Literal, TypeVar, overload
 
@@ -104,10 +105,9 @@ class Mapped(Awaitable[list[Out]], AsyncIterable[Out], Generic[Out]):
         limit: int,
         ordered: bool,
         errors: str,
-        branch: Branch,
     ) -> None:
         self._fn, self._items, self._limit, self._ordered, self._errors = fn, items, limit, ordered, errors
-        self._run = branch.run
+        self._begun = False
 
     def __await__(self) -> Generator[Any, Any, list[Out]]:
         return self._list().__await__()
@@ -116,7 +116,19 @@ class Mapped(Awaitable[list[Out]], AsyncIterable[Out], Generic[Out]):
         return [item async for item in self]
 
     def __aiter__(self) -> AsyncIterator[Out]:
+        self._begun = True
         return self._results()
+
+    def __del__(self) -> None:
+        if not self._begun:
+            name = getattr(self._fn, "__qualname__", repr(self._fn))
+            warnings.warn(
+                f"segue.map({name}, …) was never awaited, so it did nothing; write `await segue.map(…)` "
+                f"or `async for … in segue.map(…)`",
+                RuntimeWarning,
+                stacklevel=2,
+                source=self,
+            )
 
     async def _results(self) -> AsyncIterator[Out]:
         stream = _Stream(self._fn, self._items, self._limit)
@@ -245,7 +257,7 @@ def map(fn: Any, items: Any, /, *, limit: int = 100, ordered: bool = True, error
     Results come in the order of the items, or, with `ordered=False`, as they are done. `errors`: the first
     one is raised and the rest cancelled, or failed items are skipped, or every item gives an `Outcome`.
     """
-    branch = current("map")
+    current("map")
     known = definition(fn)
     if known is None and not inspect.iscoroutinefunction(fn):
         name = getattr(fn, "__qualname__", repr(fn))
@@ -254,4 +266,4 @@ def map(fn: Any, items: Any, /, *, limit: int = 100, ordered: bool = True, error
         )
     if limit < 1:
         raise ValueError(f"limit must be at least 1, not {limit}")
-    return Mapped(fn, items, limit, ordered, errors, branch)
+    return Mapped(fn, items, limit, ordered, errors)

@@ -37,7 +37,8 @@ class NotInRun(AuthorError):
         self.verb = verb
         super().__init__(
             f"segue.{verb}() was called outside a run; call it from a flow that an engine runs "
-            f"(`await engine.run(my_flow(...))`), or in a test under `async with FakeModel():`"
+            f"(`await engine.run(my_flow(...))`), or in a test under `async with FakeModel():`. A thread or an "
+            f"executor of your own doesn't know the run: call it before, and hand on what it gives"
         )
 
 

@@ -1,0 +1,532 @@
+"""Leaving memory: what users write around a wait comes out right, or the author is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+import segue
+from segue.model.errors import NotInRun, RunHeld, WrongPlace
+from segue.model.run import Head
+from tests.runtime.lives import Desk, everywhere
+
+S: list[str] = []
+
+
+def say(text: str) -> None:
+    S.append(text)
+
+
+@segue.step
+async def do(name: str) -> str:
+    say(f"do {name}")
+    return name
+
+
+async def drive(call: Any, **options: Any) -> Any:
+    """Run a flow whose questions are all answered `ans:…`, one life for each park."""
+    S.clear()
+    desk = Desk(**options)
+    async with desk.engine() as engine:
+        run = await engine.start(call, id="it")
+
+        async def answer() -> None:
+            async for ask in engine.asks():
+                await desk.parked()
+                await ask.answer(f"ans:{ask.question}")
+
+        answering = asyncio.create_task(answer())
+        try:
+            return await run
+        finally:
+            answering.cancel()
+
+
+# ---------------------------------------------------------------- clean-up at each park
+async def test_a_context_is_entered_in_each_life() -> None:
+    @contextlib.asynccontextmanager
+    async def opened() -> AsyncIterator[None]:
+        say("open")
+        try:
+            yield
+        finally:
+            say("close")
+
+    @segue.flow
+    async def flow() -> str:
+        async with opened():
+            a = await segue.ask("q1")
+            await do("use")
+        return a
+
+    assert await drive(flow()) == "ans:q1"
+    assert S == ["open", "close", "open", "do use", "close"]
+
+
+async def test_a_finally_runs_at_each_park_and_its_steps_once() -> None:
+    @segue.flow
+    async def flow() -> str:
+        try:
+            return await segue.ask("q1")
+        finally:
+            say("finally")
+            await do("cleanup")
+
+    assert await drive(flow()) == "ans:q1"
+    assert S == ["finally", "finally", "do cleanup"]
+
+
+async def test_exceptions_of_any_kind_arent_parks() -> None:
+    @segue.flow
+    async def flow() -> str:
+        try:
+            return await segue.ask("q1")
+        except Exception as error:
+            say(f"swallowed {error!r}")
+            return "?"
+
+    assert await drive(flow()) == "ans:q1"
+    assert S == []
+
+
+async def test_a_bare_except_is_told_or_harmless() -> None:
+    @segue.flow
+    async def flow() -> str:
+        for _ in range(20):
+            try:
+                return await segue.ask("q1")
+            except:  # noqa: E722  # what this test is about
+                say("bare")
+        return "gave up"
+
+    assert await drive(flow()) == "ans:q1"
+    assert S == ["bare"] * 20
+
+
+async def test_a_bare_except_that_never_gives_up(caplog: pytest.LogCaptureFixture) -> None:
+    @segue.flow
+    async def flow() -> str:
+        while True:
+            try:
+                return await segue.ask("q1")
+            except asyncio.CancelledError:
+                pass
+
+    assert await drive(flow()) == "ans:q1"
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert "refuses to be cancelled" in record.getMessage()
+    assert "let asyncio.CancelledError pass" in record.getMessage()
+
+
+async def test_compensation_isnt_done_at_a_park() -> None:
+    @segue.flow
+    async def flow() -> str:
+        try:
+            await do("reserve")
+            return await segue.ask("q1")
+        except asyncio.CancelledError:
+            say("compensating")
+            await do("refund")
+            raise
+
+    assert await drive(flow()) == "ans:q1"
+    assert "do refund" not in S
+
+
+async def test_suppressed_cancellation() -> None:
+    @segue.flow
+    async def flow() -> str:
+        with contextlib.suppress(asyncio.CancelledError):
+            say(await segue.ask("q1"))
+        say("went on")
+        return await do("next")
+
+    assert await drive(flow()) == "next"
+    assert S == ["went on", "ans:q1", "went on", "do next"]
+
+
+# ---------------------------------------------------------------- asyncio's own constructs
+async def test_shield(caplog: pytest.LogCaptureFixture) -> None:
+    @segue.flow
+    async def flow() -> str:
+        async def inner() -> str:
+            try:
+                return await segue.ask("q1")
+            finally:
+                say("inner")
+
+        return await asyncio.shield(inner())
+
+    assert await drive(flow()) == "ans:q1"
+    assert S == ["inner", "inner"]
+
+
+async def test_task_group() -> None:
+    @segue.flow
+    async def flow() -> list[str]:
+        async def one(i: int) -> str:
+            try:
+                await do(f"s{i}")
+                return await segue.ask(f"q{i}")
+            finally:
+                say(f"fin{i}")
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(i)) for i in range(3)]
+        return [task.result() for task in tasks]
+
+    assert await drive(flow()) == ["ans:q0", "ans:q1", "ans:q2"]
+    assert sum(text.startswith("do") for text in S) == 3
+
+
+async def test_gather_that_returns_exceptions() -> None:
+    @segue.flow
+    async def flow() -> list[Any]:
+        got = await asyncio.gather(*(segue.ask(f"q{i}") for i in range(3)), return_exceptions=True)
+        say("after gather")
+        return got
+
+    assert await drive(flow()) == ["ans:q0", "ans:q1", "ans:q2"]
+    assert S[-1] == "after gather"
+
+
+async def test_semaphore() -> None:
+    @segue.flow
+    async def flow() -> list[str]:
+        semaphore = asyncio.Semaphore(2)
+
+        async def one(i: int) -> str:
+            async with semaphore:
+                return await segue.ask(f"q{i}")
+
+        return await asyncio.gather(*(one(i) for i in range(5)))
+
+    assert await drive(flow()) == [f"ans:q{i}" for i in range(5)]
+
+
+async def test_async_generator() -> None:
+    @segue.flow
+    async def flow() -> list[str]:
+        async def source() -> AsyncIterator[str]:
+            try:
+                for i in range(2):
+                    yield await segue.ask(f"q{i}")
+            finally:
+                say("gen")
+
+        return [x async for x in source()]
+
+    assert await drive(flow()) == ["ans:q0", "ans:q1"]
+    assert S == ["gen"] * 3
+
+
+async def test_queue_and_event_and_condition() -> None:
+    @segue.flow
+    async def flow() -> list[str]:
+        queue: asyncio.Queue[str] = asyncio.Queue()
+        ready = asyncio.Event()
+        condition = asyncio.Condition()
+
+        async def produce() -> None:
+            await ready.wait()
+            await queue.put(await segue.ask("q1"))
+            async with condition:
+                condition.notify_all()
+
+        async def watch() -> str:
+            async with condition:
+                await condition.wait()
+            return "notified"
+
+        tasks = [asyncio.create_task(produce()), asyncio.create_task(watch())]
+        ready.set()
+        first = await queue.get()
+        return [first, await tasks[1]]
+
+    assert await drive(flow()) == ["ans:q1", "notified"]
+
+
+# ---------------------------------------------------------------- waits outside segue
+async def test_a_raw_sleep_is_waited_for() -> None:
+    @segue.flow
+    async def flow() -> list[str]:
+        async def raw() -> str:
+            await asyncio.sleep(0.02)
+            say("slept")
+            return "raw"
+
+        return await asyncio.gather(segue.ask("q1"), raw())
+
+    assert await drive(flow(), linger=5.0) == ["ans:q1", "raw"]
+    assert S == ["slept"] or S == ["slept"] * 2
+
+
+async def test_a_long_raw_sleep_is_evicted_with_its_line(caplog: pytest.LogCaptureFixture) -> None:
+    @segue.flow
+    async def flow() -> str:
+        async def raw() -> None:
+            await asyncio.sleep(30)  # the line
+
+        task = asyncio.create_task(raw())
+        answer = await segue.ask("q1")
+        task.cancel()
+        return answer
+
+    assert await drive(flow(), linger=0.02) == "ans:q1"
+    (warning,) = [record.getMessage() for record in caplog.records if "parks although" in record.getMessage()]
+    assert "outside segue" in warning
+    assert "segue.sleep()" in warning
+    line = raw_line("# the line\n")
+    assert f"test_parking.py:{line}" in warning
+
+
+def raw_line(mark: str) -> int:
+    with open(__file__) as file:
+        return next(n for n, text in enumerate(file, 1) if text.endswith(mark))
+
+
+async def test_a_heartbeat() -> None:
+    @segue.flow
+    async def flow() -> str:
+        async def beat() -> None:
+            while True:
+                await asyncio.sleep(0.002)
+                say(".")
+
+        task = asyncio.create_task(beat())
+        try:
+            first = await segue.ask("q1")
+            return first + await do("!") + await segue.ask("q2")
+        finally:
+            task.cancel()
+
+    assert await drive(flow(), linger=0.02) == "ans:q1!ans:q2"
+
+
+@pytest.mark.parametrize("how", ["to_thread", "executor", "gathered", "waited"])
+async def test_a_raw_thread_is_lingered_for(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    def work() -> str:
+        time.sleep(0.03)
+        say("worked")
+        return "w"
+
+    @segue.flow
+    async def flow() -> list[str]:
+        loop = asyncio.get_running_loop()
+
+        async def raw() -> str:
+            if how == "executor":
+                return await loop.run_in_executor(None, work)
+            return await asyncio.to_thread(work)
+
+        if how == "gathered":
+            return list(await asyncio.gather(segue.ask("q1"), loop.run_in_executor(None, work)))
+        if how == "waited":
+            asking = asyncio.create_task(segue.ask("q1"))
+            await asyncio.wait({asking, loop.run_in_executor(None, work)})
+            return [asking.result(), "w"]
+        return list(await asyncio.gather(segue.ask("q1"), raw()))
+
+    desk = Desk(linger=5.0)
+    S.clear()
+    async with desk.engine() as engine:
+        run = await engine.start(flow(), id="it")
+        await desk.parked()
+        assert S == ["worked"]  # it wasn't left alone
+        await engine.answer((await engine.open_asks())[0].id, "a")
+        assert await run == ["a", "w"]
+    assert not [record for record in caplog.records if "parks although" in record.getMessage()]
+
+
+async def test_a_finally_that_waits_outside_segue() -> None:
+    @segue.flow
+    async def flow() -> str:
+        try:
+            return await segue.ask("q1")
+        finally:
+            await asyncio.sleep(0.005)
+            say("cleaned")
+
+    assert await drive(flow()) == "ans:q1"
+
+
+async def test_tasks_left_behind_dont_outlive_the_run() -> None:
+    left: list[Any] = []
+
+    @segue.flow
+    async def flow() -> str:
+        left.append(asyncio.create_task(segue.ask("Never?")))
+        left.append(asyncio.create_task(asyncio.sleep(100)))
+        return await do("x")
+
+    assert await drive(flow()) == "x"
+    assert all(task.done() for task in left)
+
+
+# ---------------------------------------------------------------- what is told to the author
+async def test_a_lock_nobody_releases() -> None:
+    @segue.flow
+    async def flow() -> None:
+        lock = asyncio.Lock()
+        await lock.acquire()
+        await do("x")
+        await lock.acquire()
+
+    with pytest.raises(RunHeld, match="nobody releases"):
+        await drive(flow())
+
+
+async def test_a_bounded_wait_for_a_lock_isnt_held() -> None:
+    @segue.flow
+    async def flow() -> str:
+        lock = asyncio.Lock()
+        await lock.acquire()
+        try:
+            await asyncio.wait_for(lock.acquire(), 0.03)
+        except TimeoutError:
+            return await do("x")
+        return "?"
+
+    assert await drive(flow()) == "x"
+
+
+async def test_a_flow_call_that_nobody_awaits() -> None:
+    @segue.flow
+    async def inner() -> None:
+        """Nothing."""
+
+    @segue.flow
+    async def flow() -> str:
+        inner()
+        return "x"
+
+    with pytest.warns(RuntimeWarning, match=r"never awaited nor given to an engine; write `await .*inner"):
+        assert await drive(flow()) == "x"
+        gc.collect()
+
+
+async def test_a_step_call_and_a_map_that_nobody_awaits() -> None:
+    @segue.flow
+    async def flow() -> str:
+        do("y")
+        return "x"
+
+    @segue.flow
+    async def maps() -> str:
+        segue.map(do, ["y"])
+        return "x"
+
+    with pytest.warns(RuntimeWarning, match="'do' was never awaited"):
+        assert await drive(flow()) == "x"
+        gc.collect()
+    with pytest.warns(RuntimeWarning, match=r"segue\.map\(do, …\) was never awaited"):
+        assert await drive(maps()) == "x"
+        gc.collect()
+
+
+async def test_verbs_in_a_thread() -> None:
+    @segue.flow
+    async def flow() -> list[str]:
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1) as pool:
+            out = []
+            for verb in (lambda: asyncio.run(segue.ask("q1")), lambda: str(segue.now())):
+                try:
+                    out.append(await loop.run_in_executor(pool, verb))
+                except NotInRun as error:
+                    out.append(str(error))
+            try:
+                out.append(await asyncio.to_thread(lambda: asyncio.run(segue.ask("q1"))))
+            except NotInRun as error:
+                out.append(str(error))
+            return out
+
+    got = await drive(flow())
+    assert all("outside a run" in text for text in got), got
+    assert all("thread" in text for text in got), got
+
+
+async def test_a_verb_in_a_step() -> None:
+    @segue.step
+    async def nosy() -> str:
+        return await segue.ask("q1")
+
+    @segue.step
+    def nosy_thread() -> str:
+        return str(segue.now())
+
+    for step in (nosy, nosy_thread):
+
+        @segue.flow
+        async def flow(step: Any = step) -> str:
+            return await step()
+
+        with pytest.raises(WrongPlace, match=r"inside the step '.*nosy.*make .*nosy.*' a flow"):
+            await drive(flow())
+
+
+async def test_raw_tasks_in_a_step_are_its_own() -> None:
+    @segue.step
+    async def wide() -> int:
+        return sum(await asyncio.gather(*(asyncio.sleep(0, n) for n in range(10))))
+
+    @segue.flow
+    async def flow() -> int:
+        return sum(await asyncio.gather(wide(), wide()))
+
+    assert await drive(flow()) == 90
+
+
+# ---------------------------------------------------------------- memory
+async def test_a_parked_run_holds_no_task() -> None:
+    @segue.flow
+    async def flow(n: int) -> str:
+        return await segue.ask(f"q{n}")
+
+    desk = Desk()
+    async with desk.engine() as engine:
+        before = len(asyncio.all_tasks())
+        threads = threading.active_count()
+        for n in range(50):
+            await engine.start(flow(n), id=f"it{n}")
+        for n in range(50):
+            await desk.parked(f"it{n}")
+        assert not engine.worker.awake
+        assert len(asyncio.all_tasks()) <= before
+        assert threading.active_count() == threads
+
+
+async def test_everything_at_once_survives_crashes() -> None:
+    @segue.flow
+    async def flow() -> list[str]:
+        semaphore = asyncio.Semaphore(1)
+
+        async def one(i: int) -> str:
+            async with semaphore:
+                first = await do(f"{i}")
+            try:
+                async with asyncio.timeout(60):
+                    return first + await segue.ask(f"q{i}")
+            finally:
+                await do(f"fin{i}")
+
+        return await asyncio.gather(*(one(i) for i in range(2)))
+
+    def begin(desk: Desk) -> None:
+        S.clear()
+        desk.fake.answer("q", "a")
+
+    def check(desk: Desk, head: Head) -> None:
+        assert head.value == b'["0a","1a"]'
+        assert all(S.count(text) <= 2 for text in S)
+
+    await everywhere(flow, begin, check)
