@@ -87,6 +87,15 @@ def test_events_as_json(desk: Desk, provider: Provider):
     assert events[-1]["status"] == "done"
 
 
+def test_a_clock_is_told_of_at_the_desk(desk: Desk):
+    desk.change("await double(await double(n))", "await double(await double(n + time.time_ns()))")
+    desk.change("import asyncio", "import asyncio, time")
+    said = desk.segue("run", "app.py:twice", "1")
+    assert said.code == 0
+    assert "replayed from its journal, the run differs" in said.err
+    assert "segue.now()" in said.err
+
+
 def test_no_model_is_named(desk: Desk):
     said = desk.segue("run", "app.py:triage", "hello")
     assert said.code == 1

@@ -111,7 +111,7 @@ class _Map:
                     return standing
                 if sweep is not None and sweep.done():
                     sweep.result()
-                    return await tally.look()
+                    return await self._look(engine, job, tally, progress, pace)
                 waits: set[asyncio.Future[Any]] = {stopped, engine.next_end()}
                 if sweep is not None:
                     waits.add(sweep)
@@ -133,8 +133,9 @@ class _Map:
         job.unfit.clear()  # they are in the order already
         if not admitted:
             standing.total = None  # of an earlier command, perhaps
-        words = in_words(standing, tally, spent(engine, tally), pace.left(standing, time.monotonic()))
-        progress.show(standing.ended + self.order.unread, standing.total, words)
+        if not standing.settled:
+            words = in_words(standing, tally, spent(engine, tally), pace.left(standing, time.monotonic()))
+            progress.show(standing.ended + self.order.unread, standing.total, words)
         return standing
 
     async def _write(self, store: Store) -> None:

@@ -15,11 +15,13 @@ import msgspec
 from ..authoring.flow import definition
 from ..core import codec
 from ..core.signature import InputShape, Parameter
-from ..model.errors import InvalidValue
+from ..model.errors import AuthorError, InvalidValue
 from ..model.run import ENDED, Head
+from ..runtime import verify
 from ..runtime.engine import Engine
 from ..runtime.events import Emitted, Event, Recorded, Token
 from ..runtime.handles import Ask, Run
+from ..runtime.rebase import entries_of
 from . import exit
 from .answers import expects
 from .interruption import interruption
@@ -28,6 +30,9 @@ from .prompt import Typist, answer_at_prompt, as_text
 from .rows import BadFile
 from .screen import dim, is_terminal, kind_of, note, put_json, shown
 from .target import load_flow
+
+#: Seconds that the replay of an ended run may take.
+VERIFY = 5.0
 
 
 def declare_run(parser: argparse.ArgumentParser) -> None:
@@ -137,7 +142,10 @@ class _Watch:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if showing.done():
                 showing.result()
-                return self._finish(await self.engine.wait(self.run.id))
+                head = await self.engine.wait(self.run.id)
+                code = self._finish(head)
+                await self._verify(head)
+                return code
             if asking.done():
                 return await self._leave_open(asking.result())
             self._midline = self._midline or self._quiet.locked()  # a prompt stands there
@@ -235,6 +243,18 @@ class _Watch:
         return exit.WAITING
 
     # ------------------------------------------------------------ the end
+    async def _verify(self, head: Head) -> None:
+        """Replay the run once, and tell its author at the desk what would hold it one day."""
+        try:
+            async with asyncio.timeout(VERIFY):
+                entries = await entries_of(self.engine.store, head.id)
+                if head.status in ENDED:
+                    await verify.replay(self.engine.worker, head, entries)
+        except AuthorError as difference:
+            note(f"warning: replayed from its journal, the run differs. {difference}")
+        except TimeoutError:
+            note("the run wasn't verified: its code waits outside segue for long", faint=True)
+
     def _finish(self, head: Head) -> int:
         self._line_end()
         if self.args.json:
