@@ -1,0 +1,28 @@
+"""Stands in for the people who are asked: answers each open question after a while, by a rule."""
+
+import asyncio
+import contextlib
+import sys
+
+import segue
+
+
+async def main(store: str, patience: float) -> None:
+    async with segue.Engine(store, worker=False) as engine:
+        async for ask in engine.asks():
+            await asyncio.sleep(patience)
+            _, answer = ask.show
+            try:
+                await ask.answer(rule(answer))
+            except segue.SegueError:
+                continue  # somebody was quicker
+
+
+def rule(answer: str) -> bool:
+    """Whether an answer may be sent: not one that promises money."""
+    return not any(word in answer.lower() for word in ("refund", "money", "free"))
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main(sys.argv[1], float(sys.argv[2])))
