@@ -8,6 +8,7 @@ an actor, and what was said of replay holds for both.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import logging
 import sys
@@ -207,7 +208,7 @@ class ActorDef:
         self.check()
         fields = {
             name: msgspec.Raw(encode(getattr(actor, name), where=f"{self.name}.{name}"))
-            for name in self.durable()
+            for name in self.durable
         }
         return Spec(
             kind="actor",
@@ -219,7 +220,9 @@ class ActorDef:
             created=now,
         )
 
+    @functools.cached_property
     def durable(self) -> dict[str, Any]:
+        """Its durable fields and their types."""
         hints = typing.get_type_hints(self.cls, include_extras=True)
         return {
             part.name: hints[part.name]
@@ -303,7 +306,7 @@ class _Driver:
         """An instance with its stored fields; those that the class has gained take their defaults."""
         values = {
             name: decoder(tp)(bytes(fields[name]))
-            for name, tp in self.definition.durable().items()
+            for name, tp in self.definition.durable.items()
             if name in fields
         }
         return self.definition.cls(**values)
@@ -418,7 +421,7 @@ class _Driver:
         checkpoint = _Checkpoint(
             {
                 name: msgspec.Raw(encode(getattr(self.actor, name), where=f"{where}.{name}"))
-                for name in self.definition.durable()
+                for name in self.definition.durable
             },
             "" if self.state is None else message_name(type(self.state)),
             msgspec.Raw(encode(self.state, where=f"a state of {where}")),

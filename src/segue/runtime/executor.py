@@ -117,8 +117,11 @@ class Executor:
         self.local: set[Task[Any]] = set()
         self.done: list[Outcome] = []
         self.precommit: list[Call] = []
-        self.letters: dict[int, Letter] = {letter.id: letter for letter in claimed.inbox}
-        self.seen = max(self.letters, default=0)
+        self.letters: dict[int, Letter] = {}  # outcomes and orders, by id
+        self.posts: dict[int, Letter] = {}  # messages to the code, by id, in order
+        self.unmatched = True  # posts or receivers have come since they were matched
+        self.seen = 0
+        self._file(claimed.inbox)
         self.receivers: list[Call] = []
         self.joins: dict[Place, list[Call]] = {}  # waits for the ends of spawned runs
         self.ends: dict[Place, tuple[bytes | None, Failure | None]] = {}  # of spawned runs, once waited for
@@ -280,10 +283,9 @@ class Executor:
     def next_mail(self) -> Future[Letter]:
         """The first message in the inbox, when there is one; it stays there."""
         wanting = self._own_call(("!mail", 0))
-        for letter in self.letters.values():
-            if letter.mail.kind in ("tell", "request"):
-                wanting.set_result(letter)
-                return wanting
+        if self.posts:
+            wanting.set_result(next(iter(self.posts.values())))
+            return wanting
         self.wanting = wanting
         self.open[wanting.place] = wanting
         self.kick()
@@ -354,10 +356,7 @@ class Executor:
         """Take letters that came while the run is in memory; while it leaves, its last commit must not count them."""
         if self.leaving:
             return
-        for letter in letters:
-            if letter.id > self.seen:
-                self.letters[letter.id] = letter
-                self.seen = letter.id
+        self._file([letter for letter in letters if letter.id > self.seen])
         self.kick()
 
     def kick(self) -> None:
@@ -575,6 +574,7 @@ class Executor:
             heapq.heappush(self.dues, (due, self._order, call))
         if request.accepts:
             self.receivers.append(call)
+            self.unmatched = True
         if request.joins is not None:
             self._join(call, request, request.joins)
 
@@ -661,9 +661,15 @@ class Executor:
     # ------------------------------------------------------------ outcomes from outside
     def _answer_waits(self) -> None:
         """Match letters and times with the calls that wait for them."""
-        if self.letters:
-            for letter in list(self.letters.values()):
-                self._read(letter)
+        for letter in list(self.letters.values()):
+            self._read(letter)
+        if self.posts and self.wanting is not None and not self.wanting.done():
+            self.open.pop(self.wanting.place)
+            self.wanting.set_result(next(iter(self.posts.values())))
+        elif self.unmatched and self.receivers:
+            for letter in [letter for letter in self.posts.values() if letter.mail.kind == "tell"]:
+                self._receive(letter)
+        self.unmatched = False
         now = self.host.clock_now() if self.dues else 0.0
         while self.dues and (self.dues[0][0] <= now or self.dues[0][2].done()):
             call = heapq.heappop(self.dues)[2]
@@ -691,24 +697,24 @@ class Executor:
         elif mail.kind == "cancel":
             self._consume(letter.id)
             self._cancel()
-        elif self.wanting is not None:
-            if not self.wanting.done():
-                self.open.pop(self.wanting.place)
-                self.wanting.set_result(letter)
-        elif mail.kind == "tell":
-            for call in self.receivers:
-                request = call.request
-                if isinstance(request, Wait) and mail.name in request.accepts and not call.done():
-                    self.receivers.remove(call)
-                    value = (
-                        b'{"name":'
-                        + msgspec.json.encode(mail.name)
-                        + b',"value":'
-                        + (mail.value or NOTHING)
-                        + b"}"
-                    )
-                    self._close(call, Outcome(call, value, None, letter.id))
-                    break
+
+    def _receive(self, letter: Letter) -> None:
+        """Give a message to the first call that waits for one of its kind."""
+        mail = letter.mail
+        for call in self.receivers:
+            request = call.request
+            if isinstance(request, Wait) and mail.name in request.accepts and not call.done():
+                self.receivers.remove(call)
+                value = b'{"name":%s,"value":%s}' % (msgspec.json.encode(mail.name), mail.value or NOTHING)
+                self._close(call, Outcome(call, value, None, letter.id))
+                break
+
+    def _file(self, letters: Sequence[Letter]) -> None:
+        for letter in letters:
+            mine = self.posts if letter.mail.kind in ("tell", "request") else self.letters
+            mine[letter.id] = letter
+            self.seen = letter.id
+        self.unmatched = True
 
     def _expects(self, place: Place) -> bool:
         """Whether the code may come to a call there that was open before a rebase."""
@@ -722,7 +728,8 @@ class Executor:
         self.done.append(outcome)
 
     def _consume(self, letter: int) -> None:
-        del self.letters[letter]
+        if self.posts.pop(letter, None) is None:
+            del self.letters[letter]
         self.turn.consumed = [*self.turn.consumed, letter]
 
     def _cancel(self) -> None:

@@ -82,7 +82,7 @@ class _Run:
         self.pool = new.pool
         self.journal: list[bytes] | None = None
         self.archive: list[bytes] | None = None
-        self.inbox: list[Letter] | None = None
+        self.inbox: dict[int, Letter] | None = None  #: by id, oldest first
         self.marks: dict[str, int] | None = None
         self.asks: tuple[str, ...] = ()  #: the open ones
         self.lines: list[_Line] | None = None
@@ -105,7 +105,7 @@ class _Run:
 
     def claimed(self) -> Claimed:
         return Claimed(
-            self.head(), self.checkpoint, self.pool, list(self.journal or ()), list(self.inbox or ())
+            self.head(), self.checkpoint, self.pool, list(self.journal or ()), list((self.inbox or {}).values())
         )
 
     def shelve(self) -> None:
@@ -380,8 +380,10 @@ class MemoryStore:
         if turn.usage is not None:
             run.usage = list(turn.usage)
         if turn.consumed and run.inbox:
-            gone = set(turn.consumed)
-            run.inbox = [letter for letter in run.inbox if letter.id not in gone] or None
+            for letter in turn.consumed:
+                run.inbox.pop(letter, None)
+            if not run.inbox:
+                run.inbox = None
         if turn.blobs:
             for digest, content in turn.blobs:
                 self._blobs.setdefault(digest, content)
@@ -409,7 +411,7 @@ class MemoryStore:
         if turn.status in ENDED:
             self._end(run, turn)
             return "committed"
-        unseen = turn.status == "parked" and run.inbox is not None and run.inbox[-1].id > turn.seen
+        unseen = turn.status == "parked" and run.inbox is not None and next(reversed(run.inbox)) > turn.seen
         self._move(run, "ready" if unseen else turn.status)
         if run.status == "ready":
             self._enqueue(run)
@@ -436,7 +438,7 @@ class MemoryStore:
     # ------------------------------------------------------------ mail
     async def inbox(self, run: str, after: int) -> list[Letter]:
         known = self._runs.get(run)
-        return [letter for letter in (known.inbox or ()) if letter.id > after] if known else []
+        return [letter for letter in (known.inbox or {}).values() if letter.id > after] if known else []
 
     async def deliver(self, mail: Sequence[Mail], *, now: float) -> list[Delivery]:
         return [self._deliver(one, now, mark=True) for one in mail]
@@ -453,8 +455,8 @@ class MemoryStore:
             run.marks[mail.sender] = mail.number
         self._letters += 1
         if run.inbox is None:
-            run.inbox = []
-        run.inbox.append(Letter(self._letters, mail))
+            run.inbox = {}
+        run.inbox[self._letters] = Letter(self._letters, mail)
         if run.status == "parked" or (run.status == "held" and mail.kind == "cancel"):
             self._move(run, "ready")
             run.updated = now
