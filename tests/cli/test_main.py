@@ -78,6 +78,12 @@ def test_a_file_may_be_called_as_it_likes(desk: Desk):
     assert desk.segue("run", "json.py", "1").out == "2\n"
 
 
+def test_a_file_named_like_a_module_hides_none(desk: Desk):
+    desk.write("turtle.py", "import segue\n@segue.flow\nasync def f(n: int) -> int:\n    return n + 1\n")
+    assert desk.segue("run", "turtle.py", "1").out == "2\n"
+    assert "turtle" not in sys.modules
+
+
 def test_a_file_imports_from_beside_itself(desk: Desk):
     (desk.path / "sub").mkdir()
     desk.write("sub/beside_it.py", "N = 41\n")

@@ -58,6 +58,18 @@ def test_runs_held_for_one_reason_are_a_group(desk: Desk):
     assert [status(desk, f"run-{id}") for id in "abc"] == ["done"] * 3
 
 
+def test_another_reason_is_another_group(desk: Desk):
+    desk.change("return n * 2", "raise KeyError(n)")
+    desk.segue("run", "app.py:twice", "7", "--id", "f")
+    desk.segue("run", "app.py:twice", "1", "--id", "g")
+    desk.segue("run", "app.py:twice", "2", "--id", "h")
+    assert len(desk.segue("runs", "--failed", "--json").rows) == 2
+    desk.change("raise KeyError(n)", "return n * 2")
+    assert "2 runs go on" in desk.segue("resume", "--all-like", "g").err
+    desk.segue("advance", "app.py")
+    assert [status(desk, id) for id in "fgh"] == ["failed", "done", "done"]
+
+
 def test_a_failed_run_is_tried_anew(desk: Desk):
     desk.segue("run", "app.py:twice", "7", "--id", "f")
     desk.change("if n == 7:", "if n == 8:")

@@ -19,6 +19,7 @@ from tests.cli.desk import Desk, Provider
         (["pair", "a", "4"], "a:4\n"),
         (["pair", '{"left": "b", "right": 5}'], "b:5\n"),
         (["pair", "7", "4"], "7:4\n"),
+        (["pair", '"a"'], '"a":3\n'),  # a text is taken as it is
     ],
 )
 def test_an_input_is_read_as_the_flow_takes_it(desk: Desk, words: list[str], out: str):
@@ -106,8 +107,11 @@ def test_no_model_is_named(desk: Desk):
 def test_a_model_that_is_not_there(desk: Desk, model: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     said = desk.segue("run", "app.py:triage", "hello", "--model", model)
-    assert said.code in (1, 2)
-    assert len(said.err.splitlines()) <= 3
+    assert said.code == 2
+    assert len(said.err.splitlines()) == 1
+    desk.write("rows.jsonl", '"a"\n')
+    assert desk.segue("map", "app.py:triage", "rows.jsonl", "--model", model).code == 2
+    assert desk.segue("runs", "--json").rows == []  # nothing was begun
 
 
 def test_a_question_without_a_terminal_waits(desk: Desk):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,14 @@ def _answer(desk: Desk) -> str:
     call = json.loads(desk.segue("show", "t", "--call", "#0").out)
     content: str = call["value"]["choices"][0]["message"]["content"]
     return content
+
+
+def test_calls_follow_one_another_in_time(desk: Desk):
+    desk.segue("run", "app.py:steps", "1", "--id", "s")
+    calls = desk.segue("show", "s", "--json").rows
+    for one, next_one in pairwise(calls):
+        assert next_one["began"] == one["ended"]
+        assert next_one["ended"] - next_one["began"] >= 0.04
 
 
 def test_a_timeline_shows_what_is_waited_for(desk: Desk):

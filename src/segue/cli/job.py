@@ -24,7 +24,7 @@ from ..runtime.handles import Job
 from . import exit
 from .interruption import interruption
 from .outcomes import Order, all_lines, check_writable, lines, replacing
-from .place import declare_how, declare_store, existing, how
+from .place import check_models, declare_how, declare_store, existing, how
 from .progress import Progress
 from .rows import RowFile, bind, key_of
 from .screen import count, note, put_json
@@ -82,6 +82,7 @@ class _Map:
     async def run(self) -> int:
         with interruption() as stop:
             async with Engine(self.args.store, worker=not self.args.no_wait) as engine:
+                check_models(engine, self.args)
                 rows = self.order.noting(bind(self.rows, self.shape, self.args.key))
                 job: Job[Any, Any] = engine.map(
                     self.flow, rows, id=self.id, key=key_of, limit=self.args.limit, **how(self.args)

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..model.errors import UnknownName
 from ..ports.store import Store
+from ..runtime.engine import Engine
 from ..stores import open_store
 
 DEFAULT = "sqlite:segue.db"
@@ -56,6 +57,12 @@ def how(args: argparse.Namespace) -> dict[str, Any]:
     if args.mode:
         options["mode"] = args.mode
     return options
+
+
+def check_models(engine: Engine, args: argparse.Namespace) -> None:
+    """Find out before the first run. Raises `UnknownName` or `MissingKey`."""
+    for model in args.model:
+        engine.models.endpoint(model)
 
 
 def existing(address: str) -> str:

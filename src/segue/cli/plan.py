@@ -23,7 +23,7 @@ from ..runtime.rebase import entries_of
 from ..runtime.receipt import Receipt, total
 from . import exit
 from .job import each_run
-from .place import declare_store
+from .place import check_models, declare_store
 from .rows import RowFile, bind, key_of, without_errors
 from .screen import count, duration, money, note, put_json
 from .target import load_flow
@@ -87,6 +87,7 @@ async def do_plan(args: argparse.Namespace) -> int:
         address = "memory:" if args.sample or not _is_there(args.store) else args.store
         async with Engine(address, worker=bool(args.sample)) as engine:
             if args.sample:
+                check_models(engine, args)
                 samples = await _try(engine, flow, rows, args, plan)
             else:
                 samples = await _remember(engine.store, definition(flow).name)

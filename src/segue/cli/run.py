@@ -25,7 +25,7 @@ from ..runtime.rebase import entries_of
 from . import exit
 from .answers import expects
 from .interruption import interruption
-from .place import declare_how, declare_store, how
+from .place import check_models, declare_how, declare_store, how
 from .prompt import Typist, answer_at_prompt, as_text
 from .rows import BadFile
 from .screen import dim, is_terminal, kind_of, note, put_json, shown
@@ -53,6 +53,7 @@ async def do_run(args: argparse.Namespace) -> int:
     flow = load_flow(args.flow)
     with interruption() as stop:
         async with Engine(args.store) as engine:
+            check_models(engine, args)
             run = await _start(engine, flow, args)
             watch = _Watch(engine, run, args)
             code = await watch.until(stop)

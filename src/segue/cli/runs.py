@@ -157,7 +157,7 @@ def cause_of(head: Head) -> str:
 
 #: What differs from run to run: quoted data and numbers, but not the names of calls and the status of HTTP.
 _NAMED = "".join(f"(?<!{word} )" for word in ("step", "flow", "generate", "ask", "child", "branch", "model"))
-_DATA = re.compile(rf"{_NAMED}('[^']*'|\"[^\"]*\")|(?<!HTTP )\b\d{{2,}}\b")
+_DATA = re.compile(rf"{_NAMED}('[^']*'|\"[^\"]*\")|(?<!HTTP )(?<!call )\b\d+\b")
 
 
 def why(head: Head) -> str:
