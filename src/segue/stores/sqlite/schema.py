@@ -55,7 +55,7 @@ create table specs(run integer primary key, spec blob not null, parent blob);
 create table states(run integer primary key, checkpoint blob, pool blob);
 create table results(run integer primary key, value blob, error blob);
 
-create table journal(k integer primary key autoincrement, run integer not null, entries blob not null);
+create table journal(k integer primary key, run integer not null, entries blob not null);
 create index journal_run on journal(run);
 create table inbox(k integer primary key autoincrement, run integer not null, mail blob not null);
 create index inbox_run on inbox(run);
@@ -108,13 +108,17 @@ end;
 
 
 def connect(path: str, *, busy: float, write: bool) -> sqlite3.Connection:
-    """A connection as this store wants it. `busy`: seconds for which SQLite itself waits for a lock."""
+    """A connection as this store wants it. `busy`: seconds for which SQLite itself waits for a lock.
+
+    A file that isn't ours is refused before anything in it is changed.
+    """
     cx = sqlite3.connect(
         path, timeout=busy, isolation_level=None, check_same_thread=False, cached_statements=512
     )
     try:
         if write:
-            cx.execute("pragma page_size = 8192")
+            refuse_strange(cx, f"sqlite:{path}")
+            cx.execute("pragma page_size = 4096")
             cx.execute("pragma journal_mode = wal")
             cx.execute("pragma synchronous = full")
             cx.execute("pragma wal_autocheckpoint = 4000")
@@ -128,8 +132,8 @@ def connect(path: str, *, busy: float, write: bool) -> sqlite3.Connection:
     return cx
 
 
-def prepare(cx: sqlite3.Connection, address: str) -> None:
-    """Create the tables in an empty file; refuse a file that isn't ours. Inside a transaction."""
+def refuse_strange(cx: sqlite3.Connection, address: str) -> int:
+    """Raise for a file that isn't ours, or newer than we are; its version."""
     (version,) = cx.execute("pragma user_version").fetchone()
     (application,) = cx.execute("pragma application_id").fetchone()
     (tables,) = cx.execute("select count(*) from sqlite_master").fetchone()
@@ -141,7 +145,12 @@ def prepare(cx: sqlite3.Connection, address: str) -> None:
         )
     if application != APPLICATION and (tables or version):
         raise StoreError(address, "it is another program's database", "give the path of a new file")
-    if version == 0:
+    return int(version)
+
+
+def prepare(cx: sqlite3.Connection, address: str) -> None:
+    """Create the tables in an empty file. Inside a transaction."""
+    if refuse_strange(cx, address) == 0:
         for statement in _statements(TABLES):
             cx.execute(statement)
         cx.execute(f"pragma user_version = {VERSION}")
