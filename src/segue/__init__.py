@@ -6,17 +6,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .authoring.message import Request as Request
-    from .authoring.message import Note as Note
-    from .authoring.actor import state as state
-    from .authoring.actor import on as on
-    from .authoring.actor import field as field
-    from .authoring.actor import Listen as Listen
-    from .authoring.actor import Fail as Fail
-    from .authoring.actor import Done as Done
-    from .authoring.actor import Answer as Answer
-    from .authoring.actor import Again as Again
     from .authoring.actor import Actor as Actor
+    from .authoring.actor import Again as Again
+    from .authoring.actor import Answer as Answer
+    from .authoring.actor import Done as Done
+    from .authoring.actor import Fail as Fail
+    from .authoring.actor import Listen as Listen
+    from .authoring.actor import field as field
+    from .authoring.actor import on as on
+    from .authoring.actor import state as state
     from .authoring.ask import ask as ask
     from .authoring.config import using as using
     from .authoring.context import Parked as Parked
@@ -31,6 +29,8 @@ if TYPE_CHECKING:
     from .authoring.map import Mapped as Mapped
     from .authoring.map import Outcome as Outcome
     from .authoring.map import map as map
+    from .authoring.message import Note as Note
+    from .authoring.message import Request as Request
     from .authoring.resource import resource as resource
     from .authoring.step import idempotency_key as idempotency_key
     from .authoring.step import step as step

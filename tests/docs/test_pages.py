@@ -16,7 +16,7 @@ from segue.cli.main import COMMANDS, find
 from .blocks import PAGES, ROOT, blocks_of, prose_of
 
 #: Names after `segue.` that aren't public: modules, a file, a flow's registered name.
-OTHERS = {"testing", "model", "db", "request"}
+OTHERS = {"errors", "testing", "model", "db", "request"}
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
@@ -62,7 +62,7 @@ def test_names_are_public(page: Path) -> None:
 
 @every_page
 def test_errors_are_there(page: Path) -> None:
-    from segue.model import errors
+    from segue import errors
 
     for row in re.findall(r"^\| `(?:Author|Caller|Operator)Error` .*$", page.read_text(), re.MULTILINE):
         for name in re.findall(r"`(\w+)`", row):

@@ -203,14 +203,6 @@ class StoreError(OperatorError):
         super().__init__(f"store {store!r}: {problem}; {cure}")
 
 
-class Fenced(OperatorError):
-    """Another worker took over the run; this one's work on it is dropped unharmed."""
-
-    def __init__(self, run: str) -> None:
-        self.run = run
-        super().__init__(f"run {run!r} was taken over by another worker; nothing is lost")
-
-
 class ProviderFault(OperatorError):
     """A provider's API answered something that its protocol doesn't know. `body` is shortened."""
 
