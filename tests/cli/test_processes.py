@@ -7,6 +7,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.cli.desk import Desk
 
 
@@ -112,3 +114,39 @@ def test_the_debugger(desk: Desk):
     assert said.code == 1
     assert "1004" in said.out
     assert said.err.count("it differs") == 1
+
+
+ONCE = """
+import asyncio
+from pathlib import Path
+import segue
+
+
+@segue.step(effect="at-most-once")
+async def pay(n: int) -> int:
+    with Path("done.txt").open("a") as log:
+        log.write(f"{n}\\n")
+    await asyncio.sleep(0 if Path("go").exists() else 60)
+    return n
+
+
+@segue.flow
+async def buy(n: int) -> int:
+    return 2 * await pay(n)
+"""
+
+
+@pytest.mark.parametrize(("how", "out", "paid"), [(["--value", "50"], "100\n", 1), (["--rerun"], "6\n", 2)])
+def test_a_step_that_was_cut_off_is_for_people_to_judge(desk: Desk, how: list[str], out: str, paid: int):
+    desk.write("once.py", ONCE)
+    process = desk.start("run", "once.py:buy", "3", "--id", "b")
+    until_lines(desk.path / "done.txt", 1)
+    process.send_signal(signal.SIGKILL)
+    desk.finish(process)
+    desk.write("go", "")
+    said = desk.segue("run", "once.py", "--id", "b")
+    assert said.code == 1
+    assert "was cut off" in said.err
+    assert desk.segue("resume", "b", *how).code == 0
+    assert desk.segue("run", "once.py", "--id", "b").out == out
+    assert len((desk.path / "done.txt").read_text().splitlines()) == paid

@@ -39,7 +39,6 @@ def test_keep(desk: Desk):
     assert desk.segue("run", "app.py:sure", "--id", "a").out == "sent\n"
 
 
-@pytest.mark.xfail(reason="the answer to the old question is still in the inbox, and taken for the new one's")
 def test_rerun_asks_anew(desk: Desk):
     held(desk, "a")
     assert desk.segue("resume", "a", "--rerun").code == 0
