@@ -14,7 +14,7 @@ from ..model.chat import Answer, ChatReply, ChatRequest, File, Message, Stop, To
 from ..model.errors import BadAnswer, InvalidValue, ModelFailed, TooManyTurns
 from ..model.mode import Config, ModeLike
 from .config import ModelLike, as_config, config_of
-from .context import Branch, current
+from .context import Branch, Work, current
 from .tool import Tool, as_tool, call_tool
 
 if TYPE_CHECKING:
@@ -152,7 +152,9 @@ class _Talk:
         call = self.branch.run.services.model_call(
             self.branch, self.config, self.model, request, args, digest(args)
         )
-        reply: ChatReply = await self.branch.run.record(self.branch, call)
+        run = self.branch.run
+        made = run.perform(self.branch, call) if isinstance(call, Work) else run.record(self.branch, call)
+        reply: ChatReply = await made
         self.messages.append(Message("assistant", reply.text, reply.tool_calls))
         self.told = len(self.messages)
         self.tokens = Tokens(

@@ -67,7 +67,7 @@ class Worker:
         self.awake: dict[str, Executor] = {}
         self.targets: dict[str, Any] = {}
         self.park_always = False  # chaos for tests: leave memory after every commit
-        self.closing = False
+        self.working = self.closing = False
         self._renewed = clock.now()
         self._grouped: dict[str, int] = {}
         self._queued: dict[str, deque[Claimed]] = {}
@@ -165,6 +165,8 @@ class Worker:
     # ------------------------------------------------------------ a worker's life
     def start(self) -> Callable[[], None]:
         """Begin to claim."""
+        self._started = True
+        self.working = True
         self._spawn(self._claim_loop())
         self._spawn(self._renew_loop())
         return self.store.subscribe(self._hint)
@@ -331,7 +333,7 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for source in reversed(self._closers):
-            await source.aclose()
+            await _close(source)
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -339,7 +341,8 @@ class Worker:
         """Create runs; those that are new, known and for which there is room are claimed at once."""
         room = self.room - len(self.awake)
         known = all(run.spec.target in self.targets or run.spec.target in TARGETS for run in runs)
-        claim = self.name if known and len(runs) <= room and not self.closing else ""
+        fits = known and len(runs) <= room
+        claim = self.name if self.working and fits and not self.closing else ""
         created = await self.store.create(runs, now=self.clock.now(), worker=claim, ttl=LEASE)
         if claim:
             new = [
@@ -352,6 +355,19 @@ class Worker:
         else:
             self.wake()
         return created
+
+
+async def _close(source: Any) -> None:
+    """Let a resource's function go on after its `yield`."""
+    try:
+        await anext(source)
+    except StopAsyncIteration:
+        return
+    except Exception:
+        log.exception("the resource %s failed to close", source.__qualname__)
+        return
+    log.error("the resource %s yields more than once; only the first value is used", source.__qualname__)
+    await source.aclose()
 
 
 def code_of(target: Any, claimed: Claimed, executor: Executor) -> Coroutine[Any, Any, Any]:
