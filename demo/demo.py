@@ -29,7 +29,7 @@ DATA = CACHE / "last"  # of the last show
 FLOW = "demo/triage.py:triage"
 PRICED_AS = "openai:gpt-4.1-mini"  # whose list price the local model's tokens are shown at
 REAL = "openai:gpt-4.1-mini"
-BUDGET = 110.0  # seconds for the batch
+BUDGET = 180.0  # seconds for the batch, at the pace of the first rows; later ones are about twice as fast
 FEW = 6
 FIRST = "yet another piece of junk! it died after a week and nobody picks up the phone."
 
@@ -315,9 +315,9 @@ def main() -> int:
             threads = (
                 "1" if os.getloadavg()[0] > 1.5 else "2"
             )  # two that fight for one core are slower than one
-            url = processes.server([sys.executable, str(HERE / "model.py"), "1", threads], "model")
+            url = processes.server([sys.executable, str(HERE / "model.py"), threads], "model")
             ledger = DATA / "ledger.jsonl"
-            words = ["simulate", "--upstream", url, "--concurrency", "2", "--batch-time", "2"]
+            words = ["simulate", "--upstream", url, "--concurrency", "4", "--batch-time", "2"]
             words += ["--ledger", _short(ledger), "--dir", _short(DATA / "provider")]
             console.print(
                 "SmolLM2-135M runs on this machine, behind a provider with a Batch API and a ledger of its own:"
@@ -329,7 +329,7 @@ def main() -> int:
         console.print("The flow, written once:")
         console.print(flow_source())
         show.live()
-        show.people(patience=1)
+        show.people(patience=0.2)
         pace = show.few()
         number = 20 if real else max(60, min(len(remarks), int(BUDGET / max(pace, 0.05)) // 10 * 10))
         rows = show.plan(number)

@@ -19,8 +19,8 @@ async def main(store: str, patience: float) -> None:
 
 
 def rule(answer: str) -> bool:
-    """Whether an answer may be sent: not one that promises money."""
-    return not any(word in answer.lower() for word in ("refund", "money", "free"))
+    """Whether an answer may be sent: not one in which nobody did anything, of which the model is fond."""
+    return "nobody" not in answer
 
 
 if __name__ == "__main__":

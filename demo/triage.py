@@ -15,14 +15,14 @@ Label: {"sentiment": "negative", "topic": "service", "urgent": true}
 Review: great value, i recommend it to everyone.
 Label: {"sentiment": "positive", "topic": "price", "urgent": false}
 
-Review: the battery got so hot that it burnt my hand!
-Label: {"sentiment": "negative", "topic": "quality", "urgent": true}
+Review: the battery dies within an hour.
+Label: {"sentiment": "negative", "topic": "quality", "urgent": false}
 
 Review: the menu is hard to read.
 Label: {"sentiment": "negative", "topic": "quality", "urgent": false}
 
-Review: do not buy it, mine broke after a week.
-Label: {"sentiment": "negative", "topic": "quality", "urgent": false}
+Review: do not buy it, mine caught fire after a week!
+Label: {"sentiment": "negative", "topic": "quality", "urgent": true}
 """
 
 ANSWERS = """\

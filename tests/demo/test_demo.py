@@ -44,7 +44,7 @@ def rule(body: dict[str, Any]) -> Any:
     prompt = body["messages"][-1]["content"]
     row = prompt.rpartition("Review: ")[2].partition("\n")[0]
     if prompt.endswith("Answer:"):
-        return " A refund is on its way." if "money" in row else f" We are sorry: {row}."
+        return " We are sorry that nobody came." if "money" in row else f" We are sorry: {row}."
     good = "love" in row or "charm" in row
     return {"sentiment": "positive" if good else "negative", "topic": "quality", "urgent": "now" in row}
 
