@@ -165,7 +165,6 @@ class Worker:
     # ------------------------------------------------------------ a worker's life
     def start(self) -> Callable[[], None]:
         """Begin to claim."""
-        self._started = True
         self.working = True
         self._spawn(self._claim_loop())
         self._spawn(self._renew_loop())
