@@ -78,6 +78,7 @@ class Wait(msgspec.Struct, kw_only=True):
     `drops` tells the world that nobody waits any more, as `opens` told it of the wait.
     `accepts` are the names of the mail that a `receive` takes; `joins` is the place of the `spawn` whose run's
     end is waited for, and `looks` that run, where it may be of somebody else.
+    `sender`: whose `result` it is; after a rebase, others may still send one for a call that stood there before.
     """
 
     kind: str
@@ -92,6 +93,7 @@ class Wait(msgspec.Struct, kw_only=True):
     accepts: frozenset[str] = frozenset()
     joins: tuple[str, int] | None = None
     looks: str = ""
+    sender: str = ""
     model: str = ""
 
 
@@ -113,6 +115,7 @@ class RunContext(Protocol):
     id: str
     config: Config
     callers: tuple[str, ...]
+    rebased: bool  #: it goes on from another journal, under changed code perhaps
 
     def record(self, branch: Branch, request: Work | Wait | Act, /) -> Future[Any]:
         """Record a call. The future gives its outcome when the journal holds it and the run is at rest."""

@@ -93,16 +93,18 @@ def _nothing(value: bytes) -> None:
     return None
 
 
-def child_id(run: str, path: str, n: int) -> str:
-    """The id of a child started by that call: the same in every life."""
-    return f"{run}.{blake2b(f'{run}{path}:{n}'.encode(), digest_size=6).hexdigest()}"
+def child_id(branch: Branch, flow: FlowDef, args: bytes) -> str:
+    """The id of a child started by the branch's next call: the same in every life."""
+    run, place = branch.run, f"{branch.run.id}{branch.path}:{branch.n}"
+    call = f"{flow.name}{digest(args).hex()}" if run.rebased else ""  # another one may stand there now
+    return f"{run.id}.{blake2b(f'{place}{call}'.encode(), digest_size=6).hexdigest()}"
 
 
 def child(branch: Branch, flow: FlowDef, args: bytes, config: Config, *, id: str = "") -> Any:
     """Start a run of a flow and wait for its end: one recorded call, whose outcome is the child's."""
     run = branch.run
     run.services.register(flow)
-    run_id = id or child_id(run.id, branch.path, branch.n)
+    run_id = id or child_id(branch, flow, args)
 
     def opens(turn: Turn, path: str, n: int) -> None:
         parent = CallRef(run.id, path, n)
@@ -119,6 +121,7 @@ def child(branch: Branch, flow: FlowDef, args: bytes, config: Config, *, id: str
         decode=flow.read_result,
         opens=opens,
         drops=drops,
+        sender=f"run:{run_id}",
     )
     return run.record(branch, wait)
 
@@ -146,7 +149,7 @@ async def spawn(call: Coroutine[Any, Any, R], /, *, id: str = "", **how: Any) ->
     flow, args = take_call(call)
     run.services.register(flow)
     config = as_config(**how).over(config_of(branch))
-    run_id = id or child_id(run.id, branch.path, branch.n)
+    run_id = id or child_id(branch, flow, args)
 
     def writes(turn: Turn, path: str, n: int) -> None:
         parent = CallRef(run.id, path, n)
@@ -168,7 +171,6 @@ async def spawn(call: Coroutine[Any, Any, R], /, *, id: str = "", **how: Any) ->
 def join(branch: Branch, run: str, place: tuple[str, int], decode: Any) -> Any:
     """Wait for the end of a run that this one spawned at that place."""
     args = encode(run)
-    own = child_id(branch.run.id, *place)
     wait = Wait(
         kind="join",
         name="join",
@@ -176,7 +178,8 @@ def join(branch: Branch, run: str, place: tuple[str, int], decode: Any) -> Any:
         digest=digest(args),
         decode=decode,
         joins=place,
-        looks="" if run == own else run,
+        looks="" if run.startswith(f"{branch.run.id}.") else run,
+        sender=f"run:{run}",
     )
     return branch.run.record(branch, wait)
 

@@ -65,11 +65,15 @@ class Pool(msgspec.Struct, frozen=True):
     """What a rebased run may take outcomes from: the entries of an earlier journal.
 
     `strict` demands equal digests (`--rerun`, fork); otherwise a name at its old place is enough (`--keep`).
+    `spent` are calls whose outcomes aren't to be taken, without what they hold; `repeat` lets keyed and
+    at-most-once ones be made again.
     """
 
     entries: list[Entry]
     strict: bool = True
     origin: str = ""
+    spent: list[Entry] = []
+    repeat: bool = False
 
 
 #: One row of a journal: the entries that one commit appended.

@@ -17,7 +17,7 @@ from ..authoring.flow import FlowDef, definition, take_call
 from ..authoring.mail import make_spec
 from ..authoring.map import Outcome
 from ..authoring.resource import SERVICES
-from ..model.entry import Pool, encode_pool
+from ..model.entry import encode_pool
 from ..model.errors import Conflict, SegueError, UnknownName
 from ..model.message import Mail
 from ..model.mode import Config, ModeLike
@@ -26,7 +26,7 @@ from ..ports.clock import AlarmClock, Timer
 from ..ports.provider import Endpoint, PriceList, Provider
 from ..ports.store import Hint, JobHead, NewRun, Store
 from ..stores import open_store
-from . import rebase, receipt, tasks, verify
+from . import alive, rebase, receipt, tasks, verify
 from .bus import Bus
 from .clock import SystemClock
 from .executor import Executor
@@ -125,6 +125,7 @@ class Engine:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.worker.stop(self._grace)
         await self.lanes.release()
+        alive.retire(self.worker.name)  # what it couldn't give back is free all the same
         for undo in reversed(self._undo):
             undo()
         SERVICES.reset(self._services)
@@ -169,7 +170,7 @@ class Engine:
         if isinstance(call, Actor):
             spec = target.spec(call, config, self.clock.now())
         else:
-            spec = make_spec(target, args, config, self.clock.now())
+            spec = make_spec(target, checked(target, args), config, self.clock.now())
         self.worker.register(target)
         run_id = id or f"{target.name.rpartition('.')[2]}-{uuid4().hex[:8]}"
         created = await self.worker.create([NewRun(run_id, spec)])
@@ -315,27 +316,38 @@ class Engine:
             raise Conflict(f"run {mail.to!r} takes no more mail: it is {head.status}")
 
     # ------------------------------------------------------------ held runs, forks
-    async def resume(self, run: str, *, keep: bool = False, value: object = msgspec.UNSET) -> None:
+    async def resume(
+        self, run: str, *, keep: bool = False, value: object = msgspec.UNSET, repeat: bool = False
+    ) -> None:
         """Let a held (or failed) run go on.
 
-        `keep` accepts what was paid for as it is; `value` is what came of an at-most-once step that was cut off.
+        `keep` accepts what was paid for as it is; `value` is what came of an at-most-once step that was cut off;
+        `repeat` lets keyed and at-most-once steps be done once more where their arguments changed.
         """
         head = await self.head(run)
-        await rebase.resume(self.store, head, keep=keep, value=value, now=self.clock.now())
+        await rebase.resume(self.store, head, keep=keep, value=value, repeat=repeat, now=self.clock.now())
         self.worker.wake()
 
     async def fork(
-        self, run: str, *, id: str = "", before: str = "", edit: Mapping[str, Any] | None = None, **how: Any
+        self,
+        run: str,
+        *,
+        id: str = "",
+        before: str = "",
+        edit: Mapping[str, Any] | None = None,
+        repeat: bool = False,
+        **how: Any,
     ) -> Run[Any]:
         """A new run that shares another's history.
 
         Calls are named `path#n`, as `segue show` lists them. `before`: from that call on everything is done
         anew. `edit`: outcomes to replace, by call; what was made after them is done anew. Other options, such
-        as `model`, hold for the new run.
+        as `model`, hold for the new run. It is held before a keyed or at-most-once step that the other run did
+        and that it would do again, unless `repeat`.
         """
         origin = await self.head(run)
         entries = await rebase.entries_of(self.store, run)
-        pool = Pool(rebase.until(entries, before, dict(edit or {})), True, run)
+        pool = rebase.share(run, entries, before, dict(edit or {}), repeat=repeat)
         spec = rebase.forked(origin, self._config(how), self.clock.now())
         new = id or f"{run}~{uuid4().hex[:6]}"
         created = await self.worker.create([NewRun(new, spec, encode_pool(pool))])
@@ -409,7 +421,7 @@ class Engine:
             async for row in _each(rows):
                 try:
                     name = str(number) if key is None else str(key(row))
-                    args = row.args if isinstance(row, Row) else flow.shape.encode_call((row,), {})
+                    args = row.args if isinstance(row, Row) else checked(flow, flow.shape.encode_call((row,), {}))
                 except (SegueError, TypeError, ValueError, KeyError) as error:
                     job.unfit.append(Outcome(number, row, None, error))
                 else:
@@ -511,6 +523,12 @@ class Engine:
             uses = receipt.total([*uses, *(use for head in heads for use in head.usage)])
             after = heads[-1].id
         return self.price(uses)
+
+
+def checked(flow: FlowDef, args: bytes) -> bytes:
+    """Arguments as they are stored, if the flow can read them. Raises `InvalidValue`."""
+    flow.shape.decode_call(args)
+    return args
 
 
 class Row:

@@ -74,6 +74,7 @@ class Outcome(msgspec.Struct):
     cause: BaseException | None = None
     result: Any = None
     raises: Exception | None = None
+    at: float = 0.0  # when, if it isn't now
     paid: bool = False  # already, by the run that this one was rebased from
 
 
@@ -107,7 +108,9 @@ class Executor:
         self.head = head
         self.config = config
         self.replay = Replay(entries, head.spec.created)
-        self.pool = pool
+        self.pool, self.rebased = pool, pool is not None
+        if pool is not None:
+            pool.spend(self.replay.calls.values())
         self.settled = not entries
         self.tasks: set[Task[Any]] = set()
         self.root: Task[Any] | None = None
@@ -121,6 +124,7 @@ class Executor:
         self.posts: dict[int, Letter] = {}  # messages to the code, by id, in order
         self.unmatched = True  # posts or receivers have come since they were matched
         self.seen = 0
+        self._credit = CREDIT
         self._file(claimed.inbox)
         self.receivers: list[Call] = []
         self.joins: dict[Place, list[Call]] = {}  # waits for the ends of spawned runs
@@ -130,6 +134,9 @@ class Executor:
         self.wanting: Call | None = None  # a message
         self.spawned: set[Place] = set()  # whose ends may come before anybody waits for them
         self.dues: list[tuple[float, int, Call]] = []
+        self.reused: list[
+            tuple[int, int, Outcome]
+        ] = []  # taken over from before a rebase, by when it came then
         self.usage = {(use.model, use.lane): use for use in head.usage}
         self._used = False  # since the last turn
         self.sent = 0
@@ -147,7 +154,6 @@ class Executor:
         self._order = 0
         self.due = False  # it parked until some time
         self.refused = 0
-        self._credit = CREDIT
         self._inlined: Task[Any] | None = None  # carries out a call of its own
         self.status: Status = "ready"
         self.finished: Future[None] = self.loop.create_future()
@@ -476,6 +482,9 @@ class Executor:
             elif self.wanting is not None and self.wanting.done():
                 self.wanting = None
                 self.kick()
+            elif self.reused and not self.done:
+                self._take_reused()
+                self._commit()
             elif self.done or self.entries or self.precommit:
                 if self.host.park_always and not self.local and not self.precommit:
                     self._leave("ready")
@@ -517,9 +526,7 @@ class Executor:
     def _start(self, call: Call) -> None:
         """Begin a call that no journal knows."""
         request = call.request
-        entry = self.pool.take(*call.place, request.kind, request.name, request.digest) if self.pool else None
-        if entry is not None and not entry.made:
-            self._reuse(call, entry)
+        if self.pool is not None and self._from_pool(call, self.pool):
             return
         if isinstance(request, Act):
             request.writes(self.turn, *call.place)
@@ -527,7 +534,7 @@ class Executor:
             self._at_once(call, request.value)
         elif isinstance(request, Wait):
             self.entries.append(_made(call, request, request.due))
-            if request.opens is not None and entry is None:  # else it is open already, from before the rebase
+            if request.opens is not None:
                 request.opens(self.turn, *call.place)
             self._wait_for(call, request, request.due)
         elif request.effect == "at-most-once":
@@ -542,17 +549,51 @@ class Executor:
         _decode(outcome)
         _deliver(outcome)
 
-    def _reuse(self, call: Call, entry: Entry) -> None:
+    def _from_pool(self, call: Call, pool: Pooled) -> bool:
+        """Take a call over from the journal that this run was rebased from, if it is there."""
+        request = call.request
+        entry = pool.take(*call.place, request.kind, request.name, request.digest)
+        if entry is not None and not entry.made:
+            self._reuse(call, entry, pool)
+            return True
+        if isinstance(request, Wait):
+            if entry is not None and call.place == (entry.path, entry.n):  # it is open already
+                self.entries.append(_made(call, request, entry.due))
+                self._wait_for(call, request, entry.due)
+                return True
+            if entry is not None and request.drops is not None:  # it is open at another place
+                request.drops(self.turn, entry.path, entry.n)
+            for letter in list(self.letters.values()):  # for what was open here before
+                if letter.mail.kind == "result" and letter.mail.call == CallRef(self.id, *call.place):
+                    self._consume(letter.id)
+        elif isinstance(request, Work) and entry is None and request.effect != "idempotent":
+            if pool.blocks(call.place[0], request.name):
+                self._hold(
+                    f"the {request.effect} step {request.name!r} was done before, with other arguments or on "
+                    f"another way, and would be done again: restore the code, or `segue resume --rerun --repeat`"
+                )
+                return True
+        return False
+
+    def _reuse(self, call: Call, entry: Entry, pool: Pooled) -> None:
         """Take an outcome from the journal that this run was rebased from."""
         if isinstance(call.request, Act):
-            self.entries.append(_instant(call, call.request))
+            act = msgspec.structs.replace(call.request, value=entry.value or NOTHING)
+            self.entries.append(_instant(call, act))
             self._at_once(call, entry.value)
             return
         if isinstance(call.request, Wait):
             self.entries.append(_made(call, call.request, entry.due))
         elif isinstance(call.request, Work) and call.request.effect == "at-most-once":
             self.entries.append(_made(call, call.request, 0.0))
-        self.done.append(Outcome(call, entry.value, entry.error, paid=True))
+        outcome = Outcome(call, entry.value, entry.error, paid=True, at=entry.at)
+        heapq.heappush(self.reused, (*pool.order(entry), outcome))
+
+    def _take_reused(self) -> None:
+        """Outcomes that were handed over together are so again, in their order then, with their time."""
+        batch = self.reused[0][0]
+        while self.reused and self.reused[0][0] == batch:
+            self.done.append(heapq.heappop(self.reused)[2])
 
     def _pending(self, call: Call, entry: Entry) -> None:
         """A call that was journaled when made, in an earlier life, and has no outcome yet.
@@ -690,7 +731,7 @@ class Executor:
             call = self.open.get(place)
             if place in self.joins and any(not call.done() for call in self.joins[place]):
                 self._ended(place, mail.value, mail.error, letter.id)
-            elif call is not None and not call.done():
+            elif call is not None and not call.done() and self._is_for(mail, call):
                 self._close(call, Outcome(call, mail.value, mail.error, letter.id))
             elif place in self.ends or (place not in self.spawned and not self._expects(place)):
                 self._consume(letter.id)  # answered already, or given up
@@ -714,7 +755,16 @@ class Executor:
             mine = self.posts if letter.mail.kind in ("tell", "request") else self.letters
             mine[letter.id] = letter
             self.seen = letter.id
+            if letter.mail.kind == "cancel":
+                self._credit = 0  # look at it at the next call
         self.unmatched = True
+
+    def _is_for(self, mail: Mail, call: Call) -> bool:
+        """Whether an outcome is of this call, not of another one that stood there before a rebase."""
+        request = call.request
+        if self.pool is None or not isinstance(request, Wait) or not request.sender:
+            return True
+        return mail.sender == request.sender or self.pool.was_open(*call.place, request.digest)
 
     def _expects(self, place: Place) -> bool:
         """Whether the code may come to a call there that was open before a rebase."""
@@ -790,11 +840,12 @@ class Executor:
         now = turn.now = self.host.clock_now()
         entries, self.entries = self.entries, []
         if done:
-            number = self.replay.append(now)
+            at = max(outcome.at or now for outcome in done)
+            number = self.replay.append(at)
             for outcome in done:
                 _decode(outcome)
                 self._meter(outcome)
-                entries.append(_entry(outcome, number, now))
+                entries.append(_entry(outcome, number, at))
         if entries:
             blobs: list[tuple[bytes, bytes]] = []
             turn.entries = encode_entries([journal.store_large(entry, blobs) for entry in entries])
@@ -807,7 +858,12 @@ class Executor:
 
     def _write(self, turn: Turn, then: Callable[[], None]) -> None:
         self.committing = True
-        future = self.host.commit(turn)
+        try:
+            future = self.host.commit(turn)
+        except Exception as error:  # the store is gone
+            self.committing = False
+            self._abandon(error)
+            return
         if future.done():
             self._written(turn, future, then)
         else:

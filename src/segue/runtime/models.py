@@ -97,9 +97,10 @@ class Models:
             return self._line(branch, endpoint, provider, mode, kind, to, request, args, digest, decode)
         live = mode if isinstance(mode, Live) else Live()
         place = (branch.path, branch.n)
+        ident = line_id(branch.run.id, *place, digest if branch.run.rebased else b"")
 
         async def run() -> bytes:
-            CALLING.set(line_id(branch.run.id, *place))
+            CALLING.set(ident)
             slots = self._slots.get(live.concurrency)
             if slots is None:
                 slots = self._slots[live.concurrency] = asyncio.Semaphore(live.concurrency)
@@ -177,11 +178,12 @@ class Models:
         run = branch.run
         lane = lane_key(endpoint, to)
         self.max_age[lane] = mode
+        ident = line_id(run.id, branch.path, branch.n, digest if run.rebased else b"")
 
         def opens(turn: Turn, path: str, n: int) -> None:
             body = _body(provider, endpoint, to, request)
             line = Line(
-                id=line_id(run.id, path, n),
+                id=ident,
                 lane=lane,
                 call=CallRef(run.id, path, n),
                 body=body,
@@ -197,6 +199,7 @@ class Models:
             digest=digest,
             decode=decode,
             opens=opens,
+            sender=f"line:{ident}",
             model=usage_name(endpoint),
         )
 
@@ -218,9 +221,12 @@ def lane_endpoint(lane: str) -> tuple[Endpoint, str]:
     return Endpoint(provider, base_url, model, credential), to
 
 
-def line_id(run: str, path: str, n: int) -> str:
-    """32 hex digits: the same in every life, and fit for every provider's rules."""
-    return blake2b(f"{run}\0{path}\0{n}".encode(), digest_size=16).hexdigest()
+def line_id(run: str, path: str, n: int, digest: bytes = b"") -> str:
+    """32 hex digits: the same in every life, and fit for every provider's rules.
+
+    `digest` tells the calls apart that a rebased run makes at one place.
+    """
+    return blake2b(f"{run}\0{path}\0{n}".encode() + digest, digest_size=16).hexdigest()
 
 
 def check_result(provider: Provider, to: str, body: bytes) -> Exception | None:

@@ -9,11 +9,15 @@ import msgspec
 
 from ..core import journal
 from ..core.codec import encode
-from ..model.entry import Entry, Pool, encode_pool
+from ..core.pool import Pooled
+from ..model.entry import Entry, Pool, decode_pool, encode_pool
 from ..model.errors import Conflict, UnknownName
 from ..model.mode import Config
 from ..model.run import Head, Spec
 from ..ports.store import Store
+
+#: Added to the number of a paid call whose place another one has taken.
+_ELSEWHERE = 1 << 32
 
 
 async def entries_of(store: Store, run: str) -> list[Entry]:
@@ -27,25 +31,52 @@ async def entries_of(store: Store, run: str) -> list[Entry]:
     return journal.merged(journal.load_large(entries, contents))
 
 
-async def resume(store: Store, head: Head, *, keep: bool, value: object = msgspec.UNSET, now: float) -> None:
+async def resume(
+    store: Store,
+    head: Head,
+    *,
+    keep: bool,
+    value: object = msgspec.UNSET,
+    repeat: bool = False,
+    now: float,
+) -> None:
     """Let a held, failed or cancelled run go on from its old journal.
 
     `keep`: calls are matched by place and name, whatever their arguments are now. Otherwise by name and
     arguments; what changed is called, and paid, anew. A failed call of a failed run is made anew either way.
-    `value` is what came of the at-most-once step that was cut off, where someone knows.
+    `value` is what came of the at-most-once step that was cut off, where someone knows. `repeat`: keyed and
+    at-most-once steps whose arguments changed may be done again; else the run is held before one.
     """
     if head.status not in ("held", "failed", "cancelled"):
         raise Conflict(
             f"run {head.id!r} is {head.status}; only held, failed or cancelled ones can be resumed"
         )
-    entries = [entry for entry in await entries_of(store, head.id) if entry.kind != "cancel"]
+    entries, spent = await _paid(store, head.id)
     if head.status == "failed":
         entries = [entry for entry in entries if entry.error is None]
     if value is not msgspec.UNSET:
         entries = _told(head.id, entries, value)
-    pool = Pool(entries, not keep, head.id)
+    pool = Pool(entries, not keep, head.id, spent, repeat)
     if not await store.revive(head.id, pool=encode_pool(pool), now=now, status=(head.status,)):
         raise Conflict(f"run {head.id!r} changed meanwhile; look again")
+
+
+async def _paid(store: Store, run: str) -> tuple[list[Entry], list[Entry]]:
+    """All calls that a run has in its journal, or could still take from the one before; and those it couldn't."""
+    entries = [entry for entry in await entries_of(store, run) if entry.kind != "cancel"]
+    loaded = await store.load(run)
+    if loaded is None or loaded.pool is None:
+        return entries, []
+    before = decode_pool(loaded.pool)
+    pooled = Pooled(before)
+    pooled.spend(entries)
+    made = {(entry.path, entry.n) for entry in entries}
+    for left in pooled.unused():
+        if (left.path, left.n) not in made:
+            entries.append(left)
+        elif not left.made:
+            entries.append(msgspec.structs.replace(left, n=left.n + _ELSEWHERE))
+    return entries, before.spent
 
 
 def _told(run: str, entries: list[Entry], value: object) -> list[Entry]:
@@ -57,6 +88,18 @@ def _told(run: str, entries: list[Entry], value: object) -> list[Entry]:
         msgspec.structs.replace(entry, value=data, batch=0) if entry.made and entry.kind == "step" else entry
         for entry in entries
     ]
+
+
+def share(run: str, entries: list[Entry], before: str, edit: dict[str, Any], *, repeat: bool) -> Pool:
+    """What a fork may take of a run's history."""
+    shared = until(entries, before, edit)
+    places = {(entry.path, entry.n) for entry in shared}
+    spent = [
+        msgspec.structs.replace(entry, args=b"", value=None, error=None)
+        for entry in entries
+        if entry.kind == "step" and (entry.path, entry.n) not in places
+    ]
+    return Pool(shared, True, run, spent, repeat)
 
 
 def until(entries: list[Entry], before: str, edit: dict[str, Any]) -> list[Entry]:

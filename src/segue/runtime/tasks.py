@@ -9,6 +9,7 @@ import asyncio
 import gc
 import sys
 from asyncio import AbstractEventLoop, Future, Task
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import Context, copy_context
 from types import CodeType
@@ -114,9 +115,7 @@ def foreign(task: Task[Any], waits: Future[Any]) -> Sequence[Future[Any]]:
         strangers = _strangers(waits._children)  # type: ignore[attr-defined]  # what it joins is kept nowhere else
         waits.segue_own = not strangers  # type: ignore[attr-defined]  # once is enough: they stay the same
         return strangers
-    inner: Any = None
-    for inner in _chain(task.get_coro()):
-        pass
+    inner = next(iter(deque(_chain(task.get_coro()), 1)), None)
     if inner is None:
         return (waits,)
     code = _code(inner)
