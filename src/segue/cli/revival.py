@@ -17,6 +17,8 @@ from .place import declare_how, declare_store, existing, how
 from .runs import cause_of
 from .screen import count, note
 
+REPEAT = "let keyed and at-most-once steps be done once more"
+
 
 # ---------------------------------------------------------------- resume
 def declare_resume(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +38,7 @@ def declare_resume(parser: argparse.ArgumentParser) -> None:
         "--rerun", action="store_true", help="match calls by name and arguments; the rest is anew"
     )
     choice.add_argument("--value", metavar="JSON", help="what came of the at-most-once step that was cut off")
+    parser.add_argument("--repeat", action="store_true", help=REPEAT)
     declare_store(parser)
 
 
@@ -50,7 +53,7 @@ async def do_resume(args: argparse.Namespace) -> int:
         for head in heads:
             _decided(head, args)
         for head in heads:
-            await engine.resume(head.id, keep=args.keep, value=value)
+            await engine.resume(head.id, keep=args.keep, value=value, repeat=args.repeat)
     note(f"{count(len(heads))} {'runs go' if len(heads) != 1 else 'run goes'} on; {GOES_ON}")
     return exit.OK
 
@@ -120,6 +123,7 @@ def declare_fork(parser: argparse.ArgumentParser) -> None:
         metavar="PATH#N=JSON",
         help="another outcome of a call; may be repeated",
     )
+    parser.add_argument("--repeat", action="store_true", help=REPEAT)
     parser.add_argument("--id", default="", help="the new run's")
     declare_how(parser)
     declare_store(parser)
@@ -133,7 +137,9 @@ async def do_fork(args: argparse.Namespace) -> int:
             raise InvalidValue("--edit", "PATH#N=JSON", "there is no =", edit)
         edits[call] = json_of(f"--edit {call}", text)
     async with Engine(existing(args.store), worker=False) as engine:
-        run = await engine.fork(args.run, id=args.id, before=args.before, edit=edits, **how(args))
+        run = await engine.fork(
+            args.run, id=args.id, before=args.before, edit=edits, repeat=args.repeat, **how(args)
+        )
     print(run.id)
     note(f"made; {GOES_ON}")
     return exit.OK
