@@ -103,11 +103,11 @@ def test_parts():
             "user",
             [
                 "see",
-                File("image/png", "QUJD"),
-                File("image/png", url="https://x/y.png"),
-                File("audio/mpeg", "QUJD"),
-                File("audio/x-wav", "QUJD"),
-                File("application/pdf", "QUJD", name="a.pdf"),
+                File(b"ABC", media="image/png"),
+                File("https://x/y.png"),
+                File(b"ABC", media="audio/mpeg"),
+                File(b"ABC", media="audio/x-wav"),
+                File(b"ABC", media="application/pdf", name="a.pdf"),
             ],
         )
     )["content"]

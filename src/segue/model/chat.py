@@ -13,23 +13,41 @@ import msgspec
 Role = Literal["system", "user", "assistant", "tool"]
 
 
-class File(msgspec.Struct, frozen=True, tag="file"):
-    """A picture, sound or document as part of a message. `data` is base64, or empty where `url` points to it."""
+class File(msgspec.Struct, frozen=True, tag="file", omit_defaults=True):
+    """A picture, sound or document as part of a message.
 
-    media: str
+    `File("chart.png")` reads a path, `File(data, media="image/png")` takes bytes, and a URL is left for the
+    provider to fetch. `data` is base64; `source` stays for a URL only.
+    """
+
+    source: Any = ""
+    media: str = ""
     data: str = ""
-    url: str = ""
     name: str = ""
 
-    @classmethod
-    def read(cls, source: str | bytes, /, *, media: str = "") -> File:
-        """From bytes, a path, or a URL (which the provider fetches)."""
+    def __post_init__(self) -> None:
+        source = self.source
         if isinstance(source, bytes):
-            return cls(media or "application/octet-stream", base64.b64encode(source).decode())
-        kind = media or mimetypes.guess_type(source)[0] or "application/octet-stream"
-        if source.startswith(("http://", "https://")):
-            return cls(kind, url=source)
-        return cls(kind, base64.b64encode(Path(source).read_bytes()).decode(), name=Path(source).name)
+            self._take(source, "", "application/octet-stream")
+        elif source and not self.url:
+            kind = mimetypes.guess_type(source)[0] or "application/octet-stream"
+            self._take(Path(source).read_bytes(), Path(source).name, kind)
+        elif source and not self.media:
+            kind = mimetypes.guess_type(source)[0] or "application/octet-stream"
+            msgspec.structs.force_setattr(self, "media", kind)
+
+    def _take(self, content: bytes, name: str, media: str) -> None:
+        put = msgspec.structs.force_setattr
+        put(self, "source", "")
+        put(self, "data", base64.b64encode(content).decode())
+        put(self, "name", self.name or name)
+        put(self, "media", self.media or media)
+
+    @property
+    def url(self) -> str:
+        """Where the provider finds it; empty if its content is here."""
+        source = self.source
+        return source if isinstance(source, str) and source.startswith(("http://", "https://")) else ""
 
 
 class ToolCall(msgspec.Struct, frozen=True):

@@ -66,7 +66,7 @@ def _part(part: str | File) -> dict[str, Any]:
     if part.url:
         raise InvalidValue(
             "a file of a message", "a picture's URL or a file's bytes", "only pictures are fetched by URL; "
-            "download it and hand over the bytes (File.read(data, media=...))", f"{part.media} at {part.url!r}"
+            "download it and hand over the bytes (File(data, media=...))", f"{part.media} at {part.url!r}"
         )  # fmt: skip
     if part.media.startswith("audio/"):
         return {"type": "input_audio", "input_audio": {"data": part.data, "format": _sound(part.media)}}
