@@ -101,3 +101,28 @@ async def test_the_next_process_goes_on_at_once(tmp_path: Path) -> None:
     assert (second.stdout, second.returncode) == ("done\n", 0), second.stderr
     async with segue.Engine(f"sqlite:{tmp_path}/runs.db") as engine:
         assert await engine.store.workers() == []
+
+
+async def test_an_engine_that_ended_badly_holds_nothing(tmp_path: Path) -> None:
+    """Its runs couldn't be given back; another engine of this process takes them over at once."""
+    store = f"sqlite:{tmp_path}/runs.db"
+
+    @segue.step
+    async def wait() -> None:
+        await asyncio.sleep(0 if stuck.is_set() else 60)
+
+    @segue.flow(name="alive.stuck")
+    async def flow() -> str:
+        await wait()
+        return "done"
+
+    stuck = asyncio.Event()
+    first = segue.Engine(store)
+    await first.__aenter__()
+    await first.start(flow(), id="r")
+    await asyncio.sleep(0.1)
+    await first.store.close()  # as if the disk had gone
+    await first.__aexit__(None, None, None)
+    stuck.set()
+    async with segue.Engine(store) as engine, asyncio.timeout(10):
+        assert await engine.run(flow(), id="r") == "done"

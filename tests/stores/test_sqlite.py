@@ -371,7 +371,7 @@ async def test_a_store_that_isnt_open(path):
     with pytest.raises(StoreError, match="isn't open"):
         await store.get("a")
     with pytest.raises(StoreError, match="isn't open"):
-        store.commit([Turn(run="a", fence=1)])
+        await store.commit([Turn(run="a", fence=1)])
     await store.open()
     await store.close()
     with pytest.raises(StoreError, match="isn't open"):

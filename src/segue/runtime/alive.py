@@ -15,14 +15,23 @@ from hashlib import blake2b
 from pathlib import Path
 from uuid import uuid4
 
+_retired: set[str] = set()
+
 
 def new_name() -> str:
     """A name for a worker of this process."""
     return f"{_machine()}-{os.getpid()}-{_begun(os.getpid()) or 0}-{uuid4().hex[:8]}"
 
 
+def retire(worker: str) -> None:
+    """That worker of this process works no more."""
+    _retired.add(worker)
+
+
 def is_gone(worker: str) -> bool:
-    """Whether that worker's process ran on this machine and doesn't any more."""
+    """Whether that worker is retired, or its process ran on this machine and doesn't any more."""
+    if worker in _retired:
+        return True
     parts = worker.split("-")
     if len(parts) != 4 or parts[0] != _machine() or not (parts[1].isdecimal() and parts[2].isdecimal()):
         return False

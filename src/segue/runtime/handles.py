@@ -267,7 +267,11 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
 
     def outcome(self, head: Head) -> Outcome[In, Out]:
         """How the run of one row came out."""
-        args, kwargs = self._flow.shape.decode_call(head.spec.args)
+        args: Any
+        try:
+            args, kwargs = self._flow.shape.decode_call(head.spec.args)
+        except InvalidValue:  # of an earlier version of the flow
+            args, kwargs = msgspec.json.decode(head.spec.args)
         given: Any = (
             args[0] if len(args) == 1 and not kwargs else {"args": args, **kwargs} if args else kwargs
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from asyncio import Future
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -84,7 +85,9 @@ class SqliteStore:
 
     def _write(self, apply: Callable[..., Any], items: Sequence[Any], *, many: bool = False) -> Future[Any]:
         if self._writer is None:
-            raise self._not_open()
+            failed: Future[Any] = asyncio.get_running_loop().create_future()
+            failed.set_exception(self._not_open())
+            return failed
         return self._writer.put(apply, items, many=many)
 
     async def _look(self, look: Callable[..., Any], *args: Any) -> Any:

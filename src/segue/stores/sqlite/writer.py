@@ -88,16 +88,9 @@ class Writer:
 
     # ------------------------------------------------------------ in the thread
     def _run(self) -> None:
-        cx: sqlite3.Connection | None = None
         try:
-            cx = connect(self._path, busy=min(0.2, self._patience), write=True)
-            self._ledger = Ledger(cx, self._address)
-            self._begin()
-            prepare(cx, self._address)
-            cx.execute("commit")
+            cx = self._open()
         except BaseException as error:
-            if cx is not None:
-                cx.close()
             self._post(_finish, self.opened, trouble(self._address, self._path, error))
             self._post(_finish, self._closed, None)
             return
@@ -112,6 +105,25 @@ class Writer:
         finally:
             cx.close()
             self._post(_finish, self._closed, None)
+
+    def _open(self) -> sqlite3.Connection:
+        """The file, with its tables; if another process is in the way, all over again."""
+        until = time.monotonic() + self._patience
+        while True:
+            cx: sqlite3.Connection | None = None
+            try:
+                cx = connect(self._path, busy=min(0.2, self._patience), write=True)
+                self._ledger = Ledger(cx, self._address)
+                self._begin()
+                prepare(cx, self._address)
+                cx.execute("commit")
+                return cx
+            except BaseException as error:
+                if cx is not None:
+                    cx.close()
+                if not is_busy(error) or time.monotonic() > until:
+                    raise
+            time.sleep(random.uniform(0.001, 0.02))
 
     def _post(self, call: Callable[..., None], *args: Any) -> None:
         with suppress(RuntimeError):  # the loop is gone, and with it all who could be told

@@ -1,0 +1,182 @@
+"""No secret reaches a journal, an event, a log or an error, whatever a provider says about it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import logging
+import traceback
+import urllib.parse
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+import segue
+from segue.model.errors import SegueError
+from segue.testing.simulator import Failure, Simulator
+
+KEYS = ["sk-proj-Zq7xK2mN9pL4vB8c", "hunter2/with+signs=and.more"]
+
+
+@segue.flow(name="secrets.say")
+async def say(text: str) -> str:
+    return await segue.generate(text)
+
+
+@segue.flow(name="secrets.embed")
+async def embed(text: str) -> int:
+    return len(await segue.embed([text]))
+
+
+class Parrot:
+    """A server that repeats, with every answer, the key it was given."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[str], web.Response] = lambda key: web.Response()
+        self.url = ""
+        self.asked = 0
+
+    async def start(self) -> None:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._any)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
+
+    async def _any(self, request: web.Request) -> web.Response:
+        await request.read()
+        self.asked += 1
+        return self.answer(request.headers["Authorization"])
+
+    async def close(self) -> None:
+        await self._runner.cleanup()
+
+
+def coded(status: int) -> Callable[[str], web.Response]:
+    def answer(key: str) -> web.Response:
+        bare = key.removeprefix("Bearer ")
+        error = {"message": f"Incorrect API key provided: {bare}", "code": f"bad {bare}", "type": key}
+        return web.json_response({"error": error}, status=status)
+
+    return answer
+
+
+ANSWERS: dict[str, Callable[[str], web.Response]] = {
+    "401": coded(401),
+    "400": coded(400),
+    "500 without retry": lambda key: web.json_response(
+        {"error": {"message": key}}, status=500, headers={"x-should-retry": "false", "x-key": key}
+    ),
+    "error under 200": lambda key: web.json_response(
+        {"error": {"message": f"key {key}", "code": "invalid_api_key"}}
+    ),
+    "plain": lambda key: web.Response(status=403, text=f"{key} may not"),
+    "html": lambda key: web.Response(status=404, text=f"<b>{key}</b>", content_type="text/html"),
+    "moved": lambda key: web.Response(status=308, headers={"Location": f"/login?key={key}"}),
+    "stream": lambda key: web.Response(
+        text=f'data: {{"error": {{"message": "no {key}", "code": "invalid_api_key"}}}}\n\n',
+        content_type="text/event-stream",
+    ),
+    "encoded": lambda key: web.Response(status=401, text=urllib.parse.quote(key.partition(" ")[2], "")),
+}
+
+
+@pytest.fixture
+async def parrot() -> AsyncIterator[Parrot]:
+    parrot = Parrot()
+    await parrot.start()
+    yield parrot
+    await parrot.close()
+
+
+@pytest.fixture(params=KEYS, ids=["sk", "other"])
+def key(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("OPENAI_API_KEY", request.param)
+    return str(request.param)
+
+
+class Ears:
+    """All that can be heard of an engine: files, events, logs, errors."""
+
+    def __init__(self, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        self.path, self._caplog = path, caplog
+        self.heard: list[str] = []
+        caplog.set_level(logging.DEBUG)
+
+    def error(self, error: BaseException) -> None:
+        self.heard += traceback.format_exception(error)
+        self.heard.append(repr(error) + repr(vars(error)))
+
+    async def listen(self, run: segue.Run[Any]) -> None:
+        async for event in run:
+            self.heard.append(repr(event))
+
+    def secretless(self, key: str) -> None:
+        files = [file for file in self.path.rglob("*") if file.is_file()]
+        assert files
+        forms = [key, urllib.parse.quote(key, ""), base64.b64encode(key.encode()).decode()]
+        for form in forms:
+            for file in files:
+                assert form.encode() not in file.read_bytes(), f"the key is in {file.name}"
+            for record in self._caplog.records:
+                assert form not in record.getMessage(), f"the key is in a log of {record.name}"
+            for text in self.heard:
+                assert form not in text, "the key is in an event or an error"
+
+
+@pytest.fixture
+def ears(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Ears:
+    return Ears(tmp_path, caplog)
+
+
+@pytest.mark.parametrize("mode", ["live", "batch"])
+@pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.parametrize("flow", [say, embed], ids=["chat", "embed"])
+async def test_failures(parrot: Parrot, ears: Ears, key: str, flow: Any, answer: str, mode: Any) -> None:
+    if mode == "batch" and answer == "stream":
+        pytest.skip("a job isn't streamed")
+    parrot.answer = ANSWERS[answer]
+    model = f"openai:m@{parrot.url}#OPENAI_API_KEY"
+    async with segue.Engine(f"sqlite:{ears.path / 'runs.db'}", mode=mode, model=model) as engine:
+        run = await engine.start(flow("hi"))
+        listening = asyncio.ensure_future(ears.listen(run))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                with pytest.raises(SegueError) as caught:
+                    await run
+                ears.error(caught.value)
+                ears.heard.append(repr(await run.head()))
+                await listening
+        listening.cancel()
+        ears.heard.append(repr(await engine.store.batch_jobs(open_only=False)))
+        ears.secretless(key)
+        assert parrot.asked
+    ears.secretless(key)
+
+
+@pytest.mark.parametrize("mode", ["live", "batch"])
+async def test_success_and_single_failures(ears: Ears, key: str, mode: Any) -> None:
+    def rule(body: dict[str, Any]) -> Any:
+        text = body["messages"][-1]["content"]
+        return Failure(400, f"I don't like {key}", code=f"x-{key}") if "bad" in text else "good"
+
+    async with Simulator(rule=rule, key=key, batch_time=timedelta(seconds=0.05)) as sim:
+        model = f"openai:m@{sim.base_url}#OPENAI_API_KEY"
+        async with segue.Engine(f"sqlite:{ears.path / 'runs.db'}", mode=mode, model=model) as engine:
+            async for outcome in engine.map(say, ["one", "bad", "two"]):
+                if outcome.error is None:
+                    assert outcome.value == "good"
+                else:
+                    assert outcome.input == "bad"
+                    ears.error(outcome.error)
+            assert ears.heard
+            ears.secretless(key)
+            ears.heard.append(repr(engine.models._providers))
+    ears.secretless(key)
