@@ -123,8 +123,8 @@ def test_parts():
 
 
 def test_a_document_by_url_is_refused():
-    with pytest.raises(InvalidValue, match=r"only pictures.*File\.read"):
-        message_of(Message("user", [File("application/pdf", url="https://x/y.pdf")]))
+    with pytest.raises(InvalidValue, match=r"only pictures.*File\(data"):
+        message_of(Message("user", [File("https://x/y.pdf")]))
 
 
 def test_embeddings():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import mimetypes
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,20 +122,18 @@ class ChatReply(msgspec.Struct, frozen=True):
 
 def as_messages(prompt: str | File | Sequence[Message | str | File]) -> list[Message]:
     """A prompt as messages: loose texts and files side by side are one message of the user."""
-    if isinstance(prompt, str):
-        return [Message("user", prompt)]
-    if isinstance(prompt, File):
-        return [Message("user", [prompt])]
+    items = [prompt] if isinstance(prompt, str | File) else prompt
     out: list[Message] = []
-    loose: list[str | File] = []
-    for item in prompt:
-        if isinstance(item, Message):
-            if loose:
-                out.append(Message("user", loose))
-                loose = []
-            out.append(item)
+    for loose, group in groupby(items, key=_is_loose):
+        parts = list(group)
+        if not loose:
+            out.extend(part for part in parts if isinstance(part, Message))
         else:
-            loose.append(item)
-    if loose:
-        out.append(Message("user", loose if len(loose) > 1 or not isinstance(loose[0], str) else loose[0]))
+            content = [part for part in parts if not isinstance(part, Message)]
+            only = content[0] if len(content) == 1 else None
+            out.append(Message("user", only if isinstance(only, str) else content))
     return out
+
+
+def _is_loose(item: Message | str | File) -> bool:
+    return not isinstance(item, Message)
