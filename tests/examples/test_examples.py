@@ -1,0 +1,170 @@
+"""The example programs do what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import segue
+from segue.model.errors import MissingKey
+from segue.testing import FakeModel, Simulator, ToolUse, check
+from segue.testing.simulator import ToolCall
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+app, digest, support = load("app"), load("digest"), load("support")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# ---------------------------------------------------------------- app.py
+async def test_app_as_it_stands(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rule(body: dict[str, Any]) -> Any:
+        said = json.dumps(body["messages"])
+        if body.get("response_format"):
+            return {"topic": "billing", "urgent": False}
+        return "It is free." if "billing is free of charge" in said else "?"
+
+    async with Simulator(rule=rule, batch_time=timedelta(seconds=0.1)) as sim:
+        monkeypatch.setenv("OPENAI_BASE_URL", sim.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", "any")
+        for _ in range(2):  # the second time everything is there already but the live call
+            await app.main(["Where is it?", "It broke"])
+        counts = sim.ledger.counts()
+        assert (counts["live_paid"], counts["batch_paid"], counts["paid_twice"]) == (4, 4, 0)
+    out = capsys.readouterr().out.splitlines()
+    assert out[:3] == ["It is free.", "0 It is free.", "1 It is free."]
+    assert (here / "runs.db").exists()
+
+
+async def test_app_without_a_key(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(MissingKey, match="OPENAI_API_KEY"):
+        await app.main(["Where is it?"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_its_own_tests() -> None:
+    words = ["-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "-c", "/dev/null", "--rootdir", "."]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *words, "test_app.py"],
+        cwd=EXAMPLES,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 passed" in done.stdout
+
+
+# ---------------------------------------------------------------- digest.py
+def papers(here: Path, number: int) -> list[str]:
+    for index in range(number):
+        (here / f"{index}.txt").write_text(f"text {index}")
+    return [str(here / f"{index}.txt") for index in range(number)]
+
+
+async def test_digest(here: Path) -> None:
+    model = FakeModel()
+    model.when("Summarise").reply(lambda call: f"<{call.text.partition(chr(10))[2]}>")
+    async with model:
+        said = await digest.digest(papers(here, 3))
+        assert said == "<<text 0>\n\n<text 1>\n\n<text 2>>"
+        assert await digest.digest([*papers(here, 1), "nowhere.txt"]) == "<text 0>"
+    assert len(model.calls) == 5
+
+
+async def test_a_long_digest_takes_several_rounds(here: Path) -> None:
+    model = FakeModel()
+    model.when("Summarise").reply(
+        lambda call: f"sum of {call.text.count('text') + call.text.count('sum of')}"
+    )
+    async with model:
+        assert await digest.digest(papers(here, 45)) == "sum of 3"
+    assert len(model.calls) == 45 + 3 + 1
+
+
+async def test_a_digest_in_any_mode_and_any_crash(here: Path) -> None:
+    model = FakeModel()
+    model.when("Summarise").reply("short")
+    await check(digest.digest, [papers(here, 3)], model=model)
+
+
+# ---------------------------------------------------------------- support.py
+def script(usd: float) -> FakeModel:
+    model = FakeModel()
+    model.when("Please refund").reply(
+        [ToolUse("orders", email="a@b.c"), ToolUse("refund", order="o-1", usd=usd)],
+        "Done, sorry for the trouble.",
+    )
+    return model
+
+
+async def test_a_small_refund_needs_nobody() -> None:
+    model = script(20)
+    async with model:
+        assert await support.support("Please refund o-1") == "Done, sorry for the trouble."
+    assert "refunded 20" in model.calls[-1].text
+
+
+async def test_a_large_one_is_denied_by_finance() -> None:
+    """With the program's own bot, over an engine."""
+
+    def rule(body: dict[str, Any]) -> Any:
+        last = body["messages"][-1]
+        if last["role"] == "user":
+            return ToolCall("refund", {"order": "o-1", "usd": 500.0}, id="call_1")
+        return f"Sorry: {last['content']}"
+
+    async with Simulator(rule=rule) as sim:
+        async with segue.Engine(model=f"openai:m@{sim.base_url}") as engine:
+            bot = asyncio.ensure_future(support.finance(engine))
+            try:
+                said = await asyncio.wait_for(engine.run(support.support("Refund me")), 20)
+            finally:
+                bot.cancel()
+    assert "offer store credit" in said
+
+
+@pytest.mark.parametrize(
+    ("verdict", "says"),
+    [
+        (segue.Approve(), "refunded 500.0 for o-1"),
+        (segue.Edit(usd=50), "refunded 50.0 for o-1"),
+        (segue.Deny("No."), "No."),
+    ],
+    ids=["approve", "edit", "deny"],
+)
+async def test_what_finance_may_say(verdict: Any, says: str) -> None:
+    model = script(500).answer("refund", verdict)
+    async with model:
+        assert await support.support("Please refund o-1") == "Done, sorry for the trouble."
+    assert says in model.calls[-1].text
