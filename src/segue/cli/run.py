@@ -9,6 +9,7 @@ import shlex
 import sys
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 
@@ -19,7 +20,7 @@ from ..model.errors import AuthorError, InvalidValue
 from ..model.run import ENDED, Head
 from ..runtime import verify
 from ..runtime.engine import Engine
-from ..runtime.events import Emitted, Event, Recorded, Token
+from ..runtime.events import Asked, Emitted, Event, Finished, Recorded, Token
 from ..runtime.handles import Ask, Run
 from ..runtime.rebase import entries_of
 from . import exit
@@ -54,19 +55,21 @@ async def do_run(args: argparse.Namespace) -> int:
     with interruption() as stop:
         async with Engine(args.store) as engine:
             check_models(engine, args)
-            run = await _start(engine, flow, args)
-            watch = _Watch(engine, run, args)
-            code = await watch.until(stop)
+            id = args.id or f"{definition(flow).name.rpartition('.')[2]}-{uuid4().hex[:8]}"
+            events: asyncio.Queue[Any] = asyncio.Queue()
+            engine.bus.watch(id, events.put_nowait)  # before it begins, or its first tokens go by unseen
+            run = await _start(engine, flow, id, args)
+            code = await _Watch(engine, run, events, args).until(stop)
         return code
 
 
-async def _start(engine: Engine, flow: Any, args: argparse.Namespace) -> Run[Any]:
+async def _start(engine: Engine, flow: Any, id: str, args: argparse.Namespace) -> Run[Any]:
     """The run, new or the one that is there by its id."""
     if args.id and not args.input and not args.file and await engine.store.get(args.id) is not None:
         return await engine.get(args.id)
     shape: InputShape = definition(flow).shape
     given, named = shape.decode_call(bind_input(shape, args.input, args.file))
-    return await engine.start(flow(*given, **named), id=args.id, **how(args))
+    return await engine.start(flow(*given, **named), id=id, **how(args))
 
 
 # ---------------------------------------------------------------- the input
@@ -126,8 +129,10 @@ def _content(file: str) -> str:
 class _Watch:
     """One run on the screen, until it ends, waits for somebody who isn't here, or is interrupted."""
 
-    def __init__(self, engine: Engine, run: Run[Any], args: argparse.Namespace) -> None:
-        self.engine, self.run, self.args = engine, run, args
+    def __init__(
+        self, engine: Engine, run: Run[Any], events: asyncio.Queue[Any], args: argparse.Namespace
+    ) -> None:
+        self.engine, self.run, self.events, self.args = engine, run, events, args
         self.asks_here = is_terminal(sys.stdin) and is_terminal(sys.stderr) and not args.json
         self.typist = Typist()
         self._midline = False
@@ -165,9 +170,24 @@ class _Watch:
         return shlex.join(words)
 
     async def _show(self) -> None:
-        async for event in self.run:
-            async with self._quiet:
-                self._event(event)
+        """Show what happens until the run ends or is held."""
+        for question in await self.engine.store.asks(run=self.run.id):
+            self._event(Asked(run=self.run.id, path=question.path, n=question.n, question=question))
+        ending = asyncio.ensure_future(self.engine.wait(self.run.id))
+        ending.add_done_callback(self.events.put_nowait)
+        try:
+            while (event := await self.events.get()) is not ending:
+                if not isinstance(event, Finished):  # told before it is durable
+                    async with self._quiet:
+                        self._event(event)
+            head = ending.result()
+            self._event(
+                Finished(
+                    run=head.id, status=head.status, value=head.value, error=head.error, reason=head.reason
+                )
+            )
+        finally:
+            ending.cancel()
 
     def _event(self, event: Event) -> None:
         if self.args.json:
