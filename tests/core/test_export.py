@@ -80,3 +80,9 @@ def test_the_line_is_named() -> None:
     lines = [*export.write(head(), entries())]
     with pytest.raises(InvalidValue, match="line 3"):
         export.read([*lines[:2], b"{}"])
+
+
+def test_a_journal_that_was_cut() -> None:
+    lines = [*export.write(head(), entries())]
+    with pytest.raises(InvalidValue, match=r"call 2 of branch '/' comes after batch 1"):
+        export.read([line for line in lines if b"cancel" not in line and b'"batch":1' not in line])

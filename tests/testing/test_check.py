@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 import segue
 from segue.model.errors import ModelFailed
 from segue.ports.provider import CallFault
+from segue.ports.store import Claimed
+from segue.stores.memory import MemoryStore
 from segue.testing import FakeModel, Report, ToolUse, check
+from segue.testing.fake_provider import FakeProvider
 
 
 def fake() -> FakeModel:
@@ -355,3 +359,43 @@ async def test_only_flows_are_checked() -> None:
 
     with pytest.raises(segue.SegueError, match="decorate it"):
         await check(function, ["a"], model=fake())
+
+
+# ---------------------------------------------------------------- an engine that breaks its promises
+async def test_lines_that_are_sent_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def find(self: FakeProvider, nonce: str, file: str, since: float) -> None:
+        return None
+
+    monkeypatch.setattr(FakeProvider, "find", find)
+    with pytest.raises(AssertionError, match="submitted more than once"):
+        await check(plain, ["a"], model=fake())
+
+
+async def test_committed_steps_that_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = MemoryStore.claim
+
+    async def forgetful(self: MemoryStore, *args: Any, **how: Any) -> list[Claimed]:
+        claimed = await real(self, *args, **how)
+        return [msgspec.structs.replace(one, journal=one.journal[:-1]) for one in claimed]
+
+    monkeypatch.setattr(MemoryStore, "claim", forgetful)
+    with pytest.raises(AssertionError, match="done again|more than once"):
+        await check(plain, ["a"], model=fake())
+
+
+async def test_an_at_most_once_step_that_runs_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that isn't journaled before it starts."""
+    done: list[int] = []
+
+    @segue.step(effect="at-most-once")
+    async def once(value: int) -> int:
+        done.append(value)
+        return value
+
+    @segue.flow
+    async def single(row: int) -> int:
+        return await once(row)
+
+    report = await check(single, [1], model=fake())
+    assert report.held > 0
+    assert len(done) <= report.lives

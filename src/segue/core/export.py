@@ -141,6 +141,12 @@ def read(lines: Iterable[bytes | str], *, where: str = "journal") -> Exported:
             raise InvalidValue(f"{where}, line {number}", expected, str(error), repr(line[:80])) from None
     if head is None:
         raise InvalidValue(where, "a run that `segue export` wrote", "it is empty")
+    handed = max((entry.batch for entry in entries), default=MADE) + 1
+    for entry in entries:
+        if not 0 <= entry.after <= max(handed, 0):
+            where_in = f"call {entry.n} of branch {entry.path or '/'!r}"
+            problem = f"{where_in} comes after batch {entry.after - 1}, which isn't there"
+            raise InvalidValue(where, "a whole run", problem)
     return Exported(head, entries)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -16,6 +16,7 @@ from ..model.entry import Entry, Failure
 from ..model.errors import AuthorError, ReplayMismatch, ResultMismatch, UnknownName
 from ..model.mode import ModeLike
 from ..model.run import Head
+from ..ports.store import Store
 from ..runtime.events import Started
 from ..runtime.rebase import entries_of
 from .clock import VirtualClock
@@ -154,7 +155,7 @@ class _Check:
 
         engine = FakeEngine(
             self.model,
-            mortal,  # type: ignore[arg-type]  # a store, by __getattr__
+            cast("Store", mortal),
             mode=way.mode,
             clock=clock,
             verify=way.verify,
