@@ -244,12 +244,12 @@ class _Check:
 
 
 async def _recorded(store: Survivor) -> set[Place]:
-    """Places of calls with an outcome in a journal."""
+    """Places of calls with an outcome in a journal, and of at-most-once steps that were begun."""
     out: set[Place] = set()
     for head in await store.runs(limit=1_000_000):
         loaded = await store.load(head.id)
         for entry in journal.read(loaded.journal) if loaded is not None else ():
-            if not entry.made:
+            if not entry.made or entry.kind == "step":
                 out.add((head.id, entry.path, entry.n))
     return out
 
