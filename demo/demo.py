@@ -10,8 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.request import Request, urlopen
 
 from processes import SEGUE, Processes
 from proof import Agreement, Claim, agreement, each_line_once, every_row_answered, read_lines, same_journals
@@ -21,6 +23,7 @@ from rich.panel import Panel
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
+from triage import LABELS
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -29,7 +32,7 @@ DATA = CACHE / "last"  # of the last show
 FLOW = "demo/triage.py:triage"
 PRICED_AS = "openai:gpt-4.1-mini"  # whose list price the local model's tokens are shown at
 REAL = "openai:gpt-4.1-mini"
-BUDGET = 180.0  # seconds for the batch, at the pace of the first rows; later ones are about twice as fast
+BUDGET = 120.0  # seconds for the batch
 FEW = 6
 FIRST = "yet another piece of junk! it died after a week and nobody picks up the phone."
 
@@ -41,7 +44,7 @@ class Show:
 
     def __init__(self, processes: Processes, remarks: list[Remark], model: str) -> None:
         self.processes, self.remarks, self.model = processes, remarks, model
-        self.store = ["--store", f"sqlite:{_short(DATA / 'runs.db')}"]
+        os.environ["SEGUE_STORE"] = f"sqlite:{_short(DATA / 'runs.db')}"
         self.kills = 0
         self.at_terminal = sys.stdin.isatty() and sys.stderr.isatty()
 
@@ -53,7 +56,7 @@ class Show:
 
     def read(self, *words: str) -> list[Any]:
         """What a command prints as JSON lines, unseen."""
-        done = subprocess.run([SEGUE, *words, *self.store], cwd=ROOT, capture_output=True, check=True)
+        done = subprocess.run([SEGUE, *words], cwd=ROOT, capture_output=True, check=True)
         return read_lines(done.stdout)
 
     # ------------------------------------------------------------ scenes
@@ -62,7 +65,7 @@ class Show:
             "One remark, live",
             "Tokens as they come. Where it is urgent, a person is asked; the run is a row meanwhile.",
         )
-        words = ["run", FLOW, FIRST, "--id", "first", "--model", self.model, *self.store]
+        words = ["run", FLOW, FIRST, "--id", "first", "--model", self.model]
         people = self.people(patience=20) if self.at_terminal else None
         if people is not None:
             aside("After 20 seconds a rule answers in your stead.")
@@ -72,35 +75,40 @@ class Show:
             aside(
                 "Nobody is at this terminal, so the process has left. The question waits in the file; a rule answers:"
             )
-            self.run("answer", ask["id"], "yes", *self.store)
+            self.run("answer", ask["id"], "yes")
             aside("And the run goes on. Nothing that was paid for is asked again:")
-            code = self.run("run", FLOW, "--id", "first", "--model", self.model, *self.store)
+            code = self.run("run", FLOW, "--id", "first", "--model", self.model)
         if people is not None:
             people.terminate()
         if code:
             fail("the live run failed")
         aside("Each call is in the journal:")
-        self.run("show", "first", *self.store)
+        self.run("show", "first")
 
     def people(self, patience: float) -> "subprocess.Popen[bytes]":
         """Someone who answers questions, by a rule, in a process of its own."""
-        address = self.store[1]
+        address = os.environ["SEGUE_STORE"]
         return self.processes.background(
             [sys.executable, str(HERE / "people.py"), address, str(patience)], "people"
         )
 
-    def few(self) -> float:
-        """The first remarks, live: for the estimate, and to compare with later. Seconds a remark."""
+    def few(self) -> None:
         scene(f"{FEW} remarks, live", "The same flow over the first rows, to know what to expect.")
         rows = write_rows("few", self.remarks[:FEW])
-        begun = time.monotonic()
-        out = _short(DATA / "few.jsonl")
-        code = self.run(
-            "map", FLOW, rows, "--live", "--id", "few", "-o", out, "--model", self.model, *self.store
-        )
-        if code:
+        words = [
+            "map",
+            FLOW,
+            rows,
+            "--live",
+            "--id",
+            "few",
+            "-o",
+            _short(DATA / "few.jsonl"),
+            "--model",
+            self.model,
+        ]
+        if self.run(*words):
             fail("the live rows failed")
-        return (time.monotonic() - begun - 1) / FEW
 
     def plan(self, number: int) -> str:
         scene(
@@ -108,7 +116,7 @@ class Show:
             f"What {number} remarks will take, before any is paid for, if the model were {PRICED_AS}.",
         )
         rows = write_rows("remarks", self.remarks[:number])
-        self.run("plan", FLOW, rows, "--model", PRICED_AS, *self.store)
+        self.run("plan", FLOW, rows, "--model", PRICED_AS)
         return rows
 
     def batch(self, rows: str, number: int, ledger: Path | None) -> None:
@@ -117,7 +125,7 @@ class Show:
             "Not a line of the flow differs. And the process is killed, twice, while the provider is at work.",
         )
         words = ["map", FLOW, rows, "--batch", "--id", "remarks", "-o", _short(DATA / "out.jsonl")]
-        words += ["--model", self.model, *self.store]
+        words += ["--model", self.model]
         if ledger is None:
             self.kill_after(words, 15.0)
         else:
@@ -167,7 +175,7 @@ class Show:
             "The receipt",
             "Counted from the journals. The model here is your own machine, so it has no price.",
         )
-        self.run("receipt", "--job", "remarks", *self.store)
+        self.run("receipt", "--job", "remarks")
         from segue.providers.prices import Prices
 
         (receipt,) = self.read("receipt", "--job", "remarks", "--json")
@@ -267,6 +275,21 @@ def write_rows(name: str, remarks: Sequence[Remark]) -> str:
     return _short(path)
 
 
+def pace(url: str, remarks: Sequence[Remark]) -> float:
+    """Seconds that a remark will take in the batch, by asking the model for a few labels."""
+
+    def label(remark: Remark) -> None:
+        prompt = f"{LABELS}\nReview: {remark.text}\nLabel:"
+        body = json.dumps({"messages": [{"role": "user", "content": prompt}]}).encode()
+        urlopen(Request(f"{url}/chat/completions", body, {"Content-Type": "application/json"})).read()
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(label, remarks[-4:]))  # the first ones are slower
+        begun = time.monotonic()
+        list(threads.map(label, remarks[-12:-4]))
+    return 1.6 * (time.monotonic() - begun) / 8
+
+
 def paid(ledger: Path) -> int:
     """Batch lines that were paid so far."""
     return ledger.read_bytes().count(b'"kind":"batch"') if ledger.exists() else 0
@@ -310,7 +333,7 @@ def main() -> int:
     real = wants_real()
     with Processes(ROOT, DATA) as processes:
         ledger: Path | None = None
-        model = REAL
+        model, url = REAL, ""
         if not real:
             threads = (
                 "1" if os.getloadavg()[0] > 1.5 else "2"
@@ -325,13 +348,14 @@ def main() -> int:
             say_command(words)
             model = f"openai:smollm2@{processes.server([SEGUE, *words], 'provider')}"
         show = Show(processes, remarks, model)
+        console.print(Text(f"$ export SEGUE_STORE={os.environ['SEGUE_STORE']}", style="bold cyan"))
         console.print()
         console.print("The flow, written once:")
         console.print(flow_source())
         show.live()
         show.people(patience=0.2)
-        pace = show.few()
-        number = 20 if real else max(60, min(len(remarks), int(BUDGET / max(pace, 0.05)) // 10 * 10))
+        show.few()
+        number = 20 if real else max(60, min(len(remarks), int(BUDGET / pace(url, remarks)) // 10 * 10))
         rows = show.plan(number)
         show.batch(rows, number, ledger)
         show.receipt()
