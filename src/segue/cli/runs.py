@@ -149,10 +149,9 @@ class Cause(msgspec.Struct):
 
 def cause_of(head: Head) -> str:
     """What runs are grouped by: the reason without what is only this run's, such as its data."""
-    reason = why(head).replace(repr(head.id), "…")
-    if head.status == "held":  # the first sentence says what differs, the rest how
-        reason = reason.partition(". ")[0]
-    return _DATA.sub("…", reason)
+    if head.status == "held":
+        return head.cause
+    return _DATA.sub("…", why(head).replace(repr(head.id), "…"))
 
 
 #: What differs from run to run: quoted data and numbers, but not the names of calls and the status of HTTP.

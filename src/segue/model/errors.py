@@ -85,6 +85,15 @@ class ReplayMismatch(AuthorError):
         )
         super().__init__(f"{text} {cure}" if cure else text)
 
+    @property
+    def cause(self) -> str:
+        """What differs, in words that are the same for all runs of the same code."""
+        if self.asked == "not made":
+            return f"The code no longer makes a recorded call: {self.recorded}."
+        if self.asked == self.recorded:
+            return f"A recorded call has other arguments now: {self.recorded}."
+        return f"A recorded call is another one now: it was {self.recorded} and is {self.asked}."
+
 
 class ResultMismatch(AuthorError):
     """A finished run gives another result when it is replayed, although its calls are the same."""

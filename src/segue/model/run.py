@@ -62,7 +62,7 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
 class Head(msgspec.Struct, frozen=True):
     """A run's own record.
 
-    `status` and `reason` (of a held run: why; the same text for the same cause, so that held runs group);
+    `status` and `reason` (of a held run: why; its first line is the `cause`, the same for all runs held for it);
     `wake` is when a parked run becomes ready by itself, in seconds since the epoch; `finished` is the
     place in the order in which the store's runs ended, from 1, 0 while it goes on.
     """
@@ -78,3 +78,8 @@ class Head(msgspec.Struct, frozen=True):
     usage: list[Usage] = []
     finished: int = 0
     updated: float = 0.0
+
+    @property
+    def cause(self) -> str:
+        """Why a run is held, without what is only this run's."""
+        return self.reason.partition("\n")[0]

@@ -762,7 +762,9 @@ class Executor:
     def _is_for(self, mail: Mail, call: Call) -> bool:
         """Whether an outcome is of this call, not of another one that stood there before a rebase."""
         request = call.request
-        if self.pool is None or not isinstance(request, Wait) or not request.sender:
+        if not isinstance(request, Wait):  # a model call that went out in a batch, and would be live now
+            return call.entry is not None and call.entry.made
+        if self.pool is None or not request.sender:
             return True
         return mail.sender == request.sender or self.pool.was_open(*call.place, request.digest)
 
@@ -1041,7 +1043,7 @@ class Executor:
 
     def differs(self, error: ReplayMismatch) -> None:
         """The code isn't what the journal tells of."""
-        self._hold(str(error))
+        self._hold(f"{error.cause}\n{error}")
 
     def _hold(self, reason: str) -> None:
         """Stop here; a person decides how the run goes on. Nothing was paid or lost."""

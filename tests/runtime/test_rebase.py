@@ -1,0 +1,406 @@
+"""Going on under changed code: what is paid again and what isn't; forks."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+import segue
+from segue.model.errors import Conflict, UnknownName
+from segue.model.run import Head
+from tests.runtime.lives import Desk
+
+S: list[str] = []
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(autouse=True)
+def begin() -> None:
+    S.clear()
+
+
+@segue.step
+async def do(name: str) -> str:
+    S.append(name)
+    return name
+
+
+@segue.step(effect="keyed")
+async def keyed(name: str) -> str:
+    S.append(name)
+    return name
+
+
+@segue.step(effect="at-most-once")
+async def charge(name: str) -> str:
+    S.append(name)
+    return name
+
+
+def named(fn: Any) -> Any:
+    return segue.flow(name="code", version="1")(fn)
+
+
+async def held_under(desk: Desk, before: Any, after: Any) -> Head:
+    """Run one code until it asks, answer, go on under another one."""
+    async with desk.engine() as engine:
+        await engine.start(named(before)(), id="it")
+        while not any(entry.kind == "receive" for entry in await desk.entries()):
+            await asyncio.sleep(0.001)
+        await desk.parked()
+    async with desk.engine() as engine:
+        engine.worker.register(named(after).__segue__)
+        await engine.tell("it", "str", b'"go"')
+        head = await engine.wait("it")
+        assert head.status == "held", head
+        S.append("--")
+        return head
+
+
+async def resumed(desk: Desk, after: Any, **how: Any) -> Head:
+    async with desk.engine() as engine:
+        engine.worker.register(named(after).__segue__)
+        await engine.resume("it", **how)
+        return await engine.wait("it")
+
+
+async def three() -> str:
+    out = await do("a") + await do("b") + await do("c")
+    return out + await segue.receive(str) + await do("d")
+
+
+async def test_rerun_pays_what_changed() -> None:
+    async def changed() -> str:
+        out = await do("a") + await do("B") + await do("c")
+        return out + await segue.receive(str) + await do("d")
+
+    desk = Desk()
+    await held_under(desk, three, changed)
+    head = await resumed(desk, changed)
+    assert head.value == b'"aBcgod"'
+    assert S == ["a", "b", "c", "--", "B", "d"]
+
+
+async def test_keep_accepts_what_was_paid() -> None:
+    async def changed() -> str:
+        out = await do("a") + await do("B") + await do("c")
+        return out + await segue.receive(str) + await do("D")
+
+    desk = Desk()
+    await held_under(desk, three, changed)
+    head = await resumed(desk, changed, keep=True)
+    assert head.value == b'"abcgoD"'
+    assert S == ["a", "b", "c", "--", "D"]
+
+
+async def test_rerun_with_a_call_more() -> None:
+    async def changed() -> str:
+        await do("new")
+        out = await do("a") + await do("b") + await do("c") + await do("a")
+        return out + await segue.receive(str)
+
+    desk = Desk()
+    await held_under(desk, three, changed)
+    head = await resumed(desk, changed)
+    assert head.value == b'"abcago"'
+    assert S == ["a", "b", "c", "--", "new", "a"]
+
+
+async def test_an_entry_is_used_once_over_lives_too() -> None:
+    async def changed() -> str:
+        out = await do("a")
+        await segue.sleep(DAY)
+        out += await do("a") + await do("b")
+        return out + await segue.receive(str)
+
+    desk = Desk()
+    await held_under(desk, three, changed)
+    await resumed(desk, changed)
+    assert S == ["a", "b", "c", "--", "a"]
+
+
+async def test_held_twice_nothing_is_lost() -> None:
+    async def first() -> str:
+        out = await do("a") + await charge("x") + await do("b") + await do("c")
+        return out + await segue.receive(str)
+
+    async def changed() -> str:
+        out = await do("A") + await charge("y") + await do("b") + await do("c")
+        return out + await segue.receive(str)
+
+    desk = Desk()
+    await held_under(desk, first, changed)
+    head = await resumed(desk, changed)
+    assert head.status == "held"
+    assert head.cause == (
+        "the at-most-once step 'charge' was done before, with other arguments or on another way, and would be "
+        "done again: restore the code, or `segue resume --rerun --repeat`"
+    )
+    assert S == ["a", "x", "b", "c", "--", "A"]
+    head = await resumed(desk, changed, repeat=True)
+    assert head.value == b'"Aybcgo"', head
+    assert S == ["a", "x", "b", "c", "--", "A", "y"]
+
+
+async def test_keyed_steps_want_consent_too() -> None:
+    async def first() -> str:
+        return await do("a") + await keyed("x") + await segue.receive(str)
+
+    async def changed() -> str:
+        return await do("A") + await keyed("x") + await segue.receive(str)  # the same arguments: not repeated
+
+    async def more() -> str:
+        return await do("A") + await keyed("y") + await segue.receive(str)
+
+    desk = Desk()
+    await held_under(desk, first, changed)
+    assert (await resumed(desk, changed)).value == b'"Axgo"'
+
+    desk = Desk()
+    await held_under(desk, first, more)
+    assert "the keyed step 'keyed' was done before" in (await resumed(desk, more)).reason
+
+
+async def test_now_is_told_again_by_what_is_taken_over() -> None:
+    async def first() -> str:
+        await do("a")
+        await segue.sleep(DAY)
+        await do(f"b {segue.now()}")
+        await asyncio.gather(do("c"), do("d"))
+        await do(f"e {segue.now()}")
+        return await segue.receive(str)
+
+    async def changed() -> str:
+        await do("a")
+        await segue.sleep(DAY)
+        await do(f"b {segue.now()}")
+        await asyncio.gather(do("c"), do("d"))
+        await do(f"e {segue.now()}")
+        await do("new")
+        return await segue.receive(str)
+
+    desk = Desk()
+    await held_under(desk, first, changed)
+    await resumed(desk, changed)
+    assert S[S.index("--") + 1 :] == ["new"]
+
+
+async def test_races_come_out_as_they_did() -> None:
+    async def first() -> str:
+        tasks = [asyncio.create_task(segue.sleep(timedelta(hours=9 - n))) for n in range(4)]
+        order = ""
+        for n, done in enumerate(asyncio.as_completed(tasks)):
+            await done
+            order += str(next(i for i, task in enumerate(tasks) if task.done() and str(i) not in order))
+            await do(f"{n} {order}")
+        return await segue.receive(str)
+
+    async def changed() -> str:
+        await do("new")
+        return await first()
+
+    desk = Desk()
+    await held_under(desk, first, changed)
+    await resumed(desk, changed)
+    assert S[S.index("--") + 1 :] == ["new"]
+
+
+# ---------------------------------------------------------------- what was open
+async def asks(question: str, more: str = "") -> str:
+    if more:
+        await do(more)
+    out = await do("a")
+    return out + await segue.ask(question) + await segue.receive(str)
+
+
+@pytest.mark.parametrize("more", ["", "new"])
+async def test_an_open_question_stays_or_is_asked_anew(more: str) -> None:
+    async def first() -> str:
+        return await asks("Old?")
+
+    async def same() -> str:
+        await do("new")
+        return await asks("Old?", more)
+
+    async def changed() -> str:
+        return await asks("New?", more)
+
+    for code, question in ((same, "Old?"), (changed, "New?")):
+        desk = Desk()
+        async with desk.engine() as engine:
+            await engine.start(named(first)(), id="it")
+            await desk.parked()
+        async with desk.engine(worker=False) as engine:
+            await engine.tell("it", "str", b'"go"')
+            if code is changed:
+                await engine.answer("it:1", "to the old one")
+        async with desk.engine() as engine:
+            engine.worker.register(named(code).__segue__)
+            await engine.wait("it")
+            await engine.resume("it")
+            await desk.until("it", "parked")
+            (ask,) = await engine.open_asks()
+            assert ask.question == question
+            await ask.answer("!")
+            assert await (await engine.get("it")) == "a!go"
+
+
+async def test_a_batch_line_that_was_out_is_taken() -> None:
+    async def first() -> str:
+        one, two = await asyncio.gather(segue.generate("one", mode="batch"), segue.ask("Sure?"))
+        return one + two + await segue.receive(str)
+
+    async def changed() -> str:
+        await do("new")
+        await do("newer")
+        return await first()
+
+    desk = Desk()
+    desk.fake.when("one").reply("1")
+    async with desk.engine() as engine:
+        await engine.start(named(first)(), id="it")
+        await desk.parked()
+    async with desk.engine(worker=False) as engine:
+        await engine.tell("it", "str", b'"go"')
+    async with desk.engine() as engine:
+        engine.worker.register(named(changed).__segue__)
+        assert (await engine.wait("it")).status == "held"
+        await engine.resume("it")
+        await desk.until("it", "parked")
+        for ask in await engine.open_asks():
+            await ask.answer("!")
+        assert await (await engine.get("it")) == "1!go"
+    assert sum(desk.fake.remote.sent.values()) == 1
+
+
+async def test_a_changed_batch_line_doesnt_get_the_old_outcome() -> None:
+    async def first() -> str:
+        return await segue.generate("one", mode="batch") + await segue.receive(str)
+
+    async def changed() -> str:
+        return await segue.generate("two", mode="batch") + await segue.receive(str)
+
+    desk = Desk()
+    desk.fake.when("one").reply("1")
+    desk.fake.when("two").reply("2")
+    async with desk.engine() as engine:
+        await engine.start(named(first)(), id="it")
+        await desk.parked()
+    async with desk.engine(worker=False) as engine:
+        await engine.tell("it", "str", b'"go"')
+    async with desk.engine() as engine:
+        engine.worker.register(named(changed).__segue__)
+        assert (await engine.wait("it")).status == "held"
+        await engine.resume("it")
+        assert await (await engine.get("it")) == "2go"
+
+
+# ---------------------------------------------------------------- failed runs, refusals
+async def test_a_failed_run_is_tried_again() -> None:
+    @segue.step(effect="keyed")
+    async def flaky() -> str:
+        S.append("flaky")
+        if S.count("flaky") == 1:
+            raise OSError("down")
+        return "up"
+
+    @segue.flow
+    async def flow() -> str:
+        return await do("a") + await flaky()
+
+    desk = Desk()
+    with pytest.raises(OSError, match="down"):
+        await desk.run(flow())
+    async with desk.engine() as engine:
+        await engine.resume("it")
+        assert await (await engine.get("it")) == "aup"
+        with pytest.raises(Conflict, match="is done"):
+            await engine.resume("it")
+    assert S == ["a", "flaky", "flaky"]
+
+
+async def test_a_cancelled_run_goes_on() -> None:
+    @segue.flow
+    async def flow() -> str:
+        return await do("a") + await segue.receive(str)
+
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(flow(), id="it")
+        await desk.parked()
+        await run.cancel()
+        await desk.until("it", "cancelled")
+        await engine.resume("it")
+        await desk.parked()
+        await run.tell("go")
+        assert await run == "ago"
+    assert S == ["a"]
+
+
+# ---------------------------------------------------------------- forks
+@segue.flow
+async def story(topic: str) -> str:
+    plot = await segue.generate(f"plot {topic}")
+    name = await do("name")
+    text = await segue.generate(f"text {plot} {name}")
+    return text + await keyed("publish")
+
+
+async def told() -> Desk:
+    desk = Desk()
+    desk.fake.when("plot sea").reply("plot0")
+    desk.fake.when("text").reply(lambda call: f"<{call.text}>")
+    await desk.run(story("sea"))
+    desk.fake.calls.clear()
+    S.clear()
+    return desk
+
+
+async def test_fork_with_an_edited_value() -> None:
+    desk = await told()
+    async with desk.engine() as engine:
+        fork = await engine.fork("it", edit={"#1": "other"}, id="fork")
+        assert (await fork).startswith("<text plot0 other>")
+    assert [call.text for call in desk.fake.calls] == ["text plot0 other"]
+    assert S == []
+    assert (await desk.head("fork")).spec.origin == "it"
+    assert (await desk.head("it")).status == "done"
+
+
+async def test_fork_before_a_call() -> None:
+    desk = await told()
+    async with desk.engine() as engine:
+        fork = await engine.fork("it", before="#2", id="fork")
+        head = await engine.wait(fork.id)
+        assert head.status == "held"
+        assert "'keyed' was done before" in head.reason
+        await engine.resume("fork", repeat=True)
+        assert await fork == "<text plot0 name>publish"
+        again = await engine.fork("it", before="#2", id="again", repeat=True)
+        assert await again == "<text plot0 name>publish"
+    assert [call.text for call in desk.fake.calls] == ["text plot0 name"] * 2
+    assert S == ["publish"] * 2
+
+
+async def test_fork_with_another_model() -> None:
+    desk = await told()
+    desk.fake.when("plot sea", model="fake:big").reply("big plot")
+    async with desk.engine() as engine:
+        fork = await engine.fork("it", id="fork", model="fake:big", before="#0", repeat=True)
+        assert (await fork).startswith("<text big plot name>")
+    assert [call.model for call in desk.fake.calls] == ["fake:big"] * 2
+
+
+async def test_fork_of_what_isnt_there() -> None:
+    desk = await told()
+    async with desk.engine() as engine:
+        with pytest.raises(UnknownName, match=r"no call '#9'; the run's calls are #0, #1, #2, #3"):
+            await engine.fork("it", before="#9")
+        with pytest.raises(UnknownName, match="no run 'nobody'"):
+            await engine.fork("nobody")
+        await engine.fork("it", id="fork")
+        with pytest.raises(Conflict, match="there already"):
+            await engine.fork("it", id="fork")
