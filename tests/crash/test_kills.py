@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks and kills
 class World:
     """A provider and a job, in a directory of their own."""
 
-    def __init__(self, place: Path, batch_time: float, rows: int, rounds: int) -> None:
+    def __init__(self, place: Path, batch_time: float, rows: int, rounds: int, commands: int) -> None:
         place.mkdir()
         self.ledger = place / "ledger.jsonl"
         self.output = place / "out.jsonl"
@@ -52,22 +52,33 @@ class World:
             str(self.output),
         ]
         words += ["--store", f"sqlite:{place / 'runs.db'}", "--model", f"openai:m@{url}"]
-        self.lives = subprocess.Popen(
-            [sys.executable, HERE / "lives.py", *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            text=True,
-            env={**os.environ, "OPENAI_API_KEY": "", "PYTHONFAULTHANDLER": "1"},
-        )
+        self.lives = [
+            subprocess.Popen(
+                [sys.executable, HERE / "lives.py", *words],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.log,
+                text=True,
+                env={**os.environ, "OPENAI_API_KEY": "", "PYTHONFAULTHANDLER": "1"},
+            )
+            for _ in range(commands)
+        ]
 
-    def life(self, seconds: float | None = None) -> int:
+    def life(self, seconds: float | None = None, who: int = 0) -> int:
         """One command, killed after that time; how it ended."""
-        assert self.lives.stdin is not None
-        assert self.lives.stdout is not None
-        self.lives.stdin.write("-\n" if seconds is None else f"{seconds}\n")
-        self.lives.stdin.flush()
-        return int(self.lives.stdout.readline())
+        self.begin(seconds, who)
+        return self.end(who)
+
+    def begin(self, seconds: float | None, who: int) -> None:
+        pipe = self.lives[who].stdin
+        assert pipe is not None
+        pipe.write("-\n" if seconds is None else f"{seconds}\n")
+        pipe.flush()
+
+    def end(self, who: int) -> int:
+        pipe = self.lives[who].stdout
+        assert pipe is not None
+        return int(pipe.readline())
 
     def fly(self) -> None:
         self.provider.send_signal(signal.SIGUSR1)
@@ -83,7 +94,7 @@ class World:
         return Path(self.log.name).read_text()[-4000:]
 
     def close(self) -> None:
-        for process in (self.lives, self.provider):
+        for process in (*self.lives, self.provider):
             if process.stdin is not None:
                 process.stdin.close()
             process.terminate()
@@ -94,8 +105,8 @@ class World:
 
 
 @contextmanager
-def world(place: Path, batch_time: float, rows: int, rounds: int) -> Iterator[World]:
-    made = World(place, batch_time, rows, rounds)
+def world(place: Path, batch_time: float, rows: int, rounds: int, commands: int = 1) -> Iterator[World]:
+    made = World(place, batch_time, rows, rounds, commands)
     try:
         yield made
     finally:
@@ -144,6 +155,25 @@ def strike(place: Path, *, kills: int, rows: int, rounds: int, batch_time: float
             assert len(times) - 1 <= struck
             again += len(times) - 1
         print(f"{again} of {len(live)} live calls were paid again")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_two_commands_at_once(tmp_path: Path) -> None:
+    """Two processes on one job and one file, one of them killed again and again: no line is sent twice."""
+    expected, batch, _ = undisturbed(tmp_path / "calm", 12, 8)
+    chance = random.Random(3)
+    with world(tmp_path / "wild", 0.3, 12, 8, commands=2) as wild:
+        wild.begin(None, 1)
+        for _ in range(15):
+            ended = wild.life(chance.uniform(0.1, 0.6))
+            assert ended in (0, -signal.SIGKILL), wild.said()
+        wild.fly()
+        assert wild.life() == 0, wild.said()
+        assert wild.end(1) == 0, wild.said()
+        assert wild.results() == expected
+        ids = sorted(str(entry.custom_id) for entry in wild.paid("batch"))
+        assert ids == sorted(str(entry.custom_id) for entry in batch)
 
 
 @pytest.mark.timeout(180)

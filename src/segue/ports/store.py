@@ -265,8 +265,11 @@ class Store(Protocol):
         """Provider jobs, oldest first."""
         ...
 
-    async def job_lines(self, job: str, after: str, limit: int) -> list[Line]:
-        """Lines of a provider job that have no outcome yet, in order of id from the one after `after`."""
+    async def job_lines(self, job: str, after: str, limit: int, *, bodies: bool = True) -> list[Line]:
+        """Lines of a provider job that have no outcome yet, in order of id from the one after `after`.
+
+        Without `bodies` they may come empty.
+        """
         ...
 
     async def outcomes(

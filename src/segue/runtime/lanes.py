@@ -270,12 +270,12 @@ class _Lane:
         return job if await self.store.put_batch_job(job, self.fence) else None
 
     async def _lines(self, job: BatchJob) -> AsyncIterator[tuple[str, bytes]]:
-        async for line in self._open_lines(job):
+        async for line in self._open_lines(job, bodies=True):
             yield line.id, line.body
 
-    async def _open_lines(self, job: BatchJob) -> AsyncIterator[Line]:
+    async def _open_lines(self, job: BatchJob, *, bodies: bool = False) -> AsyncIterator[Line]:
         after = ""
-        while chunk := await self.store.job_lines(job.id, after, CHUNK):
+        while chunk := await self.store.job_lines(job.id, after, CHUNK, bodies=bodies):
             for line in chunk:
                 yield line
             after = chunk[-1].id
@@ -418,7 +418,7 @@ class _Lane:
         text = f"{self.provider.name} refused the batch job: {fault.message}"
         error = _failure(self.head.lane, fault.status, fault.code or "batch_refused", text)
         after = ""
-        while lines := await self.store.job_lines(job.id, after, CHUNK):
+        while lines := await self.store.job_lines(job.id, after, CHUNK, bodies=False):
             after = lines[-1].id
             await self._store(job, [LineOutcome(line.id, "error", None, error) for line in lines])
         await self._close(job, "refused", 0, fault.message)

@@ -105,7 +105,11 @@ class _Run:
 
     def claimed(self) -> Claimed:
         return Claimed(
-            self.head(), self.checkpoint, self.pool, list(self.journal or ()), list((self.inbox or {}).values())
+            self.head(),
+            self.checkpoint,
+            self.pool,
+            list(self.journal or ()),
+            list((self.inbox or {}).values()),
         )
 
     def shelve(self) -> None:
@@ -693,7 +697,7 @@ class MemoryStore:
         jobs = (batch.job for batch in self._batches.values())
         return [job for job in jobs if lane in ("", job.lane) and not (open_only and job.state == "closed")]
 
-    async def job_lines(self, job: str, after: str, limit: int) -> list[Line]:
+    async def job_lines(self, job: str, after: str, limit: int, *, bodies: bool = True) -> list[Line]:
         if job not in self._batches:
             return []
         batch = self._batches[job]

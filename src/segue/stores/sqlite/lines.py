@@ -298,9 +298,18 @@ def lanes(cx: sqlite3.Connection) -> list[LaneHead]:
     ]
 
 
-def job_lines(cx: sqlite3.Connection, job: str, after: str, limit: int) -> list[Line]:
-    """Lines of a job without an outcome, with their bodies."""
+def job_lines(cx: sqlite3.Connection, job: str, after: str, limit: int, bodies: bool) -> list[Line]:
+    """Lines of a job without an outcome."""
     rows = _JOB_LINES.rows(cx, (job, after, limit))
+    contents = _bodies(cx, rows) if bodies else {}
+    return [
+        Line(id, lane, CallRef(run, path, n), contents.get(k, b""), size, created, attempt)
+        for k, id, lane, run, path, n, size, created, attempt in rows
+    ]
+
+
+def _bodies(cx: sqlite3.Connection, rows: list[Any]) -> dict[int, bytes]:
+    """What these lines send."""
     bodies: dict[int, bytes] = {}
     portion: list[int] = []
     size = 0
@@ -312,10 +321,7 @@ def job_lines(cx: sqlite3.Connection, job: str, after: str, limit: int) -> list[
             portion, size = [], 0
     if portion:
         bodies.update(_BODIES_OF.rows(cx, (as_json(portion),)))
-    return [
-        Line(id, lane, CallRef(run, path, n), bodies[k], size, created, attempt)
-        for k, id, lane, run, path, n, size, created, attempt in rows
-    ]
+    return bodies
 
 
 def line_counts(cx: sqlite3.Connection, job: str) -> dict[str, int]:

@@ -195,8 +195,8 @@ class SqliteStore:
     async def batch_jobs(self, *, lane: str = "", open_only: bool = True) -> list[BatchJob]:
         return cast(list[BatchJob], await self._look(lines.jobs, lane, open_only))
 
-    async def job_lines(self, job: str, after: str, limit: int) -> list[Line]:
-        return cast(list[Line], await self._look(lines.job_lines, job, after, limit))
+    async def job_lines(self, job: str, after: str, limit: int, *, bodies: bool = True) -> list[Line]:
+        return cast(list[Line], await self._look(lines.job_lines, job, after, limit, bodies))
 
     async def outcomes(
         self, job: str, fence: int, chunk: Sequence[LineOutcome], *, now: float
