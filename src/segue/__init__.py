@@ -56,8 +56,8 @@ if TYPE_CHECKING:
     from .runtime.events import Recorded as Recorded
     from .runtime.events import Token as Token
     from .runtime.handles import Ask as Ask
-    from .runtime.handles import Job as Job
     from .runtime.handles import Run as Run
+    from .runtime.job import Job as Job
     from .runtime.receipt import Receipt as Receipt
 
 #: Where each public name lives; loaded when first used, so that importing segue costs little.
@@ -83,7 +83,7 @@ _HOMES = {
     "Event": "runtime.events",
     "File": "model.chat",
     "Finished": "runtime.events",
-    "Job": "runtime.handles",
+    "Job": "runtime.job",
     "Live": "model.mode",
     "Mapped": "authoring.map",
     "Message": "model.chat",

@@ -50,7 +50,8 @@ class StepDef:
     def __init__(
         self, fn: Callable[..., Any], name: str, retry: Retry, timeout: timedelta | None, effect: Effect
     ) -> None:
-        self.fn, self.name, self.retry, self.timeout, self.effect = fn, name, retry, timeout, effect
+        self.fn, self.name, self.retry, self.timeout = fn, name, retry, timeout
+        self.effect: Effect = effect
         self.is_async = inspect.iscoroutinefunction(fn)
         self._shape: InputShape | None = None
         self.decode: Callable[[bytes], Any] | None = None

@@ -20,7 +20,7 @@ from ..core.signature import InputShape
 from ..model.errors import SegueError, UnknownName
 from ..ports.store import Store
 from ..runtime.engine import Engine
-from ..runtime.handles import Job
+from ..runtime.job import Job
 from . import exit
 from .interruption import interruption
 from .outcomes import Order, all_lines, check_writable, lines, replacing
@@ -129,8 +129,8 @@ class _Map:
         admitted = job.total is not None  # before the look, which else may be older than the last row
         standing = await tally.look()
         engine.check()
-        if job.failure is not None:
-            raise job.failure
+        if (failure := job.failure or job.conflict) is not None:
+            raise failure
         job.unfit.clear()  # they are in the order already
         if not admitted:
             standing.total = None  # of an earlier command, perhaps

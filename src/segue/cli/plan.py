@@ -18,7 +18,7 @@ from ..model.errors import SegueError
 from ..model.run import ENDED, Head, Usage
 from ..ports.store import Store
 from ..runtime.engine import Engine
-from ..runtime.handles import Job
+from ..runtime.job import Job
 from ..runtime.rebase import entries_of
 from ..runtime.receipt import Receipt, total
 from . import exit
@@ -158,8 +158,8 @@ async def _try(
 async def _stands(engine: Engine, job: Job[Any, Any]) -> bool:
     """Whether every run of the sample is over or waits for a person."""
     engine.check()
-    if job.failure is not None:
-        raise job.failure
+    if (failure := job.failure or job.conflict) is not None:
+        raise failure
     head = await engine.store.get_job(job.id)
     if job.total is None or head is None:
         return False

@@ -13,7 +13,7 @@ import msgspec
 
 from ..core.signature import InputShape
 from ..model.errors import CallerError, InvalidValue, NotEncodable
-from ..runtime.engine import Row
+from ..runtime.job import Row
 
 
 class BadFile(CallerError):

@@ -15,22 +15,22 @@ from ..authoring.actor import Actor
 from ..authoring.config import ModelLike, as_config
 from ..authoring.flow import FlowDef, definition, take_call
 from ..authoring.mail import make_spec
-from ..authoring.map import Outcome
 from ..authoring.resource import SERVICES
 from ..model.entry import encode_pool
-from ..model.errors import Conflict, SegueError, UnknownName
+from ..model.errors import Conflict, UnknownName
 from ..model.message import Mail
 from ..model.mode import Config, ModeLike
 from ..model.run import ENDED, Head, Usage
 from ..ports.clock import AlarmClock, Timer
 from ..ports.provider import Endpoint, PriceList, Provider
-from ..ports.store import Hint, JobHead, NewRun, Store
+from ..ports.store import Hint, NewRun, Store
 from ..stores import open_store
 from . import alive, rebase, receipt, tasks, verify
 from .bus import Bus
 from .clock import SystemClock
 from .executor import Executor
-from .handles import Ask, Job, Run, is_ended, put_answer
+from .handles import Ask, Run, is_ended, put_answer
+from .job import ADMIT, Job, args_of
 from .lanes import Lanes
 from .models import Models
 from .receipt import Receipt
@@ -41,8 +41,6 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 #: How often workers of this machine are looked for that are gone, and lanes that others filled, in seconds.
 BURY = 2.0
-#: Rows are made into runs so many at a time.
-ADMIT = 500
 
 
 class Engine:
@@ -170,7 +168,7 @@ class Engine:
         if isinstance(call, Actor):
             spec = target.spec(call, config, self.clock.now())
         else:
-            spec = make_spec(target, checked(target, args), config, self.clock.now())
+            spec = make_spec(target, args_of(target, args), config, self.clock.now())
         self.worker.register(target)
         run_id = id or f"{target.name.rpartition('.')[2]}-{uuid4().hex[:8]}"
         created = await self.worker.create([NewRun(run_id, spec)])
@@ -399,71 +397,27 @@ class Engine:
             raise UnknownName("flow", getattr(fn, "__qualname__", repr(fn)), "decorate it with @segue.flow")
         self.worker.register(flow)
 
-        job: Job[In, Out] = Job(self, id or f"{flow.name}-{uuid4().hex[:8]}", flow)
-        self._spawn(self._admit(job, flow, rows, key, limit, self._config(how).over(self.config)))
+        config = self._config(how).over(self.config)
+        job: Job[In, Out] = Job(self, id or f"{flow.name}-{uuid4().hex[:8]}", flow, keyed=key is not None)
+        self._spawn(self._admit(job, rows, key, limit, config))
         return job
 
     async def _admit(
-        self,
-        job: Job[Any, Any],
-        flow: FlowDef,
-        rows: Any,
-        key: Callable[[Any], str] | None,
-        limit: int,
-        config: Config,
+        self, job: Job[Any, Any], rows: Any, key: Callable[[Any], str] | None, limit: int, config: Config
     ) -> None:
-        """Make runs of rows, some hundred at a time."""
         self._admitting += 1
         try:
-            await self.store.put_job(JobHead(job.id, flow.name, self.clock.now()))
-            chunk: list[NewRun] = []
-            number = 0
-            async for row in _each(rows):
-                try:
-                    name = str(number) if key is None else str(key(row))
-                    args = row.args if isinstance(row, Row) else checked(flow, flow.shape.encode_call((row,), {}))
-                except (SegueError, TypeError, ValueError, KeyError) as error:
-                    job.unfit.append(Outcome(number, row, None, error))
-                else:
-                    spec = make_spec(
-                        flow, args, config, self.clock.now(), job=job.id, index=number, key=name,
-                        group=job.id if limit else "", limit=limit,
-                    )  # fmt: skip
-                    chunk.append(NewRun(f"{job.id}/{name}", spec))
-                number += 1
-                if len(chunk) >= ADMIT:
-                    await self._create(job, chunk)
-                    chunk = []
-            await self._create(job, chunk)
-            await self.store.put_job(JobHead(job.id, flow.name, self.clock.now(), number))
-            job.total = number
-        except Exception as error:
+            await job.admit(_each(rows), key, limit, config)
+        except Exception as error:  # whoever iterates the job gets it
             job.failure = error
         finally:
             self._admitting -= 1
             self._kick_lanes.set()
             self._ended(())
 
-    async def _create(self, job: Job[Any, Any], chunk: list[NewRun]) -> None:
-        if not chunk:
-            return
-        created = await self.worker.create(chunk)
-        for one, new in zip(created, chunk, strict=True):
-            job.admitted += 1
-            if not one.new and one.head.spec.args != new.spec.args:
-                error = Conflict(
-                    f"row {new.spec.index} of job {job.id!r}: its input changed since the job began; "
-                    f"give the rows a key=, or the job another id"
-                )
-                job.failure = job.failure or error
-            if (
-                not one.new
-                and one.head.spec.index != new.spec.index
-                and one.head.spec.created == new.spec.created
-            ):
-                job.failure = job.failure or Conflict(
-                    f"two rows of job {job.id!r} have the key {new.spec.key!r}"
-                )
+    def rows_came(self) -> None:
+        """A job's word that it has more rows."""
+        self._ended(())
 
     # ------------------------------------------------------------ lanes
     def is_busy(self) -> bool:
@@ -523,21 +477,6 @@ class Engine:
             uses = receipt.total([*uses, *(use for head in heads for use in head.usage)])
             after = heads[-1].id
         return self.price(uses)
-
-
-def checked(flow: FlowDef, args: bytes) -> bytes:
-    """Arguments as they are stored, if the flow can read them. Raises `InvalidValue`."""
-    flow.shape.decode_call(args)
-    return args
-
-
-class Row:
-    """A row whose call was bound and checked already, as `InputShape.bind_row` writes it."""
-
-    __slots__ = ("args",)
-
-    def __init__(self, args: bytes) -> None:
-        self.args = args
 
 
 async def _each(rows: Any) -> AsyncIterator[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Generator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -14,7 +13,6 @@ from ..authoring.context import find_branch
 from ..authoring.failures import to_exception
 from ..authoring.flow import TARGETS
 from ..authoring.mail import join, message_name, request, request_from_outside, send
-from ..authoring.map import Outcome
 from ..authoring.message import Request, response_type
 from ..core.codec import decoder, encode
 from ..core.conform import misfit
@@ -212,84 +210,6 @@ async def put_answer(engine: Engine, ask: str, value: object) -> None:
     result = await engine.store.answer(ask, data, now=engine.clock.now())
     if result != "answered":
         raise AskClosed(ask, "somebody else was quicker, or its run went on or ended")
-
-
-class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out]):
-    """A mapped set of runs. Iterating gives outcomes as they come, awaiting all values in the rows' order."""
-
-    def __init__(self, engine: Engine, id: str, flow: Any) -> None:
-        self._engine, self.id, self._flow = engine, id, flow
-        self.unfit: deque[Outcome[Any, Any]] = deque()  # rows that no run could be made of
-        self.total: int | None = None
-        self.admitted = 0
-        self.failure: BaseException | None = None
-
-    def __await__(self) -> Generator[Any, Any, list[Out]]:
-        return self._values().__await__()
-
-    async def _values(self) -> list[Out]:
-        outcomes = [outcome async for outcome in self]
-        return [outcome.value for outcome in sorted(outcomes, key=_index)]
-
-    async def __aiter__(self) -> AsyncIterator[Outcome[In, Out]]:
-        cursor, given = 0, 0
-        while True:
-            signal = self._engine.next_end()
-            while self.unfit:
-                given += 1
-                yield self.unfit.popleft()
-            heads = await self._engine.store.finished(self.id, cursor, 500)
-            for head in heads:
-                cursor = head.finished
-                given += 1
-                yield self.outcome(await self._engine.verified(head))
-            if heads:
-                continue
-            self._engine.check()
-            if self.failure is not None:
-                raise self.failure
-            if self.total is not None:
-                if given >= self.total:
-                    return
-                held = await self._held(self.total - given)
-                if held is not None:
-                    for head in held:
-                        yield self.outcome(head)
-                    return
-            await signal
-
-    async def _held(self, missing: int) -> list[Head] | None:
-        """Runs that are held, if nothing else is left."""
-        known = await self._engine.store.get_job(self.id)
-        if known is None or known.counts.get("held", 0) < missing:
-            return None
-        return await self._engine.store.runs(job=self.id, status=("held",), limit=1_000_000)
-
-    def outcome(self, head: Head) -> Outcome[In, Out]:
-        """How the run of one row came out."""
-        args: Any
-        try:
-            args, kwargs = self._flow.shape.decode_call(head.spec.args)
-        except InvalidValue:  # of an earlier version of the flow
-            args, kwargs = msgspec.json.decode(head.spec.args)
-        given: Any = (
-            args[0] if len(args) == 1 and not kwargs else {"args": args, **kwargs} if args else kwargs
-        )
-        run: Run[Out] = Run(self._engine, head.id, self._flow)
-        value, error = None, None
-        if head.status == "done":
-            value = run.result_of(head)
-        else:
-            error = run_error(head)
-        return Outcome(head.spec.index, given, value, error, head.spec.key, run)
-
-    async def receipt(self) -> Receipt:
-        """What all its runs' model calls cost."""
-        return await self._engine.job_receipt(self.id)
-
-
-def _index(outcome: Outcome[Any, Any]) -> int:
-    return outcome.index
 
 
 def is_ended(head: Head) -> bool:

@@ -1,0 +1,214 @@
+"""Jobs: a flow over many rows, each a run of its own."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
+
+from ..authoring.flow import FlowDef
+from ..authoring.mail import make_spec
+from ..authoring.map import Outcome
+from ..model.errors import Conflict, InvalidValue, SegueError
+from ..model.mode import Config
+from ..model.run import Head
+from ..ports.store import Created, JobHead, NewRun
+from .handles import Run, run_error
+from .receipt import Receipt
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+#: Rows are made into runs so many at a time.
+ADMIT = 500
+
+
+class Row:
+    """A row whose call was bound and checked already, as `InputShape.bind_row` writes it."""
+
+    __slots__ = ("args",)
+
+    def __init__(self, args: bytes) -> None:
+        self.args = args
+
+
+class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out]):
+    """A mapped set of runs. Iterating gives outcomes as they come, awaiting all values in the rows' order.
+
+    Only the rows of this call of `map` are given, whatever else the job has done before. A held run counts
+    as failed, with `RunHeld`, once nothing else is left.
+    """
+
+    def __init__(self, engine: Engine, id: str, flow: FlowDef, *, keyed: bool) -> None:
+        self._engine, self.id, self._flow = engine, id, flow
+        self.unfit: deque[Outcome[Any, Any]] = deque()  # rows that no run could be made of
+        self.total: int | None = None
+        self.failure: BaseException | None = None
+        self._keys: dict[int, int] | None = {} if keyed else None  # hash of a key → number of its row
+        self._refused: set[int] = set()
+        self._admitted = 0
+
+    @property
+    def conflict(self) -> Exception | None:
+        """Why the first row that isn't what the job has by its key was refused, if one was."""
+        return next((row.error for row in self.unfit if isinstance(row.error, Conflict)), None)
+
+    # ------------------------------------------------------------ rows
+    async def admit(
+        self, rows: AsyncIterator[Any], key: Callable[[Any], str] | None, limit: int, config: Config
+    ) -> None:
+        """Make runs of rows, some hundred at a time."""
+        engine, flow = self._engine, self._flow
+        began = engine.clock.now()
+        await engine.store.put_job(JobHead(self.id, flow.name, began))
+        group = self.id if limit else ""
+        chunk: list[NewRun] = []
+        number = 0
+        async for row in rows:
+            try:
+                name = str(number) if key is None else str(key(row))
+                args = row.args if isinstance(row, Row) else args_of(flow, flow.shape.encode_call((row,), {}))
+            except (SegueError, TypeError, ValueError, LookupError) as error:
+                self.unfit.append(Outcome(number, row, None, error))
+            else:
+                how: dict[str, Any] = {
+                    "job": self.id,
+                    "index": number,
+                    "key": name,
+                    "group": group,
+                    "limit": limit,
+                }
+                chunk.append(
+                    NewRun(f"{self.id}/{name}", make_spec(flow, args, config, engine.clock.now(), **how))
+                )
+            number += 1
+            if len(chunk) >= ADMIT:
+                await self._create(chunk, began)
+                chunk = []
+        await self._create(chunk, began)
+        await engine.store.put_job(JobHead(self.id, flow.name, began, number))
+        self.total = number
+
+    async def _create(self, chunk: list[NewRun], began: float) -> None:
+        if chunk:
+            created = await self._engine.worker.create(chunk)
+            for one, new in zip(created, chunk, strict=True):
+                self._count(one, new, began)
+        self._engine.rows_came()
+
+    def _count(self, one: Created, new: NewRun, began: float) -> None:
+        """Take a row's run as this call's, unless it is another row's."""
+        there, mine = one.head.spec, new.spec
+        why = ""
+        if not one.new and there.args != mine.args:
+            why = "its input changed since the job began: give the rows a key=, or the job another id"
+        elif not one.new and there.index != mine.index and there.created >= began:
+            why = f"row {there.index} has the same key"
+        if why:
+            self._refused.add(mine.index)
+            error = Conflict(f"row {mine.index} of job {self.id!r}, key {mine.key!r}: {why}")
+            self.unfit.append(Outcome(mine.index, self._input(mine.args), None, error, mine.key))
+        elif self._keys is not None:
+            self._keys[hash(mine.key)] = mine.index
+        self._admitted = mine.index + 1
+
+    def _number(self, head: Head) -> int | None:
+        """The number of a run's row among the rows of this call; -1 for none, None if that isn't known yet."""
+        spec = head.spec
+        if self._keys is not None:
+            found = self._keys.get(hash(spec.key))
+            if found is not None:
+                return found
+        elif spec.index < self._admitted:
+            return -1 if spec.index in self._refused else spec.index
+        return None if self.total is None else -1
+
+    # ------------------------------------------------------------ outcomes
+    def __await__(self) -> Generator[Any, Any, list[Out]]:
+        return self._values().__await__()
+
+    async def _values(self) -> list[Out]:
+        outcomes = [outcome async for outcome in self]
+        return [outcome.value for outcome in sorted(outcomes, key=_index)]
+
+    async def __aiter__(self) -> AsyncIterator[Outcome[In, Out]]:
+        given, cursor = 0, 0
+        early: list[Head] = []  # of rows that may come yet
+        while True:
+            signal = self._engine.next_end()
+            over = self.total is not None
+            while self.unfit:
+                given += 1
+                yield self.unfit.popleft()
+            heads = await self._engine.store.finished(self.id, cursor, 500)
+            cursor = heads[-1].finished if heads else cursor
+            for head in (early + heads) if over else heads:
+                number = self._number(head)
+                if number is None:
+                    early.append(head)
+                elif number >= 0:
+                    given += 1
+                    yield self.outcome(await self._engine.verified(head), number)
+            if over:
+                early = []
+            if heads:
+                continue
+            self._engine.check()
+            if self.failure is not None:
+                raise self.failure
+            if over and self.total is not None:
+                left = self.total - given
+                held = await self._held(left) if left else []
+                if held is not None:
+                    for head in held:
+                        yield self.outcome(head, self._number(head) or 0)
+                    return
+            await signal
+
+    async def _held(self, missing: int) -> list[Head] | None:
+        """The held runs of this call's rows, if they are all that is left."""
+        known = await self._engine.store.get_job(self.id)
+        if known is None or known.counts.get("held", 0) < missing:
+            return None
+        held: list[Head] = []
+        after = ""
+        while heads := await self._engine.store.runs(job=self.id, status=("held",), after=after, limit=1000):
+            held += [head for head in heads if (self._number(head) or 0) >= 0]
+            after = heads[-1].id
+        return held if len(held) >= missing else None
+
+    def outcome(self, head: Head, number: int) -> Outcome[In, Out]:
+        """How the run of one row came out."""
+        run: Run[Out] = Run(self._engine, head.id, self._flow)
+        done = head.status == "done"
+        value = run.result_of(head) if done else None
+        error = None if done else run_error(head)
+        return Outcome(number, self._input(head.spec.args), value, error, head.spec.key, run)
+
+    def _input(self, data: bytes) -> Any:
+        args: Any
+        try:
+            args, kwargs = self._flow.shape.decode_call(data)
+        except InvalidValue:  # of an earlier version of the flow
+            args, kwargs = msgspec.json.decode(data)
+        if len(args) == 1 and not kwargs:
+            return args[0]
+        return {"args": args, **kwargs} if args else kwargs
+
+    async def receipt(self) -> Receipt:
+        """What all its runs' model calls cost, those of earlier calls included."""
+        return await self._engine.job_receipt(self.id)
+
+
+def args_of(flow: FlowDef, args: bytes) -> bytes:
+    """Arguments as they are stored, if the flow can read them. Raises `InvalidValue`."""
+    flow.shape.decode_call(args)
+    return args
+
+
+def _index(outcome: Outcome[Any, Any]) -> int:
+    return outcome.index
