@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import segue
+from segue.ports.provider import CallFault, RemoteJob
 from segue.ports.store import Store
 from segue.runtime import lanes
 from segue.stores import open_store
@@ -116,3 +118,55 @@ async def test_the_window_that_is_left() -> None:
             return
         assert set(remote.paid.values()) == {1}
     raise AssertionError("no submission was struck")
+
+
+class Flaky(Far):
+    """Its uploads fail for a long time; then it accepts a job, doesn't say so, and lists it late."""
+
+    def __init__(self, remote: Remote, failures: int, lost: int) -> None:
+        super().__init__(remote)
+        self.failures, self.lost = failures, lost
+
+    async def upload(self, lines: AsyncIterator[tuple[str, bytes]], endpoint: str, nonce: str) -> str:
+        if self.failures:
+            self.failures -= 1
+            raise CallFault(503, "later", again=True)
+        return await super().upload(lines, endpoint, nonce)
+
+    async def submit(self, file: str, endpoint: str, nonce: str) -> RemoteJob:
+        job = await super().submit(file, endpoint, nonce)
+        if self.lost:
+            self.lost -= 1
+            raise CallFault(0, "the connection was lost", again=True, code="lost")
+        return job
+
+
+@pytest.mark.parametrize("failures", [0, 6])
+async def test_the_grace_period_begins_with_the_submission(failures: int) -> None:
+    """However long ago the job was made up: an answer that was lost isn't asked for again too soon."""
+    clock = FastClock()
+    remote = Remote(clock, lag=0.6 * lanes.GRACE)
+    provider = Flaky(remote, failures, lost=2)
+    async with asyncio.timeout(30):
+        assert await one_life(open_store("memory:"), provider, clock) == EXPECTED
+    assert set(remote.paid.values()) == {1}
+    assert clock.now() - clock.moved > (2 * lanes.GRACE if failures else lanes.GRACE)
+
+
+async def test_what_is_sent_again_gets_a_grace_period_of_its_own() -> None:
+    """The first submission never arrived; of the second only the answer was lost."""
+
+    class Deaf(Flaky):
+        heard = 0
+
+        async def submit(self, file: str, endpoint: str, nonce: str) -> RemoteJob:
+            self.heard += 1
+            if self.heard == 1:
+                raise CallFault(0, "the connection was lost", again=True, code="lost")
+            return await super().submit(file, endpoint, nonce)
+
+    clock = FastClock()
+    remote = Remote(clock, lag=0.6 * lanes.GRACE)
+    async with asyncio.timeout(30):
+        assert await one_life(open_store("memory:"), Deaf(remote, 0, lost=1), clock) == EXPECTED
+    assert set(remote.paid.values()) == {1}
