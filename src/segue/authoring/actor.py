@@ -240,7 +240,14 @@ class ActorDef:
                 mark: _Mark | None = getattr(fn, "__segue_mark__", None)
                 if mark is not None:
                     handler = self._handler(name, fn, mark)
-                    (states if mark.kind == "state" else messages)[message_name(handler.takes)] = handler
+                    table, takes = states if mark.kind == "state" else messages, message_name(handler.takes)
+                    if takes in table:
+                        raise BadSignature(
+                            f"{self.name}.{name}",
+                            f"{table[takes].method}() takes a {takes} too",
+                            "give each state and each message one handler",
+                        )
+                    table[takes] = handler
             self._table = states, messages
         return self._table
 
@@ -297,6 +304,7 @@ class _Driver:
         else:
             stored = _Checkpoint(msgspec.json.decode(spec.args, type=dict[str, msgspec.Raw]))
         self.turns = stored.turns
+        self.fields = stored.fields  # as they were after the last turn
         self.actor = self._load(stored.fields)
         self.state: Any = None
         if stored.state:
@@ -310,6 +318,13 @@ class _Driver:
             if name in fields
         }
         return self.definition.cls(**values)
+
+    def _restore(self) -> None:
+        """Give the fields the values that they had after the last turn, and listen."""
+        self.state = None
+        for name, tp in self.definition.durable.items():
+            if name in self.fields:
+                setattr(self.actor, name, decoder(tp)(bytes(self.fields[name])))
 
     async def run(self) -> bytes:
         if not self.begun:
@@ -360,7 +375,8 @@ class _Driver:
                 result = result.value
             value = encode(result, where=f"the answer of {self.definition.name}.{handler.method}")
             return self._reply(mail, value, None)
-        except Exception as error:  # the caller gets it; the actor goes on
+        except Exception as error:  # the caller gets it; the actor goes on as it was before
+            self._restore()
             if not handler.is_request:
                 log.exception("run %s: %s.%s failed", self.life.id, self.definition.name, handler.method)
             return self._reply(mail, None, to_failure(error))
@@ -418,11 +434,12 @@ class _Driver:
         if isinstance(self.state, Done | Fail):
             return
         where = self.definition.name
+        self.fields = {
+            name: msgspec.Raw(encode(getattr(self.actor, name), where=f"{where}.{name}"))
+            for name in self.definition.durable
+        }
         checkpoint = _Checkpoint(
-            {
-                name: msgspec.Raw(encode(getattr(self.actor, name), where=f"{where}.{name}"))
-                for name in self.definition.durable
-            },
+            self.fields,
             "" if self.state is None else message_name(type(self.state)),
             msgspec.Raw(encode(self.state, where=f"a state of {where}")),
             self.turns,
