@@ -10,7 +10,7 @@ import msgspec
 from ..core.codec import encode
 from ..core.signature import ToolShape
 from ..model.chat import ToolCall, ToolSpec
-from ..model.errors import InvalidValue
+from ..model.errors import AuthorError, InvalidValue
 from .ask import put
 from .context import Branch, current
 from .flow import FlowDef, definition
@@ -121,6 +121,8 @@ async def call_tool(tools: dict[str, Tool], call: ToolCall) -> str:
             arguments = known.shape.bind(encode({**arguments, **decision.arguments}))
     try:
         return _text(await _perform(branch, known, arguments))
+    except AuthorError:
+        raise
     except Exception as error:  # the model is told, and may try otherwise
         return f"Error: {type(error).__name__}: {error}"
 
