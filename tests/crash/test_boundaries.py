@@ -170,3 +170,40 @@ async def test_what_is_sent_again_gets_a_grace_period_of_its_own() -> None:
     async with asyncio.timeout(30):
         assert await one_life(open_store("memory:"), Deaf(remote, 0, lost=1), clock) == EXPECTED
     assert set(remote.paid.values()) == {1}
+
+
+async def test_a_look_that_is_out_of_date() -> None:
+    """One engine looks at a lane; before it has it, another sends its job and goes. The job isn't sent again."""
+    clock = FastClock()
+    remote = Remote(clock, lag=0.6 * lanes.GRACE)
+    uploading, looked, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class First(Far):
+        async def upload(self, lines: AsyncIterator[tuple[str, bytes]], endpoint: str, nonce: str) -> str:
+            uploading.set()
+            await looked.wait()
+            return await super().upload(lines, endpoint, nonce)
+
+    class Late(MortalStore):
+        async def lanes(self) -> Any:
+            heads = await self.inner.lanes()
+            if heads and heads[0].jobs and not looked.is_set():
+                assert heads[0].jobs[0].state == "intent"
+                looked.set()
+                await go.wait()
+            return heads
+
+    store = open_store("memory:")
+    await store.open()
+    spared = Death(0, False)
+    async with asyncio.timeout(30):
+        first = asyncio.ensure_future(one_life(MortalStore(store, spared), First(remote), clock))
+        await uploading.wait()
+        second = asyncio.ensure_future(one_life(Late(store, spared), Far(remote), clock))
+        while not remote.jobs:
+            await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        go.set()
+        assert await second == EXPECTED
+    assert set(remote.paid.values()) == {1}
