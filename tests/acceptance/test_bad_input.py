@@ -305,6 +305,7 @@ async def test_a_prompt_of_200_megabytes(tmp_path: Path, mode: Literal["live", "
             ):
                 raise failed.error or AssertionError
             grown = _peak() - before
+            print(f"\nat most {grown / 1e6:.0f} MB more than before")
         assert len(sim.ledger) == 2
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 1_000_000
     assert grown < 8 * LARGE, f"it took {grown / 1e6:.0f} MB"
