@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import signal
 import subprocess
 import time
@@ -150,3 +152,17 @@ def test_a_step_that_was_cut_off_is_for_people_to_judge(desk: Desk, how: list[st
     assert desk.segue("resume", "b", *how).code == 0
     assert desk.segue("run", "once.py", "--id", "b").out == out
     assert len((desk.path / "done.txt").read_text().splitlines()) == paid
+
+
+def test_a_prompt_that_is_closed_leaves_the_question_open(desk: Desk):
+    ours, theirs = pty.openpty()
+    try:
+        process = desk.start("run", "app.py:sure", "x", "--id", "it", stdin=theirs)
+        os.write(ours, b"\x04")
+        said = desk.finish(process)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert said.code == 3
+    assert "segue answer" in said.err
+    assert "Traceback" not in said.err

@@ -57,11 +57,11 @@ async def answer_at_prompt(engine: Engine, ask: Ask, typist: Typist) -> bool:
     while True:
         sys.stderr.write(f"  {expects(ask.schema)}> ")
         sys.stderr.flush()
-        text = await _line_or_closed(engine, ask, typist)
-        if text is None:
-            note("\n  it was answered elsewhere")
-            return True
         try:
+            text = await _line_or_closed(engine, ask, typist)
+            if text is None:
+                note("\n  it was answered elsewhere")
+                return True
             await ask.answer(read(text, ask.schema))
             return True
         except Unfit as error:

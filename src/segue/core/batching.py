@@ -47,7 +47,7 @@ def decide(
 
 def poll_after(elapsed: float) -> float:
     """Seconds to the next look at a job that was sent so long ago: often at first, at last once a minute."""
-    return min(max(elapsed / 10, 0.25), 60.0)
+    return min(max(elapsed / 20, 0.25), 60.0)
 
 
 def fit_to_retry(status: int, code: str, attempt: int) -> bool:

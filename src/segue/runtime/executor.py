@@ -1018,17 +1018,32 @@ class Executor:
     ) -> None:
         turn = self._take_turn([outcome for outcome in done if not outcome.call.done()])
         turn.status, turn.release, turn.value, turn.error = status, True, value, failure
+        self._finish_with(turn)
+
+    def _finish_with(self, turn: Turn) -> None:
+        """Write the turn that ends or holds the run, and tell those who watch once it is durable."""
+        self.status = turn.status
         self.head = msgspec.structs.replace(
             self.head,
-            status=status,
-            value=value,
-            error=failure,
+            status=turn.status,
+            reason=turn.reason,
+            value=turn.value,
+            error=turn.error,
             usage=list(self.usage.values()),
             updated=turn.now,
         )
+        self._write(turn, self._finished)
+
+    def _finished(self) -> None:
         if self.host.wants_events(self.id):
-            self.host.publish(self.id, Finished(run=self.id, status=status, value=value, error=failure))
-        self._write(turn, self._gone)
+            head = self.head
+            self.host.publish(
+                self.id,
+                Finished(
+                    run=self.id, status=head.status, value=head.value, error=head.error, reason=head.reason
+                ),
+            )
+        self._gone()
 
     def _mismatch(self, entry: Entry, request: Work | Wait | Act | None) -> None:
         recorded = f"{entry.kind} {entry.name!r}"
@@ -1058,13 +1073,7 @@ class Executor:
         if any(letter.mail.kind == "cancel" for letter in self.letters.values()):
             turn.status, turn.reason = "cancelled", ""  # nobody wants to decide any more
             turn.error = Failure("segue.model.errors:RunCancelled", f"run {self.id!r} was cancelled")
-        self.status = turn.status
-        self.head = msgspec.structs.replace(
-            self.head, status=turn.status, reason=turn.reason, error=turn.error, updated=turn.now
-        )
-        if self.host.wants_events(self.id):
-            self.host.publish(self.id, Finished(run=self.id, status=turn.status, reason=turn.reason))
-        self._write(turn, self._gone)
+        self._finish_with(turn)
 
     def _abandon(self, error: BaseException | None) -> None:
         """Let the run go without a word to the store: another worker has it, or the store failed."""
