@@ -238,7 +238,7 @@ async def test_people_approve_deny_and_edit() -> None:
             desk.fake.answer("May add be called?", decision)
 
         got, _ = await both(flow, set_up)
-        assert S == done
+        assert done == S
         assert got.endswith(told)
 
     S.clear()
@@ -258,7 +258,7 @@ async def test_an_authors_mistake_in_a_tool_isnt_the_models() -> None:
 
     desk = Desk()
     desk.fake.when("calculate").reply(ToolUse("nosy", text="x"), "ok")
-    with pytest.raises(WrongPlace, match="make .*nosy.* a flow"):
+    with pytest.raises(WrongPlace, match=r"make .*nosy.* a flow"):
         await desk.run(flow())
 
 

@@ -90,6 +90,7 @@ class Engine:
         self._kick_lanes = asyncio.Event()
         self._has_lanes = True  # as far as is known here
         self._lane_failure: BaseException | None = None
+        self._closed = False
 
     # ------------------------------------------------------------ a life
     async def __aenter__(self) -> Self:
@@ -129,6 +130,7 @@ class Engine:
         SERVICES.reset(self._services)
         await self.models.close()
         await self.store.close()
+        self._closed = True
         for futures in self._waiting.values():
             for future in futures:
                 future.cancel()
@@ -235,6 +237,8 @@ class Engine:
 
     def check(self) -> None:
         """Raise what stopped the worker or the lanes, if anything did."""
+        if self._closed:
+            raise asyncio.CancelledError("the engine was closed; the run goes on with the next one")
         failure = self.worker.failure or self._lane_failure
         if failure is not None:
             raise failure

@@ -1,0 +1,265 @@
+"""Engines: closed in the middle, killed at every commit, several on one store."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import segue
+from segue.model.run import Head
+from segue.stores import open_store
+from tests.runtime.lives import Desk, everywhere
+
+S: list[str] = []
+GATE: dict[str, asyncio.Event] = {}
+
+
+@pytest.fixture(autouse=True)
+def begin() -> None:
+    S.clear()
+    GATE.clear()
+
+
+@segue.step
+async def do(name: str) -> str:
+    S.append(name)
+    await asyncio.sleep(0)
+    return name
+
+
+@segue.step
+async def long(name: str) -> str:
+    S.append(f"begin {name}")
+    GATE.setdefault("begun", asyncio.Event()).set()
+    await GATE.setdefault(name, asyncio.Event()).wait()
+    S.append(f"end {name}")
+    return name
+
+
+class Add(segue.Note):
+    n: int
+
+
+class Total(segue.Request[int]):
+    pass
+
+
+class Sum(segue.Actor[None]):
+    total: int = 0
+
+    @segue.on
+    async def add(self, note: Add) -> None:
+        self.total += note.n
+
+    @segue.on
+    async def show(self, request: Total) -> int:
+        return self.total
+
+
+# ---------------------------------------------------------------- closing
+async def test_what_was_done_is_kept_when_an_engine_closes() -> None:
+    @segue.flow
+    async def flow() -> list[str]:
+        return await asyncio.gather(do("a"), do("b"), long("x"))
+
+    desk = Desk()
+    async with desk.engine() as engine:
+        await engine.start(flow(), id="it")
+        await GATE.setdefault("begun", asyncio.Event()).wait()
+        await asyncio.sleep(0.005)
+    head = await desk.head()
+    assert head.status == "ready"
+    GATE["x"].set()
+    assert await desk.run(flow()) == ["a", "b", "x"]
+    assert S == ["a", "b", "begin x", "begin x", "end x"]
+
+
+async def test_calls_under_way_get_their_grace() -> None:
+    @segue.flow
+    async def flow() -> list[str]:
+        return [*await asyncio.gather(long("x"), long("y")), await do("z")]
+
+    desk = Desk()
+    async with desk.engine(grace=5.0) as engine:
+        await engine.start(flow(), id="it")
+        await GATE.setdefault("begun", asyncio.Event()).wait()
+        asyncio.get_running_loop().call_later(0.02, GATE.setdefault("x", asyncio.Event()).set)
+        asyncio.get_running_loop().call_later(0.03, GATE.setdefault("y", asyncio.Event()).set)
+    assert await desk.run(flow()) == ["x", "y", "z"]
+    assert S.count("begin x") == S.count("begin y") == S.count("z") == 1
+
+
+async def test_an_engine_closes_whatever_its_runs_do() -> None:
+    @segue.flow
+    async def busy() -> None:
+        await do("a")
+        while True:
+            await asyncio.sleep(0)
+
+    @segue.flow
+    async def foreign() -> None:
+        await do("b")
+        await asyncio.sleep(60)
+
+    @segue.flow
+    async def parks() -> None:
+        await segue.ask("Never?")
+
+    desk = Desk()
+    async with asyncio.timeout(5):
+        async with desk.engine() as engine:
+            for call, id in ((busy(), "busy"), (foreign(), "foreign"), (parks(), "parks")):
+                await engine.start(call, id=id)
+            await desk.parked("parks")
+    assert (await desk.head("busy")).status == "ready"
+    assert (await desk.head("foreign")).status == "ready"
+    assert sorted(S) == ["a", "b"]
+    async with desk.engine():
+        await asyncio.sleep(0.05)
+    assert sorted(S) == ["a", "b"]  # replayed, not done again
+
+
+async def test_an_actor_closed_between_handler_and_commit_handles_once() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(Sum(), id="sum")
+        await desk.parked("sum")
+    for n in range(12):
+        async with desk.engine() as engine:
+            run = await engine.get("sum")
+            await run.tell(Add(1))
+            for _ in range(n):
+                await asyncio.sleep(0)
+    async with desk.engine() as engine:
+        assert await (await engine.get("sum")).request(Total()) == 12
+
+
+async def test_nobody_waits_for_ever_for_a_run_of_a_closed_engine() -> None:
+    @segue.flow
+    async def flow() -> str:
+        return await segue.ask("Never?")
+
+    desk = Desk()
+    async with desk.engine() as engine:
+        waiting = asyncio.ensure_future(engine.run(flow(), id="it"))
+        await desk.parked()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(waiting, 2)
+
+
+# ---------------------------------------------------------------- crashes
+async def test_effects_over_crashes_everywhere() -> None:
+    @segue.flow
+    async def child(n: int) -> str:
+        return await do(f"child {n}")
+
+    @segue.flow
+    async def flow() -> list[str]:
+        run = await segue.spawn(child(1))
+        async with asyncio.TaskGroup() as group:
+            one = group.create_task(do("one"))
+            two = group.create_task(segue.generate("hi", mode="batch"))
+            three = group.create_task(segue.ask("Who?"))
+        await run.tell("mail")
+        await segue.sleep(timedelta(days=1))
+        return [await run, one.result(), two.result(), three.result(), *await segue.map(child, [2, 3])]
+
+    def set_up(desk: Desk) -> None:
+        S.clear()
+        desk.fake.when("hi").reply("ho")
+        desk.fake.answer("Who?", "me")
+
+    def check(desk: Desk, head: Head) -> None:
+        assert head.value == b'["child 1","one","ho","me","child 2","child 3"]', head
+        assert all(count == 1 for count in desk.fake.remote.sent.values())
+        assert len(S) <= 6  # a step may be cut off with others that are done at once
+
+    assert await everywhere(flow, set_up, check) > 20
+
+
+# ---------------------------------------------------------------- several engines
+async def test_engines_share_a_store(tmp_path: Path) -> None:
+    @segue.flow
+    async def row(n: int) -> str:
+        first = await do(f"{n}")
+        await segue.sleep(timedelta(milliseconds=20))
+        return first + await do(f"{n}!")
+
+    path = f"sqlite:{tmp_path}/runs.db"
+    async with (
+        segue.Engine(path, linger=0.0, room=15) as one,
+        segue.Engine(path, linger=0.0, room=15) as two,
+        segue.Engine(path, linger=0.0, worker=False) as watcher,
+    ):
+        at_work = {id(engine): set[str]() for engine in (one, two)}
+        for engine in (one, two):
+            engine.worker.commit_hook = lambda turn, engine=engine: at_work[id(engine)].add(turn.run)
+        job = one.map(row, range(60), id="job")
+        while not at_work[id(one)]:
+            await asyncio.sleep(0)
+        two.worker.wake()  # else it looks every half second
+        values = await job
+        assert values == [f"{n}{n}!" for n in range(60)]
+        assert len(S) == len(set(S)) == 120
+        assert all(at_work.values())  # both had a part
+        assert await (await watcher.get("job/7")) == "77!"
+
+
+async def test_what_reaches_a_run_at_work_in_another_process(tmp_path: Path) -> None:
+    @segue.flow
+    async def flow() -> str:
+        return await segue.ask("Who?") + await segue.receive(str)
+
+    path = f"sqlite:{tmp_path}/runs.db"
+    async with segue.Engine(path) as worker, segue.Engine(path, worker=False) as outside:
+        run = await worker.start(flow(), id="it")
+        while not await outside.open_asks():
+            await asyncio.sleep(0.005)
+        await (await outside.open_asks())[0].answer("me")
+        other = await outside.get("it")
+        await other.tell("!")
+        assert await run == "me!"
+        assert await other == "me!"
+
+
+async def test_a_taken_over_run_isnt_done_twice(tmp_path: Path) -> None:
+    """A worker that was thought dead comes back: what it does then is dropped."""
+
+    @segue.flow
+    async def flow() -> str:
+        return await long("x") + await do("after")
+
+    store = open_store(f"sqlite:{tmp_path}/runs.db")
+    desk = Desk(store)
+    async with desk.engine() as one:
+        run: Any = await one.start(flow(), id="it")
+        await GATE.setdefault("begun", asyncio.Event()).wait()
+        desk.fake.clock.advance(1000)  # its lease has lapsed
+        async with segue.Engine(store=Borrowed(store), clock=desk.fake.clock) as two:
+            while S.count("begin x") < 2:
+                await asyncio.sleep(0.001)
+            GATE["x"].set()
+            assert await (await two.get("it")) == "xafter"
+            assert await run == "xafter"
+    assert S.count("after") == 1
+    await store.close()
+
+
+class Borrowed:
+    """A store that somebody else opens and closes."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def open(self) -> None:
+        """It is open."""
+
+    async def close(self) -> None:
+        """It stays so."""
