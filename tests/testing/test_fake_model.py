@@ -286,6 +286,22 @@ async def test_an_ask_that_nobody_answers_in_time() -> None:
         assert await patient() == ["nobody", "late"]
 
 
+async def test_an_ask_that_nobody_answers_within_a_timeout() -> None:
+    @segue.flow
+    async def patient() -> str:
+        try:
+            async with segue.timeout(timedelta(days=2)):
+                return await segue.ask("Anyone?")
+        except TimeoutError:
+            return await segue.ask("Really no one?")
+
+    with pytest.raises(AssertionError, match="Really"):
+        async with FakeModel():
+            await patient()
+    async with FakeModel().answer("Really", "me"):
+        assert await patient() == "me"
+
+
 async def test_days_take_no_time() -> None:
     @segue.flow
     async def sleeper() -> float:

@@ -224,17 +224,33 @@ class FakeModel:
     # ------------------------------------------------------------ the people's side
     async def keep_answering(self, engine: Engine) -> None:
         """Answer questions as they open."""
-        async for ask in engine.asks():
-            known = [text for text in self._answers if text in ask.question]
-            if known:
+        waiting: set[Task[None]] = set()
+        try:
+            async for ask in engine.asks():
+                known = [text for text in self._answers if text in ask.question]
+                if not known:
+                    task = asyncio.create_task(self._nobody(engine, ask))
+                    waiting.add(task)
+                    task.add_done_callback(waiting.discard)
+                    continue
                 try:
                     await ask.answer(self._answers[max(reversed(known), key=len)])
                 except AskClosed:  # its time was up, or its run went on
                     continue
                 except Exception as error:
                     self.fail(f"the answer to {ask.question!r} doesn't fit: {error}")
-            elif ask.deadline is None:  # else nobody answers in time, which the flow may want to see
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    async def _nobody(self, engine: Engine, ask: Ask) -> None:
+        """A question that nobody answers fails the test once its run waits for nothing else, not even for a time."""
+        while any(open_ask.id == ask.id for open_ask in await engine.open_asks(run=ask.run)):
+            head = await engine.head(ask.run)
+            if head.status == "parked" and head.wake is None:
                 self.fail(unanswered(ask))
+                return
+            await asyncio.sleep(0.002)
 
 
 class FakeEngine(Engine):
