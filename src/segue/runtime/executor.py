@@ -694,7 +694,8 @@ class Executor:
         if isinstance(request, Wait):
             if call.slot is not None:
                 call.slot.enter()
-            if request.drops is not None and self.settled:
+            opened = call.entry.made if call.entry is not None else self.settled
+            if request.drops is not None and opened:  # in a replay too: the life before may not have got to it
                 request.drops(self.turn, *call.place)
             if call in self.receivers:
                 self.receivers.remove(call)
