@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -31,3 +33,36 @@ async def test_a_lock_is_waited_for(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="another process kept it locked"):
         await SqliteStore(str(path), patience=timedelta(seconds=0.3)).open()
     cx.close()
+
+
+_OPENER = """
+import asyncio, sys
+from segue.stores.sqlite import SqliteStore
+
+async def main() -> None:
+    for path in sys.argv[1:]:
+        store = SqliteStore(path)
+        await store.open()
+        await store.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+async def test_many_open_a_new_file_at_once(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{number}.db") for number in range(15)]
+    openers = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", _OPENER, *paths, stderr=subprocess.PIPE)
+        for _ in range(4)
+    ]
+    ends = await asyncio.gather(*(opener.communicate() for opener in openers))
+    assert [opener.returncode for opener in openers] == [0] * 4, ends
+
+    async def many(path: str) -> None:
+        stores = [SqliteStore(path) for _ in range(8)]
+        await asyncio.gather(*(store.open() for store in stores))
+        await asyncio.gather(*(store.close() for store in stores))
+
+    for number in range(15):
+        await many(str(tmp_path / f"again-{number}.db"))

@@ -117,7 +117,9 @@ def connect(path: str, *, busy: float, write: bool) -> sqlite3.Connection:
     )
     try:
         if write:
+            cx.execute("begin")  # one look, whatever other processes create meanwhile
             refuse_strange(cx, f"sqlite:{path}")
+            cx.execute("rollback")
             cx.execute("pragma page_size = 4096")
             cx.execute("pragma journal_mode = wal")
             cx.execute("pragma synchronous = full")
