@@ -289,3 +289,28 @@ async def test_a_durable_wait_in_asyncios_timeout_parks() -> None:
         assert (await engine.open_asks())[0].question == "Who?"
         await (await engine.open_asks())[0].answer("you")
         assert await run == "you"
+
+
+async def test_a_timeout_that_comes_with_the_result_doesnt_strike_later() -> None:
+    @segue.flow
+    async def flow() -> str:
+        async with segue.timeout(DAY):
+            answer = await segue.receive(str)
+        answer += str(await one())
+        async with segue.timeout(DAY):
+            with contextlib.suppress(asyncio.CancelledError):
+                await segue.sleep(9 * DAY)
+        return answer + await segue.ask("Who?")
+
+    desk = Desk(verify=True)
+    desk.fake.answer("Who?", "me")
+    async with desk.engine(worker=False) as engine:
+        await engine.start(flow(), id="it")
+    desk.fake.clock.busy = lambda sleeping: True
+    async with desk.engine():
+        desk.fake.clock.busy = lambda sleeping: True
+        await desk.parked()
+    async with desk.engine(worker=False) as engine:
+        await engine.tell("it", "str", b'"hi"')
+    desk.fake.clock.advance(2 * 86400)  # both are there when it wakes
+    assert await desk.run(flow()) == "hi1me"

@@ -1,14 +1,24 @@
-"""Random flows over every construct of asyncio that a run's tasks can meet in, for the replay tests."""
+"""Random flows over every construct of asyncio and of segue that a run's tasks can meet in, for the replay tests."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
-from typing import Any
+from datetime import timedelta
+from typing import Any, Protocol
+
+import segue
 
 Op = tuple[Any, ...]
-Do = Callable[..., Any]
+
+
+class Do(Protocol):
+    """What programs do to the world."""
+
+    async def step(self, name: str, *args: int) -> int: ...
+    async def ask(self, v: int) -> int: ...
+    async def tell(self, v: int) -> None: ...
+    async def child(self, v: int) -> int: ...
 
 
 def make(r: random.Random, depth: int = 0) -> list[Op]:
@@ -16,12 +26,29 @@ def make(r: random.Random, depth: int = 0) -> list[Op]:
     ops: list[Op] = []
     for _ in range(r.randint(1, 4)):
         c = r.random()
-        if depth >= 3 or c < 0.42:
+        if depth >= 3 or c < 0.36:
             ops.append(("step", r.choice("abc"), r.randint(0, 1)))
-        elif c < 0.46:
+        elif c < 0.40:
             ops.append(("ask",))
-        elif c < 0.50:
+        elif c < 0.43:
             ops.append(("nap", r.choice([0.0, 0.001])))
+        elif c < 0.45:
+            ops.append(("mail", r.randint(1, 3)))
+        elif c < 0.46:
+            ops.append(("child",))
+        elif c < 0.48:
+            ops.append(
+                (
+                    "map",
+                    [make(r, depth + 1) for _ in range(r.randint(2, 5))],
+                    r.randint(1, 3),
+                    r.random() < 0.5,
+                )
+            )
+        elif c < 0.50:
+            ops.append(("timeout", make(r, depth + 1)))
+        elif c < 0.52:
+            ops.append(("finally", make(r, depth + 1)))
         elif c < 0.6:
             ops.append(("gather", [make(r, depth + 1) for _ in range(r.randint(2, 4))]))
         elif c < 0.7:
@@ -41,11 +68,12 @@ def make(r: random.Random, depth: int = 0) -> list[Op]:
     return ops
 
 
-async def run(step: Do, ask: Do, nap: Do, ops: list[Op], shared: list[int] | None) -> int:
+async def run(do: Do, ops: list[Op], shared: list[int] | None) -> int:
     """Interpret a program; `shared` is a list that all branches append to and put into arguments."""
+    step = do.step
 
-    def again(ops: list[Op]) -> Any:
-        return run(step, ask, nap, ops, shared)
+    async def again(ops: list[Op]) -> int:
+        return await run(do, ops, shared)
 
     v = 0
     for op in ops:
@@ -56,9 +84,29 @@ async def run(step: Do, ask: Do, nap: Do, ops: list[Op], shared: list[int] | Non
                 if shared is not None:
                     shared.append(v)
             case ("ask",):
-                v = (v + await ask(v)) % 7
+                v = (v + await do.ask(v)) % 7
             case ("nap", seconds):
-                await nap(seconds)
+                await segue.sleep(timedelta(seconds=seconds))
+            case ("mail", count):
+                for i in range(count):
+                    await do.tell((v + i) % 7)
+                for _ in range(count):
+                    v = (v + await segue.receive(int)) % 7
+            case ("child",):
+                v = await do.child(v)
+            case ("map", parts, limit, ordered):
+                v = sum(await segue.map(again, parts, limit=limit, ordered=ordered)) % 7
+            case ("timeout", part):
+                try:
+                    async with segue.timeout(timedelta(minutes=30)):
+                        v = await again(part)
+                except TimeoutError:
+                    v = await step("late", 0)
+            case ("finally", part):
+                try:
+                    v = await again(part)
+                finally:
+                    await step("fin", 0)
             case ("gather", parts):
                 v = sum(await asyncio.gather(*[again(part) for part in parts])) % 7
             case ("group", parts):

@@ -102,11 +102,11 @@ async def timeout(after: timedelta, /) -> AsyncGenerator[None]:
     assert task is not None  # a branch that is awaited has a task
     args = encode(after.total_seconds())
     timer = _wait_until(branch, "timeout", branch.run.now() + after.total_seconds(), args)
-    fired = False
+    cancels, fired, over = task.cancelling(), False, False
 
     def fire(timer: asyncio.Future[Any]) -> None:
         nonlocal fired
-        if not timer.cancelled() and timer.exception() is None:
+        if not over and not timer.cancelled() and timer.exception() is None:
             fired = True
             task.cancel(f"segue.timeout({after})")
 
@@ -114,9 +114,13 @@ async def timeout(after: timedelta, /) -> AsyncGenerator[None]:
     try:
         yield
     except asyncio.CancelledError as error:
-        if fired and task.uncancel() <= 0:
+        if fired and task.uncancel() <= cancels:
+            fired = False
             raise TimeoutError(f"the block took longer than {after}") from error
+        fired = False
         raise
     finally:
-        timer.remove_done_callback(fire)
+        over = True  # it may be on its way already
+        if fired:
+            task.uncancel()
         timer.cancel()
