@@ -29,7 +29,7 @@ from ..model.run import Spec
 from ..ports.store import Claimed
 from .context import current
 from .failures import to_failure
-from .flow import TARGETS, fingerprint
+from .flow import announce, fingerprint
 from .mail import message_name
 from .message import Request, response_type
 
@@ -119,7 +119,7 @@ class Actor(Generic[R]):
             super().__init_subclass__(**how)
             dataclasses.dataclass(cls)
             cls.__segue__ = ActorDef(cls)
-            TARGETS[cls.__segue__.name] = cls.__segue__
+            announce(cls.__segue__, getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__)
 
     def begin(self) -> object:
         """The first state; without one, the actor begins by listening."""

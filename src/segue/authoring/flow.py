@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class FlowDef:
     """What is known of a flow: its function, its name, its version and the types it takes and gives."""
 
-    __slots__ = ("_shape", "_version", "decode", "fn", "name")
+    __slots__ = ("_shape", "_version", "decode", "file", "fn", "name")
 
     def __init__(self, fn: Callable[..., Any], name: str, version: str) -> None:
         self.fn = fn
@@ -142,6 +142,31 @@ _USED.close()
 TARGETS: dict[str, Any] = {}
 
 
+class Ambiguous:
+    """Several flows or actors of different files that have one name: none is run for it unless it was registered."""
+
+    def __init__(self, files: set[str]) -> None:
+        self.files = files
+
+
+def announce(target: Any, file: str) -> None:
+    """Make a flow or actor known by its name. Defined anew in its file, it takes the old one's place."""
+    target.file = file
+    known = TARGETS.get(target.name)
+    if isinstance(known, Ambiguous):
+        known.files.add(file)
+    elif known is not None and known.file != file:
+        TARGETS[target.name] = Ambiguous({known.file, file})
+    else:
+        TARGETS[target.name] = target
+
+
+def target_named(name: str) -> Any:
+    """The flow or actor of that name, or None where there is none, or several."""
+    known = TARGETS.get(name)
+    return None if isinstance(known, Ambiguous) else known
+
+
 class _Flow(Protocol):
     def __call__(self, fn: Callable[P, Coro[R]], /) -> Callable[P, Coro[R]]: ...
 
@@ -171,7 +196,7 @@ def flow(fn: Any = None, /, *, name: str = "", version: str = "") -> Any:
 
     call.__segue__ = definition  # type: ignore[attr-defined]  # how verbs recognise it
     call._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # frameworks ask asyncio
-    TARGETS[definition.name] = definition
+    announce(definition, fn.__code__.co_filename)
     return call
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from ..authoring.flow import TARGETS, FlowDef, definition
+from ..authoring.flow import FlowDef, definition, target_named
 from ..core.signature import InputShape
 from ..model.errors import SegueError, UnknownName
 from ..ports.store import Store
@@ -242,7 +242,7 @@ async def each_run(store: Store, **which: Any) -> AsyncIterator[Any]:
 
 async def _write_job(store: Store, job: str, path: str) -> None:
     known = await store.get_job(job)
-    target = TARGETS.get(known.target) if known is not None else None
+    target = target_named(known.target) if known is not None else None
     shape = target.shape if isinstance(target, FlowDef) else None
     with replacing(path) as file:
         async for line in all_lines(store, job, shape):

@@ -11,71 +11,52 @@ import asyncio
 import heapq
 import logging
 from asyncio import AbstractEventLoop, Future, Task
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-from contextvars import Context, copy_context
-from types import coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextvars import copy_context
 from typing import Any, Literal, Protocol
 
 import msgspec
 
-from ..authoring.context import BRANCH, STEP, Act, Branch, BranchTask, Parked, Services, Wait, Work
-from ..authoring.failures import to_exception, to_failure
+from ..authoring.context import Act, Branch, BranchTask, Parked, Services, Wait, Work
+from ..authoring.failures import to_failure
 from ..core import journal
 from ..core.pool import Pooled
 from ..core.replay import Differs, Place, Replay
 from ..model.entry import INSTANT, Entry, Failure, encode_entries
-from ..model.errors import ReplayMismatch, RunCancelled, WrongPlace
+from ..model.errors import ReplayMismatch, WrongPlace
 from ..model.message import Letter, Mail, Question
 from ..model.mode import Config
 from ..model.run import ENDED, CallRef, Head, Status, Usage
 from ..ports.clock import Timer
 from ..ports.store import Claimed, CommitResult, Turn
 from . import tasks
-from .events import Emitted, Event, Finished, Recorded, Started
+from .call import (
+    CANCEL,
+    NOTHING,
+    Call,
+    Outcome,
+    cancel_wait,
+    decode,
+    deliver,
+    end_error,
+    enter_step,
+    instant_entry,
+    made_entry,
+    outcome_entry,
+    raw,
+    recorded_event,
+    started_event,
+    within,
+)
+from .events import Emitted, Event, Finished
 
 log = logging.getLogger("segue")
 
-CANCEL: Place = ("!cancel", 0)
 #: So many calls in a row are carried out in the caller's task; then the loop gets a turn.
 CREDIT = 64
 #: So often code may call on although its run leaves memory; then its calls wait, so that others get the loop.
 REFUSALS = 1000
-NOTHING = msgspec.json.encode(None)
 Rest = Literal["busy", "calming", "foreign", "rest"]
-
-
-class Call(Future[Any]):
-    """A recorded call in this life; its outcome is set when the journal holds it and the run is at rest."""
-
-    executor: Executor
-    place: Place
-    request: Work | Wait | Act
-    after: int
-    entry: Entry | None
-    task: Task[Any] | None
-    context: Context | None
-    slot: Any
-
-    def cancel(self, msg: object = None) -> bool:
-        """Given up by the code that waited for it."""
-        if not super().cancel(msg):
-            return False
-        self.executor.dropped(self)
-        return True
-
-
-class Outcome(msgspec.Struct):
-    """How a call turned out, on its way into the journal and back to the code."""
-
-    call: Call
-    value: bytes | None = None
-    error: Failure | None = None
-    letter: int | None = None
-    cause: BaseException | None = None
-    result: Any = None
-    raises: Exception | None = None
-    at: float = 0.0  # when, if it isn't now
-    paid: bool = False  # already, by the run that this one was rebased from
 
 
 class Host(Services, Protocol):
@@ -261,12 +242,12 @@ class Executor:
         task = asyncio.current_task()
         assert isinstance(task, BranchTask)  # only a branch calls
         context = copy_context()
-        context.run(_enter_step, work.name)
+        context.run(enter_step, work.name)
         task.branch, self._inlined = None, task
         if self.host.wants_events(self.id):
-            self.host.publish(self.id, _started(self.id, call))
+            self.host.publish(self.id, started_event(self.id, call))
         try:
-            outcome.value = await _within(context, work.run())
+            outcome.value = await within(context, work.run())
         except asyncio.CancelledError:
             self.dropped(call)
             raise
@@ -330,7 +311,7 @@ class Executor:
             self.kick()
 
         context = copy_context()
-        context.run(_enter_step, "a handler that runs on a thread")
+        context.run(enter_step, "a handler that runs on a thread")
         task = Task(work(), loop=self.loop, context=context)
         self.local.add(task)
         task.add_done_callback(self.local.discard, context=tasks.NO_CONTEXT)
@@ -340,7 +321,7 @@ class Executor:
         """A wait of the engine's own: not recorded."""
         call = Call(loop=self.loop)
         call.executor, call.place, call.after = self, place, self.replay.handed
-        call.request = Wait(kind="", name="", args=b"", digest=b"", decode=_raw)
+        call.request = Wait(kind="", name="", args=b"", digest=b"", decode=raw)
         call.task = call.context = call.slot = call.entry = None
         return call
 
@@ -501,8 +482,8 @@ class Executor:
             if isinstance(call.request, Wait) and call.request.joins is not None:
                 self.ends[call.request.joins] = entry.value, entry.error
             outcome = Outcome(call, entry.value, entry.error)
-            _decode(outcome)
-            _deliver(outcome)
+            decode(outcome)
+            deliver(outcome)
         self.kick()
 
     def _settle(self) -> None:
@@ -530,15 +511,15 @@ class Executor:
             return
         if isinstance(request, Act):
             request.writes(self.turn, *call.place)
-            self.entries.append(_instant(call, request))
+            self.entries.append(instant_entry(call, request))
             self._at_once(call, request.value)
         elif isinstance(request, Wait):
-            self.entries.append(_made(call, request, request.due))
+            self.entries.append(made_entry(call, request, request.due))
             if request.opens is not None:
                 request.opens(self.turn, *call.place)
             self._wait_for(call, request, request.due)
         elif request.effect == "at-most-once":
-            self.entries.append(_made(call, request, 0.0))
+            self.entries.append(made_entry(call, request, 0.0))
             self.precommit.append(call)
         else:
             self._work(call, request)
@@ -546,8 +527,8 @@ class Executor:
     def _at_once(self, call: Call, value: bytes | None) -> None:
         self.open.pop(call.place, None)
         outcome = Outcome(call, value)
-        _decode(outcome)
-        _deliver(outcome)
+        decode(outcome)
+        deliver(outcome)
 
     def _from_pool(self, call: Call, pool: Pooled) -> bool:
         """Take a call over from the journal that this run was rebased from, if it is there."""
@@ -558,7 +539,7 @@ class Executor:
             return True
         if isinstance(request, Wait):
             if entry is not None and call.place == (entry.path, entry.n):  # it is open already
-                self.entries.append(_made(call, request, entry.due))
+                self.entries.append(made_entry(call, request, entry.due))
                 self._wait_for(call, request, entry.due)
                 return True
             if entry is not None and request.drops is not None:  # it is open at another place
@@ -579,13 +560,13 @@ class Executor:
         """Take an outcome from the journal that this run was rebased from."""
         if isinstance(call.request, Act):
             act = msgspec.structs.replace(call.request, value=entry.value or NOTHING)
-            self.entries.append(_instant(call, act))
+            self.entries.append(instant_entry(call, act))
             self._at_once(call, entry.value)
             return
         if isinstance(call.request, Wait):
-            self.entries.append(_made(call, call.request, entry.due))
+            self.entries.append(made_entry(call, call.request, entry.due))
         elif isinstance(call.request, Work) and call.request.effect == "at-most-once":
-            self.entries.append(_made(call, call.request, 0.0))
+            self.entries.append(made_entry(call, call.request, 0.0))
         outcome = Outcome(call, entry.value, entry.error, paid=True, at=entry.at)
         heapq.heappush(self.reused, (*pool.order(entry), outcome))
 
@@ -658,13 +639,13 @@ class Executor:
 
     def _work(self, call: Call, request: Work) -> None:
         context = call.context or copy_context()
-        context.run(_enter_step, request.name)
+        context.run(enter_step, request.name)
         task = Task(self._carry_out(call, request), loop=self.loop, context=context)
         call.task = task
         self.local.add(task)
         task.add_done_callback(self.local.discard, context=tasks.NO_CONTEXT)
         if self.host.wants_events(self.id):
-            self.host.publish(self.id, _started(self.id, call))
+            self.host.publish(self.id, started_event(self.id, call))
 
     async def _carry_out(self, call: Call, request: Work) -> None:
         outcome = Outcome(call)
@@ -695,7 +676,9 @@ class Executor:
             if call.slot is not None:
                 call.slot.enter()
             opened = call.entry.made if call.entry is not None else self.settled
-            if request.drops is not None and opened:  # in a replay too: the life before may not have got to it
+            if (
+                request.drops is not None and opened
+            ):  # in a replay too: the life before may not have got to it
                 request.drops(self.turn, *call.place)
             if call in self.receivers:
                 self.receivers.remove(call)
@@ -790,14 +773,14 @@ class Executor:
         if CANCEL in self.made:
             return
         call = self._own_call(CANCEL)
-        call.request = _cancel_wait()
+        call.request = cancel_wait()
         self.made.add(CANCEL)
         call.add_done_callback(self._struck, context=tasks.NO_CONTEXT)
         self.done.append(Outcome(call, NOTHING))
 
     def _expect_cancel(self, entry: Entry) -> None:
         call = self._own_call(CANCEL)
-        call.request = _cancel_wait()
+        call.request = cancel_wait()
         call.entry = self.replay.made(*CANCEL, "cancel", "cancel", b"")
         self.made.add(CANCEL)
         self.open[CANCEL] = call
@@ -846,9 +829,9 @@ class Executor:
             at = max(outcome.at or now for outcome in done)
             number = self.replay.append(at)
             for outcome in done:
-                _decode(outcome)
+                decode(outcome)
                 self._meter(outcome)
-                entries.append(_entry(outcome, number, at))
+                entries.append(outcome_entry(outcome, number, at))
         if entries:
             blobs: list[tuple[bytes, bytes]] = []
             turn.entries = encode_entries([journal.store_large(entry, blobs) for entry in entries])
@@ -896,8 +879,8 @@ class Executor:
         for outcome in done:
             self.open.pop(outcome.call.place, None)
             if watched:
-                self.host.publish(self.id, _recorded(self.id, outcome))
-            _deliver(outcome)
+                self.host.publish(self.id, recorded_event(self.id, outcome))
+            deliver(outcome)
         self.kick()
 
     def _meter(self, outcome: Outcome) -> None:
@@ -1096,125 +1079,5 @@ class Executor:
         self.host.ended(self)
 
 
-# ---------------------------------------------------------------- small functions
-def end_error(run: str, status: Status, error: Failure | None) -> Failure | None:
-    """What those who wait for a run get to hear of an end that isn't good."""
-    return to_failure(RunCancelled(run)) if status == "cancelled" else error
-
-
-def _enter_step(name: str) -> None:
-    BRANCH.set(None)
-    STEP.set(name)
-
-
-def _raw(value: bytes) -> bytes:
-    return value
-
-
 def _due(item: tuple[float, int, Call]) -> tuple[float, int]:
     return item[0], item[1]
-
-
-def _cancel_wait() -> Wait:
-    return Wait(kind="cancel", name="cancel", args=b"", digest=b"", decode=_raw)
-
-
-def _made(call: Call, request: Work | Wait, due: float) -> Entry:
-    """The entry of a call that outlives this life, written when it is made."""
-    return Entry(*call.place, request.kind, request.name, request.digest, request.args, call.after, due=due)
-
-
-def _instant(call: Call, request: Act) -> Entry:
-    return Entry(
-        *call.place,
-        request.kind,
-        request.name,
-        request.digest,
-        request.args,
-        call.after,
-        INSTANT,
-        request.value,
-    )
-
-
-def _entry(outcome: Outcome, number: int, now: float) -> Entry:
-    call, request = outcome.call, outcome.call.request
-    journaled = isinstance(request, Wait) or (isinstance(request, Work) and request.effect == "at-most-once")
-    if journaled and call.place != CANCEL:
-        return Entry(*call.place, "", "", b"", b"", call.after, number, outcome.value, outcome.error, now)
-    return Entry(
-        *call.place,
-        request.kind,
-        request.name,
-        request.digest,
-        request.args,
-        call.after,
-        number,
-        outcome.value,
-        outcome.error,
-        now,
-    )
-
-
-def _decode(outcome: Outcome) -> None:
-    """Make of a recorded outcome what the code gets. A live call gets the decoded copy too."""
-    if outcome.error is not None:
-        outcome.raises = to_exception(outcome.error)
-        if outcome.cause is not None:
-            outcome.raises.__cause__ = outcome.cause
-        if outcome.error.again:
-            outcome.raises.__segue_again__ = True  # type: ignore[attr-defined]  # read by the step's retry
-        return
-    try:
-        outcome.result = outcome.call.request.decode(outcome.value if outcome.value is not None else NOTHING)
-    except Exception as error:
-        outcome.raises = error
-
-
-def _deliver(outcome: Outcome) -> None:
-    call = outcome.call
-    if call.done():
-        return
-    if call.slot is not None and isinstance(call.request, Wait):
-        call.slot.enter()
-    if outcome.raises is not None:
-        call.set_exception(outcome.raises)
-    else:
-        call.set_result(outcome.result)
-
-
-def _started(run: str, call: Call) -> Started:
-    return Started(
-        run=run, path=call.place[0], n=call.place[1], kind=call.request.kind, name=call.request.name
-    )
-
-
-@coroutine
-def _within(context: Context, work: Any) -> Generator[Any, Any, Any]:
-    """Await work in a context of its own, as a task would, without being one."""
-    coro = work.__await__() if not hasattr(work, "send") else work
-    step: Callable[..., Any] = coro.send
-    args: tuple[Any, ...] = (None,)
-    while True:
-        try:
-            waits = context.run(step, *args)
-        except StopIteration as stop:
-            return stop.value
-        try:
-            args = ((yield waits),)
-            step = coro.send
-        except BaseException as error:  # the task's own: thrown into the work
-            step, args = coro.throw, (error,)
-
-
-def _recorded(run: str, outcome: Outcome) -> Recorded:
-    place, request = outcome.call.place, outcome.call.request
-    return Recorded(
-        run=run,
-        path=place[0],
-        n=place[1],
-        kind=request.kind,
-        name=request.name,
-        value=outcome.value,
-        error=outcome.error,
-    )

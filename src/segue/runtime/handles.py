@@ -11,7 +11,7 @@ import msgspec
 
 from ..authoring.context import find_branch
 from ..authoring.failures import to_exception
-from ..authoring.flow import TARGETS
+from ..authoring.flow import target_named
 from ..authoring.mail import join, message_name, request, request_from_outside, send
 from ..authoring.message import Request, response_type
 from ..core.codec import decoder, encode
@@ -67,7 +67,7 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
         return value
 
     def _read(self, value: bytes) -> Any:
-        target = self._target or TARGETS.get(self._name)
+        target = self._target or target_named(self._name)
         return target.read_result(value) if target is not None else decoder(object)(value)
 
     _name = ""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from ..authoring.context import Act, Branch, Wait, Work
-from ..authoring.flow import TARGETS, FlowDef
+from ..authoring.flow import FlowDef, target_named
 from ..model.entry import Entry, Failure
 from ..model.errors import AuthorError, ReplayMismatch, ResultMismatch, UnknownName
 from ..model.message import Question
@@ -15,7 +15,8 @@ from ..model.mode import Config
 from ..model.run import ENDED, Head
 from ..ports.clock import Timer
 from ..ports.store import Claimed, CommitResult, Turn
-from .executor import Call, Executor, Host
+from .call import Call
+from .executor import Executor, Host
 from .worker import Worker, code_of
 
 CURE = "What a flow does must follow from its arguments and from recorded calls alone."
@@ -34,7 +35,7 @@ async def replay(worker: Worker, head: Head, entries: Sequence[Entry], *, look: 
     """
     if head.spec.kind != "flow":
         return
-    target = worker.targets.get(head.spec.target) or TARGETS.get(head.spec.target)
+    target = worker.targets.get(head.spec.target) or target_named(head.spec.target)
     if not isinstance(target, FlowDef):
         raise UnknownName("flow", head.spec.target, "import the module that defines it")
     claimed = Claimed(head, None, None, [], [])

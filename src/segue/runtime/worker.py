@@ -12,7 +12,7 @@ from contextvars import copy_context
 from typing import Any, Protocol
 
 from ..authoring.context import Branch, Wait, Work
-from ..authoring.flow import TARGETS, FlowDef
+from ..authoring.flow import TARGETS, Ambiguous, FlowDef, target_named
 from ..core import journal
 from ..core.codec import encode
 from ..core.pool import Pooled
@@ -259,7 +259,7 @@ class Worker:
         if self.closing:
             self._give_back(claimed)
             return
-        target = self.targets.get(spec.target) or TARGETS.get(spec.target)
+        target = self.targets.get(spec.target) or target_named(spec.target)
         if target is None:
             self._unknown(claimed)
             return
@@ -280,6 +280,10 @@ class Worker:
         """A run of something that this process doesn't know: leave it to others, and look again later."""
         spec = claimed.head.spec
         reason = f"no worker here knows {spec.kind} {spec.target!r}: start one with the file that defines it"
+        several = TARGETS.get(spec.target)
+        if isinstance(several, Ambiguous):
+            files = ", ".join(sorted(several.files))
+            reason = f"several here are called {spec.target!r}, in {files}: give each a name= of its own"
         now = self.clock.now()
         turn = Turn(
             run=claimed.head.id,
@@ -339,7 +343,7 @@ class Worker:
     async def create(self, runs: list[NewRun]) -> list[Any]:
         """Create runs; those that are new, known and for which there is room are claimed at once."""
         room = self.room - len(self.awake)
-        known = all(run.spec.target in self.targets or run.spec.target in TARGETS for run in runs)
+        known = all(run.spec.target in self.targets or target_named(run.spec.target) for run in runs)
         fits = known and len(runs) <= room
         claim = self.name if self.working and fits and not self.closing else ""
         created = await self.store.create(runs, now=self.clock.now(), worker=claim, ttl=LEASE)

@@ -1,0 +1,183 @@
+"""A call in one life of a run: waiting, turning out, being journaled and handed back."""
+
+from __future__ import annotations
+
+from asyncio import Future, Task
+from collections.abc import Callable, Generator
+from contextvars import Context
+from types import coroutine
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from ..authoring.context import BRANCH, STEP, Act, Wait, Work
+from ..authoring.failures import to_exception, to_failure
+from ..core.replay import Place
+from ..model.entry import INSTANT, Entry, Failure
+from ..model.errors import RunCancelled
+from ..model.run import Status
+from .events import Recorded, Started
+
+#: Where cancellation stands in a journal.
+CANCEL: Final[Place] = ("!cancel", 0)
+#: JSON of None.
+NOTHING: Final = msgspec.json.encode(None)
+
+
+class Owner(Protocol):
+    """The run that a call belongs to."""
+
+    def dropped(self, call: Call) -> None: ...
+
+
+class Call(Future[Any]):
+    """A recorded call in this life; its outcome is set when the journal holds it and the run is at rest."""
+
+    executor: Owner
+    place: Place
+    request: Work | Wait | Act
+    after: int
+    entry: Entry | None
+    task: Task[Any] | None
+    context: Context | None
+    slot: Any
+
+    def cancel(self, msg: object = None) -> bool:
+        """Given up by the code that waited for it."""
+        if not super().cancel(msg):
+            return False
+        self.executor.dropped(self)
+        return True
+
+
+class Outcome(msgspec.Struct):
+    """How a call turned out, on its way into the journal and back to the code."""
+
+    call: Call
+    value: bytes | None = None
+    error: Failure | None = None
+    letter: int | None = None
+    cause: BaseException | None = None
+    result: Any = None
+    raises: Exception | None = None
+    at: float = 0.0  # when, if it isn't now
+    paid: bool = False  # already, by the run that this one was rebased from
+
+
+def end_error(run: str, status: Status, error: Failure | None) -> Failure | None:
+    """What those who wait for a run get to hear of an end that isn't good."""
+    return to_failure(RunCancelled(run)) if status == "cancelled" else error
+
+
+def enter_step(name: str) -> None:
+    BRANCH.set(None)
+    STEP.set(name)
+
+
+def raw(value: bytes) -> bytes:
+    return value
+
+
+def cancel_wait() -> Wait:
+    return Wait(kind="cancel", name="cancel", args=b"", digest=b"", decode=raw)
+
+
+def made_entry(call: Call, request: Work | Wait, due: float) -> Entry:
+    """The entry of a call that outlives this life, written when it is made."""
+    return Entry(*call.place, request.kind, request.name, request.digest, request.args, call.after, due=due)
+
+
+def instant_entry(call: Call, request: Act) -> Entry:
+    return Entry(
+        *call.place,
+        request.kind,
+        request.name,
+        request.digest,
+        request.args,
+        call.after,
+        INSTANT,
+        request.value,
+    )
+
+
+def outcome_entry(outcome: Outcome, number: int, now: float) -> Entry:
+    call, request = outcome.call, outcome.call.request
+    journaled = isinstance(request, Wait) or (isinstance(request, Work) and request.effect == "at-most-once")
+    if journaled and call.place != CANCEL:
+        return Entry(*call.place, "", "", b"", b"", call.after, number, outcome.value, outcome.error, now)
+    return Entry(
+        *call.place,
+        request.kind,
+        request.name,
+        request.digest,
+        request.args,
+        call.after,
+        number,
+        outcome.value,
+        outcome.error,
+        now,
+    )
+
+
+def decode(outcome: Outcome) -> None:
+    """Make of a recorded outcome what the code gets. A live call gets the decoded copy too."""
+    if outcome.error is not None:
+        outcome.raises = to_exception(outcome.error)
+        if outcome.cause is not None:
+            outcome.raises.__cause__ = outcome.cause
+        if outcome.error.again:
+            outcome.raises.__segue_again__ = True  # type: ignore[attr-defined]  # read by the step's retry
+        return
+    try:
+        outcome.result = outcome.call.request.decode(outcome.value if outcome.value is not None else NOTHING)
+    except Exception as error:
+        outcome.raises = error
+
+
+def deliver(outcome: Outcome) -> None:
+    call = outcome.call
+    if call.done():
+        return
+    if call.slot is not None and isinstance(call.request, Wait):
+        call.slot.enter()
+    if outcome.raises is not None:
+        call.set_exception(outcome.raises)
+    else:
+        call.set_result(outcome.result)
+
+
+def started_event(run: str, call: Call) -> Started:
+    return Started(
+        run=run, path=call.place[0], n=call.place[1], kind=call.request.kind, name=call.request.name
+    )
+
+
+@coroutine
+def within(context: Context, work: Any) -> Generator[Any, Any, Any]:
+    """Await work in a context of its own, as a task would, without being one."""
+    coro = work.__await__() if not hasattr(work, "send") else work
+    step: Callable[..., Any] = coro.send
+    args: tuple[Any, ...] = (None,)
+    while True:
+        try:
+            waits = context.run(step, *args)
+        except StopIteration as stop:
+            return stop.value
+        try:
+            args = ((yield waits),)
+            step = coro.send
+        except BaseException as error:  # the task's own: thrown into the work
+            step, args = coro.throw, (error,)
+
+
+def recorded_event(run: str, outcome: Outcome) -> Recorded:
+    place, request = outcome.call.place, outcome.call.request
+    return Recorded(
+        run=run,
+        path=place[0],
+        n=place[1],
+        kind=request.kind,
+        name=request.name,
+        value=outcome.value,
+        error=outcome.error,
+    )
