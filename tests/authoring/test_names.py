@@ -48,3 +48,17 @@ async def test_of_two_files_none_is_run_by_a_name_alone(
         assert "b.py" in head.reason
     async with segue.Engine(store) as engine:  # one that is started is meant
         assert await engine.run(first()) == 1  # type: ignore[operator]
+
+
+async def test_a_run_waits_a_moment_for_its_flow_to_be_named(tmp_path: Path) -> None:
+    """A restarted program claims its runs before it comes to start the flow that they are of."""
+    first, _ = load(tmp_path / "a.py", 1), load(tmp_path / "b.py", 2)
+    store = f"sqlite:{tmp_path}/runs.db"
+    async with segue.Engine(store, worker=False) as engine:
+        await engine.start(first(), id="it")  # type: ignore[operator]  # a flow
+    async with segue.Engine(store) as engine:
+        while (await engine.store.backlog(now=engine.clock.now()))[0] and not engine.worker._aside:
+            await engine.next_end()
+        run = await engine.start(first(), id="it")  # type: ignore[operator]
+        assert await run == 1
+        assert not engine.worker._aside

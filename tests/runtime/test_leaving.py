@@ -7,13 +7,13 @@ from segue.testing import FakeModel
 
 
 @segue.flow
-async def leaf(name: str) -> str:
+async def bare_leaf(name: str) -> str:
     return name.upper()
 
 
 @segue.flow
 async def tree(count: int) -> list[str]:
-    return await segue.map(leaf, [f"leaf {i}" for i in range(count)])
+    return await segue.map(bare_leaf, [f"leaf {i}" for i in range(count)])
 
 
 async def test_children_that_end_while_their_parent_parks() -> None:

@@ -42,7 +42,7 @@ class World:
                 await asyncio.sleep(0)
             return self.chance.randint(0, 6)
 
-        @segue.flow(name="child", version="1")
+        @segue.flow(name="program.child", version="1")
         async def child(v: int) -> int:
             return await self.inside("in", v) + await self.inside("out", v)
 

@@ -159,3 +159,27 @@ async def test_a_wait_more(fake: FakeModel) -> None:
     async with fake:
         with pytest.raises(ReplayMismatch, match="waits"):
             await patient()
+
+
+async def test_a_replay_that_is_cut_off_leaves_no_task_behind(fake: FakeModel) -> None:
+    replaying = asyncio.Event()
+    seen: list[object] = []
+
+    @segue.flow
+    async def slow() -> float:
+        value = await double(1)
+        if seen:
+            replaying.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                seen.append(asyncio.current_task())
+        seen.append(value)
+        return value
+
+    async with fake:
+        awaiting = asyncio.ensure_future(fake.engine.run(slow()))
+        await replaying.wait()
+    await asyncio.gather(awaiting, return_exceptions=True)
+    assert len(seen) == 2
+    assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]

@@ -36,7 +36,7 @@ async def flaky(name: str) -> int:
 
 
 @segue.flow
-async def leaf(name: str) -> int:
+async def random_leaf(name: str) -> int:
     return len(await segue.generate(f"leaf {await work(name, [1])}"))
 
 
@@ -70,9 +70,9 @@ class Doing:
                     pass
                 return 5
             case 5:
-                return sum(await segue.map(leaf, ["a", "b"])) % 7
+                return sum(await segue.map(random_leaf, ["a", "b"])) % 7
             case 6:
-                child = await segue.spawn(leaf(name))
+                child = await segue.spawn(random_leaf(name))
                 return await child % 7
             case 7:
                 return await segue.ask("what?", returns=int, timeout=timedelta(days=300), default=1)
@@ -88,7 +88,7 @@ class Doing:
         await segue.tell(branch.run.id, v)
 
     async def child(self, v: int) -> int:
-        return await (await segue.spawn(leaf(f"child {v}"))) % 7
+        return await (await segue.spawn(random_leaf(f"child {v}"))) % 7
 
 
 @segue.flow

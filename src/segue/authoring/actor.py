@@ -119,7 +119,9 @@ class Actor(Generic[R]):
             super().__init_subclass__(**how)
             dataclasses.dataclass(cls)
             cls.__segue__ = ActorDef(cls)
-            announce(cls.__segue__, getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__)
+            announce(
+                cls.__segue__, getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
+            )
 
     def begin(self) -> object:
         """The first state; without one, the actor begins by listening."""

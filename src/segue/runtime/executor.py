@@ -13,7 +13,7 @@ import logging
 from asyncio import AbstractEventLoop, Future, Task
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import copy_context
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -49,6 +49,7 @@ from .call import (
     within,
 )
 from .events import Emitted, Event, Finished
+from .stillness import Stillness
 
 log = logging.getLogger("segue")
 
@@ -56,7 +57,6 @@ log = logging.getLogger("segue")
 CREDIT = 64
 #: So often code may call on although its run leaves memory; then its calls wait, so that others get the loop.
 REFUSALS = 1000
-Rest = Literal["busy", "calming", "foreign", "rest"]
 
 
 class Host(Services, Protocol):
@@ -93,7 +93,8 @@ class Executor:
         if pool is not None:
             pool.spend(self.replay.calls.values())
         self.settled = not entries
-        self.tasks: set[Task[Any]] = set()
+        self.still = Stillness(self.loop, host.linger, self.kick)
+        self.tasks = self.still.tasks
         self.root: Task[Any] | None = None
         self.open: dict[Place, Call] = {}
         self.made: set[Place] = set()
@@ -126,16 +127,10 @@ class Executor:
         self.kicked = self.committing = self.leaving = self.over = False
         self.stop_by = 0.0
         self.stopping = False  # the engine closes: give the claim up at the next rest
-        self.calm = 0
-        self.foreign_since: float | None = None
-        self.foreign_at = ""
-        self._watched: set[Future[Any]] = set()
-        self._timer: asyncio.TimerHandle | None = None
         self.nap: Timer | None = None  # for a short wait that is over soon by the clock
         self._order = 0
         self.due = False  # it parked until some time
         self.refused = 0
-        self._inlined: Task[Any] | None = None  # carries out a call of its own
         self.status: Status = "ready"
         self.finished: Future[None] = self.loop.create_future()
         if (cancel := self.replay.calls.get(CANCEL)) is not None:
@@ -149,7 +144,7 @@ class Executor:
     @property
     def at_work(self) -> set[Task[Any]]:
         """The tasks that carry out calls in this process."""
-        return self.local if self._inlined is None else {*self.local, self._inlined}
+        return self.local if self.still.busy_by_itself is None else {*self.local, self.still.busy_by_itself}
 
     def now(self) -> float:
         return self.replay.time
@@ -243,7 +238,7 @@ class Executor:
         assert isinstance(task, BranchTask)  # only a branch calls
         context = copy_context()
         context.run(enter_step, work.name)
-        task.branch, self._inlined = None, task
+        task.branch, self.still.busy_by_itself = None, task
         if self.host.wants_events(self.id):
             self.host.publish(self.id, started_event(self.id, call))
         try:
@@ -255,7 +250,7 @@ class Executor:
             again = work.again is not None and work.again(error)
             outcome.error, outcome.cause = to_failure(error, again=again), error
         finally:
-            task.branch, self._inlined = branch, None
+            task.branch, self.still.busy_by_itself = branch, None
         if self.leaving:
             raise Parked(f"run {self.id} is leaving memory")
         self.open[place] = call
@@ -350,7 +345,7 @@ class Executor:
         """Look soon whether the run is at rest."""
         if not self.kicked and not self.over:
             self.kicked = True
-            self.calm = 0
+            self.still.stirred()
             self.loop.call_soon(self._pump, context=tasks.NO_CONTEXT)
 
     def stop(self) -> None:
@@ -367,79 +362,23 @@ class Executor:
         self.kicked = False
         if self.over or self.leaving or self.committing:
             return
-        rest = self._rest()
+        rest = self.still.look()
         if rest == "busy":
             if self.stopping and self.loop.time() > self.stop_by:
                 self._leave("ready")  # it never rests
             else:
                 self.kick()
         elif rest == "calming":
-            self.calm += 1
             self.kicked = True
             self.loop.call_soon(self._pump, context=tasks.NO_CONTEXT)
-        elif rest == "rest":
-            self.foreign_since = None
+        elif rest == "rest" or self.still.lingered():
             self._turn()
-        elif self._lingered():
-            self._turn()
-
-    def _rest(self) -> Rest:
-        """Whether every task waits, and on what.
-
-        Joins and locks are looked at in three turns of the loop: their callbacks may be on the way.
-        """
-        composite, strange = False, None  # the last task that waits for something outside
-        for task in self.tasks:
-            if task is self._inlined:
-                continue
-            waits = tasks.waiter(task)
-            if waits is None:
-                if task.done():
-                    continue
-                return "busy"
-            if waits.done():
-                return "busy"
-            if type(waits) is Call:
-                continue
-            composite = True
-            if type(waits) is not BranchTask:
-                for future in tasks.foreign(task, waits):
-                    strange = task
-                    if future not in self._watched:
-                        self._watched.add(future)
-                        future.add_done_callback(self._foreign_done, context=tasks.NO_CONTEXT)
-        if composite and self.calm < 3:
-            return "calming"
-        if strange is not None:
-            self.foreign_at = tasks.where(strange)
-            return "foreign"
-        return "rest"
-
-    def _foreign_done(self, future: Future[Any]) -> None:
-        self._watched.discard(future)
-        self.kick()
-
-    def _lingered(self, times: int = 1) -> bool:
-        """Whether a foreign wait has held the run up for long enough."""
-        now = self.loop.time()
-        if self.foreign_since is None:
-            self.foreign_since = now
-        left = self.foreign_since + self.host.linger * times - now
-        if left <= 0:
-            return True
-        self._wake_in(left)
-        return False
 
     def _end_nap(self) -> None:
         if self.nap is not None:
             self.nap.cancel()
             self.nap = None
             self.kick()
-
-    def _wake_in(self, seconds: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self.loop.call_later(seconds, self.kick, context=tasks.NO_CONTEXT)
 
     # ------------------------------------------------------------ at rest
     def _turn(self) -> None:
@@ -450,7 +389,7 @@ class Executor:
         elif not self.settled:
             if self.stopping:
                 self._leave("ready")
-            elif self.foreign_since is None or self.replay.used_up or self._lingered(60):
+            elif self.still.foreign_since is None or self.replay.used_up or self.still.lingered(60):
                 self._settle()
         elif self.root is not None and self.root.done():
             self._end()
@@ -471,7 +410,7 @@ class Executor:
                     self._leave("ready")
                 else:
                     self._commit()
-            elif not self.local and self._inlined is None:
+            elif not self.local and self.still.busy_by_itself is None:
                 self._idle()
 
     def _hand_over_recorded(self, batch: list[Entry]) -> None:
@@ -903,7 +842,7 @@ class Executor:
     # ------------------------------------------------------------ ends of a life
     def _idle(self) -> None:
         """Nothing is under way here: wait for a short timer, or park."""
-        if not self.open and self.foreign_since is not None:
+        if not self.open and self.still.foreign_since is not None:
             return  # only a foreign wait is left, and nothing to park on
         if not self.open and tasks.next_timeout(self.loop, self.tasks) is not None:
             return  # a lock or queue that is waited for a while only
@@ -920,12 +859,12 @@ class Executor:
                     self.nap.cancel()
                 self.nap = self.host.call_later(max(left, 0.0), self._end_nap)
                 return
-        if self.foreign_since is not None:
+        if self.still.foreign_since is not None:
             log.warning(
                 "run %s parks although its code waits at %s, outside segue: that wait starts anew at the next "
                 "wake. Make it a step, or use segue.sleep()",
                 self.id,
-                self.foreign_at,
+                self.still.foreign_at,
             )
         self._leave("parked")
 
@@ -1068,8 +1007,7 @@ class Executor:
 
     def _gone(self) -> None:
         self.over = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self.still.close()
         if self.nap is not None:
             self.nap.cancel()
         if self.root is not None and self.root.done() and not self.root.cancelled():

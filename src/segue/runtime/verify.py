@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from asyncio import AbstractEventLoop, Future
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -42,7 +43,11 @@ async def replay(worker: Worker, head: Head, entries: Sequence[Entry], *, look: 
     replayed = _Replayed(_Desk(worker, head), claimed, list(entries), head.spec.config.over(worker.config))
     replayed.look = look
     replayed.begin(code_of(target, claimed, replayed))
-    await replayed.finished
+    try:
+        await asyncio.shield(replayed.finished)
+    except asyncio.CancelledError:
+        await replayed.stopped()
+        raise
     replayed.compare(head)
 
 
@@ -55,6 +60,12 @@ class _Replayed(Executor):
         self.last = Turn(run=self.id, fence=0)
         self.look: Looker | None = None
         self.fresh: list[Call] = []  # calls that the journal doesn't have
+
+    async def stopped(self) -> None:
+        """Let go of the code: its tasks mustn't outlive the engine."""
+        if not self.leaving:
+            self._abandon(None)
+        await self.finished
 
     def compare(self, head: Head) -> None:
         """Raise what differs."""
@@ -98,7 +109,7 @@ class _Replayed(Executor):
         self.differs(_mismatch(self, *call.place, "nothing", call.request, f"Its arguments: {shown}."))
 
     def _idle(self) -> None:
-        if self.foreign_since is not None:
+        if self.still.foreign_since is not None:
             return
         if self.head.status not in ENDED:
             super()._hold("it stands here")

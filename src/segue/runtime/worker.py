@@ -36,6 +36,8 @@ LEASE = 60.0
 RENEW = 15.0
 #: How often the store is looked at for what other processes did, in seconds.
 POLL = 0.5
+#: How long a run waits here for its flow to be defined or started, in seconds; then it is left to others.
+ASIDE = 0.5
 
 
 class Ends(Protocol):
@@ -71,6 +73,7 @@ class Worker:
         self._renewed = clock.now()
         self._grouped: dict[str, int] = {}
         self._queued: dict[str, deque[Claimed]] = {}
+        self._aside: dict[str, list[tuple[Claimed, list[Any]]]] = {}  # of flows that nobody named yet
         self._ready = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._threads: ThreadPoolExecutor | None = None
@@ -116,6 +119,8 @@ class Worker:
 
     def register(self, target: Any) -> None:
         self.targets[target.name] = target
+        for claimed, entries in self._aside.pop(target.name, []):
+            self._begin(claimed, entries)
 
     async def sleep(self, seconds: float) -> None:
         await self.clock.sleep(seconds)
@@ -261,7 +266,7 @@ class Worker:
             return
         target = self.targets.get(spec.target) or target_named(spec.target)
         if target is None:
-            self._unknown(claimed)
+            self._set_aside(claimed, entries)
             return
         if spec.group:
             self._grouped[spec.group] = self._grouped.get(spec.group, 0) + 1
@@ -269,6 +274,18 @@ class Worker:
         executor = Executor(self, claimed, entries, pool, spec.config.over(self.config))
         self.awake[executor.id] = executor
         executor.begin(code_of(target, claimed, executor))
+
+    def _set_aside(self, claimed: Claimed, entries: list[Any]) -> None:
+        """A program that has just begun may name its flows in a moment."""
+        aside = self._aside.setdefault(claimed.head.spec.target, [])
+        aside.append((claimed, entries))
+
+        def give_up() -> None:
+            if (claimed, entries) in aside and not self.closing:
+                aside.remove((claimed, entries))
+                self._unknown(claimed)
+
+        self.loop.call_later(ASIDE, give_up)
 
     def _leave_group(self, group: str) -> None:
         self._grouped[group] -= 1
@@ -323,6 +340,10 @@ class Worker:
             for one in queue:
                 self._give_back(one)
         self._queued.clear()
+        for aside in self._aside.values():
+            for one, _ in aside:
+                self._give_back(one)
+        self._aside.clear()
         deadline = self.loop.time() + grace
         while (local := [task for executor in self.awake.values() for task in executor.local]) and (
             left := deadline - self.loop.time()
