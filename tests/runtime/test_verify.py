@@ -32,7 +32,7 @@ async def sound(n: int) -> float:
 
 
 @segue.flow
-async def parent(n: int) -> list[float]:
+async def verified_parent(n: int) -> list[float]:
     return await segue.map(sound, range(n))
 
 
@@ -47,7 +47,7 @@ async def fake() -> object:
 async def test_sound_flows_pass(fake: FakeModel, mode: str) -> None:
     async with fake:
         assert await fake.engine.run(sound(3), mode=mode) == 7
-        assert await fake.engine.run(parent(3), mode=mode) == [1, 1, 3]
+        assert await fake.engine.run(verified_parent(3), mode=mode) == [1, 1, 3]
         assert [row.value async for row in fake.engine.map(sound, [1, 2], mode=mode)]
 
 

@@ -84,7 +84,7 @@ async def sleeping(row: str) -> str:
 
 
 @segue.flow
-async def asking(row: str) -> str:
+async def asking_around(row: str) -> str:
     draft = await segue.generate(f"Draft: {row}")
     if await segue.ask("Send it?", show=draft, returns=bool):
         await double(1)
@@ -130,7 +130,7 @@ async def mapping(count: int) -> list[Any]:
 
 
 @segue.flow
-async def parent(row: str) -> str:
+async def spawning_parent(row: str) -> str:
     child = await segue.spawn(plain(row))
     meanwhile = await segue.generate(f"Meanwhile {row}")
     return f"{await child} {meanwhile}"
@@ -213,7 +213,7 @@ def with_tools() -> FakeModel:
         (plain, ["a", "b"], fake, 2),
         (gathering, [Row("a"), Row("b", 2)], fake, 2),
         (sleeping, ["a", "b"], fake, 1),
-        (asking, ["a"], with_answers, 1),
+        (asking_around, ["a"], with_answers, 1),
         (retrying, ["a"], fake, 0),
         (failing, ["a", "b"], with_faults, 1),
         (paying, [1, 2], fake, 1),
@@ -222,7 +222,7 @@ def with_tools() -> FakeModel:
         (semaphored, [1], fake, 3),
         (embedding, ["a"], fake, 1),
         (big, ["abc"], fake, 2),
-        (parent, ["a"], fake, None),
+        (spawning_parent, ["a"], fake, None),
         (mapping, [2], with_faults, None),
     ],
     ids=lambda value: getattr(value, "__name__", None),
@@ -338,7 +338,7 @@ async def test_what_is_unexpected_fails_it() -> None:
     with pytest.raises(AssertionError, match=r"model.when\('One: a'\)"):
         await check(plain, ["a"], model=FakeModel())
     with pytest.raises(AssertionError, match=r"model.answer\('Send it\?', …\)"):
-        await check(asking, ["a"], model=fake())
+        await check(asking_around, ["a"], model=fake())
 
 
 async def test_kills_bounds_the_crashes() -> None:
