@@ -484,3 +484,22 @@ async def test_structs_in_and_out() -> None:
         return await pack(Box((2,)))
 
     assert await Desk().run(flow()) == Box((2, 1))
+
+
+async def test_a_step_that_raises_cancelled_error_fails_and_cancels_nothing() -> None:
+    @segue.step
+    async def gives_up() -> None:
+        raise asyncio.CancelledError("of its own")
+
+    @segue.flow
+    async def flow() -> list[str]:
+        seen = []
+        for how in (gives_up(), asyncio.gather(gives_up())):
+            try:
+                await how
+            except Exception as error:
+                seen.append(type(error).__name__)
+        return seen
+
+    async with segue.Engine() as engine:
+        assert await engine.run(flow()) == ["StepFailed", "StepFailed"]

@@ -243,9 +243,11 @@ class Executor:
             self.host.publish(self.id, started_event(self.id, call))
         try:
             outcome.value = await within(context, work.run())
-        except asyncio.CancelledError:
-            self.dropped(call)
-            raise
+        except asyncio.CancelledError as cancelled:
+            if task.cancelling() or self.leaving:
+                self.dropped(call)
+                raise
+            outcome.error, outcome.cause = to_failure(cancelled), cancelled  # raised by the step itself
         except Exception as error:
             again = work.again is not None and work.again(error)
             outcome.error, outcome.cause = to_failure(error, again=again), error
