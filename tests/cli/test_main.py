@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 
@@ -44,7 +45,21 @@ def test_an_unknown_command(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as ended:
         main(["rnu"])
     assert ended.value.code == 2
-    assert "rnu" in capsys.readouterr().err
+    assert "there is no command 'rnu'; did you mean 'run'?" in capsys.readouterr().err
+
+
+def test_an_option_before_the_command(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main(["--store", "sqlite:a.db", "runs"])
+    assert ended.value.code == 2
+    assert "options come after it" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken(desk: Desk):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        said = desk.segue("simulate", "--port", str(taken.getsockname()[1]))
+    assert said.code == 2
+    assert "Address already in use; --port 0 takes a free one" in said.err
 
 
 @pytest.mark.parametrize(

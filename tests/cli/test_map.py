@@ -77,6 +77,34 @@ def test_a_csv_of_one_column(desk: Desk):
     assert desk.segue("map", "app.py:twice", "rows.csv").rows[1]["value"] == 24
 
 
+def test_a_csv_of_more_columns_than_a_text_takes(desk: Desk):
+    desk.write("rows.csv", "n,note\n5,a\n")
+    said = desk.segue("map", "app.py:twice", "rows.csv")
+    assert said.code == 1
+    assert (
+        "expected one column 'n': the columns are n, note; leave that one alone"
+        in said.rows[0]["error"]["message"]
+    )
+    assert "1 row can't be read" in said.err
+    assert "line 2: row for twice" in said.err
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_csv_that_is_not_utf8(desk: Desk, encoding: str):
+    (desk.path / "rows.csv").write_bytes("left,prénom\na,é\n".encode(encoding))
+    said = desk.segue("map", "app.py:pair", "rows.csv")
+    assert said.code == 1
+    assert "it isn't UTF-8; save the file as UTF-8" in said.rows[0]["error"]["message"]
+
+
+def test_a_job_of_another_flow(desk: Desk):
+    desk.write("rows.jsonl", "5\n")
+    assert desk.segue("map", "app.py:twice", "rows.jsonl", "--id", "j").code == 0
+    said = desk.segue("map", "app.py:steps", "rows.jsonl", "--id", "j")
+    assert said.code == 2
+    assert "the job is one of 'twice': give this one another id" in said.err
+
+
 def test_the_same_command_is_done_at_once(desk: Desk):
     desk.write("rows.jsonl", "1\n2\n")
     first = desk.segue("map", "app.py:steps", "rows.jsonl")

@@ -117,6 +117,13 @@ def test_fork_before_a_call(desk: Desk, provider: Provider):
     assert receipt["lines"][0]["calls"] == 1  # the other is shared
 
 
+def test_a_fork_without_the_hash(desk: Desk):
+    desk.segue("run", "app.py:twice", "3", "--id", "t")
+    assert desk.segue("fork", "t", "--before", "1", "--edit", "0=100", "--id", "u").code == 0
+    desk.segue("advance", "app.py")
+    assert desk.segue("run", "app.py:twice", "--id", "u").out == "200\n"
+
+
 def test_fork_with_an_edit(desk: Desk):
     desk.segue("run", "app.py:twice", "3", "--id", "t")
     desk.segue("fork", "t", "--edit", "#0=100", "--id", "u")

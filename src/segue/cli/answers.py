@@ -15,6 +15,10 @@ _YES, _NO = frozenset({"y", "yes", "true"}), frozenset({"n", "no", "false"})
 class Unfit(ValueError):
     """What was typed is no answer; the text says what would be."""
 
+    def __init__(self, problem: str, expected: str) -> None:
+        self.problem, self.expected = problem, expected
+        super().__init__(f"that doesn't fit: {problem}; expected {expected}")
+
 
 def expects(schema: Schema) -> str:
     """What may be typed, for a prompt."""
@@ -44,7 +48,7 @@ def read(text: str, schema: Schema) -> Any:
             return value
     readings = list(_readings(text, schema))
     problem = misfit(readings[0], schema)
-    raise Unfit(f"that doesn't fit: {problem}; expected {expects(schema)}")
+    raise Unfit(str(problem), expects(schema))
 
 
 def _readings(text: str, schema: Schema) -> list[Any]:
@@ -126,6 +130,6 @@ def _decision(text: str) -> Any:
             try:
                 arguments = msgspec.json.decode(rest, type=dict[str, Any])
             except (msgspec.DecodeError, msgspec.ValidationError) as error:
-                raise Unfit(f"after `edit:` a JSON object of arguments is expected: {error}") from None
+                raise Unfit(str(error), "a JSON object of arguments after `edit:`") from None
             return {"decision": "edit", "arguments": arguments}
-    raise Unfit(f"expected approve, deny: reason, or edit: {{…}}, not {text.strip()!r}")
+    raise Unfit(repr(text.strip()), "approve, deny: reason, or edit: {…}")

@@ -27,7 +27,7 @@ from .outcomes import Order, all_lines, check_writable, lines, replacing
 from .place import check_models, declare_how, declare_store, existing, how
 from .progress import Progress
 from .rows import RowFile, bind, key_of
-from .screen import count, note, put_json
+from .screen import count, note, put_json, short
 from .tally import Pace, Standing, Tally, in_words
 from .target import load_flow, load_module
 
@@ -152,13 +152,16 @@ class _Map:
         for cause, number in tally.causes.most_common(3):
             note(f"  {count(number)} × {cause}")
         if self.order.unread:
-            note(f"  {count(self.order.unread)} rows can't be read; their lines in the output say why")
+            rows = "row" if self.order.unread == 1 else "rows"
+            note(f"  {count(self.order.unread)} {rows} can't be read; the output says why, each in its line")
+            note(f"    {short(self.order.first_problem, 160)}")
         if standing.held:
             note(
                 f"  {count(standing.held)} are held: `segue runs --job {shlex.quote(self.id)} --failed` says why"
             )
         if stopped:
-            note("parked; the same command goes on")
+            asks = "; `segue runs --asks` lists questions" if standing.for_others else ""
+            note(f"parked; the same command goes on{asks}")
             return exit.INTERRUPTED
         if not standing.settled:
             note(

@@ -48,7 +48,7 @@ async def do_answer(args: argparse.Namespace) -> int:
             value = read(text, schema)
         except Unfit as error:
             raise InvalidValue(
-                f"the answer to {question.question!r}", "an answer that fits", str(error)
+                f"the answer to {question.question!r}", error.expected, error.problem
             ) from None
         await engine.answer(question.id, value)
     note(f"answered; {GOES_ON}")

@@ -64,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     parser = make_parser(words)
+    if words and words[0] not in COMMANDS and words[0] not in ("-h", "--help"):
+        parser.error(unknown(words[0]))
     args = parser.parse_args(words)
     if args.command is None:
         parser.print_help()
@@ -101,6 +103,17 @@ def make_parser(words: Sequence[str]) -> argparse.ArgumentParser:
             sub.add_argument("--traceback", action="store_true", help="show where an error came from")
             find(name, "declare")(sub)
     return parser
+
+
+def unknown(word: str) -> str:
+    """What to say of a first word that is no command."""
+    if word.startswith("-"):
+        return f"{word} stands where a command is expected; options come after it"
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, COMMANDS, 1)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    return f"there is no command {word!r}; {meant}there are {', '.join(COMMANDS)}"
 
 
 def find(command: str, what: str) -> Any:

@@ -44,6 +44,7 @@ class Order:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.unread = 0
+        self.first_problem = ""
         self._file: IO[bytes] = path.open("w+b")
 
     def noting(self, rows: Iterable[BoundRow]) -> Iterator[BoundRow]:
@@ -54,6 +55,7 @@ class Order:
                 self._file.write(encode(row.key) + b"\n")
             else:
                 self.unread += 1
+                self.first_problem = self.first_problem or str(row.error)
                 problem = Problem(type(row.error).__name__, str(row.error))
                 line = OutputLine(index, row.key, _raw(row.value), error=problem)
                 self._file.write(encode(line) + b"\n")

@@ -70,6 +70,7 @@ async def answer_at_prompt(engine: Engine, ask: Ask, typist: Typist) -> bool:
             note(f"  {error}")
             return True
         except EOFError:
+            note("")  # the prompt's line ends here
             return False
 
 

@@ -135,11 +135,16 @@ async def do_fork(args: argparse.Namespace) -> int:
         call, equals, text = edit.partition("=")
         if not equals:
             raise InvalidValue("--edit", "PATH#N=JSON", "there is no =", edit)
-        edits[call] = json_of(f"--edit {call}", text)
+        edits[_call(call)] = json_of(f"--edit {call}", text)
     async with Engine(existing(args.store), worker=False) as engine:
         run = await engine.fork(
-            args.run, id=args.id, before=args.before, edit=edits, repeat=args.repeat, **how(args)
+            args.run, id=args.id, before=_call(args.before), edit=edits, repeat=args.repeat, **how(args)
         )
     print(run.id)
     note(f"made; {GOES_ON}")
     return exit.OK
+
+
+def _call(name: str) -> str:
+    """A call's full name: a shell takes `#1` for a comment, so `1` will do."""
+    return name if "#" in name or not name else f"#{name}"

@@ -15,6 +15,8 @@ from ..core.signature import InputShape
 from ..model.errors import CallerError, InvalidValue, NotEncodable
 from ..runtime.job import Row
 
+NOT_UTF8 = "it isn't UTF-8; save the file as UTF-8"
+
 
 class BadFile(CallerError):
     """A file can't be read, or written, as was asked."""
@@ -84,6 +86,8 @@ class RowFile:
                     continue
                 try:
                     yield RawRow(number, decode(text))
+                except UnicodeDecodeError:
+                    yield RawRow(number, text.decode("utf-8", "replace").strip(), NOT_UTF8)
                 except (msgspec.MsgspecError, ValueError, RecursionError) as error:
                     yield RawRow(number, text.decode("utf-8", "replace").strip(), f"it isn't JSON: {error}")
 
@@ -112,8 +116,21 @@ class RowFile:
 
 def _csv_row(line: int, heading: list[str], cells: list[str]) -> RawRow:
     if len(cells) != len(heading):
-        return RawRow(line, cells, f"it has {len(cells)} cells under {len(heading)} headings")
+        return RawRow(
+            line, [_clean(cell) for cell in cells], f"it has {len(cells)} cells under {len(heading)} headings"
+        )
+    if any(
+        "\udc80" <= letter <= "\udcff" for text in (*heading, *cells) if not text.isascii() for letter in text
+    ):
+        return RawRow(
+            line, {_clean(name): _clean(cell) for name, cell in zip(heading, cells, strict=True)}, NOT_UTF8
+        )
     return RawRow(line, dict(zip(heading, cells, strict=True)))
+
+
+def _clean(text: str) -> str:
+    """With a mark in place of each byte that isn't UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _keep(source: IO[bytes], path: Path) -> str:

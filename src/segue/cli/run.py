@@ -82,9 +82,8 @@ def bind_input(shape: InputShape, words: list[str], file: str | None) -> bytes:
         return shape.bind_row(_json(words[0]))  # all arguments by name
     if len(words) > len(takes):
         names = ", ".join(parameter.name for parameter in takes) or "none"
-        raise InvalidValue(
-            f"the input of {shape.name}", names, f"it takes {len(takes)} arguments", str(len(words))
-        )
+        many = f"{len(takes)} argument" if len(takes) == 1 else f"{len(takes)} arguments"
+        raise InvalidValue(f"the input of {shape.name}", names, f"it takes {many}", str(len(words)))
     if len(takes) == 1 and words:
         return shape.bind_row(_value(takes[0], words[0]))
     named = {parameter.name: _value(parameter, word) for parameter, word in zip(takes, words, strict=False)}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 
-from ..model.errors import MissingExtra
+from ..model.errors import InvalidValue, MissingExtra
 from . import exit
 
 
@@ -23,5 +25,11 @@ def declare_simulate(parser: argparse.ArgumentParser) -> None:
 async def do_simulate(args: argparse.Namespace) -> int:
     from ..testing.simulator import main
 
-    await main(args)
+    try:
+        await main(args)
+    except OSError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES) or error.filename:
+            raise
+        problem = f"{args.host}:{args.port}: {os.strerror(error.errno)}; --port 0 takes a free one"
+        raise InvalidValue("--host and --port", "a free address", problem) from None
     return exit.OK

@@ -104,7 +104,7 @@ class Pace:
 
     def left(self, standing: Standing, now: float) -> str:
         """Empty where nothing can be said yet."""
-        if not standing.total:
+        if not standing.total or standing.for_others:  # nobody knows how long people take
             return ""
         share = (standing.ended + (standing.back if standing.sent else 0) * 0.5) / standing.total
         if self._first < 0:

@@ -406,12 +406,13 @@ class InputShape:
         return self.encode_call(args, kwargs)
 
     def _bind_one(self, parameter: Parameter, row: object, *, text: bool) -> bytes:
-        if (
-            text
-            and isinstance(row, dict)
-            and row.keys() == {parameter.name}
-            and not _takes_objects(parameter.type)
-        ):
+        if text and isinstance(row, dict) and not _takes_objects(parameter.type):
+            if row.keys() != {parameter.name}:
+                there = ", ".join(map(str, row))
+                problem = (
+                    f"the columns are {there}; leave that one alone, or give the flow a parameter for each"
+                )
+                raise InvalidValue(f"row for {self.name}", f"one column {parameter.name!r}", problem)
             row = row[parameter.name]
         value = self._cell(parameter, row, text=text)
         if value is msgspec.UNSET:

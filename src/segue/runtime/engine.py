@@ -177,9 +177,9 @@ class Engine:
         head: Head = created[0].head
         same = head.spec.target == target.name and (head.spec.kind == "actor" or head.spec.args == spec.args)
         if not created[0].new and not same:
-            raise Conflict(
-                f"run {run_id!r} is there already, of {head.spec.target!r} or with other arguments; choose another id"
-            )
+            other = head.spec.target != target.name
+            why = f"of {head.spec.target!r}" if other else "with other arguments"
+            raise Conflict(f"run {run_id!r} is there already, {why}; choose another id")
         return Run(self, run_id, target)
 
     def _config(self, how: Mapping[str, Any]) -> Config:

@@ -104,7 +104,9 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
         """Take a row's run as this call's, unless it is another row's."""
         there, mine = one.head.spec, new.spec
         why = ""
-        if not one.new and there.args != mine.args:
+        if not one.new and there.target != mine.target:
+            why = f"the job is one of {there.target!r}: give this one another id"
+        elif not one.new and there.args != mine.args:
             why = "its input changed since the job began: give the rows a key=, or the job another id"
         elif not one.new and there.index != mine.index and there.created >= began:
             why = f"row {there.index} has the same key"
