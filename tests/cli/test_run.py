@@ -184,3 +184,15 @@ def test_answers_on_the_command_line(desk: Desk):
     said = desk.segue("answer", "q", "y")
     assert said.code == 2
     assert "it is done" in said.err
+
+
+def test_the_file_that_is_named_is_meant(desk: Desk):
+    """Another file that it imports has a flow of the same name."""
+    desk.write(
+        "mine.py",
+        'import segue\nimport app\n\n@segue.flow\nasync def sure(text: str) -> str:\n    await segue.ask("?")\n    return "mine"\n',
+    )
+    assert desk.segue("run", "mine.py:sure", "x", "--id", "it").code == 3
+    assert desk.segue("answer", "it", "y").code == 0
+    assert desk.segue("advance", "mine.py").code == 0
+    assert desk.segue("runs", "--json").rows[0]["value"] == "mine"

@@ -161,6 +161,11 @@ def announce(target: Any, file: str) -> None:
         TARGETS[target.name] = target
 
 
+def prefer(target: Any) -> None:
+    """Have its name mean this flow or actor, whatever others are called so: a person named its file."""
+    TARGETS[target.name] = target
+
+
 def target_named(name: str) -> Any:
     """The flow or actor of that name, or None where there is none, or several."""
     known = TARGETS.get(name)

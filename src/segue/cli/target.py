@@ -11,7 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..authoring.flow import FlowDef, definition
+from ..authoring.actor import ActorDef
+from ..authoring.flow import FlowDef, definition, prefer
 from ..model.errors import AuthorError, UnknownName
 
 
@@ -53,13 +54,18 @@ def load_module(path: str) -> ModuleType:
     if is_file and not Path(path).is_file():
         raise UnknownName("file", path, "flows are named as in `app.py:triage`")
     try:
-        return _load_file(Path(path).resolve()) if is_file else _load_name(path)
+        module = _load_file(Path(path).resolve()) if is_file else _load_name(path)
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and not is_file and error.name == path.partition(".")[0]:
             raise UnknownName(
                 "module", path, "give a file, as in `app.py:triage`, or a module's name"
             ) from None
         raise BrokenModule(path, error) from error
+    for value in vars(module).values():
+        target = definition(value)
+        if isinstance(target, FlowDef | ActorDef):
+            prefer(target)
+    return module
 
 
 def _load_file(path: Path) -> ModuleType:
