@@ -205,6 +205,40 @@ async def test_mail_is_told_once_whatever_crashes() -> None:
     await everywhere(flow, lambda desk: None, check)
 
 
+class Say(segue.Request[str]):
+    text: str
+
+
+class Box(segue.Actor[list[int]]):
+    got: list[int] = segue.field(default_factory=list)
+
+    @segue.on
+    async def say(self, message: Say) -> str:
+        return message.text
+
+    @segue.on
+    async def take(self, message: Paid) -> object:
+        self.got.append(message.amount)
+        return segue.Done(self.got) if message.amount == 0 else segue.Listen()
+
+
+async def test_mail_and_a_request_to_one_run_beside_each_other() -> None:
+    """After a wake both are made before either is sent; their numbers still grow as they are sent."""
+    desk = Desk()
+    async with desk.engine(park="always") as engine:
+        box = await engine.start(Box(), id="box")
+
+        @segue.flow
+        async def flow() -> str:
+            await double(1)
+            answer, _ = await asyncio.gather(box.request(Say("x")), box.tell(Paid(1)))
+            return answer
+
+        assert await engine.run(flow(), id="it") == "x"
+        await box.tell(Paid(0))
+        assert await box == [1, 0]
+
+
 # ---------------------------------------------------------------- spawn
 async def test_spawn_and_await() -> None:
     @segue.flow

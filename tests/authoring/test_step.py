@@ -471,6 +471,57 @@ async def test_keys_differ_between_calls() -> None:
     assert len(set(await Desk().run(flow()))) == 4
 
 
+async def test_another_step_at_the_place_of_one_before_a_rebase_has_another_key() -> None:
+    keys: list[str] = []
+    changed = False
+
+    @segue.step(effect="keyed")
+    async def charge() -> None:
+        keys.append(segue.idempotency_key())
+
+    @segue.step(effect="keyed")
+    async def refund() -> None:
+        keys.append(segue.idempotency_key())
+
+    @segue.flow
+    async def flow() -> None:
+        await (refund() if changed else charge())
+        await segue.ask("Go on?")
+
+    async with segue.Engine() as engine:
+        run = await engine.start(flow(), id="it")
+        while not await engine.open_asks():
+            await asyncio.sleep(0.005)
+        changed = True
+        await (await engine.open_asks())[0].answer("yes")
+        with pytest.raises(RunHeld):
+            await run
+        await engine.resume("it")
+        while len(keys) < 2:
+            await asyncio.sleep(0.005)
+    assert len(keys) == len(set(keys)) == 2
+
+
+class Beyond(BaseException):
+    """One that code isn't to handle, as `pytest.fail()` raises."""
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_an_error_that_is_no_exception_reaches_who_waits(alone: bool) -> None:
+    @segue.step
+    async def bad() -> None:
+        await asyncio.sleep(0)
+        raise Beyond("no use")
+
+    @segue.flow
+    async def flow() -> None:
+        await (bad() if alone else asyncio.gather(bad(), asyncio.Event().wait()))
+
+    async with segue.Engine() as engine:
+        with pytest.raises(Beyond):
+            await asyncio.wait_for(engine.run(flow()), 5)
+
+
 async def test_structs_in_and_out() -> None:
     class Box(msgspec.Struct):
         items: tuple[int, ...]

@@ -117,6 +117,21 @@ async def test_now_uuid_and_chance_are_told_again() -> None:
     assert seen[0][1].version == 4
 
 
+async def test_a_normal_draw_is_told_again() -> None:
+    """The library's `gauss` makes two values at a time and keeps one, for any run that comes next."""
+    seen: list[float] = []
+
+    @segue.flow
+    async def flow() -> None:
+        seen.append(segue.random.gauss(5, 2))
+        await one()
+        await segue.sleep(DAY)
+
+    await Desk().run(flow())
+    assert len(seen) == 2
+    assert seen[0] == seen[1]
+
+
 async def test_chance_belongs_to_its_branch() -> None:
     @segue.flow
     async def flow() -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import segue
+from segue.model.errors import RunCancelled, StoreError
 from segue.model.run import Head
 from segue.stores import open_store
 from tests.runtime.lives import Desk, everywhere
@@ -91,6 +92,83 @@ async def test_calls_under_way_get_their_grace() -> None:
         asyncio.get_running_loop().call_later(0.03, GATE.setdefault("y", asyncio.Event()).set)
     assert await desk.run(flow()) == ["x", "y", "z"]
     assert S.count("begin x") == S.count("begin y") == S.count("z") == 1
+
+
+async def test_a_call_that_is_alone_gets_its_grace() -> None:
+    @segue.flow
+    async def flow() -> str:
+        return await long("x")
+
+    desk = Desk()
+    async with desk.engine(grace=5.0) as engine:
+        await engine.start(flow(), id="it")
+        await GATE.setdefault("begun", asyncio.Event()).wait()
+        asyncio.get_running_loop().call_later(0.02, GATE.setdefault("x", asyncio.Event()).set)
+    assert await desk.run(flow()) == "x"
+    assert S == ["begin x", "end x"]
+
+
+async def test_a_store_that_fails_while_nothing_is_to_do_is_told() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        whole = engine.store.backlog
+
+        async def failing(*, now: float) -> Any:
+            engine.store.backlog = whole  # type: ignore[method-assign]
+            raise StoreError("here", "the disk is gone", "bring it back")
+
+        engine.store.backlog = failing  # type: ignore[method-assign]
+        engine.worker.wake()
+        with pytest.raises(StoreError, match="the disk is gone"):
+            await asyncio.wait_for(engine.run(asking(), id="it"), 5)
+
+
+async def test_claims_are_renewed_though_the_store_failed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segue.runtime.worker.RENEW", 0.01)
+    renewed: list[str] = []
+    async with segue.Engine() as engine:
+        whole = engine.store.renew
+
+        async def failing(worker: str, leases: Any, ttl: float, *, now: float) -> list[bool]:
+            renewed.extend(lease.run for lease in leases)
+            if len(renewed) == 1:
+                raise StoreError("here", "the disk is slow", "wait")
+            return await whole(worker, leases, ttl, now=now)
+
+        monkeypatch.setattr(engine.store, "renew", failing)
+        run = await engine.start(waiting_for_x(), id="it")
+        while len(renewed) < 3:
+            await asyncio.sleep(0.005)
+        GATE.setdefault("x", asyncio.Event()).set()
+        assert await run == "x"
+
+
+@segue.flow
+async def asking() -> str:
+    return await segue.ask("Never?")
+
+
+@segue.flow
+async def waiting_for_x() -> str:
+    return await long("x")
+
+
+async def test_who_stops_watching_a_run_leaves_no_task() -> None:
+    async with segue.Engine() as engine:
+        run = await engine.start(asking(), id="it")
+        while (await run.head()).status != "parked":
+            await asyncio.sleep(0.005)
+
+        async def watch() -> None:
+            async for _ in run:
+                pass
+
+        watching = asyncio.create_task(watch())
+        await asyncio.sleep(0.02)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await asyncio.sleep(0)
+        assert "Queue.get" not in [task.get_coro().__qualname__ for task in asyncio.all_tasks()]  # type: ignore[union-attr]
 
 
 async def test_an_engine_closes_whatever_its_runs_do() -> None:
@@ -224,6 +302,16 @@ async def test_what_reaches_a_run_at_work_in_another_process(tmp_path: Path) -> 
         await other.tell("!")
         assert await run == "me!"
         assert await other == "me!"
+
+
+async def test_a_cancellation_from_another_process_reaches_a_run_in_its_step(tmp_path: Path) -> None:
+    path = f"sqlite:{tmp_path}/runs.db"
+    async with segue.Engine(path) as worker, segue.Engine(path, worker=False) as outside:
+        run = await worker.start(waiting_for_x(), id="it")
+        await GATE.setdefault("begun", asyncio.Event()).wait()
+        await (await outside.get("it")).cancel()
+        with pytest.raises(RunCancelled):
+            await asyncio.wait_for(run, 5)
 
 
 async def test_a_taken_over_run_isnt_done_twice(tmp_path: Path) -> None:

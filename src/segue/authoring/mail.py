@@ -79,9 +79,9 @@ def send(branch: Branch, to: str, message: object) -> Any:
     run = branch.run
     name, value = message_name(type(message)), encode(message, where="the message")
     args = encode({"to": to, "name": name, "message": msgspec.Raw(value)})
-    number = run.next_number()
 
     def writes(turn: Turn, path: str, n: int) -> None:
+        number = run.next_number()  # when it is sent, not when it is called: numbers must grow in the outbox
         mail = Mail(to, run.id, number, "tell", name, value, at=run.now())
         turn.outbox = [*turn.outbox, mail]
 

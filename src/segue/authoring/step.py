@@ -144,7 +144,7 @@ async def carry_out(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs
             args=data,
             digest=digest(data),
             decode=step.decode,  # type: ignore[arg-type]  # set with the shape
-            run=functools.partial(_perform, branch, step, args, kwargs, data, key),
+            run=functools.partial(_perform, branch, step, args, kwargs, data, f"{key}/{step.name}"),
             again=step.retry.wants if step.retry.attempts > 1 else None,
             effect=step.effect,
         )

@@ -599,6 +599,12 @@ class Executor:
         except Exception as error:
             again = request.again is not None and request.again(error)
             outcome.error, outcome.cause = to_failure(error, again=again), error
+        except BaseException as error:  # none that code may handle, and so none to record
+            if not self.leaving:
+                self._abandon(error)
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+            return
         if call.task is not None:
             self.local.discard(call.task)
         if not call.done():

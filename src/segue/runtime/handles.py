@@ -86,6 +86,7 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
             for question in await self._engine.store.asks(run=self.id):
                 yield Asked(run=self.id, path=question.path, n=question.n, question=question)
             ending = asyncio.ensure_future(self._engine.wait(self.id))
+            getting: asyncio.Future[Event] | None = None
             try:
                 while True:
                     getting = asyncio.ensure_future(events.get())
@@ -96,7 +97,6 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
                         await asyncio.sleep(0)
                         yield event
                         if isinstance(event, Finished):
-                            getting.cancel()
                             return
                     getting.cancel()
                     if ending.done():
@@ -111,6 +111,8 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
                         return
             finally:
                 ending.cancel()
+                if getting is not None:
+                    getting.cancel()
         finally:
             end()
 

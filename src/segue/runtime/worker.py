@@ -36,6 +36,8 @@ LEASE = 60.0
 RENEW = 15.0
 #: How often the store is looked at for what other processes did, in seconds.
 POLL = 0.5
+#: So many runs at work are looked at each time for mail from other processes.
+LOOKS = 50
 #: How long a run waits here for its flow to be defined or started, in seconds; then it is left to others.
 ASIDE = 0.5
 
@@ -156,7 +158,8 @@ class Worker:
     def ended(self, executor: Executor) -> None:
         """A run left memory."""
         full = len(self.awake) + sum(map(len, self._queued.values())) >= self.room
-        self.awake.pop(executor.id, None)
+        if self.awake.get(executor.id) is executor:  # not a later life, where the claim had lapsed
+            del self.awake[executor.id]
         group = executor.head.spec.group
         if group:
             self._leave_group(group)
@@ -173,6 +176,7 @@ class Worker:
         self.working = True
         self._spawn(self._claim_loop())
         self._spawn(self._renew_loop())
+        self._spawn(self._mail_loop())
         return self.store.subscribe(self._hint)
 
     def _spawn(self, coro: Coroutine[Any, Any, Any]) -> None:
@@ -194,13 +198,18 @@ class Worker:
                     self._spawn(self._fetch(executor))
 
     async def _fetch(self, executor: Executor) -> None:
-        executor.mail(await self.store.inbox(executor.id, executor.seen))
+        try:
+            executor.mail(await self.store.inbox(executor.id, executor.seen))
+        except StoreError as error:  # it is looked for again, at the latest when the run parks
+            log.error("run %s: its mail can't be read: %s", executor.id, error)
 
     async def _claim_loop(self) -> None:
         while not self.closing:
             self._ready.clear()
             try:
                 count = await self.claim_once()
+                if not count:
+                    await self._until_ready()
             except StoreError as error:
                 log.error("the worker can't claim runs: %s", error)
                 self.failure = self.failure or error
@@ -208,8 +217,6 @@ class Worker:
                 continue
             if count:
                 await asyncio.sleep(0)  # let what was claimed act before more is claimed
-                continue
-            await self._until_ready()
 
     async def _until_ready(self) -> None:
         """Wait for a hint, for the next due run, or a little while for what other processes do."""
@@ -323,7 +330,21 @@ class Worker:
     async def _renew_loop(self) -> None:
         while not self.closing:
             await asyncio.sleep(RENEW)
-            await self._renew()
+            try:
+                await self._renew()
+            except StoreError as error:  # there is time for some more attempts before the leases lapse
+                log.error("the worker can't renew its claims: %s", error)
+
+    async def _mail_loop(self) -> None:
+        """Look for mail that other processes sent to runs at work here, for some of the runs at a time."""
+        turn: deque[Executor] = deque()
+        while not self.closing:
+            await asyncio.sleep(POLL)
+            turn = turn or deque(self.awake.values())
+            for _ in range(min(len(turn), LOOKS)):
+                executor = turn.popleft()
+                if not executor.over:
+                    await self._fetch(executor)
 
     async def _renew(self) -> None:
         self._renewed = self.clock.now()
@@ -345,7 +366,7 @@ class Worker:
                 self._give_back(one)
         self._aside.clear()
         deadline = self.loop.time() + grace
-        while (local := [task for executor in self.awake.values() for task in executor.local]) and (
+        while (local := [task for executor in self.awake.values() for task in executor.at_work]) and (
             left := deadline - self.loop.time()
         ) > 0:
             await asyncio.wait(local, timeout=left)
