@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,33 @@ async def test_a_call_that_is_alone_gets_its_grace() -> None:
         asyncio.get_running_loop().call_later(0.02, GATE.setdefault("x", asyncio.Event()).set)
     assert await desk.run(flow()) == "x"
     assert S == ["begin x", "end x"]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_a_step_cleans_up_before_its_engine_is_closed(alone: bool) -> None:
+    @segue.resource
+    async def connection() -> AsyncIterator[str]:
+        yield "open"
+        S.append("closed")
+
+    @segue.step
+    async def cleaning() -> None:
+        await connection()
+        try:
+            GATE.setdefault("begun", asyncio.Event()).set()
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.05)
+            S.append("cleaned up")
+
+    @segue.flow
+    async def flow() -> None:
+        await (cleaning() if alone else asyncio.gather(cleaning(), do("a")))
+
+    async with segue.Engine() as engine:
+        await engine.start(flow())
+        await GATE.setdefault("begun", asyncio.Event()).wait()
+    assert S[-2:] == ["cleaned up", "closed"]
 
 
 async def test_a_store_that_fails_while_nothing_is_to_do_is_told() -> None:

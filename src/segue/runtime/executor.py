@@ -57,6 +57,9 @@ log = logging.getLogger("segue")
 CREDIT = 64
 #: So often code may call on although its run leaves memory; then its calls wait, so that others get the loop.
 REFUSALS = 1000
+#: Tasks of a run that leaves memory are cancelled in so many rounds, each twice as long as the one before, from 5 ms;
+#: those that carry out a call get that many of them to clean up.
+ROUNDS, PATIENT = 8, 6
 
 
 class Host(Services, Protocol):
@@ -100,6 +103,7 @@ class Executor:
         self.made: set[Place] = set()
         self.held: list[Call] = []
         self.local: set[Task[Any]] = set()
+        self._unwinding: Task[None] | None = None
         self.done: list[Outcome] = []
         self.precommit: list[Call] = []
         self.letters: dict[int, Letter] = {}  # outcomes and orders, by id
@@ -898,28 +902,32 @@ class Executor:
         for task in list(self.tasks):
             if not task.done():
                 task.cancel("the run leaves memory")
-        if any(not task.done() for task in self.tasks):
-            waiting = Task(self._unwound(then), loop=self.loop, context=tasks.NO_CONTEXT.copy())
-            self.local.add(waiting)
+        if self._alive():
+            self._unwinding = Task(self._unwound(then), loop=self.loop, context=tasks.NO_CONTEXT.copy())
         else:
             then()
 
+    def _alive(self) -> list[Task[Any]]:
+        """The tasks of the code, and those that carry out its calls, which haven't ended."""
+        return [task for task in (*self.tasks, *self.local) if not task.done()]
+
     async def _unwound(self, then: Callable[[], None]) -> None:
-        for attempt in range(8):
-            left = [task for task in self.tasks if not task.done()]
+        for attempt in range(ROUNDS):
+            left = self._alive()
             if not left:
                 break
             await asyncio.wait(left, timeout=0.005 * 2**attempt)
             for task in left:
-                task.cancel("the run leaves memory")
-        else:
-            left = [task for task in self.tasks if not task.done()]
-            for task in left:
-                tasks.let_go(task)
+                if attempt >= PATIENT or task not in self.at_work:  # a step may need a moment to clean up
+                    task.cancel("the run leaves memory")
+        left = self._alive()
+        for task in left:
+            tasks.let_go(task)
+        if left:
             log.error(
                 "run %s: a task refuses to be cancelled, at %s; let asyncio.CancelledError pass",
                 self.id,
-                tasks.where(left[0]) if left else "an unknown place",
+                tasks.where(left[0]),
             )
         then()
 
