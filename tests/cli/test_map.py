@@ -82,7 +82,7 @@ def test_a_csv_of_more_columns_than_a_text_takes(desk: Desk):
     said = desk.segue("map", "app.py:twice", "rows.csv")
     assert said.code == 1
     assert (
-        "expected one column 'n': the columns are n, note; leave that one alone"
+        "expected one column 'n': the columns are n, note; keep only one of that name"
         in said.rows[0]["error"]["message"]
     )
     assert "1 row can't be read" in said.err
@@ -215,6 +215,14 @@ def test_batch(desk: Desk, provider: Provider):
     assert (standing["done"], standing["waves"], standing["unread"]) == (20, 2, 0)
     (line,) = desk.segue("receipt", "--json").rows[0]["lines"]
     assert (line["lane"], line["calls"]) == ("batch", 40)
+
+
+def test_waves_are_the_jobs_own(desk: Desk, provider: Provider):
+    desk.write("rows.jsonl", '"a"\n"b"\n')
+    words = ("map", "app.py:triage", "rows.jsonl", "--batch", "--model", provider.model)
+    for job in ("first", "second"):
+        assert desk.segue(*words, "--id", job).code == 0
+    assert "2/2 done · wave 2" in desk.segue(*words, "--id", "first").err
 
 
 def test_no_process_need_stay(desk: Desk, provider: Provider):

@@ -61,6 +61,14 @@ def test_a_run_that_fails(desk: Desk):
     assert "run 'seven' failed: ValueError: seven is right out" in said.err
 
 
+def test_what_a_flow_prints_is_seen_once(desk: Desk):
+    desk.write(
+        "loud.py",
+        "import segue\n@segue.flow\nasync def loud(n: int) -> int:\n    print('hi')\n    return n\n",
+    )
+    assert desk.segue("run", "loud.py:loud", "1").out == "hi\n1\n"
+
+
 def test_an_id_is_idempotent(desk: Desk):
     assert desk.segue("run", "app.py:steps", "1", "--id", "s").out == "510\n"
     assert desk.segue("run", "app.py:steps", "1", "--id", "s").out == "510\n"
@@ -190,7 +198,8 @@ def test_the_file_that_is_named_is_meant(desk: Desk):
     """Another file that it imports has a flow of the same name."""
     desk.write(
         "mine.py",
-        'import segue\nimport app\n\n@segue.flow\nasync def sure(text: str) -> str:\n    await segue.ask("?")\n    return "mine"\n',
+        "import segue\nimport app\n\n@segue.flow\nasync def sure(text: str) -> str:\n"
+        '    await segue.ask("?")\n    return "mine"\n',
     )
     assert desk.segue("run", "mine.py:sure", "x", "--id", "it").code == 3
     assert desk.segue("answer", "it", "y").code == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import io
 import shlex
 import sys
 from pathlib import Path
@@ -269,7 +270,8 @@ class _Watch:
             async with asyncio.timeout(VERIFY):
                 entries = await entries_of(self.engine.store, head.id)
                 if head.status in ENDED:
-                    await verify.replay(self.engine.worker, head, entries)
+                    with contextlib.redirect_stdout(io.StringIO()):  # what the flow prints was seen
+                        await verify.replay(self.engine.worker, head, entries)
         except AuthorError as difference:
             note(f"warning: replayed from its journal, the run differs. {difference}")
         except TimeoutError:

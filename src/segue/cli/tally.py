@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import msgspec
@@ -52,7 +53,7 @@ class Tally:
         self.usage: list[Usage] = []
         self.causes: Counter[str] = Counter()
         self._cursor = 0
-        self._began = 0.0
+        self._ended = 0.0  # when the last run that is over ended
 
     async def look(self) -> Standing:
         """How it stands now."""
@@ -76,12 +77,16 @@ class Tally:
         while heads := await self.store.finished(self.job, self._cursor, 500):
             self._cursor = heads[-1].finished
             for head in heads:
+                self._ended = max(self._ended, head.updated)
                 if head.error is not None:
                     self.causes[f"{kind_of(head.error.type)}: {short(head.error.message, 160)}"] += 1
             self.usage = total([*self.usage, *(use for head in heads for use in head.usage)])
 
     async def _read_lanes(self, standing: Standing, since: float) -> None:
-        jobs = [job for job in await self.store.batch_jobs(open_only=False) if job.created >= since]
+        until = (
+            self._ended if standing.settled and not standing.held else math.inf
+        )  # later ones are of other jobs
+        jobs = [job for job in await self.store.batch_jobs(open_only=False) if since <= job.created <= until]
         standing.waves = len(jobs)
         open_jobs = [job for job in jobs if job.state != "closed"]
         standing.sent = sum(job.lines for job in open_jobs)

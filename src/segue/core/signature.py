@@ -409,9 +409,7 @@ class InputShape:
         if text and isinstance(row, dict) and not _takes_objects(parameter.type):
             if row.keys() != {parameter.name}:
                 there = ", ".join(map(str, row))
-                problem = (
-                    f"the columns are {there}; leave that one alone, or give the flow a parameter for each"
-                )
+                problem = f"the columns are {there}; keep only one of that name, or give the flow a parameter for each"
                 raise InvalidValue(f"row for {self.name}", f"one column {parameter.name!r}", problem)
             row = row[parameter.name]
         value = self._cell(parameter, row, text=text)

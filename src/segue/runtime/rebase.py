@@ -54,6 +54,8 @@ async def resume(
     entries, spent = await _paid(store, head.id)
     if head.status == "failed":
         entries = [entry for entry in entries if entry.error is None]
+    if keep and not repeat:
+        _none_cut_off(head.id, entries)
     if value is not msgspec.UNSET:
         entries = _told(head.id, entries, value)
     pool = Pool(entries, not keep, head.id, spent, repeat)
@@ -77,6 +79,16 @@ async def _paid(store: Store, run: str) -> tuple[list[Entry], list[Entry]]:
         elif not left.made:
             entries.append(msgspec.structs.replace(left, n=left.n + _ELSEWHERE))
     return entries, before.spent
+
+
+def _none_cut_off(run: str, entries: list[Entry]) -> None:
+    """Nothing was kept of an at-most-once step that was cut off, and it mustn't be done again unasked."""
+    cut = next((entry.name for entry in entries if entry.made and entry.kind == "step"), None)
+    if cut is not None:
+        raise Conflict(
+            f"step {cut!r} of run {run!r} was cut off, so nothing of it can be kept: say what came of it (--value), "
+            f"or have it done again (--rerun)"
+        )
 
 
 def _told(run: str, entries: list[Entry], value: object) -> list[Entry]:
