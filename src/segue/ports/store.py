@@ -65,7 +65,7 @@ class Turn(msgspec.Struct, kw_only=True):
     exists by that id is left alone). `seen`: the newest letter that this turn knew of.
 
     `status` `ready` with `release` false keeps the claim; anything else gives it up. A turn that parks
-    while the inbox holds letters newer than `seen` leaves the run ready instead (result `ready`).
+    or holds while the inbox has letters newer than `seen` leaves the run ready instead (result `ready`).
     A turn that ends the run closes its questions, withdraws its waiting lines, stores `value` or `error`,
     numbers it in the order of ends, and sends its outcome as a `result` to its spec's parent.
     """

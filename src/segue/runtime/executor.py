@@ -974,7 +974,7 @@ class Executor:
         self._write(turn, self._finished)
 
     def _finished(self) -> None:
-        if self.host.wants_events(self.id):
+        if self.status == self.head.status and self.host.wants_events(self.id):
             head = self.head
             self.host.publish(
                 self.id,

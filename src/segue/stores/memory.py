@@ -415,7 +415,8 @@ class MemoryStore:
         if turn.status in ENDED:
             self._end(run, turn)
             return "committed"
-        unseen = turn.status == "parked" and run.inbox is not None and next(reversed(run.inbox)) > turn.seen
+        waits = turn.status in ("parked", "held")
+        unseen = waits and run.inbox is not None and next(reversed(run.inbox)) > turn.seen
         self._move(run, "ready" if unseen else turn.status)
         if run.status == "ready":
             self._enqueue(run)

@@ -469,6 +469,19 @@ class StoreContract:
         assert await status(store, "a") == "parked"
         assert await mail_of(store, "a") == [second.mail]
 
+    async def test_a_hold_that_missed_mail_leaves_the_run_ready(self, store: Store) -> None:
+        """It may be a cancellation, which a held run is to hear of."""
+        await start(store, "a")
+        await store.deliver([tell("a", 1, kind="cancel", name="", value=None)], now=0.0)
+        (letter,) = await store.inbox("a", 0)
+        turn = Turn(run="a", fence=1, status="held", release=True, reason="code changed")
+        assert await store.commit([turn]) == ["ready"]
+        assert await status(store, "a") == "ready"
+        assert (await claim(store))["a"].inbox == [letter]
+        turn = Turn(run="a", fence=2, status="held", release=True, reason="code changed", seen=letter.id)
+        assert await store.commit([turn]) == ["committed"]
+        assert await status(store, "a") == "held"
+
     async def test_consumed_mail_doesnt_keep_a_run_awake(self, store: Store) -> None:
         await start(store, "a")
         await store.deliver([tell("a", 1)], now=0.0)

@@ -13,7 +13,7 @@ from .heads import decode_call, encode
 from .ledger import Ledger
 from .lines import put_lines
 from .runs import Creation, Post, create, post
-from .schema import PARKED, READY, STATUS_NUMBER
+from .schema import HELD, PARKED, READY, STATUS_NUMBER
 
 Live = list[tuple[Turn, int]]
 
@@ -177,7 +177,7 @@ def _write_status(
     ledger: Ledger, live: Live, bases: dict[int, int], results: dict[str, CommitResult]
 ) -> dict[int, CallRef]:
     """Who is kept, who leaves and who ends; the calls that await those ends."""
-    parking = [k for turn, k in live if turn.status == "parked"]
+    parking = [k for turn, k in live if turn.status in ("parked", "held")]
     newest: dict[int, int] = {}
     if parking:
         newest = dict(_NEWEST.rows(ledger.cx, (as_json(parking),)))
@@ -194,8 +194,8 @@ def _write_status(
                 kept.append((k, base, usage))
             continue
         status, wake = STATUS_NUMBER[turn.status], None
-        if status == PARKED:
-            wake = turn.wake
+        if status in (PARKED, HELD):
+            wake = turn.wake if status == PARKED else None
             if newest.get(k, 0) > turn.seen:
                 status, wake = READY, None
                 results[turn.run] = "ready"
