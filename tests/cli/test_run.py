@@ -61,6 +61,15 @@ def test_a_run_that_fails(desk: Desk):
     assert "run 'seven' failed: ValueError: seven is right out" in said.err
 
 
+def test_where_a_flow_failed(desk: Desk):
+    desk.write("bad.py", "import segue\n@segue.flow\nasync def bad(n: int) -> int:\n    return missing\n")
+    process = desk.start("run", "bad.py:bad", "1", "--traceback")
+    said = desk.finish(process)
+    assert said.code == 1
+    assert said.err.count('bad.py", line 4, in bad') == 1
+    assert "Traceback" not in desk.segue("run", "bad.py:bad", "1").err
+
+
 def test_what_a_flow_prints_is_seen_once(desk: Desk):
     desk.write(
         "loud.py",

@@ -70,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command is None:
         parser.print_help()
         return exit.USAGE
+    if args.traceback:
+        show_raised()
     try:
         code: int = asyncio.run(find(args.command, "do")(args))
         return code
@@ -114,6 +116,16 @@ def unknown(word: str) -> str:
     near = get_close_matches(word, COMMANDS, 1)
     meant = f"did you mean {near[0]!r}? " if near else ""
     return f"there is no command {word!r}; {meant}there are {', '.join(COMMANDS)}"
+
+
+def show_raised() -> None:
+    """Write the tracebacks of flows that fail to standard error; a run's record keeps none."""
+    import logging
+
+    raised = logging.getLogger("segue.raised")
+    raised.setLevel(logging.DEBUG)
+    raised.propagate = raised.disabled = False
+    raised.handlers = [logging.StreamHandler()]
 
 
 def find(command: str, what: str) -> Any:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import io
+import logging
 import shlex
 import sys
 from pathlib import Path
@@ -270,6 +271,7 @@ class _Watch:
             async with asyncio.timeout(VERIFY):
                 entries = await entries_of(self.engine.store, head.id)
                 if head.status in ENDED:
+                    logging.getLogger("segue.raised").disabled = True  # as what the flow prints
                     with contextlib.redirect_stdout(io.StringIO()):  # what the flow prints was seen
                         await verify.replay(self.engine.worker, head, entries)
         except AuthorError as difference:
@@ -290,7 +292,8 @@ class _Watch:
         elif head.error is not None:
             note(f"segue: run {self.run.id!r} failed: {kind_of(head.error.type)}: {head.error.message}")
             note(
-                f"  `segue show {shlex.quote(self.run.id)}` lists its calls; `segue resume` tries the failed one anew"
+                f"  `segue show {shlex.quote(self.run.id)}` lists its calls; `segue resume` tries the failed one anew; "
+                f"--traceback shows where"
             )
         else:
             note(f"segue: run {self.run.id!r} was {head.status}")

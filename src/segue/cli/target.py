@@ -23,6 +23,8 @@ class BrokenModule(AuthorError):
         self.path, self.error = path, error
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if "importlib" not in frame.filename]
+        if isinstance(error, SyntaxError):
+            own = []  # it names its place itself
         at = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
         super().__init__(
             f"{path} can't be imported: {type(error).__name__}: {error}{at}; --traceback shows more"

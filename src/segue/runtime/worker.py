@@ -30,6 +30,8 @@ from .executor import Executor
 from .models import Models
 
 log = logging.getLogger("segue")
+#: Told of each flow that raises, with its traceback, which the run's record doesn't keep.
+RAISED = logging.getLogger("segue.raised")
 
 #: How long a claim holds without being renewed, and how often it is renewed, in seconds.
 LEASE = 60.0
@@ -425,7 +427,11 @@ def code_of(target: Any, claimed: Claimed, executor: Executor) -> Coroutine[Any,
 
 async def _flow_code(flow: FlowDef, data: bytes) -> bytes:
     args, kwargs = flow.shape.decode_call(data)
-    value = await flow.fn(*args, **kwargs)
+    try:
+        value = await flow.fn(*args, **kwargs)
+    except Exception:
+        RAISED.debug("flow %s raised", flow.name, exc_info=True)
+        raise
     return encode(value, where=f"the result of flow {flow.name!r}")
 
 
