@@ -63,6 +63,11 @@ class Sum(segue.Actor[None]):
 
 
 # ---------------------------------------------------------------- closing
+async def test_an_engine_that_isnt_open_says_so() -> None:
+    with pytest.raises(RuntimeError, match="async with"):
+        await segue.Engine().run(asking())
+
+
 async def test_what_was_done_is_kept_when_an_engine_closes() -> None:
     @segue.flow
     async def flow() -> list[str]:

@@ -6,7 +6,7 @@ import asyncio
 import os
 from asyncio import Future
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 from uuid import uuid4
 
 import msgspec
@@ -117,6 +117,14 @@ class Engine:
             self._undo.append(self.worker.start())
             self._spawn(self._lane_loop())
         return self
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """What opening makes isn't there before."""
+            if name in ("worker", "models", "lanes"):
+                raise RuntimeError("this engine isn't open: use it inside `async with Engine(…) as engine:`")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     async def __aexit__(self, *exc: object) -> None:
         for task in list(self._tasks):

@@ -84,7 +84,7 @@ class _Run:
         self.archive: list[bytes] | None = None
         self.inbox: dict[int, Letter] | None = None  #: by id, oldest first
         self.marks: dict[str, int] | None = None
-        self.asks: tuple[str, ...] = ()  #: the open ones
+        self.asks: dict[str, None] | None = None  #: the open ones, in order
         self.lines: list[_Line] | None = None
         self.queued = False
 
@@ -431,7 +431,7 @@ class MemoryStore:
         run.finished = self._ended
         if run.spec.job:
             self._job(run.spec.job).ends.append((run.finished, run.id))
-        for id in run.asks:
+        for id in list(run.asks or ()):
             self._shut(id, "closed")
         for line in run.lines or ():
             if line.status == "waiting":
@@ -571,7 +571,10 @@ class MemoryStore:
         self._asks.pop(ask.id, None)
         self._shut_asks.pop(ask.id, None)
         self._asks[ask.id] = ask
-        run.asks = (*(id for id in run.asks if id != ask.id), ask.id)
+        if run.asks is None:
+            run.asks = {}
+        run.asks.pop(ask.id, None)
+        run.asks[ask.id] = None
 
     def _shut(self, id: str, state: str) -> Question | None:
         """Close an open question; None if it isn't open."""
@@ -580,14 +583,14 @@ class MemoryStore:
             return None
         self._shut_asks[id] = (ask, state)
         run = self._runs.get(ask.run)
-        if run is not None:
-            run.asks = tuple(other for other in run.asks if other != id)
+        if run is not None and run.asks is not None:
+            run.asks.pop(id, None)
         return ask
 
     async def asks(self, *, to: str = "", run: str = "") -> list[Question]:
         if run:
             known = self._runs.get(run)
-            found = [self._asks[id] for id in known.asks] if known else []
+            found = [self._asks[id] for id in known.asks or ()] if known else []
         else:
             found = list(self._asks.values())
         return [ask for ask in found if not to or ask.to == to]
