@@ -75,7 +75,7 @@ async def test_a_model_that_isnt_there(model: str, says: str, mode: Any) -> None
 async def test_no_model_at_all() -> None:
     async with segue.Engine() as engine:
         for outcome in [outcome async for outcome in engine.map(echo, [1, 2])]:
-            with pytest.raises(UnknownName, match=r"there is no model ''.*Engine\(model="):
+            with pytest.raises(UnknownName, match=r"no model is named.*Engine\(model="):
                 raise outcome.error or AssertionError
 
 

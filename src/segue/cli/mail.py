@@ -13,7 +13,8 @@ from .answers import Unfit, read
 from .place import declare_store, existing
 from .screen import note
 
-GOES_ON = "it goes on in whatever works on this store, or with `segue advance app.py`"
+WHERE = "in whatever works on this store, or with `segue advance app.py`"
+GOES_ON = f"it goes on {WHERE}"
 
 
 def declare_answer(parser: argparse.ArgumentParser) -> None:

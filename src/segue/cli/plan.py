@@ -151,7 +151,7 @@ async def _try(
             found.append(_sample(head, await entries_of(engine.store, head.id)))
     if waiting:
         plan.notes.append(f"{waiting} of the sample wait for an answer: what comes after it isn't counted")
-    plan.source = f"{count(len(found))} rows run live just now"
+    plan.source = f"{count(len(found))} {'row' if len(found) == 1 else 'rows'} run live just now"
     return found
 
 

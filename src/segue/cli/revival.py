@@ -12,7 +12,7 @@ from ..model.run import ENDED, Head
 from ..runtime.engine import Engine
 from . import exit
 from .job import each_run
-from .mail import GOES_ON
+from .mail import GOES_ON, WHERE
 from .place import declare_how, declare_store, existing, how
 from .runs import cause_of
 from .screen import count, note
@@ -54,7 +54,7 @@ async def do_resume(args: argparse.Namespace) -> int:
             _decided(head, args)
         for head in heads:
             await engine.resume(head.id, keep=args.keep, value=value, repeat=args.repeat)
-    note(f"{count(len(heads))} {'runs go' if len(heads) != 1 else 'run goes'} on; {GOES_ON}")
+    note(f"{count(len(heads))} {'runs go' if len(heads) != 1 else 'run goes'} on {WHERE}")
     return exit.OK
 
 

@@ -292,7 +292,8 @@ class _Watch:
         elif head.error is not None:
             note(f"segue: run {self.run.id!r} failed: {kind_of(head.error.type)}: {head.error.message}")
             note(
-                f"  `segue show {shlex.quote(self.run.id)}` lists its calls; `segue resume` tries the failed one anew; "
+                f"  `segue show {shlex.quote(self.run.id)}` lists its calls, "
+                f"`segue resume {shlex.quote(self.run.id)}` tries the failed one anew; "
                 f"--traceback shows where"
             )
         else:

@@ -129,7 +129,7 @@ class UnknownName(CallerError):
 
     def __init__(self, kind: str, name: str, cure: str) -> None:
         self.kind, self.name, self.cure = kind, name, cure
-        super().__init__(f"there is no {kind} {name!r}; {cure}")
+        super().__init__(f"there is no {kind} {name!r}; {cure}" if name else f"no {kind} is named; {cure}")
 
 
 class AskClosed(CallerError):
