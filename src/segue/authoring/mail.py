@@ -191,11 +191,12 @@ def request(branch: Branch, to: str, name: str, value: bytes, decode: Any, timeo
     if to in callers:
         raise Deadlock(f"run {run.id!r} asks {to!r}, which waits for it: {' → '.join((*callers, to))}")
     args = encode({"to": to, "name": name, "message": msgspec.Raw(value)})
+    check = digest(args)
 
     def opens(turn: Turn, path: str, n: int) -> None:
         mail = Mail(
             to, run.id, run.next_number(), "request", name, value,
-            reply=CallRef(run.id, path, n), callers=callers, at=run.now(),
+            reply=CallRef(run.id, path, n, check), callers=callers, at=run.now(),
         )  # fmt: skip
         turn.outbox = [*turn.outbox, mail]
 
@@ -203,7 +204,7 @@ def request(branch: Branch, to: str, name: str, value: bytes, decode: Any, timeo
         kind="request",
         name=name,
         args=args,
-        digest=digest(args),
+        digest=check,
         decode=decode,
         opens=opens,
         due=0.0 if timeout is None else run.now() + timeout.total_seconds(),

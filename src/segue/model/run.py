@@ -15,11 +15,12 @@ ENDED: frozenset[str] = frozenset({"done", "failed", "cancelled"})
 
 
 class CallRef(msgspec.Struct, frozen=True, array_like=True):
-    """A call of a run, from outside it."""
+    """A call of a run, from outside it. `digest` is its check, if it goes along: another call may stand there now."""
 
     run: str
     path: str
     n: int
+    digest: bytes = b""
 
 
 class Spec(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -490,7 +490,7 @@ class Executor:
             if entry is not None and request.drops is not None:  # it is open at another place
                 request.drops(self.turn, entry.path, entry.n)
             for letter in list(self.letters.values()):  # for what was open here before
-                if letter.mail.kind == "result" and letter.mail.call == CallRef(self.id, *call.place):
+                if letter.mail.call is not None and (letter.mail.call.path, letter.mail.call.n) == call.place:
                     self._consume(letter.id)
         elif isinstance(request, Work) and entry is None and request.effect != "idempotent":
             if pool.blocks(call.place[0], request.name):
@@ -699,9 +699,10 @@ class Executor:
         request = call.request
         if not isinstance(request, Wait):  # a model call that went out in a batch, and would be live now
             return call.entry is not None and call.entry.made
-        if self.pool is None or not request.sender:
+        if self.pool is None or mail.call is None:
             return True
-        return mail.sender == request.sender or self.pool.was_open(*call.place, request.digest)
+        same = mail.call.digest in (b"", request.digest) and request.sender in ("", mail.sender)
+        return same or self.pool.was_open(*call.place, request.digest)
 
     def _expects(self, place: Place) -> bool:
         """Whether the code may come to a call there that was open before a rebase."""
