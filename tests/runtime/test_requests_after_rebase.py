@@ -13,14 +13,14 @@ class Say(segue.Request[str]):
     text: str
 
 
-class Clerk(segue.Actor[None]):
+class Registrar(segue.Actor[None]):
     @segue.on
     async def say(self, message: Say) -> str:
         return f"{await segue.ask(message.text)} to {message.text}"
 
 
 def flow_that_says(text: str) -> object:
-    @segue.flow(name="says")
+    @segue.flow(name="says to a registrar")
     async def says(clerk: str) -> str:
         engine = ENGINES[-1]
         return await (await engine.get(clerk)).request(Say(text))
@@ -42,7 +42,7 @@ async def test_an_old_answer_is_not_taken_for_a_new_request(tmp_path: Path) -> N
     store = f"sqlite:{tmp_path}/runs.db"
     async with segue.Engine(store) as engine:
         ENGINES.append(engine)
-        await engine.start(Clerk(), id="clerk")
+        await engine.start(Registrar(), id="clerk")
         await engine.start(flow_that_says("one")("clerk"), id="it")  # type: ignore[operator]
         async for ask in engine.asks():
             assert ask.question == "one"
