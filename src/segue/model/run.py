@@ -14,6 +14,11 @@ Status = Literal["ready", "parked", "held", "done", "failed", "cancelled"]
 ENDED: frozenset[str] = frozenset({"done", "failed", "cancelled"})
 
 
+def is_over(status: str) -> bool:
+    """Whether a run in that status goes on no more by itself: it ended, or waits for a person's decision."""
+    return status in ENDED or status == "held"
+
+
 class CallRef(msgspec.Struct, frozen=True, array_like=True):
     """A call of a run, from outside it. `digest` is its check, if it goes along: another call may stand there now."""
 

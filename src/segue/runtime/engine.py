@@ -20,7 +20,7 @@ from ..model.entry import encode_pool
 from ..model.errors import Conflict, UnknownName
 from ..model.message import Mail
 from ..model.mode import Config, ModeLike
-from ..model.run import ENDED, Head, Usage
+from ..model.run import ENDED, Head, Usage, is_over
 from ..ports.clock import AlarmClock, Timer
 from ..ports.provider import Endpoint, PriceList, Provider
 from ..ports.store import Hint, NewRun, Store
@@ -29,12 +29,12 @@ from . import alive, rebase, receipt, tasks, verify
 from .bus import Bus
 from .clock import SystemClock
 from .executor import Executor
-from .handles import Ask, Run, is_ended, put_answer
+from .handles import Ask, Run, put_answer
 from .job import ADMIT, Job, args_of
 from .lanes import Lanes
 from .models import Models
 from .receipt import Receipt
-from .worker import POLL, Worker, is_over
+from .worker import POLL, Worker
 
 R = TypeVar("R")
 In = TypeVar("In")
@@ -220,7 +220,7 @@ class Engine:
             self._waiting.setdefault(id, []).append(future)
             try:
                 head = await future if id in self.worker.awake else await self.head(id)
-                if head is not None and is_ended(head):
+                if head is not None and is_over(head.status):
                     return await self.verified(head)
                 self.check()
                 await asyncio.wait({future}, timeout=0 if future.done() else POLL)
@@ -295,7 +295,7 @@ class Engine:
     async def _tell_waiting(self, runs: list[str]) -> None:
         for run in runs:
             head = await self.store.get(run)
-            if head is None or not is_ended(head):
+            if head is None or not is_over(head.status):
                 continue
             for future in self._waiting.pop(run, []):
                 if not future.done():

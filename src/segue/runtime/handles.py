@@ -27,7 +27,7 @@ from ..model.errors import (
     WrongPlace,
 )
 from ..model.message import Question
-from ..model.run import ENDED, Head
+from ..model.run import Head
 from .events import Asked, Event, Finished, Token
 from .receipt import Receipt
 
@@ -212,8 +212,3 @@ async def put_answer(engine: Engine, ask: str, value: object) -> None:
     result = await engine.store.answer(ask, data, now=engine.clock.now())
     if result != "answered":
         raise AskClosed(ask, "somebody else was quicker, or its run went on or ended")
-
-
-def is_ended(head: Head) -> bool:
-    """Whether a run is over, or goes on only when a person says so."""
-    return head.status in ENDED or head.status == "held"

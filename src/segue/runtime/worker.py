@@ -20,7 +20,7 @@ from ..model.entry import decode_pool
 from ..model.errors import StoreError
 from ..model.message import Question
 from ..model.mode import Config
-from ..model.run import ENDED, Head
+from ..model.run import Head
 from ..ports.clock import AlarmClock, Timer
 from ..ports.store import Claimed, CommitResult, Hint, Lease, NewRun, Store, Turn
 from . import alive
@@ -433,8 +433,3 @@ async def _flow_code(flow: FlowDef, data: bytes) -> bytes:
         RAISED.debug("flow %s raised", flow.name, exc_info=True)
         raise
     return encode(value, where=f"the result of flow {flow.name!r}")
-
-
-def is_over(status: str) -> bool:
-    """Whether a run goes on no more by itself."""
-    return status in ENDED or status == "held"
