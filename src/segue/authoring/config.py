@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypedDict
+from typing import TypedDict, Unpack
 
 from ..model.mode import Config, ModeLike, as_mode
 from .context import Branch
@@ -49,7 +49,7 @@ def as_config(
 
 
 @contextmanager
-def using(**how: Any) -> Generator[None]:
+def using(**how: Unpack[How]) -> Generator[None]:
     """`with segue.using(mode="batch", model=…):` for the calls inside, and the runs that they start."""
     own = as_config(**how)
     outer = _USING.get()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from datetime import timedelta
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import msgspec
 
@@ -16,7 +16,7 @@ from ..model.message import Mail
 from ..model.mode import Config
 from ..model.run import CallRef, Spec
 from ..ports.store import NewRun, Turn
-from .config import as_config, config_of
+from .config import How, as_config, config_of
 from .context import Act, Branch, Wait, current
 from .flow import FlowDef, flow, take_call
 from .time import overdue
@@ -142,7 +142,7 @@ def make_spec(flow: FlowDef, args: bytes, config: Config, now: float, **more: An
     )
 
 
-async def spawn(call: Coroutine[Any, Any, R], /, *, id: str = "", **how: Any) -> Any:
+async def spawn(call: Coroutine[Any, Any, R], /, *, id: str = "", **how: Unpack[How]) -> Any:
     """Start a run that goes on by itself; its `Run` is given back at once. An `id` makes it idempotent."""
     branch = current("spawn")
     run = branch.run

@@ -7,8 +7,8 @@ import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
+from ..authoring.config import How
 from ..model.errors import UnknownName
 from ..ports.store import Store
 from ..runtime.engine import Engine
@@ -49,9 +49,9 @@ def declare_how(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def how(args: argparse.Namespace) -> dict[str, Any]:
+def how(args: argparse.Namespace) -> How:
     """The options of `declare_how`, as a run is started with them."""
-    options: dict[str, Any] = {}
+    options: How = {}
     if args.model:
         options["model"] = args.model
     if args.mode:

@@ -6,13 +6,13 @@ import asyncio
 import os
 from asyncio import Future
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
 from uuid import uuid4
 
 import msgspec
 
 from ..authoring.actor import Actor
-from ..authoring.config import ModelLike, as_config
+from ..authoring.config import How, ModelLike, as_config
 from ..authoring.flow import FlowDef, definition, take_call
 from ..authoring.mail import make_spec
 from ..authoring.resource import SERVICES
@@ -166,11 +166,13 @@ class Engine:
         return make(endpoint, os.environ, Pooled())
 
     # ------------------------------------------------------------ runs
-    async def run(self, call: Coroutine[Any, Any, R] | Actor[R], /, *, id: str = "", **how: Any) -> R:
+    async def run(self, call: Coroutine[Any, Any, R] | Actor[R], /, *, id: str = "", **how: Unpack[How]) -> R:
         """Run the call of a flow to its end; its result."""
         return await (await self.start(call, id=id, **how))
 
-    async def start(self, call: Coroutine[Any, Any, R] | Actor[R], /, *, id: str = "", **how: Any) -> Run[R]:
+    async def start(
+        self, call: Coroutine[Any, Any, R] | Actor[R], /, *, id: str = "", **how: Unpack[How]
+    ) -> Run[R]:
         """Start the call of a flow; durable on return. With an `id`, the run that is there by it goes on."""
         target: Any
         target, args = (definition(type(call)), b"") if isinstance(call, Actor) else take_call(call)
@@ -190,7 +192,7 @@ class Engine:
             raise Conflict(f"run {run_id!r} is there already, {why}; choose another id")
         return Run(self, run_id, target)
 
-    def _config(self, how: Mapping[str, Any]) -> Config:
+    def _config(self, how: How) -> Config:
         """Options as the record that goes with a run. Raises for a model that can't be had, before anything is made."""
         config = as_config(**how)
         whole = config.over(self.config)
@@ -346,7 +348,7 @@ class Engine:
         before: str = "",
         edit: Mapping[str, Any] | None = None,
         repeat: bool = False,
-        **how: Any,
+        **how: Unpack[How],
     ) -> Run[Any]:
         """A new run that shares another's history.
 
@@ -396,7 +398,7 @@ class Engine:
         id: str = "",
         key: Callable[[In], str] | None = None,
         limit: int = 0,
-        **how: Any,
+        **how: Unpack[How],
     ) -> Job[In, Out]:
         """Run a flow over rows, each a run of its own; iterate the job for outcomes as they come.
 
