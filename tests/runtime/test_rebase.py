@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import segue
+from segue.core.export import read, write
 from segue.model.errors import Conflict, UnknownName
 from segue.model.run import Head
 from tests.runtime.lives import Desk
@@ -392,6 +393,51 @@ async def test_fork_with_another_model() -> None:
         fork = await engine.fork("it", id="fork", model="fake:big", before="#0", repeat=True)
         assert (await fork).startswith("<text big plot name>")
     assert [call.model for call in desk.fake.calls] == ["fake:big"] * 2
+
+
+async def test_a_fork_draws_what_its_origin_drew() -> None:
+    """An id or a chance in a prompt is no reason to pay for it anew."""
+
+    @segue.flow
+    async def drawing() -> str:
+        told = await segue.generate(f"lot {segue.uuid()} {segue.random.randint(0, 10**12)}")
+        return told + await do("last")
+
+    desk = Desk()
+    desk.fake.when("lot").reply(lambda call: call.text)
+    first = await desk.run(drawing())
+    async with desk.engine() as engine:
+        assert await (await engine.fork("it", id="fork", before="#3")) == first
+        assert await (await engine.fork("fork", id="fork of a fork", before="#3")) == first
+    assert len(desk.fake.calls) == 1
+    assert S == ["last"] * 3
+    fork = await desk.head("fork")
+    exported = read(write(fork, await desk.entries("fork")))
+    assert exported.head.spec.seed == fork.spec.seed == "it"
+
+
+async def test_a_fork_repeats_its_origins_pauses() -> None:
+    """The pause before a step's next attempt has a chance in it too."""
+    attempts: list[int] = []
+
+    @segue.step(retry=3)
+    async def at_the_second() -> str:
+        attempts.append(1)
+        if len(attempts) < 2:
+            raise OSError("not yet")
+        return "done"
+
+    @segue.flow
+    async def retrying() -> str:
+        return await at_the_second() + await do("last")
+
+    desk = Desk()
+    await desk.run(retrying())
+    async with desk.engine() as engine:
+        await (await engine.fork("it", id="fork", before="#3"))
+    pauses = [[e.args for e in await desk.entries(id) if e.kind == "sleep"] for id in ("it", "fork")]
+    assert pauses[0] == pauses[1] != []
+    assert len(attempts) == 2
 
 
 async def test_fork_of_what_isnt_there() -> None:

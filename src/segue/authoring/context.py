@@ -113,6 +113,7 @@ class RunContext(Protocol):
     """What the verbs need of the run that they act for."""
 
     id: str
+    seed: str  #: what its ids and chance are drawn from
     config: Config
     callers: tuple[str, ...]
     rebased: bool  #: it goes on from another journal, under changed code perhaps

@@ -135,7 +135,8 @@ def make(
 async def carry_out(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Record a call of a step on that branch, with its retries."""
     data = step.shape.encode_call(args, kwargs)
-    key = f"{branch.run.id}{branch.path}:{branch.n}"
+    place = f"{branch.path}:{branch.n}"
+    key = f"{branch.run.id}{place}"
     attempt = 1
     while True:
         work = Work(
@@ -153,7 +154,7 @@ async def carry_out(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs
         except Exception as error:
             if attempt >= step.retry.attempts or not getattr(error, "__segue_again__", False):
                 raise
-            await pause(branch, step.retry.wait_after(attempt, key))
+            await pause(branch, step.retry.wait_after(attempt, f"{branch.run.seed}{place}"))
             attempt += 1
 
 

@@ -22,9 +22,9 @@ def now() -> datetime:
 
 
 def _draw(verb: str) -> bytes:
-    """Sixteen bytes that belong to this place in this run."""
+    """Sixteen bytes that belong to this place in this run, and in its forks."""
     branch = current(verb)
-    place = f"{branch.run.id}{branch.path}:{branch.n}"
+    place = f"{branch.run.seed}{branch.path}:{branch.n}"
     branch.n += 1
     return blake2b(place.encode(), digest_size=16).digest()
 

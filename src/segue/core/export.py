@@ -41,6 +41,7 @@ class _Run(msgspec.Struct, omit_defaults=True):
     index: int = 0
     key: str = ""
     origin: str = ""
+    seed: str = ""
     created: float = 0.0
     updated: float = 0.0
     reason: str = ""
@@ -97,6 +98,7 @@ def write(head: Head, entries: Iterable[Entry]) -> Iterator[bytes]:
         index=spec.index,
         key=spec.key,
         origin=spec.origin,
+        seed=spec.seed,
         created=spec.created,
         updated=head.updated,
         reason=head.reason,
@@ -164,6 +166,7 @@ def _head(run: _Run) -> Head:
         index=run.index,
         key=run.key,
         origin=run.origin,
+        seed=run.seed,
         created=run.created,
     )
     return Head(

@@ -52,6 +52,7 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     limit: int = 0
     origin: str = ""  #: the run that this one was forked from
     created: float = 0.0
+    seed: str = ""  #: what ids and chance are drawn from where that isn't the id: a fork's is its origin's
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True):

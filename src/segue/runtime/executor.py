@@ -88,6 +88,7 @@ class Executor:
         self.host = host
         self.loop = host.loop
         self.id = head.id
+        self.seed = head.spec.seed or head.id
         self.fence = head.fence
         self.head = head
         self.config = config

@@ -146,6 +146,7 @@ def forked(origin: Head, config: Config, now: float) -> Spec:
         parent=None,
         job="",
         origin=origin.id,
+        seed=spec.seed or origin.id,
         created=spec.created,
         python=f"{sys.version_info[0]}.{sys.version_info[1]}",
     )
