@@ -90,13 +90,13 @@ class Far:
         self.remote.files[file] = [line async for line in lines]
         return file
 
-    async def submit(self, file: str, endpoint: str, nonce: str) -> RemoteJob:
+    async def submit(self, file: str, endpoint: str, nonce: str, lines: Any = None) -> RemoteJob:
         self.remote.paid.update(ident for ident, _ in self.remote.files[file])
         job = RemoteJob(f"job-{len(self.remote.jobs)}", "validating", False, nonce=nonce, file=file)
         self.remote.jobs[job.id] = job, self.remote.clock.now()
         return job
 
-    async def find(self, nonce: str, file: str, since: float) -> RemoteJob | None:
+    async def find(self, nonce: str, file: str, since: float, **known: Any) -> RemoteJob | None:
         for job, made in self.remote.jobs.values():
             listed = self.remote.clock.now() - made >= self.remote.lag
             if listed and (job.nonce == nonce or (file and job.file == file)):
@@ -207,11 +207,11 @@ class MortalFar(Far):
         file: str = await self._call("upload", lambda: Far.upload(self, lines, endpoint, nonce))
         return file
 
-    async def submit(self, file: str, endpoint: str, nonce: str) -> RemoteJob:
+    async def submit(self, file: str, endpoint: str, nonce: str, lines: Any = None) -> RemoteJob:
         job: RemoteJob = await self._call("submit", lambda: Far.submit(self, file, endpoint, nonce))
         return job
 
-    async def find(self, nonce: str, file: str, since: float) -> RemoteJob | None:
+    async def find(self, nonce: str, file: str, since: float, **known: Any) -> RemoteJob | None:
         job: RemoteJob | None = await self._call("find", lambda: Far.find(self, nonce, file, since))
         return job
 

@@ -133,7 +133,7 @@ class Flaky(Far):
             raise CallFault(503, "later", again=True)
         return await super().upload(lines, endpoint, nonce)
 
-    async def submit(self, file: str, endpoint: str, nonce: str) -> RemoteJob:
+    async def submit(self, file: str, endpoint: str, nonce: str, lines: Any = None) -> RemoteJob:
         job = await super().submit(file, endpoint, nonce)
         if self.lost:
             self.lost -= 1
@@ -159,7 +159,7 @@ async def test_what_is_sent_again_gets_a_grace_period_of_its_own() -> None:
     class Deaf(Flaky):
         heard = 0
 
-        async def submit(self, file: str, endpoint: str, nonce: str) -> RemoteJob:
+        async def submit(self, file: str, endpoint: str, nonce: str, lines: Any = None) -> RemoteJob:
             self.heard += 1
             if self.heard == 1:
                 raise CallFault(0, "the connection was lost", again=True, code="lost")

@@ -364,7 +364,7 @@ async def test_only_flows_are_checked() -> None:
 
 # ---------------------------------------------------------------- an engine that breaks its promises
 async def test_lines_that_are_sent_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def find(self: FakeProvider, nonce: str, file: str, since: float) -> None:
+    async def find(self: FakeProvider, nonce: str, file: str, since: float, **known: object) -> None:
         return None
 
     monkeypatch.setattr(FakeProvider, "find", find)

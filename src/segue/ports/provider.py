@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -24,6 +24,7 @@ class RemoteJob(msgspec.Struct, frozen=True):
 
     `over`: it will change no more. `nonce` is what we labelled it with. `files` hold outcomes.
     `rejected` is why it was refused as a whole, if it was; `bad_lines` the line numbers at fault, from 1.
+    `sure`: of a job that `find` gives, that it is ours; where it can't be told yet, it can be once it is over.
     """
 
     id: str
@@ -37,6 +38,7 @@ class RemoteJob(msgspec.Struct, frozen=True):
     files: tuple[str, ...] = ()
     rejected: str = ""
     bad_lines: tuple[int, ...] = ()
+    sure: bool = True
 
 
 class LineResult(msgspec.Struct, frozen=True):
@@ -81,15 +83,22 @@ class Provider(Protocol):
 
     # ------------------------------------------------------------ batches
     async def upload(self, lines: AsyncIterator[tuple[str, bytes]], endpoint: str, nonce: str) -> str:
-        """Stream `(id, body)` lines into a job file; its id."""
+        """Stream `(id, body)` lines into a job file; its id. Where jobs have no files, a word that says so."""
         ...
 
-    async def submit(self, file: str, endpoint: str, nonce: str) -> RemoteJob:
-        """Create the job, labelled with `nonce`."""
+    async def submit(
+        self, file: str, endpoint: str, nonce: str, lines: AsyncIterator[tuple[str, bytes]] | None = None
+    ) -> RemoteJob:
+        """Create the job, labelled with `nonce`. `lines` are for those whose jobs have no files."""
         ...
 
-    async def find(self, nonce: str, file: str, since: float) -> RemoteJob | None:
-        """The job with that label or file, made since then: an orphan of a crash."""
+    async def find(
+        self, nonce: str, file: str, since: float, *, lines: int = 0, others: Collection[str] = ()
+    ) -> RemoteJob | None:
+        """The job with that label or file, made since then: an orphan of a crash.
+
+        `lines` is how many it has; `others` are ids of jobs that are known to be different ones.
+        """
         ...
 
     async def poll(self, job: str) -> RemoteJob:

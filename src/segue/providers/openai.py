@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import urllib.parse
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -182,7 +182,9 @@ class OpenAI:
         ) as response:
             return (await self._decoded(response, _stored, "a file")).id
 
-    async def submit(self, file: str, endpoint: str, nonce: str) -> RemoteJob:
+    async def submit(
+        self, file: str, endpoint: str, nonce: str, lines: AsyncIterator[tuple[str, bytes]] | None = None
+    ) -> RemoteJob:
         """See `Provider.submit`."""
         asked = {
             "input_file_id": file,
@@ -192,7 +194,9 @@ class OpenAI:
         }
         return self._told(await self._call("POST", "/v1/batches", _job, "a batch", asked))
 
-    async def find(self, nonce: str, file: str, since: float) -> RemoteJob | None:
+    async def find(
+        self, nonce: str, file: str, since: float, *, lines: int = 0, others: Collection[str] = ()
+    ) -> RemoteJob | None:
         """See `Provider.find`. Of several, one that wasn't refused; of those, the oldest."""
         found: list[Job] = []
         after = ""

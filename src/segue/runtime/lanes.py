@@ -254,7 +254,7 @@ class _Lane:
             job = msgspec.structs.replace(job, uploaded=self.clock.now())
             if not await self.store.put_batch_job(job, self.fence):
                 return None
-            remote = await self.provider.submit(job.file, self.to, job.nonce)
+            remote = await self.provider.submit(job.file, self.to, job.nonce, self._lines(job))
         except CallFault as fault:
             nonsense = fault.code == "bad_body" and self.lanes.makes_no_sense(job)
             if fault.again and (job.file or not nonsense):
@@ -289,7 +289,7 @@ class _Lane:
         if job.state != "sent":
             found = await self._adopt(job)
             if found is None:
-                return self.lanes.look_in(job, 1.0)
+                return self.lanes.look_in(job, max(1.0, poll_after(self.clock.now() - job.created)))
             job = found
         try:
             remote = await self.provider.poll(job.remote)
@@ -310,7 +310,12 @@ class _Lane:
 
     async def _adopt(self, job: BatchJob) -> BatchJob | None:
         """A job whose submission was cut off: the provider's, if it has it; else sent again after the grace period."""
-        orphan = await self.provider.find(job.nonce, job.file, job.created)
+        orphan = await self.provider.find(
+            job.nonce, job.file, job.created, lines=job.lines, others=await self._others(job)
+        )
+        if orphan is not None and not orphan.sure:  # the provider will tell when that job is over
+            log.info("batch job %s may be %s; it isn't sent again before that is known", job.id, orphan.id)
+            return None
         if orphan is not None:
             log.info("batch job %s was found again as %s", job.id, orphan.id)
             return await self._sent(job, orphan)
@@ -323,6 +328,11 @@ class _Lane:
             await self._refused(job, CallFault(200, text, again=False, code="bad_body"))
             return None
         return await self._send(job)
+
+    async def _others(self, job: BatchJob) -> set[str]:
+        """Ids of every other open job of this store."""
+        heads = await self.store.lanes()
+        return {each.remote for head in heads for each in head.jobs if each.remote and each.id != job.id}
 
     # ------------------------------------------------------------ deliver
     async def _collect(self, job: BatchJob, remote: RemoteJob) -> None:

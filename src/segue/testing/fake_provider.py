@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from hashlib import blake2b
 from typing import Any, Protocol
 
@@ -127,7 +127,9 @@ class FakeProvider:
         self._remote.files[file] = [line async for line in lines]
         return file
 
-    async def submit(self, file: str, endpoint: str, nonce: str) -> RemoteJob:
+    async def submit(
+        self, file: str, endpoint: str, nonce: str, lines: AsyncIterator[tuple[str, bytes]] | None = None
+    ) -> RemoteJob:
         """A job that is done at once."""
         remote = self._remote
         job = Job(f"batch-{len(remote.jobs)}", file, nonce, endpoint)
@@ -145,7 +147,9 @@ class FakeProvider:
                 self._remote.excused[ident] += 1
             return LineResult(ident, fault.status, fault.message.encode(), fault.code)
 
-    async def find(self, nonce: str, file: str, since: float) -> RemoteJob | None:
+    async def find(
+        self, nonce: str, file: str, since: float, *, lines: int = 0, others: Collection[str] = ()
+    ) -> RemoteJob | None:
         """By label or file."""
         for job in self._remote.jobs.values():
             if job.nonce == nonce or (file and job.file == file):
