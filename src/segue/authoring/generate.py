@@ -155,7 +155,7 @@ class _Talk:
         run = self.branch.run
         made = run.perform(self.branch, call) if isinstance(call, Work) else run.record(self.branch, call)
         reply: ChatReply = await made
-        self.messages.append(Message("assistant", reply.text, reply.tool_calls))
+        self.messages.append(Message("assistant", reply.text, reply.tool_calls, opaque=reply.opaque))
         self.told = len(self.messages)
         self.tokens = Tokens(
             self.tokens.input + reply.tokens.input,

@@ -63,12 +63,17 @@ Part = str | File
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One message of a conversation. `call` is, of a `tool` message, the id of the call that it answers."""
+    """One message of a conversation. `call` is, of a `tool` message, the id of the call that it answers.
+
+    `opaque` is what a provider wants to have back with its message, such as signed thoughts, by the name of
+    its protocol; other providers leave it out.
+    """
 
     role: Role
     content: str | list[str | File] = ""
     tool_calls: list[ToolCall] = []
     call: str = ""
+    opaque: dict[str, Any] = {}
 
 
 class ToolSpec(msgspec.Struct, frozen=True):
@@ -110,7 +115,7 @@ class Tokens(msgspec.Struct, frozen=True):
 
 
 class ChatReply(msgspec.Struct, frozen=True):
-    """What a model said."""
+    """What a model said; `opaque` as in `Message`."""
 
     text: str
     tool_calls: list[ToolCall] = []
@@ -118,6 +123,7 @@ class ChatReply(msgspec.Struct, frozen=True):
     tokens: Tokens = Tokens()
     model: str = ""
     reasoning: str | None = None
+    opaque: dict[str, Any] = {}
 
 
 def as_messages(prompt: str | File | Sequence[Message | str | File]) -> list[Message]:
