@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -202,6 +203,60 @@ async def test_who_stops_watching_a_run_leaves_no_task() -> None:
         await asyncio.gather(watching, return_exceptions=True)
         await asyncio.sleep(0)
         assert "Queue.get" not in [task.get_coro().__qualname__ for task in asyncio.all_tasks()]  # type: ignore[union-attr]
+
+
+@segue.flow
+async def telling() -> bool:
+    await segue.generate("say it")
+    await segue.emit("said")
+    return await segue.ask("Enough?", returns=bool)
+
+
+async def test_what_happens_before_a_run_is_looked_at_is_kept() -> None:
+    desk = Desk()
+    desk.fake.when("say it").reply("one two three").answer("Enough?", True)
+    async with desk.engine() as engine:
+        run = await engine.start(telling(), id="it")
+        await engine.wait("it")  # all is over
+        events = [event async for event in run]
+        kinds = [type(event).__name__ for event in events if not isinstance(event, segue.Token)]
+        assert kinds == ["Started", "Recorded", "Emitted", "Asked", "Recorded", "Finished"]
+        assert "".join(event.text for event in events if isinstance(event, segue.Token)) == "one two three"
+        assert [type(event) async for event in run] == [segue.Finished]  # told once
+        assert not engine.bus.wants("it")
+
+
+async def test_a_question_is_told_once() -> None:
+    desk = Desk()
+    desk.fake.when("say it").reply("it").answer("Enough?", True)
+    async with desk.engine() as engine:
+        run = await engine.start(telling(), id="it")
+        assert [type(event) async for event in run].count(segue.Asked) == 1
+
+
+async def test_what_nobody_can_look_at_isnt_kept() -> None:
+    desk = Desk()
+    desk.fake.when("say it").reply("it").answer("Enough?", True)
+    async with desk.engine() as engine:
+        await engine.start(telling(), id="it")  # its handle is let go
+        gc.collect()
+        assert not engine.bus.wants("it")
+        await engine.wait("it")
+        waiting = asyncio.ensure_future(engine.run(telling(), id="other"))
+        await desk.until("other", "ready", "parked", "done")
+        assert not engine.bus.wants("other")
+        assert await waiting
+
+
+async def test_what_is_kept_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segue.runtime.handles.KEPT", 3)
+    desk = Desk()
+    desk.fake.when("say it").reply("one two three").answer("Enough?", True)
+    async with desk.engine() as engine:
+        run = await engine.start(telling(), id="it")
+        await engine.wait("it")
+        kinds = [type(event).__name__ async for event in run]
+        assert kinds == ["Asked", "Recorded", "Finished"]  # the newest
 
 
 async def test_an_engine_closes_whatever_its_runs_do() -> None:

@@ -168,12 +168,17 @@ class Engine:
     # ------------------------------------------------------------ runs
     async def run(self, call: Coroutine[Any, Any, R] | Actor[R], /, *, id: str = "", **how: Unpack[How]) -> R:
         """Run the call of a flow to its end; its result."""
-        return await (await self.start(call, id=id, **how))
+        return await (await self._start(call, id, how))
 
     async def start(
         self, call: Coroutine[Any, Any, R] | Actor[R], /, *, id: str = "", **how: Unpack[How]
     ) -> Run[R]:
         """Start the call of a flow; durable on return. With an `id`, the run that is there by it goes on."""
+        return await self._start(call, id, how, keep=True)
+
+    async def _start(
+        self, call: Coroutine[Any, Any, R] | Actor[R], id: str, how: How, *, keep: bool = False
+    ) -> Run[R]:
         target: Any
         target, args = (definition(type(call)), b"") if isinstance(call, Actor) else take_call(call)
         config = self._config(how).over(self.config)
@@ -183,6 +188,9 @@ class Engine:
             spec = make_spec(target, args_of(target, args), config, self.clock.now())
         self.worker.register(target)
         run_id = id or f"{target.name.rpartition('.')[2]}-{uuid4().hex[:8]}"
+        run: Run[R] = Run(self, run_id, target)
+        if keep:
+            run.keep_early()
         created = await self.worker.create([NewRun(run_id, spec)])
         head: Head = created[0].head
         same = head.spec.target == target.name and (head.spec.kind == "actor" or head.spec.args == spec.args)
@@ -190,7 +198,7 @@ class Engine:
             other = head.spec.target != target.name
             why = f"of {head.spec.target!r}" if other else "with other arguments"
             raise Conflict(f"run {run_id!r} is there already, {why}; choose another id")
-        return Run(self, run_id, target)
+        return run
 
     def _config(self, how: How) -> Config:
         """Options as the record that goes with a run. Raises for a model that can't be had, before anything is made."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Generator
+import weakref
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -38,15 +40,36 @@ R = TypeVar("R")
 In = TypeVar("In")
 Out = TypeVar("Out")
 T = TypeVar("T")
+#: So many events are kept of a run that was started and isn't iterated yet; then the oldest go.
+KEPT = 10_000
 
 
 class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
-    """One durable execution, and its address. Awaiting it gives its result; iterating it, what happens in it."""
+    """One durable execution, and its address. Awaiting it gives its result; iterating it, what happens in it.
+
+    What happens in this process between `engine.start` and the first iteration is kept: the newest 10,000 events.
+    """
 
     def __init__(
         self, engine: Engine, id: str, target: Any = None, place: tuple[str, int] | None = None
     ) -> None:
         self._engine, self.id, self._target, self._place = engine, id, target, place
+        self._early: deque[Event] = deque()
+        self._end_early: Callable[[], object] | None = None
+
+    def keep_early(self) -> None:
+        """Keep what happens in it until it is iterated, or this handle is let go."""
+        self._early = deque(maxlen=KEPT)
+        end = self._engine.bus.watch(self.id, self._early.append)  # type: ignore[arg-type]  # events only
+        self._end_early = weakref.finalize(self, end)
+
+    def _take_early(self) -> list[Event]:
+        """What was kept, once; the end is read from the run's record."""
+        if self._end_early is not None:
+            self._end_early()
+        events = [event for event in self._early if not isinstance(event, Finished)]
+        self._early.clear()
+        return events
 
     def __repr__(self) -> str:
         return f"<Run {self.id}>"
@@ -81,9 +104,16 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         events: asyncio.Queue[Event] = asyncio.Queue()
+        early = self._take_early()
+        asked = {event.question.id for event in early if isinstance(event, Asked)}
         end = self._engine.bus.watch(self.id, events.put_nowait)  # type: ignore[arg-type]  # events only
         try:
+            for event in early:
+                yield event
             for question in await self._engine.store.asks(run=self.id):
+                if question.id in asked:
+                    continue
+                asked.add(question.id)
                 yield Asked(run=self.id, path=question.path, n=question.n, question=question)
             ending = asyncio.ensure_future(self._engine.wait(self.id))
             getting: asyncio.Future[Event] | None = None
@@ -95,6 +125,8 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
                         event = getting.result() if getting.done() else events.get_nowait()
                         getting = asyncio.ensure_future(events.get()) if getting.done() else getting
                         await asyncio.sleep(0)
+                        if isinstance(event, Asked) and event.question.id in asked:
+                            continue
                         yield event
                         if isinstance(event, Finished):
                             return
