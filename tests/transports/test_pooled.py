@@ -108,6 +108,20 @@ async def test_an_upload_is_a_form(server: Server, pool: Pooled):
     assert (got["purpose"], got["content"], int(got["length"]) > 3003) == ("batch", BLOCK * 3, True)
 
 
+async def test_a_spooled_body_is_sent_with_its_length(server: Server, pool: Pooled):
+    server.answers({})
+    for many in (3, 6_000):  # in memory, and in a file
+        async with pool.spool(blocks(many)) as spool:
+            assert spool.size == many * len(BLOCK)
+            for _ in range(2):
+                async with pool.request("POST", server.url, headers={"X": "y"}, body=spool) as response:
+                    assert response.status == 200
+        for request, body in zip(server.requests[-2:], server.bodies[-2:], strict=True):
+            assert body == BLOCK * many
+            assert request.headers["Content-Length"] == str(many * len(BLOCK))
+            assert (request.headers["Content-Type"], request.headers["X"]) == ("application/json", "y")
+
+
 async def test_memory_stays_flat_over_an_upload_and_a_download(server: Server, pool: Pooled):
     many = 20_000
     got = 0

@@ -22,6 +22,15 @@ class Response(Protocol):
         ...
 
 
+class Spool(Protocol):
+    """A body that was written down, so that its length is known before it is sent."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        ...
+
+
 class Transport(Protocol):
     """A pool of connections. Never repeats a POST, keeps no cookies, logs nothing.
 
@@ -32,9 +41,16 @@ class Transport(Protocol):
     """
 
     def request(
-        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | Spool | None = None
     ) -> AbstractAsyncContextManager[Response]:
-        """Send, and be there when the headers have come. A body is JSON."""
+        """Send, and be there when the headers have come. A body is JSON, unless `headers` say otherwise."""
+        ...
+
+    def spool(self, content: AsyncIterator[bytes]) -> AbstractAsyncContextManager[Spool]:
+        """Write a body down, to be sent by `request` as long as the context lasts. Memory stays flat.
+
+        What `content` raises is raised here.
+        """
         ...
 
     def upload(

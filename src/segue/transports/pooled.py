@@ -12,10 +12,11 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ..model.errors import MissingExtra
 from ..ports.provider import CallFault
+from ..ports.transport import Spool
 from .lines import split_lines
 
 if TYPE_CHECKING:
@@ -46,9 +47,12 @@ class Pooled:
         self._proxies: dict[tuple[str, str], str | None] = {}
 
     def request(
-        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | Spool | None = None
     ) -> AbstractAsyncContextManager[_Response]:
         """See `Transport.request`. Redirects are followed by GET only."""
+        if isinstance(body, _Spool):
+            return self._spooled(method, url, headers, body)
+        assert body is None or isinstance(body, bytes), "a spool of this transport"
         data: bytes | AsyncIterator[bytes] | None = body
         if body is not None:
             headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}
@@ -68,8 +72,8 @@ class Pooled:
     ) -> AsyncGenerator[_Response]:
         """See `Transport.upload`.
 
-        The content goes by way of a temporary file: not every server takes a body of unknown length, nor waits
-        while a slow source is read.
+        The content is spooled first: not every server takes a body of unknown length, nor waits while a slow
+        source is read.
         """
         boundary = uuid.uuid4().hex
         head = "".join(
@@ -81,32 +85,40 @@ class Pooled:
             "Content-Type: application/octet-stream\r\n\r\n"
         )
         tail = f"\r\n--{boundary}--\r\n"
-        with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
-            await _fill(spool, head.encode(), content, tail.encode())
-            sized = {
-                "Content-Type": f"multipart/form-data; boundary={boundary}",
-                "Content-Length": str(spool.tell()),
-                **headers,
-            }
-            guard = asyncio.timeout(None)
-            try:
-                async with guard:
-                    data = self._drain(spool, guard)
-                    async with self._exchange("POST", url, sized, data) as response:
-                        guard.reschedule(None)
-                        yield response
-            except TimeoutError:
-                if not guard.expired():
-                    raise
-                raise CallFault(
-                    0, f"{_host(url)} takes no more of a file", again=True, code="timeout"
-                ) from None
+        form = {"Content-Type": f"multipart/form-data; boundary={boundary}", **headers}
+        async with self.spool(_around(head.encode(), content, tail.encode())) as spool:
+            async with self._spooled("POST", url, form, spool) as response:
+                yield response
+
+    @asynccontextmanager
+    async def spool(self, content: AsyncIterator[bytes]) -> AsyncGenerator[_Spool]:
+        """See `Transport.spool`. A small body stays in memory, others go to a temporary file."""
+        with tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
+            await _fill(file, content)
+            yield _Spool(file, file.tell())
 
     async def close(self) -> None:
         """Close every connection; a later request opens a new pool."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+    @asynccontextmanager
+    async def _spooled(
+        self, method: str, url: str, headers: Mapping[str, str], spool: _Spool
+    ) -> AsyncGenerator[_Response]:
+        sized = {"Content-Type": "application/json", "Content-Length": str(spool.size), **headers}
+        guard = asyncio.timeout(None)
+        try:
+            async with guard:
+                data = self._drain(spool.file, guard)
+                async with self._exchange(method, url, sized, data) as response:
+                    guard.reschedule(None)
+                    yield response
+        except TimeoutError:
+            if not guard.expired():
+                raise
+            raise CallFault(0, f"{_host(url)} takes no more of a file", again=True, code="timeout") from None
 
     @asynccontextmanager
     async def _exchange(
@@ -166,6 +178,13 @@ class Pooled:
             bypassed = found is None or urllib.request.proxy_bypass(parts.netloc)
             self._proxies[key] = None if bypassed else found
         return self._proxies[key]
+
+
+class _Spool(NamedTuple):
+    """A body in a file."""
+
+    file: IO[bytes]
+    size: int
 
 
 class _Response:
@@ -231,15 +250,22 @@ def _host(url: str) -> str:
     return urllib.parse.urlsplit(url).netloc.rpartition("@")[2]
 
 
-async def _fill(spool: IO[bytes], head: bytes, content: AsyncIterator[bytes], tail: bytes) -> None:
-    pieces, size = [head], len(head)
+async def _around(head: bytes, content: AsyncIterator[bytes], tail: bytes) -> AsyncIterator[bytes]:
+    yield head
+    async for piece in content:
+        yield piece
+    yield tail
+
+
+async def _fill(spool: IO[bytes], content: AsyncIterator[bytes]) -> None:
+    pieces: list[bytes] = []
+    size = 0
     async for piece in content:
         pieces.append(piece)
         size += len(piece)
         if size >= _PIECE:
             await asyncio.to_thread(spool.writelines, pieces)
             pieces, size = [], 0
-    pieces.append(tail)
     await asyncio.to_thread(spool.writelines, pieces)
 
 
