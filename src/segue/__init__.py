@@ -6,15 +6,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .authoring.actor import Actor as Actor
-    from .authoring.actor import Again as Again
-    from .authoring.actor import Answer as Answer
-    from .authoring.actor import Done as Done
-    from .authoring.actor import Fail as Fail
-    from .authoring.actor import Listen as Listen
-    from .authoring.actor import field as field
-    from .authoring.actor import on as on
-    from .authoring.actor import state as state
+    from .authoring.actor.actor import Actor as Actor
+    from .authoring.actor.marks import field as field
+    from .authoring.actor.marks import on as on
+    from .authoring.actor.marks import state as state
+    from .authoring.actor.nexts import Again as Again
+    from .authoring.actor.nexts import Answer as Answer
+    from .authoring.actor.nexts import Done as Done
+    from .authoring.actor.nexts import Fail as Fail
+    from .authoring.actor.nexts import Listen as Listen
     from .authoring.ask import ask as ask
     from .authoring.config import using as using
     from .authoring.context import Parked as Parked
@@ -64,15 +64,15 @@ if TYPE_CHECKING:
 _HOMES = {
     "Request": "authoring.message",
     "Note": "authoring.message",
-    "state": "authoring.actor",
-    "on": "authoring.actor",
-    "field": "authoring.actor",
-    "Listen": "authoring.actor",
-    "Fail": "authoring.actor",
-    "Done": "authoring.actor",
-    "Answer": "authoring.actor",
-    "Again": "authoring.actor",
-    "Actor": "authoring.actor",
+    "state": "authoring.actor.marks",
+    "on": "authoring.actor.marks",
+    "field": "authoring.actor.marks",
+    "Listen": "authoring.actor.nexts",
+    "Fail": "authoring.actor.nexts",
+    "Done": "authoring.actor.nexts",
+    "Answer": "authoring.actor.nexts",
+    "Again": "authoring.actor.nexts",
+    "Actor": "authoring.actor.actor",
     "Approve": "authoring.tool",
     "Ask": "runtime.handles",
     "Asked": "runtime.events",

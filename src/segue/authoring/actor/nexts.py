@@ -1,0 +1,36 @@
+"""What handlers return: what is next."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Listen:
+    """Wait for messages."""
+
+
+class Again:
+    """The same state once more, with what the handler changed in it."""
+
+
+class Done(Generic[R_co]):
+    """The actor's work is done; `value` is the run's result."""
+
+    def __init__(self, value: R_co = None) -> None:  # type: ignore[assignment]  # Done() is for actors of None
+        self.value = value
+
+
+class Fail:
+    """The actor gives up."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+class Answer(Generic[R_co]):
+    """The answer to a request, and the state to go to then."""
+
+    def __init__(self, value: R_co, *, then: object = None) -> None:
+        self.value, self.then = value, then
