@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, Literal, NamedTuple, Self
 
 import msgspec
 
-from .completion import usage_of
-from .replies import Failure
-
-__all__ = ["Batch", "BatchError", "Checked", "Event", "Job", "Line", "Outcome", "Pace", "check", "results"]
+__all__ = ["Batch", "BatchError", "Checked", "Event", "Job", "Line", "Outcome", "Pace", "Row"]
 
 Status = Literal[
     "validating", "in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled"
@@ -55,24 +51,33 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How a line that was worked on ended."""
+    """How a line that was worked on ended. The tokens are those that were paid for."""
 
     index: int
     status: int
     body: dict[str, Any]
+    tokens_in: int = 0
+    tokens_out: int = 0
 
 
 class Batch(msgspec.Struct, kw_only=True):
-    """What is known of a batch; the wire shows most of it."""
+    """What is known of a batch, whoever asked for it.
+
+    `input_file_id` holds its requests, `output_file_id` and `error_file_id` how they ended. `asked` is what else
+    its dialect wants to know of it. `ordered`: results come in the order of the requests. `stalled`: it never
+    gets any work done.
+    """
 
     id: str
     number: int
+    dialect: str
     endpoint: str
     input_file_id: str
-    completion_window: str
-    metadata: dict[str, str] | None
+    asked: dict[str, Any] = {}
     created_at: float
     expires_at: float
+    ordered: bool = False
+    stalled: bool = False
     status: Status = "validating"
     model: str | None = None
     errors: list[BatchError] = []
@@ -97,33 +102,13 @@ class Batch(msgspec.Struct, kw_only=True):
         """Whether nothing more will happen to it."""
         return self.status in FINAL
 
-    def view(self) -> dict[str, Any]:
-        """As the wire has it."""
-        moments = {
-            name: _whole(getattr(self, name)) for name in self.__struct_fields__ if name.endswith("_at")
-        }
-        errors = [msgspec.to_builtins(error) for error in self.errors]
-        return moments | {
-            "id": self.id,
-            "object": "batch",
-            "endpoint": self.endpoint,
-            "model": self.model,
-            "errors": {"object": "list", "data": errors} if errors else None,
-            "input_file_id": self.input_file_id,
-            "completion_window": self.completion_window,
-            "status": self.status,
-            "output_file_id": self.output_file_id,
-            "error_file_id": self.error_file_id,
-            "request_counts": {"total": self.total, "completed": self.completed, "failed": self.failed},
-            "usage": {
-                "input_tokens": self.tokens_in,
-                "input_tokens_details": {"cached_tokens": 0},
-                "output_tokens": self.tokens_out,
-                "output_tokens_details": {"reasoning_tokens": 0},
-                "total_tokens": self.tokens_in + self.tokens_out,
-            },
-            "metadata": self.metadata,
-        }
+
+class Row(msgspec.Struct, frozen=True):
+    """A line of a result file to be: under which id, and how it ended; None if it wasn't worked on."""
+
+    id: str
+    index: int
+    outcome: Outcome | None
 
 
 class Event(NamedTuple):
@@ -215,9 +200,8 @@ class Job:
         batch = self.batch
         if outcome.status == 200:
             batch.completed += 1
-            asked, said = usage_of(outcome.body)
-            batch.tokens_in += asked
-            batch.tokens_out += said
+            batch.tokens_in += outcome.tokens_in
+            batch.tokens_out += outcome.tokens_out
         else:
             batch.failed += 1
 
@@ -242,14 +226,17 @@ class Job:
             case "cancel":
                 batch.status, batch.cancelled_at = "cancelled", at
 
-    def shuffled(self) -> list[int]:
-        """The order of the lines in the result files: given by seed and batch, not by the input."""
+    def rows(self) -> list[Row]:
+        """What the result files will hold, in an order given by seed and batch, not by the input."""
         order = list(range(len(self.lines)))
-        self._random("result").shuffle(order)
-        return order
+        if not self.batch.ordered:
+            self._random("result").shuffle(order)
+        return [Row(self.lines[index].custom_id, index, self.outcomes.get(index)) for index in order]
 
     def _next_work(self) -> Event | None:
         started = self.batch.in_progress_at or 0.0
+        if self.batch.stalled:
+            return None
         if self._handed < len(self._order):
             return Event(self._due(self._handed), "wave")
         if len(self.outcomes) == len(self.lines):
@@ -280,117 +267,3 @@ class Checked(msgspec.Struct, frozen=True):
     model: str | None
     tokens: int
     errors: list[BatchError]
-
-
-def check(
-    content: bytes,
-    endpoint: str,
-    *,
-    model_fault: Callable[[str], Failure | None],
-    most_lines: int,
-    most_errors: int = 100,
-) -> Checked:
-    """Read a batch's input file. Anything wrong with one line is an error of the whole."""
-    seen = _Seen(endpoint, model_fault)
-    for number, raw in _rows(content):
-        if (wrong := seen.add(number, raw)) is not None and len(seen.errors) < most_errors:
-            seen.errors.append(wrong)
-    if not seen.lines and not seen.errors:
-        seen.errors.append(BatchError("empty_file", "The batch input file is empty."))
-    if len(seen.lines) > most_lines:
-        message = f"The batch input file has more than {most_lines} requests."
-        seen.errors.append(BatchError("too_many_tasks", message))
-    tokens = sum(len(line.body) // 4 for line in seen.lines)
-    return Checked(seen.lines, seen.model, tokens, seen.errors)
-
-
-class _Seen:
-    """The lines of a file so far."""
-
-    def __init__(self, endpoint: str, model_fault: Callable[[str], Failure | None]) -> None:
-        self.lines: list[Line] = []
-        self.errors: list[BatchError] = []
-        self.model: str | None = None
-        self._endpoint = endpoint
-        self._model_fault = model_fault
-        self._ids: set[str] = set()
-
-    def add(self, number: int, raw: bytes) -> BatchError | None:
-        try:
-            row = msgspec.json.decode(raw)
-        except msgspec.DecodeError:
-            row = None
-        if not isinstance(row, dict):
-            return BatchError("invalid_json_line", "This line is not parseable as valid JSON.", number)
-        wrong = self._shape(number, row) or self._unique(number, row["custom_id"])
-        wrong = wrong or self._one_model(number, row["body"].get("model"))
-        if wrong is None:
-            self.lines.append(Line(row["custom_id"], msgspec.json.encode(row["body"])))
-        return wrong
-
-    def _shape(self, number: int, row: dict[str, Any]) -> BatchError | None:
-        for name, kind in (("custom_id", str), ("method", str), ("url", str), ("body", dict)):
-            if not row.get(name) or not isinstance(row[name], kind):
-                message = f"Missing or invalid required parameter: {name!r}."
-                return BatchError("missing_required_parameter", message, number, name)
-        if row["method"] != "POST":
-            return BatchError("invalid_method", "The method must be 'POST'.", number, "method")
-        if row["url"] != self._endpoint:
-            message = f"The URL {row['url']!r} does not match the batch's endpoint {self._endpoint!r}."
-            return BatchError("url_mismatch", message, number, "url")
-        return None
-
-    def _unique(self, number: int, custom_id: str) -> BatchError | None:
-        if custom_id in self._ids:
-            message = f"The custom_id {custom_id!r} is used by another line of this file."
-            return BatchError("duplicate_custom_id", message, number, "custom_id")
-        self._ids.add(custom_id)
-        return None
-
-    def _one_model(self, number: int, model: Any) -> BatchError | None:
-        if not model or not isinstance(model, str):
-            message = "Missing required parameter: 'body.model'."
-            return BatchError("missing_required_parameter", message, number, "body.model")
-        self.model = self.model or model
-        if model != self.model:
-            message = f"The model {model!r} does not match {self.model!r}, the model of the lines before."
-            return BatchError("model_mismatch", message, number, "body.model")
-        if (fault := self._model_fault(model)) is not None:
-            return BatchError(fault.code or "model_not_found", fault.message, number, "body.model")
-        return None
-
-
-def results(job: Job) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The rows of the output file and of the error file, shuffled. Lines not worked on are in the latter."""
-    output: list[dict[str, Any]] = []
-    errors: list[dict[str, Any]] = []
-    for index in job.shuffled():
-        outcome = job.outcomes.get(index)
-        row = {"id": f"batch_req_{job.batch.id[6:18]}{index:06}", "custom_id": job.lines[index].custom_id}
-        if outcome is None:
-            errors.append(row | {"response": None, "error": _unworked(job.batch)})
-            continue
-        response = {
-            "status_code": outcome.status,
-            "request_id": f"req_{row['id'][10:]}",
-            "body": outcome.body,
-        }
-        (output if outcome.status == 200 else errors).append(row | {"response": response, "error": None})
-    return output, errors
-
-
-def _unworked(batch: Batch) -> dict[str, str]:
-    if batch.status == "cancelled":
-        return {"code": "batch_cancelled", "message": "The batch was cancelled before this request executed."}
-    message = "This request could not be executed before the completion window expired."
-    return {"code": "batch_expired", "message": message}
-
-
-def _rows(content: bytes) -> Iterator[tuple[int, bytes]]:
-    for number, raw in enumerate(content.split(b"\n"), 1):
-        if raw.strip():
-            yield number, raw
-
-
-def _whole(moment: float | None) -> int | None:
-    return None if moment is None else int(moment)

@@ -95,7 +95,9 @@ def embeddings(body: dict[str, Any]) -> dict[str, Any]:
 
 def usage_of(answer: dict[str, Any]) -> tuple[int, int]:
     """Tokens in and out, as an answer states them; zeros where it states none."""
-    usage = answer.get("usage") or {}
+    usage = answer.get("usage")
+    if not isinstance(usage, dict):  # a scripted body may say anything
+        return 0, 0
     return usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 __all__ = ["Fault", "Faults", "LineFaults"]
 
-Effect = Literal["html", "fail", "refuse", "lose", "empty", "delay", "cut"]
+Effect = Literal["html", "fail", "refuse", "lose", "empty", "delay", "cut", "slow"]
 
 
 class Fault(msgspec.Struct, kw_only=True):
@@ -28,6 +28,7 @@ class LineFaults(msgspec.Struct, kw_only=True):
 
     dropped: set[str] = msgspec.field(default_factory=set)
     renamed: set[str] = msgspec.field(default_factory=set)
+    doubled: set[str] = msgspec.field(default_factory=set)
     half_line: bool = False
     no_output_file: bool = False
     empty_error_file_id: bool = False
@@ -43,6 +44,7 @@ class Faults:
         self._coming: list[Fault] = []
         self.lines = LineFaults()
         self.failed_batches: list[tuple[str, str]] = []
+        self.stalled_batches = 0
 
     def reply_html(self, times: int = 1, *, status: int = 502, on: str = "") -> None:
         """An HTML page, as a proxy sends one; nothing was done."""
@@ -77,7 +79,11 @@ class Faults:
 
     def cut_stream_after(self, chunks: int, times: int = 1, *, abort: bool = False) -> None:
         """End a stream after so many chunks, as if it were over; with `abort` by hanging up."""
-        self._add(Fault(effect="cut", on="chat", times=times, amount=chunks, aborts=abort))
+        self._add(Fault(effect="cut", on="", times=times, amount=chunks, aborts=abort))
+
+    def slow_stream(self, by: timedelta, times: int = 1) -> None:
+        """Wait, on the simulator's clock, before each chunk of a stream."""
+        self._add(Fault(effect="slow", on="", times=times, amount=by.total_seconds()))
 
     def drop_line(self, custom_id: str) -> None:
         """Leave a line out of the files of the next batch that has it, though it is paid."""
@@ -86,6 +92,10 @@ class Faults:
     def wrong_id(self, custom_id: str) -> None:
         """Give this line another custom id, one that nobody asked for."""
         self.lines.renamed.add(custom_id)
+
+    def double_line(self, custom_id: str) -> None:
+        """Tell of this line twice; it is paid once."""
+        self.lines.doubled.add(custom_id)
 
     def half_line(self) -> None:
         """The next output file ends in the middle of its last line."""
@@ -96,12 +106,16 @@ class Faults:
         self.lines.no_output_file = True
 
     def empty_error_file_id(self) -> None:
-        """The next batch to end without errors has `""` for an error file."""
+        """The next batch to end without errors has `""` where an id or address would be."""
         self.lines.empty_error_file_id = True
 
     def fail_batch(self, code: str, message: str = "") -> None:
-        """The next batch fails its validation with this code."""
+        """The next batch fails its validation with this code. Anthropic's batches have none."""
         self.failed_batches.append((code, message or f"The simulator was told to fail with {code}"))
+
+    def stall_batch(self, times: int = 1) -> None:
+        """The next batch to pass its validation gets no work done, and expires."""
+        self.stalled_batches += times
 
     def take(self, path: str, *effects: Effect) -> Fault | None:
         """The first fault of these kinds that is due on this route; one less of it is left."""

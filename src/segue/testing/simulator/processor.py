@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,13 @@ import msgspec
 from segue.ports.clock import Clock
 
 from .archive import Archive
-from .batches import Batch, BatchError, Event, Job, Outcome, Pace, check, results
+from .batches import Batch, BatchError, Checked, Event, Job, Outcome, Pace, Row
 from .clock import VirtualClock
-from .completion import usage_of
+from .dialect import Dialect
 from .faults import Faults
 from .files import Files
 from .ledger import Entry, Ledger, digest
-from .model import ENDPOINTS, Answer, Model
+from .model import Model
 from .replies import Failure
 
 __all__ = ["Limits", "Processor"]
@@ -71,21 +70,33 @@ class Processor:
         self._stirred = asyncio.Event()
         self._waves: set[asyncio.Task[None]] = set()
         self._driver: asyncio.Task[None] | None = None
-        self._restore()
+        self._dialects: dict[str, Dialect] = {}
 
-    def create(self, asked: dict[str, Any]) -> Batch:
-        """A new batch; raises `Failure` for what a provider refuses at once. The lines are read later."""
-        window = _refuse_bad(asked)
+    def create(
+        self,
+        dialect: str,
+        *,
+        endpoint: str,
+        input_file_id: str,
+        window: timedelta,
+        asked: dict[str, Any],
+        model: str | None = None,
+        ordered: bool = False,
+    ) -> Batch:
+        """A new batch; its lines are read later."""
         now = self._clock.now()
         number = len(self._batches) + 1
         lasting = self._window if self._window is not None else window
+        name = hashlib.sha256(f"{self._seed}:batch:{number}".encode()).hexdigest()[:32]
         batch = Batch(
-            id=f"batch_{hashlib.sha256(f'{self._seed}:batch:{number}'.encode()).hexdigest()[:32]}",
+            id=f"{self._dialects[dialect].batch_prefix}{name}",
             number=number,
-            endpoint=asked["endpoint"],
-            input_file_id=asked["input_file_id"],
-            completion_window=asked["completion_window"],
-            metadata=asked.get("metadata"),
+            dialect=dialect,
+            endpoint=endpoint,
+            input_file_id=input_file_id,
+            asked=asked,
+            model=model,
+            ordered=ordered,
             created_at=now,
             expires_at=now + lasting.total_seconds(),
         )
@@ -98,9 +109,16 @@ class Processor:
         """A batch, if there is one."""
         return self._batches.get(id)
 
-    def all(self) -> list[Batch]:
-        """Every batch, newest first."""
-        return list(reversed(self._batches.values()))
+    def all(self, dialect: str = "") -> list[Batch]:
+        """Every batch, or those of a dialect, newest first."""
+        return [each for each in reversed(self._batches.values()) if dialect in ("", each.dialect)]
+
+    def over_quota(self, model: str | None, tokens: int) -> str:
+        """Why no more tokens of a model can be enqueued; empty if they can."""
+        enqueued = sum(job.batch.enqueued_tokens for job in self._jobs.values() if job.batch.model == model)
+        if (most := self._limits.enqueued_tokens) is None or enqueued + tokens <= most:
+            return ""
+        return f"Enqueued token limit reached for {model}. Limit: {most:,} enqueued tokens."
 
     def cancel(self, id: str) -> Batch:
         """Ask a batch to stop; `Failure` when it is past that."""
@@ -120,6 +138,11 @@ class Processor:
     def uses(self, file_id: str) -> bool:
         """Whether a batch that isn't over needs this file."""
         return any(job.batch.input_file_id == file_id for job in self._jobs.values())
+
+    def speak(self, dialects: Iterable[Dialect]) -> None:
+        """Learn who reads and writes the files of batches, and take up those that were kept."""
+        self._dialects = {dialect.name: dialect for dialect in dialects}
+        self._restore()
 
     def start(self) -> None:
         """Let things happen by themselves as time passes; on a virtual clock they happen in `run_until`."""
@@ -194,27 +217,26 @@ class Processor:
         self._changed(job.batch)
 
     def _validate(self, job: Job, at: float) -> None:
-        batch = job.batch
-        if self._faults.failed_batches:
+        batch, dialect = job.batch, self._dialects[job.batch.dialect]
+        if dialect.validates and self._faults.failed_batches:
             return job.fail([BatchError(*self._faults.failed_batches.pop(0))], at)
         if self._files.get(batch.input_file_id) is None:
             message = f"The file {batch.input_file_id!r} does not exist or can't be read."
             return job.fail([BatchError("file_not_found", message, None, "input_file_id")], at)
         content = self._files.content(batch.input_file_id)
-        checked = check(
-            content, batch.endpoint, model_fault=self._model.check_model, most_lines=self._limits.lines
-        )
-        errors = checked.errors or self._over_limits(len(content), checked.model, checked.tokens)
+        checked = dialect.read(batch, content, self._model.check_model)
+        errors = checked.errors or (self._over_limits(len(content), checked) if dialect.validates else [])
         if errors:
             return job.fail(errors, at)
+        if self._faults.stalled_batches:
+            self._faults.stalled_batches -= 1
+            batch.stalled = True
         job.start(checked, at)
 
-    def _over_limits(self, size: int, model: str | None, tokens: int) -> list[BatchError]:
+    def _over_limits(self, size: int, checked: Checked) -> list[BatchError]:
         if size > self._limits.bytes:
             return [BatchError("file_too_large", f"The file has more than {self._limits.bytes} bytes.")]
-        enqueued = sum(job.batch.enqueued_tokens for job in self._jobs.values() if job.batch.model == model)
-        if (most := self._limits.enqueued_tokens) is not None and enqueued + tokens > most:
-            message = f"Enqueued token limit reached for {model}. Limit: {most:,} enqueued tokens."
+        if message := self.over_quota(checked.model, checked.tokens):
             return [BatchError("token_limit_exceeded", message)]
         return []
 
@@ -240,27 +262,25 @@ class Processor:
                     await self._line(job, index)
 
     async def _line(self, job: Job, index: int) -> None:
+        dialect = self._dialects[job.batch.dialect]
         body = msgspec.json.decode(job.lines[index].body)
-        if body.get("stream"):
-            answer = Answer.failed(Failure(400, "Streaming is not supported in a batch.", param="stream"))
-        else:
-            answer = await self._model.answer(job.batch.endpoint, body)
-        outcome = Outcome(index, answer.status, answer.body)
+        answer = await dialect.work(job.batch.endpoint, body)
+        tokens = dialect.usage(answer.body) if answer.status == 200 else (0, 0)
+        outcome = Outcome(index, answer.status, answer.body, *tokens)
         self._archive.add(job.batch, outcome)
         job.record(outcome)
         self._ledger.add(self._entry(job, outcome, body))
 
     def _entry(self, job: Job, outcome: Outcome, body: dict[str, Any]) -> Entry:
-        asked, said = usage_of(outcome.body) if outcome.status == 200 else (0, 0)
         return Entry(
             time=self._clock.now(),
             kind="batch",
             endpoint=job.batch.endpoint,
             status=outcome.status,
             sha256=digest(body),
-            model=str(body.get("model", "")),
-            tokens_in=asked,
-            tokens_out=said,
+            model=str(body.get("model") or job.batch.model or ""),
+            tokens_in=outcome.tokens_in,
+            tokens_out=outcome.tokens_out,
             batch=job.batch.id,
             custom_id=job.lines[outcome.index].custom_id,
         )
@@ -268,35 +288,37 @@ class Processor:
     def _write_results(self, job: Job) -> None:
         batch = job.batch
         self._enter_unworked(job)
-        faults = self._faults.lines
-        output, errors = (self._with_faults(rows) for rows in results(job))
-        content = b"".join(msgspec.json.encode(row) + b"\n" for row in output)
-        if faults.half_line and output:
+        faults, dialect = self._faults.lines, self._dialects[batch.dialect]
+        found: dict[str, list[bytes]] = {"output": [], "error": []}
+        for row in self._with_faults(batch, job.rows()):
+            which, line = dialect.row(batch, row)
+            found[which].append(msgspec.json.encode(line) + b"\n")
+        content = b"".join(found["output"])
+        if faults.half_line and content:
             faults.half_line = False
-            content = content[: -len(msgspec.json.encode(output[-1])) // 2 - 1]
-        if faults.no_output_file and output:
+            content = content[: -(len(found["output"][-1]) - 1) // 2 - 1]
+        if faults.no_output_file and content:
             faults.no_output_file = False
             content = b""
         batch.output_file_id = self._result_file(batch, content, "output")
-        batch.error_file_id = self._result_file(
-            batch, b"".join(msgspec.json.encode(row) + b"\n" for row in errors), "error"
-        )
+        batch.error_file_id = self._result_file(batch, b"".join(found["error"]), "error")
         if faults.empty_error_file_id and batch.error_file_id is None:
             faults.empty_error_file_id = False
             batch.error_file_id = ""
 
-    def _with_faults(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _with_faults(self, batch: Batch, rows: list[Row]) -> Iterator[Row]:
         faults = self._faults.lines
-        kept = []
         for row in rows:
-            if row["custom_id"] in faults.dropped:
-                faults.dropped.discard(row["custom_id"])
-                continue
-            if row["custom_id"] in faults.renamed:
-                faults.renamed.discard(row["custom_id"])
-                row = row | {"custom_id": f"unknown-{row['id']}"}
-            kept.append(row)
-        return kept
+            if row.id in faults.dropped:
+                faults.dropped.discard(row.id)
+            elif row.id in faults.renamed:
+                faults.renamed.discard(row.id)
+                yield Row(f"unknown-{batch.number}-{row.index}", row.index, row.outcome)
+            elif row.id in faults.doubled:
+                faults.doubled.discard(row.id)
+                yield from (row, row)
+            else:
+                yield row
 
     def _result_file(self, batch: Batch, content: bytes, what: str) -> str | None:
         if not content:
@@ -322,9 +344,7 @@ class Processor:
         """The lines of a batch that ends before it was validated, as far as they are lines."""
         if self._files.get(job.batch.input_file_id) is not None:
             content = self._files.content(job.batch.input_file_id)
-            checked = check(
-                content, job.batch.endpoint, model_fault=_any_model, most_lines=self._limits.lines
-            )
+            checked = self._dialects[job.batch.dialect].read(job.batch, content, _any_model)
             job.load(checked.lines)
             job.batch.total = len(checked.lines)
 
@@ -355,39 +375,3 @@ async def _slept(clock: Clock, seconds: float) -> None:
 
 def _any_model(name: str) -> None:
     return None
-
-
-_UNITS: dict[str, Callable[[int], timedelta]] = {
-    "h": lambda count: timedelta(hours=count),
-    "d": lambda count: timedelta(days=count),
-}
-
-
-def _refuse_bad(asked: dict[str, Any]) -> timedelta:
-    """The completion window of a well-formed request for a batch; `Failure` otherwise."""
-    for name in ("input_file_id", "endpoint", "completion_window"):
-        if not isinstance(asked.get(name), str) or not asked[name]:
-            message = f"Missing required parameter: {name!r}."
-            raise Failure(400, message, code="missing_required_parameter", param=name)
-    if asked["endpoint"] not in ENDPOINTS:
-        message = f"Invalid value: {asked['endpoint']!r}. Supported values are: {', '.join(ENDPOINTS)}."
-        raise Failure(400, message, code="invalid_value", param="endpoint")
-    if (window := re.fullmatch(r"(\d{1,3})([hd])", asked["completion_window"])) is None:
-        message = f"Invalid value: {asked['completion_window']!r}. Supported values are: '24h'."
-        raise Failure(400, message, code="invalid_value", param="completion_window")
-    if not _is_metadata(asked.get("metadata")):
-        message = (
-            "The metadata must be at most 16 pairs of strings, keys up to 64 and values up to 512 characters."
-        )
-        raise Failure(400, message, code="invalid_metadata", param="metadata")
-    return _UNITS[window[2]](int(window[1]))
-
-
-def _is_metadata(value: Any) -> bool:
-    if value is None:
-        return True
-    return (
-        isinstance(value, dict)
-        and len(value) <= 16
-        and all(isinstance(text, str) and len(key) <= 64 and len(text) <= 512 for key, text in value.items())
-    )

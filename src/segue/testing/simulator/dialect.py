@@ -1,0 +1,156 @@
+"""What every dialect stands on, and what it has to tell the rest: one provider's words for one machinery."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import msgspec
+from aiohttp import web
+
+from segue.ports.clock import Clock
+
+from .batches import Batch, Checked, Row
+from .faults import Faults
+from .files import Files
+from .ledger import Entry, Ledger, digest
+from .model import Answer, Model
+from .replies import Failure
+
+if TYPE_CHECKING:
+    from .processor import Limits, Processor
+
+__all__ = ["Dialect", "Service", "hang_up", "json_of", "json_response"]
+
+ModelFault = Callable[[str], Failure | None]
+
+
+class Dialect(Protocol):
+    """One provider's protocol. Everything else is the same for all of them."""
+
+    name: str
+    batch_prefix: str  #: what the ids of its batches begin with
+    validates: bool  #: whether a batch can fail before any work is done
+
+    def routes(self) -> Iterable[web.RouteDef]:
+        """What it answers."""
+        ...
+
+    def speaks(self, path: str) -> bool:
+        """Whether a path is one of this provider's, answered or not."""
+        ...
+
+    def asks_model(self, path: str) -> bool:
+        """Whether a request there is a live call."""
+        ...
+
+    def key(self, request: web.Request) -> str:
+        """The API key that came with a request."""
+        ...
+
+    def error(self, failure: Failure) -> Any:
+        """The body that goes with a status other than 200."""
+        ...
+
+    def usage(self, body: dict[str, Any]) -> tuple[int, int]:
+        """Tokens in and out, as an answer's body states them."""
+        ...
+
+    def read(self, batch: Batch, content: bytes, model_fault: ModelFault) -> Checked:
+        """The lines of a batch's requests, and what is wrong with them."""
+        ...
+
+    async def work(self, endpoint: str, body: Any) -> Answer:
+        """The answer to one line."""
+        ...
+
+    def row(self, batch: Batch, row: Row) -> tuple[Literal["output", "error"], dict[str, Any]]:
+        """A line of a result file, and of which."""
+        ...
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """The machinery behind every dialect."""
+
+    clock: Clock
+    faults: Faults
+    files: Files
+    ledger: Ledger
+    model: Model
+    processor: Processor
+    limits: Limits
+    ids: Iterator[str]
+    latency: float
+
+    async def think(self) -> None:
+        """The time before the first byte of an answer."""
+        if self.latency:
+            await self.clock.sleep(self.latency)
+
+    def enter(
+        self, path: str, body: Any, status: int, tokens: tuple[int, int] = (0, 0), *, model: str = ""
+    ) -> None:
+        """Write a live call into the ledger."""
+        if not model and isinstance(body, dict):
+            model = str(body.get("model", ""))
+        self.ledger.add(
+            Entry(
+                time=self.clock.now(),
+                kind="live",
+                endpoint=path,
+                status=status,
+                sha256=digest(body),
+                model=model,
+                tokens_in=tokens[0],
+                tokens_out=tokens[1],
+            )
+        )
+
+    async def stream(
+        self, request: web.Request, events: AsyncIterator[bytes], end: bytes = b""
+    ) -> web.StreamResponse:
+        """Send server-sent events, one a chunk, unless a fault has it otherwise; `end` follows a whole stream."""
+        cut = self.faults.take(request.path, "cut")
+        slow = self.faults.take(request.path, "slow")
+        response = web.StreamResponse(
+            headers={"Cache-Control": "no-cache", "x-request-id": f"req_{next(self.ids)}"}
+        )
+        response.content_type = "text/event-stream"
+        await response.prepare(request)
+        left = cut.amount if cut is not None else None
+        try:
+            async for event in events:
+                if left is not None and (left := left - 1) < 0:
+                    break
+                if slow is not None:
+                    await self.clock.sleep(slow.amount or 0.0)
+                await response.write(event)
+            if cut is None:
+                await response.write(end)
+            elif cut.aborts and request.transport is not None:
+                request.transport.close()  # unlike a reset it lets what was sent arrive
+        except ConnectionError:
+            pass  # the client has gone; it is paid all the same
+        return response
+
+
+async def json_of(request: web.Request) -> Any:
+    """A request's body. Raises `Failure` for what isn't JSON."""
+    try:
+        return msgspec.json.decode(await request.read())
+    except msgspec.DecodeError as problem:
+        message = f"We could not parse the JSON body of your request: {problem}."
+        raise Failure(400, message, code="invalid_json") from problem
+
+
+def json_response(body: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """An answer of JSON."""
+    return web.Response(
+        body=msgspec.json.encode(body), status=status, headers=headers, content_type="application/json"
+    )
+
+
+def hang_up(request: web.Request) -> None:
+    """Break the connection."""
+    if request.transport is not None:
+        request.transport.abort()
