@@ -97,11 +97,11 @@ async def lived(
 
     async with segue.Engine(store, mode=mode, model="far:m", providers={"far": far}, **options) as engine:
         async with asyncio.timeout(40):
-            run = await engine.start(care("It broke"), id="r")
+            await engine.start(care("It broke"), id="r")  # a handle that is kept would have it streamed
             async for question in engine.asks():
                 await question.answer(True)
                 break
-            return await run, await journal_of(engine, "r")
+            return await (await engine.get("r")), await journal_of(engine, "r")
 
 
 STORES: dict[str, Callable[[Path], str]] = {

@@ -246,6 +246,10 @@ async def test_what_nobody_can_look_at_isnt_kept() -> None:
         await desk.until("other", "ready", "parked", "done")
         assert not engine.bus.wants("other")
         assert await waiting
+        awaited = await engine.start(telling(), id="awaited")
+        assert await awaited
+        assert not engine.bus.wants("awaited")
+        assert [type(event) async for event in awaited] == [segue.Finished]
 
 
 async def test_what_is_kept_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,12 +25,12 @@ from ..model.errors import (
     RunFailed,
     RunHeld,
     StepFailed,
-    UnknownName,
     WrongPlace,
 )
 from ..model.message import Question
 from ..model.run import Head
 from .events import Asked, Event, Finished, Token
+from .names import unknown_ask
 from .receipt import Receipt
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ KEPT = 10_000
 class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
     """One durable execution, and its address. Awaiting it gives its result; iterating it, what happens in it.
 
-    What happens in this process between `engine.start` and the first iteration is kept: the newest 10,000 events.
+    What happens in this process between `engine.start` and the first iteration is kept, the newest 10,000 events of
+    it, unless the run is awaited before.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
     def __await__(self) -> Generator[Any, Any, R]:
         branch = find_branch()
         if branch is None:
+            self._take_early()
             return self._result().__await__()
         if self._place is None:
             raise WrongPlace(
@@ -228,7 +230,7 @@ async def put_answer(engine: Engine, ask: str, value: object) -> None:
     """Check an answer against its question and store it."""
     found = await engine.store.get_ask(ask)
     if found is None:
-        raise UnknownName("ask", ask, "`segue runs --asks` lists those that are open")
+        raise await unknown_ask(engine.store, ask)
     question, state = found
     if state != "open":
         raise AskClosed(ask, "it was answered already" if state == "answered" else "its run went on or ended")
