@@ -148,3 +148,38 @@ def test_a_job_is_exported_to_files(desk: Desk):
 def test_an_export_of_nothing(desk: Desk, words: list[str]):
     desk.segue("run", "app.py:twice", "3", "--id", "r")
     assert desk.segue("export", *words).code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["answer", "letter-on:0", "y"], "letter-one:0"),
+        (["answer", "leter-one", "y"], "letter-one"),
+        (["tell", "letter-noe", "str", "x"], "letter-one"),
+        (["show", "letter"], "letter-one"),
+        (["cancel", "lettre-one"], "letter-one"),
+        (["resume", "letter-onee"], "letter-one"),
+        (["fork", "Letter-one"], "letter-one"),
+        (["receipt", "letter-on"], "letter-one"),
+        (["export", "letter-on"], "letter-one"),
+        (["replay", "app.py", "letter-on"], "letter-one"),
+        (["runs", "--job", "job"], "jobs"),
+        (["receipt", "--job", "jbos"], "jobs"),
+        (["cancel", "--job", "jobx"], "jobs"),
+        (["export", "--job", "jobx", "-o", "."], "jobs"),
+        (["advance", "app.py", "--job", "jobx"], "jobs"),
+    ],
+)
+def test_an_id_that_is_nearly_one(desk: Desk, words: list[str], meant: str):
+    desk.segue("run", "app.py:sure", "hi", "--id", "letter-one")
+    desk.write("rows.jsonl", "1\n")
+    desk.segue("map", "app.py:twice", "rows.jsonl", "--id", "jobs")
+    said = desk.segue(*words)
+    assert said.code == 2
+    assert f"did you mean {meant!r}?" in said.err
+    assert len(said.err.splitlines()) == 1
+
+
+def test_an_id_that_is_like_no_other(desk: Desk):
+    desk.segue("run", "app.py:sure", "hi", "--id", "letter-one")
+    assert "did you mean" not in desk.segue("show", "zebra").err

@@ -447,16 +447,16 @@ def test_floats_and_nulls_that_are_fine_pass() -> None:
 @pytest.mark.parametrize(
     ("tp", "data", "says"),
     [
-        (int, b'"1"', ["int", "got `str`", '"1"']),
+        (int, b'"1"', ["int", "it is a string", '"1"']),
         (list[Ticket], b'[{"id":1},{"id":"x"}]', ["list[Ticket]", "[1].id", '"x"']),
-        (Ticket | None, b"{}", ["Ticket | None", "missing required field `id`", "{}"]),
-        (Literal["a", "b"], b'"c"', ["Literal['a', 'b']", "Invalid enum value 'c'"]),
+        (Ticket | None, b"{}", ["Ticket | None", "the field `id` is missing", "{}"]),
+        (Literal["a", "b"], b'"c"', ["Literal['a', 'b']", "invalid enum value 'c'"]),
         (Colour, b'"green"', ["Colour", "green"]),
         (Mixed, b"[3]", ["Mixed", "[3]"]),
         (Any, b"{nope", ["JSON is malformed", "{nope"]),
         (int, b"\xff", ["int"]),
         (Small | Large, b'"x"', ["Small | Large", "as Small", "as Large", '"x"']),
-        (list[Small | Large], b'[{"id":1},{"id":[]}]', ["[1]", "at .id"]),
+        (list[Small | Large], b'[{"id":1},{"id":[]}]', ["[1]", ".id is an array"]),
         (Tree, b'{"value":{"id":1},"children":[{"value":3}]}', [".children[0].value"]),
         (Model, b'{"id":"x"}', ["Model", "integer", ".id", '"x"']),
         (list[Model], b'[{"id":"x"}]', ["list[Model]", "[0].id", '"x"']),
@@ -641,3 +641,38 @@ def test_encode_overhead() -> None:
     bare = msgspec.json.Encoder().encode
     times = [min(timeit.repeat(lambda f=f: f(value), number=5000, repeat=9)) for f in (bare, encode)]
     assert times[1] < 1.5 * times[0]
+
+
+@dataclasses.dataclass
+class Note:
+    n: int
+    tags: list[str]
+
+
+@pytest.mark.parametrize(
+    ("data", "tp", "says"),
+    [
+        ('"x"', int, """v: expected int: it is a string; got "x\""""),
+        ("1.5", int | None, "v: expected int | None: it is a number; got 1.5"),
+        ('{"n": "x", "tags": []}', Note, """v: expected Note: .n is a string, not an integer; got "x\""""),
+        ('{"n": 1, "tags": [1]}', Note, "v: expected Note: .tags[0] is an integer, not a string; got 1"),
+        ('{"n": 1}', Note, """v: expected Note: the field `tags` is missing; got {"n": 1}"""),
+        ("-1", Annotated[int, msgspec.Meta(ge=0)], "v: expected int: it must be an integer >= 0; got -1"),
+        ("[1]", tuple[int, int], "v: expected tuple[int, int]: it must be an array of length 2; got [1]"),
+        (
+            '{"a": 1}',
+            dict[int, int],
+            """v: expected dict[int, int]: a key is a string, not an integer; got {"a": 1}""",
+        ),
+        (
+            "3",
+            Note | datetime | dict[str, int],
+            "v: expected Note | datetime | dict[str, int]: fits no member of the union (as Note: it is an integer; "
+            "as datetime: it is an integer; as dict[str, int]: it is an integer); got 3",
+        ),
+    ],
+)
+def test_a_misfit_is_told_once(data: str, tp: Any, says: str) -> None:
+    with pytest.raises(InvalidValue) as raised:
+        decode(data, tp, where="v")
+    assert str(raised.value) == says

@@ -17,10 +17,11 @@ import msgspec
 
 from ..authoring.flow import FlowDef, definition, target_named
 from ..core.signature import InputShape
-from ..model.errors import SegueError, UnknownName
+from ..model.errors import SegueError
 from ..ports.store import Store
 from ..runtime.engine import Engine
 from ..runtime.job import Job
+from ..runtime.names import unknown_job
 from . import exit
 from .interruption import interruption
 from .outcomes import Order, all_lines, check_writable, lines, replacing
@@ -208,7 +209,7 @@ async def do_advance(args: argparse.Namespace) -> int:
     check_writable(args.output)
     async with Engine(existing(args.store), worker=False) as engine:
         if args.job and await engine.store.get_job(args.job) is None:
-            raise UnknownName("job", args.job, "`segue runs` lists them")
+            raise await unknown_job(engine.store, args.job)
         await engine.advance()
         counts = await _counts(engine.store, args.job)
         waiting = counts.get("ready", 0) + counts.get("parked", 0)

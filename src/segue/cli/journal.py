@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 from ..core import export
-from ..model.errors import InvalidValue, UnknownName
+from ..model.errors import InvalidValue
 from ..ports.store import Store
+from ..runtime.names import unknown_job, unknown_run
 from ..runtime.rebase import entries_of
 from . import exit
 from .job import each_run
@@ -37,7 +38,7 @@ async def do_export(args: argparse.Namespace) -> int:
             await _write(store, args.run, args.output)
             return exit.OK
         if await store.get_job(args.job) is None:
-            raise UnknownName("job", args.job, "`segue runs` lists them")
+            raise await unknown_job(store, args.job)
         if not args.output:
             raise InvalidValue("segue export --job", "-o DIRECTORY", "it writes a file for each run")
         directory = _made(args.output)
@@ -65,7 +66,7 @@ def _file_name(key: str) -> str:
 async def _write(store: Store, run: str, path: str) -> None:
     head = await store.get(run)
     if head is None:
-        raise UnknownName("run", run, "`segue runs` lists those that are there")
+        raise await unknown_run(store, run)
     lines = export.write(head, await entries_of(store, run))
     if path:
         with replacing(path) as file:

@@ -8,6 +8,7 @@ import msgspec
 
 from ..model.errors import AskClosed, CallerError, InvalidValue, UnknownName
 from ..runtime.engine import Engine
+from ..runtime.names import unknown_ask
 from . import exit
 from .answers import Unfit, read
 from .place import declare_store, existing
@@ -59,7 +60,7 @@ async def do_answer(args: argparse.Namespace) -> int:
 async def _why_not(engine: Engine, name: str) -> CallerError:
     head = await engine.store.get(name)
     if head is None:
-        return UnknownName("ask", name, "`segue runs --asks` lists those that are open")
+        return await unknown_ask(engine.store, name)
     return AskClosed(name, f"the run asks nothing: it is {head.status}")
 
 

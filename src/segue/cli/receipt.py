@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from ..model.errors import UnknownName
 from ..model.run import Usage
 from ..runtime.engine import Engine
+from ..runtime.names import unknown_job
 from ..runtime.receipt import Receipt, total
 from . import exit
 from .place import declare_store, existing
@@ -34,7 +34,7 @@ async def _usage(engine: Engine, args: argparse.Namespace) -> list[Usage]:
     if args.run:
         return (await engine.head(args.run)).usage
     if args.job and await engine.store.get_job(args.job) is None:
-        raise UnknownName("job", args.job, "`segue runs` lists them")
+        raise await unknown_job(engine.store, args.job)
     uses: list[Usage] = []
     after = ""
     while heads := await engine.store.runs(job=args.job, after=after, limit=1000):

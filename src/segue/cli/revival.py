@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 
-from ..model.errors import Conflict, InvalidValue, UnknownName
+from ..model.errors import Conflict, InvalidValue
 from ..model.run import ENDED, Head
 from ..runtime.engine import Engine
+from ..runtime.names import unknown_job
 from . import exit
 from .job import each_run
 from .mail import GOES_ON, WHERE
@@ -94,7 +95,7 @@ def declare_cancel(parser: argparse.ArgumentParser) -> None:
 async def do_cancel(args: argparse.Namespace) -> int:
     async with Engine(existing(args.store), worker=False) as engine:
         if args.job and await engine.store.get_job(args.job) is None:
-            raise UnknownName("job", args.job, "`segue runs` lists them")
+            raise await unknown_job(engine.store, args.job)
         runs = list(args.runs)
         if args.job:
             open_ones = each_run(engine.store, job=args.job, status=("ready", "parked", "held"))

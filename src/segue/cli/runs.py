@@ -11,6 +11,7 @@ import msgspec
 
 from ..model.run import Head
 from ..ports.store import Store
+from ..runtime.names import unknown_job
 from . import exit
 from .answers import expects
 from .place import declare_store, looking
@@ -35,6 +36,8 @@ def declare_runs(parser: argparse.ArgumentParser) -> None:
 
 async def do_runs(args: argparse.Namespace) -> int:
     async with looking(args) as store:
+        if args.job and await store.get_job(args.job) is None:
+            raise await unknown_job(store, args.job)
         if args.asks:
             await _asks(store, args)
         elif args.failed:

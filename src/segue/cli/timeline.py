@@ -14,6 +14,7 @@ from ..model.entry import Entry
 from ..model.errors import UnknownName
 from ..model.run import Head
 from ..ports.store import Store
+from ..runtime.names import unknown_run
 from . import exit
 from .place import declare_store, looking
 from .screen import count, duration, kind_of, note, put_json, shown, table
@@ -30,7 +31,7 @@ async def do_show(args: argparse.Namespace) -> int:
     async with looking(args) as store:
         head = await store.get(args.run)
         if head is None:
-            raise UnknownName("run", args.run, "`segue runs` lists those that are there")
+            raise await unknown_run(store, args.run)
         calls = await calls_of(store, args.run)
     if args.call:
         _whole(args.call, calls, plain=args.json)

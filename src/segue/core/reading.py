@@ -191,7 +191,7 @@ class _Reading:
                     got = attempt(value)
                 except (msgspec.ValidationError, ValueError) as error:
                     problem, path = problem_of(error)
-                    problems.append(f"as {forms.spell(member)}: {problem}{f' at {path}' if path else ''}")
+                    problems.append(f"as {forms.spell(member)}: {in_words(problem, path)}")
                     continue
                 score = _likeness(value, got)
                 if score == (0, 0):
@@ -493,7 +493,8 @@ def _leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
 
 
 # ---------------------------------------------------------------- what is wrong, in words
-_AT = re.compile(r"^(.*) - at `(?:(key) in `)?\$([^`]*)`+$", re.DOTALL)
+_AT = re.compile(r"^(.*) - at `(?:(key)` in `)?\$([^`]*)`+$", re.DOTALL)
+_KEY = " as a key"
 
 
 def problem_of(error: Exception) -> tuple[str, str]:
@@ -508,7 +509,7 @@ def problem_of(error: Exception) -> tuple[str, str]:
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""  # type: ignore[attr-defined]  # pydantic's
         return first["msg"] + more, path
     found = _AT.match(str(error))
-    problem, path = (found[1] + (" as a key" if found[2] else ""), found[3]) if found else (str(error), "")
+    problem, path = (found[1] + (_KEY if found[2] else ""), found[3]) if found else (str(error), "")
     if error.__cause__ is not None and isinstance(error.__cause__, ValueError):
         inner, below = problem_of(error.__cause__)
         return inner, path + below
@@ -521,7 +522,43 @@ def invalid(tp: Any, value: object, error: Exception) -> InvalidValue:
         return InvalidValue("value", forms.spell(tp), "it is nested too deeply")
     problem, path = problem_of(error)
     shown = forms.short(json.dumps(_at(value, path), ensure_ascii=False, default=repr))
-    return InvalidValue("value", forms.spell(tp), f"{problem} at {path}" if path else problem, shown)
+    return InvalidValue("value", forms.spell(tp), in_words(problem, path), shown)
+
+
+#: JSON's kinds as msgspec calls them, for people and models.
+_KINDS = {
+    "str": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "a boolean",
+    "object": "an object",
+    "array": "an array",
+}
+_MISFIT = re.compile(r"^Expected `([^`]+)`, got `([^`]+)`$")
+_DEMAND = re.compile(r"^Expected `([^`]+)`(.*)$", re.DOTALL)
+_FIELD = re.compile(r"^Object (missing required|contains unknown) field `([^`]+)`$")
+
+
+def in_words(problem: str, path: str) -> str:
+    """A problem and where it is. What was expected as a whole is said before it, and so isn't here again."""
+    if problem.endswith(_KEY):
+        return in_words(problem.removesuffix(_KEY), f"a key of {path}" if path else "a key")
+    if found := _MISFIT.match(problem):
+        return (
+            f"{path} is {_kinds(found[2])}, not {_kinds(found[1])}" if path else f"it is {_kinds(found[2])}"
+        )
+    if found := _DEMAND.match(problem):
+        return f"{path or 'it'} must be {_kinds(found[1])}{found[2]}"
+    if found := _FIELD.match(problem):
+        lacks = found[1] == "missing required"
+        problem = f"the field `{found[2]}` is missing" if lacks else f"there is no field `{found[2]}`"
+    else:
+        problem = problem[:1].lower() + problem[1:] if problem[1:2].islower() else problem
+    return f"{problem} at {path}" if path else problem
+
+
+def _kinds(names: str) -> str:
+    return " or ".join(_KINDS.get(name, name) for name in names.split(" | "))
 
 
 def invalid_text(tp: Any, data: Any, error: Exception) -> InvalidValue:

@@ -33,6 +33,7 @@ from .handles import Ask, Run, put_answer
 from .job import ADMIT, Job, args_of
 from .lanes import Lanes
 from .models import Models
+from .names import unknown_run
 from .receipt import Receipt
 from .worker import POLL, Worker
 
@@ -220,7 +221,7 @@ class Engine:
         """A run's record. Raises `UnknownName`."""
         head = await self.store.get(id)
         if head is None:
-            raise UnknownName("run", id, "`segue runs` lists those that are there")
+            raise await unknown_run(self.store, id)
         return head
 
     async def wait(self, id: str) -> Head:

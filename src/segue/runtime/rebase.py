@@ -15,6 +15,7 @@ from ..model.errors import Conflict, UnknownName
 from ..model.mode import Config
 from ..model.run import Head, Spec
 from ..ports.store import Store
+from .names import unknown_run
 
 #: Added to the number of a paid call whose place another one has taken.
 _ELSEWHERE = 1 << 32
@@ -24,7 +25,7 @@ async def entries_of(store: Store, run: str) -> list[Entry]:
     """A run's journal since its checkpoint, large contents in place, each call once; in the order of the outcomes."""
     loaded = await store.load(run)
     if loaded is None:
-        raise UnknownName("run", run, "`segue runs` lists those that are there")
+        raise await unknown_run(store, run)
     entries = journal.read(loaded.journal)
     digests = journal.blobs_of(entries)
     contents = await store.get_blobs(digests) if digests else {}

@@ -1,0 +1,43 @@
+"""What was meant by an id that isn't there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from ..model.errors import UnknownName
+from ..ports.store import Store
+
+#: So many ids are looked at, of those that begin alike and of the first ones: a store may have millions.
+LOOKS = 1000
+#: How much of an id is taken for well typed, to look for others that begin so.
+BEGINNING = 3
+
+
+async def unknown_run(store: Store, id: str) -> UnknownName:
+    """The error for a run that isn't there."""
+    alike = await store.runs(after=id[:BEGINNING], limit=LOOKS) if id else []
+    first = await store.runs(limit=LOOKS)
+    known = [head.id for head in (*alike, *first)]
+    return UnknownName("run", id, f"{meant(id, known)}`segue runs` lists those that are there")
+
+
+async def unknown_ask(store: Store, id: str) -> UnknownName:
+    """The error for a question that isn't there."""
+    open_ones = await store.asks()
+    known = [*(each.id for each in open_ones), *(each.run for each in open_ones)]
+    return UnknownName("ask", id, f"{meant(id, known)}`segue runs --asks` lists those that are open")
+
+
+async def unknown_job(store: Store, id: str) -> UnknownName:
+    """The error for a job that isn't there."""
+    known = [job.id for job in await store.list_jobs()]
+    return UnknownName("job", id, f"{meant(id, known)}`segue runs` lists them")
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """`did you mean …? `, or nothing where no name is close: one that it begins, or that differs by little."""
+    there = dict.fromkeys(known)
+    begun = [each for each in there if name and each.startswith(name)]
+    near = begun[:1] if len(begun) == 1 else get_close_matches(name, there, 1, 0.7)
+    return f"did you mean {near[0]!r}? " if near else ""
