@@ -65,6 +65,7 @@ class Far:
     name = "far"
     batches = True
     max_lines = 50_000
+    at_once = 1
     max_bytes = 10_000_000
 
     def __init__(self, remote: Remote) -> None:
@@ -82,7 +83,9 @@ class Far:
     def embed_reply(self, body: bytes) -> tuple[list[list[float]], int]:
         raise NotImplementedError
 
-    async def send(self, endpoint: str, body: bytes, on_text: Callable[[str], None] | None) -> bytes:
+    async def send(
+        self, endpoint: str, body: bytes, on_text: Callable[[str], None] | None, on_rates: Any = None
+    ) -> bytes:
         return answer(body)
 
     async def upload(self, lines: AsyncIterator[tuple[str, bytes]], endpoint: str, nonce: str) -> str:

@@ -107,11 +107,35 @@ Stop = Literal["end", "length", "refusal", "tool", "filter"]
 
 
 class Tokens(msgspec.Struct, frozen=True):
-    """Tokens of one call; `cached` are part of `input`."""
+    """Tokens of one call. Of `input`, `cached` were read from the provider's cache and `written` into it."""
 
     input: int = 0
     output: int = 0
     cached: int = 0
+    written: int = 0
+
+    def __add__(self, other: Tokens) -> Tokens:
+        return Tokens(
+            self.input + other.input,
+            self.output + other.output,
+            self.cached + other.cached,
+            self.written + other.written,
+        )
+
+
+class Citation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a part of an answer comes from: a place on the web, or a file.
+
+    `start` and `end` say which part of the text it backs, in characters, where the provider tells; `quote` is
+    what the source says, `file` its name or id.
+    """
+
+    url: str = ""
+    title: str = ""
+    file: str = ""
+    quote: str = ""
+    start: int | None = None
+    end: int | None = None
 
 
 class ChatReply(msgspec.Struct, frozen=True):
@@ -124,6 +148,7 @@ class ChatReply(msgspec.Struct, frozen=True):
     model: str = ""
     reasoning: str | None = None
     opaque: dict[str, Any] = {}
+    citations: list[Citation] = []
 
 
 def as_messages(prompt: str | File | Sequence[Message | str | File]) -> list[Message]:

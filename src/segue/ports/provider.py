@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from datetime import timedelta
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
 from ..model.chat import ChatReply, ChatRequest
+
+#: The code of a `CallFault` or `LineResult` whose prompt is longer than the model reads, whatever the provider
+#: calls it.
+OVERFLOW = "context_length_exceeded"
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -50,13 +55,24 @@ class LineResult(msgspec.Struct, frozen=True):
     code: str = ""
 
 
+class Rates(msgspec.Struct, frozen=True):
+    """What a provider says is left to us, of requests and of tokens, and in how many seconds it is all there again.
+
+    None is what it doesn't say.
+    """
+
+    requests: int | None = None
+    tokens: int | None = None
+    requests_reset: float | None = None
+    tokens_reset: float | None = None
+
+
 class Provider(Protocol):
-    """One provider's protocol. Made for one endpoint's base URL and credential; `model` comes with each call."""
+    """One provider's protocol, live. Made for one base URL and credential; `model` comes with each call."""
 
     name: str
-    batches: bool  #: whether it has a batch API
-    max_lines: int
-    max_bytes: int
+    batches: bool  #: whether it has a batch API: it is a `BatchProvider` then
+    max_bytes: int  #: of one request's body
 
     def chat_body(self, request: ChatRequest, model: str) -> dict[str, Any]:
         """The request body, as for a call that isn't streamed. Pure."""
@@ -74,14 +90,31 @@ class Provider(Protocol):
         """Vectors in the order of the texts, and input tokens. Pure."""
         ...
 
-    async def send(self, endpoint: str, body: bytes, on_text: Callable[[str], None] | None) -> bytes:
+    async def send(
+        self,
+        endpoint: str,
+        body: bytes,
+        on_text: Callable[[str], None] | None,
+        on_rates: Callable[[Rates], None] | None = None,
+    ) -> bytes:
         """A live call of `chat` or `embed`: the response body, put together if it was streamed.
 
-        Streams and calls `on_text` for each piece if it is given. No retries: raises `CallFault`.
+        Streams and calls `on_text` for each piece if it is given; `on_rates` hears what the answer's headers say
+        of rate limits, also where it is an error. No retries: raises `CallFault`.
         """
         ...
 
-    # ------------------------------------------------------------ batches
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class BatchProvider(Provider, Protocol):
+    """A provider that takes calls in jobs, whose lines come back hours later."""
+
+    max_lines: int  #: of one job
+    at_once: int  #: how many jobs may be submitted, or looked at, side by side
+
     async def upload(self, lines: AsyncIterator[tuple[str, bytes]], endpoint: str, nonce: str) -> str:
         """Stream `(id, body)` lines into a job file; its id. Where jobs have no files, a word that says so."""
         ...
@@ -113,15 +146,19 @@ class Provider(Protocol):
         """Ask for its end."""
         ...
 
-    async def close(self) -> None:
-        """Let go of connections."""
-        ...
+
+@runtime_checkable
+class Windowed(Protocol):
+    """A provider with ways between live and batch: by the time in which they promise an answer, the soonest first."""
+
+    windows: Mapping[timedelta, BatchProvider]
 
 
 class CallFault(Exception):
     """A live call didn't work out. `status` is HTTP's, 0 for none; `again` whether to try once more.
 
-    `after` is how long the provider asks to wait, in seconds. `message` never holds a secret.
+    `after` is how long the provider asks to wait, in seconds. `message` never holds a secret. `code` is the
+    provider's own, but for `OVERFLOW`.
     """
 
     def __init__(
@@ -135,9 +172,15 @@ class PriceList(Protocol):
     """What tokens cost."""
 
     def usd(
-        self, model: str, lane: str, input_tokens: int, output_tokens: int, cached_tokens: int
+        self,
+        model: str,
+        lane: str,
+        input_tokens: int,
+        output_tokens: int,
+        cached_tokens: int,
+        written_tokens: int = 0,
     ) -> float | None:
-        """US dollars, or None where the price isn't known."""
+        """US dollars, or None where the price isn't known. Cached and written tokens are part of the input."""
         ...
 
 

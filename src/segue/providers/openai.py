@@ -12,12 +12,13 @@ import msgspec
 
 from ..model.chat import ChatReply, ChatRequest
 from ..model.errors import InvalidValue, ProviderFault
-from ..ports.provider import CallFault, LineResult, RemoteJob
+from ..ports.provider import CallFault, LineResult, Rates, RemoteJob
 from ..ports.transport import Response, Transport
 from . import completions
 from .batches import LABEL, Job, Page, Stored, job_line, line_result, remote_job
 from .faults import event_fault, garbage, http_fault
 from .masking import Mask
+from .rates import rates
 
 T = TypeVar("T")
 
@@ -44,6 +45,7 @@ class OpenAI:
     """
 
     max_lines = 50_000
+    at_once = 1
     max_bytes = 190_000_000  #: of bodies; 200 MB less what stands around them in a file
 
     def __init__(
@@ -95,7 +97,13 @@ class OpenAI:
         raise ProviderFault(self.name, f"an answer {what}: {problem}", shown)
 
     # ------------------------------------------------------------ live
-    async def send(self, endpoint: str, body: bytes, on_text: Callable[[str], None] | None) -> bytes:
+    async def send(
+        self,
+        endpoint: str,
+        body: bytes,
+        on_text: Callable[[str], None] | None,
+        on_rates: Callable[[Rates], None] | None = None,
+    ) -> bytes:
         """See `Provider.send`. `endpoint` is `chat`, `embed` or a path such as `/v1/chat/completions`."""
         path = _path(endpoint)
         if on_text is not None and path == _PATHS["chat"]:
@@ -103,6 +111,8 @@ class OpenAI:
         async with self._transport.request(
             "POST", self._url(path), headers=self._headers, body=body
         ) as response:
+            if on_rates is not None and (told := rates(response.headers)) is not None:
+                on_rates(told)
             if not 200 <= response.status < 300:
                 raise http_fault(response.status, response.headers, await response.read(), self._mask)
             if "text/event-stream" in response.headers.get("content-type", ""):

@@ -17,7 +17,13 @@ class Prices:
     """
 
     def usd(
-        self, model: str, lane: str, input_tokens: int, output_tokens: int, cached_tokens: int
+        self,
+        model: str,
+        lane: str,
+        input_tokens: int,
+        output_tokens: int,
+        cached_tokens: int,
+        written_tokens: int = 0,
     ) -> float | None:
         """See `PriceList.usd`."""
         try:
@@ -35,6 +41,7 @@ class Prices:
             input_tokens=input_tokens,
             output_tokens=output_tokens,
             cache_read_tokens=min(cached_tokens, input_tokens),
+            cache_write_tokens=min(written_tokens, max(input_tokens - cached_tokens, 0)),
         )
         live = _price(usage, name, provider, None)
         if live is None or lane != "batch":

@@ -23,7 +23,7 @@ from ..model.errors import CallerError, ModelFailed, OperatorError, StoreError
 from ..model.lane import BatchJob, LaneHead, Line, LineOutcome
 from ..model.mode import Batch
 from ..ports.clock import Clock
-from ..ports.provider import CallFault, LineResult, Provider, RemoteJob
+from ..ports.provider import BatchProvider, CallFault, LineResult, RemoteJob
 from ..ports.store import Store
 from .models import Models, check_result, lane_endpoint, usage_name
 
@@ -78,7 +78,7 @@ class Lanes:
             return rest
         try:
             endpoint, to = lane_endpoint(head.lane)
-            provider = self.models.provider(endpoint)
+            provider = self.models.batches(endpoint, to)
         except (CallerError, OperatorError) as error:
             self._warn(head.lane, f"lane {head.lane} waits: {error}")
             return 5.0
@@ -174,7 +174,7 @@ class Lanes:
         """How the runs of this process want the lane's jobs; the defaults for lines that others left."""
         return self.models.max_age.get(lane, Batch())
 
-    async def _decide(self, head: LaneHead, provider: Provider) -> Decision:
+    async def _decide(self, head: LaneHead, provider: BatchProvider) -> Decision:
         now = self.clock.now()
         ready, _ = await self.store.backlog(now=now)
         return decide(
@@ -222,7 +222,7 @@ class Lanes:
 class _Lane:
     """One lane while this process holds its fence."""
 
-    def __init__(self, lanes: Lanes, head: LaneHead, provider: Provider, to: str, fence: int) -> None:
+    def __init__(self, lanes: Lanes, head: LaneHead, provider: BatchProvider, to: str, fence: int) -> None:
         self.lanes, self.store, self.clock = lanes, lanes.store, lanes.clock
         self.head, self.provider, self.to, self.fence = head, provider, to, fence
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from hashlib import blake2b
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -18,7 +18,7 @@ from ..model.lane import Line
 from ..model.mode import Batch, Config, Live
 from ..model.run import CallRef
 from ..ports.clock import Clock
-from ..ports.provider import CallFault, Endpoint, Provider
+from ..ports.provider import BatchProvider, CallFault, Endpoint, Provider
 from ..ports.store import Turn
 from .events import Token
 
@@ -79,6 +79,13 @@ class Models:
         if known is None:
             known = self._providers[key] = self._make(endpoint)
         return known
+
+    def batches(self, endpoint: Endpoint, to: str) -> BatchProvider:
+        """Who carries out the jobs of a lane. Raises `UnknownName` where nobody does."""
+        provider = self.provider(endpoint)
+        if not provider.batches:
+            raise UnknownName("batch API", provider.name, "its lines wait for a release that knows one")
+        return cast(BatchProvider, provider)
 
     def call(
         self, branch: Branch, config: Config, model: str, request: Any, args: bytes, digest: bytes

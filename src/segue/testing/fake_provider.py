@@ -12,7 +12,7 @@ import msgspec
 
 from ..model.chat import ChatReply, ChatRequest, Tokens
 from ..model.errors import ProviderFault
-from ..ports.provider import CallFault, LineResult, RemoteJob
+from ..ports.provider import CallFault, LineResult, Rates, RemoteJob
 
 _reply = msgspec.json.Decoder(ChatReply).decode
 
@@ -76,6 +76,7 @@ class FakeProvider:
 
     batches = True
     max_lines = 50_000
+    at_once = 1
     max_bytes = 200_000_000
 
     def __init__(self, name: str, mind: Mind, remote: Remote, place: Callable[[], str]) -> None:
@@ -105,7 +106,13 @@ class FakeProvider:
             raise ProviderFault(self.name, f"no vectors of a fake model ({error})", repr(body)) from None
         return found.vectors, found.tokens
 
-    async def send(self, endpoint: str, body: bytes, on_text: Callable[[str], None] | None) -> bytes:
+    async def send(
+        self,
+        endpoint: str,
+        body: bytes,
+        on_text: Callable[[str], None] | None,
+        on_rates: Callable[[Rates], None] | None = None,
+    ) -> bytes:
         """The reply, at once; streamed word by word."""
         answer = self._answer(endpoint, self._place(), body)
         if on_text is not None and endpoint == "chat":
