@@ -18,7 +18,7 @@ from .command import add_arguments, main, serve
 from .faults import Faults
 from .ledger import Entry, Ledger
 from .processor import Limits
-from .replies import Failure, Reply, Rule, ToolCall, ToolCalls
+from .replies import Failure, Reply, Rule, Said, ToolCall, ToolCalls
 from .server import Simulator
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Pace",
     "Reply",
     "Rule",
+    "Said",
     "Simulator",
     "SystemClock",
     "ToolCall",

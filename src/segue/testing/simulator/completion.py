@@ -7,12 +7,12 @@ import hashlib
 import math
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 
-from .replies import Failure, Reply, ToolCall, ToolCalls
+from .replies import Failure, Reply, Said, ToolCall, ToolCalls
 
 __all__ = ["canonical", "chunks", "completion", "embeddings", "error", "tokens", "usage_of"]
 
@@ -46,9 +46,12 @@ def completion(body: dict[str, Any], reply: Reply, *, id: str, created: int) -> 
         return reply
     message = _message(reply, id)
     finish = "tool_calls" if message.get("tool_calls") else "stop"
+    if isinstance(reply, Said) and reply.stop != "refusal":
+        finish = reply.stop
     count = body.get("n") or 1
     asked = tokens(body.get("messages", []))
-    said = count * (tokens(message.get("content") or "") + tokens(message.get("tool_calls") or ""))
+    texts = [message.get(name) for name in ("content", "tool_calls", "refusal", "reasoning_content")]
+    said = count * sum(tokens(text) for text in texts if text)
     return {
         "id": id,
         "object": "chat.completion",
@@ -114,24 +117,49 @@ def _usage(asked: int, said: int) -> dict[str, Any]:
 def _message(reply: Reply, id: str) -> dict[str, Any]:
     if isinstance(reply, ToolCall):
         reply = ToolCalls(reply)
+    if isinstance(reply, Said):
+        return _said(reply, id)
     if not isinstance(reply, ToolCalls):
         text = reply if isinstance(reply, str) else msgspec.json.encode(reply).decode()
         return {"role": "assistant", "content": text, "refusal": None}
-    calls = [
+    return {
+        "role": "assistant",
+        "content": reply.text,
+        "refusal": None,
+        "tool_calls": _calls(reply.calls, id),
+    }
+
+
+def _calls(calls: Sequence[ToolCall], id: str) -> list[dict[str, Any]]:
+    return [
         {
             "id": call.id or f"call_{id.rpartition('-')[2]}_{index}",
             "type": "function",
             "function": {"name": call.name, "arguments": msgspec.json.encode(call.arguments).decode()},
         }
-        for index, call in enumerate(reply.calls)
+        for index, call in enumerate(calls)
     ]
-    return {"role": "assistant", "content": reply.text, "refusal": None, "tool_calls": calls}
+
+
+def _said(said: Said, id: str) -> dict[str, Any]:
+    refused = said.stop == "refusal"
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": None if refused or not (said.text or not said.calls) else said.text,
+        "refusal": said.text if refused else None,
+    }
+    if said.thinking:
+        message["reasoning_content"] = said.thinking
+    if said.calls:
+        message["tool_calls"] = _calls(said.calls, id)
+    return message
 
 
 def _deltas(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield {"role": "assistant", "content": None if message.get("tool_calls") else ""}
-    for piece in re.findall(r"\s*\S+\s*|\s+", message.get("content") or ""):
-        yield {"content": piece}
+    for name in ("reasoning_content", "content", "refusal"):
+        for piece in re.findall(r"\s*\S+\s*|\s+", message.get(name) or ""):
+            yield {name: piece}
     for index, call in enumerate(message.get("tool_calls") or []):
         arguments = call["function"]["arguments"]
         begun = {**call, "index": index, "function": {"name": call["function"]["name"], "arguments": ""}}

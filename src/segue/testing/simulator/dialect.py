@@ -107,15 +107,24 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     async def stream(
-        self, request: web.Request, events: AsyncIterator[bytes], end: bytes = b""
+        self,
+        request: web.Request,
+        events: AsyncIterator[bytes],
+        end: bytes = b"",
+        *,
+        error: Callable[[Failure], bytes],
+        media: str = "text/event-stream",
     ) -> web.StreamResponse:
-        """Send server-sent events, one a chunk, unless a fault has it otherwise; `end` follows a whole stream."""
+        """Send server-sent events, one a chunk, unless a fault has it otherwise.
+
+        `end` follows a whole stream; `error` makes the event that breaks one off.
+        """
         cut = self.faults.take(request.path, "cut")
         slow = self.faults.take(request.path, "slow")
         response = web.StreamResponse(
             headers={"Cache-Control": "no-cache", "x-request-id": f"req_{next(self.ids)}"}
         )
-        response.content_type = "text/event-stream"
+        response.content_type = media
         await response.prepare(request)
         left = cut.amount if cut is not None else None
         try:
@@ -127,6 +136,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
                 await response.write(event)
             if cut is None:
                 await response.write(end)
+            elif cut.status:
+                await response.write(error(Failure(cut.status)))
             elif cut.aborts and request.transport is not None:
                 request.transport.close()  # unlike a reset it lets what was sent arrive
         except ConnectionError:

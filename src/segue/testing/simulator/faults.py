@@ -77,9 +77,10 @@ class Faults:
         """Wait, on the simulator's clock, before doing anything."""
         self._add(Fault(effect="delay", on=on, times=times, amount=by.total_seconds()))
 
-    def cut_stream_after(self, chunks: int, times: int = 1, *, abort: bool = False) -> None:
-        """End a stream after so many chunks, as if it were over; with `abort` by hanging up."""
-        self._add(Fault(effect="cut", on="", times=times, amount=chunks, aborts=abort))
+    def cut_stream_after(self, chunks: int, times: int = 1, *, abort: bool = False, error: int = 0) -> None:
+        """End a stream after so many chunks, as if it were over; with `abort` by hanging up, with `error` by one."""
+        fault = Fault(effect="cut", on="", times=times, amount=chunks, aborts=abort, status=error)
+        self._add(fault)
 
     def slow_stream(self, by: timedelta, times: int = 1) -> None:
         """Wait, on the simulator's clock, before each chunk of a stream."""

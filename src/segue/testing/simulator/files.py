@@ -13,7 +13,7 @@ __all__ = ["File", "Files", "write_whole"]
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a file; its content lies elsewhere."""
+    """What is known of a file; its content lies elsewhere. `owner` is the dialect in which it came."""
 
     id: str
     number: int
@@ -21,6 +21,8 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
     purpose: str
     size: int
     created_at: float
+    owner: str = "openai"
+    mime: str = "application/octet-stream"
 
     def view(self) -> dict[str, Any]:
         """As the wire has it."""
@@ -48,7 +50,16 @@ class Files:
             found = [msgspec.json.decode(path.read_bytes(), type=File) for path in directory.glob("*.json")]
             self._files = {file.id: file for file in sorted(found, key=lambda file: file.number)}
 
-    def add(self, content: bytes, *, purpose: str, filename: str, now: float) -> File:
+    def add(
+        self,
+        content: bytes,
+        *,
+        purpose: str,
+        filename: str,
+        now: float,
+        owner: str = "openai",
+        mime: str = "application/octet-stream",
+    ) -> File:
         """Keep a new file."""
         number = max((file.number for file in self._files.values()), default=0) + 1
         name = hashlib.sha256(f"{self._seed}:file:{number}".encode()).hexdigest()[:24]
@@ -59,6 +70,8 @@ class Files:
             purpose=purpose,
             size=len(content),
             created_at=now,
+            owner=owner,
+            mime=mime,
         )
         if self._directory is None:
             self._contents[file.id] = content
@@ -88,9 +101,9 @@ class Files:
             (self._directory / f"{id}.data").unlink()
         return True
 
-    def all(self) -> list[File]:
-        """Every file, newest first."""
-        return list(reversed(self._files.values()))
+    def all(self, owner: str) -> list[File]:
+        """Every file of a dialect, newest first."""
+        return [file for file in reversed(self._files.values()) if file.owner == owner]
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -86,7 +86,9 @@ class OpenAI:
             return self._send(stream)
         said = _Said(body)
         try:
-            return await self._service.stream(request, _events(said.each(stream)), b"data: [DONE]\n\n")
+            return await self._service.stream(
+                request, _events(said.each(stream)), b"data: [DONE]\n\n", error=_broken
+            )
         finally:
             self._service.enter(request.path, body, 200, said.usage())
 
@@ -112,7 +114,9 @@ class OpenAI:
 
     async def _list_files(self, request: web.Request) -> web.StreamResponse:
         purpose = request.query.get("purpose")
-        found = [file.view() for file in self._service.files.all() if purpose in (None, file.purpose)]
+        found = [
+            file.view() for file in self._service.files.all(self.name) if purpose in (None, file.purpose)
+        ]
         return json_response(_cut(found, request, most=10_000, usual=10_000))
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
@@ -133,7 +137,7 @@ class OpenAI:
 
     def _found(self, request: web.Request) -> File:
         file = self._service.files.get(request.match_info["id"])
-        if file is None:
+        if file is None or file.owner != self.name:
             raise Failure(404, f"No such File object: {request.match_info['id']}", param="id")
         return file
 
@@ -188,6 +192,10 @@ class OpenAI:
         if answer.retry_after is not None:
             headers["retry-after"] = f"{answer.retry_after:g}"
         return json_response(answer.body, status=answer.status, headers=headers)
+
+
+def _broken(failure: Failure) -> bytes:
+    return b"data: " + msgspec.json.encode(completion.error(failure)) + b"\n\n"
 
 
 async def _events(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:

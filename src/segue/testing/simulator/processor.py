@@ -81,6 +81,7 @@ class Processor:
         window: timedelta,
         asked: dict[str, Any],
         model: str | None = None,
+        total: int = 0,
         ordered: bool = False,
     ) -> Batch:
         """A new batch; its lines are read later."""
@@ -96,6 +97,7 @@ class Processor:
             input_file_id=input_file_id,
             asked=asked,
             model=model,
+            total=total,
             ordered=ordered,
             created_at=now,
             expires_at=now + lasting.total_seconds(),
@@ -324,7 +326,10 @@ class Processor:
         if not content:
             return None
         name = f"{batch.id}_{what}.jsonl"
-        return self._files.add(content, purpose="batch_output", filename=name, now=self._clock.now()).id
+        now = self._clock.now()
+        return self._files.add(
+            content, purpose="batch_output", filename=name, now=now, owner=batch.dialect
+        ).id
 
     def _enter_unworked(self, job: Job) -> None:
         for index, line in enumerate(job.lines):

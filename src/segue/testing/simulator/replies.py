@@ -7,7 +7,7 @@ from typing import Any, Self, TypeAlias
 
 from .schema import instance
 
-__all__ = ["Failure", "Reply", "Rule", "Script", "ToolCall", "ToolCalls", "default_rule", "text_of"]
+__all__ = ["Failure", "Reply", "Rule", "Said", "Script", "ToolCall", "ToolCalls", "default_rule", "text_of"]
 
 
 class Failure(Exception):
@@ -52,9 +52,22 @@ class ToolCalls:
         self.text = text
 
 
+class Said:
+    """An answer with all that may come with one.
+
+    `stop` is `stop`, `length`, `tool_calls`, `content_filter` or `refusal`; without one it follows from the rest.
+    """
+
+    def __init__(self, text: str = "", *calls: ToolCall, thinking: str = "", stop: str = "") -> None:
+        self.text = text
+        self.calls = calls
+        self.thinking = thinking
+        self.stop = stop or ("tool_calls" if calls else "stop")
+
+
 #: A string is said as it is, other JSON values as JSON; a dict that is a `chat.completion` is the answer.
 Reply: TypeAlias = (
-    "str | dict[str, Any] | list[Any] | int | float | bool | ToolCall | ToolCalls | Failure | None"
+    "str | dict[str, Any] | list[Any] | int | float | bool | ToolCall | ToolCalls | Said | Failure | None"
 )
 
 #: From the request's body to what is said.
