@@ -52,8 +52,10 @@ def test_bad_rows_harm_no_other(desk: Desk):
 
 
 def test_bad_bytes_are_a_bad_row(desk: Desk):
-    (desk.path / "rows.jsonl").write_bytes(b'\xef\xbb\xbf"a"\n"\xff\xfe"\n"b"\n')
+    (desk.path / "rows.jsonl").write_bytes(b'\xef\xbb\xbf{"left":"a"}\n"\xff\xfe"\n{"left":"b"}\n')
     assert desk.segue("map", "app.py:pair", "rows.jsonl", "-o", "out.jsonl").code == 1
+    assert [row.get("value") for row in desk.rows()] == ["a:3", None, "b:3"]
+    assert "it isn't UTF-8" in desk.rows()[1]["error"]["message"]
     desk.write("words.jsonl", '{"left": "a"}\n{"left": "b", "right": 1}\n{"left": "c", "rihgt": 1}\n')
     assert desk.segue("map", "app.py:pair", "words.jsonl", "-o", "out.jsonl").code == 1
     rows = desk.rows()
@@ -77,24 +79,73 @@ def test_a_csv_of_one_column(desk: Desk):
     assert desk.segue("map", "app.py:twice", "rows.csv").rows[1]["value"] == 24
 
 
-def test_a_csv_of_more_columns_than_a_text_takes(desk: Desk):
-    desk.write("rows.csv", "n,note\n5,a\n")
-    said = desk.segue("map", "app.py:twice", "rows.csv")
-    assert said.code == 1
-    assert (
-        "expected one column 'n': the columns are n, note; keep only one of that name"
-        in said.rows[0]["error"]["message"]
+@pytest.mark.parametrize(
+    ("name", "content", "flow", "says"),
+    [
+        (
+            "rows.csv",
+            b"n,note\n5,a\n",
+            "twice",
+            "line 2: row for twice: expected one column 'n': the columns are n",
+        ),
+        (
+            "rows.csv",
+            "left,prénom\na,é\n".encode("latin-1"),
+            "pair",
+            "it isn't UTF-8; save the file as UTF-8",
+        ),
+        ("rows.csv", "left,prénom\na,é\n".encode("utf-16"), "pair", "it isn't UTF-8; save the file as UTF-8"),
+        ("rows.jsonl", b'[\n  {"n": 1},\n  {"n": 2}\n]\n', "twice", "jq -c '.[]' rows.jsonl"),
+        ("rows.json", b'[{"n": 1}, {"n": 2}]', "twice", "jq -c '.[]' rows.json"),
+        (
+            "notes.txt",
+            b"a\nb\nc\n",
+            "pair",
+            "notes.txt: none of its first 3 rows fits pair: line 1: it isn't JSON",
+        ),
+        ("rows.jsonl", b'{"text": "a"}\n', "sure2", "expected str, or an object with 'left' alone"),
+    ],
+)
+def test_a_file_that_is_none_of_rows(desk: Desk, name: str, content: bytes, flow: str, says: str):
+    (desk.path / name).write_bytes(content)
+    desk.change(
+        "async def sure(",
+        "async def sure2(left: str) -> str:\n    return left\n\n\n@segue.flow\nasync def sure(",
     )
-    assert "1 row can't be read" in said.err
-    assert "line 2: row for twice" in said.err
+    said = desk.segue("map", f"app.py:{flow}", name)
+    assert said.code == 2
+    assert says in said.err
+    assert len(said.err.splitlines()) == 1
+    assert not (desk.path / "segue.db").exists()  # nothing is made
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
-def test_a_csv_that_is_not_utf8(desk: Desk, encoding: str):
-    (desk.path / "rows.csv").write_bytes("left,prénom\na,é\n".encode(encoding))
-    said = desk.segue("map", "app.py:pair", "rows.csv")
+def test_a_key_that_no_row_has(desk: Desk):
+    desk.write("rows.jsonl", '{"left": "a"}\n' * 30)
+    said = desk.segue("map", "app.py:pair", "rows.jsonl", "--key", "id")
+    assert said.code == 2
+    assert "none of its first 20 rows" in said.err
+    assert "no field 'id', which --key names; it has left" in said.err
+
+
+def test_a_row_of_one_field_is_the_one_argument(desk: Desk):
+    desk.write("rows.jsonl", '{"n": 5}\n6\n{"m": 7}\n')
+    said = desk.segue("map", "app.py:twice", "rows.jsonl")
     assert said.code == 1
-    assert "it isn't UTF-8; save the file as UTF-8" in said.rows[0]["error"]["message"]
+    assert [row.get("value") for row in said.rows] == [20, 24, None]
+    assert [row["input"] for row in said.rows] == [5, 6, {"m": 7}]
+    assert "expected int, or an object with 'n' alone: its fields are m" in said.rows[2]["error"]["message"]
+
+
+def test_fewer_rows_than_before(desk: Desk):
+    desk.write("rows.jsonl", "1\n2\n3\n4\n")
+    assert "4/4 done" in desk.segue("map", "app.py:twice", "rows.jsonl").err
+    desk.write("rows.jsonl", "1\n2\n")
+    said = desk.segue("map", "app.py:twice", "rows.jsonl")
+    assert said.code == 0
+    assert "4/4 done" in said.err
+    assert "2 of them are of rows that rows.jsonl doesn't have now, and so not in the output" in said.err
+    assert len(said.rows) == 2
+    assert desk.segue("runs").out.splitlines()[1].split()[1] == "4"
 
 
 def test_a_job_of_another_flow(desk: Desk):
@@ -269,3 +320,20 @@ def test_advance_says_what_is_left(desk: Desk):
     said = desk.segue("advance", "app.py", "--job", "nope")
     assert said.code == 2
     assert "there is no job 'nope'" in said.err
+
+
+def test_a_line_of_progress_is_said_once(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("segue.cli.progress.EVERY", 0.0)
+    desk.write("rows.jsonl", '"a"\n"b"\n')
+    said = desk.segue("map", "app.py:sure", "rows.jsonl", "--no-wait")
+    assert said.code == 3
+    assert said.err.count("0/2 done · 2 waiting for people or time") == 1
+
+
+def test_advance_fails_where_runs_failed(desk: Desk):
+    desk.write("rows.jsonl", "7\n")
+    desk.segue("map", "app.py:twice", "rows.jsonl", "--id", "j")
+    said = desk.segue("advance", "app.py")
+    assert said.code == 1
+    assert "1 failed" in said.err
+    assert desk.segue("advance", "app.py", "--job", "j").code == 1

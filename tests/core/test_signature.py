@@ -308,7 +308,9 @@ def row(fn: Any, value: object, **how: Any) -> Any:
 
 def test_rows_of_jsonl() -> None:
     assert row(one_text, "hello") == (("hello",), {})
+    assert row(one_text, {"text": "hello"}) == (("hello",), {})
     assert row(one_place, {"city": "Rome"}) == ((Place("Rome"),), {})
+    assert row(one_number, {"n": 3}) == ((), {"n": 3})
     assert row(one_number, 3) == ((), {"n": 3})
     assert row(one_any, {"a": [1]}) == (({"a": [1]},), {})
     assert row(several, {"city": "Rome", "n": 2}) == (("Rome", 2), {})
@@ -348,7 +350,13 @@ def test_rows_of_csv() -> None:
         (several, "Rome", {}, ["an object", "city, n, on, cost", '"Rome"']),
         (several, {"city": "Rome", "n": "two"}, {"text": True}, ["argument 'n'", '"two"']),
         (one_place, {"zip": "1"}, {}, ["argument 'place' of one_place", "the field `city` is missing"]),
-        (one_text, {"text": "x"}, {}, ["argument 'text' of one_text", "expected str"]),
+        (
+            one_text,
+            {"text": "x", "n": 1},
+            {},
+            ["expected str, or an object with 'text' alone", "fields are text, n"],
+        ),
+        (one_text, {"text": 1}, {}, ["argument 'text' of one_text", "expected str"]),
         (one_number, "", {"text": True}, ["argument 'n' of one_number"]),
     ],
 )

@@ -27,7 +27,7 @@ from .interruption import interruption
 from .outcomes import Order, all_lines, check_writable, lines, replacing
 from .place import check_models, declare_how, declare_store, existing, how
 from .progress import Progress
-from .rows import RowFile, bind, key_of
+from .rows import RowFile, bind, check_first, key_of
 from .screen import count, note, put_json, short
 from .tally import Pace, Standing, Tally, in_words
 from .target import load_flow, load_module
@@ -67,6 +67,7 @@ async def do_map(args: argparse.Namespace) -> int:
     check_writable(args.output)
     with TemporaryDirectory(prefix="segue-") as directory:
         rows = RowFile(args.rows, Path(directory))
+        check_first(rows, definition(flow).shape, args.key)
         order = Order(Path(directory) / "order")
         with contextlib.closing(order):
             return await _Map(args, flow, rows, order).run()
@@ -98,7 +99,7 @@ class _Map:
                     progress.close()
                 if standing.settled:
                     await self._write(engine.store)
-                return self._sum_up(engine, tally, standing, stop.is_set())
+                return self._sum_up(engine, job, tally, progress, standing, stop.is_set())
 
     async def _until_settled(
         self, engine: Engine, job: Job[Any, Any], tally: Tally, progress: Progress, stop: asyncio.Event
@@ -145,17 +146,29 @@ class _Map:
             async for line in lines(store, self.id, self.order, self.shape):
                 file.write(line + b"\n")
 
-    def _sum_up(self, engine: Engine, tally: Tally, standing: Standing, stopped: bool) -> int:
+    def _sum_up(
+        self,
+        engine: Engine,
+        job: Job[Any, Any],
+        tally: Tally,
+        progress: Progress,
+        standing: Standing,
+        stopped: bool,
+    ) -> int:
         if self.args.json:
             counts = {"job": self.id, "unread": self.order.unread, **msgspec.structs.asdict(standing)}
             put_json(counts, sys.stdout if self.args.output else sys.stderr)
-        note(f"{self.id}: {in_words(standing, tally, spent(engine, tally), '')}")
+        progress.say(in_words(standing, tally, spent(engine, tally), ""))
         for cause, number in tally.causes.most_common(3):
             note(f"  {count(number)} × {cause}")
         if self.order.unread:
             rows = "row" if self.order.unread == 1 else "rows"
             note(f"  {count(self.order.unread)} {rows} can't be read; the output says why, each in its line")
             note(f"    {short(self.order.first_problem, 160)}")
+        if job.total is not None and (gone := standing.runs - (job.total - self.order.unread)) > 0:
+            note(
+                f"  {count(gone)} of them are of rows that {self.rows.name} doesn't have now, and so not in the output"
+            )
         if standing.held:
             note(
                 f"  {count(standing.held)} are held: `segue runs --job {shlex.quote(self.id)} --failed` says why"
@@ -221,7 +234,9 @@ async def do_advance(args: argparse.Namespace) -> int:
             note(
                 " · ".join(f"{count(number)} {word}" for word, number in counts.items()) or "nothing is there"
             )
-    return exit.WAITING if waiting else exit.FAILED if counts.get("held") else exit.OK
+    if waiting:
+        return exit.WAITING
+    return exit.FAILED if counts.get("held") or counts.get("failed") else exit.OK
 
 
 async def _counts(store: Store, job: str) -> dict[str, int]:

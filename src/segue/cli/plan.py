@@ -24,7 +24,7 @@ from ..runtime.receipt import Receipt, total
 from . import exit
 from .job import each_run
 from .place import check_models, declare_store
-from .rows import RowFile, bind, key_of, without_errors
+from .rows import RowFile, bind, check_first, key_of, without_errors
 from .screen import count, duration, money, note, put_json
 from .target import load_flow
 
@@ -83,6 +83,7 @@ async def do_plan(args: argparse.Namespace) -> int:
     flow = load_flow(args.flow)
     with TemporaryDirectory(prefix="segue-") as directory:
         rows = RowFile(args.rows, Path(directory))
+        check_first(rows, definition(flow).shape)
         plan, mean_size = _count(rows, definition(flow))
         address = "memory:" if args.sample or not _is_there(args.store) else args.store
         async with Engine(address, worker=bool(args.sample)) as engine:

@@ -31,7 +31,12 @@ class Progress:
         """Where it stands now."""
         if self._bar is not None:
             self._bar.update(self._task, completed=ended, total=total, words=words)
-        elif words != self._said and time.monotonic() - self._when >= EVERY:
+        elif time.monotonic() - self._when >= EVERY:
+            self.say(words)
+
+    def say(self, words: str) -> None:
+        """A line that stays, unless it was the last one already."""
+        if words != self._said:
             self._said, self._when = words, time.monotonic()
             note(f"{self.what}: {words}")
 

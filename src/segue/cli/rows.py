@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -16,6 +18,8 @@ from ..model.errors import CallerError, InvalidValue, NotEncodable
 from ..runtime.job import Row
 
 NOT_UTF8 = "it isn't UTF-8; save the file as UTF-8"
+#: So many rows are tried before a job is made.
+FIRST = 20
 
 
 class BadFile(CallerError):
@@ -157,6 +161,22 @@ def bind(rows: RowFile, shape: InputShape, field: str = "") -> Iterator[BoundRow
             yield BoundRow("", value, error=error)
         except (InvalidValue, NotEncodable, TypeError) as error:
             yield BoundRow("", value, error=BadRow(raw.line, str(error)))
+
+
+def check_first(rows: RowFile, shape: InputShape, field: str = "") -> None:
+    """Refuse a file of which none of the first rows can be read. Raises `BadFile`, before anything is made."""
+    first = list(islice(bind(rows, shape, field), FIRST))
+    error = first[0].error if first else None
+    if error is None:
+        return
+    if first[0].value == "[" or (len(first) == 1 and isinstance(first[0].value, list)):
+        cure = f"a row is JSON on a line: `jq -c '.[]' {shlex.quote(rows.name)} > rows.jsonl` makes rows of a list"
+        raise BadFile(rows.name, f"it is one list: {error}", cure)
+    if all(row.error is not None for row in first):
+        what = f"none of its first {len(first)} rows fits" if len(first) > 1 else "its one row doesn't fit"
+        names = ", ".join(parameter.name for parameter in shape.parameters)
+        cure = f"a row is JSON on a line, or a line of CSV or TSV: what {shape.name} takes, or an object with {names}"
+        raise BadFile(rows.name, f"{what} {shape.name}: {error}", cure)
 
 
 class _Keys:

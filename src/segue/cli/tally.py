@@ -32,6 +32,10 @@ class Standing(msgspec.Struct):
         return self.done + self.failed + self.held
 
     @property
+    def runs(self) -> int:
+        return self.ended + self.working + self.parked
+
+    @property
     def settled(self) -> bool:
         """Whether nothing goes on by itself."""
         return self.total is not None and not self.working and not self.parked

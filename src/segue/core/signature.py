@@ -379,7 +379,7 @@ class InputShape:
 
         One parameter takes the row itself; several take an object by their names. With `text`, every cell is text
         as in CSV: `"1"`, `"true"` are read as what the parameter is, and an empty cell that doesn't fit means the
-        default, or None. A one-parameter function of a scalar also takes a CSV row that has its one column.
+        default, or None. A one-parameter function of what isn't an object also takes an object that has its name alone.
         """
         takes = [p for p in self.parameters if p.kind not in (_KINDS.VAR_POSITIONAL, _KINDS.VAR_KEYWORD)]
         if len(takes) == 1 and len(self.parameters) == 1:
@@ -406,11 +406,9 @@ class InputShape:
         return self.encode_call(args, kwargs)
 
     def _bind_one(self, parameter: Parameter, row: object, *, text: bool) -> bytes:
-        if text and isinstance(row, dict) and not _takes_objects(parameter.type):
+        if isinstance(row, dict) and not _takes_objects(parameter.type):
             if row.keys() != {parameter.name}:
-                there = ", ".join(map(str, row))
-                problem = f"the columns are {there}; keep only one of that name, or give the flow a parameter for each"
-                raise InvalidValue(f"row for {self.name}", f"one column {parameter.name!r}", problem)
+                raise self._not_alone(parameter, row, text=text)
             row = row[parameter.name]
         value = self._cell(parameter, row, text=text)
         if value is msgspec.UNSET:
@@ -418,6 +416,17 @@ class InputShape:
         if parameter.kind is _KINDS.KEYWORD_ONLY:
             return self.encode_call((), {parameter.name: value})
         return self.encode_call((value,), {})
+
+    def _not_alone(self, parameter: Parameter, row: Mapping[str, object], *, text: bool) -> InvalidValue:
+        there = ", ".join(map(str, row)) or "none"
+        if text:
+            expected = f"one column {parameter.name!r}"
+            problem = f"the columns are {there}; keep only one of that name"
+        else:
+            expected = f"{forms.spell(parameter.type)}, or an object with {parameter.name!r} alone"
+            problem = f"its fields are {there}; keep only that one"
+        problem += ", or give the flow a parameter for each"
+        return InvalidValue(f"row for {self.name}", expected, problem)
 
     def _cell(self, parameter: Parameter, value: object, *, text: bool) -> Any:
         """The value for `parameter`, or UNSET where its default is meant."""

@@ -90,7 +90,9 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
                 await self._create(chunk, began)
                 chunk = []
         await self._create(chunk, began)
-        await engine.store.put_job(JobHead(self.id, flow.name, began, number))
+        known = await engine.store.get_job(self.id)
+        earlier = sum(known.counts.values()) if known is not None else 0  # of rows that may not come now
+        await engine.store.put_job(JobHead(self.id, flow.name, began, max(number, earlier)))
         self.total = number
 
     async def _create(self, chunk: list[NewRun], began: float) -> None:
