@@ -46,6 +46,24 @@ async def test_a_script_answers_in_turn_and_the_last_reply_stays(world: World):
     assert other.choices[0].message.content == "other"
 
 
+async def test_the_longest_text_that_is_found_answers(world: World):
+    """And of equal ones the last, as a fake model's do."""
+    simulator, client = await world.pair(rule=lambda body: "other")
+    simulator.when("capital").reply("one of them")
+    simulator.when("capital of Italy").reply("Rome")
+    simulator.when("capital of").reply("another of them")
+    for text, answer in (
+        ("capital of Italy?", "Rome"),
+        ("capital of Peru?", "another of them"),
+        ("capital!", "one of them"),
+    ):
+        said = await client.chat.completions.create(**says(text))
+        assert said.choices[0].message.content == answer
+    simulator.when("capital of").reply("yet another")
+    said = await client.chat.completions.create(**says("capital of Peru?"))
+    assert said.choices[0].message.content == "yet another"
+
+
 @pytest.mark.parametrize("reply", [{"a": [1]}, [1, 2], 7, None, True])
 async def test_any_json_value_can_be_said(world: World, reply: Any):
     _, client = await world.pair(rule=lambda body: reply)

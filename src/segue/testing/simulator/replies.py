@@ -77,8 +77,8 @@ Rule: TypeAlias = "Callable[[dict[str, Any]], Reply | Awaitable[Reply]]"
 class Script:
     """Replies for requests that contain a text.
 
-    The first `when` whose text stands in the request's messages answers; its replies are given in turn, the
-    last one for ever.
+    The `when` with the longest text that stands in the request's messages answers, of equal ones the last, as
+    with a `FakeModel`; its replies are given in turn, the last one for ever.
     """
 
     def __init__(self) -> None:
@@ -92,17 +92,17 @@ class Script:
     def next(self, body: dict[str, Any]) -> tuple[bool, Reply]:
         """Whether a scene fits, and what it says."""
         text = text_of(body)
-        for scene in self._scenes:
-            if scene.fits(text):
-                return True, scene.next()
-        return False, None
+        fitting = [scene for scene in reversed(self._scenes) if scene.fits(text)]
+        if not fitting:
+            return False, None
+        return True, max(fitting, key=lambda scene: len(scene.contains)).next()
 
 
 class Scene:
     """One `when` of a script."""
 
     def __init__(self, contains: str) -> None:
-        self._contains = contains
+        self.contains = contains
         self._replies: list[Reply] = []
         self._given = 0
 
@@ -113,7 +113,7 @@ class Scene:
 
     def fits(self, text: str) -> bool:
         """Whether this scene answers such a request."""
-        return bool(self._replies) and self._contains in text
+        return bool(self._replies) and self.contains in text
 
     def next(self) -> Reply:
         """The reply whose turn it is."""
