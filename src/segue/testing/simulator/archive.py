@@ -38,6 +38,12 @@ class Archive:
         self._open[batch.id].write(msgspec.json.encode(outcome) + b"\n")
         self._open[batch.id].flush()
 
+    def remove(self, batch: Batch) -> None:
+        """Keep a batch no longer."""
+        if self._directory is not None:
+            (self._directory / f"{batch.id}.json").unlink(missing_ok=True)
+            (self._directory / f"{batch.id}.jsonl").unlink(missing_ok=True)
+
     def batches(self) -> list[Batch]:
         """All that were kept, oldest first."""
         if self._directory is None:

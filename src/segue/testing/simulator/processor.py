@@ -86,7 +86,7 @@ class Processor:
     ) -> Batch:
         """A new batch; its lines are read later."""
         now = self._clock.now()
-        number = len(self._batches) + 1
+        number = max((batch.number for batch in self._batches.values()), default=0) + 1
         lasting = self._window if self._window is not None else window
         name = hashlib.sha256(f"{self._seed}:batch:{number}".encode()).hexdigest()[:32]
         batch = Batch(
@@ -136,6 +136,10 @@ class Processor:
         job.request_cancel(self._clock.now())
         self._changed(batch)
         return batch
+
+    def forget(self, id: str) -> None:
+        """Tell no more of a batch that is over."""
+        self._archive.remove(self._batches.pop(id))
 
     def uses(self, file_id: str) -> bool:
         """Whether a batch that isn't over needs this file."""

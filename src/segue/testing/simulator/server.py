@@ -13,6 +13,7 @@ from aiohttp import web
 
 from segue.ports.clock import Clock
 
+from .anthropic import Anthropic
 from .batches import Batch, Pace
 from .clock import SystemClock
 from .dialect import Dialect, Service, hang_up, json_of, json_response
@@ -30,9 +31,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Simulator:
-    """A server that speaks a provider's protocol: chat, embeddings, files and batches.
+    """A server that speaks the protocols of OpenAI, Anthropic and Gemini on one port: live calls and batches.
 
-    `async with Simulator() as sim` listens on a free port; give a client `sim.base_url`. Replies come from
+    `async with Simulator() as sim` listens on a free port; give an OpenAI client `sim.base_url`, the others
+    `sim.url`. Replies come from
     `when(…).reply(…)`, else from `rule`, else a valid one is made up; with `upstream` all chat requests go to
     that server instead. `batch_time` is how long a batch takes, from creation to the end (with an upstream, at
     least), `pace` says it state by state, and `window` is how long one may take whatever window was asked for.
@@ -67,7 +69,7 @@ class Simulator:
         limits = limits or Limits()
         self.clock: Clock = clock if clock is not None else SystemClock()
         self.faults = Faults()
-        self.base_url = ""
+        self.base_url = self.url = ""
         self._key = key
         self._address = host, port
         self._script = Script()
@@ -107,11 +109,11 @@ class Simulator:
             ids=names(seed + 1, len(self.ledger)),
             latency=latency.total_seconds(),
         )
-        self._dialects: list[Dialect] = [OpenAI(self._service)]
+        self._dialects: list[Dialect] = [Anthropic(self._service), OpenAI(self._service)]
         self._processor.speak(self._dialects)
 
     def when(self, contains: str) -> Scene:
-        """Script a reply: `sim.when("refund").reply("Certainly.")`; the first `when` that fits answers."""
+        """Script a reply: `sim.when("refund").reply("Certainly.")`; the longest text that is found wins."""
         return self._script.when(contains)
 
     async def advance(self, by: timedelta) -> None:
@@ -133,7 +135,8 @@ class Simulator:
         site = web.TCPSite(self._runner, *self._address)
         await site.start()
         host, port = self._runner.addresses[0][:2]
-        self.base_url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self.base_url = f"{self.url}/v1"
         self._processor.start()
 
     async def close(self) -> None:
