@@ -102,6 +102,6 @@ def test_new_batches_go_on_from_the_old() -> None:
     replay = Replay([entry("a", 0, 0, 0)], 0.0)
     make(replay, "a", 0)
     replay.next_batch()
-    assert replay.append(99.0) == 1
-    assert replay.time == 99.0
+    replay.hand_over(99.0)
+    assert (replay.handed, replay.time) == (2, 99.0)
     assert replay.live

@@ -391,6 +391,8 @@ async def single(row: int) -> str:
 
 async def test_an_at_most_once_step_that_runs_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await check(single, [1], model=fake())).held > 0
-    monkeypatch.setattr(Executor, "_pending", lambda self, call, entry: self._work(call, call.request))
+    monkeypatch.setattr(
+        Executor, "pending", lambda self, call, entry: self.carrying.begin(call, call.request)
+    )
     with pytest.raises(AssertionError, match="done again"):
         await check(single, [1], model=fake())

@@ -6,10 +6,11 @@ import asyncio
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
+from ..model.chat import Tokens
 from ..model.entry import Failure
 from ..model.errors import NotInRun, WrongPlace
 from ..model.mode import Config
@@ -56,7 +57,7 @@ class Work(msgspec.Struct, kw_only=True):
     """A call that this process carries out: a step, or a model call in live mode.
 
     `run` gives the value as JSON, or raises; `again` tells whether a retry policy would try that error
-    once more. An at-most-once call is journaled before it starts.
+    once more. An at-most-once call is journaled before it starts. `key` is what names it to the world.
     """
 
     kind: str
@@ -72,6 +73,8 @@ class Work(msgspec.Struct, kw_only=True):
 
 class Wait(msgspec.Struct, kw_only=True):
     """A call that outlives this process: it is journaled when made, and its outcome comes as mail.
+    key: str = ""
+    caller: Branch | None = None  #: of a step: who called it
 
     `opens` adds what the world must be told to the turn (a line, a question, a child); it gets the call's
     place. `due` is when the wait is over by itself, in epoch seconds, with `late` as its outcome.
@@ -178,9 +181,8 @@ class Services(Protocol):
         ...
 
 
-#: The branch by context, for code that runs in no task. In a step's context: `IN_STEP`.
-BRANCH: ContextVar[Branch | None] = ContextVar("segue_branch", default=None)
-STEP: ContextVar[str] = ContextVar("segue_step", default="")
+#: The branch by context, for code that runs in no task. In the context of recorded work, that work, or its name.
+BRANCH: ContextVar[Branch | Work | str | None] = ContextVar("segue_branch", default=None)
 
 
 class BranchTask(asyncio.Task[Any]):
@@ -196,7 +198,8 @@ def find_branch() -> Branch | None:
     except RuntimeError:
         task = None
     if task is None:
-        return BRANCH.get()
+        found = BRANCH.get()
+        return found if isinstance(found, Branch) else None
     return task.branch if type(task) is BranchTask else None
 
 
@@ -204,8 +207,9 @@ def current(verb: str) -> Branch:
     """The branch that the caller acts for. Raises `NotInRun`, or `WrongPlace` inside a step."""
     branch = find_branch()
     if branch is None:
-        step = STEP.get()
-        if step:
+        inside = BRANCH.get()
+        step = inside.name if isinstance(inside, Work) else inside
+        if isinstance(step, str):
             raise WrongPlace(
                 f"segue.{verb}() was called inside the step {step!r}, which is recorded whole and so "
                 f"can't wait for it or record it; make {step!r} a flow (@segue.flow) instead"

@@ -6,7 +6,6 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypedDict, TypeVar, overload
 
@@ -14,7 +13,7 @@ from ..core.codec import decoder, digest, encode
 from ..core.retry import Retry
 from ..core.signature import InputShape
 from ..model.errors import AuthorError
-from .context import Branch, Effect, Work, find_branch
+from .context import BRANCH, Branch, Effect, Work, find_branch
 from .time import pause
 
 if TYPE_CHECKING:
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
 #: Arguments of these types can't be changed by a step.
 _FIXED = frozenset({str, int, float, bool, bytes, type(None)})
-
-_KEY: ContextVar[str] = ContextVar("segue_key", default="")
 
 
 class ChangedArgument(AuthorError):
@@ -145,7 +142,7 @@ async def carry_out(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs
             args=data,
             digest=digest(data),
             decode=step.decode,  # type: ignore[arg-type]  # set with the shape
-            run=functools.partial(_perform, branch, step, args, kwargs, data, f"{key}/{step.name}"),
+            run=functools.partial(_perform, branch, step, args, kwargs, data),
             again=step.retry.wants if step.retry.attempts > 1 else None,
             effect=step.effect,
         )
@@ -159,10 +156,9 @@ async def carry_out(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs
 
 
 async def _perform(
-    branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any], data: bytes, key: str
+    branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any], data: bytes
 ) -> bytes:
     """One attempt, in this process."""
-    _KEY.set(key)
     if step.timeout is None:
         value = await _call(branch, step, args, kwargs)
     else:
@@ -190,4 +186,5 @@ async def _call(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: di
 
 def idempotency_key() -> str:
     """Inside a step: a key that is the same at every attempt and after every crash, to hand on to a service."""
-    return _KEY.get()
+    work = BRANCH.get()
+    return work.key if isinstance(work, Work) else ""

@@ -10,7 +10,7 @@ from hashlib import blake2b
 import msgspec
 
 from ..model.entry import BLOB, Entry, decode_entries
-from .replay import Replay
+from .replay import Place, Replay
 
 
 def read(rows: Iterable[bytes]) -> list[Entry]:
@@ -22,12 +22,12 @@ def merged(entries: Iterable[Entry]) -> list[Entry]:
     """Each call once, with its outcome; in the order of the outcomes, which counts within a batch."""
     written = list(entries)
     calls = Replay(written, 0.0).calls
-    out: list[Entry] = []
+    out: dict[Place, Entry] = {}
     for entry in written:
-        call = calls[entry.path, entry.n]
-        if call.made or not entry.made:
-            out.append(call)
-    return out
+        place = (entry.path, entry.n)
+        if calls[place].made or not entry.made:
+            out.setdefault(place, calls[place])
+    return list(out.values())
 
 
 def blobs_of(entries: Iterable[Entry]) -> list[bytes]:

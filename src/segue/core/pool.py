@@ -53,7 +53,7 @@ class Pooled:
 
     def order(self, entry: Entry) -> tuple[int, int]:
         """Where an outcome stood in the old journal."""
-        return entry.batch, self._order[id(entry)]
+        return entry.batch if entry.given_up < 0 else entry.given_up, self._order[id(entry)]
 
     def waits(self, path: str, n: int) -> bool:
         """Whether nobody took the call of that place so far, and it has no outcome yet."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from ..model.entry import MADE, Entry
 
 Place = tuple[str, int]
@@ -26,7 +28,7 @@ class Differs(Exception):
 class Replay:
     """One life's way through a journal: `made` for each call as the code makes it, `next_batch` at each rest."""
 
-    __slots__ = ("_batches", "_clear", "_lacking", "_missing", "calls", "handed", "time", "total")
+    __slots__ = ("_batches", "_clear", "_drops", "_lacking", "_missing", "calls", "handed", "time", "total")
 
     def __init__(self, entries: Iterable[Entry], started: float) -> None:
         self.calls: dict[Place, Entry] = {}
@@ -35,16 +37,22 @@ class Replay:
             place = (entry.path, entry.n)
             known = self.calls.get(place)
             call = self.calls[place] = entry if known is None else _completed(known, entry)
+            if known is not None and known.batch >= 0:  # given up while its outcome was on its way
+                self._batches[known.batch].remove(known)
             if entry.batch >= 0:  # in a batch, the order of the outcomes counts, not that of the calls
                 while len(self._batches) <= call.batch:
                     self._batches.append([])
                 self._batches[call.batch].append(call)
         self.total = len(self._batches)
         self._missing = [0] * (self.total + 1)
-        for entry in self.calls.values():
+        self._drops: set[Place] = set()  # calls that the code has to give up again
+        for place, entry in self.calls.items():
             self._missing[entry.after] += 1
+            if 0 <= entry.given_up <= self.total:
+                self._missing[entry.given_up] += 1
+                self._drops.add(place)
         self._clear = 0
-        self._lacking = len(self.calls)
+        self._lacking = len(self.calls) + len(self._drops)
         self.handed = 0
         self.time = started
 
@@ -64,6 +72,13 @@ class Replay:
         self._lacking -= 1
         return entry
 
+    def gave_up(self, place: Place) -> None:
+        """The code has given a call up."""
+        if place in self._drops:
+            self._drops.remove(place)
+            self._missing[self.calls[place].given_up] -= 1
+            self._lacking -= 1
+
     def next_batch(self) -> list[Entry] | None:
         """The next batch, if the code has made all the calls that had been made before it was handed over."""
         if self.handed >= self.total:
@@ -78,24 +93,22 @@ class Replay:
             self.time = batch[0].at
         return batch
 
-    def append(self, at: float) -> int:
-        """The number of a new batch, handed over at that time."""
-        number = self.handed
+    def hand_over(self, at: float) -> None:
+        """A new batch is handed over; it has the number `handed` until then."""
         self.handed += 1
         self.total = self.handed
         self.time = at
-        return number
 
     def lacking(self, made: Iterable[Place]) -> list[Entry]:
-        """Recorded calls that the code hasn't made again."""
+        """Recorded calls that the code hasn't made again, or not given up again."""
         if not self._lacking:
             return []
-        done = set(made)
+        done = set(made) - self._drops
         return [entry for place, entry in self.calls.items() if place not in done]
 
     @property
     def complete(self) -> bool:
-        """Whether every recorded call was made again."""
+        """Whether every recorded call was made again, and given up if it was."""
         return not self._lacking
 
     @property
@@ -105,9 +118,11 @@ class Replay:
 
 
 def _completed(known: Entry, later: Entry) -> Entry:
-    """A call that was journaled when made, with its outcome."""
+    """A call that was journaled when made, with its outcome; or one with its outcome that was given up after all."""
     if later.batch == MADE:
         return known
+    if not known.made:
+        return msgspec.structs.replace(known, batch=later.batch)
     return Entry(
         known.path,
         known.n,

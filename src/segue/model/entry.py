@@ -19,6 +19,11 @@ MADE: Final = -1
 INSTANT: Final = -2
 
 
+#: `Entry.batch` of an outcome that its code had given up, after that many batches: `GIVEN_UP - batches`. It is
+#: kept, for it may have been paid for, and never handed over.
+GIVEN_UP: Final = -3
+
+
 class Failure(msgspec.Struct, frozen=True, array_like=True):
     """An error as data. `type` is `module:qualname`; `args` the JSON of what builds it again, if that can be.
 
@@ -59,6 +64,11 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     def made(self) -> bool:
         """Whether the outcome is still open."""
         return self.batch == MADE
+
+    @property
+    def given_up(self) -> int:
+        """How many batches had been handed over when the code gave the call up; -1 if it didn't."""
+        return GIVEN_UP - self.batch if self.batch <= GIVEN_UP else -1
 
 
 class Pool(msgspec.Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import Future, Task
+from asyncio import AbstractEventLoop, Future, Task
 from collections.abc import Callable, Generator
 from contextvars import Context
 from types import coroutine
@@ -10,10 +10,10 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from ..authoring.context import BRANCH, STEP, Act, Wait, Work
+from ..authoring.context import BRANCH, Act, Wait, Work
 from ..authoring.failures import to_exception, to_failure
 from ..core.replay import Place
-from ..model.entry import INSTANT, Entry, Failure
+from ..model.entry import GIVEN_UP, INSTANT, Entry, Failure
 from ..model.errors import RunCancelled
 from ..model.run import Status
 from .events import Recorded, Started
@@ -29,6 +29,9 @@ class Owner(Protocol):
 
     def dropped(self, call: Call) -> None: ...
 
+    @property
+    def loop(self) -> AbstractEventLoop: ...
+
 
 class Call(Future[Any]):
     """A recorded call in this life; its outcome is set when the journal holds it and the run is at rest."""
@@ -37,10 +40,11 @@ class Call(Future[Any]):
     place: Place
     request: Work | Wait | Act
     after: int
-    entry: Entry | None
-    task: Task[Any] | None
-    context: Context | None
-    slot: Any
+    given_up = -1  # how many batches had been handed over when its code gave it up
+    entry: Entry | None = None
+    task: Task[Any] | None = None
+    context: Context | None = None
+    slot: Any = None
 
     def cancel(self, msg: object = None) -> bool:
         """Given up by the code that waited for it."""
@@ -48,6 +52,18 @@ class Call(Future[Any]):
             return False
         self.executor.dropped(self)
         return True
+
+
+def new_call(run: Owner, place: Place, request: Work | Wait | Act, slot: Any, after: int) -> Call:
+    """A call of the code."""
+    call = Call(loop=run.loop)
+    call.executor, call.place, call.request, call.slot, call.after = run, place, request, slot, after
+    return call
+
+
+def own_call(run: Owner, place: Place, kind: str = "") -> Call:
+    """A wait of the engine's own: nothing of it is recorded by itself."""
+    return new_call(run, place, Wait(kind=kind, name=kind, args=b"", digest=b"", decode=raw), None, 0)
 
 
 class Outcome(msgspec.Struct):
@@ -69,17 +85,8 @@ def end_error(run: str, status: Status, error: Failure | None) -> Failure | None
     return to_failure(RunCancelled(run)) if status == "cancelled" else error
 
 
-def enter_step(name: str) -> None:
-    BRANCH.set(None)
-    STEP.set(name)
-
-
 def raw(value: bytes) -> bytes:
     return value
-
-
-def cancel_wait() -> Wait:
-    return Wait(kind="cancel", name="cancel", args=b"", digest=b"", decode=raw)
 
 
 def made_entry(call: Call, request: Work | Wait, due: float) -> Entry:
@@ -101,6 +108,7 @@ def instant_entry(call: Call, request: Act) -> Entry:
 
 
 def outcome_entry(outcome: Outcome, number: int, now: float) -> Entry:
+    """The entry of an outcome in that batch. What was journaled when made is completed by it."""
     call, request = outcome.call, outcome.call.request
     journaled = isinstance(request, Wait) or (isinstance(request, Work) and request.effect == "at-most-once")
     if journaled and call.place != CANCEL:
@@ -119,7 +127,12 @@ def outcome_entry(outcome: Outcome, number: int, now: float) -> Entry:
     )
 
 
-def decode(outcome: Outcome) -> None:
+def drop_entry(call: Call) -> Entry:
+    """Says of an outcome that is in the journal that its code gave the call up before it was handed over."""
+    return Entry(*call.place, "", "", b"", b"", call.after, GIVEN_UP - call.given_up)
+
+
+def decode(outcome: Outcome) -> Outcome:
     """Make of a recorded outcome what the code gets. A live call gets the decoded copy too."""
     if outcome.error is not None:
         outcome.raises = to_exception(outcome.error)
@@ -127,11 +140,12 @@ def decode(outcome: Outcome) -> None:
             outcome.raises.__cause__ = outcome.cause
         if outcome.error.again:
             outcome.raises.__segue_again__ = True  # type: ignore[attr-defined]  # read by the step's retry
-        return
+        return outcome
     try:
         outcome.result = outcome.call.request.decode(outcome.value if outcome.value is not None else NOTHING)
     except Exception as error:
         outcome.raises = error
+    return outcome
 
 
 def deliver(outcome: Outcome) -> None:
@@ -153,9 +167,11 @@ def started_event(run: str, call: Call) -> Started:
 
 
 @coroutine
-def within(context: Context, work: Any) -> Generator[Any, Any, Any]:
-    """Await work in a context of its own, as a task would, without being one."""
-    coro = work.__await__() if not hasattr(work, "send") else work
+def within(context: Context, work: Work) -> Generator[Any, Any, Any]:
+    """Carry work out in a context of its own, as a task would, without being one."""
+    awaitable: Any = work.run()
+    coro = awaitable if hasattr(awaitable, "send") else awaitable.__await__()
+    context.run(BRANCH.set, work)
     step: Callable[..., Any] = coro.send
     args: tuple[Any, ...] = (None,)
     while True:

@@ -23,9 +23,10 @@ TURNS = 3
 class Stillness:
     """Looks at a run's tasks. `kick` is called when it is worth looking again."""
 
-    def __init__(self, loop: AbstractEventLoop, linger: float, kick: Callable[[], None]) -> None:
-        self._loop, self._linger, self._kick = loop, linger, kick
-        self.tasks: set[Task[Any]] = set()
+    def __init__(
+        self, loop: AbstractEventLoop, tasks: set[Task[Any]], linger: float, kick: Callable[[], None]
+    ) -> None:
+        self._loop, self._tasks, self._linger, self._kick = loop, tasks, linger, kick
         self.busy_by_itself: Task[Any] | None = (
             None  # carries out a call of its own, and counts as waiting for it
         )
@@ -42,7 +43,7 @@ class Stillness:
     def look(self) -> Rest:
         """What the tasks do now; `calming` asks to look again in the next turn of the loop."""
         composite, strange = False, None  # the last task that waits for something outside
-        for task in self.tasks:
+        for task in self._tasks:
             if task is self.busy_by_itself:
                 continue
             waits = tasks.waiter(task)
@@ -67,6 +68,14 @@ class Stillness:
             return "rest"
         self.foreign_at = tasks.where(strange)
         return "foreign"
+
+    def is_busy(self) -> bool:
+        """Whether a task runs or is about to, because something outside moved it."""
+        for task in self._tasks:
+            waits = tasks.waiter(task)
+            if (waits is None or waits.done()) and not task.done() and task is not self.busy_by_itself:
+                return True
+        return False
 
     def lingered(self, times: int = 1) -> bool:
         """Whether a foreign wait has held the run up for long enough; if not, there is a kick when it has."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import AbstractEventLoop, Future
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from ..authoring.context import Act, Branch, Wait, Work
@@ -17,7 +17,8 @@ from ..model.run import ENDED, Head
 from ..ports.clock import Timer
 from ..ports.store import Claimed, CommitResult, Turn
 from .call import Call
-from .executor import Executor, Host
+from .executor import Executor
+from .host import Host
 from .worker import Worker, code_of
 
 CURE = "What a flow does must follow from its arguments and from recorded calls alone."
@@ -44,7 +45,7 @@ async def replay(worker: Worker, head: Head, entries: Sequence[Entry], *, look: 
     replayed.look = look
     replayed.begin(code_of(target, claimed, replayed))
     try:
-        await asyncio.shield(replayed.finished)
+        await replayed.has_left()
     except asyncio.CancelledError:
         await replayed.stopped()
         raise
@@ -64,8 +65,8 @@ class _Replayed(Executor):
     async def stopped(self) -> None:
         """Let go of the code: its tasks mustn't outlive the engine."""
         if not self.leaving:
-            self._abandon(None)
-        await self.finished
+            self.abandon(None)
+        await self.has_left()
 
     def compare(self, head: Head) -> None:
         """Raise what differs."""
@@ -79,7 +80,7 @@ class _Replayed(Executor):
         if was != now:
             raise ResultMismatch(self.id, was, now)
 
-    def _start(self, call: Call) -> None:
+    def start(self, call: Call) -> None:
         self.fresh.append(call)  # judged at rest: a run may end while a task that nobody awaits begins a call
 
     def perform(self, branch: Branch, work: Work) -> Awaitable[Any]:
@@ -92,27 +93,27 @@ class _Replayed(Executor):
             self.difference = ReplayMismatch(
                 error.run, error.path, error.n, error.recorded, error.asked, error.difference, cure=cure
             )
-        self._hold("it differs")
+        self.hold("it differs")
 
-    def _pending(self, call: Call, entry: Entry) -> None:
+    def pending(self, call: Call, entry: Entry) -> None:
         """It had no outcome when the run ended, or has none yet."""
 
-    def _end(self) -> None:
+    def end(self) -> None:
         for call in self.fresh:
             if isinstance(call.request, Act) and not call.done() and self.head.status in ENDED:
                 self._new(call)
                 return
-        super()._end()
+        super().end()
 
     def _new(self, call: Call) -> None:
         shown = call.request.args[:200].decode("utf-8", "replace")
         self.differs(_mismatch(self, *call.place, "nothing", call.request, f"Its arguments: {shown}."))
 
-    def _idle(self) -> None:
+    def idle(self) -> None:
         if self.still.foreign_since is not None:
             return
         if self.head.status not in ENDED:
-            super()._hold("it stands here")
+            super().hold("it stands here")
             return
         for call in self.fresh:
             if not call.done():
@@ -122,16 +123,16 @@ class _Replayed(Executor):
             why = "The code waits for its outcome, where the recorded run ended without."
             self.differs(_mismatch(self, *call.place, "open", call.request, why))
             return
-        self._hold("every task waits")
+        self.hold("every task waits")
 
-    def _hold(self, reason: str) -> None:
+    def hold(self, reason: str) -> None:
         if self.difference is None:
             self.difference = AuthorError(f"run {self.id!r}, replayed: {reason}")
         if self.look is not None and not self.leaving:
             self.look(self.difference, self)
-        super()._hold(reason)
+        super().hold(reason)
 
-    def _write(self, turn: Turn, then: Callable[[], None]) -> None:
+    def write(self, turn: Turn, then: Callable[[], None]) -> None:
         self.last = turn
         then()
 
@@ -157,6 +158,7 @@ class _Desk:
         self.loop: AbstractEventLoop = worker.loop
         self.linger = worker.linger
         self.park_always = False
+        self.watchers: Mapping[str, Any] = {}
 
     def models(self, names: Any, config: Config) -> list[str]:
         return self._worker.models(names, config)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from asyncio import AbstractEventLoop, Future
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, Protocol
@@ -27,6 +27,7 @@ from . import alive
 from .bus import Bus
 from .events import Asked
 from .executor import Executor
+from .handling import Handling
 from .models import Models
 
 log = logging.getLogger("segue")
@@ -72,6 +73,7 @@ class Worker:
         self.name = alive.new_name()
         self.awake: dict[str, Executor] = {}
         self.targets: dict[str, Any] = {}
+        self.watchers: Mapping[str, Any] = bus.of
         self.park_always = False  # chaos for tests: leave memory after every commit
         self.working = self.closing = False
         self._renewed = clock.now()
@@ -368,14 +370,14 @@ class Worker:
                 self._give_back(one)
         self._aside.clear()
         deadline = self.loop.time() + grace
-        while (local := [task for executor in self.awake.values() for task in executor.at_work]) and (
+        while (local := [task for executor in self.awake.values() for task in executor.carrying.at_work]) and (
             left := deadline - self.loop.time()
         ) > 0:
             await asyncio.wait(local, timeout=left)
         for executor in list(self.awake.values()):
             executor.stop()
         for executor in list(self.awake.values()):
-            await executor.finished
+            await executor.has_left()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -421,7 +423,8 @@ def code_of(target: Any, claimed: Claimed, executor: Executor) -> Coroutine[Any,
     """The coroutine that a run consists of."""
     if isinstance(target, FlowDef):
         return _flow_code(target, claimed.head.spec.args)
-    code: Coroutine[Any, Any, Any] = target.code(claimed, executor)
+    executor.handling = Handling(executor)
+    code: Coroutine[Any, Any, Any] = target.code(claimed, executor.handling)
     return code
 
 

@@ -13,7 +13,7 @@ import msgspec
 from ..authoring.flow import RUNNER, FlowCall, Runner
 from ..core.codec import encode
 from ..model.chat import Answer, ChatReply, Message, ToolCall, ToolSpec
-from ..model.errors import AskClosed, ModelFailed
+from ..model.errors import AskClosed, ModelFailed, WrongPlace
 from ..ports.provider import CallFault, Endpoint, Provider
 from ..ports.store import Store
 from ..runtime.engine import Engine
@@ -277,9 +277,9 @@ class FakeEngine(Engine):
     def _busy(self, sleeping: set[Task[Any]]) -> bool:
         """Whether a run is at work, rather than waiting for the clock."""
         for executor in self.worker.awake.values():
-            if executor.kicked or executor.committing or executor.leaving:
+            if executor.stirring:
                 return True
-            at_work = executor.at_work
+            at_work = executor.carrying.at_work
             if at_work:
                 if not at_work <= sleeping:
                     return True

@@ -31,7 +31,6 @@ class Life(Protocol):
     """What an actor's code needs of the wake that it runs in."""
 
     id: str
-    config: Config
     callers: tuple[str, ...]
 
     def next_mail(self) -> Future[Letter]:

@@ -1,0 +1,114 @@
+"""Carrying out calls in this process: steps, and model calls in live mode."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import Task
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from ..authoring.context import BRANCH, Branch, BranchTask, Parked, Work
+from ..authoring.failures import to_failure
+from . import tasks
+from .call import Call, Outcome, new_call, started_event, within
+
+if TYPE_CHECKING:
+    from .executor import Executor
+
+
+class Carrying:
+    """What of a run is carried out here and now."""
+
+    __slots__ = ("_run", "local", "precommit")
+
+    def __init__(self, run: Executor) -> None:
+        self._run = run
+        self.local: set[Task[Any]] = set()  #: carry out calls, or look something up for them
+        self.precommit: list[Call] = []  #: at-most-once ones, begun once the journal holds them
+
+    @property
+    def at_work(self) -> set[Task[Any]]:
+        """The tasks that carry out calls."""
+        alone = self._run.still.busy_by_itself
+        return self.local if alone is None else {*self.local, alone}
+
+    def keep(self, task: Task[Any]) -> None:
+        """Keep a task of the engine's own that works for this run."""
+        self.local.add(task)
+        task.add_done_callback(self.local.discard, context=tasks.NO_CONTEXT)
+
+    def begin_precommitted(self) -> None:
+        """The journal holds that they were made."""
+        start, self.precommit = self.precommit, []
+        for call in start:
+            if not call.done() and isinstance(call.request, Work):
+                self.begin(call, call.request)
+
+    def begin(self, call: Call, work: Work) -> None:
+        """Carry a call out, in a task of its own."""
+        context = call.context or copy_context()
+        context.run(BRANCH.set, work)
+        call.task = Task(self._carry_out(call, work), loop=self._run.loop, context=context)
+        self.keep(call.task)
+        if self._run.host.watchers:
+            self._tell_started(call)
+
+    async def _carry_out(self, call: Call, work: Work) -> None:
+        run, outcome = self._run, Outcome(call)
+        try:
+            outcome.value = await work.run()
+        except asyncio.CancelledError as cancelled:
+            if call.done() or run.leaving:
+                raise
+            outcome.error, outcome.cause = to_failure(cancelled), cancelled
+        except Exception as error:
+            again = work.again is not None and work.again(error)
+            outcome.error, outcome.cause = to_failure(error, again=again), error
+        except BaseException as error:  # none that code may handle, and so none to record
+            if not run.leaving:
+                run.abandon(error)
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+            return
+        if call.task is not None:
+            self.local.discard(call.task)
+        if outcome.value is not None or not call.done():
+            run.done.append(outcome)
+        run.kick()
+
+    async def inline(self, branch: Branch, work: Work) -> Any:
+        """Nothing else is under way, so the run is at rest but for this call: do it in the caller's task."""
+        run = self._run
+        call = new_call(run, (branch.path, branch.n), work, branch.slot, run.replay.handed)
+        branch.n += 1
+        outcome = Outcome(call)
+        task = asyncio.current_task()
+        assert isinstance(task, BranchTask)  # only a branch calls
+        task.branch, run.still.busy_by_itself = None, task
+        if run.host.watchers:
+            self._tell_started(call)
+        try:
+            outcome.value = await within(copy_context(), work)
+        except asyncio.CancelledError as cancelled:
+            if task.cancelling() or run.leaving:
+                run.dropped(call)
+                raise
+            outcome.error, outcome.cause = to_failure(cancelled), cancelled  # raised by the step itself
+        except Exception as error:
+            again = work.again is not None and work.again(error)
+            outcome.error, outcome.cause = to_failure(error, again=again), error
+        finally:
+            task.branch, run.still.busy_by_itself = branch, None
+        if run.leaving:
+            raise Parked(f"run {run.id} is leaving memory")
+        run.open[call.place] = call
+        run.done.append(outcome)
+        run.commit_soon()
+        if call.done():
+            return call.result()
+        return await call
+
+    def _tell_started(self, call: Call) -> None:
+        run = self._run
+        if run.host.wants_events(run.id):
+            run.host.publish(run.id, started_event(run.id, call))

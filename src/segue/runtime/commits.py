@@ -1,0 +1,153 @@
+"""What a wake writes: the turn under way, the one on its way to the store, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from asyncio import Future
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from ..authoring.context import Act, Wait
+from ..core import journal
+from ..model.entry import GIVEN_UP, Entry, encode_entries
+from ..model.run import Usage
+from ..ports.store import CommitResult, Turn
+from . import tasks
+from .call import Outcome, decode, outcome_entry
+
+if TYPE_CHECKING:
+    from .executor import Executor
+
+log = logging.getLogger("segue")
+
+
+class Commits:
+    """The turns of one wake, one on its way at a time."""
+
+    __slots__ = (
+        "_afterwards",
+        "_flight",
+        "_run",
+        "_turn",
+        "_usage",
+        "_used",
+        "batch_at",
+        "entries",
+        "waited",
+    )
+
+    def __init__(self, run: Executor, usage: Iterable[Usage]) -> None:
+        self._run = run
+        self._turn: Turn | None = None
+        self.entries: list[Entry] = []  #: made since the last commit, not yet in a turn
+        self._usage = {(use.model, use.lane): use for use in usage}
+        self._used = False  # since the last turn
+        self._flight: tuple[Turn, Callable[[], None]] | None = None
+        self._afterwards: Callable[[], None] | None = None
+        self.batch_at: float | None = None  #: the time of the batch in the last turn, if it has one
+        self.waited = False  #: whether the last commit took time, in which the code may have moved
+
+    @property
+    def turn(self) -> Turn:
+        """What the next commit tells the world."""
+        if self._turn is None:
+            self._turn = Turn(run=self._run.id, fence=self._run.fence)
+        return self._turn
+
+    @property
+    def usage(self) -> list[Usage]:
+        """Model use so far, of earlier wakes too."""
+        return list(self._usage.values())
+
+    def take(self, done: list[Outcome], *, last: bool = False) -> Turn:
+        """The turn so far, with a batch of outcomes. `last`: the code has ended, and none of them is handed over."""
+        run = self._run
+        turn, self._turn = self.turn, None
+        now = turn.now = run.host.clock_now()
+        entries, self.batch_at = self.entries, None
+        if done:
+            at = max(outcome.at or now for outcome in done)
+            for outcome in done:
+                decode(outcome)
+                self._meter(outcome)
+                given_up = outcome.call.given_up
+                if last and given_up < 0:
+                    given_up = run.replay.handed + 1
+                if given_up >= 0:
+                    entries.append(outcome_entry(outcome, GIVEN_UP - given_up, now))
+                    continue
+                self.batch_at = at
+                entries.append(outcome_entry(outcome, run.replay.handed, at))
+        if entries:
+            self.entries = []
+            blobs: list[tuple[bytes, bytes]] = []
+            turn.entries = encode_entries([journal.store_large(entry, blobs) for entry in entries])
+            turn.blobs = blobs
+        if self._used:
+            self._used = False
+            turn.usage = self.usage
+        turn.seen = run.seen
+        return turn
+
+    def write(self, turn: Turn, then: Callable[[], None]) -> None:
+        """Send a turn to the store; `then` is called when it is durable. If it isn't to be had, the run goes."""
+        try:
+            future = self._run.host.commit(turn)
+        except Exception as error:  # the store is gone
+            self._run.abandon(error)
+            return
+        self._flight = turn, then
+        self.waited = not future.done()
+        if not self.waited:
+            self._written(future)
+        else:
+            future.add_done_callback(self._written, context=tasks.NO_CONTEXT)
+
+    def afterwards(self, then: Callable[[], None]) -> None:
+        """Call it once nothing is on its way."""
+        if self._flight is None:
+            then()
+        else:
+            self._afterwards = then
+
+    def _written(self, future: Future[list[CommitResult]]) -> None:
+        assert self._flight is not None  # set before
+        (turn, then), self._flight = self._flight, None
+        afterwards, self._afterwards = self._afterwards, None
+        run = self._run
+        error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        if run.over:
+            return
+        if error is not None:
+            run.abandon(error)
+            return
+        result = future.result()[0]
+        if result == "fenced":
+            log.warning("run %s was taken over by another worker; nothing is lost", run.id)
+            run.abandon(None)
+            return
+        if turn.release and result == "ready":
+            run.status = "ready"  # mail came meanwhile
+        if turn.asks:
+            run.host.asked(turn.asks)
+        then()
+        if afterwards is not None:
+            afterwards()
+
+    def _meter(self, outcome: Outcome) -> None:
+        """Count the tokens of a model call."""
+        request = outcome.call.request
+        if isinstance(request, Act) or not request.model or outcome.raises is not None or outcome.paid:
+            return
+        tokens = outcome.result.tokens
+        key = (request.model, "batch" if isinstance(request, Wait) else "live")
+        self._used = True
+        use = self._usage.get(key) or Usage(*key)
+        self._usage[key] = Usage(
+            *key,
+            use.calls + 1,
+            use.input_tokens + tokens.input,
+            use.output_tokens + tokens.output,
+            use.cached_tokens + tokens.cached,
+        )

@@ -1,0 +1,207 @@
+"""How a wake ends: the code is unwound, then the last turn is written. So no two lives ever run at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from asyncio import Task
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..authoring.failures import to_failure
+from ..model.entry import Failure
+from ..model.run import Status
+from ..ports.store import Turn
+from . import tasks
+from .call import end_error
+from .events import Finished
+
+if TYPE_CHECKING:
+    from .executor import Executor
+
+log = logging.getLogger("segue")
+
+#: Tasks of a run that leaves memory are cancelled in so many rounds, each twice as long as the one before, from 5 ms;
+#: those that carry out a call get that many of them to clean up.
+ROUNDS, PATIENT = 8, 6
+
+
+def idle(run: Executor) -> None:
+    """Nothing is under way: wait for a short timer, or park."""
+    if not run.open:
+        if run.still.foreign_since is None and tasks.next_timeout(run.loop, run.tasks) is None:
+            run.hold(
+                "every task of the run waits for another one and nothing outside can wake it: "
+                "a lock, queue or future that nobody releases"
+            )
+        return  # a foreign wait, or a lock or queue that is waited for a while only
+    due = None if run.box is None else run.box.next_due
+    if due is not None:
+        left = due - run.host.clock_now()
+        if left <= run.host.linger:
+            if run.nap is not None:
+                run.nap.cancel()
+            run.nap = run.host.call_later(max(left, 0.0), run.end_nap)
+            return
+    if run.still.foreign_since is not None:
+        log.warning(
+            "run %s parks although its code waits at %s, outside segue: that wait starts anew at the next "
+            "wake. Make it a step, or use segue.sleep()",
+            run.id,
+            run.still.foreign_at,
+        )
+    run.leave("parked")
+
+
+class Departure:
+    """The ways out of memory. The run has left when `gone` was called."""
+
+    __slots__ = ("_run", "_unwinding")
+
+    def __init__(self, run: Executor) -> None:
+        self._run = run
+        self._unwinding: Task[None] | None = None
+
+    # ------------------------------------------------------------ unwinding
+    def unwind(self, then: Callable[[], None]) -> None:
+        """Cancel all tasks, and go on when they are gone; some may need several rounds."""
+        run = self._run
+        for task in list(run.carrying.local):
+            task.cancel()
+        for task in list(run.tasks):
+            if not task.done():
+                task.cancel("the run leaves memory")
+        if self._alive():
+            self._unwinding = Task(self._unwound(then), loop=run.loop, context=tasks.NO_CONTEXT.copy())
+        else:
+            then()
+
+    def _alive(self) -> list[Task[Any]]:
+        """The tasks of the code, and those that carry out its calls, which haven't ended."""
+        return [task for task in (*self._run.tasks, *self._run.carrying.local) if not task.done()]
+
+    async def _unwound(self, then: Callable[[], None]) -> None:
+        for attempt in range(ROUNDS):
+            left = self._alive()
+            if not left:
+                break
+            await asyncio.wait(left, timeout=0.005 * 2**attempt)
+            for task in left:
+                if (
+                    attempt >= PATIENT or task not in self._run.carrying.at_work
+                ):  # a step may need a moment to clean up
+                    task.cancel("the run leaves memory")
+        left = self._alive()
+        for task in left:
+            tasks.let_go(task)
+        if left:
+            log.error(
+                "run %s: a task refuses to be cancelled, at %s; let asyncio.CancelledError pass",
+                self._run.id,
+                tasks.where(left[0]),
+            )
+        then()
+
+    # ------------------------------------------------------------ giving the claim up
+    def leave(self, status: Status) -> None:
+        """The run goes on in a later life."""
+        wake = None if self._run.box is None else self._run.box.wake_at()
+        self.unwind(lambda: self._run.commits.afterwards(lambda: self._release(status, wake)))
+
+    def _release(self, status: Status, wake: float | None) -> None:
+        run = self._run
+        turn = self._take_all()
+        turn.status, turn.release, turn.wake = status, True, wake if status == "parked" else None
+        run.status, run.due = status, turn.wake is not None
+        run.write(turn, self.gone)
+
+    def _take_all(self, *, last: bool = False) -> Turn:
+        """All that was done. Of what was to start after this commit, not even that it was made is written."""
+        run = self._run
+        unstarted = {call.place for call in run.carrying.precommit}
+        if unstarted:
+            entries = run.commits.entries
+            run.commits.entries = [entry for entry in entries if (entry.path, entry.n) not in unstarted]
+        done, run.done = run.done, []
+        return run.commits.take(done, last=last)
+
+    # ------------------------------------------------------------ the run's end
+    def end(self, root: Task[Any]) -> None:
+        """The code came to its end; its outcome is the run's."""
+        status: Status = "done"
+        value: bytes | None = None
+        failure: Failure | None = None
+        if root.cancelled():
+            status = "cancelled"
+            failure = end_error(self._run.id, status, None)
+        elif (error := root.exception()) is not None:
+            if not isinstance(error, Exception):
+                self._run.abandon(error)
+                return
+            status, failure = "failed", to_failure(error)
+        else:
+            value = root.result()
+        self._run.status = status
+        self.unwind(lambda: self._finish(status, value, failure))
+
+    def _finish(self, status: Status, value: bytes | None, failure: Failure | None) -> None:
+        turn = self._take_all(last=True)
+        turn.status, turn.release, turn.value, turn.error = status, True, value, failure
+        self._finish_with(turn)
+
+    def hold(self, reason: str, *, replaying: bool) -> None:
+        """Stop here; a person decides how the run goes on. What was done stays done."""
+
+        def write() -> None:
+            self._run.commits.afterwards(lambda: self._held(reason, replaying))
+
+        self._run.loop.call_soon(lambda: self.unwind(write), context=tasks.NO_CONTEXT)
+
+    def _held(self, reason: str, replaying: bool) -> None:
+        run = self._run
+        if replaying:
+            turn = Turn(run=run.id, fence=run.fence, seen=run.seen, now=run.host.clock_now())
+        else:
+            turn = self._take_all()
+        turn.status, turn.release, turn.reason = "held", True, reason
+        if run.box is not None and run.box.cancelled:
+            turn.status, turn.reason = "cancelled", ""  # nobody wants to decide any more
+            turn.error = Failure("segue.model.errors:RunCancelled", f"run {run.id!r} was cancelled")
+        self._finish_with(turn)
+
+    def _finish_with(self, turn: Turn) -> None:
+        """Write the turn that ends or holds the run, and tell those who watch once it is durable."""
+        run = self._run
+        run.status = turn.status
+        run.head = msgspec.structs.replace(
+            run.head,
+            status=turn.status,
+            reason=turn.reason,
+            value=turn.value,
+            error=turn.error,
+            usage=run.commits.usage,
+            updated=turn.now,
+        )
+        run.write(turn, self._finished)
+
+    def _finished(self) -> None:
+        run, head = self._run, self._run.head
+        if run.status == head.status and run.host.wants_events(run.id):
+            run.host.publish(
+                run.id,
+                Finished(
+                    run=run.id, status=head.status, value=head.value, error=head.error, reason=head.reason
+                ),
+            )
+        self.gone()
+
+    # ------------------------------------------------------------ without a word
+    def abandon(self) -> None:
+        """Another worker has the run, or the store failed: nothing is written."""
+        self.unwind(self.gone)
+
+    def gone(self) -> None:
+        """Nothing of it is left."""
+        self._run.is_gone()

@@ -1,0 +1,33 @@
+"""What one wake of a run needs of the engine around it."""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop, Future
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..authoring.context import Services
+from ..model.message import Question
+from ..model.run import Head
+from ..ports.clock import Timer
+from ..ports.store import CommitResult, Turn
+
+if TYPE_CHECKING:
+    from .executor import Executor
+
+
+class Host(Services, Protocol):
+    """The engine, as an executor sees it."""
+
+    loop: AbstractEventLoop
+    park_always: bool
+    watchers: Mapping[str, Any]  #: empty if nobody watches any run
+
+    def commit(self, turn: Turn) -> Future[list[CommitResult]]: ...
+    async def find(self, run: str) -> Head | None: ...
+    def clock_now(self) -> float: ...
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer: ...
+    def ended(self, executor: Executor) -> None: ...
+    def wants_events(self, run: str) -> bool: ...
+    def asked(self, questions: Sequence[Question]) -> None: ...
+    def publish(self, run: str, event: object) -> None: ...

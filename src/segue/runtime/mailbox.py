@@ -1,0 +1,272 @@
+"""What reaches a run from outside, and the calls of its code that wait for it.
+
+Letters of outcomes find their call by its place; messages go to the first `receive` that takes their kind, or to
+an actor, one after the other; a spawned run's end comes once, whoever waits for it; times strike at rest.
+"""
+
+from __future__ import annotations
+
+import heapq
+from asyncio import Future, Task
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..authoring.context import Wait
+from ..authoring.failures import to_failure
+from ..core.replay import Place
+from ..model.entry import Failure
+from ..model.errors import WrongPlace
+from ..model.message import Letter, Mail
+from ..model.run import ENDED, CallRef
+from . import tasks
+from .call import CANCEL, NOTHING, Call, Outcome, end_error, own_call
+
+if TYPE_CHECKING:
+    from .executor import Executor
+
+
+class Mailbox:
+    """The mail of one wake. Letters stay in the store until the turn that takes them is written."""
+
+    __slots__ = (
+        "_dues",
+        "_ends",
+        "_joins",
+        "_order",
+        "_posts",
+        "_receivers",
+        "_results",
+        "_run",
+        "_spawned",
+        "_unmatched",
+        "_wanting",
+    )
+
+    def __init__(self, run: Executor) -> None:
+        self._run = run
+        self._results: dict[int, Letter] = {}  # outcomes and orders, by id
+        self._posts: dict[int, Letter] = {}  # messages to the code, by id, in order
+        self._unmatched = True  # posts or receivers have come since they were matched
+        self._receivers: list[Call] = []
+        self._joins: dict[Place, list[Call]] = {}  # waits for the ends of spawned runs
+        self._ends: dict[Place, tuple[bytes | None, Failure | None]] = {}  # of spawned runs, once waited for
+        self._spawned: set[Place] = set()  # whose ends may come before anybody waits for them
+        self._dues: list[tuple[float, int, Call]] = []
+        self._order = 0
+        self._wanting: Call | None = None  # an actor, a message
+
+    # ------------------------------------------------------------ what comes in
+    def file(self, letters: Sequence[Letter]) -> bool:
+        """Take letters in; whether one asks for the run's end."""
+        cancelled = False
+        for letter in letters:
+            mine = self._posts if letter.mail.kind in ("tell", "request") else self._results
+            mine[letter.id] = letter
+            cancelled = cancelled or letter.mail.kind == "cancel"
+        self._unmatched = True
+        return cancelled
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether a letter that asks for the run's end wasn't read yet."""
+        return any(letter.mail.kind == "cancel" for letter in self._results.values())
+
+    def consume(self, letter: int) -> None:
+        """Have the next commit take a letter out of the inbox."""
+        if self._posts.pop(letter, None) is None:
+            del self._results[letter]
+        turn = self._run.commits.turn
+        turn.consumed = [*turn.consumed, letter]
+
+    def drop_results_of(self, place: Place) -> None:
+        """Letters for a call that stood there before a rebase are nobody's."""
+        for letter in list(self._results.values()):
+            if letter.mail.call is not None and (letter.mail.call.path, letter.mail.call.n) == place:
+                self.consume(letter.id)
+
+    # ------------------------------------------------------------ who waits
+    def will_end(self, place: Place) -> None:
+        """A run was spawned there."""
+        self._spawned.add(place)
+
+    def has_ended(self, place: Place, value: bytes | None, error: Failure | None) -> None:
+        """A spawned run's end is in the journal."""
+        self._ends[place] = value, error
+
+    def wait_for(self, call: Call, request: Wait, due: float) -> None:
+        """A call waits from now on."""
+        if due:
+            self._order += 1
+            heapq.heappush(self._dues, (due, self._order, call))
+        if request.accepts:
+            self._receivers.append(call)
+            self._unmatched = True
+        if request.joins is not None:
+            self._join(call, request, request.joins)
+
+    def drop(self, call: Call) -> None:
+        """Nobody waits for that call's outcome any more."""
+        if call in self._receivers:
+            self._receivers.remove(call)
+
+    def want(self, wanting: Call) -> bool:
+        """An actor wants its next message: given at once if there is one, which stays where it is."""
+        if self._posts:
+            wanting.set_result(next(iter(self._posts.values())))
+            return True
+        self._wanting = wanting
+        return False
+
+    def clear(self) -> None:
+        """An actor's transition: what its handler waited for is history."""
+        self._receivers.clear()
+        self._dues.clear()
+
+    @property
+    def next_due(self) -> float | None:
+        """When the next call that waits for a time has it."""
+        return self._dues[0][0] if self._dues else None
+
+    def wake_at(self) -> float | None:
+        """When the next time strikes for which somebody waits."""
+        dues = sorted((due, order) for due, order, call in self._dues if not call.done())
+        return dues[0][0] if dues else None
+
+    # ------------------------------------------------------------ at rest
+    def answer_waits(self) -> None:
+        """Match letters and times with the calls that wait for them."""
+        for letter in list(self._results.values()):
+            self._read(letter)
+        if self._posts and self._wanting is not None and not self._wanting.done():
+            self._run.open.pop(self._wanting.place)
+            self._wanting.set_result(next(iter(self._posts.values())))
+        elif self._unmatched and self._receivers:
+            for letter in [letter for letter in self._posts.values() if letter.mail.kind == "tell"]:
+                self._receive(letter)
+        self._unmatched = False
+        if self._dues:
+            self._strike(self._run.host.clock_now())
+
+    def was_served(self) -> bool:
+        """Whether the actor got the message that it wanted; asked once."""
+        if self._wanting is None or not self._wanting.done():
+            return False
+        self._wanting = None
+        return True
+
+    def _strike(self, now: float) -> None:
+        while self._dues and (self._dues[0][0] <= now or self._dues[0][2].done()):
+            call = heapq.heappop(self._dues)[2]
+            request = call.request
+            if call.done() or not isinstance(request, Wait) or call.place not in self._run.open:
+                continue
+            late = request.late
+            self._close(call, Outcome(call, error=late) if isinstance(late, Failure) else Outcome(call, late))
+            if request.drops is not None:
+                request.drops(self._run.commits.turn, *call.place)
+
+    def _read(self, letter: Letter) -> None:
+        mail = letter.mail
+        if mail.kind == "result" and mail.call is not None:
+            place = (mail.call.path, mail.call.n)
+            call = self._run.open.get(place)
+            if place in self._joins and any(not call.done() for call in self._joins[place]):
+                self._ended(place, mail.value, mail.error, letter.id)
+            elif call is not None and not call.done() and self._is_for(mail, call):
+                self._close(call, Outcome(call, mail.value, mail.error, letter.id))
+            elif place in self._ends or (place not in self._spawned and not self._expects(place)):
+                self.consume(letter.id)  # answered already, or given up
+        elif mail.kind == "cancel":
+            self.consume(letter.id)
+            self._cancel()
+
+    def _receive(self, letter: Letter) -> None:
+        """Give a message to the first call that waits for one of its kind."""
+        mail = letter.mail
+        for call in self._receivers:
+            request = call.request
+            if isinstance(request, Wait) and mail.name in request.accepts and not call.done():
+                self._receivers.remove(call)
+                value = b'{"name":%s,"value":%s}' % (msgspec.json.encode(mail.name), mail.value or NOTHING)
+                self._close(call, Outcome(call, value, None, letter.id))
+                break
+
+    def _is_for(self, mail: Mail, call: Call) -> bool:
+        """Whether an outcome is of this call, not of another one that stood there before a rebase."""
+        request, pool = call.request, self._run.pool
+        if not isinstance(request, Wait):  # a model call that went out in a batch, and would be live now
+            return call.entry is not None and call.entry.made
+        if pool is None or mail.call is None:
+            return True
+        same = mail.call.digest in (b"", request.digest) and request.sender in ("", mail.sender)
+        return same or pool.was_open(*call.place, request.digest)
+
+    def _expects(self, place: Place) -> bool:
+        """Whether the code may come to a call there that was open before a rebase."""
+        return self._run.pool is not None and self._run.pool.waits(*place)
+
+    def _close(self, call: Call, outcome: Outcome) -> None:
+        """A wait is over: its outcome goes into the next batch."""
+        self._run.open.pop(call.place, None)
+        if outcome.letter is not None:
+            self.consume(outcome.letter)
+        self._run.done.append(outcome)
+
+    # ------------------------------------------------------------ cancellation
+    def _cancel(self) -> None:
+        """Cancellation is an entry like another, so that it strikes at the same place in a replay."""
+        if CANCEL not in self._run.made:
+            self._run.done.append(Outcome(self._cancel_call(), NOTHING))
+
+    def expect_cancel(self) -> None:
+        """The journal has it."""
+        call = self._cancel_call()
+        call.entry = self._run.replay.made(*CANCEL, "cancel", "cancel", b"")
+        self._run.open[CANCEL] = call
+
+    def _cancel_call(self) -> Call:
+        call = own_call(self._run, CANCEL, "cancel")
+        self._run.made.add(CANCEL)
+        call.add_done_callback(self._struck, context=tasks.NO_CONTEXT)
+        return call
+
+    def _struck(self, call: Future[Any]) -> None:
+        if self._run.root is not None and not call.cancelled():
+            self._run.root.cancel("the run was cancelled")
+
+    # ------------------------------------------------------------ the ends of spawned runs
+    def _join(self, call: Call, request: Wait, place: Place) -> None:
+        """Wait for the end of a spawned run, which comes as mail once, whoever waits for it."""
+        if place in self._ends:
+            self._close(call, Outcome(call, *self._ends[place]))
+            return
+        self._joins.setdefault(place, []).append(call)
+        if request.looks:
+            look = self._look(request.looks, place)
+            self._run.carrying.keep(Task(look, loop=self._run.loop, context=tasks.NO_CONTEXT.copy()))
+
+    async def _look(self, run: str, place: Place) -> None:
+        """A run that somebody else started by that id sends its end to them."""
+        head = await self._run.host.find(run)
+        if head is not None and head.spec.parent != CallRef(self._run.id, *place) and place in self._joins:
+            if head.status in ENDED:
+                self._ended(place, head.value, end_error(head.id, head.status, head.error), None)
+            else:
+                text = (
+                    f"run {run!r} was there already, started by somebody else, so its end can't be awaited here; "
+                    f"spawn it under an id of its own, or use messages"
+                )
+                self._ended(place, None, to_failure(WrongPlace(text)), None)
+        self._run.kick()
+
+    def _ended(self, place: Place, value: bytes | None, error: Failure | None, letter: int | None) -> None:
+        """A spawned run has ended: all who wait for it are told."""
+        self._ends[place] = value, error
+        for call in self._joins.pop(place):
+            if not call.done():
+                self._close(call, Outcome(call, value, error, letter))
+                letter = None
+        if letter is not None:
+            self.consume(letter)
