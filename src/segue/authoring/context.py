@@ -69,12 +69,12 @@ class Work(msgspec.Struct, kw_only=True):
     again: Callable[[BaseException], bool] | None = None
     effect: Effect = "idempotent"
     model: str = ""  #: of a model call: whose tokens these are
+    key: str = ""
+    caller: Branch | None = None  #: of a step: who called it
 
 
 class Wait(msgspec.Struct, kw_only=True):
     """A call that outlives this process: it is journaled when made, and its outcome comes as mail.
-    key: str = ""
-    caller: Branch | None = None  #: of a step: who called it
 
     `opens` adds what the world must be told to the turn (a line, a question, a child); it gets the call's
     place. `due` is when the wait is over by itself, in epoch seconds, with `late` as its outcome.
