@@ -145,6 +145,8 @@ async def carry_out(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs
             run=functools.partial(_perform, branch, step, args, kwargs, data),
             again=step.retry.wants if step.retry.attempts > 1 else None,
             effect=step.effect,
+            key=f"{key}/{step.name}",
+            caller=branch,
         )
         try:
             return await branch.run.perform(branch, work)
