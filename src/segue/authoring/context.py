@@ -15,6 +15,7 @@ from ..model.entry import Failure
 from ..model.errors import NotInRun, WrongPlace
 from ..model.mode import Config
 from ..ports.store import Turn
+from .pooled import Named
 
 Effect = Literal["idempotent", "keyed", "at-most-once"]
 Decode = Callable[[bytes], Any]
@@ -162,6 +163,10 @@ class Services(Protocol):
 
     async def in_thread(self, fn: Callable[[], Any]) -> Any:
         """Run a blocking function off the loop, with the caller's context."""
+        ...
+
+    async def in_process(self, work: Named, timeout: float | None) -> bytes:
+        """Have work done in another process; `timeout` in seconds, from when one has begun it."""
         ...
 
     async def get_resource(self, fn: Callable[[], Any]) -> Any:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypedDict, TypeVar, 
 from ..core.codec import decoder, digest, encode
 from ..core.retry import Retry
 from ..core.signature import InputShape
-from ..model.errors import AuthorError
+from ..model.errors import AuthorError, ProcessDied
 from .context import BRANCH, Branch, Effect, Work, find_branch
+from .pooled import Named, OverTime, Pool, named, side_by_side
 from .time import pause
 
 if TYPE_CHECKING:
@@ -42,13 +43,20 @@ class ChangedArgument(AuthorError):
 class StepDef:
     """What is known of a step."""
 
-    __slots__ = ("_shape", "decode", "effect", "fn", "is_async", "name", "retry", "timeout")
+    __slots__ = ("_shape", "decode", "effect", "fn", "is_async", "name", "place", "retry", "timeout")
 
     def __init__(
-        self, fn: Callable[..., Any], name: str, retry: Retry, timeout: timedelta | None, effect: Effect
+        self,
+        fn: Callable[..., Any],
+        name: str,
+        retry: Retry,
+        timeout: timedelta | None,
+        effect: Effect,
+        pool: Pool = "thread",
     ) -> None:
         self.fn, self.name, self.retry, self.timeout = fn, name, retry, timeout
         self.effect: Effect = effect
+        self.place = named(fn) if pool == "process" else None  #: where another process finds it
         self.is_async = inspect.iscoroutinefunction(fn)
         self._shape: InputShape | None = None
         self.decode: Callable[[bytes], Any] | None = None
@@ -61,6 +69,25 @@ class StepDef:
             self.decode = decoder(self._shape.result_type)
         return self._shape
 
+    def again(self, error: BaseException) -> bool:
+        """Whether its policy would try that error once more."""
+        if self.retry.attempts == 1 or (self.effect == "at-most-once" and isinstance(error, ProcessDied)):
+            return False
+        judged: bool | None = getattr(error, "__segue_again__", None)  # in the process where it was raised
+        return self.retry.wants(error) if judged is None else judged
+
+    def carry_out(self, work: Named) -> bytes:
+        """A call that came from another process."""
+        args, kwargs = self.shape.decode_call(work.data)
+        here = Work(
+            kind="step", name=self.name, args=b"", digest=b"", decode=bytes, run=_elsewhere, key=work.key
+        )
+        BRANCH.set(here)  # what the function may ask of where it is
+        value = self.fn(*args, **kwargs)
+        if self.is_async:
+            value = asyncio.run(value)
+        return encode(value, where=f"the result of step {self.name!r}")
+
     def plain(self, *args: Any, **kwargs: Any) -> Awaitable[Any]:
         """A call outside a run: nothing but the function, off the loop if it is sync."""
         if self.is_async:
@@ -70,12 +97,14 @@ class StepDef:
 
 
 class StepOptions(TypedDict, total=False):
-    """`retry`: a policy, or a number of attempts. `effect`: what a repeated call does to the world."""
+    """`retry`: a policy, or a number of attempts. `effect`: what a repeated call does to the world. `pool`: where
+    a plain function runs."""
 
     name: str
     retry: int | Retry
     timeout: timedelta
     effect: Effect
+    pool: Pool
 
 
 class _Step(Protocol):
@@ -97,7 +126,10 @@ def step(fn: Any = None, /, **options: Any) -> Any:
     `retry` takes a number of attempts or a `Retry`; each attempt is recorded and the wait between two is
     durable. `timeout` bounds one attempt. `effect` is `idempotent` (after a crash in its middle it is done
     again), `keyed` (the same, with `segue.idempotency_key()` to hand on) or `at-most-once` (it isn't done
-    again: the run is held). Outside a run the function is just called.
+    again: the run is held). `pool="process"` is for work that needs a core of its own: it runs in another process,
+    which imports its module; arguments and result go there as JSON. One that dies raises `ProcessDied`, which `retry`
+    takes. (Where threads run side by side, on a free-threaded Python, it is a thread.) Outside a run the function is
+    just called.
     """
     if fn is None:
         return functools.partial(step, **options)
@@ -122,11 +154,12 @@ def make(
     retry: int | Retry = 1,
     timeout: timedelta | None = None,
     effect: Effect = "idempotent",
+    pool: Pool = "thread",
 ) -> StepDef:
     """The definition of a step."""
     policy = Retry(retry) if isinstance(retry, int) else retry
     label = name or getattr(fn, "__qualname__", type(fn).__qualname__).replace("<locals>.", "")
-    return StepDef(fn, label, policy, timeout, effect)
+    return StepDef(fn, label, policy, timeout, effect, pool)
 
 
 async def carry_out(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -143,10 +176,9 @@ async def carry_out(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs
             digest=digest(data),
             decode=step.decode,  # type: ignore[arg-type]  # set with the shape
             run=functools.partial(_perform, branch, step, args, kwargs, data),
-            again=step.retry.wants if step.retry.attempts > 1 else None,
+            again=step.again if step.retry.attempts > 1 else None,
             effect=step.effect,
             key=f"{key}/{step.name}",
-            caller=branch,
         )
         try:
             return await branch.run.perform(branch, work)
@@ -157,10 +189,21 @@ async def carry_out(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs
             attempt += 1
 
 
+async def _elsewhere() -> bytes:
+    raise RuntimeError("this work is under way in another process already")
+
+
 async def _perform(
     branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any], data: bytes
 ) -> bytes:
     """One attempt, in this process."""
+    if step.place is not None and not side_by_side():
+        seconds = None if step.timeout is None else step.timeout.total_seconds()
+        try:
+            work = Named(*step.place, data, step.name, key=idempotency_key())
+            return await branch.run.services.in_process(work, seconds)
+        except OverTime as error:
+            raise TimeoutError(f"step {step.name!r} took longer than {step.timeout}") from error
     if step.timeout is None:
         value = await _call(branch, step, args, kwargs)
     else:

@@ -221,6 +221,18 @@ class ProviderFault(OperatorError):
         super().__init__(f"{provider}: {what}{f' (HTTP {status})' if status else ''}{shown}")
 
 
+class ProcessDied(OperatorError):
+    """The process of a `pool="process"` call ended in its middle. `code`: minus the signal, if it was one."""
+
+    def __init__(self, call: str, code: int) -> None:
+        self.call, self.code = call, code
+        how = f"was ended by signal {-code}" if code < 0 else f"ended by itself, with exit code {code}"
+        super().__init__(
+            f"the process that carried out {call!r} {how} (9: the system was out of memory, or somebody killed it; "
+            f"11: a crash in C code); nothing else was harmed, and retry= has such work done again"
+        )
+
+
 class MissingKey(OperatorError):
     """The environment has no key for a provider. `variable` is where it is looked for."""
 

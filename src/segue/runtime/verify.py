@@ -9,6 +9,7 @@ from typing import Any
 
 from ..authoring.context import Act, Branch, Wait, Work
 from ..authoring.flow import FlowDef, target_named
+from ..authoring.pooled import Named
 from ..model.entry import Entry, Failure
 from ..model.errors import AuthorError, ReplayMismatch, ResultMismatch, UnknownName
 from ..model.message import Question
@@ -170,6 +171,9 @@ class _Desk:
 
     async def in_thread(self, fn: Callable[[], Any]) -> Any:
         return await self._worker.in_thread(fn)
+
+    async def in_process(self, work: Named, timeout: float | None) -> bytes:
+        return await self._worker.in_process(work, timeout)
 
     async def get_resource(self, fn: Callable[[], Any]) -> Any:
         return await self._worker.get_resource(fn)

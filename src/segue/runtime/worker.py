@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from ..authoring.context import Branch, Wait, Work
 from ..authoring.flow import TARGETS, Ambiguous, FlowDef, target_named
+from ..authoring.pooled import Named
 from ..core import journal
 from ..core.codec import encode
 from ..core.pool import Pooled
@@ -29,6 +30,7 @@ from .events import Asked
 from .executor import Executor
 from .handling import Handling
 from .models import Models
+from .processes import Processes
 
 log = logging.getLogger("segue")
 #: Told of each flow that raises, with its traceback, which the run's record doesn't keep.
@@ -83,6 +85,7 @@ class Worker:
         self._ready = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._threads: ThreadPoolExecutor | None = None
+        self._processes: Processes | None = None
         self._resources: dict[Any, asyncio.Task[Any]] = {}
         self._closers: list[Any] = []
         self.handles: Callable[[str, Any, tuple[str, int] | None], Any]
@@ -102,6 +105,11 @@ class Worker:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(64, thread_name_prefix="segue-step")
         return await self.loop.run_in_executor(self._threads, copy_context().run, fn)
+
+    async def in_process(self, work: Named, timeout: float | None) -> bytes:
+        if self._processes is None:
+            self._processes = Processes()
+        return await self._processes.perform(work, timeout)
 
     async def get_resource(self, fn: Callable[[], Any]) -> Any:
         made = self._resources.get(fn)
@@ -385,6 +393,8 @@ class Worker:
             await _close(source)
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._processes is not None:
+            await self._processes.close()
 
     async def create(self, runs: list[NewRun]) -> list[Any]:
         """Create runs; those that are new, known and for which there is room are claimed at once."""
