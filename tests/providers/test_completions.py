@@ -12,14 +12,13 @@ from segue.model.chat import Answer, ChatReply, ChatRequest, File, Message, Toke
 from segue.model.errors import InvalidValue
 from segue.providers.completions import (
     Assembly,
-    Events,
-    StreamError,
     chat_body,
     chat_reply,
     embed_body,
     embed_reply,
     is_reply,
 )
+from segue.providers.speech import Events, StreamError
 
 
 def body_of(*messages: Message, **more: Any) -> dict[str, Any]:

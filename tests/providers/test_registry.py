@@ -119,8 +119,8 @@ def test_organisation_and_project_go_with_openais_key_only():
     other = make(resolve("openai:m@http://x/v1", environment), environment, Pooled())
     assert isinstance(own, OpenAI)
     assert isinstance(other, OpenAI)
-    assert own._headers["OpenAI-Organization"] == "org"
-    assert other._headers == {}
+    assert own._exchange.headers["OpenAI-Organization"] == "org"
+    assert other._exchange.headers == {}
 
 
 def test_providers_of_ones_own():

@@ -1,7 +1,9 @@
-"""The wire format of OpenAI's Files and Batches: job lines, jobs and outcomes. No I/O."""
+"""The wire formats of Files and Batches, OpenAI's and of those who differ: lines, jobs and outcomes. No I/O."""
 
 from __future__ import annotations
 
+import urllib.parse
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -54,11 +56,16 @@ class Page(msgspec.Struct):
     data: list[Job]
     has_more: bool | None = None
 
+    def more(self, most: int) -> bool:
+        """Whether another page may follow this one, which was to hold so many at most."""
+        return bool(self.data) and (self.has_more if self.has_more is not None else len(self.data) >= most)
+
 
 class Stored(msgspec.Struct):
     """An uploaded file."""
 
     id: str
+    status: str | None = None
 
 
 class _Response(msgspec.Struct):
@@ -94,6 +101,204 @@ def job_line(ident: str, path: str, body: bytes) -> bytes:
         msgspec.json.encode(path),
     )
     return head + body + b"}\n"
+
+
+_job = msgspec.json.Decoder(Job)
+_page = msgspec.json.Decoder(Page)
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+PAGE = 100  #: jobs that are asked for at a time
+
+
+class Format:
+    """How a provider's files and jobs look: OpenAI's. Others say where they differ. Paths begin with `/v1`."""
+
+    jobs = "/v1/batches"
+    files = "/v1/files"
+    uploads = "/v1/files"
+    purpose = "batch"
+    window = "24h"
+    max_lines = 50_000
+    max_bytes = 190_000_000  #: of bodies; 200 MB less what stands around them in a file
+    settles = False  #: an uploaded file has to be looked at until it is processed
+
+    def fields(self, name: str) -> dict[str, str]:
+        """What goes with a file, but for the file."""
+        return {"purpose": self.purpose}
+
+    def line(self, ident: str, path: str, body: bytes) -> bytes:
+        """One line of a job's file."""
+        return job_line(ident, path, body)
+
+    def asked(self, file: str, path: str, nonce: str, model: str) -> dict[str, Any]:
+        """The request for a job."""
+        return {
+            "input_file_id": file,
+            "endpoint": path,
+            "completion_window": self.window,
+            "metadata": {LABEL: nonce},
+        }
+
+    def job(self, body: bytes) -> Job:
+        """A job as it is told of. Raises `ValueError`."""
+        return _job.decode(body)
+
+    def list(self, page: int, after: str) -> str:
+        """Where a page of the list of jobs is; pages count from 0, `after` is the last id of the one before."""
+        cursor = f"&after={urllib.parse.quote(after, safe='')}" if after else ""
+        return f"{self.jobs}?limit={PAGE}{cursor}"
+
+    def page(self, body: bytes) -> Page:
+        """A page of that list. Raises `ValueError`."""
+        return _page.decode(body)
+
+
+class AzureFormat(Format):
+    """Azure: a file is looked at before a job may name it."""
+
+    settles = True
+
+
+class GroqFormat(Format):
+    """Groq: smaller files."""
+
+    max_bytes = 95_000_000
+
+
+class _MistralJob(msgspec.Struct):
+    id: str
+    status: str
+    created_at: float | None = None
+    input_files: list[str] = []
+    output_file: str | None = None
+    error_file: str | None = None
+    errors: list[dict[str, Any]] = []
+    total_requests: int | None = None
+    succeeded_requests: int | None = None
+    failed_requests: int | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class _MistralPage(msgspec.Struct):
+    data: list[_MistralJob] | None = None
+
+
+_mistral_job = msgspec.json.Decoder(_MistralJob)
+_mistral_page = msgspec.json.Decoder(_MistralPage)
+_MISTRAL = {"success": "completed", "timeout_exceeded": "expired", "cancellation_requested": "cancelling"}
+
+
+class MistralFormat(Format):
+    """Mistral: the model stands with the job, not in its lines."""
+
+    jobs = "/v1/batch/jobs"
+
+    def line(self, ident: str, path: str, body: bytes) -> bytes:
+        """See `Format.line`."""
+        asked = {name: value for name, value in _object.decode(body).items() if name != "model"}
+        return msgspec.json.encode({"custom_id": ident, "body": asked}) + b"\n"
+
+    def asked(self, file: str, path: str, nonce: str, model: str) -> dict[str, Any]:
+        """See `Format.asked`."""
+        return {
+            "input_files": [file],
+            "endpoint": path,
+            "model": model,
+            "timeout_hours": 24,
+            "metadata": {LABEL: nonce},
+        }
+
+    def job(self, body: bytes) -> Job:
+        """See `Format.job`."""
+        return self._told(_mistral_job.decode(body))
+
+    def list(self, page: int, after: str) -> str:
+        """See `Format.list`."""
+        return f"{self.jobs}?page={page}&page_size={PAGE}"
+
+    def page(self, body: bytes) -> Page:
+        """See `Format.page`."""
+        return Page([self._told(each) for each in _mistral_page.decode(body).data or ()])
+
+    def _told(self, job: _MistralJob) -> Job:
+        status = job.status.lower()
+        return Job(
+            id=job.id,
+            status=_MISTRAL.get(status, status),
+            created_at=job.created_at,
+            input_file_id=job.input_files[0] if job.input_files else None,
+            output_file_id=job.output_file,
+            error_file_id=job.error_file,
+            errors=_Errors([_Error(message=str(each.get("message") or each)) for each in job.errors]),
+            request_counts=_Counts(job.total_requests, job.succeeded_requests, job.failed_requests),
+            metadata=job.metadata,
+        )
+
+
+class _TogetherJob(msgspec.Struct):
+    id: str
+    status: str
+    created_at: str | None = None
+    input_file_id: str | None = None
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    error: str | None = None
+
+
+class _TogetherMade(msgspec.Struct):
+    job: _TogetherJob
+
+
+_together_job = msgspec.json.Decoder(_TogetherJob)
+_together_made = msgspec.json.Decoder(_TogetherMade)
+_together_page = msgspec.json.Decoder(list[_TogetherJob] | None)
+
+
+class TogetherFormat(Format):
+    """Together: files go elsewhere and under another purpose; jobs have no label, and are listed all at once."""
+
+    uploads = "/v1/files/upload"
+    purpose = "batch-api"
+    max_bytes = 95_000_000
+
+    def fields(self, name: str) -> dict[str, str]:
+        """See `Format.fields`."""
+        return {"purpose": self.purpose, "file_name": name, "file_type": "jsonl"}
+
+    def asked(self, file: str, path: str, nonce: str, model: str) -> dict[str, Any]:
+        """See `Format.asked`."""
+        return {"input_file_id": file, "endpoint": path, "completion_window": self.window}
+
+    def job(self, body: bytes) -> Job:
+        """See `Format.job`. One that was just made is wrapped."""
+        made = "job" in _object.decode(body)
+        return self._told(_together_made.decode(body).job if made else _together_job.decode(body))
+
+    def list(self, page: int, after: str) -> str:
+        """See `Format.list`."""
+        return self.jobs
+
+    def page(self, body: bytes) -> Page:
+        """See `Format.page`."""
+        return Page([self._told(each) for each in _together_page.decode(body) or ()], has_more=False)
+
+    def _told(self, job: _TogetherJob) -> Job:
+        return Job(
+            id=job.id,
+            status=job.status.lower(),
+            created_at=_moment(job.created_at),
+            input_file_id=job.input_file_id,
+            output_file_id=job.output_file_id,
+            error_file_id=job.error_file_id,
+            errors=_Errors([_Error(message=job.error)]) if job.error else None,
+        )
+
+
+def _moment(text: str | None) -> float | None:
+    try:
+        return datetime.fromisoformat(text).timestamp() if text else None
+    except ValueError:
+        return None
 
 
 def remote_job(job: Job, mask: Mask) -> RemoteJob:

@@ -8,8 +8,47 @@ from typing import Any
 
 import msgspec
 
-from ..model.chat import Answer, ChatReply, ChatRequest, File, Message, Stop, Tokens, ToolCall, ToolSpec
+from ..model.chat import (
+    Answer,
+    ChatReply,
+    ChatRequest,
+    Citation,
+    File,
+    Message,
+    Stop,
+    Tokens,
+    ToolCall,
+    ToolSpec,
+)
 from ..model.errors import InvalidValue
+from .speech import StreamError
+
+
+class Completions:
+    """`Speech` of `/v1/chat/completions`. `limit` is the server's name for `max_tokens`."""
+
+    path = "/v1/chat/completions"
+    noun = "a chat completion"
+    streamed: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
+
+    def __init__(self, limit: str = "max_tokens") -> None:
+        self._limit = limit
+
+    def body(self, request: ChatRequest, model: str) -> dict[str, Any]:
+        """See `Speech.body`."""
+        return chat_body(request, model, limit=self._limit)
+
+    def reply(self, body: bytes) -> ChatReply:
+        """See `Speech.reply`."""
+        return chat_reply(body)
+
+    def is_reply(self, body: bytes) -> bool:
+        """See `Speech.is_reply`."""
+        return is_reply(body)
+
+    def assembly(self) -> Assembly:
+        """See `Speech.assembly`."""
+        return Assembly()
 
 
 # ---------------------------------------------------------------- requests
@@ -114,6 +153,17 @@ class _Call(msgspec.Struct):
     function: _Function | None = None
 
 
+class _Place(msgspec.Struct):
+    url: str | None = None
+    title: str | None = None
+    start_index: int | None = None
+    end_index: int | None = None
+
+
+class _Annotation(msgspec.Struct):
+    url_citation: _Place | None = None
+
+
 class _Message(msgspec.Struct):
     role: str | None = None
     content: Content = None
@@ -121,6 +171,7 @@ class _Message(msgspec.Struct):
     reasoning_content: str | None = None
     reasoning: str | None = None
     tool_calls: list[_Call] | None = None
+    annotations: list[_Annotation] | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -130,6 +181,7 @@ class _Choice(msgspec.Struct):
 
 class _Details(msgspec.Struct):
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
 
 class _Usage(msgspec.Struct):
@@ -209,6 +261,13 @@ def chat_reply(body: bytes) -> ChatReply:
         tokens=_tokens(reply.usage),
         model=reply.model or "",
         reasoning=message.reasoning_content or message.reasoning or None,
+        citations=[_citation(each.url_citation) for each in message.annotations or () if each.url_citation],
+    )
+
+
+def _citation(place: _Place) -> Citation:
+    return Citation(
+        url=place.url or "", title=place.title or "", start=place.start_index, end=place.end_index
     )
 
 
@@ -249,9 +308,13 @@ def _arguments(arguments: str | dict[str, Any] | None) -> str:
 def _tokens(usage: _Usage | None) -> Tokens:
     if usage is None:
         return Tokens()
-    details = usage.prompt_tokens_details
-    cached = details.cached_tokens if details is not None else 0
-    return Tokens(usage.prompt_tokens or 0, usage.completion_tokens or 0, cached or 0)
+    details = usage.prompt_tokens_details or _Details()
+    return Tokens(
+        usage.prompt_tokens or 0,
+        usage.completion_tokens or 0,
+        details.cached_tokens or 0,
+        details.cache_write_tokens or 0,
+    )
 
 
 # ---------------------------------------------------------------- streams
@@ -282,14 +345,6 @@ class _Chunk(msgspec.Struct):
 
 
 _chunk = msgspec.json.Decoder(_Chunk)
-
-
-class StreamError(Exception):
-    """An event that is an error; `body` is what it says."""
-
-    def __init__(self, body: bytes) -> None:
-        self.body = body
-        super().__init__("an error in a stream")
 
 
 class Assembly:
@@ -361,6 +416,7 @@ class _Growing:
         self._calls: list[_Tool] = []
         self._at: dict[int, _Tool] = {}
         self._logprobs: dict[str, list[msgspec.Raw]] = {}
+        self._annotations: list[_Annotation] = []
 
     def add(self, delta: _Delta) -> str:
         self.finish = delta.finish_reason or self.finish
@@ -383,6 +439,7 @@ class _Growing:
                 self._texts.setdefault(name, []).append(piece)
         for call in message.tool_calls or ():
             self._call(call)
+        self._annotations += [each for each in message.annotations or () if each.url_citation]
         return text
 
     def _call(self, part: _Call) -> None:
@@ -414,39 +471,13 @@ class _Growing:
                 }
                 for number, call in enumerate(self._calls)
             ]
+        if self._annotations:
+            message["annotations"] = [
+                {"type": "url_citation", "url_citation": msgspec.to_builtins(each.url_citation)}
+                for each in self._annotations
+            ]
         choice: dict[str, Any] = {"message": message}
         if self._logprobs:
             choice["logprobs"] = {name: each or None for name, each in self._logprobs.items()}
         choice["finish_reason"] = self.finish
         return choice
-
-
-class Events:
-    """Lines of server-sent events as events: `line` gives the data when one is whole."""
-
-    def __init__(self) -> None:
-        self._data: list[bytes] = []
-        self._kind = b""
-
-    def line(self, line: bytes) -> bytes | None:
-        """Take a line; the data of the event that it ends. Raises `StreamError` for an `error` event."""
-        if not line:
-            return self.end()
-        name, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
-        match name.removeprefix(b"\xef\xbb\xbf"):
-            case b"data":
-                self._data.append(value)
-            case b"event":
-                self._kind = value
-            case b"error":  # a field of llama.cpp's own
-                raise StreamError(value)
-        return None
-
-    def end(self) -> bytes | None:
-        """The data of an event that no empty line has ended."""
-        data, self._data = b"\n".join(self._data), []
-        kind, self._kind = self._kind, b""
-        if data and kind == b"error":
-            raise StreamError(data)
-        return data or None

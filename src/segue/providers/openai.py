@@ -15,38 +15,33 @@ from ..model.errors import InvalidValue, ProviderFault
 from ..ports.provider import CallFault, LineResult, Rates, RemoteJob
 from ..ports.transport import Response, Transport
 from . import completions
-from .batches import LABEL, Job, Page, Stored, job_line, line_result, remote_job
+from .batches import Format
+from .completions import Completions
+from .exchange import Exchange
 from .faults import event_fault, garbage, http_fault
-from .masking import Mask
+from .jobs import Jobs
 from .rates import rates
+from .speech import Events, Speech, StreamError
 
 T = TypeVar("T")
 
-_PATHS = {"chat": "/v1/chat/completions", "embed": "/v1/embeddings"}
+_EMBED = "/v1/embeddings"
 _OWN_HOSTS = (".openai.com", ".openai.azure.com")
-_PAGE = 100
-_MOST_PAGES = 1_000
-_SLACK = 3600.0  # of clocks that disagree, in seconds
-_PIECE = 1 << 18
 _LINGER = 0.05  # in seconds, for servers that don't end an answer that is over
-_STREAMED = {"stream": msgspec.Raw(b"true"), "stream_options": msgspec.Raw(b'{"include_usage":true}')}
 
-_job = msgspec.json.Decoder(Job)
-_page = msgspec.json.Decoder(Page)
-_stored = msgspec.json.Decoder(Stored)
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class OpenAI:
-    """Chat Completions, embeddings and batches under one base URL.
+    """A chat endpoint, embeddings and batches under one base URL.
 
-    `api_key` may be empty for servers that want none. `headers` go with every request. It has its transport
-    for itself, and closes it. No text of an error, repr or log holds the key, nor what looks like one.
+    `speech` is the chat endpoint's wire format, Chat Completions without one; `format` that of files and jobs, if
+    `batches`. `api_key` may be empty for servers that want none, `header` is where it goes; `headers` go with
+    every request. It has its transport for itself, and closes it. No text of an error, repr or log holds the
+    key, nor what looks like one.
     """
 
-    max_lines = 50_000
     at_once = 1
-    max_bytes = 190_000_000  #: of bodies; 200 MB less what stands around them in a file
 
     def __init__(
         self,
@@ -55,18 +50,27 @@ class OpenAI:
         transport: Transport,
         name: str = "openai",
         *,
+        speech: Speech | None = None,
         batches: bool = True,
+        format: Format | None = None,
+        header: str = "Authorization",
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        key = api_key.strip()
         self.name = name
         self.batches = batches
-        self.base_url = _checked(base_url, key)
+        self._exchange = Exchange(base_url, api_key, transport, header=header, headers=headers)
+        self._mask = self._exchange.mask
         self._transport = transport
-        self._mask = Mask(key)
-        self._headers = {**({"Authorization": f"Bearer {key}"} if key else {}), **(headers or {})}
-        host = urllib.parse.urlsplit(self.base_url).hostname or ""
-        self._limit = "max_completion_tokens" if f".{host}".endswith(_OWN_HOSTS) else "max_tokens"
+        format = format or Format()
+        self.max_lines, self.max_bytes = format.max_lines, format.max_bytes
+        self._jobs = Jobs(self._exchange, format)
+        self._speech = speech or Completions(_limit(self.base_url))
+        self._paths = {"chat": self._speech.path, "embed": _EMBED}
+
+    @property
+    def base_url(self) -> str:
+        """Where the API is."""
+        return self._exchange.base_url
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base_url!r}, name={self.name!r})"
@@ -74,11 +78,11 @@ class OpenAI:
     # ------------------------------------------------------------ translation
     def chat_body(self, request: ChatRequest, model: str) -> dict[str, Any]:
         """See `Provider.chat_body`."""
-        return completions.chat_body(request, model, limit=self._limit)
+        return self._speech.body(request, model)
 
     def chat_reply(self, body: bytes) -> ChatReply:
         """See `Provider.chat_reply`."""
-        return self._read(completions.chat_reply, body, "isn't a chat completion")
+        return self._read(self._speech.reply, body, f"isn't {self._speech.noun}")
 
     def embed_body(self, texts: Sequence[str], model: str) -> dict[str, Any]:
         """See `Provider.embed_body`."""
@@ -105,11 +109,12 @@ class OpenAI:
         on_rates: Callable[[Rates], None] | None = None,
     ) -> bytes:
         """See `Provider.send`. `endpoint` is `chat`, `embed` or a path such as `/v1/chat/completions`."""
-        path = _path(endpoint)
-        if on_text is not None and path == _PATHS["chat"]:
-            body = msgspec.json.encode(_object.decode(body) | _STREAMED)
+        path = self._path(endpoint)
+        chats = path == self._speech.path
+        if on_text is not None and chats:
+            body = msgspec.json.encode(_object.decode(body) | self._speech.streamed)
         async with self._transport.request(
-            "POST", self._url(path), headers=self._headers, body=body
+            "POST", self._exchange.url(path), headers=self._exchange.headers, body=body
         ) as response:
             if on_rates is not None and (told := rates(response.headers)) is not None:
                 on_rates(told)
@@ -118,7 +123,7 @@ class OpenAI:
             if "text/event-stream" in response.headers.get("content-type", ""):
                 return await self._streamed(response, on_text or _unheard)
             whole = await response.read()
-        if not completions.is_reply(whole):
+        if not (self._speech.is_reply if chats else completions.is_reply)(whole):
             raise self._unfit(whole)
         if on_text is not None:  # the server doesn't stream
             self._tell(whole, on_text)
@@ -126,7 +131,7 @@ class OpenAI:
 
     async def _streamed(self, response: Response, on_text: Callable[[str], None]) -> bytes:
         """Read a stream to its end, in which the body is put together."""
-        events, assembly, seen = completions.Events(), completions.Assembly(), b""
+        events, assembly, seen = Events(), self._speech.assembly(), b""
         lost: CallFault | None = None
         data: bytes | None = None
         lines = response.lines()
@@ -145,7 +150,7 @@ class OpenAI:
                     on_text(text)
         except CallFault as fault:
             lost = fault
-        except completions.StreamError as error:
+        except StreamError as error:
             lost = event_fault(error.body, self._mask)
         except msgspec.DecodeError:
             lost = garbage("a stream has an event that is no chunk", data or b"", self._mask)
@@ -158,8 +163,9 @@ class OpenAI:
         if not assembly.started:
             raise garbage("a stream has no answer in it", seen, self._mask)
         raise CallFault(
-            200, "the stream ended before the answer did: no finish_reason", again=True, code="truncated"
-        )
+            200, "the stream ended before the answer did: nothing says why it stopped", again=True,
+            code="truncated",
+        )  # fmt: skip
 
     def _unfit(self, body: bytes) -> CallFault:
         """Status 200, and yet no reply."""
@@ -174,7 +180,7 @@ class OpenAI:
 
     def _tell(self, body: bytes, on_text: Callable[[str], None]) -> None:
         try:
-            text = completions.chat_reply(body).text
+            text = self._speech.reply(body).text
         except ValueError:
             return  # the caller will find out, and say it better
         if text:
@@ -182,153 +188,48 @@ class OpenAI:
 
     # ------------------------------------------------------------ batches
     async def upload(self, lines: AsyncIterator[tuple[str, bytes]], endpoint: str, nonce: str) -> str:
-        """See `Provider.upload`."""
-        async with self._transport.upload(
-            self._url("/v1/files"),
-            headers=self._headers,
-            fields={"purpose": "batch"},
-            name=f"{nonce}.jsonl",
-            content=_pieces(lines, _path(endpoint)),
-        ) as response:
-            return (await self._decoded(response, _stored, "a file")).id
+        """See `BatchProvider.upload`."""
+        return await self._jobs.upload(lines, self._path(endpoint), nonce)
 
     async def submit(
         self, file: str, endpoint: str, nonce: str, lines: AsyncIterator[tuple[str, bytes]] | None = None
     ) -> RemoteJob:
-        """See `Provider.submit`."""
-        asked = {
-            "input_file_id": file,
-            "endpoint": _path(endpoint),
-            "completion_window": "24h",
-            "metadata": {LABEL: nonce},
-        }
-        return self._told(await self._call("POST", "/v1/batches", _job, "a batch", asked))
+        """See `BatchProvider.submit`."""
+        return await self._jobs.submit(file, self._path(endpoint), nonce, lines)
 
     async def find(
         self, nonce: str, file: str, since: float, *, lines: int = 0, others: Collection[str] = ()
     ) -> RemoteJob | None:
-        """See `Provider.find`. Of several, one that wasn't refused; of those, the oldest."""
-        found: list[Job] = []
-        after = ""
-        for _ in range(_MOST_PAGES):
-            query = f"?limit={_PAGE}" + (f"&after={urllib.parse.quote(after, safe='')}" if after else "")
-            page = await self._call("GET", f"/v1/batches{query}", _page, "a list of batches")
-            found += [
-                job
-                for job in page.data
-                if (nonce and job.nonce == nonce) or (file and job.input_file_id == file)
-            ]
-            more = page.has_more if page.has_more is not None else len(page.data) >= _PAGE
-            if not page.data or not more or page.data[-1].id == after or _too_old(page.data, since - _SLACK):
-                break
-            after = page.data[-1].id
-        if not found:
-            return None
-        return self._told(min(found, key=lambda job: (job.status.lower() == "failed", job.created_at or 0.0)))
+        """See `BatchProvider.find`."""
+        return await self._jobs.find(nonce, file, since)
 
     async def poll(self, job: str) -> RemoteJob:
-        """See `Provider.poll`."""
-        return self._told(await self._call("GET", f"/v1/batches/{_part(job)}", _job, "a batch"))
+        """See `BatchProvider.poll`."""
+        return await self._jobs.poll(job)
 
-    async def results(self, job: RemoteJob) -> AsyncIterator[LineResult | str]:
-        """See `Provider.results`. A broken download raises `CallFault`; read again, from the start."""
-        read = 0
-        for file in job.files:
-            url = self._url(f"/v1/files/{_part(file)}/content")
-            async with self._transport.request("GET", url, headers=self._headers) as response:
-                if not 200 <= response.status < 300:
-                    raise http_fault(response.status, response.headers, await response.read(), self._mask)
-                if "text/html" in response.headers.get("content-type", ""):
-                    raise garbage("a file of results is a web page", await response.read(), self._mask)
-                number = 0
-                async for line in response.lines():
-                    number += 1
-                    if not line.strip():
-                        continue
-                    read += 1
-                    result = line_result(line, self._mask)
-                    yield f"{file}, line {number}: {result}" if isinstance(result, str) else result
-        if job.files and not read and job.done + job.failed:
-            text = f"the files of {job.id} are empty, though it tells of {job.done + job.failed} outcomes"
-            raise CallFault(200, text, again=True, code="bad_body")
+    def results(self, job: RemoteJob) -> AsyncIterator[LineResult | str]:
+        """See `BatchProvider.results`."""
+        return self._jobs.results(job)
 
     async def cancel(self, job: str) -> None:
-        """See `Provider.cancel`. A job that is over already is fine."""
-        try:
-            await self._call("POST", f"/v1/batches/{_part(job)}/cancel", _job, "a batch")
-        except CallFault as fault:
-            if fault.status not in (400, 409) or not (await self.poll(job)).over:
-                raise
+        """See `BatchProvider.cancel`."""
+        await self._jobs.cancel(job)
 
     async def close(self) -> None:
         """See `Provider.close`."""
         await self._transport.close()
 
-    # ------------------------------------------------------------ exchanges
-    def _url(self, path: str) -> str:
-        return self.base_url + path.removeprefix("/v1")
-
-    def _told(self, job: Job) -> RemoteJob:
-        return remote_job(job, self._mask)
-
-    async def _call(
-        self, method: str, path: str, decoder: msgspec.json.Decoder[T], what: str, asked: Any = None
-    ) -> T:
-        body = None if asked is None else msgspec.json.encode(asked)
-        async with self._transport.request(
-            method, self._url(path), headers=self._headers, body=body
-        ) as response:
-            return await self._decoded(response, decoder, what)
-
-    async def _decoded(self, response: Response, decoder: msgspec.json.Decoder[T], what: str) -> T:
-        body = await response.read()
-        if not 200 <= response.status < 300:
-            raise http_fault(response.status, response.headers, body, self._mask)
-        try:
-            return decoder.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            pass
-        raise garbage(f"the answer isn't {what}", body, self._mask, response.status)
+    def _path(self, endpoint: str) -> str:
+        path = self._paths.get(endpoint, endpoint)
+        if not path.startswith("/"):
+            raise InvalidValue("endpoint", "'chat', 'embed' or a path", "it is neither", repr(endpoint))
+        return path
 
 
-def _path(endpoint: str) -> str:
-    path = _PATHS.get(endpoint, endpoint)
-    if not path.startswith("/"):
-        raise InvalidValue("endpoint", "'chat', 'embed' or a path", "it is neither", repr(endpoint))
-    return path
-
-
-def _part(ident: str) -> str:
-    return urllib.parse.quote(ident, safe="")
-
-
-def _too_old(page: list[Job], moment: float) -> bool:
-    """Whether nothing younger than `moment` comes after this page. An unsorted list is read to its end."""
-    times = [job.created_at for job in page if job.created_at is not None]
-    newest_first = len(times) == len(page) and times == sorted(times, reverse=True)
-    return newest_first and times[-1] < moment
-
-
-async def _pieces(lines: AsyncIterator[tuple[str, bytes]], path: str) -> AsyncIterator[bytes]:
-    held = bytearray()
-    async for ident, body in lines:
-        held += job_line(ident, path, body)
-        if len(held) >= _PIECE:
-            yield bytes(held)
-            held.clear()
-    if held:
-        yield bytes(held)
-
-
-def _checked(base_url: str, key: str) -> str:
-    parts = urllib.parse.urlsplit(base_url.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidValue("base_url", "an http or https URL", "it is none", repr(base_url))
-    if parts.username is not None:
-        raise InvalidValue("base_url", "a URL without a password", f"{parts.hostname} needs its key apart")
-    if not (key.isascii() and key.isprintable() and " " not in key) and key:
-        raise InvalidValue("api_key", "a key of printable ASCII characters", "it holds others")
-    return parts._replace(query="", fragment="").geturl().rstrip("/")
+def _limit(base_url: str) -> str:
+    """The name that a server has for `max_tokens`."""
+    host = urllib.parse.urlsplit(base_url).hostname or ""
+    return "max_completion_tokens" if f".{host}".endswith(_OWN_HOSTS) else "max_tokens"
 
 
 async def _ended(lines: AsyncIterator[bytes]) -> None:

@@ -1,0 +1,72 @@
+"""Requests to one base URL: the key goes with each, and out of whatever is said of the answers."""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from ..model.errors import InvalidValue
+from ..ports.transport import Response, Transport
+from .faults import garbage, http_fault
+from .masking import Mask
+
+T = TypeVar("T")
+
+
+class Exchange:
+    """A transport with a base URL and a key. `header` is where the key goes; paths begin with `/v1`, as OpenAI's."""
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        transport: Transport,
+        *,
+        header: str = "Authorization",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        key = api_key.strip()
+        self.base_url = _checked(base_url, key)
+        self.transport = transport
+        self.mask = Mask(key)
+        value = f"Bearer {key}" if header == "Authorization" else key
+        self.headers = {**({header: value} if key else {}), **(headers or {})}
+
+    def url(self, path: str) -> str:
+        """Where a path is."""
+        return self.base_url + path.removeprefix("/v1")
+
+    async def call(
+        self, method: str, path: str, read: Callable[[bytes], T], what: str, asked: Any = None
+    ) -> T:
+        """Ask, and read the answer. Raises `CallFault`, also for what `read` raises a `ValueError` for."""
+        body = None if asked is None else msgspec.json.encode(asked)
+        async with self.transport.request(
+            method, self.url(path), headers=self.headers, body=body
+        ) as response:
+            return await self.decoded(response, read, what)
+
+    async def decoded(self, response: Response, read: Callable[[bytes], T], what: str) -> T:
+        """Read an answer. Raises as `call` does."""
+        body = await response.read()
+        if not 200 <= response.status < 300:
+            raise http_fault(response.status, response.headers, body, self.mask)
+        try:
+            return read(body)
+        except ValueError:  # msgspec's are ValueErrors too
+            pass
+        raise garbage(f"the answer isn't {what}", body, self.mask, response.status)
+
+
+def _checked(base_url: str, key: str) -> str:
+    parts = urllib.parse.urlsplit(base_url.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidValue("base_url", "an http or https URL", "it is none", repr(base_url))
+    if parts.username is not None:
+        raise InvalidValue("base_url", "a URL without a password", f"{parts.hostname} needs its key apart")
+    if not (key.isascii() and key.isprintable() and " " not in key) and key:
+        raise InvalidValue("api_key", "a key of printable ASCII characters", "it holds others")
+    return parts._replace(query="", fragment="").geturl().rstrip("/")
