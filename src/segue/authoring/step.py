@@ -179,6 +179,7 @@ async def carry_out(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs
             again=step.again if step.retry.attempts > 1 else None,
             effect=step.effect,
             key=f"{key}/{step.name}",
+            caller=branch,
         )
         try:
             return await branch.run.perform(branch, work)
