@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from segue.model.errors import StoreError
+from segue.model.message import Mail
+from segue.model.run import Spec
+from segue.ports.store import NewRun, Turn
 from segue.stores.sqlite import SqliteStore
 
 
@@ -66,3 +69,27 @@ async def test_many_open_a_new_file_at_once(tmp_path: Path) -> None:
 
     for number in range(15):
         await many(str(tmp_path / f"again-{number}.db"))
+
+
+async def test_a_file_of_the_version_before_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    store = SqliteStore(str(path))
+    await store.open()
+    await store.create([NewRun("a", Spec("flow", "f", b"[]"))], now=0.0)
+    await store.deliver([Mail("a", "x", 1, "tell")], now=0.0)
+    await store.close()
+    cx = sqlite3.connect(path, isolation_level=None)
+    cx.executescript(
+        "drop table waiting; drop table dead; alter table inbox drop column state;"
+        " alter table runs drop column bound; pragma user_version = 1"
+    )
+    cx.close()
+    store = SqliteStore(str(path))
+    await store.open()
+    assert [letter.mail.number for letter in await store.inbox("a", 0)] == [1]
+    await store.create([NewRun("b", Spec("flow", "f", b"[]", mailbox=1))], now=0.0)
+    assert await store.deliver([Mail("b", "x", n, "tell") for n in (1, 2)], now=0.0) == ["delivered", "full"]
+    (claimed,) = await store.claim("w", 1, 60.0, now=0.0)
+    await store.commit([Turn(run="a", fence=claimed.head.fence, status="done")])
+    assert [dead.mail.number for dead in await store.dead_letters()] == [1]
+    await store.close()

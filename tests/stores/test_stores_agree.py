@@ -6,7 +6,7 @@ import pytest
 
 from segue.model.entry import Failure
 from segue.model.lane import Line, LineOutcome
-from segue.model.message import Mail, Question
+from segue.model.message import DeadLetter, Mail, Question
 from segue.model.mode import Config
 from segue.model.run import CallRef, Spec, Usage
 from segue.ports.store import JobHead, Lease, NewRun, Turn
@@ -35,7 +35,7 @@ class Work:
         name = self.random.choice(
             ["commit"] * 12 + ["claim"] * 3 + ["create"] * 3 + ["deliver"] * 3 + ["outcomes"] * 3
             + ["take"] * 2 + ["claim_lane", "renew", "answer", "answer", "revive", "revive", "put_job"]
-            + ["put_batch_job"]
+            + ["put_batch_job", "resend_dead", "resend_dead", "drop_dead"]
         )  # fmt: skip
         return name, *getattr(self, name)()
 
@@ -63,6 +63,8 @@ class Work:
             config=Config(priority=priority),
             parent=self.maybe(lambda: CallRef(self.run(), "0", 1)),
             job=self.random.choice(["", "j", "k"]),
+            mailbox=self.random.choice([0, 0, 1, 2]),
+            full=self.random.choice(["wait", "drop", "fail"]),
         )
         return NewRun(self.run(), spec, pool=self.maybe(lambda: b"pool", 0.1))
 
@@ -101,10 +103,9 @@ class Work:
         turn.status = self.random.choice(["ready"] * 6 + ["parked"] * 5 + ["held"] + ENDS)
         turn.checkpoint = self.maybe(lambda: b"state%d" % number)
         turn.consumed = self.some(letters)
-        turn.outbox = [
-            Mail(self.run(), f"run:{run}", number + i, "tell", at=self.now)
-            for i in range(self.random.randint(0, 2))
-        ]
+        turn.kept = self.some(letters, 1)
+        turn.outbox = [self.mail(self.run(), run, number + i) for i in range(self.random.randint(0, 2))]
+        turn.dead = [DeadLetter(mail, "no") for mail in self.some(turn.outbox, 1)]
         turn.lines = [self.line(run) for _ in range(self.random.randint(0, 3))]
         turn.asks = [Question(f"{run}-q{i}", run, "0", i, "?", to="ann") for i in self.some(range(4), 1)]
         turn.closed_asks = [f"{run}-q{i}" for i in self.some(range(4), 1)]
@@ -118,6 +119,30 @@ class Work:
         turn.usage = self.maybe(lambda: [Usage("m", "live", number)])
         return turn
 
+    def mail(self, to, sender, number):
+        """Of any kind."""
+        kind = self.random.choice(["tell"] * 4 + ["request"] * 3 + ["event", "subscribe", "result"])
+        asks = kind in ("request", "subscribe")
+        return Mail(
+            to,
+            sender,
+            number,
+            kind,
+            call=CallRef(to, "", 1) if kind == "result" else None,
+            reply=CallRef(sender, "", number) if asks else None,
+            at=self.now,
+            due=self.random.choice([0.0, 0.0, self.now + 9.0]),
+            every=self.random.choice([0.0, 0.0, 7.0]),
+            key="s" if kind == "subscribe" else "",
+            forwarded=kind == "request" and self.random.random() < 0.3,
+        )
+
+    def resend_dead(self):
+        return (self.random.randint(1, 30),), {"now": self.now}
+
+    def drop_dead(self):
+        return (self.some(range(1, 60)),), {}
+
     def line(self, run):
         id = f"{run}-{self.random.randint(0, 20)}"
         self.lines.append(id)
@@ -129,7 +154,7 @@ class Work:
         for to in self.some([*RUNS, "nobody"], 4):
             self.number += 1
             sender = self.random.choice(["ann", "bob"])
-            mail.append(Mail(to, sender, self.number - self.random.choice([0, 0, 0, 40]), "tell"))
+            mail.append(self.mail(to, sender, self.number - self.random.choice([0, 0, 0, 40])))
         return (mail,), {"now": self.now}
 
     def answer(self):
@@ -207,6 +232,8 @@ async def everything(store, now):
         "lines": [await store.job_lines(job.id, "", 100) for job in jobs],
         "counts": [await store.line_counts(job=job) for job in ("", *[job.id for job in jobs])],
         "backlog": await store.backlog(now=now),
+        "dead": await store.dead_letters(),
+        "dead of": [await store.dead_letters(run=run, after=3, limit=4) for run in RUNS],
     }
 
 

@@ -156,6 +156,25 @@ class RunCancelled(CallerError):
         super().__init__(f"run {run!r} was cancelled")
 
 
+class RunEnded(CallerError):
+    """A run ended without answering, or before it was asked."""
+
+    def __init__(self, run: str, status: str) -> None:
+        self.run, self.status = run, status
+        super().__init__(f"run {run!r} answers no more: it is {status}")
+
+
+class MailboxFull(CallerError):
+    """A run's mailbox is full, and refuses what comes then. `size` is the number of messages that it holds."""
+
+    def __init__(self, run: str, size: int) -> None:
+        self.run, self.size = run, size
+        super().__init__(
+            f"the mailbox of run {run!r} is full ({size} messages): send again later, or have it wait with "
+            f'mailbox = segue.Mailbox({size}, full="wait")'
+        )
+
+
 class RunHeld(CallerError):
     """A run waits for a person's decision and won't go on by itself."""
 
@@ -234,11 +253,11 @@ class ProcessDied(OperatorError):
 
 
 class MissingKey(OperatorError):
-    """The environment has no key for a provider. `variable` is where it is looked for."""
+    """The environment has no key (or no `what` else) for a provider. `variable` is where it is looked for."""
 
-    def __init__(self, provider: str, variable: str) -> None:
-        self.provider, self.variable = provider, variable
-        super().__init__(f"{provider} needs a key: set the environment variable {variable}")
+    def __init__(self, provider: str, variable: str, what: str = "key") -> None:
+        self.provider, self.variable, self.what = provider, variable, what
+        super().__init__(f"{provider} needs a {what}: set the environment variable {variable}")
 
 
 class MissingExtra(OperatorError):

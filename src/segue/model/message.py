@@ -1,24 +1,33 @@
-"""What runs are told: mail, requests and the outcomes of the calls they wait for."""
+"""What runs are told: mail, requests and the outcomes of the calls they wait for; what nobody took."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from .entry import Failure
 from .run import CallRef
 
-#: `result` closes a call (a batch line, an answer, a child's end); `cancel` and `resume` are for the engine.
-MailKind = Literal["tell", "request", "result", "cancel", "resume"]
+#: `result` closes a call (a batch line, an answer, a child's end); `event` is a subscription's. What code takes one
+#: by one is told or requested; the rest is for the engine, which looks at it whatever else waits.
+MailKind = Literal[
+    "tell", "request", "result", "event", "subscribe", "unsubscribe", "unschedule", "ping", "cancel", "resume"
+]
+#: What takes room in a bounded mailbox.
+MESSAGES: Final = frozenset({"tell", "request"})
 
 
-class Mail(msgspec.Struct, frozen=True):
+class Mail(msgspec.Struct, frozen=True, omit_defaults=True):
     """A message to one run. Delivered once for each `(to, sender, number)`, in order per sender.
 
     Of a `result`, `call` is the waiting call and `value` or `error` its outcome. Of the rest, `name` is
-    the message's type and `value` its JSON. `reply` is the call that waits for a request's answer;
-    `callers` the runs that wait for one another up to this request.
+    the message's type and `value` its JSON. `reply` is the call that waits for a request's answer; where it is
+    `forwarded`, the answer goes to `reply.run` as a message, with `tag`. `callers` are the runs that wait for one
+    another up to this request.
+
+    `due`: not before then, in seconds since the epoch. `every`: again so many seconds after, until unscheduled.
+    Of the mail of one `key` in an inbox, the latest counts.
     """
 
     to: str
@@ -32,13 +41,59 @@ class Mail(msgspec.Struct, frozen=True):
     reply: CallRef | None = None
     callers: tuple[str, ...] = ()
     at: float = 0.0
+    due: float = 0.0
+    every: float = 0.0
+    key: str = ""
+    tag: str = ""
+    forwarded: bool = False
 
 
 class Letter(msgspec.Struct, frozen=True, array_like=True):
-    """Mail in an inbox. `id` grows with the order of arrival in this inbox."""
+    """Mail in an inbox. `id` grows with the order of arrival in this inbox.
+
+    `kept`: it was handled, and stays until it is answered (a request) or called off (a subscription).
+    """
 
     id: int
     mail: Mail
+    kept: bool = False
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """Mail that no code took, and why; `id` is 0 until it is stored, `at` when that was, since the epoch."""
+
+    mail: Mail
+    reason: str
+    error: Failure | None = None
+    at: float = 0.0
+    id: int = 0
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """The answer to a forwarded request, as it travels."""
+
+    value: msgspec.Raw = msgspec.Raw(b"null")
+    error: Failure | None = None
+    tag: str = ""
+
+
+def answer_to(
+    request: Mail, sender: str, number: int, value: bytes | None, error: Failure | None, at: float
+) -> Mail | None:
+    """What a request's caller gets; None for mail that wants no answer."""
+    reply = request.reply
+    if reply is None:
+        return None
+    if not request.forwarded:
+        return Mail(reply.run, sender, number, "result", "", value, error, call=reply, at=at)
+    wire = msgspec.json.encode(Answered(msgspec.Raw(value or b"null"), error, request.tag))
+    name = response_name(request.name)
+    return Mail(reply.run, sender, number, "tell", name, wire, callers=request.callers, at=at)
+
+
+def response_name(request: str) -> str:
+    """The name of the message that carries the answer to a forwarded request."""
+    return f"Response[{request}]"
 
 
 class Question(msgspec.Struct, frozen=True):

@@ -34,7 +34,8 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     `target` is the registered name of a flow or actor; `args` the JSON of `[args, kwargs]` (of an actor:
     its first fields); `version` the author's or a fingerprint of the source; `python` the minor version.
     `parent` is the call that awaits this run's end. Of the runs of one `group`, a worker keeps at most `limit`
-    at work at once; parked ones don't count.
+    at work at once; parked ones don't count. `mailbox`: so many messages wait for it at most; when it is `full`, the
+    next one waits with its sender, is dropped, or fails. `home`: the worker in whose memory it stays while it waits.
     """
 
     kind: Literal["flow", "actor"]
@@ -52,6 +53,9 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     limit: int = 0
     origin: str = ""  #: the run that this one was forked from
     created: float = 0.0
+    mailbox: int = 0
+    full: Literal["wait", "drop", "fail"] = "wait"
+    home: str = ""
     seed: str = ""  #: what ids and chance are drawn from where that isn't the id: a fork's is its origin's
 
 

@@ -15,10 +15,10 @@ import msgspec
 
 from ..model.entry import Failure
 from ..model.lane import BatchJob, LaneHead, Line, LineOutcome
-from ..model.message import Letter, Mail, Question
+from ..model.message import DeadLetter, Letter, Mail, Question
 from ..model.run import Head, Spec, Status, Usage
 
-Delivery = Literal["delivered", "duplicate", "gone"]
+Delivery = Literal["delivered", "duplicate", "gone", "full", "dropped"]
 CommitResult = Literal["committed", "ready", "fenced"]
 AnswerResult = Literal["answered", "closed", "unknown"]
 
@@ -59,15 +59,23 @@ class Turn(msgspec.Struct, kw_only=True):
     """All that one commit writes of one run; atomic.
 
     `entries`: a journal row to append. `checkpoint`: the new state; the journal before it is archived, and
-    `entries` are the first of the new one. `consumed`: letters that leave the inbox. `outbox`: mail to
-    other runs, delivered once each even if this process dies now; numbers grow per sender. `lines`:
+    `entries` are the first of the new one. `consumed`: letters that leave the inbox; `kept`: letters that were
+    handled and stay, taking no room. `outbox`: mail to other runs, delivered once each even if this process dies
+    now; numbers grow per sender. `dead`: mail that no code took, to be listed. `lines`:
     requests for lanes. `asks` open and `closed_asks` close questions. `spawn`: runs to create (one that
     exists by that id is left alone). `seen`: the newest letter that this turn knew of.
 
     `status` `ready` with `release` false keeps the claim; anything else gives it up. A turn that parks
     or holds while the inbox has letters newer than `seen` leaves the run ready instead (result `ready`).
     A turn that ends the run closes its questions, withdraws its waiting lines, stores `value` or `error`,
-    numbers it in the order of ends, and sends its outcome as a `result` to its spec's parent.
+    numbers it in the order of ends, and sends its outcome as a `result` to its spec's parent. Of what it leaves in
+    its inbox, and of mail in an outbox that finds its recipient ended or not there, messages that were due become
+    dead letters, requests are answered with an error, subscribers hear the end, and events call their
+    subscription off.
+
+    A message in an outbox that finds a bounded mailbox full does as the recipient's spec says: it waits for room,
+    in order; is dropped, and becomes a dead letter; or fails, which is the same. A request that is dropped or fails
+    is answered with `MailboxFull`. What a run sends itself always has room.
     """
 
     run: str
@@ -75,6 +83,8 @@ class Turn(msgspec.Struct, kw_only=True):
     entries: bytes | None = None
     checkpoint: bytes | None = None
     consumed: Sequence[int] = ()
+    kept: Sequence[int] = ()
+    dead: Sequence[DeadLetter] = ()
     outbox: Sequence[Mail] = ()
     lines: Sequence[Line] = ()
     asks: Sequence[Question] = ()
@@ -105,12 +115,12 @@ class JobHead(msgspec.Struct, frozen=True):
 class Hint(msgspec.Struct, frozen=True):
     """Something happened in this process's store: runs became ready, mail came to others, runs ended, lines wait.
 
-    `runs` are ids; of `lines`, the names of lanes.
+    `room`: bounded mailboxes may have room again. `runs` are ids; of `lines`, the names of lanes.
 
     Hints may be lost or doubled, and none comes from other processes: poll as well.
     """
 
-    kind: Literal["ready", "mail", "ended", "lines"]
+    kind: Literal["ready", "mail", "ended", "lines", "room"]
     runs: Sequence[str]
 
 
@@ -166,10 +176,25 @@ class Store(Protocol):
 
         Idempotent by `(to, sender, number)` for ever, as long as the numbers of one sender to one recipient
         grow: one that isn't above the highest so far is a duplicate. A `cancel` makes a held run ready too.
-        `gone`: no such run, or it has ended.
+        `gone`: no such run, or it has ended. `full`: nothing was done; the recipient's spec says whether to wait
+        for room and send it again, with a new number, or to fail. `dropped`: it is a dead letter, or was answered.
         """
         ...
 
+    # ------------------------------------------------------------ dead letters
+    async def dead_letters(self, *, run: str = "", after: int = 0, limit: int = 1000) -> list[DeadLetter]:
+        """Mail that nobody took, to one run or all, in order from the one after `after`."""
+        ...
+
+    async def resend_dead(self, dead: int, *, now: float) -> Delivery | None:
+        """Put a dead letter into its recipient's inbox again; unless that is done, it stays. None: no such one."""
+        ...
+
+    async def drop_dead(self, dead: Sequence[int]) -> int:
+        """Forget dead letters; how many there were."""
+        ...
+
+    # ------------------------------------------------------------ runs, looked at
     async def get(self, run: str) -> Head | None:
         """A run's own record."""
         ...

@@ -15,7 +15,7 @@ import msgspec
 
 from ..model.entry import Failure
 from ..model.lane import BatchJob, LaneHead, Line, LineOutcome, LineStatus
-from ..model.message import Letter, Mail, Question
+from ..model.message import DeadLetter, Letter, Mail, Question
 from ..model.run import ENDED, CallRef, Head, Spec, Status, Usage
 from ..ports.store import (
     AnswerResult,
@@ -29,9 +29,12 @@ from ..ports.store import (
     NewRun,
     Turn,
 )
+from . import refusal
+from .memory_mail import Box, DeadLetters
 from .outcome import OPEN_LINE, end_mail
 
-HintKind = Literal["ready", "mail", "ended", "lines"]
+_NO_MARKS: dict[str, int] = {}
+HintKind = Literal["ready", "mail", "ended", "lines", "room"]
 
 
 class _Run:
@@ -40,6 +43,7 @@ class _Run:
     __slots__ = (
         "archive",
         "asks",
+        "box",
         "checkpoint",
         "error",
         "fence",
@@ -83,6 +87,7 @@ class _Run:
         self.journal: list[bytes] | None = None
         self.archive: list[bytes] | None = None
         self.inbox: dict[int, Letter] | None = None  #: by id, oldest first
+        self.box = Box(new.spec.mailbox) if new.spec.mailbox > 0 else None
         self.marks: dict[str, int] | None = None
         self.asks: dict[str, None] | None = None  #: the open ones, in order
         self.lines: list[_Line] | None = None
@@ -217,6 +222,8 @@ class MemoryStore:
         self._timers = 0  #: how many entries of `_due` are still true
         self._ended = 0
         self._letters = 0
+        self._dead = DeadLetters()
+        self._refused: list[refusal.Refused] = []  #: by the mail that is being delivered just now
         self._jobs: dict[str, _Job] = {}
         self._asks: dict[str, Question] = {}  #: the open ones
         self._shut_asks: dict[str, tuple[Question, str]] = {}
@@ -383,11 +390,19 @@ class MemoryStore:
                 run.journal.append(turn.entries)
         if turn.usage is not None:
             run.usage = list(turn.usage)
+        if turn.kept and run.inbox:
+            for letter in turn.kept:
+                if letter in run.inbox:
+                    run.inbox[letter] = msgspec.structs.replace(run.inbox[letter], kept=True)
         if turn.consumed and run.inbox:
             for letter in turn.consumed:
                 run.inbox.pop(letter, None)
             if not run.inbox:
                 run.inbox = None
+        if run.box is not None:
+            run.box.taken.difference_update(turn.consumed, turn.kept)
+        if turn.dead:
+            self._dead.put(turn.dead, turn.now)
         if turn.blobs:
             for digest, content in turn.blobs:
                 self._blobs.setdefault(digest, content)
@@ -400,12 +415,23 @@ class MemoryStore:
         for id in turn.closed_asks:
             self._shut(id, "closed")
         result: CommitResult = "committed"
+        left: list[Mail] = []
         if turn.status != "ready" or turn.release:
+            if turn.status in ENDED:
+                left = [letter.mail for letter in (run.inbox or {}).values()]
+                left += run.box.empty() if run.box is not None else ()
             result = self._leave(run, turn)
         for mail in turn.outbox:
-            self._deliver(mail, turn.now, mark=True)
+            self._deliver(mail, turn.now, mark=True, stays=True)
         if run.finished and run.spec.parent is not None:
             self._deliver(end_mail(turn, run.spec.parent), turn.now, mark=False)
+        if self._refused:
+            self._return(turn.now)
+        if left:
+            self._refused.append(refusal.ended(left, run.id, run.status, turn.now))
+            self._return(turn.now)
+        if run.box is not None and (turn.consumed or turn.kept):
+            self._make_room(run, run.box, turn)
         return result
 
     def _leave(self, run: _Run, turn: Turn) -> CommitResult:
@@ -446,29 +472,88 @@ class MemoryStore:
         return [letter for letter in (known.inbox or {}).values() if letter.id > after] if known else []
 
     async def deliver(self, mail: Sequence[Mail], *, now: float) -> list[Delivery]:
-        return [self._deliver(one, now, mark=True) for one in mail]
+        out = [self._deliver(one, now, mark=True) for one in mail]
+        self._return(now)
+        return out
 
-    def _deliver(self, mail: Mail, now: float, *, mark: bool) -> Delivery:
+    def _deliver(self, mail: Mail, now: float, *, mark: bool, stays: bool = False) -> Delivery:
+        """Put mail into an inbox. What comes from an outbox `stays` the store's care if that can't be done."""
         run = self._runs.get(mail.to)
         if run is None or run.status in ENDED:
+            if stays and run is None:
+                self._refused.append(refusal.unknown([mail], mail.to, now))
+            elif stays and run is not None:
+                self._refused.append(refusal.ended([mail], run.id, run.status, now))
             return "gone"
+        if mark and (run.marks or _NO_MARKS).get(mail.sender, -1) >= mail.number:
+            return "duplicate"
+        delivery: Delivery = "delivered"
+        if run.box is not None and refusal.takes_room(mail) and not run.box.has_room:
+            delivery = self._turn_away(run, run.box, mail, now, stays)
+            if delivery == "full":
+                return delivery
+        else:
+            self._put(run, mail, now)
         if mark:
             if run.marks is None:
                 run.marks = {}
-            if run.marks.get(mail.sender, -1) >= mail.number:
-                return "duplicate"
             run.marks[mail.sender] = mail.number
+        return delivery
+
+    def _put(self, run: _Run, mail: Mail, now: float) -> None:
         self._letters += 1
         if run.inbox is None:
             run.inbox = {}
         run.inbox[self._letters] = Letter(self._letters, mail)
+        if run.box is not None and refusal.takes_room(mail):
+            run.box.taken.add(self._letters)
         if run.status == "parked" or (run.status == "held" and mail.kind == "cancel"):
             self._move(run, "ready")
             run.updated = now
             self._enqueue(run)
         else:
             self._hint("mail", run.id)
-        return "delivered"
+
+    def _turn_away(self, run: _Run, box: Box, mail: Mail, now: float, stays: bool) -> Delivery:
+        """What a full mailbox does with a message."""
+        if run.spec.full != "drop" and not stays:
+            return "full"
+        if run.spec.full == "wait":
+            box.waiting.append(mail)
+            return "delivered"
+        self._refused.append(refusal.full(mail, box.size, now))
+        return "dropped"
+
+    def _make_room(self, run: _Run, box: Box, turn: Turn) -> None:
+        while run.status not in ENDED and box.waiting and len(box.taken) < box.size:
+            self._put(run, box.waiting.popleft(), turn.now)
+        self._hint("room", run.id)
+
+    def _return(self, now: float) -> None:
+        """Keep the dead letters, and tell those who wait for an answer."""
+        refused, self._refused = self._refused, []
+        for one in refused:
+            self._dead.put(one.dead, now)
+            for mail in one.back:
+                self._deliver(mail, now, mark=False, stays=True)
+            if self._refused:
+                self._return(now)
+
+    async def dead_letters(self, *, run: str = "", after: int = 0, limit: int = 1000) -> list[DeadLetter]:
+        return self._dead.listed(run, after, limit)
+
+    async def resend_dead(self, dead: int, *, now: float) -> Delivery | None:
+        letter = self._dead.get(dead)
+        if letter is None:
+            return None
+        delivery = self._deliver(letter.mail, now, mark=False)
+        self._return(now)
+        if delivery in ("delivered", "dropped"):
+            self._dead.drop([dead])
+        return delivery
+
+    async def drop_dead(self, dead: Sequence[int]) -> int:
+        return self._dead.drop(dead)
 
     # ------------------------------------------------------------ looking
     async def get(self, run: str) -> Head | None:

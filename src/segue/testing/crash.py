@@ -17,8 +17,10 @@ _DEAD: dict[str, Callable[..., Any]] = {
     "claim_lane": lambda *args: None,
     "create": lambda *args: None,
     "deliver": lambda mail: ["gone"] * len(mail),
+    "drop_dead": lambda *args: 0,
     "outcomes": lambda *args: None,
     "put_batch_job": lambda *args: False,
+    "resend_dead": lambda *args: None,
     "take": lambda *args: None,
 }
 #: Writes that count, besides commits, where all do.

@@ -25,6 +25,7 @@ from ..model.message import Letter, Mail, Question
 from ..model.mode import Batch, Config
 from ..model.run import CallRef, Spec, Status, Usage
 from ..ports.store import Claimed, CommitResult, Hint, JobHead, Lease, NewRun, Store, Turn
+from .mail_contract import MailContract
 
 LANE = "mock|http://x|/v1/chat|small|key"
 HOUR = 3600.0
@@ -122,7 +123,7 @@ async def take(
 
 
 @pytest.mark.asyncio
-class StoreContract:
+class StoreContract(MailContract):
     """Subclass it with a fixture `store`."""
 
     # ------------------------------------------------------------ create

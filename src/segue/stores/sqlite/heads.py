@@ -13,7 +13,7 @@ from ...model.message import Letter, Mail
 from ...model.run import CallRef, Head, Spec, Usage
 from ...ports.store import Claimed
 from .bulk import Query, as_json
-from .schema import STATUSES
+from .schema import KEPT, STATUSES
 
 encode = msgspec.msgpack.Encoder().encode
 decode_mail = msgspec.msgpack.Decoder(Mail).decode
@@ -74,14 +74,14 @@ _JOURNAL = Query(
     " cross join journal j on j.run = r.k and j.k > r.base order by j.k",
 )
 _INBOX = Query(
-    ("i.run", "i.k", "#i.mail"),
+    ("i.run", "i.k", "#i.mail", "i.state"),
     "from json_each(?) as q cross join inbox i on i.run = q.value order by i.k",
 )
 _HISTORY = Query(
     ("#j.entries",), "from runs r cross join journal j on j.run = r.k where r.id = ? order by j.k"
 )
 _LETTERS = Query(
-    ("i.k", "#i.mail"),
+    ("i.k", "#i.mail", "i.state"),
     "from runs r cross join inbox i on i.run = r.k where r.id = ? and i.k > ? order by i.k",
 )
 
@@ -96,8 +96,8 @@ def wakes(cx: sqlite3.Connection, keys: Iterable[int]) -> list[Claimed]:
     for run, entries in _JOURNAL.rows(cx, (text,)):
         journals[run].append(entries)
     inboxes: dict[int, list[Letter]] = {key: [] for key in keys}
-    for run, number, mail in _INBOX.rows(cx, (text,)):
-        inboxes[run].append(Letter(number, decode_mail(mail)))
+    for run, number, mail, state in _INBOX.rows(cx, (text,)):
+        inboxes[run].append(Letter(number, decode_mail(mail), state == KEPT))
     found = {row[0]: row for row in _WAKE.rows(cx, (text,))}
     return [
         Claimed(as_head(row[3:]), row[1], row[2], journals[key], inboxes[key])
@@ -113,7 +113,10 @@ def history(cx: sqlite3.Connection, run: str) -> list[bytes]:
 
 def letters(cx: sqlite3.Connection, run: str, after: int) -> list[Letter]:
     """What lies in an inbox after a letter."""
-    return [Letter(number, decode_mail(mail)) for number, mail in _LETTERS.rows(cx, (run, after))]
+    return [
+        Letter(number, decode_mail(mail), state == KEPT)
+        for number, mail, state in _LETTERS.rows(cx, (run, after))
+    ]
 
 
 def get(cx: sqlite3.Connection, run: str) -> Head | None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from .bulk import Query, Values, as_json
 
-HintKind = Literal["ready", "mail", "ended", "lines"]
+HintKind = Literal["ready", "mail", "ended", "lines", "room"]
 
 _FIND_RUNS = Query(("id", "k"), "from runs where id in (select value from json_each(?))")
 

@@ -9,10 +9,12 @@ import msgspec
 from ...model.message import Mail
 from ...model.run import Head
 from ...ports.store import Claimed, Created, Delivery, Lease, NewRun
+from .. import refusal
 from .bulk import Query, Values, as_json
 from .heads import HEADS_BY_ID, as_head, encode, wakes
 from .ledger import Ledger
-from .schema import DONE, HELD, PARKED, READY, STATUS_NUMBER
+from .schema import DONE, HELD, PARKED, READY, ROOM, STATUS_NUMBER, STATUSES
+from .untaken import Boxes, dead_letter, drop, put_dead
 
 
 class Creation(msgspec.Struct, frozen=True):
@@ -52,18 +54,30 @@ class Revival(msgspec.Struct, frozen=True):
 
 
 class Post(msgspec.Struct, frozen=True):
-    """Mail on its way. Without `marked` its source sees to it that it is sent once."""
+    """Mail on its way. Without `marked` its source sees to it that it is sent once.
+
+    What `stays` is the store's care where it can't be delivered; what is `admitted` has waited for its room.
+    """
 
     mail: Mail
     now: float
     marked: bool = True
+    stays: bool = False
+    admitted: bool = False
+
+
+class Resending(msgspec.Struct, frozen=True):
+    """A dead letter to be sent again."""
+
+    dead: int
+    now: float
 
 
 # ---------------------------------------------------------------- create
 _NEW = Values(
-    "id, rank, fence, worker, lease, job, updated",
-    "insert into runs(id, status, rank, fence, worker, lease, reason, job, finished, base, updated)"
-    f" select id, {READY}, rank, fence, worker, lease, '', job, 0, 0, updated from {{v}}"
+    "id, rank, fence, worker, lease, job, updated, bound",
+    "insert into runs(id, status, rank, fence, worker, lease, reason, job, finished, base, updated, bound)"
+    f" select id, {READY}, rank, fence, worker, lease, '', job, 0, 0, updated, bound from {{v}}"
     " where true on conflict do nothing",
 )
 _FOUND = Query(("id", "k"), "from runs where id in (select value from json_each(?))")
@@ -111,6 +125,7 @@ def _insert(ledger: Ledger, fresh: dict[str, Creation]) -> None:
                 item.now + item.ttl if item.worker else None,
                 jobs[item.new.spec.job] if item.new.spec.job else 0,
                 item.now,
+                refusal.bound_of(item.new.spec),
             )
             for id, item in fresh.items()
         ],
@@ -233,13 +248,14 @@ def _revive(ledger: Ledger, item: Revival) -> bool:
 
 
 # ---------------------------------------------------------------- mail
-_RECIPIENTS = Query(("id", "k", "status"), "from runs where id in (select value from json_each(?))")
+_RECIPIENTS = Query(("id", "k", "status", "bound"), "from runs where id in (select value from json_each(?))")
 _MARKS = Query(
     ("m.run", "m.sender", "m.number"),
     "from json_each(?) as q cross join marks m"
     " on m.run = json_extract(q.value, '$[0]') and m.sender = json_extract(q.value, '$[1]')",
 )
 _LETTERS = Values("run, mail", "insert into inbox(run, mail) select run, mail from {v}")
+_STATED = Values("run, mail, state", "insert into inbox(run, mail, state) select run, mail, state from {v}")
 _MARK = Values(
     "run, sender, number",
     "insert into marks(run, sender, number) select run, sender, number from {v} where true"
@@ -248,38 +264,59 @@ _MARK = Values(
 
 
 def post(ledger: Ledger, items: Sequence[Post]) -> list[Delivery]:
-    """Put mail into inboxes, and make parked recipients ready: at most five statements a few hundred letters."""
+    """Put mail into inboxes, and make parked recipients ready: at most five statements a few hundred letters.
+
+    Bounded mailboxes cost two more, and what can't be delivered some.
+    """
     cx = ledger.cx
     if not items:
         return []
     found = _RECIPIENTS.rows(cx, (as_json({item.mail.to for item in items}),))
-    live = {id: k for id, k, status in found if status < DONE}
-    parked = {id for id, _, status in found if status == PARKED}
+    live = {id: k for id, k, status, _ in found if status < DONE}
+    parked = {id for id, _, status, _ in found if status == PARKED}
     cancelled = {item.mail.to for item in items if item.mail.kind == "cancel"}
-    parked |= {id for id, _, status in found if status == HELD and id in cancelled}
+    parked |= {id for id, _, status, _ in found if status == HELD and id in cancelled}
+    bounds = {k: bound for _, k, status, bound in found if bound and status < DONE}
+    refused: list[refusal.Refused] = []
+    boxes = Boxes(ledger, bounds, refused) if bounds else None
     pairs = {(live[item.mail.to], item.mail.sender) for item in items if item.marked and item.mail.to in live}
     marks: dict[tuple[int, str], int] = {}
     if pairs:
         marks = {(run, sender): number for run, sender, number in _MARKS.rows(cx, (as_json(pairs),))}
     out: list[Delivery] = []
     letters: list[tuple[int, bytes]] = []
+    states: dict[int, int] = {}
     marked: dict[tuple[int, str], int] = {}
     told: dict[str, None] = {}
+    statuses = {id: STATUSES[status] for id, _, status, _ in found}
     for item in items:
-        run = live.get(item.mail.to)
+        mail = item.mail
+        run = live.get(mail.to)
         if run is None:
             out.append("gone")
+            if item.stays and mail.to in statuses:
+                refused.append(refusal.ended([mail], mail.to, statuses[mail.to], item.now))
+            elif item.stays:
+                refused.append(refusal.unknown([mail], mail.to, item.now))
             continue
-        if item.marked:
-            pair = (run, item.mail.sender)
-            if marks.get(pair, -1) >= item.mail.number:
-                out.append("duplicate")
-                continue
-            marks[pair] = marked[pair] = item.mail.number
-        letters.append((run, encode(item.mail)))
-        told[item.mail.to] = None
-        out.append("delivered")
-    if letters:
+        if item.marked and marks.get((run, mail.sender), -1) >= mail.number:
+            out.append("duplicate")
+            continue
+        delivery: Delivery | None = None
+        if boxes is not None and run in bounds and refusal.takes_room(mail):
+            if not item.admitted:
+                delivery = boxes.take(run, mail, item.now, stays=item.stays)
+            if delivery is None:
+                states[len(letters)] = ROOM
+        out.append(delivery or "delivered")
+        if item.marked and delivery != "full":
+            marks[run, mail.sender] = marked[run, mail.sender] = mail.number
+        if delivery is None:
+            letters.append((run, encode(mail)))
+            told[mail.to] = None
+    if states and letters:
+        _STATED.run(cx, [(*letter, states.get(n, 0)) for n, letter in enumerate(letters)])
+    elif letters:
         _LETTERS.run(cx, letters)
     if marked:
         _MARK.run(cx, [(*pair, number) for pair, number in marked.items()])
@@ -293,4 +330,27 @@ def post(ledger: Ledger, items: Sequence[Post]) -> list[Delivery]:
         ledger.hint("ready", woken)
     if len(woken) < len(told):
         ledger.hint("mail", (id for id in told if id not in woken))
+    if boxes is not None:
+        boxes.write()
+    for one in refused:
+        refuse(ledger, one, items[0].now)
+    return out
+
+
+def refuse(ledger: Ledger, refused: refusal.Refused, now: float) -> None:
+    """Keep the dead letters, and tell those who wait for an answer."""
+    put_dead(ledger, refused.dead)
+    post(ledger, [Post(mail, now, marked=False, stays=True) for mail in refused.back])
+
+
+def resend(ledger: Ledger, items: Sequence[Resending]) -> list[Delivery | None]:
+    """Put dead letters into inboxes again."""
+    out: list[Delivery | None] = []
+    for item in items:
+        letter = dead_letter(ledger.cx, item.dead)
+        out.append(None)
+        if letter is not None:
+            (out[-1],) = post(ledger, [Post(letter.mail, item.now, marked=False)])
+            if out[-1] in ("delivered", "dropped"):
+                drop(ledger, [[item.dead]])
     return out

@@ -14,7 +14,7 @@ from typing import Final
 from ...model.errors import StoreError
 
 #: The version of the tables, as `user_version` has it.
-VERSION: Final = 1
+VERSION: Final = 2
 
 #: Marks a file as segue's, as `application_id` has it: "sgue".
 APPLICATION: Final = 0x73677565
@@ -27,9 +27,27 @@ WAITING, TAKEN = 0, 1
 LINE_STATUSES: Final = ("waiting", "taken", "ok", "error", "expired", "missing", "cancelled")
 LINE_NUMBER: Final = {name: number for number, name in enumerate(LINE_STATUSES)}
 
+#: Of a letter that takes room in a bounded mailbox, and of one that was handled and is kept.
+ROOM, KEPT = 1, 2
+
 ASK_STATES: Final = ("open", "answered", "closed")
 
-TABLES: Final = """
+#: Mail that waits for room in a bounded mailbox, and mail that nobody took.
+_UNTAKEN: Final = """
+create table waiting(k integer primary key autoincrement, run integer not null, mail blob not null);
+create index waiting_run on waiting(run);
+create table dead(k integer primary key autoincrement, recipient text not null, letter blob not null);
+create index dead_recipient on dead(recipient);
+"""
+
+#: What a file of each older version lacks.
+_UPGRADES: Final = {
+    1: "alter table runs add column bound integer not null default 0;\n"
+    "alter table inbox add column state integer not null default 0;\n" + _UNTAKEN,
+}
+
+TABLES: Final = (
+    """
 create table counters(name text primary key, value integer not null) without rowid;
 insert into counters values('finished', 0);
 
@@ -38,11 +56,12 @@ create table jobs(
 );
 
 -- rank is the priority, negated; base the journal key after which the live journal begins;
--- a run is claimed while lease isn't null
+-- a run is claimed while lease isn't null; bound is its mailbox's size and what it does when it is full, 0 for none
 create table runs(
     k integer primary key, id text not null unique, status integer not null, rank integer not null,
     fence integer not null, worker text, lease real, wake real, reason text not null,
-    job integer not null, finished integer not null, base integer not null, updated real not null, usage blob
+    job integer not null, finished integer not null, base integer not null, updated real not null, usage blob,
+    bound integer not null default 0
 );
 create index runs_ready on runs(rank) where status = 0 and lease is null;
 create index runs_due on runs(wake) where wake is not null;
@@ -57,7 +76,10 @@ create table results(run integer primary key, value blob, error blob);
 
 create table journal(k integer primary key, run integer not null, entries blob not null);
 create index journal_run on journal(run);
-create table inbox(k integer primary key autoincrement, run integer not null, mail blob not null);
+-- state: 0, or 1 if it takes room in a bounded mailbox, or 2 if it was handled and is kept
+create table inbox(
+    k integer primary key autoincrement, run integer not null, mail blob not null, state integer not null default 0
+);
 create index inbox_run on inbox(run);
 
 -- the highest number that a run ever got from a sender
@@ -105,6 +127,8 @@ create trigger line_returns after update of status on lines when old.status <> 0
     update lanes set waiting = waiting + 1, size = size + new.size where k = new.lane;
 end;
 """
+    + _UNTAKEN
+)
 
 
 def connect(path: str, *, busy: float, write: bool) -> sqlite3.Connection:
@@ -151,12 +175,15 @@ def refuse_strange(cx: sqlite3.Connection, address: str) -> int:
 
 
 def prepare(cx: sqlite3.Connection, address: str) -> None:
-    """Create the tables in an empty file. Inside a transaction."""
-    if refuse_strange(cx, address) == 0:
-        for statement in _statements(TABLES):
-            cx.execute(statement)
-        cx.execute(f"pragma user_version = {VERSION}")
-        cx.execute(f"pragma application_id = {APPLICATION}")
+    """Create the tables in an empty file, or what one of an older version lacks. Inside a transaction."""
+    version = refuse_strange(cx, address)
+    if version == VERSION:
+        return
+    scripts = [TABLES] if version == 0 else [_UPGRADES[older] for older in range(version, VERSION)]
+    for statement in (statement for script in scripts for statement in _statements(script)):
+        cx.execute(statement)
+    cx.execute(f"pragma user_version = {VERSION}")
+    cx.execute(f"pragma application_id = {APPLICATION}")
 
 
 def _statements(script: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from ...model.errors import StoreError
 from ...model.lane import BatchJob, LaneHead, Line, LineOutcome
-from ...model.message import Letter, Mail, Question
+from ...model.message import DeadLetter, Letter, Mail, Question
 from ...model.run import Head, Status
 from ...ports.store import (
     AnswerResult,
@@ -24,7 +24,7 @@ from ...ports.store import (
     NewRun,
     Turn,
 )
-from . import heads, lines, records
+from . import heads, lines, records, untaken
 from . import runs as run_orders
 from . import turns as turn_orders
 from .reader import Reader
@@ -122,6 +122,16 @@ class SqliteStore:
     async def deliver(self, mail: Sequence[Mail], *, now: float) -> list[Delivery]:
         items = [run_orders.Post(one, now) for one in mail]
         return cast(list[Delivery], await self._write(run_orders.post, items, many=True))
+
+    async def dead_letters(self, *, run: str = "", after: int = 0, limit: int = 1000) -> list[DeadLetter]:
+        return cast(list[DeadLetter], await self._look(untaken.listed, run, after, limit))
+
+    async def resend_dead(self, dead: int, *, now: float) -> Delivery | None:
+        order = run_orders.Resending(dead, now)
+        return cast("Delivery | None", await self._write(run_orders.resend, [order]))
+
+    async def drop_dead(self, dead: Sequence[int]) -> int:
+        return cast(int, await self._write(untaken.drop, [list(dead)]))
 
     async def get(self, run: str) -> Head | None:
         return cast(Head | None, await self._look(heads.get, run))

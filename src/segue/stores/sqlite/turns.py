@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
+from ...model.message import Mail
 from ...model.run import ENDED, CallRef
 from ...ports.store import CommitResult, Turn
+from .. import refusal
 from ..outcome import end_mail
 from .bulk import Query, Values, as_json
 from .heads import decode_call, encode
 from .ledger import Ledger
 from .lines import put_lines
-from .runs import Creation, Post, create, post
-from .schema import HELD, PARKED, READY, STATUS_NUMBER
+from .runs import Creation, Post, create, post, refuse
+from .schema import HELD, KEPT, PARKED, READY, STATUS_NUMBER
+from .untaken import admit, empty, put_dead
 
 Live = list[tuple[Turn, int]]
 
@@ -26,7 +31,7 @@ _APPEND_ALL = Values(
 )
 _APPEND = Values("run, entries", "insert into journal(run, entries) select run, entries from {v}")
 _FENCES = Query(
-    ("k", "fence", "job"), "from runs where k in (select value from json_each(?)) and lease is not null"
+    ("k", "fence", "bound"), "from runs where k in (select value from json_each(?)) and lease is not null"
 )
 _NEWEST = Query(
     ("i.run", "max(i.k)"),
@@ -75,6 +80,8 @@ def only_appends(turn: Turn) -> bool:
         and turn.usage is None
         and not (
             turn.consumed
+            or turn.kept
+            or turn.dead
             or turn.outbox
             or turn.lines
             or turn.asks
@@ -115,7 +122,9 @@ def commit(ledger: Ledger, turns: Sequence[Turn]) -> list[CommitResult]:
 def _write(ledger: Ledger, turns: Sequence[Turn]) -> list[CommitResult]:
     """A bounded number of statements a few hundred turns."""
     keys = ledger.run_keys(turn.run for turn in turns)
-    fences = {k: fence for k, fence, _ in _FENCES.rows(ledger.cx, (as_json(keys.values()),))}
+    held = _FENCES.rows(ledger.cx, (as_json(keys.values()),))
+    fences = {k: fence for k, fence, _ in held}
+    bounds = {k: bound for k, _, bound in held if bound}
     results: dict[str, CommitResult] = {}
     live: Live = []
     for turn in turns:
@@ -128,8 +137,12 @@ def _write(ledger: Ledger, turns: Sequence[Turn]) -> list[CommitResult]:
     if live:
         bases = _write_journal(ledger, live)
         _write_effects(ledger, live)
-        parents = _write_status(ledger, live, bases, results)
+        parents, left = _write_status(ledger, live, bases, results, bounded=bool(bounds))
         post(ledger, [letter for turn, k in live for letter in _letters(turn, parents.get(k))])
+        if left:
+            _leave_mail(ledger, left, live)
+        if bounds:
+            _make_room(ledger, bounds, live)
     return [results[turn.run] for turn in turns]
 
 
@@ -153,6 +166,13 @@ def _write_effects(ledger: Ledger, live: Live) -> None:
     consumed = [letter for turn, _ in live for letter in turn.consumed]
     if consumed:
         cx.execute("delete from inbox where k in (select value from json_each(?))", (as_json(consumed),))
+    kept = [letter for turn, _ in live for letter in turn.kept]
+    if kept:
+        keep = f"update inbox set state = {KEPT} where k in (select value from json_each(?))"
+        cx.execute(keep, (as_json(kept),))
+    dead = [msgspec.structs.replace(letter, at=turn.now) for turn, _ in live for letter in turn.dead]
+    if dead:
+        put_dead(ledger, dead)
     blobs = [blob for turn, _ in live for blob in turn.blobs]
     if blobs:
         _BLOBS.run(cx, blobs)
@@ -174,9 +194,9 @@ def _write_effects(ledger: Ledger, live: Live) -> None:
 
 
 def _write_status(
-    ledger: Ledger, live: Live, bases: dict[int, int], results: dict[str, CommitResult]
-) -> dict[int, CallRef]:
-    """Who is kept, who leaves and who ends; the calls that await those ends."""
+    ledger: Ledger, live: Live, bases: dict[int, int], results: dict[str, CommitResult], *, bounded: bool
+) -> tuple[dict[int, CallRef], list[Mail]]:
+    """Who is kept, who leaves and who ends; the calls that await those ends, and the mail that these leave."""
     parking = [k for turn, k in live if turn.status in ("parked", "held")]
     newest: dict[int, int] = {}
     if parking:
@@ -209,7 +229,7 @@ def _write_status(
         _LEFT.run(ledger.cx, left)
     if ready:
         ledger.hint("ready", ready)
-    return _end(ledger, ended) if ended else {}
+    return _end(ledger, ended, bounded=bounded) if ended else ({}, [])
 
 
 def _number(ledger: Ledger, ended: Live) -> dict[int, int]:
@@ -221,8 +241,8 @@ def _number(ledger: Ledger, ended: Live) -> dict[int, int]:
     return {k: last + i for i, (_, k) in enumerate(ended, 1)}
 
 
-def _end(ledger: Ledger, ended: Live) -> dict[int, CallRef]:
-    """Store results and close what is open; the calls that await the ends."""
+def _end(ledger: Ledger, ended: Live, *, bounded: bool) -> tuple[dict[int, CallRef], list[Mail]]:
+    """Store results and close what is open; the calls that await the ends, and the mail that is left."""
     cx = ledger.cx
     rows = [(k, turn.value, None if turn.error is None else encode(turn.error)) for turn, k in ended]
     rows = [row for row in rows if row[1] is not None or row[2] is not None]
@@ -234,14 +254,33 @@ def _end(ledger: Ledger, ended: Live) -> dict[int, CallRef]:
     withdrawn = f"select k from lines where status = 0 and {mine}"
     if cx.execute(f"delete from bodies where line in ({withdrawn})", (keys,)).rowcount:
         cx.execute(f"update lines set status = 6 where status = 0 and {mine}", (keys,))
-    cx.execute(f"delete from inbox where {mine}", (keys,))
+    left = empty(cx, [k for _, k in ended], bounded=bounded)
     ledger.hint("ended", (turn.run for turn, _ in ended))
-    return {run: decode_call(parent) for run, parent in _PARENTS.rows(cx, (keys,))}
+    return {run: decode_call(parent) for run, parent in _PARENTS.rows(cx, (keys,))}, left
 
 
 def _letters(turn: Turn, parent: CallRef | None) -> list[Post]:
     """What a turn sends, its end last."""
-    letters = [Post(mail, turn.now) for mail in turn.outbox]
+    letters = [Post(mail, turn.now, stays=True) for mail in turn.outbox]
     if parent is not None:
         letters.append(Post(end_mail(turn, parent), turn.now, marked=False))
     return letters
+
+
+def _leave_mail(ledger: Ledger, left: Sequence[Mail], live: Live) -> None:
+    """What ended runs leave before them."""
+    for turn, _ in live:
+        mine = [mail for mail in left if mail.to == turn.run]
+        if mine:
+            refuse(ledger, refusal.ended(mine, turn.run, turn.status, turn.now), turn.now)
+
+
+def _make_room(ledger: Ledger, bounds: dict[int, int], live: Live) -> None:
+    """Bounded mailboxes that were emptied a bit take what waits for room."""
+    roomy = {k: turn for turn, k in live if k in bounds and (turn.consumed or turn.kept)}
+    if not roomy:
+        return
+    ledger.hint("room", (turn.run for turn in roomy.values()))
+    now = max(turn.now for turn in roomy.values())
+    mail = admit(ledger, {k: bounds[k] for k, turn in roomy.items() if turn.status not in ENDED})
+    post(ledger, [Post(one, now, marked=False, admitted=True) for one in mail])

@@ -1,0 +1,60 @@
+"""Mail in the memory store that isn't in an inbox: what waits for room, and what nobody took."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+
+from ..model.message import DeadLetter, Mail
+
+
+class Box:
+    """A bounded mailbox: the letters that take room, and the mail of other runs that waits for some."""
+
+    __slots__ = ("size", "taken", "waiting")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.taken: set[int] = set()
+        self.waiting: deque[Mail] = deque()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a message more has room; nobody overtakes those that wait."""
+        return len(self.taken) < self.size and not self.waiting
+
+    def empty(self) -> list[Mail]:
+        """The run has ended: what still waited."""
+        waiting = list(self.waiting)
+        self.waiting.clear()
+        self.taken.clear()
+        return waiting
+
+
+class DeadLetters:
+    """Mail that nobody took, by number."""
+
+    def __init__(self) -> None:
+        self._letters: dict[int, DeadLetter] = {}
+        self._last = 0
+
+    def put(self, letters: Sequence[DeadLetter], now: float) -> None:
+        """Number and keep them."""
+        for letter in letters:
+            self._last += 1
+            self._letters[self._last] = msgspec.structs.replace(letter, id=self._last, at=now)
+
+    def get(self, id: int) -> DeadLetter | None:
+        """One of them."""
+        return self._letters.get(id)
+
+    def listed(self, run: str, after: int, limit: int) -> list[DeadLetter]:
+        """Those to one run, or all, after a number."""
+        found = (one for id, one in self._letters.items() if id > after and run in ("", one.mail.to))
+        return [one for one, _ in zip(found, range(limit), strict=False)]
+
+    def drop(self, ids: Sequence[int]) -> int:
+        """Forget those; how many there were."""
+        return sum(self._letters.pop(id, None) is not None for id in ids)

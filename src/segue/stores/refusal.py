@@ -1,0 +1,73 @@
+"""What becomes of mail that its recipient doesn't take, alike in every store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from ..model.entry import Failure
+from ..model.errors import CallerError, MailboxFull, RunEnded, UnknownName
+from ..model.message import MESSAGES, DeadLetter, Mail, answer_to
+from ..model.run import Spec
+
+#: Ways of a full mailbox.
+FULL: Final = ("wait", "drop", "fail")
+
+
+class Refused(NamedTuple):
+    """Dead letters to be stored, and mail to be sent, each once."""
+
+    dead: list[DeadLetter]
+    back: list[Mail]
+
+
+def ended(mail: Sequence[Mail], run: str, status: str, now: float) -> Refused:
+    """Mail that a run left when it ended, or that came after."""
+    return _refuse(mail, _failure(RunEnded(run, status), [run, status]), f"the run had ended ({status})", now)
+
+
+def unknown(mail: Sequence[Mail], run: str, now: float) -> Refused:
+    """Mail to a run that isn't there."""
+    cure = "`segue runs` lists those that are there"
+    failure = _failure(UnknownName("run", run, cure), ["run", run, cure])
+    return _refuse(mail, failure, "there is no such run", now)
+
+
+def full(mail: Mail, size: int, now: float) -> Refused:
+    """A message that a full mailbox has no room for."""
+    failure = _failure(MailboxFull(mail.to, size), [mail.to, size])
+    return _refuse([mail], failure, f"the mailbox was full ({size} messages)", now)
+
+
+def takes_room(mail: Mail) -> bool:
+    """Whether a bounded mailbox counts it. What a run sends itself, its timers too, it always gets."""
+    return mail.kind in MESSAGES and mail.sender != mail.to
+
+
+def bound_of(spec: Spec) -> int:
+    """A mailbox's size and way as one number; 0 where it has no bound."""
+    return spec.mailbox * 4 + FULL.index(spec.full) if spec.mailbox > 0 else 0
+
+
+def _refuse(mail: Sequence[Mail], failure: Failure, reason: str, now: float) -> Refused:
+    refused = Refused([], [])
+    for one in mail:
+        source = f"run:{one.to}"
+        if one.kind == "event":  # its subscriber is gone
+            refused.back.append(Mail(one.sender, source, 0, "unsubscribe", key=one.name, at=now))
+        elif one.kind == "tell" and not one.every and one.due <= now:
+            refused.dead.append(DeadLetter(one, reason, failure, now))
+        elif one.reply is not None:
+            answer = answer_to(one, source, 0, None, failure, now)
+            refused.back.extend([answer] if answer is not None else [])
+            if one.kind == "subscribe":  # in force or not yet: its events end
+                end = Mail(one.reply.run, source, 0, "event", one.key, error=failure, at=now)
+                refused.back.append(end)
+    return refused
+
+
+def _failure(error: CallerError, args: list[object]) -> Failure:
+    cls = type(error)
+    return Failure(f"{cls.__module__}:{cls.__qualname__}", str(error), msgspec.json.encode(args))
