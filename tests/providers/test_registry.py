@@ -53,6 +53,34 @@ KEYED = {"OPENAI_API_KEY": "sk-mine-0123456789"}
             {"VLLM_API_KEY": "k"},
             Endpoint("vllm", "http://host:8000/v1", "meta/llama@2"),
         ),
+        (
+            "openai-responses:gpt-5",
+            KEYED,
+            Endpoint("openai-responses", "https://api.openai.com/v1", "gpt-5", "OPENAI_API_KEY"),
+        ),
+        (
+            "azure:my-deployment",
+            {"AZURE_OPENAI_ENDPOINT": "https://Mine.openai.azure.com/", "AZURE_OPENAI_API_KEY": "k"},
+            Endpoint(
+                "azure", "https://mine.openai.azure.com/openai/v1", "my-deployment", "AZURE_OPENAI_API_KEY"
+            ),
+        ),
+        (
+            "groq:llama",
+            {"GROQ_API_KEY": "k"},
+            Endpoint("groq", "https://api.groq.com/openai/v1", "llama", "GROQ_API_KEY"),
+        ),
+        (
+            "mistral:mistral-small@http://127.0.0.1:9000",
+            {"MISTRAL_API_KEY": "k"},
+            Endpoint("mistral", "http://127.0.0.1:9000/v1", "mistral-small"),
+        ),
+        (
+            "together:meta-llama/L",
+            {"TOGETHER_API_KEY": "k"},
+            Endpoint("together", "https://api.together.ai/v1", "meta-llama/L", "TOGETHER_API_KEY"),
+        ),
+        ("xai:grok-5", {"XAI_API_KEY": "k"}, Endpoint("xai", "https://api.x.ai/v1", "grok-5", "XAI_API_KEY")),
         ("vllm:m", {"VLLM_API_KEY": "k"}, Endpoint("vllm", "http://127.0.0.1:8000/v1", "m", "VLLM_API_KEY")),
     ],
 )
@@ -61,7 +89,7 @@ def test_names(name: str, environment: dict[str, str], expected: Endpoint):
     provider = make(expected, environment, Pooled())
     assert isinstance(provider, OpenAI)
     assert (provider.name, provider.base_url) == (expected.provider, expected.base_url)
-    assert provider.batches is (expected.provider == "openai")
+    assert provider.batches is (expected.provider not in ("llamacpp", "ollama", "vllm", "xai"))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +97,8 @@ def test_names(name: str, environment: dict[str, str], expected: Endpoint):
     [
         ("opnai:gpt-5", "did you mean 'openai'"),
         ("OpenAI:gpt-5", "did you mean 'openai'"),
-        ("mystery:x", "known are llamacpp, ollama, openai, vllm; any server"),
+        ("mystery:x", "known are azure, "),
+        ("mystery:x", "; any server that speaks OpenAI's protocol is 'openai:MODEL@URL'"),
         ("gpt-5-mini", "openai:gpt-5-mini"),
         ("", "provider:model"),
     ],
@@ -145,3 +174,37 @@ def test_providers_of_ones_own():
 def test_ones_own_may_stand_in_for_a_known_one():
     endpoint = resolve("openai:m", {}, makers={"openai": lambda *given: None})  # type: ignore[arg-type, return-value]
     assert endpoint == Endpoint("openai", "", "m")
+
+
+@pytest.mark.parametrize("provider", ["azure", "groq", "mistral", "openai-responses", "together", "xai"])
+def test_a_provider_of_ones_own_needs_its_key(provider: str):
+    place = {"AZURE_OPENAI_ENDPOINT": "https://mine.openai.azure.com"}
+    with pytest.raises(MissingKey, match="_API_KEY"):
+        resolve(f"{provider}:m", place)
+
+
+def test_azure_is_somewhere_else_for_everybody():
+    with pytest.raises(
+        MissingKey, match="azure needs a place: set the environment variable AZURE_OPENAI_ENDPOINT"
+    ):
+        resolve("azure:m", {"AZURE_OPENAI_API_KEY": "k"})
+
+
+def test_where_a_key_goes():
+    environment = {"AZURE_OPENAI_ENDPOINT": "https://mine.openai.azure.com", "AZURE_OPENAI_API_KEY": "k"}
+    made = make(resolve("azure:m", environment), environment, Pooled())
+    assert isinstance(made, OpenAI)
+    assert made._exchange.headers == {"api-key": "k"}
+
+
+@pytest.mark.parametrize(
+    ("provider", "batches"), [("azure", True), ("mistral", True), ("xai", False), ("ollama", False)]
+)
+def test_who_has_a_batch_api(provider: str, batches: bool):
+    environment = {
+        "AZURE_OPENAI_ENDPOINT": "https://a.b",
+        "AZURE_OPENAI_API_KEY": "k",
+        "MISTRAL_API_KEY": "k",
+    }
+    environment["XAI_API_KEY"] = "k"
+    assert make(resolve(f"{provider}:m", environment), environment, Pooled()).batches == batches

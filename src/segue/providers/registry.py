@@ -5,32 +5,36 @@ from __future__ import annotations
 import difflib
 import urllib.parse
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Protocol
 
 from ..model.errors import InvalidValue, MissingKey, UnknownName
 from ..ports.provider import Endpoint, Environment, Provider
 from ..ports.transport import Transport
-from .openai import OpenAI
+from .compatible import COMPATIBLE
 
 Maker = Callable[[Endpoint, Environment, Transport], Provider]
 
 
-class _Known(NamedTuple):
-    """A provider that speaks OpenAI's protocol: where it is, and under which names the environment has it."""
+class Known(Protocol):
+    """What has to be known of a provider to find and make it; see `Compatible`."""
 
-    base_url: str
-    url_variable: str
-    key_variable: str
-    batches: bool
+    @property
+    def base_url(self) -> str: ...
+    @property
+    def url_variable(self) -> str: ...
+    @property
+    def key_variable(self) -> str: ...
+    @property
+    def needs_key(self) -> bool: ...
+    @property
+    def path(self) -> str: ...
+
+    def make(self, endpoint: Endpoint, environment: Environment, transport: Transport) -> Provider:
+        """A `Maker`."""
+        ...
 
 
-_KNOWN = {
-    "llamacpp": _Known("http://127.0.0.1:8080/v1", "LLAMACPP_BASE_URL", "LLAMACPP_API_KEY", False),
-    "ollama": _Known("http://localhost:11434/v1", "OLLAMA_BASE_URL", "OLLAMA_API_KEY", False),
-    "openai": _Known("https://api.openai.com/v1", "OPENAI_BASE_URL", "OPENAI_API_KEY", True),
-    "vllm": _Known("http://127.0.0.1:8000/v1", "VLLM_BASE_URL", "VLLM_API_KEY", False),
-}
-_OPENAI_HEADERS = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
+KNOWN: dict[str, Known] = {**COMPATIBLE}
 
 
 def resolve(name: str, environment: Environment, *, makers: Mapping[str, Maker] | None = None) -> Endpoint:
@@ -43,19 +47,22 @@ def resolve(name: str, environment: Environment, *, makers: Mapping[str, Maker] 
     provider, colon, rest = name.partition(":")
     if not colon:
         raise UnknownName("model", name, _cure(name, makers, prefix=True))
-    if provider not in {*_KNOWN, *(makers or {})}:
+    if provider not in {*KNOWN, *(makers or {})}:
         raise UnknownName("provider", provider, _cure(provider, makers))
     model, url, variable = _taken_apart(rest)
     if not model:
         raise InvalidValue("model", f"a name such as '{provider}:MODEL'", "the model isn't named", repr(name))
     if provider in (makers or {}):
         return Endpoint(provider, url, model, variable)
-    known = _KNOWN[provider]
+    known = KNOWN[provider]
     set_url = environment.get(known.url_variable, "").strip()
-    base_url = _based(url or set_url or known.base_url, bare=provider == "openai")
+    place = url or set_url or known.base_url
+    if not place:
+        raise MissingKey(provider, known.url_variable, "place")
+    base_url = _based(place, known.path)
     if not url:
-        own = not set_url or base_url == known.base_url
-        needed = own and provider == "openai"
+        own = not set_url or not known.base_url or base_url == known.base_url
+        needed = own and known.needs_key
         variable = known.key_variable if needed or environment.get(known.key_variable, "").strip() else ""
     endpoint = Endpoint(provider, base_url, model, variable)
     _key(endpoint, environment)
@@ -72,22 +79,11 @@ def make(
     """Who speaks for an endpoint. It owns the transport from now on. Raises `MissingKey`, `UnknownName`."""
     if makers and endpoint.provider in makers:
         return makers[endpoint.provider](endpoint, environment, transport)
-    known = _KNOWN.get(endpoint.provider)
+    known = KNOWN.get(endpoint.provider)
     if known is None:
         raise UnknownName("provider", endpoint.provider, _cure(endpoint.provider, makers))
-    headers = {}
-    if endpoint.credential == "OPENAI_API_KEY":
-        headers = {
-            header: value for name, header in _OPENAI_HEADERS.items() if (value := environment.get(name, ""))
-        }
-    return OpenAI(
-        endpoint.base_url,
-        _key(endpoint, environment),
-        transport,
-        endpoint.provider,
-        batches=known.batches,
-        headers=headers,
-    )
+    _key(endpoint, environment)
+    return known.make(endpoint, environment, transport)
 
 
 def _key(endpoint: Endpoint, environment: Environment) -> str:
@@ -109,17 +105,17 @@ def _taken_apart(rest: str) -> tuple[str, str, str]:
     return rest, "", ""
 
 
-def _based(url: str, *, bare: bool) -> str:
-    """A base URL in one form, so that one server isn't two; `/v1` is added where only a host is named."""
+def _based(url: str, added: str) -> str:
+    """A base URL in one form, so that one server isn't two; `added` is its path where only a host is named."""
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidValue("base URL", "an http or https URL", "it is none", repr(url))
-    path = parts.path.rstrip("/") or ("" if bare else "/v1")
+    path = parts.path.rstrip("/") or added
     return f"{parts.scheme}://{parts.netloc.lower()}{path}"
 
 
 def _cure(name: str, makers: Mapping[str, Maker] | None, *, prefix: bool = False) -> str:
-    known = sorted([*_KNOWN, *(each for each in makers or () if each not in _KNOWN)])
+    known = sorted([*KNOWN, *(each for each in makers or () if each not in KNOWN)])
     if prefix:
         return f"write it as 'provider:model', such as 'openai:{name}'; providers are {', '.join(known)}"
     close = difflib.get_close_matches(name.lower(), known, 1)
