@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .authoring.generate import Reply as Reply
     from .authoring.generate import embed as embed
     from .authoring.generate import generate as generate
+    from .authoring.http import http_client as http_client
     from .authoring.mail import receive as receive
     from .authoring.mail import spawn as spawn
     from .authoring.mail import tell as tell
@@ -101,6 +102,7 @@ _HOMES = {
     "emit": "authoring.emit",
     "flow": "authoring.flow",
     "generate": "authoring.generate",
+    "http_client": "authoring.http",
     "idempotency_key": "authoring.step",
     "map": "authoring.map",
     "now": "authoring.time",

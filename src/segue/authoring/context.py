@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Future
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -16,6 +16,10 @@ from ..model.errors import NotInRun, WrongPlace
 from ..model.mode import Config
 from ..ports.store import Turn
 from .pooled import Named
+
+if TYPE_CHECKING:
+    from ..ports.transport import Transport
+    from ..providers.wire.dialect import Request
 
 Effect = Literal["idempotent", "keyed", "at-most-once"]
 Decode = Callable[[bytes], Any]
@@ -113,6 +117,58 @@ class Act(msgspec.Struct, kw_only=True):
     value: bytes = b"null"
 
 
+class WireCall(msgspec.Struct, kw_only=True):
+    """A request of an SDK: a model call, if it is recognised as one (`request`).
+
+    `headers` go out with a live call and nowhere else. `key` names the variable that holds the key of a batch.
+    `transport` is the author's own, if there is one. `passing` takes a live answer as it comes, where the SDK
+    asked for a stream.
+    """
+
+    method: str
+    url: str
+    body: bytes
+    headers: Mapping[str, str]
+    request: Request | None
+    args: bytes
+    digest: bytes
+    transport: Transport | None = None
+    key: str = ""
+    passing: Passing | None = None
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """What came of an SDK's request. `body` of a model call is the provider's, as it is without a stream."""
+
+    body: bytes
+    tokens: Tokens = Tokens()
+    status: int = 200
+    media: str = "application/json"
+
+
+class Passing(Protocol):
+    """A live answer on its way to the code that asked for it. `call` is the recorded one."""
+
+    call: Future[Any] | None
+    began: bool  #: the code has it, as far as it has come
+
+    def begin(self) -> None:
+        """Give the code what has come, and what comes from now on."""
+        ...
+
+    def take(self, frames: Sequence[bytes]) -> None:
+        """More of it has come."""
+        ...
+
+    def end(self, frames: Sequence[bytes]) -> None:
+        """It is whole; these are for when it is recorded."""
+        ...
+
+    def forget(self) -> None:
+        """It failed before the code had any of it, and comes anew."""
+        ...
+
+
 class RunContext(Protocol):
     """What the verbs need of the run that they act for."""
 
@@ -128,6 +184,22 @@ class RunContext(Protocol):
 
     def perform(self, branch: Branch, work: Work, /) -> Awaitable[Any]:
         """Record work and wait for it; in the caller's own task where nothing else of the run is under way."""
+        ...
+
+    def offer(self, call: Future[Any], begins: Callable[[], None], /) -> None:
+        """A live call's answer begins to come, and the code is to have it as it comes.
+
+        `begins` is called at the next rest; from then until the call's outcome is handed over, no other is.
+        """
+        ...
+
+    def own_wait(self) -> Future[Any]:
+        """A future that work of this wake will set; a task that waits for it is at rest, and nothing is recorded."""
+        ...
+
+    @property
+    def handed(self) -> int:
+        """How many batches of outcomes the code was given in this life."""
         ...
 
     def now(self) -> float:
@@ -159,6 +231,10 @@ class Services(Protocol):
         self, branch: Branch, config: Config, model: str, request: Any, args: bytes, digest: bytes
     ) -> Work | Wait:
         """A recorded call of that model, carried out as the configuration's mode says."""
+        ...
+
+    def wire_call(self, branch: Branch, config: Config, call: WireCall) -> Work | Wait:
+        """An SDK's request as a recorded call, carried out as the configuration's mode says; gives an `Answered`."""
         ...
 
     async def in_thread(self, fn: Callable[[], Any]) -> Any:

@@ -90,6 +90,10 @@ class Commits:
         turn.seen = run.seen
         return turn
 
+    def forget(self) -> None:
+        """What was made since the last commit isn't written."""
+        self.entries, self._turn = [], None
+
     def write(self, turn: Turn, then: Callable[[], None]) -> None:
         """Send a turn to the store; `then` is called when it is durable. If it isn't to be had, the run goes."""
         try:

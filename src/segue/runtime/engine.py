@@ -24,6 +24,7 @@ from ..model.run import ENDED, Head, Usage, is_over
 from ..ports.clock import AlarmClock, Timer
 from ..ports.provider import Endpoint, PriceList, Provider
 from ..ports.store import Hint, NewRun, Store
+from ..ports.transport import Transport
 from ..stores import open_store
 from . import alive, rebase, receipt, tasks, verify
 from .bus import Bus
@@ -96,7 +97,7 @@ class Engine:
     # ------------------------------------------------------------ a life
     async def __aenter__(self) -> Self:
         await self.store.open()
-        self.models = Models(self._resolve, self._make, self.clock, self.bus.wants)
+        self.models = Models(self._resolve, self._make, self.clock, self.bus.wants, self._open_pool)
         self.worker = Worker(
             self.store,
             self.models,
@@ -165,6 +166,11 @@ class Engine:
         from ..transports.pooled import Pooled
 
         return make(endpoint, os.environ, Pooled())
+
+    def _open_pool(self) -> Transport:
+        from ..transports.pooled import Pooled
+
+        return Pooled()
 
     # ------------------------------------------------------------ runs
     async def run(self, call: Coroutine[Any, Any, R] | Actor[R], /, *, id: str = "", **how: Unpack[How]) -> R:

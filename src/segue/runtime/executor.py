@@ -36,6 +36,7 @@ from .call import (
     instant_entry,
     made_entry,
     new_call,
+    own_call,
     recorded_event,
 )
 from .carrying import Carrying
@@ -49,6 +50,7 @@ from .phase import Phase
 from .replaying import mismatch, replay
 from .reuse import Reuse
 from .stillness import Stillness
+from .streaming import Streaming
 
 #: So many calls in a row are carried out in the caller's task; then the loop gets a turn.
 CREDIT = 64
@@ -92,6 +94,7 @@ class Executor:
         self._credit = self._most = CREDIT if pool is None and not host.park_always else 0
         self._refused = self._sent = 0
         self.handling: Handling | None = None  # of an actor
+        self.streaming: Streaming | None = None  # of live answers that the code reads as they come
         self.nap: Timer | None = None  # for a short wait that is over soon by the clock
         self.departure: Departure | None = None
         self.due = False  # it parked until some time
@@ -107,6 +110,21 @@ class Executor:
     @property
     def services(self) -> Services:
         return self.host
+
+    @property
+    def handed(self) -> int:
+        return self.replay.handed
+
+    def offer(self, call: Future[Any], begins: Callable[[], None]) -> None:
+        """Have the code read a live answer as it comes; see `RunContext`."""
+        if isinstance(call, Call) and not self.leaving:
+            if self.streaming is None:
+                self.streaming = Streaming(self)
+            self.streaming.offer(call, begins)
+
+    def own_wait(self) -> Future[Any]:
+        """A wait that isn't recorded; see `RunContext`."""
+        return own_call(self, ("!piece", 0))
 
     def now(self) -> float:
         return self.replay.time
@@ -128,7 +146,8 @@ class Executor:
             return self._refuse()
         place = (branch.path, branch.n)
         branch.n += 1
-        call = new_call(self, place, request, branch.slot, self.replay.handed)
+        after = self.replay.handed + (self.streaming is not None and self.streaming.call is not None)
+        call = new_call(self, place, request, branch.slot, after)
         self.open[place] = call
         if request.kind == "spawn":
             self.mailbox.will_end(place)
@@ -276,6 +295,8 @@ class Executor:
             self._hand_over()
         elif self.phase is Phase.REPLAYING:
             replay(self)
+        elif self.streaming is not None and self.streaming.call is not None:
+            self.streaming.go_on(self.streaming.call)
         elif self.root is not None and self.root.done():
             self.end()
         else:
@@ -295,6 +316,8 @@ class Executor:
                     self.leave("ready")
                 else:
                     self._commit()
+            elif self.streaming is not None and self.streaming.begin_next():
+                pass
             elif not carrying.local and self.still.busy_by_itself is None:
                 self.idle()
 
@@ -343,6 +366,8 @@ class Executor:
         self.open.pop(call.place, None)
         if call.task is not None:
             call.task.cancel()
+        if self.streaming is not None:
+            self.streaming.dropped(call)
         if self.leaving:
             return
         call.given_up = self.replay.handed
@@ -371,6 +396,8 @@ class Executor:
     def _commit(self) -> None:
         """Journal what was done since the last rest, then hand it over."""
         done, self.done = self.done, []
+        if self.streaming is not None:
+            done = self.streaming.first(done)
         self.landing = done
         turn = self.commits.take(done)
         self.phase = Phase.COMMITTING
@@ -399,6 +426,8 @@ class Executor:
             self.replay.hand_over(self.commits.batch_at)
         for outcome in landed:
             self.open.pop(outcome.call.place, None)
+            if self.streaming is not None:
+                self.streaming.handed_over(outcome.call)
             if watched:
                 self.host.publish(self.id, recorded_event(self.id, outcome))
             deliver(outcome)
@@ -425,6 +454,8 @@ class Executor:
 
     def leave(self, status: Status) -> None:
         """Unwind the code, then give the claim up."""
+        if self.streaming is not None:
+            self.streaming.forget()
         self._depart().leave(status)
 
     def end(self) -> None:

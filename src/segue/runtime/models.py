@@ -20,7 +20,10 @@ from ..model.run import CallRef
 from ..ports.clock import Clock
 from ..ports.provider import BatchProvider, CallFault, Endpoint, Provider
 from ..ports.store import Turn
+from ..ports.transport import Transport
+from . import wire
 from .events import Token
+from .wire import Wire
 
 #: The call that is being carried out, named as its line in a batch would be.
 CALLING: ContextVar[str] = ContextVar("segue_calling", default="")
@@ -45,11 +48,13 @@ class Models:
         make: Callable[[Endpoint], Provider],
         clock: Clock,
         wants_events: Callable[[str], bool],
+        open_pool: Callable[[], Transport],
     ) -> None:
         self._resolve, self._make, self._clock, self._wants = resolve, make, clock, wants_events
         self._endpoints: dict[str, Endpoint] = {}
         self._providers: dict[tuple[str, str, str], Provider] = {}
         self._slots: dict[int, asyncio.Semaphore] = {}
+        self.wire = Wire(self, clock, wants_events, open_pool)
         self.max_age: dict[str, Batch] = {}
 
     def named(self, names: Sequence[str], config: Config) -> list[str]:
@@ -101,22 +106,30 @@ class Models:
         else:
             kind, to, decode = "embed", "embed", _vector_reader(provider)
         if isinstance(mode, Batch) and provider.batches:
-            return self._line(branch, endpoint, provider, mode, kind, to, request, args, digest, decode)
+
+            def body() -> bytes:
+                return _body(provider, endpoint, to, request)
+
+            return self.line(branch, endpoint, mode, (kind, kind), to, body, args, digest, decode)
         live = mode if isinstance(mode, Live) else Live()
         place = (branch.path, branch.n)
         ident = line_id(branch.run.id, *place, digest if branch.run.rebased else b"")
 
         async def run() -> bytes:
             CALLING.set(ident)
-            slots = self._slots.get(live.concurrency)
-            if slots is None:
-                slots = self._slots[live.concurrency] = asyncio.Semaphore(live.concurrency)
-            async with slots:
+            async with self.slots(live):
                 return await self._send(branch, place, provider, endpoint, model, to, request)
 
         return Work(
             kind=kind, name=kind, args=args, digest=digest, decode=decode, run=run, model=usage_name(endpoint)
         )
+
+    def slots(self, live: Live) -> asyncio.Semaphore:
+        """The places for calls in flight."""
+        slots = self._slots.get(live.concurrency)
+        if slots is None:
+            slots = self._slots[live.concurrency] = asyncio.Semaphore(live.concurrency)
+        return slots
 
     def _refuse_too_large(self, endpoint: Endpoint, provider: Provider, request: Any, args: bytes) -> None:
         """A body that no job could take isn't recorded, sent or paid; it is the same in every mode."""
@@ -169,26 +182,26 @@ class Models:
             attempt += 1
 
     # ------------------------------------------------------------ batch
-    def _line(
+    def line(
         self,
         branch: Branch,
         endpoint: Endpoint,
-        provider: Provider,
         mode: Batch,
-        kind: str,
+        called: tuple[str, str],
         to: str,
-        request: Any,
+        make_body: Callable[[], bytes],
         args: bytes,
         digest: bytes,
         decode: Callable[[bytes], Any],
     ) -> Wait:
+        """A recorded call that goes out as a line of a batch job. `called` is its kind and name."""
         run = branch.run
         lane = lane_key(endpoint, to)
         self.max_age[lane] = mode
         ident = line_id(run.id, branch.path, branch.n, digest if run.rebased else b"")
 
         def opens(turn: Turn, path: str, n: int) -> None:
-            body = _body(provider, endpoint, to, request)
+            body = make_body()
             line = Line(
                 id=ident,
                 lane=lane,
@@ -200,8 +213,8 @@ class Models:
             turn.lines = [*turn.lines, line]
 
         return Wait(
-            kind=kind,
-            name=kind,
+            kind=called[0],
+            name=called[1],
             args=args,
             digest=digest,
             decode=decode,
@@ -215,6 +228,7 @@ class Models:
         for provider in self._providers.values():
             await provider.close()
         self._providers.clear()
+        await self.wire.close()
 
 
 def lane_key(endpoint: Endpoint, to: str) -> str:
@@ -239,7 +253,10 @@ def line_id(run: str, path: str, n: int, digest: bytes = b"") -> str:
 def check_result(provider: Provider, to: str, body: bytes) -> Exception | None:
     """What is wrong with a line's response body, if anything."""
     try:
-        _read(provider, to, body)
+        if to.startswith("/"):
+            wire.check_answer(to, body)
+        else:
+            _read(provider, to, body)
     except Exception as problem:  # whatever a provider stumbles over, one line's body harms no other line
         return problem
     return None

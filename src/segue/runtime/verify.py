@@ -7,7 +7,7 @@ from asyncio import AbstractEventLoop, Future
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from ..authoring.context import Act, Branch, Wait, Work
+from ..authoring.context import Act, Branch, Wait, WireCall, Work
 from ..authoring.flow import FlowDef, target_named
 from ..authoring.pooled import Named
 from ..model.entry import Entry, Failure
@@ -168,6 +168,9 @@ class _Desk:
         self, branch: Branch, config: Config, model: str, request: Any, args: bytes, digest: bytes
     ) -> Work | Wait:
         return self._worker.model_call(branch, config, model, request, args, digest)
+
+    def wire_call(self, branch: Branch, config: Config, call: WireCall) -> Work | Wait:
+        return self._worker.wire_call(branch, config, call)
 
     async def in_thread(self, fn: Callable[[], Any]) -> Any:
         return await self._worker.in_thread(fn)

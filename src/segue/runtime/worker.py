@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, Protocol
 
-from ..authoring.context import Branch, Wait, Work
+from ..authoring.context import Branch, Wait, WireCall, Work
 from ..authoring.flow import TARGETS, Ambiguous, FlowDef, target_named
 from ..authoring.pooled import Named
 from ..core import journal
@@ -100,6 +100,9 @@ class Worker:
         self, branch: Branch, config: Config, model: str, request: Any, args: bytes, digest: bytes
     ) -> Work | Wait:
         return self._models.call(branch, config, model, request, args, digest)
+
+    def wire_call(self, branch: Branch, config: Config, call: WireCall) -> Work | Wait:
+        return self._models.wire.call(branch, config, call)
 
     async def in_thread(self, fn: Callable[[], Any]) -> Any:
         if self._threads is None:

@@ -16,6 +16,7 @@ from ..model.chat import Answer, ChatReply, Message, ToolCall, ToolSpec
 from ..model.errors import AskClosed, ModelFailed, WrongPlace
 from ..ports.provider import CallFault, Endpoint, Provider
 from ..ports.store import Store
+from ..ports.transport import Transport
 from ..runtime.engine import Engine
 from ..runtime.handles import Ask
 from ..runtime.models import CALLING
@@ -273,6 +274,12 @@ class FakeEngine(Engine):
 
     def _make(self, endpoint: Endpoint) -> Provider:
         return FakeProvider(endpoint.provider, self._fake, self._fake.remote, CALLING.get)
+
+    def _open_pool(self) -> Transport:
+        raise WrongPlace(
+            "a FakeModel doesn't speak HTTP, so it can't answer an SDK; test this flow on an Engine, against "
+            "segue.testing.simulator"
+        )
 
     def _busy(self, sleeping: set[Task[Any]]) -> bool:
         """Whether a run is at work, rather than waiting for the clock."""

@@ -191,7 +191,7 @@ def test_pieces_are_those_of_the_whole_text():
     [
         (
             "https://api.openai.com/v1/chat/completions",
-            "chat",
+            "/v1/chat/completions",
             "https://api.openai.com/v1",
             "/chat/completions",
             "m",

@@ -12,7 +12,7 @@ from .gemini import Gemini
 from .messages import Messages
 from .responses import Responses
 
-__all__ = ["Body", "Dialect", "Listener", "Request", "StreamError", "object_of", "recognise"]
+__all__ = ["Body", "Dialect", "Listener", "Request", "StreamError", "dialect_of", "object_of", "recognise"]
 
 _PATHS: tuple[tuple[str, Dialect], ...] = (
     ("/chat/completions", Chat()),
@@ -54,3 +54,8 @@ def recognise(method: str, url: str, body: bytes) -> Request | None:
         model, streams = str(asked.get("model") or ""), asked.get("stream") is True
     root = f"{parts.scheme}://{host}{parts.path[: -len(gemini[0] if gemini is not None else tail)]}"
     return Request(dialect, root, tail, model, asked, dialect.plain(asked), streams, query)
+
+
+def dialect_of(to: str) -> Dialect:
+    """The dialect of a lane whose endpoint is a path."""
+    return next(dialect for _, dialect in _PATHS if dialect.to == to)

@@ -22,7 +22,8 @@ class Chat:
     """`/chat/completions`."""
 
     provider = "openai"
-    to = "chat"
+    to = "/v1/chat/completions"
+    streams = True
 
     def plain(self, body: Body) -> Body:
         """See `Dialect.plain`."""

@@ -46,6 +46,7 @@ class Dialect(Protocol):
 
     provider: str
     to: str
+    streams: bool  #: whether its answers can be streamed
 
     def plain(self, body: Body) -> Body:
         """A request without what says only how the answer travels."""
@@ -91,7 +92,7 @@ class Request(msgspec.Struct, frozen=True):
     for as a stream. `query` holds what of the query belongs to the call and is no secret.
     """
 
-    dialect: Any
+    dialect: Dialect
     root: str
     tail: str
     model: str

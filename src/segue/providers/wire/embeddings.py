@@ -14,6 +14,7 @@ class Embeddings:
 
     provider = "openai"
     to = "/v1/embeddings"
+    streams = False
 
     def plain(self, body: Body) -> Body:
         """See `Dialect.plain`."""

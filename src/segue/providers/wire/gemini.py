@@ -21,6 +21,7 @@ class Gemini:
 
     provider = "gemini"
     to = "chat"
+    streams = True
 
     def plain(self, body: Body) -> Body:
         """See `Dialect.plain`."""

@@ -27,6 +27,7 @@ class Messages:
 
     provider = "anthropic"
     to = "chat"
+    streams = True
 
     def plain(self, body: Body) -> Body:
         """See `Dialect.plain`."""

@@ -34,6 +34,7 @@ class Responses:
 
     provider = "openai"
     to = "/v1/responses"
+    streams = True
 
     def plain(self, body: Body) -> Body:
         """See `Dialect.plain`."""
@@ -140,7 +141,7 @@ def _growth(known: tuple[str, str] | None, thing: Body, at: Body) -> Iterator[Bo
         return
     name, event = known
     text = thing.get(name) or ""
-    more = {"logprobs": []} if event == "response.output_text" else {}
+    more: Body = {"logprobs": []} if event == "response.output_text" else {}
     for piece in cut(text):
         yield {"type": f"{event}.delta", **at, "delta": piece, **more}
     whole = {"name": thing.get("name", "")} if event == "response.function_call_arguments" else {}
@@ -195,7 +196,7 @@ class _Listener:
         elif kind in _ENDS:
             self._answer, self.over = event["response"], True
         elif kind == "response.output_item.done":
-            self._done[place] = event["item"]
+            self._done[event["output_index"]] = event["item"]
             out = self._finish()
         elif kind.endswith(".delta") and isinstance(event.get("delta"), str):
             text = event["delta"] if kind == "response.output_text.delta" else ""
@@ -230,7 +231,7 @@ class _Listener:
         if self._begun is None:
             return out
         for piece in self._pieces.add(event["delta"]):
-            more = {"logprobs": []} if known == "output_text" else {}
+            more: Body = {"logprobs": []} if known == "output_text" else {}
             at = {name: event[name] for name in ("output_index", "item_id", index) if name in event}
             out += self._number({"type": kind, **at, "delta": piece, **more})
         return out

@@ -1,0 +1,459 @@
+"""An HTTP client for providers' SDKs, whose requests are recorded calls."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import re
+import sys
+import urllib.parse
+import weakref
+from asyncio import AbstractEventLoop, Future
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, overload
+
+import msgspec
+
+from ..core.codec import digest
+from ..model.errors import MissingExtra, ModelFailed, NotInRun, ProviderFault, SegueError, WrongPlace
+from ..model.mode import Batch
+from ..providers.wire import Request, recognise
+from ..transports.wrapped import Wrapped
+from .config import config_of
+from .context import BRANCH, Answered, Branch, RunContext, WireCall, Work, find_branch
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from ..ports.transport import Transport
+
+C = TypeVar("C")
+Outside = Literal["refuse", "live"]
+log = logging.getLogger("segue")
+
+#: Options of a client that make its own transport; they make the one that ours sends through.
+_CONNECTION = ("verify", "cert", "http1", "http2", "limits", "proxy")
+#: Ids that SDKs and agents make up, which another life makes up anew.
+_MADE_UP = re.compile(rb"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
+_SECRET = re.compile(r"key|token|secret|sig|pass|auth|cred", re.IGNORECASE)
+_SSE = "text/event-stream; charset=utf-8"
+#: What broke off after its code had begun to read it; see `runtime.wire`.
+_CUT = "stream_cut"
+
+
+@overload
+def http_client(
+    *, outside: Outside = "refuse", key: str = "", transport: Any = None, **options: Any
+) -> httpx2.AsyncClient: ...
+@overload
+def http_client(
+    cls: type[C], /, *, outside: Outside = "refuse", key: str = "", transport: Any = None, **options: Any
+) -> C: ...
+def http_client(
+    cls: Any = None, /, *, outside: Outside = "refuse", key: str = "", transport: Any = None, **options: Any
+) -> Any:
+    """A client for a provider's SDK, such as `AsyncOpenAI(http_client=segue.http_client())`.
+
+    In a run, a request to a model is a recorded call: sent at once and streamed in live mode, a line of a batch
+    job in batch mode; a replay sends nothing. Other requests are sent at once in every mode and recorded whole.
+    Outside a run it raises `NotInRun`; with `outside="live"` it is a plain client there.
+
+    `cls` is `httpx2.AsyncClient`, or `httpx.AsyncClient` for libraries still on it, or a class made of one.
+    A `Client`, which is sync, is for SDKs in sync steps: a step is recorded whole, so it just sends, and raises
+    `WrongPlace` in batch. `key` names the environment variable that holds the key of batch jobs; without it the
+    provider's own is taken, or the one whose value the SDK uses. `transport`, and options such as `verify` and
+    `proxy`, say how live requests are sent; other options are the class's own.
+    """
+    cls = cls or _default()
+    library = _library_of(cls)
+    if "mounts" in options:
+        raise TypeError(
+            "http_client() takes no mounts=: requests on them wouldn't be recorded; use transport="
+        )
+    is_async = issubclass(cls, library.AsyncClient)
+    connection = {name: options.pop(name) for name in _CONNECTION if name in options}
+    if transport is None and connection:
+        transport = (library.AsyncHTTPTransport if is_async else library.HTTPTransport)(**connection)
+    make = _transports(library)[0 if is_async else 1]
+    return cls(transport=make(_Wiring(library, outside, key, transport)), **options)
+
+
+def _default() -> Any:
+    for name in ("httpx2", "httpx"):
+        try:
+            return __import__(name).AsyncClient
+        except ImportError:
+            continue
+    raise MissingExtra("httpx2", "sdk")
+
+
+def _library_of(cls: Any) -> Any:
+    """The library that a client's class is made of."""
+    for base in getattr(cls, "__mro__", ()):
+        name = base.__module__.partition(".")[0]
+        if name in ("httpx", "httpx2"):
+            return sys.modules[name]
+    raise TypeError(f"http_client() takes a client class of httpx2 or httpx, not {cls!r}")
+
+
+class _Wiring:
+    """What a client was made with."""
+
+    def __init__(self, library: ModuleType, outside: Outside, key: str, inner: Any) -> None:
+        self.library: Any = library
+        self.outside, self.key, self.inner = outside, key, inner
+        self._plain: weakref.WeakKeyDictionary[AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+        self._sync: Any = None
+
+    def transport(self) -> Transport | None:
+        """The author's own for what is recorded, if there is one."""
+        return None if self.inner is None else Wrapped(self.library, self.inner)
+
+    def plain(self) -> Any:
+        """What sends that which isn't recorded."""
+        if self.inner is not None:
+            return self.inner
+        loop = asyncio.get_running_loop()
+        if loop not in self._plain:
+            self._plain[loop] = self.library.AsyncHTTPTransport()
+        return self._plain[loop]
+
+    def plain_sync(self) -> Any:
+        """The same for a sync client."""
+        if self.inner is None and self._sync is None:
+            self._sync = self.library.HTTPTransport()
+        return self.inner or self._sync
+
+    def refusal(self) -> SegueError | None:
+        """Why a request that no run records isn't sent, if it isn't."""
+        work = BRANCH.get()
+        if isinstance(work, Work):
+            caller = work.caller
+            if caller is None or not isinstance(config_of(caller).mode, Batch):
+                return None
+            return WrongPlace(
+                f"a model was called in the step {work.name!r}, which is recorded whole and so can't wait for a "
+                f"batch; make {work.name!r} a flow (@segue.flow), or run it with mode='live'"
+            )
+        if isinstance(work, str):
+            return None
+        return None if self.outside == "live" else NotInRun("http_client")
+
+    def refuse(self, request: Any, error: SegueError) -> Any:
+        """An error of ours: SDKs that would try again, and hide it, get it as an answer that says it is final."""
+        if not any(name.startswith("x-stainless") for name in request.headers):
+            raise error
+        told = {"error": {"message": str(error), "type": type(error).__name__, "param": None, "code": None}}
+        return self.response(request, 400, "application/json", msgspec.json.encode(told))
+
+    def response(self, request: Any, status: int, media: str, content: bytes) -> Any:
+        """A whole response. One that tells of an error was tried again as often as makes sense."""
+        headers = {"content-type": media} | ({"x-should-retry": "false"} if status >= 400 else {})
+        return self.library.Response(status, headers=headers, content=content, request=request)
+
+
+@functools.cache
+def _transports(library: Any) -> tuple[Any, Any]:
+    """Transport classes for that library: async, and sync."""
+
+    class Recorded(library.AsyncBaseTransport):  # type: ignore[misc]  # httpx2 or httpx, known when it is used
+        def __init__(self, wiring: _Wiring) -> None:
+            self._wiring = wiring
+
+        async def handle_async_request(self, request: Any) -> Any:
+            branch, wiring = find_branch(), self._wiring
+            if branch is not None:
+                return await _Exchange(wiring, branch, request).run()
+            refusal = wiring.refusal()
+            if refusal is not None:
+                return wiring.refuse(request, refusal)
+            return await wiring.plain().handle_async_request(request)
+
+        async def aclose(self) -> None:
+            if self._wiring.inner is not None:
+                await self._wiring.inner.aclose()
+
+    class Sent(library.BaseTransport):  # type: ignore[misc]  # as above
+        def __init__(self, wiring: _Wiring) -> None:
+            self._wiring = wiring
+
+        def handle_request(self, request: Any) -> Any:
+            wiring = self._wiring
+            if find_branch() is not None:
+                what = "a sync client blocks the event loop and can't be recorded"
+                cure = "use the SDK's async client, or call it in a sync step"
+                return wiring.refuse(request, WrongPlace(f"{what}; {cure}"))
+            refusal = wiring.refusal()
+            if refusal is not None:
+                return wiring.refuse(request, refusal)
+            return wiring.plain_sync().handle_request(request)
+
+        def close(self) -> None:
+            if self._wiring.inner is not None:
+                self._wiring.inner.close()
+
+    return Recorded, Sent
+
+
+class _Exchange:
+    """One request in a run, and its response."""
+
+    def __init__(self, wiring: _Wiring, branch: Branch, request: Any) -> None:
+        self._wiring, self._branch, self._raw = wiring, branch, request
+        self._asked: Request | None = None
+
+    async def run(self) -> Any:
+        body: bytes = await self._raw.aread()
+        branch, method, url = self._branch, self._raw.method, str(self._raw.url)
+        asked = self._asked = recognise(method, url, body)
+        if asked is not None:
+            _Tools.of(branch.run).check(asked)
+        args, check = _arguments(method, url, body, self._raw.headers.get("content-type", ""), asked)
+        passing = _Passing(branch.run) if asked is not None and asked.streams else None
+        call = WireCall(
+            method=method,
+            url=url,
+            body=body,
+            headers={name.lower(): value for name, value in self._raw.headers.items()},
+            request=asked,
+            args=args,
+            digest=check,
+            transport=self._wiring.transport(),
+            key=self._wiring.key,
+            passing=passing,
+        )
+        try:
+            work = branch.run.services.wire_call(branch, config_of(branch), call)
+            if isinstance(work, Work) and passing is None:
+                answered: Answered = await branch.run.perform(branch, work)
+            else:
+                future = branch.run.record(branch, work)
+                if passing is not None and isinstance(work, Work):
+                    await passing.opened(future)
+                    if passing.began:
+                        return self._stream(passing)
+                answered = await future
+        except (ModelFailed, ProviderFault) as error:
+            return self._failed(error)
+        except SegueError as error:
+            return self._wiring.refuse(self._raw, error)
+        return self._whole(answered)
+
+    def _whole(self, answered: Answered) -> Any:
+        asked = self._asked
+        if asked is None:
+            return self._wiring.response(self._raw, answered.status, answered.media, answered.body)
+        _Tools.of(self._branch.run).answered(answered.body)
+        if not asked.streams:
+            return self._wiring.response(self._raw, 200, answered.media, answered.body)
+        frames = asked.dialect.frames(msgspec.json.decode(answered.body), asked.asked)
+        return self._wiring.response(self._raw, 200, _SSE, b"".join(frames))
+
+    def _failed(self, error: ModelFailed | ProviderFault) -> Any:
+        """The error as the provider tells it, or as a connection that broke in the middle of a stream."""
+        message, code = (error.message, error.code) if isinstance(error, ModelFailed) else (str(error), "")
+        if code == _CUT:
+            stream = _broken(self._wiring.library, self._raw, message)
+            return self._streaming(stream)
+        status = error.status if error.status >= 400 else 503
+        if self._asked is not None:
+            told = self._asked.dialect.failure(status, message, code)
+        else:
+            told = {"error": {"message": message, "type": "", "param": None, "code": None}}
+        return self._wiring.response(self._raw, status, "application/json", msgspec.json.encode(told))
+
+    def _stream(self, passing: _Passing) -> Any:
+        return self._streaming(_passed(self._wiring.library, self._raw, passing, self._branch.run))
+
+    def _streaming(self, content: Any) -> Any:
+        headers = {"content-type": _SSE}
+        return self._wiring.library.Response(200, headers=headers, stream=content, request=self._raw)
+
+
+def _arguments(method: str, url: str, body: bytes, media: str, asked: Request | None) -> tuple[bytes, bytes]:
+    """A request as it is recorded, and the digest of it with all ids alike that are made up anew each time."""
+    shown: dict[str, Any] = {"method": method}
+    if asked is not None:
+        shown |= {"url": asked.root + asked.tail, "body": asked.body}
+    else:
+        parts = urllib.parse.urlsplit(url)
+        pairs = [pair for pair in urllib.parse.parse_qsl(parts.query) if not _SECRET.search(pair[0])]
+        host = parts.netloc.rpartition("@")[2]
+        shown["url"] = urllib.parse.urlunsplit(
+            (parts.scheme, host, parts.path, urllib.parse.urlencode(pairs), "")
+        )
+        boundary = re.search(r'boundary="?([^";]+)', media)
+        if boundary is not None:
+            body = body.replace(boundary[1].encode(), b"")
+        if body:
+            shown |= {"bytes": len(body), "content": digest(body).hex()}
+    args = msgspec.json.encode(shown)
+    names: dict[bytes, bytes] = {}
+    canonical = msgspec.json.encode(shown, order="sorted")
+    alike = _MADE_UP.sub(lambda found: names.setdefault(found[0], b"#%d" % len(names)), canonical)
+    return args, digest(alike)
+
+
+class _Passing:
+    """A live answer on its way to the SDK; see `Passing`."""
+
+    def __init__(self, run: RunContext) -> None:
+        self.call: Future[Any] | None = None
+        self.began = False
+        self._run = run
+        self._frames: deque[bytes] = deque()
+        self._last: Sequence[bytes] = ()
+        self._moved: Future[Any] | None = None
+
+    async def opened(self, call: Future[Any]) -> None:
+        """Wait until the answer begins to come, or is there."""
+        self.call = call
+        call.add_done_callback(self._over)
+        try:
+            while not (self.began or call.done()):
+                await self._move()
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+
+    def begin(self) -> None:
+        self.began = True
+        self._stir()
+
+    def take(self, frames: Sequence[bytes]) -> None:
+        self._frames.extend(frames)
+        if self.began:
+            self._stir()
+
+    def end(self, frames: Sequence[bytes]) -> None:
+        self._last = frames
+
+    def forget(self) -> None:
+        self._frames.clear()
+
+    async def frames(self) -> AsyncIterator[bytes]:
+        """The answer; its end when the journal has it. Broken off by its reader, it is recorded all the same."""
+        call = self.call
+        assert call is not None  # it was opened
+        try:
+            while True:
+                while self._frames:
+                    yield self._frames.popleft()
+                if call.done():
+                    break
+                await self._move()
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+        call.result()
+        for frame in self._last:
+            yield frame
+
+    async def _move(self) -> None:
+        """Wait for something to come; to the run, this is a wait for a recorded call."""
+        self._moved = self._run.own_wait()
+        await self._moved
+
+    def _stir(self) -> None:
+        if self._moved is not None and not self._moved.done():
+            self._moved.set_result(None)
+
+    def _over(self, call: Future[Any]) -> None:
+        if call.cancelled():
+            return
+        call.exception()  # it is told of to whoever reads on
+        self._stir()
+
+
+def _passed(library: Any, request: Any, passing: _Passing, run: RunContext) -> Any:
+    """A live answer as a stream of that library."""
+
+    class Stream(library.AsyncByteStream):  # type: ignore[misc]  # as above
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            try:
+                async for frame in passing.frames():
+                    yield frame
+            except ModelFailed as error:
+                raise library.ReadError(str(error), request=request) from error
+            if passing.call is not None:
+                _Tools.of(run).answered(passing.call.result().body)
+
+    return Stream()
+
+
+def _broken(library: Any, request: Any, message: str) -> Any:
+    """A stream that breaks off."""
+
+    class Stream(library.AsyncByteStream):  # type: ignore[misc]  # as above
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            nothing: tuple[bytes, ...] = ()
+            for frame in nothing:
+                yield frame
+            raise library.ReadError(message, request=request)
+
+    return Stream()
+
+
+class _Reply(NamedTuple):
+    body: bytes
+    handed: int
+
+
+class _Tools:
+    """Looks for tools that an agent calls and nobody records: they run again at every wake."""
+
+    _known: weakref.WeakKeyDictionary[RunContext, _Tools] = weakref.WeakKeyDictionary()
+    _told: set[str] = set()
+
+    def __init__(self, run: RunContext) -> None:
+        self._run = weakref.ref(run)
+        self._replies: deque[_Reply] = deque(maxlen=32)
+
+    @classmethod
+    def of(cls, run: RunContext) -> _Tools:
+        """What is known of a run."""
+        known = cls._known.get(run)
+        if known is None:
+            known = cls._known[run] = cls(run)
+        return known
+
+    def answered(self, body: bytes) -> None:
+        """A model said this; what is recorded from here on may be its tools."""
+        run = self._run()
+        if run is not None:
+            self._replies.append(_Reply(body, run.handed))
+
+    def check(self, asked: Request) -> None:
+        """Results of tools go to the model: something at least was recorded since it asked for them."""
+        run = self._run()
+        results = asked.dialect.turns(asked.asked)
+        names = sorted({name for name in results.values() if name not in self._told})
+        if run is None or not names or _forced(asked.asked):
+            return
+        for reply in reversed(self._replies):
+            if any(
+                ident.encode() in reply.body or name.encode() in reply.body for ident, name in results.items()
+            ):
+                if run.handed == reply.handed:
+                    self._tell(run, names)
+                return
+
+    def _tell(self, run: RunContext, names: list[str]) -> None:
+        self._told.update(names)
+        tools = ", ".join(map(repr, names))
+        log.warning(
+            "run %s: the agent called %s without a recorded call: a tool that isn't recorded runs again at every "
+            "wake of the run. Make it a step: @segue.step above it, or tools=[segue.step(%s)]",
+            run.id,
+            tools,
+            names[0],
+        )
+
+
+def _forced(asked: Mapping[str, Any]) -> bool:
+    """Whether the model had to call that one tool: then it is the form of an answer, not a tool."""
+    choice = asked.get("tool_choice")
+    return isinstance(choice, dict) and choice.get("type") in ("function", "tool")

@@ -1,0 +1,360 @@
+"""Requests of SDKs as recorded calls: sent live with the SDK's own headers, or put in a lane for a batch job."""
+
+from __future__ import annotations
+
+import os
+import urllib.parse
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..authoring.context import Answered, Branch, Wait, WireCall, Work
+from ..core.retry import Retry
+from ..model.chat import Tokens
+from ..model.errors import MissingKey, ModelFailed, ProviderFault, WrongPlace
+from ..model.mode import Batch, Config, Live
+from ..ports.clock import Clock
+from ..ports.provider import CallFault, Endpoint
+from ..ports.transport import Response, Transport
+from ..providers.faults import event_fault, garbage, http_fault
+from ..providers.masking import Mask
+from ..providers.registry import resolve
+from ..providers.wire import StreamError, dialect_of, object_of
+from ..providers.wire.dialect import Request
+from ..providers.wire.events import Events
+from .events import Token
+
+if TYPE_CHECKING:
+    from .models import Models
+
+#: How a request that failed for a passing reason is tried again.
+RETRY = Retry(6)
+#: What marks an answer that broke off after its code had begun to read it.
+CUT = "stream_cut"
+_KEYS = ("authorization", "x-api-key", "x-goog-api-key", "api-key")
+#: Headers that are of a connection, not of a request.
+_HOP = frozenset(
+    {"host", "connection", "content-length", "transfer-encoding", "accept-encoding", "content-type"}
+)
+_LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+_plain = msgspec.json.Decoder(Answered).decode
+
+
+class Wire:
+    """Carries out the requests of SDKs for one engine."""
+
+    def __init__(
+        self,
+        models: Models,
+        clock: Clock,
+        wants: Callable[[str], bool],
+        open_pool: Callable[[], Transport],
+    ) -> None:
+        self._models, self._clock, self._wants, self._open_pool = models, clock, wants, open_pool
+        self._pool: Transport | None = None
+
+    @property
+    def pool(self) -> Transport:
+        """The connections for requests whose author has none of their own."""
+        if self._pool is None:
+            self._pool = self._open_pool()
+        return self._pool
+
+    async def close(self) -> None:
+        """Close them."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.close()
+
+    def call(self, branch: Branch, config: Config, call: WireCall) -> Work | Wait:
+        """See `Services.wire_call`."""
+        request = call.request
+        mode = config.mode or Live()
+        name = f"{call.method} {urllib.parse.urlsplit(call.url).path if request is None else request.tail}"
+        if request is None:
+            other = _Other(self, branch, call)
+            return Work(
+                kind="http", name=name, args=call.args, digest=call.digest, decode=_plain, run=other.run
+            )
+        if isinstance(mode, Batch):
+            endpoint = self._endpoint(call, request)
+            if self._models.provider(endpoint).batches:
+                return self._line(branch, endpoint, mode, name, call, request)
+        live = _Live(self, branch, mode if isinstance(mode, Live) else Live(), call, request)
+        return Work(
+            kind="http",
+            name=name,
+            args=call.args,
+            digest=call.digest,
+            decode=_reader(request),
+            run=live.run,
+            model=usage_name(request),
+        )
+
+    def _line(
+        self, branch: Branch, endpoint: Endpoint, mode: Batch, name: str, call: WireCall, request: Request
+    ) -> Wait:
+        def body() -> bytes:
+            return msgspec.json.encode(request.body)
+
+        return self._models.line(
+            branch,
+            endpoint,
+            mode,
+            ("http", name),
+            request.dialect.to,
+            body,
+            call.args,
+            call.digest,
+            _reader(request),
+        )
+
+    def _endpoint(self, call: WireCall, request: Request) -> Endpoint:
+        """Where the request goes in a batch, with the name of its key: other processes may have to speak for it."""
+        provider, key = request.dialect.provider, key_of(call.headers)
+        name = f"{provider}:{request.model}"
+        if not call.key:
+            try:
+                own = self._models.endpoint(name)
+            except MissingKey as missing:
+                own = resolve(name, {**os.environ, missing.variable: "?"})
+                if _place(own.base_url) == _place(request.root):
+                    raise _no_key(request.root, missing.variable) from None
+            if _place(own.base_url) == _place(request.root):
+                if own.credential and key and os.environ.get(own.credential, "").strip() != key:
+                    raise _other_key(request.root, own.credential)
+                return own
+        variable = call.key or next(
+            (name for name, value in sorted(os.environ.items()) if key and value == key), ""
+        )
+        if call.key and key and os.environ.get(call.key, "").strip() != key:
+            raise _other_key(request.root, call.key)
+        if not variable and key and urllib.parse.urlsplit(request.root).hostname not in _LOCAL:
+            raise _no_key(request.root, "")
+        return self._models.endpoint(f"{name}@{request.root}{f'#{variable}' if variable else ''}")
+
+    async def again(self, fault: CallFault, attempt: int, seed: str) -> bool:
+        """Wait before a further attempt; false if there is to be none."""
+        if not fault.again or attempt >= RETRY.attempts:
+            return False
+        wait = RETRY.wait_after(attempt, seed)
+        await self._clock.sleep(wait if fault.after is None else fault.after)
+        return True
+
+    def wants(self, run: str) -> bool:
+        """Whether somebody watches the run."""
+        return self._wants(run)
+
+
+class _Live:
+    """A model call that is sent at once."""
+
+    def __init__(self, wire: Wire, branch: Branch, live: Live, call: WireCall, request: Request) -> None:
+        self._wire, self._live, self._call, self._request = wire, live, call, request
+        self._run, self._place = branch.run, (branch.path, branch.n)
+        self._mask = Mask(key_of(call.headers))
+        self._headers = _sent(call.headers, f"{branch.run.id}{branch.path}:{branch.n}")
+        self._attempt = 1
+
+    async def run(self) -> bytes:
+        async with self._wire._models.slots(self._live):
+            return await self._try()
+
+    async def _try(self) -> bytes:
+        passing = self._call.passing
+        asked_for_stream = passing is not None
+        watched = self._request.dialect.streams and self._wire.wants(self._run.id)
+        while True:
+            stream = asked_for_stream or watched
+            try:
+                return await self._exchange(stream)
+            except CallFault as fault:
+                failure = fault
+            if passing is not None and passing.began:
+                raise ModelFailed(usage_name(self._request), failure.status, failure.message, CUT)
+            if passing is not None:
+                passing.forget()
+            if stream and not asked_for_stream and 400 <= failure.status < 500 and not failure.again:
+                watched = False  # perhaps because it was asked for as a stream, which is our own wish
+                continue
+            if not await self._wire.again(failure, self._attempt, f"{self._run.id}{self._place}"):
+                raise ModelFailed(usage_name(self._request), failure.status, failure.message, failure.code)
+            self._attempt += 1
+
+    async def _exchange(self, stream: bool) -> bytes:
+        request, mask = self._request, self._mask
+        tail, body = request.dialect.sent(request.tail, request.body, stream=stream)
+        url = request.root + tail
+        if request.query:
+            url += f"{'&' if '?' in url else '?'}{request.query}"
+        transport = self._call.transport or self._wire.pool
+        data = msgspec.json.encode(body)
+        async with transport.request("POST", url, headers=self._headers, body=data) as response:
+            if not 200 <= response.status < 300:
+                raise http_fault(response.status, response.headers, await response.read(), mask)
+            if "text/event-stream" in response.headers.get("content-type", ""):
+                return await self._listen(response)
+            whole = await response.read()
+        answer = _answer(whole, request, mask)
+        self._tell(request.dialect.text(answer))
+        passing = self._call.passing
+        if passing is not None:  # the server doesn't stream
+            passing.end(list(request.dialect.frames(answer, request.asked)))
+        return whole
+
+    async def _listen(self, response: Response) -> bytes:
+        """Give a stream on as it comes, and put it together."""
+        listener = self._request.dialect.listen(self._request.asked)
+        passing, offered, lost = self._call.passing, False, None
+        data = b""
+        try:
+            async for data in _events(response):
+                frames, text = listener.take(data)
+                self._tell(text)
+                if passing is None or not frames:
+                    continue
+                passing.take(frames)
+                if not offered and passing.call is not None:
+                    offered = True
+                    self._run.offer(passing.call, passing.begin)
+        except CallFault as fault:
+            lost = fault
+        except StreamError as error:
+            lost = event_fault(error.body, self._mask)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            lost = garbage("a stream has an event that isn't of its protocol", data, self._mask)
+        if not listener.over:
+            cut = CallFault(200, "the stream ended before the answer did", again=True, code="truncated")
+            raise lost or cut
+        if (
+            lost is not None and lost.code != "lost"
+        ):  # whole, even where the connection broke after the last word
+            raise lost
+        if passing is not None:
+            passing.end(listener.rest())
+        return listener.answer()
+
+    def _tell(self, text: str) -> None:
+        if text:
+            path, n = self._place
+            self._run.emit(Token(run=self._run.id, path=path, n=n, text=text, attempt=self._attempt))
+
+
+class _Other:
+    """A request that asks no model: sent at once in every mode, and recorded whole."""
+
+    def __init__(self, wire: Wire, branch: Branch, call: WireCall) -> None:
+        self._wire, self._call = wire, call
+        self._seed = f"{branch.run.id}{branch.path}:{branch.n}"
+        self._mask = Mask(key_of(call.headers))
+
+    async def run(self) -> bytes:
+        attempt = 1
+        while True:
+            try:
+                return await self._exchange()
+            except CallFault as fault:
+                failure = fault
+            if not await self._wire.again(failure, attempt, self._seed):
+                host = urllib.parse.urlsplit(self._call.url).hostname or ""
+                raise ProviderFault(host, failure.message, status=failure.status)
+            attempt += 1
+
+    async def _exchange(self) -> bytes:
+        call = self._call
+        transport = call.transport or self._wire.pool
+        headers = _sent(call.headers, self._seed)
+        if kind := call.headers.get("content-type"):
+            headers["Content-Type"] = kind
+        body = call.body or None
+        async with transport.request(call.method, call.url, headers=headers, body=body) as response:
+            content = await response.read()
+            if response.status in (408, 429) or response.status >= 500:
+                fault = http_fault(response.status, response.headers, content, self._mask)
+                if fault.again and (call.method in ("GET", "HEAD") or response.status in (429, 503)):
+                    raise fault
+            media = response.headers.get("content-type", "application/octet-stream")
+            return msgspec.json.encode(Answered(content, Tokens(), response.status, media))
+
+
+async def _events(response: Response) -> AsyncIterator[bytes]:
+    events = Events()
+    async for line in response.lines():
+        data = events.line(line)
+        if data is not None:
+            yield data
+            if data == b"[DONE]":
+                return
+    data = events.end()
+    if data is not None:
+        yield data
+
+
+def check_answer(to: str, body: bytes) -> None:
+    """Raise `ValueError` where a line's body is no answer of that endpoint."""
+    if not dialect_of(to).is_answer(object_of(body)):
+        raise ValueError(f"it isn't an answer of {to}")
+
+
+def usage_name(request: Request) -> str:
+    """The name under which a model's tokens are counted."""
+    return f"{request.dialect.provider}:{request.model}"
+
+
+def key_of(headers: Mapping[str, str]) -> str:
+    """The key that a request carries, if it carries one."""
+    for name in _KEYS:
+        if name in headers:
+            return headers[name].removeprefix("Bearer ").strip()
+    return ""
+
+
+def _reader(request: Request) -> Callable[[bytes], Answered]:
+    dialect = request.dialect
+
+    def read(body: bytes) -> Answered:
+        return Answered(body, dialect.tokens(object_of(body)))
+
+    return read
+
+
+def _answer(body: bytes, request: Request, mask: Mask) -> dict[str, Any]:
+    try:
+        answer = object_of(body)
+    except (ValueError, UnicodeDecodeError):
+        answer = {}
+    if not request.dialect.is_answer(answer):
+        if answer.get("error"):
+            raise event_fault(body, mask)
+        raise garbage("the answer isn't a reply of the API", body, mask)
+    return answer
+
+
+def _sent(headers: Mapping[str, str], seed: str) -> dict[str, str]:
+    """What goes out of an SDK's headers. A key against doubles is the same in every life of the run."""
+    out = {name: value for name, value in headers.items() if name not in _HOP}
+    if "idempotency-key" in out:
+        out["idempotency-key"] = f"segue-{seed}"
+    return out
+
+
+def _place(url: str) -> str:
+    """A base URL in one form."""
+    parts = urllib.parse.urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/').removesuffix('/v1')}"
+
+
+def _no_key(root: str, variable: str) -> WrongPlace:
+    cure = f"set {variable}" if variable else "put it in one, and name it: segue.http_client(key='VARIABLE')"
+    return WrongPlace(
+        f"in batch the key of {root} has to be in an environment variable, since another process may collect the "
+        f"results, and the SDK's isn't in any; {cure}"
+    )
+
+
+def _other_key(root: str, variable: str) -> WrongPlace:
+    return WrongPlace(
+        f"in batch the key of {root} is taken from the environment, and {variable} holds another key than the SDK "
+        f"uses; give both the same, or name the right variable: segue.http_client(key='VARIABLE')"
+    )
