@@ -8,16 +8,18 @@ import sys
 from ..core.codec import decoder, encode
 from ..model.entry import Failure
 from ..model.errors import NotEncodable, StepFailed
+from .trace import attach, trace_of
 
 _decode = decoder(object)
 
 
 def to_failure(error: BaseException, *, again: bool = False) -> Failure:
     """An error as data. What builds it again is kept if that gives an equal one, which is tried here."""
+    trace = trace_of(error)
     cls = type(error)
     name = f"{cls.__module__}:{cls.__qualname__}"
     if isinstance(error, StepFailed):
-        return Failure(error.type, error.message, b"", again)
+        return Failure(error.type, error.message, b"", again, trace)
     for parts in (list(error.args), _fields(error)):
         if parts is None:
             continue
@@ -25,14 +27,23 @@ def to_failure(error: BaseException, *, again: bool = False) -> Failure:
             args = encode(parts, where=f"{name}.args")
         except NotEncodable:
             continue
-        failure = Failure(name, str(error), args, again)
+        failure = Failure(name, str(error), args, again, trace)
         if _build(failure, cls) is not None:
             return failure
-    return Failure(name, str(error), b"", again)
+    return Failure(name, str(error), b"", again, trace)
 
 
 def to_exception(failure: Failure) -> Exception:
-    """The error that a record tells of; `StepFailed` where its class isn't loaded here or can't be built."""
+    """The error that a record tells of; `StepFailed` where its class isn't loaded here or can't be built.
+
+    A note says where it was raised.
+    """
+    error = _made(failure)
+    attach(error, failure.trace)
+    return error
+
+
+def _made(failure: Failure) -> Exception:
     module, _, qualname = failure.type.partition(":")
     found: object = sys.modules.get(module)
     for part in qualname.split("."):

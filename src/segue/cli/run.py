@@ -291,10 +291,11 @@ class _Watch:
             note(f"segue: run {self.run.id!r} is held: {head.reason}")
         elif head.error is not None:
             note(f"segue: run {self.run.id!r} failed: {kind_of(head.error.type)}: {head.error.message}")
+            if head.error.trace:
+                note(head.error.trace, faint=True)
             note(
                 f"  `segue show {shlex.quote(self.run.id)}` lists its calls, "
-                f"`segue resume {shlex.quote(self.run.id)}` tries the failed one anew; "
-                f"--traceback shows where"
+                f"`segue resume {shlex.quote(self.run.id)}` tries the failed one anew"
             )
         else:
             note(f"segue: run {self.run.id!r} was {head.status}")

@@ -123,6 +123,8 @@ def _head(head: Head) -> None:
         print(f"  → {shown(head.value, 200)}")
     if head.error is not None:
         print(f"  ✗ {kind_of(head.error.type)}: {head.error.message}")
+        if head.error.trace:
+            print(head.error.trace)
 
 
 def _calls(head: Head, calls: list[Call]) -> None:
@@ -163,7 +165,11 @@ def _plain(call: Call) -> dict[str, Any]:
     if entry.value is not None:
         plain["value"] = raw(entry.value)
     if entry.error is not None:
-        plain["error"] = {"type": entry.error.type, "message": entry.error.message}
+        plain["error"] = {
+            "type": entry.error.type,
+            "message": entry.error.message,
+            "trace": entry.error.trace,
+        }
     if entry.due:
         plain["due"] = entry.due
     return plain

@@ -24,6 +24,7 @@ class _Error(msgspec.Struct, omit_defaults=True):
     message: str
     args: msgspec.Raw = _NULL
     again: bool = False
+    trace: str = ""
 
 
 class _Run(msgspec.Struct, omit_defaults=True):
@@ -203,13 +204,13 @@ def _raw(data: bytes | None) -> msgspec.Raw:
 
 
 def _error(failure: Failure | None) -> _Error | None:
-    return (
-        None if failure is None else _Error(failure.type, failure.message, _raw(failure.args), failure.again)
-    )
+    if failure is None:
+        return None
+    return _Error(failure.type, failure.message, _raw(failure.args), failure.again, failure.trace)
 
 
 def _failure(error: _Error | None) -> Failure | None:
     if error is None:
         return None
     args = bytes(error.args)
-    return Failure(error.type, error.message, b"" if args == b"null" else args, error.again)
+    return Failure(error.type, error.message, b"" if args == b"null" else args, error.again, error.trace)

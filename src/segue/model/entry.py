@@ -27,13 +27,15 @@ GIVEN_UP: Final = -3
 class Failure(msgspec.Struct, frozen=True, array_like=True):
     """An error as data. `type` is `module:qualname`; `args` the JSON of what builds it again, if that can be.
 
-    `again`: the retry policy of the call that failed would try it once more.
+    `again`: the retry policy of the call that failed would try it once more. `trace`: where it was raised, in few
+    lines, for people.
     """
 
     type: str
     message: str
     args: bytes = b""
     again: bool = False
+    trace: str = ""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):

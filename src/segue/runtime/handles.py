@@ -16,6 +16,7 @@ from ..authoring.failures import to_exception
 from ..authoring.flow import target_named
 from ..authoring.mail import join, message_name, request, request_from_outside, send
 from ..authoring.message import Request, response_type
+from ..authoring.trace import attach
 from ..core.codec import decoder, encode
 from ..core.conform import misfit
 from ..model.errors import (
@@ -206,7 +207,8 @@ def run_error(head: Head) -> Exception:
         return RunFailed(head.id, head.status, "it left no error")
     error = to_exception(head.error)
     if isinstance(error, StepFailed):
-        return RunFailed(head.id, head.error.type, head.error.message)
+        error = RunFailed(head.id, head.error.type, head.error.message)
+        attach(error, head.error.trace)
     return error
 
 

@@ -33,7 +33,7 @@ from .models import Models
 from .processes import Processes
 
 log = logging.getLogger("segue")
-#: Told of each flow that raises, with its traceback, which the run's record doesn't keep.
+#: Told of each flow that raises, with its traceback, of which the run's record keeps little.
 RAISED = logging.getLogger("segue.raised")
 
 #: How long a claim holds without being renewed, and how often it is renewed, in seconds.

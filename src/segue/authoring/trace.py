@@ -1,0 +1,95 @@
+"""Where an error was raised, in few lines of text, for whoever looks at a run that failed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import traceback
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+#: The most that is kept of one error, in characters, and of one of its lines.
+MOST: Final = 2000
+WIDTH: Final = 160
+#: Of a deep stack, the outermost and the innermost frames are kept.
+OUTER, INNER = 4, 8
+#: So many causes, and errors of a group, are told of.
+CAUSES, MEMBERS = 2, 3
+#: What a note begins with that tells of an error's record.
+TITLE: Final = "It was raised in\n"
+
+#: Frames of segue and of asyncio say nothing of the author's code.
+_OURS = tuple(
+    os.path.dirname(os.path.abspath(path)) + os.sep for path in (os.path.dirname(__file__), asyncio.__file__)
+)
+
+
+def trace_of(error: BaseException) -> str:
+    """`FILE:LINE, in FUNCTION` and the code there, the innermost last; masked, and at most `MOST` characters."""
+    lines = list(_lines(error, CAUSES))
+    if not lines:
+        return ""
+    from ..providers.masking import Mask  # which loads the providers
+
+    text = _cut(Mask("")("\n".join(lines)))
+    if len(text) <= MOST:
+        return text
+    return f"{text[: MOST // 4]}\n  …\n{text[-(MOST * 3 // 4 - 8) :].partition(chr(10))[2]}"
+
+
+def attach(error: BaseException, trace: str) -> None:
+    """Have an error that is made from its record tell where it was raised."""
+    error.__segue_trace__ = trace  # type: ignore[attr-defined]  # read by `trace_of`
+    if trace:
+        error.add_note(f"{TITLE}{trace}")
+
+
+def _lines(error: BaseException, causes: int) -> Iterator[str]:
+    yield from _frames(error)
+    recorded = getattr(error, "__segue_trace__", None)
+    if recorded:
+        yield recorded
+    for note in getattr(error, "__notes__", ()):
+        if isinstance(note, str) and not note.startswith(TITLE):
+            yield f"  {note}"
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions[:MEMBERS]:
+            yield f"  of which {_said(member)}"
+            yield from _indented(_lines(member, causes))
+    if (
+        error.__cause__ is not None and recorded is None and causes
+    ):  # a recorded one's cause is of this life only
+        yield f"  because of {_said(error.__cause__)}"
+        yield from _indented(_lines(error.__cause__, causes - 1))
+
+
+def _frames(error: BaseException) -> Iterator[str]:
+    stack = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in stack if not frame.filename.startswith(_OURS)]
+    for number, frame in enumerate(frames):
+        if number == OUTER and len(frames) > OUTER + INNER:
+            yield f"  … {len(frames) - OUTER - INNER} more"
+        if number < OUTER or number >= len(frames) - INNER:
+            yield f"  {_short(frame.filename)}:{frame.lineno}, in {frame.name}"
+            if frame.line:
+                yield f"    {frame.line}"
+
+
+def _short(path: str) -> str:
+    """As seen from the working directory, if it is below it."""
+    try:
+        return path.removeprefix(os.getcwd() + os.sep)
+    except OSError:  # it is gone
+        return path
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _indented(lines: Iterable[str]) -> Iterator[str]:
+    return (f"  {part}" for line in lines for part in line.split("\n"))
+
+
+def _cut(text: str) -> str:
+    return "\n".join(line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…" for line in text.split("\n"))
