@@ -12,7 +12,6 @@ import segue
 from segue.authoring.failures import to_exception, to_failure
 from segue.authoring.trace import MOST, trace_of
 from segue.errors import RunFailed
-from segue.stores import open_store
 from tests.runtime.lives import Desk
 
 KEY = "sk-abcdefghijklmnop"
@@ -66,7 +65,7 @@ async def test_of_an_error_whose_class_cant_be_built_too() -> None:
     assert "    raise Odd(n, n)" in note
 
 
-async def test_a_later_life_tells_the_same(tmp_path: Path) -> None:
+async def test_a_later_life_tells_the_same() -> None:
     """The flow ran again and met its step's error in the journal."""
 
     @segue.flow
@@ -76,7 +75,7 @@ async def test_a_later_life_tells_the_same(tmp_path: Path) -> None:
         finally:
             await segue.receive(str)
 
-    desk = Desk(open_store(f"sqlite:{tmp_path}/runs.db"))
+    desk = Desk()
     async with desk.engine() as engine:
         await engine.start(waiting_then_failing(), id="it")
         await desk.parked()

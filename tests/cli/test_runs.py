@@ -183,3 +183,14 @@ def test_an_id_that_is_nearly_one(desk: Desk, words: list[str], meant: str):
 def test_an_id_that_is_like_no_other(desk: Desk):
     desk.segue("run", "app.py:sure", "hi", "--id", "letter-one")
     assert "did you mean" not in desk.segue("show", "zebra").err
+
+
+def test_where_a_run_failed(desk: Desk):
+    said = desk.segue("run", "app.py:twice", "7", "--id", "seven")
+    where = 'app.py:14, in double\n    raise ValueError("seven is right out")'
+    assert where in said.err
+    shown = desk.segue("show", "seven").out
+    assert where in shown
+    assert "    return await double(await double(n))" in shown
+    (call,) = [row for row in desk.segue("show", "seven", "--json").rows if "call" in row]
+    assert call["error"]["trace"].strip() == where
