@@ -97,7 +97,7 @@ def test_names(name: str, environment: dict[str, str], expected: Endpoint):
     [
         ("opnai:gpt-5", "did you mean 'openai'"),
         ("OpenAI:gpt-5", "did you mean 'openai'"),
-        ("mystery:x", "known are azure, "),
+        ("mystery:x", "known are anthropic, azure, "),
         ("mystery:x", "; any server that speaks OpenAI's protocol is 'openai:MODEL@URL'"),
         ("gpt-5-mini", "openai:gpt-5-mini"),
         ("", "provider:model"),

@@ -11,6 +11,7 @@ from ..model.errors import InvalidValue, MissingKey, UnknownName
 from ..ports.provider import Endpoint, Environment, Provider
 from ..ports.transport import Transport
 from .compatible import COMPATIBLE
+from .native import NATIVE
 
 Maker = Callable[[Endpoint, Environment, Transport], Provider]
 
@@ -34,7 +35,7 @@ class Known(Protocol):
         ...
 
 
-KNOWN: dict[str, Known] = {**COMPATIBLE}
+KNOWN: dict[str, Known] = {**COMPATIBLE, **NATIVE}
 
 
 def resolve(name: str, environment: Environment, *, makers: Mapping[str, Maker] | None = None) -> Endpoint:

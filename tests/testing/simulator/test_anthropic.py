@@ -120,7 +120,7 @@ async def test_tools_there_and_back(world: World):
     with pytest.raises(anthropic.BadRequestError, match="Expected `thinking`"):
         await client.messages.create(**request)
     messages.pop()
-    with pytest.raises(anthropic.BadRequestError, match="tool_result|Expected `thinking`"):
+    with pytest.raises(anthropic.BadRequestError, match="Expected `thinking`"):
         await client.messages.create(
             **request | {"messages": [*messages, {"role": "user", "content": "so?"}]}
         )
@@ -306,7 +306,7 @@ async def test_too_much(world: World):
     _, client = await pair(world, limits=Limits(bytes=1000))
     with pytest.raises(anthropic.RequestTooLargeError):
         await client.messages.batches.create(requests=[line("a" * 60), *(line(f"a{n}") for n in range(20))])
-    simulator, client = await pair(world, limits=Limits(enqueued_tokens=50))
+    _simulator, client = await pair(world, limits=Limits(enqueued_tokens=50))
     with pytest.raises(anthropic.RateLimitError):
         await client.messages.batches.create(requests=[line("a"), line("b"), line("c")])
 
@@ -389,7 +389,7 @@ async def test_a_restart(world: World, tmp_path: Path):
 
 async def test_a_real_model_behind_it(world: World):
     upstream = await world.simulator()
-    simulator, client = await pair(world, upstream=upstream.base_url)
+    _simulator, client = await pair(world, upstream=upstream.base_url)
     upstream.when("hello").reply(ToolCall("look", {"at": "sea"}))
     async with client.messages.stream(**says("hello", tools=[LOOK])) as stream:
         message = await stream.get_final_message()

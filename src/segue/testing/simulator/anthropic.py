@@ -100,7 +100,8 @@ class Anthropic:
 
     async def _stream(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         chunks = await self._service.model.backend.stream(self._checked(body))
-        begun = {
+        usage = self._tokens(body, "standard")
+        begun: dict[str, Any] = {
             "id": f"msg_{next(self._service.ids)}",
             "type": "message",
             "role": "assistant",
@@ -108,9 +109,9 @@ class Anthropic:
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": self._tokens(body, "standard"),
+            "usage": usage,
         }
-        heard = dict(begun["usage"])
+        heard = {**usage}
         try:
             return await self._service.stream(request, wire.events(chunks, begun, heard), error=_broken)
         finally:

@@ -108,7 +108,7 @@ def _check_thinking(body: dict[str, Any], most: int) -> bool:
             raise _Wrong("`max_tokens` must be greater than `thinking.budget_tokens`.")
     if kind != "disabled" and (body.get("tool_choice") or {}).get("type") in ("any", "tool"):
         raise _Wrong("Thinking may not be enabled when tool_choice forces tool use.")
-    return kind == "enabled"
+    return bool(kind == "enabled")
 
 
 def _check_schema(schema: Any) -> None:
