@@ -48,9 +48,11 @@ async def test_the_raised_error_tells_where() -> None:
     title, flow, call, step, line = note.splitlines()
     assert title == "It was raised in"
     here = os.path.relpath(__file__)
-    assert flow.startswith(f"  {here}:") and flow.endswith(", in splitting")
+    assert flow.startswith(f"  {here}:")
+    assert flow.endswith(", in splitting")
     assert call == "    return await split(n)"
-    assert step.startswith(f"  {here}:") and step.endswith(", in split")
+    assert step.startswith(f"  {here}:")
+    assert step.endswith(", in split")
     assert line == "    return 1 // n"
     head = await desk.head()
     assert head.error is not None

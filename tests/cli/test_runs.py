@@ -10,7 +10,7 @@ from segue.cli.runs import cause_of
 from segue.core import export
 from segue.model.entry import Failure
 from segue.model.run import Head, Spec
-from tests.cli.desk import Desk, Provider
+from tests.cli.desk import APP, Desk, Provider
 
 
 def test_runs_and_jobs(desk: Desk):
@@ -187,7 +187,8 @@ def test_an_id_that_is_like_no_other(desk: Desk):
 
 def test_where_a_run_failed(desk: Desk):
     said = desk.segue("run", "app.py:twice", "7", "--id", "seven")
-    where = 'app.py:14, in double\n    raise ValueError("seven is right out")'
+    line = APP.splitlines().index('        raise ValueError("seven is right out")') + 1
+    where = f'app.py:{line}, in double\n    raise ValueError("seven is right out")'
     assert where in said.err
     shown = desk.segue("show", "seven").out
     assert where in shown

@@ -119,7 +119,7 @@ def unknown(word: str) -> str:
 
 
 def show_raised() -> None:
-    """Write the tracebacks of flows that fail to standard error, whole; a run's record keeps the author's lines of it."""
+    """Write the tracebacks of flows that fail to standard error, whole; a run's record keeps the author's lines."""
     import logging
 
     raised = logging.getLogger("segue.raised")
