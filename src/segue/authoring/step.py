@@ -224,6 +224,10 @@ async def _perform(
     return encode(value, where=f"the result of step {step.name!r}")
 
 
+#: Where in a stack a step is carried out, as its local `step`.
+CARRIES_OUT = _perform.__code__
+
+
 async def _call(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if step.is_async:
         return await step.fn(*args, **kwargs)

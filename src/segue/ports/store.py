@@ -159,6 +159,10 @@ class Store(Protocol):
         """Keep claims for another `ttl` seconds; false for each that is lost."""
         ...
 
+    def renew_from_thread(self, worker: str, leases: Sequence[Lease], ttl: float, *, now: float) -> None:
+        """As `renew`, called from another thread while code blocks the loop; at best soon, and without an answer."""
+        ...
+
     def commit(self, turns: Sequence[Turn]) -> Future[list[CommitResult]]:
         """Write turns; each is atomic, the list is not. Durable when the future is done.
 

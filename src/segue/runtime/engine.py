@@ -36,6 +36,7 @@ from .lanes import Lanes
 from .models import Models
 from .names import unknown_run
 from .receipt import Receipt
+from .watch import PATIENCE
 from .worker import POLL, Worker
 
 R = TypeVar("R")
@@ -51,7 +52,8 @@ class Engine:
     `store`: `memory:` or `sqlite:PATH`. `mode`, `model` and `models` hold for all runs that don't say
     otherwise. `verify`: replay each run once when it has ended and raise if the replay differs. `room`: runs
     at work at once in this process. `linger`: how long a run stays in memory for a wait outside segue, or a
-    short timer, in seconds. `park="always"`, for tests, has it leave memory after every commit. `providers`:
+    short timer, in seconds. `stall`: how long code may keep the event loop from everything else before it is told of
+    by name, in seconds; 0: for ever. `park="always"`, for tests, has it leave memory after every commit. `providers`:
     more providers, by the name before the colon in a model's name.
     """
 
@@ -65,6 +67,7 @@ class Engine:
         verify: bool = False,
         room: int = 2000,
         linger: float = 1.0,
+        stall: float = PATIENCE,
         park: Literal["auto", "always"] = "auto",
         grace: float = 0.0,
         worker: bool = True,
@@ -79,6 +82,7 @@ class Engine:
         self.verify = verify
         self._park = park
         self._room, self._linger, self._grace, self._works = room, linger, grace, worker
+        self._stall = stall
         self._own_providers = dict(providers or {})
         self._prices = prices
         self._waiting: dict[str, list[Future[Head | None]]] = {}
@@ -106,6 +110,7 @@ class Engine:
             self.config,
             linger=self._linger,
             room=self._room,
+            stall=self._stall,
             ends=self,
         )
         self.worker.park_always = self._park == "always"

@@ -58,6 +58,18 @@ class Emitted(Event, frozen=True, kw_only=True, tag=True):
     value: Any
 
 
+class Blocked(Event, frozen=True, kw_only=True, tag=True):
+    """The run's code kept the event loop from everything else, for so many seconds so far. Told once a place.
+
+    `step` is empty where it is the flow or a handler itself; `where` is `file:line in function`.
+    """
+
+    target: str
+    step: str
+    where: str
+    seconds: float
+
+
 class Finished(Event, frozen=True, kw_only=True, tag=True):
     """The run ended, or is held (`reason` says why)."""
 

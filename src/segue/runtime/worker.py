@@ -31,6 +31,7 @@ from .executor import Executor
 from .handling import Handling
 from .models import Models
 from .processes import Processes
+from .watch import Watch
 
 log = logging.getLogger("segue")
 #: Told of each flow that raises, with its traceback, of which the run's record keeps little.
@@ -67,10 +68,11 @@ class Worker:
         *,
         linger: float,
         room: int,
+        stall: float,
         ends: Ends,
     ) -> None:
         self.store, self._models, self.clock, self.bus, self.config = store, models, clock, bus, config
-        self.linger, self.room, self._ends = linger, room, ends
+        self.linger, self.room, self._stall, self._ends = linger, room, stall, ends
         self.loop: AbstractEventLoop = asyncio.get_running_loop()
         self.name = alive.new_name()
         self.awake: dict[str, Executor] = {}
@@ -86,6 +88,7 @@ class Worker:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._threads: ThreadPoolExecutor | None = None
         self._processes: Processes | None = None
+        self._watch: Watch | None = None
         self._resources: dict[Any, asyncio.Task[Any]] = {}
         self._closers: list[Any] = []
         self.handles: Callable[[str, Any, tuple[str, int] | None], Any]
@@ -192,6 +195,14 @@ class Worker:
         self._spawn(self._claim_loop())
         self._spawn(self._renew_loop())
         self._spawn(self._mail_loop())
+        self._watch = Watch(
+            self.loop,
+            self.awake.values,
+            lambda event: self.publish(event.run, event),
+            patience=self._stall,
+            renew=self._renew_late,
+            every=RENEW,
+        )
         return self.store.subscribe(self._hint)
 
     def _spawn(self, coro: Coroutine[Any, Any, Any]) -> None:
@@ -363,10 +374,20 @@ class Worker:
 
     async def _renew(self) -> None:
         self._renewed = self.clock.now()
-        held = [Lease(executor.id, executor.fence) for executor in self.awake.values()]
-        held += [Lease(one.head.id, one.head.fence) for queue in self._queued.values() for one in queue]
-        if held:
+        if held := self._leases():
             await self.store.renew(self.name, held, LEASE, now=self._renewed)
+
+    def _renew_late(self) -> None:
+        """In the watching thread: the loop should have renewed by now, so something blocks it."""
+        now = self.clock.now()
+        if now - self._renewed > RENEW * 1.5 and (held := self._leases()):
+            self.store.renew_from_thread(self.name, held, LEASE, now=now)
+
+    def _leases(self) -> list[Lease]:
+        held = [Lease(executor.id, executor.fence) for executor in list(self.awake.values())]
+        for queue in list(self._queued.values()):
+            held += [Lease(one.head.id, one.head.fence) for one in list(queue)]
+        return held
 
     async def stop(self, grace: float) -> None:
         """Give all runs back, what they did committed; calls under way get `grace` seconds to come in."""
@@ -381,9 +402,9 @@ class Worker:
                 self._give_back(one)
         self._aside.clear()
         deadline = self.loop.time() + grace
-        while (local := [task for executor in self.awake.values() for task in executor.carrying.at_work]) and (
-            left := deadline - self.loop.time()
-        ) > 0:
+        while (
+            local := [task for executor in self.awake.values() for task in executor.carrying.at_work]
+        ) and (left := deadline - self.loop.time()) > 0:
             await asyncio.wait(local, timeout=left)
         for executor in list(self.awake.values()):
             executor.stop()
@@ -392,6 +413,8 @@ class Worker:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._watch is not None:
+            self._watch.close()
         for source in reversed(self._closers):
             await _close(source)
         if self._threads is not None:

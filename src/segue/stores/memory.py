@@ -371,6 +371,9 @@ class MemoryStore:
             out.append(kept)
         return out
 
+    def renew_from_thread(self, worker: str, leases: Sequence[Lease], ttl: float, *, now: float) -> None:
+        """Nothing to do: only this loop could take a lease over, and it is blocked."""
+
     def commit(self, turns: Sequence[Turn]) -> Future[list[CommitResult]]:
         future: Future[list[CommitResult]] = (self._loop or asyncio.get_running_loop()).create_future()
         future.set_result([self._commit(turn) for turn in turns])

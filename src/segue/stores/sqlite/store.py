@@ -113,6 +113,10 @@ class SqliteStore:
             await self._write(run_orders.renew, [run_orders.Renewal(worker, tuple(leases), ttl, now)]),
         )
 
+    def renew_from_thread(self, worker: str, leases: Sequence[Lease], ttl: float, *, now: float) -> None:
+        if (writer := self._writer) is not None:
+            writer.put_from_thread(run_orders.renew, [run_orders.Renewal(worker, tuple(leases), ttl, now)])
+
     def commit(self, turns: Sequence[Turn]) -> Future[list[CommitResult]]:
         return self._write(turn_orders.commit, turns, many=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import random
 import sqlite3
 import threading
@@ -23,6 +24,7 @@ from .turns import append, commit, only_appends
 
 #: Writes many items of one kind, and says of each what came of it.
 Apply = Callable[[Ledger, Sequence[Any]], Sequence[Any]]
+AnyFuture = Future[Any] | concurrent.futures.Future[Any]
 
 
 class Order:
@@ -30,7 +32,7 @@ class Order:
 
     __slots__ = ("apply", "future", "items", "many")
 
-    def __init__(self, apply: Apply, items: Sequence[Any], future: Future[Any], many: bool) -> None:
+    def __init__(self, apply: Apply, items: Sequence[Any], future: AnyFuture, many: bool) -> None:
         self.apply, self.items, self.future, self.many = apply, items, future, many
 
 
@@ -60,6 +62,11 @@ class Writer:
             self._loop.call_soon(self._hand_over)
         self._next.append(Order(apply, items, future, many))
         return future
+
+    def put_from_thread(self, apply: Apply, items: Sequence[Any]) -> None:
+        """Order something from another thread than the loop's; nobody hears what came of it."""
+        if not self._stopped:
+            self._queue.put([Order(apply, items, concurrent.futures.Future(), False)])
 
     def _hand_over(self) -> None:
         if self._next:

@@ -1,0 +1,176 @@
+"""A thread beside the loop: tells which code blocks the loop, and keeps leases while it does.
+
+It asks the loop for a sign of life some times a second, while runs are at work; nothing else costs anything. Where
+the sign is late, the loop's stack says who is at it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import sysconfig
+import threading
+import time
+from asyncio import AbstractEventLoop, Task
+from collections.abc import Callable, Collection, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..authoring import step as steps
+from .events import Blocked
+
+if TYPE_CHECKING:
+    from .executor import Executor
+
+log = logging.getLogger("segue")
+
+#: For so long code may keep the loop to itself, in seconds.
+PATIENCE = 0.25
+_OWN = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_LIBRARIES = tuple(
+    {sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    | {"<frozen"}
+)
+
+
+class Whereabouts(msgspec.Struct, frozen=True):
+    """What the loop's thread is at. `run`, `target` and `step` are empty where it isn't a run's code, or no step's."""
+
+    file: str
+    line: int
+    function: str
+    run: str = ""
+    target: str = ""
+    step: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} in {self.function}"
+
+
+class Watch:
+    """Watches one loop. `runs` gives the runs at work, `renew` is called every so often, both in this thread."""
+
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        runs: Callable[[], Collection[Executor]],
+        tell: Callable[[Blocked], None],
+        *,
+        patience: float = PATIENCE,
+        renew: Callable[[], None] | None = None,
+        every: float = 15.0,
+    ) -> None:
+        self._loop, self._runs, self._tell, self._patience = loop, runs, tell, patience
+        self._renew, self._every = renew, every
+        self._loop_thread = threading.get_ident()
+        self._told: set[tuple[str, str]] = set()
+        self._stop = threading.Event()
+        self._asked = self._answered = 0
+        self._thread = threading.Thread(target=self._watch, name="segue-watch", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        self._thread.join()
+
+    # ------------------------------------------------------------ in the thread
+    def _watch(self) -> None:
+        tick = self._patience / 2 if self._patience else self._every
+        asked_at = renewed_at = time.monotonic()
+        looked_at = 0
+        while not self._stop.wait(tick):
+            now = time.monotonic()
+            if self._renew is not None and now - renewed_at >= self._every:
+                renewed_at = now
+                try:
+                    self._renew()
+                except Exception:  # there is time for more attempts
+                    log.exception("claims can't be renewed while the event loop is blocked")
+            if not self._patience:
+                continue
+            if self._asked == self._answered:
+                if self._runs() and not self._ask():
+                    return
+                asked_at = now
+            elif now - asked_at >= self._patience and looked_at != self._asked:
+                looked_at = self._asked
+                self._look(now - asked_at)
+
+    def _ask(self) -> bool:
+        self._asked += 1
+        try:
+            self._loop.call_soon_threadsafe(self._answer, self._asked)
+        except RuntimeError:  # the loop is closed
+            return False
+        return True
+
+    def _answer(self, number: int) -> None:
+        self._answered = number
+
+    def _look(self, seconds: float) -> None:
+        """Tell of the place that the loop is at, once."""
+        at = self._whereabouts()
+        if at is None or (at.file, at.function) in self._told:
+            return
+        self._told.add((at.file, at.function))
+        who = f"run {at.run} of {at.target}" if at.run else "code that is no run's"
+        cure = (
+            "make it a plain `def`, which runs on a thread" if at.step else "do that in a step, a plain `def`"
+        )
+        log.warning(
+            "%s%s has kept the event loop from everything else for %.2f s, at %s: %s, or one with pool='process' where "
+            "it computes. Said once",
+            who, f", step {at.step!r}," if at.step else "", seconds, at, cure,
+        )  # fmt: skip
+        if at.run:
+            event = Blocked(
+                run=at.run, target=at.target, step=at.step, where=str(at), seconds=round(seconds, 3)
+            )
+            self._loop.call_soon_threadsafe(self._tell, event)
+
+    def _whereabouts(self) -> Whereabouts | None:
+        frame = sys._current_frames().get(self._loop_thread)
+        frames = list(_outwards(frame))
+        own = [one for one in frames if not _is_foreign(one)]
+        if not own:
+            return None  # the engine itself, or a library on its own
+        code = own[0].f_code
+        name = getattr(code, "co_qualname", code.co_name)
+        task = asyncio.current_task(self._loop)
+        run = None if task is None else self._run_of(task)
+        if run is None:
+            return Whereabouts(code.co_filename, own[0].f_lineno, name)
+        return Whereabouts(
+            code.co_filename, own[0].f_lineno, name, run.id, run.head.spec.target, _step_of(frames)
+        )
+
+    def _run_of(self, task: Task[Any]) -> Executor | None:
+        for run in list(self._runs()):
+            if task in run.tasks or task in run.carrying.at_work:
+                return run
+        return None
+
+
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _is_foreign(frame: FrameType) -> bool:
+    """Whether it is segue's own, or a library's: then its caller is to blame."""
+    file = frame.f_code.co_filename
+    return file.startswith(_OWN) or file.startswith(_LIBRARIES)
+
+
+def _step_of(frames: list[FrameType]) -> str:
+    """The name of the step that is being carried out, if it is one."""
+    for frame in frames:
+        if frame.f_code is steps.CARRIES_OUT:
+            return str(frame.f_locals["step"].name)
+    return ""
