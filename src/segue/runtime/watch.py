@@ -7,6 +7,7 @@ the sign is late, the loop's stack says who is at it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -83,7 +84,7 @@ class Watch:
         tick = self._patience / 2 if self._patience else self._every
         asked_at = renewed_at = time.monotonic()
         looked_at = 0
-        while not self._stop.wait(tick):
+        while not self._stop.wait(tick) and not self._loop.is_closed():
             now = time.monotonic()
             if self._renew is not None and now - renewed_at >= self._every:
                 renewed_at = now
@@ -94,20 +95,20 @@ class Watch:
             if not self._patience:
                 continue
             if self._asked == self._answered:
-                if self._runs() and not self._ask():
-                    return
+                if self._runs():
+                    self._post(self._answer, self._ask())
                 asked_at = now
             elif now - asked_at >= self._patience and looked_at != self._asked:
                 looked_at = self._asked
                 self._look(now - asked_at)
 
-    def _ask(self) -> bool:
+    def _ask(self) -> int:
         self._asked += 1
-        try:
-            self._loop.call_soon_threadsafe(self._answer, self._asked)
-        except RuntimeError:  # the loop is closed
-            return False
-        return True
+        return self._asked
+
+    def _post(self, call: Callable[[Any], None], argument: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(call, argument)
 
     def _answer(self, number: int) -> None:
         self._answered = number
@@ -131,7 +132,7 @@ class Watch:
             event = Blocked(
                 run=at.run, target=at.target, step=at.step, where=str(at), seconds=round(seconds, 3)
             )
-            self._loop.call_soon_threadsafe(self._tell, event)
+            self._post(self._tell, event)
 
     def _whereabouts(self) -> Whereabouts | None:
         frame = sys._current_frames().get(self._loop_thread)
