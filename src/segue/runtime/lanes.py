@@ -25,6 +25,7 @@ from ..model.mode import Batch
 from ..ports.clock import Clock
 from ..ports.provider import BatchProvider, CallFault, LineResult, RemoteJob
 from ..ports.store import Store
+from ..providers.faults import told
 from .models import Models, check_result, lane_endpoint, usage_name
 
 log = logging.getLogger("segue")
@@ -395,7 +396,9 @@ class _Lane:
             return LineOutcome(result.id, "error", None, error, fit_to_retry(0, "bad_body", attempt))
         expired = result.code in ("batch_expired", "batch_cancelled")
         status = {"batch_expired": "expired", "batch_cancelled": "cancelled"}.get(result.code, "error")
-        message = result.body[:500].decode("utf-8", "replace") if result.body and not expired else result.code
+        message = result.code
+        if result.body and not expired:
+            message = told(result.body)[0] or result.body[:500].decode("utf-8", "replace")
         return LineOutcome(
             result.id,
             status,  # type: ignore[arg-type]  # one of LineStatus, from the table
