@@ -27,6 +27,11 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     finalizing: float
     cancelling: float
 
+    @property
+    def whole(self) -> float:
+        """From creation to the end."""
+        return self.validating + self.working + self.finalizing
+
     @classmethod
     def of(cls, batch_time: timedelta) -> Self:
         """A tenth to validate, eight tenths to work, a tenth to finalize; a tenth to cancel."""

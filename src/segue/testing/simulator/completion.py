@@ -61,7 +61,7 @@ def completion(body: dict[str, Any], reply: Reply, *, id: str, created: int) -> 
             {"index": index, "message": message, "logprobs": None, "finish_reason": finish}
             for index in range(count)
         ],
-        "usage": _usage(asked, said),
+        "usage": _usage(asked, said, reply.cached if isinstance(reply, Said) else 0),
         "system_fingerprint": "fp_simulated",
     }
 
@@ -101,15 +101,16 @@ def usage_of(answer: dict[str, Any]) -> tuple[int, int]:
     usage = answer.get("usage")
     if not isinstance(usage, dict):  # a scripted body may say anything
         return 0, 0
-    return usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+    asked = usage.get("prompt_tokens") or usage.get("input_tokens")
+    return asked or 0, usage.get("completion_tokens") or usage.get("output_tokens") or 0
 
 
-def _usage(asked: int, said: int) -> dict[str, Any]:
+def _usage(asked: int, said: int, cached: int = 0) -> dict[str, Any]:
     return {
         "prompt_tokens": asked,
         "completion_tokens": said,
         "total_tokens": asked + said,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": min(cached, asked)},
         "completion_tokens_details": {"reasoning_tokens": 0},
     }
 
@@ -150,6 +151,15 @@ def _said(said: Said, id: str) -> dict[str, Any]:
     }
     if said.thinking:
         message["reasoning_content"] = said.thinking
+    if said.cites:
+        end = len(said.text)
+        message["annotations"] = [
+            {
+                "type": "url_citation",
+                "url_citation": {"url": url, "title": url, "start_index": 0, "end_index": end},
+            }
+            for url in said.cites
+        ]
     if said.calls:
         message["tool_calls"] = _calls(said.calls, id)
     return message
@@ -160,6 +170,8 @@ def _deltas(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for name in ("reasoning_content", "content", "refusal"):
         for piece in re.findall(r"\s*\S+\s*|\s+", message.get(name) or ""):
             yield {name: piece}
+    if message.get("annotations"):
+        yield {"annotations": message["annotations"]}
     for index, call in enumerate(message.get("tool_calls") or []):
         arguments = call["function"]["arguments"]
         begun = {**call, "index": index, "function": {"name": call["function"]["name"], "arguments": ""}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -81,6 +82,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     ids: Iterator[str]
     latency: float
+    tasks: set[asyncio.Task[None]]  #: what works on by itself, to the end of the simulator
 
     async def think(self) -> None:
         """The time before the first byte of an answer."""

@@ -13,7 +13,7 @@ from .completion import canonical
 
 __all__ = ["Entry", "Ledger", "digest"]
 
-Kind = Literal["live", "batch"]
+Kind = Literal["live", "background", "batch"]
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,13 +81,14 @@ class Ledger:
         ]
 
     def counts(self) -> dict[str, int]:
-        """Sums: requests asked and paid, live and in batches, the batches they were in, tokens paid for."""
+        """Sums: requests asked and paid by kind, the batches they were in, tokens paid for."""
         paid = [entry for entry in self._entries if entry.paid]
         return {
             "asked": len(self._entries),
             "paid": len(paid),
             "live_asked": len(self.lines("live")),
             "live_paid": sum(entry.kind == "live" for entry in paid),
+            "background_paid": sum(entry.kind == "background" for entry in paid),
             "batch_asked": len(self.lines("batch")),
             "batch_paid": sum(entry.kind == "batch" for entry in paid),
             "batches": len({entry.batch for entry in self._entries if entry.batch}),

@@ -14,11 +14,12 @@ import msgspec
 from . import completion
 from .replies import Failure, Reply, Rule, Script, default_rule
 
-__all__ = ["ENDPOINTS", "Answer", "Backend", "Model", "Scripted", "Upstream"]
+__all__ = ["ENDPOINTS", "RESPONSES", "Answer", "Backend", "Model", "Scripted", "Upstream"]
 
 #: What can be asked, live and in batches.
-ENDPOINTS = ("/v1/chat/completions", "/v1/embeddings")
+ENDPOINTS = ("/v1/responses", "/v1/chat/completions", "/v1/embeddings")
 
+RESPONSES = "/v1/responses"
 _CHAT = "/v1/chat/completions"
 
 

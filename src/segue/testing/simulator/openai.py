@@ -13,8 +13,9 @@ from .batches import Batch, Checked, Row
 from .completion import tokens, usage_of
 from .dialect import ModelFault, Service, json_of, json_response
 from .files import File
-from .model import ENDPOINTS, Answer
+from .model import ENDPOINTS, RESPONSES, Answer
 from .replies import Failure
+from .responses_desk import Responses
 
 __all__ = ["OpenAI"]
 
@@ -28,10 +29,12 @@ class OpenAI:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._responses = Responses(service)
 
     def routes(self) -> Iterable[web.RouteDef]:
         return [
             web.post("/v1/chat/completions", self._chat),
+            *self._responses.routes(),
             web.post("/v1/embeddings", self._embed),
             web.get("/v1/models", self._list_models),
             web.post("/v1/files", self._upload),
@@ -182,6 +185,8 @@ class OpenAI:
     async def work(self, endpoint: str, body: Any) -> Answer:
         if body.get("stream"):
             return Answer.failed(Failure(400, "Streaming is not supported in a batch.", param="stream"))
+        if endpoint == RESPONSES:
+            return await self._responses.answer(body, batch=True)
         return await self._service.model.answer(endpoint, body)
 
     def row(self, batch: Batch, row: Row) -> tuple[Literal["output", "error"], dict[str, Any]]:

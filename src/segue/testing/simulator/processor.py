@@ -57,7 +57,7 @@ class Processor:
         self._ledger = ledger
         self._faults = faults
         self._clock = clock
-        self._pace = pace
+        self.pace = pace
         self._limits = limits
         self._window = window
         self._concurrency = concurrency
@@ -347,7 +347,7 @@ class Processor:
         self._stirred.set()
 
     def _job(self, batch: Batch) -> Job:
-        return Job(batch, self._pace, gradual=self._model.backend.instant, seed=self._seed)
+        return Job(batch, self.pace, gradual=self._model.backend.instant, seed=self._seed)
 
     def _load_unchecked(self, job: Job) -> None:
         """The lines of a batch that ends before it was validated, as far as they are lines."""

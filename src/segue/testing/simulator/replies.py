@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self, TypeAlias
 
 from .schema import instance
@@ -56,12 +56,23 @@ class Said:
     """An answer with all that may come with one.
 
     `stop` is `stop`, `length`, `tool_calls`, `content_filter` or `refusal`; without one it follows from the rest.
+    `cites` are URLs that back the text, `cached` is how many tokens of the prompt were read from a cache.
     """
 
-    def __init__(self, text: str = "", *calls: ToolCall, thinking: str = "", stop: str = "") -> None:
+    def __init__(
+        self,
+        text: str = "",
+        *calls: ToolCall,
+        thinking: str = "",
+        stop: str = "",
+        cites: Sequence[str] = (),
+        cached: int = 0,
+    ) -> None:
         self.text = text
         self.calls = calls
         self.thinking = thinking
+        self.cites = tuple(cites)
+        self.cached = cached
         self.stop = stop or ("tool_calls" if calls else "stop")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
@@ -108,6 +109,7 @@ class Simulator:
             limits=limits,
             ids=names(seed + 1, len(self.ledger)),
             latency=latency.total_seconds(),
+            tasks=set(),
         )
         self._dialects: list[Dialect] = [Anthropic(self._service), OpenAI(self._service)]
         self._processor.speak(self._dialects)
@@ -143,6 +145,9 @@ class Simulator:
         """Stop listening; batches stand where they are."""
         if self._runner is not None:
             await self._runner.cleanup()
+        for task in self._service.tasks:
+            task.cancel()
+        await asyncio.gather(*self._service.tasks, return_exceptions=True)
         await self._processor.close()
         await self._service.model.backend.close()
         self.ledger.close()
