@@ -149,6 +149,7 @@ def test_a_step_that_was_cut_off_is_for_people_to_judge(desk: Desk, how: list[st
     said = desk.segue("run", "once.py", "--id", "b")
     assert said.code == 1
     assert "was cut off" in said.err
+    assert "`segue resume b --rerun`" in said.err
     said = desk.segue("resume", "b", "--keep")
     assert said.code == 2
     assert "nothing of it can be kept" in said.err

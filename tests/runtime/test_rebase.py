@@ -138,8 +138,9 @@ async def test_held_twice_nothing_is_lost() -> None:
     assert head.status == "held"
     assert head.cause == (
         "the at-most-once step 'charge' was done before, with other arguments or on another way, and would be "
-        "done again: restore the code, or `segue resume --rerun --repeat`"
+        "done again."
     )
+    assert "`segue resume it --rerun --repeat`" in head.reason
     assert S == ["a", "x", "b", "c", "--", "A"]
     head = await resumed(desk, changed, repeat=True)
     assert head.value == b'"Aybcgo"', head

@@ -357,8 +357,9 @@ class Executor:
             self.mailbox.wait_for(call, request, entry.due)
         elif isinstance(request, Work) and request.effect == "at-most-once":
             self.hold(
-                f"the at-most-once step {request.name!r} was cut off by a crash: it may have happened. "
-                f"Look, then `segue resume --rerun` to do it (again), or `--value JSON` to say what came of it"
+                f"the at-most-once step {request.name!r} was cut off by a crash: it may have happened.\n"
+                f"Look, then `segue resume {self.id} --rerun` to do it (again), or `--value JSON` in place of "
+                f"`--rerun` to say what came of it."
             )
 
     def dropped(self, call: Call) -> None:

@@ -44,7 +44,8 @@ class Reuse:
             if pool.blocks(call.place[0], request.name):
                 run.hold(
                     f"the {request.effect} step {request.name!r} was done before, with other arguments or on "
-                    f"another way, and would be done again: restore the code, or `segue resume --rerun --repeat`"
+                    f"another way, and would be done again.\n"
+                    f"Restore the code, or `segue resume {run.id} --rerun --repeat`."
                 )
                 return True
         return False
