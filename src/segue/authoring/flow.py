@@ -8,7 +8,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from ..core.codec import decoder
 from ..core.signature import InputShape
@@ -21,9 +21,29 @@ if TYPE_CHECKING:
     Coro = Coroutine[Any, Any, R]
 
 
+class Target(Protocol):
+    """What a run can be of: a flow, or an actor's class."""
+
+    kind: ClassVar[Literal["flow", "actor"]]
+    name: str
+
+    @property
+    def version(self) -> str: ...
+    def read_result(self, value: bytes) -> Any: ...
+
+    def encode_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        """What a run of it is started with."""
+        ...
+
+    def check_args(self, args: bytes) -> None:
+        """Raise `InvalidValue` where a run of it couldn't read them."""
+        ...
+
+
 class FlowDef:
     """What is known of a flow: its function, its name, its version and the types it takes and gives."""
 
+    kind: ClassVar[Literal["flow", "actor"]] = "flow"
     __slots__ = ("_shape", "_version", "decode", "file", "fn", "name")
 
     def __init__(self, fn: Callable[..., Any], name: str, version: str) -> None:
@@ -38,6 +58,14 @@ class FlowDef:
         if self._shape is None:
             self._shape = InputShape.of(self.fn)
         return self._shape
+
+    def encode_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        """What a run of it is started with."""
+        return self.shape.encode_call(args, kwargs)
+
+    def check_args(self, args: bytes) -> None:
+        """Raise `InvalidValue` where a run of it couldn't read them."""
+        self.shape.decode_call(args)
 
     def read_result(self, value: bytes) -> Any:
         """Its result, typed by its annotation."""
@@ -210,13 +238,16 @@ def definition(fn: Any) -> Any:
     return getattr(fn, "__segue__", None)
 
 
-def take_call(call: Any) -> tuple[FlowDef, bytes]:
-    """The flow and the arguments of a call given to an engine."""
+def take_call(call: Any) -> tuple[Target, bytes]:
+    """The flow and the arguments of a call given to an engine; of an actor, its class and fields."""
     if isinstance(call, FlowCall):
         return call.take()
+    actor = definition(type(call))
+    if actor is not None:
+        return actor, actor.take(call)
     if inspect.iscoroutine(call):
         call.close()
         raise UnknownName(
             "flow", call.__qualname__, f"decorate {call.__qualname__}() with @segue.flow to run it"
         )
-    raise TypeError(f"an engine runs the call of a flow, as in `engine.run(my_flow(…))`, not {call!r}")
+    raise TypeError(f"an engine runs the call of a flow, a step or an actor, as in `engine.run(my_flow(…))`, not {call!r}")

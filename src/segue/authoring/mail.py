@@ -18,7 +18,7 @@ from ..model.run import CallRef, Spec
 from ..ports.store import NewRun, Turn
 from .config import How, as_config, config_of
 from .context import Act, Branch, Wait, current
-from .flow import FlowDef, flow, take_call
+from .flow import Target, flow, take_call
 from .time import overdue
 
 if TYPE_CHECKING:
@@ -93,14 +93,14 @@ def _nothing(value: bytes) -> None:
     return None
 
 
-def child_id(branch: Branch, flow: FlowDef, args: bytes) -> str:
+def child_id(branch: Branch, flow: Target, args: bytes) -> str:
     """The id of a child started by the branch's next call: the same in every life."""
     run, place = branch.run, f"{branch.run.id}{branch.path}:{branch.n}"
     call = f"{flow.name}{digest(args).hex()}" if run.rebased else ""  # another one may stand there now
     return f"{run.id}.{blake2b(f'{place}{call}'.encode(), digest_size=6).hexdigest()}"
 
 
-def child(branch: Branch, flow: FlowDef, args: bytes, config: Config, *, id: str = "") -> Any:
+def child(branch: Branch, flow: Target, args: bytes, config: Config, *, id: str = "") -> Any:
     """Start a run of a flow and wait for its end: one recorded call, whose outcome is the child's."""
     run = branch.run
     run.services.register(flow)
@@ -126,12 +126,12 @@ def child(branch: Branch, flow: FlowDef, args: bytes, config: Config, *, id: str
     return run.record(branch, wait)
 
 
-def make_spec(flow: FlowDef, args: bytes, config: Config, now: float, **more: Any) -> Spec:
-    """The record of a run of a flow."""
+def make_spec(flow: Target, args: bytes, config: Config, now: float, **more: Any) -> Spec:
+    """The record of a run of a flow or an actor."""
     import sys
 
     return Spec(
-        kind="flow",
+        kind=flow.kind,
         target=flow.name,
         args=args,
         config=config,

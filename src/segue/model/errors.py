@@ -156,6 +156,14 @@ class RunCancelled(CallerError):
         super().__init__(f"run {run!r} was cancelled")
 
 
+class RunInterrupted(RunCancelled):
+    """An actor ended because it was asked to."""
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        CallerError.__init__(self, f"run {run!r} was interrupted")
+
+
 class RunEnded(CallerError):
     """A run ended without answering, or before it was asked."""
 

@@ -10,9 +10,10 @@ from .entry import Failure
 from .run import CallRef
 
 #: `result` closes a call (a batch line, an answer, a child's end); `event` is a subscription's. What code takes one
-#: by one is told or requested; the rest is for the engine, which looks at it whatever else waits.
+#: by one is told or requested; `urgent` messages come before those. The rest is for the engine, which looks at it
+#: whatever else waits.
 MailKind = Literal[
-    "tell", "request", "result", "event", "subscribe", "unsubscribe", "unschedule", "ping", "cancel", "resume"
+    "tell", "request", "urgent", "result", "event", "subscribe", "unsubscribe", "unschedule", "ping", "cancel", "resume"
 ]
 #: What takes room in a bounded mailbox.
 MESSAGES: Final = frozenset({"tell", "request"})

@@ -82,7 +82,7 @@ class Outcome(msgspec.Struct):
 
 def end_error(run: str, status: Status, error: Failure | None) -> Failure | None:
     """What those who wait for a run get to hear of an end that isn't good."""
-    return to_failure(RunCancelled(run)) if status == "cancelled" else error
+    return to_failure(RunCancelled(run)) if status == "cancelled" and error is None else error
 
 
 def raw(value: bytes) -> bytes:
@@ -111,7 +111,7 @@ def outcome_entry(outcome: Outcome, number: int, now: float) -> Entry:
     """The entry of an outcome in that batch. What was journaled when made is completed by it."""
     call, request = outcome.call, outcome.call.request
     journaled = isinstance(request, Wait) or (isinstance(request, Work) and request.effect == "at-most-once")
-    if journaled and call.place != CANCEL:
+    if journaled and not call.place[0].startswith("!"):  # what strikes of itself wasn't made before
         return Entry(*call.place, "", "", b"", b"", call.after, number, outcome.value, outcome.error, now)
     return Entry(
         *call.place,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..authoring.context import Act, Wait
 from ..core import journal
 from ..model.entry import GIVEN_UP, Entry, encode_entries
+from ..model.message import Mail
 from ..model.run import Usage
 from ..ports.store import CommitResult, Turn
 from . import tasks
@@ -55,6 +56,14 @@ class Commits:
             self._turn = Turn(run=self._run.id, fence=self._run.fence)
         return self._turn
 
+    def send(self, mail: Mail) -> None:
+        """Have the next commit send mail."""
+        turn = self.turn
+        if isinstance(turn.outbox, list):
+            turn.outbox.append(mail)
+        else:
+            turn.outbox = [*turn.outbox, mail]
+
     @property
     def usage(self) -> list[Usage]:
         """Model use so far, of earlier wakes too."""
@@ -64,6 +73,10 @@ class Commits:
         """The turn so far, with a batch of outcomes. `last`: the code has ended, and none of them is handed over."""
         run = self._run
         turn, self._turn = self.turn, None
+        if run.handling is not None:
+            if run.handling.unclean:
+                done = []
+            turn.checkpoint = run.handling.take_saved()
         now = turn.now = run.host.clock_now()
         entries, self.batch_at = self.entries, None
         if done:

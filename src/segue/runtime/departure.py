@@ -12,6 +12,7 @@ import msgspec
 
 from ..authoring.failures import to_failure
 from ..model.entry import Failure
+from ..model.errors import RunInterrupted
 from ..model.run import Status
 from ..ports.store import Turn
 from . import tasks
@@ -140,7 +141,8 @@ class Departure:
             if not isinstance(error, Exception):
                 self._run.abandon(error)
                 return
-            status, failure = "failed", to_failure(error)
+            status = "cancelled" if isinstance(error, RunInterrupted) else "failed"
+            failure = to_failure(error)
         else:
             value = root.result()
         self._run.status = status

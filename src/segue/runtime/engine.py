@@ -31,7 +31,7 @@ from .bus import Bus
 from .clock import SystemClock
 from .executor import Executor
 from .handles import Ask, Run, put_answer
-from .job import ADMIT, Job, args_of
+from .job import ADMIT, Job
 from .lanes import Lanes
 from .models import Models
 from .names import unknown_run
@@ -191,13 +191,10 @@ class Engine:
     async def _start(
         self, call: Coroutine[Any, Any, R] | Actor[R], id: str, how: How, *, keep: bool = False
     ) -> Run[R]:
-        target: Any
-        target, args = (definition(type(call)), b"") if isinstance(call, Actor) else take_call(call)
+        target, args = take_call(call)
         config = self._config(how).over(self.config)
-        if isinstance(call, Actor):
-            spec = target.spec(call, config, self.clock.now())
-        else:
-            spec = make_spec(target, args_of(target, args), config, self.clock.now())
+        target.check_args(args)
+        spec = make_spec(target, args, config, self.clock.now())
         self.worker.register(target)
         run_id = id or f"{target.name.rpartition('.')[2]}-{uuid4().hex[:8]}"
         run: Run[R] = Run(self, run_id, target)

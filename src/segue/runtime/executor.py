@@ -306,7 +306,7 @@ class Executor:
                 self.handling.write()
             elif self.stop_by is not None:
                 self.leave("ready")
-            elif self.box is not None and self.box.was_served():
+            elif self.handling is not None and self.handling.was_served():
                 self.kick()
             elif self.reuse is not None and not self.done and (taken := self.reuse.next_batch()):
                 self.done = taken

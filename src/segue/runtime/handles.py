@@ -200,7 +200,8 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
 def run_error(head: Head) -> Exception:
     """The error for a run that didn't end well."""
     if head.status == "cancelled":
-        return RunCancelled(head.id)
+        asked = None if head.error is None else to_exception(head.error)
+        return asked if isinstance(asked, RunCancelled) else RunCancelled(head.id)
     if head.status == "held":
         return RunHeld(head.id, head.reason)
     if head.error is None:

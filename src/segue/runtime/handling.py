@@ -1,32 +1,59 @@
-"""An actor's wake: what its code needs besides the calls that it records."""
+"""An actor's wake: what its code needs besides the calls that it records.
+
+Messages share commits: after each, `save` says what a checkpoint would hold, and the next commit writes it, with
+what the next handler has recorded by then. An urgent message that comes while a handler waits is an entry of the
+journal, as a cancellation is, and so strikes at the same place in a replay.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from asyncio import Future, Task
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from ..authoring.context import BRANCH, BranchTask
-from ..core.replay import Replay
+import msgspec
+
+from ..authoring.context import BRANCH, Act, Branch, BranchTask, current
+from ..core.replay import Place, Replay
+from ..model.entry import INSTANT, Entry, Failure
 from ..model.message import Letter, Mail
-from .call import Call, own_call
+from . import tasks
+from .call import Call, Outcome, own_call
+from .mailbox import MAIL
 from .phase import Phase
 
 if TYPE_CHECKING:
     from .executor import Executor
 
+#: Where the journal says which letter was in hand, if not the first message.
+HAND: Final[Place] = ("!hand", 0)
+#: On what branch urgent messages stand in the journal.
+URGENT: Final = "!urgent"
+_read_mail = msgspec.json.Decoder(Mail).decode
+_read_id = msgspec.json.Decoder(int).decode
+
 
 class Handling:
-    """The life of an actor in memory; see `authoring.actor.Life`."""
+    """The life of an actor in memory; see `authoring.actor.driver.Life`."""
 
-    __slots__ = ("_run", "id", "sealing")
+    __slots__ = ("_clean", "_run", "_saved", "_struck", "_urgent_only", "_wanting", "beside", "id", "sealing")
 
     def __init__(self, run: Executor) -> None:
         self._run, self.id = run, run.id
-        self.sealing: tuple[bytes, Call] | None = None  #: a checkpoint to be written at the next rest
+        self.beside: Callable[[Mail], Coroutine[Any, Any, None]]
+        self.sealing: Call | None = None  #: who waits for a commit
+        self._saved: Callable[[], bytes] | None = None  # gives the checkpoint of the next commit
+        self._clean = True  # nothing of what is recorded belongs to the time before it
+        self._wanting: Call | None = None  # the next message
+        self._urgent_only = False
+        self._struck = 0  # urgent messages in the journal
+        for path, _ in list(run.replay.calls):
+            if path == URGENT:
+                self._expect()
 
+    # ------------------------------------------------------------ what the actor's code asks for
     @property
     def callers(self) -> tuple[str, ...]:
         return self._run.callers
@@ -35,37 +62,120 @@ class Handling:
     def callers(self, callers: tuple[str, ...]) -> None:
         self._run.callers = callers
 
+    @property
+    def leaving(self) -> bool:
+        return self._run.leaving
+
     def now(self) -> float:
-        return self._run.now()
+        return self._run.replay.time
+
+    def set_time(self, at: float) -> None:
+        self._run.replay.time = at
+
+    def clock(self) -> float:
+        return self._run.host.clock_now()
 
     def next_number(self) -> int:
         return self._run.next_number()
 
-    def next_mail(self) -> Future[Letter]:
-        """The first message in the inbox, when there is one; it stays there."""
+    def target(self, name: str) -> Any:
+        return self._run.host.target(name)
+
+    def own_wait(self) -> Future[Any]:
+        return own_call(self._run, ("!wait", 0))
+
+    def take(self, *, urgent: bool = False) -> Letter | None:
+        """The next message that is there, if any, an urgent one first, or only such. It stays in the inbox."""
         run = self._run
-        wanting = own_call(run, ("!mail", 0))
-        if not run.mailbox.want(wanting):
-            run.open[wanting.place] = wanting
-            run.kick()
+        box = run.box
+        if box is None or run.stop_by is not None:
+            return None
+        if run.phase is Phase.REPLAYING:
+            return self._in_hand(urgent)
+        if box.urgent:
+            letter = next(iter(box.urgent.values()))
+            value = msgspec.json.encode(letter.id)
+            run.commits.entries.append(Entry(*HAND, "hand", "", b"", b"", 0, INSTANT, value))
+            return letter
+        return None if urgent else box.first()
+
+    def _in_hand(self, urgent: bool) -> Letter | None:
+        """What the recorded life took."""
+        run = self._run
+        entry = run.replay.calls.get(HAND)
+        if entry is None:
+            return None if urgent else run.mailbox.first()
+        if HAND not in run.made:
+            run.made.add(HAND)
+            run.replay.made(*HAND, "hand", "", b"")
+        return run.mailbox.letter(_read_id(entry.value or b"0"))
+
+    def next_mail(self, *, urgent: bool = False, due: float = 0.0) -> Future[Letter | None]:
+        """The same, when there is one; None when it is `due`. What was done is committed before it waits long."""
+        run = self._run
+        wanting = own_call(run, MAIL)
+        letter = self.take(urgent=urgent)
+        if letter is not None or (due and run.phase is Phase.REPLAYING and HAND not in run.made):
+            wanting.set_result(letter)  # that time was over in the recorded life
+            return wanting
+        self._wanting, self._urgent_only = wanting, urgent
+        run.open[MAIL] = wanting
+        if due:
+            run.mailbox.strike_at(due, wanting)
+        run.kick()
         return wanting
 
     def close_letter(self, letter: Letter, reply: Mail | None) -> None:
         """Have the next commit consume a message and send its answer."""
         self._run.mailbox.consume(letter.id)
         if reply is not None:
-            turn = self._run.commits.turn
-            turn.outbox = [*turn.outbox, reply]
+            self._run.commits.send(reply)
 
-    def seal(self, checkpoint: bytes) -> Future[None]:
-        """Commit a transition. Tasks that the handler left behind don't outlive it."""
+    def reply_beside(self, mail: Mail, value: bytes | None, error: Failure | None) -> Awaitable[None]:
+        """Answer a message that is carried out beside a handler: a recorded call."""
+        branch, to, number = current("reply"), mail.reply, self.next_number()
+        assert to is not None  # it was asked for
+        reply = Mail(to.run, self.id, number, "result", "", value, error, call=to, at=self.now())
+        send = self._run.commits.send
+        act = Act(
+            kind="reply",
+            name=mail.name,
+            args=b"null",
+            digest=b"",
+            decode=_nothing,
+            writes=lambda *_: send(reply),
+        )
+        return branch.run.record(branch, act)
+
+    def save(self, checkpoint: Callable[[], bytes]) -> bool:
+        """Have the next commit write a checkpoint: what was recorded so far is history.
+
+        False where something of the handler is left, so that `seal` must follow.
+        """
         run = self._run
-        call = own_call(run, ("!seal", 0))
-        self.sealing = (checkpoint, call)
-        current = asyncio.current_task()
-        for task in run.tasks:
-            if task is not current:
-                task.cancel("the handler that started it is done")
+        self._saved = checkpoint
+        if run.phase is Phase.REPLAYING and run.replay.used_up and not run.held:
+            run.phase = Phase.LIVE
+        self._clean = (
+            run.phase is not Phase.REPLAYING
+            and not run.open
+            and not run.done
+            and not run.landing
+            and len(run.tasks) == 1
+            and not (run.phase is not Phase.LIVE and run.commits.batch_at is not None)
+        )
+        if self._clean:
+            self._forget()
+        return self._clean
+
+    def seal(self) -> Future[None]:
+        """Commit. Tasks that the handler left behind don't outlive it."""
+        run = self._run
+        call = self.sealing = own_call(run, ("!seal", 0))
+        task = asyncio.current_task()
+        for other in run.tasks:
+            if other is not task:
+                other.cancel("the handler that started it is done")
         run.kick()
         return call
 
@@ -90,15 +200,26 @@ class Handling:
         run.carrying.keep(Task(work(), loop=run.loop, context=context))
         return call
 
-    # ------------------------------------------------------------ at rest
+    # ------------------------------------------------------------ commits
+    def take_saved(self) -> bytes | None:
+        """The checkpoint that goes with the turn that is being taken, if one does."""
+        saved, self._saved = self._saved, None
+        if saved is None:
+            return None
+        if not self._clean:
+            self._run.commits.entries.clear()
+        return saved()
+
+    @property
+    def unclean(self) -> bool:
+        """Whether outcomes that are there are those of a handler that is done."""
+        return self._saved is not None and not self._clean
+
     def write(self) -> None:
-        """A transition: the state is written and the journal before it is history."""
-        assert self.sealing is not None  # it was looked at
+        """Commit for whoever waits for it."""
         run = self._run
-        run.commits.entries.clear()
         run.done.clear()
         turn = run.commits.take([])
-        turn.checkpoint = self.sealing[0]
         run.phase = Phase.COMMITTING
         run.write(turn, self._sealed)
 
@@ -106,15 +227,83 @@ class Handling:
         run = self._run
         if run.leaving or self.sealing is None:
             return
-        call, self.sealing = self.sealing[1], None
+        call, self.sealing = self.sealing, None
         run.phase = Phase.LIVE
-        run.replay = Replay([], run.host.clock_now())
-        run.made.clear()
-        run.open.clear()
-        if run.box is not None:
-            run.box.clear()
-        if isinstance(run.root, BranchTask) and run.root.branch is not None:
-            run.root.branch.n, run.root.branch.kids = 0, None
+        if not self._clean:
+            self._clean = True
+            self._forget()
         if not call.done():
             call.set_result(None)
         run.kick()
+
+    def _forget(self) -> None:
+        """What was recorded is history."""
+        run = self._run
+        if run.commits.entries:
+            run.commits.entries.clear()
+        if run.replay.calls or run.replay.handed:
+            run.replay = Replay([], run.replay.time)
+        if run.made:
+            run.made.clear()
+        run.open.clear()
+        if run.box is not None:
+            run.box.clear()
+        self._struck = 0
+
+    # ------------------------------------------------------------ messages, at rest
+    def serve(self) -> None:
+        """Give the next message to the actor if it waits for one, and urgent ones if a handler is at work."""
+        run = self._run
+        wanting, box = self._wanting, run.mailbox
+        if wanting is not None:
+            if not wanting.done():
+                letter = self.take(urgent=self._urgent_only)
+                if letter is not None:
+                    run.open.pop(MAIL, None)
+                    wanting.set_result(letter)
+        elif box.urgent and self.sealing is None:
+            for letter in list(box.urgent.values()):
+                box.consume(letter.id)
+                call = self._urgent_call()
+                run.done.append(Outcome(call, msgspec.json.encode(letter.mail)))
+
+    def was_served(self) -> bool:
+        """Whether the actor got what it waited for; asked once."""
+        if self._wanting is None or not self._wanting.done():
+            return False
+        self._wanting = None
+        return True
+
+    def cancelled(self) -> None:
+        """The run is cancelled: if nothing is in hand, nothing must be in a replay either."""
+        if self._wanting is not None and not self._wanting.done():
+            self._run.commits.entries.append(Entry(*HAND, "hand", "", b"", b"", 0, INSTANT, b"0"))
+
+    def _expect(self) -> None:
+        """An urgent message is in the journal."""
+        run, call = self._run, self._urgent_call()
+        call.entry = run.replay.made(*call.place, URGENT, URGENT, b"")
+        run.open[call.place] = call
+
+    def _urgent_call(self) -> Call:
+        run = self._run
+        call = own_call(run, (URGENT, self._struck), URGENT)
+        self._struck += 1
+        run.made.add(call.place)
+        call.add_done_callback(self._begin_beside, context=tasks.NO_CONTEXT)
+        return call
+
+    def _begin_beside(self, call: Future[Any]) -> None:
+        """Carry out an urgent message in a branch of its own."""
+        run, root = self._run, self._run.root
+        if call.cancelled() or run.leaving or not isinstance(root, BranchTask) or root.branch is None:
+            return
+        mail = _read_mail(call.result())
+        assert isinstance(call, Call)  # it was made here
+        branch = Branch(run, f"{root.branch.path}/{mail.name}.{call.place[1]}")
+        tasks.start(run.loop, self.beside(mail), branch, copy_context(), f"segue {run.id} {mail.name}")
+        run.kick()
+
+
+def _nothing(value: bytes) -> None:
+    return None

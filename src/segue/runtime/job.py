@@ -71,7 +71,11 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
         async for row in rows:
             try:
                 name = str(number) if key is None else str(key(row))
-                args = row.args if isinstance(row, Row) else args_of(flow, flow.shape.encode_call((row,), {}))
+                if isinstance(row, Row):
+                    args = row.args
+                else:
+                    args = flow.encode_call((row,), {})
+                    flow.check_args(args)
             except (SegueError, TypeError, ValueError, LookupError) as error:
                 self.unfit.append(Outcome(number, row, None, error))
             else:
@@ -206,12 +210,6 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
     async def receipt(self) -> Receipt:
         """What all its runs' model calls cost, those of earlier calls included."""
         return await self._engine.job_receipt(self.id)
-
-
-def args_of(flow: FlowDef, args: bytes) -> bytes:
-    """Arguments as they are stored, if the flow can read them. Raises `InvalidValue`."""
-    flow.shape.decode_call(args)
-    return args
 
 
 def _index(outcome: Outcome[Any, Any]) -> int:

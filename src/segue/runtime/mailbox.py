@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from asyncio import Future, Task
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -26,6 +26,9 @@ from .call import CANCEL, NOTHING, Call, Outcome, end_error, own_call
 if TYPE_CHECKING:
     from .executor import Executor
 
+#: Where an actor waits for its next message; it isn't in any journal.
+MAIL: Final[Place] = ("!mail", 0)
+
 
 class Mailbox:
     """The mail of one wake. Letters stay in the store until the turn that takes them is written."""
@@ -41,7 +44,7 @@ class Mailbox:
         "_run",
         "_spawned",
         "_unmatched",
-        "_wanting",
+        "urgent",
     )
 
     def __init__(self, run: Executor) -> None:
@@ -55,16 +58,21 @@ class Mailbox:
         self._spawned: set[Place] = set()  # whose ends may come before anybody waits for them
         self._dues: list[tuple[float, int, Call]] = []
         self._order = 0
-        self._wanting: Call | None = None  # an actor, a message
+        self.urgent: dict[int, Letter] = {}  #: messages that don't wait for others, to an actor
 
     # ------------------------------------------------------------ what comes in
     def file(self, letters: Sequence[Letter]) -> bool:
         """Take letters in; whether one asks for the run's end."""
         cancelled = False
         for letter in letters:
-            mine = self._posts if letter.mail.kind in ("tell", "request") else self._results
-            mine[letter.id] = letter
-            cancelled = cancelled or letter.mail.kind == "cancel"
+            kind = letter.mail.kind
+            if kind == "tell" or kind == "request":
+                self._posts[letter.id] = letter
+            elif kind == "urgent":
+                self.urgent[letter.id] = letter
+            else:
+                self._results[letter.id] = letter
+                cancelled = cancelled or kind == "cancel"
         self._unmatched = True
         return cancelled
 
@@ -75,10 +83,13 @@ class Mailbox:
 
     def consume(self, letter: int) -> None:
         """Have the next commit take a letter out of the inbox."""
-        if self._posts.pop(letter, None) is None:
+        if self._posts.pop(letter, None) is None and self.urgent.pop(letter, None) is None:
             del self._results[letter]
         turn = self._run.commits.turn
-        turn.consumed = [*turn.consumed, letter]
+        if isinstance(turn.consumed, list):
+            turn.consumed.append(letter)
+        else:
+            turn.consumed = [letter]
 
     def drop_results_of(self, place: Place) -> None:
         """Letters for a call that stood there before a rebase are nobody's."""
@@ -111,13 +122,18 @@ class Mailbox:
         if call in self._receivers:
             self._receivers.remove(call)
 
-    def want(self, wanting: Call) -> bool:
-        """An actor wants its next message: given at once if there is one, which stays where it is."""
-        if self._posts:
-            wanting.set_result(next(iter(self._posts.values())))
-            return True
-        self._wanting = wanting
-        return False
+    def first(self) -> Letter | None:
+        """The first message, if there is one."""
+        return next(iter(self._posts.values())) if self._posts else None
+
+    def letter(self, id: int) -> Letter | None:
+        """A message by its id, if it is there."""
+        return self._posts.get(id) or self.urgent.get(id)
+
+    def strike_at(self, due: float, wanting: Call) -> None:
+        """An actor waits no longer than that for its next message."""
+        self._order += 1
+        heapq.heappush(self._dues, (due, self._order, wanting))
 
     def clear(self) -> None:
         """An actor's transition: what its handler waited for is history."""
@@ -139,27 +155,26 @@ class Mailbox:
         """Match letters and times with the calls that wait for them."""
         for letter in list(self._results.values()):
             self._read(letter)
-        if self._posts and self._wanting is not None and not self._wanting.done():
-            self._run.open.pop(self._wanting.place)
-            self._wanting.set_result(next(iter(self._posts.values())))
-        elif self._unmatched and self._receivers:
-            for letter in [letter for letter in self._posts.values() if letter.mail.kind == "tell"]:
+        if self._run.handling is not None:
+            self._run.handling.serve()
+        elif self.urgent:
+            self._posts.update(self.urgent)  # a flow takes it when it looks
+            self.urgent.clear()
+        if self._unmatched and self._receivers:
+            for letter in [letter for letter in self._posts.values() if letter.mail.kind != "request"]:
                 self._receive(letter)
         self._unmatched = False
         if self._dues:
             self._strike(self._run.host.clock_now())
 
-    def was_served(self) -> bool:
-        """Whether the actor got the message that it wanted; asked once."""
-        if self._wanting is None or not self._wanting.done():
-            return False
-        self._wanting = None
-        return True
-
     def _strike(self, now: float) -> None:
         while self._dues and (self._dues[0][0] <= now or self._dues[0][2].done()):
             call = heapq.heappop(self._dues)[2]
             request = call.request
+            if call.place == MAIL and not call.done():
+                self._run.open.pop(MAIL, None)
+                call.set_result(None)
+                continue
             if call.done() or not isinstance(request, Wait) or call.place not in self._run.open:
                 continue
             late = request.late
@@ -218,6 +233,8 @@ class Mailbox:
     def _cancel(self) -> None:
         """Cancellation is an entry like another, so that it strikes at the same place in a replay."""
         if CANCEL not in self._run.made:
+            if self._run.handling is not None:
+                self._run.handling.cancelled()
             self._run.done.append(Outcome(self._cancel_call(), NOTHING))
 
     def expect_cancel(self) -> None:

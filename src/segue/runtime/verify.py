@@ -198,6 +198,9 @@ class _Desk:
         written.set_result(["committed"])
         return written
 
+    def target(self, name: str) -> Any:
+        return self._worker.target(name)
+
     async def find(self, run: str) -> Head | None:
         return None
 

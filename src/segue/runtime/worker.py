@@ -150,6 +150,10 @@ class Worker:
             self.commit_hook(turn)
         return self.store.commit([turn])
 
+    def target(self, name: str) -> Any:
+        """What is run by that name here, if anything is."""
+        return self.targets.get(name) or target_named(name)
+
     async def find(self, run: str) -> Head | None:
         return await self.store.get(run)
 

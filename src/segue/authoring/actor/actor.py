@@ -5,15 +5,28 @@ from __future__ import annotations
 import dataclasses
 import sys
 import typing
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, dataclass_transform
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, dataclass_transform
 
-from ..context import current
-from ..flow import announce
+from ..config import config_of
+from ..context import current, find_branch
+from ..flow import RUNNER, announce
+from ..mail import child
 from .definition import ActorDef
 from .marks import field
-from .nexts import Listen
+from .nexts import Interrupted, Listen
 
 R = TypeVar("R")
+
+
+class Work(Protocol):
+    """A handler that is about to be carried out: await `work()` for what it returns."""
+
+    kind: str  #: "state", "on", "fallback", or a kind of the user's own
+    name: str  #: the method's
+    value: Any  #: the state or message
+
+    async def __call__(self) -> Any: ...
 
 
 @dataclass_transform(field_specifiers=(field,))
@@ -21,22 +34,64 @@ class Actor(Generic[R]):
     """A hybrid workload. Its annotated fields are its durable state; `begin` gives its first state.
 
     Handlers are methods marked `@state` and `@on`: `async def` ones are awaited, plain ones run on a thread.
-    Start one with `engine.start(MyActor(…), id=…)`; by that id it is found again, for months.
+    Start one with `engine.start(MyActor(…), id=…)`; by that id it is found again, for months. Inside a run, await
+    one, spawn it or map it over items. The methods below can be replaced, by plain or async ones; what they call is
+    recorded.
     """
 
-    if not TYPE_CHECKING:
+    if TYPE_CHECKING:
 
-        def __init_subclass__(cls, **how: Any) -> None:
+        def __await__(self) -> Generator[Any, Any, R]: ...
+
+    else:
+
+        def __init_subclass__(cls, *, kw_only: bool = False, **how: Any) -> None:
             super().__init_subclass__(**how)
-            dataclasses.dataclass(cls)
+            dataclasses.dataclass(cls, eq=False, kw_only=kw_only)
             cls.__segue__ = ActorDef(cls, _result_type(cls))
             announce(
                 cls.__segue__, getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
             )
 
+        def __await__(self) -> Generator[Any, Any, R]:
+            branch, definition = find_branch(), type(self).__segue__
+            runner = RUNNER.get()
+            if branch is None and runner is not None:
+                return runner.run_call(self).__await__()
+            branch = current(f"{type(self).__qualname__}(…), awaited,")
+            return child(branch, definition, definition.take(self), config_of(branch)).__await__()
+
+    def setup(self) -> object:
+        """Called once, before `begin`, in the first commit."""
+        return None
+
     def begin(self) -> object:
         """The first state; without one, the actor begins by listening."""
         return Listen()
+
+    def teardown(self) -> object:
+        """Called once, when the actor is done, fails or was interrupted."""
+        return None
+
+    def failed(self, error: Exception) -> object:
+        """A handler raised, and no fallback took it. What this returns is next; None: go on as before.
+
+        After a state, where there is nothing to go on with, None fails the run with that error. Without a method of
+        one's own, a failed note is logged; the error of a request goes to its caller either way.
+        """
+        return None
+
+    def rollback(self) -> object:
+        """A handler was cut off, or the run cancelled: undo what it did outside; the fields are as they were before."""
+        return None
+
+    def interrupted(self) -> object:
+        """It was asked to end, and no handler is at work. What this returns is next."""
+        return Interrupted()
+
+    async def perform(self, work: Work) -> Any:
+        """Carries out each handler; replace it to time, trace or guard them. It isn't recorded."""
+        return await work()
 
     @property
     def me(self) -> Any:

@@ -4,47 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
-import sys
 import typing
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
 from ...core.codec import decoder, encode
-from ...core.forms import members
-from ...model.errors import BadSignature
-from ...model.mode import Config, as_mode
-from ...model.run import Spec
+from ...model.errors import BadSignature, InvalidValue, NotEncodable
 from ...ports.store import Claimed
 from ..flow import fingerprint
-from ..mail import message_name
-from ..message import Request, response_type
+from . import graph
 from .driver import Driver, Life
-from .marks import Mark
-from .nexts import Again, Done, Fail, Listen
+from .handlers import Handlers, read_handlers
 
-
-class Handler(msgspec.Struct):
-    """One marked method. `takes` is its argument's type, `gives` a request's answer's."""
-
-    method: str
-    takes: Any
-    gives: Any
-    mode: Any
-    is_async: bool
-    is_request: bool
+#: What a class may replace of `Actor`.
+HOOKS = ("setup", "begin", "teardown", "failed", "rollback", "interrupted", "perform")
+_ACTOR = f"{__package__}.actor"
+_read_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class ActorDef:
     """What is known of an actor class."""
 
+    kind: ClassVar[Literal["flow", "actor"]] = "actor"
+
     def __init__(self, cls: type[Any], result: Any) -> None:
         self.cls, self.result_type = cls, result
         self.name = cls.__qualname__.replace("<locals>.", "")
-        self._table: tuple[dict[str, Handler], dict[str, Handler]] | None = None
+        #: Which hooks it has of its own.
+        self.own = frozenset(name for name in HOOKS if getattr(cls, name).__module__ != _ACTOR)
 
-    @property
+    @functools.cached_property
     def version(self) -> str:
         """A fingerprint of the source."""
         return fingerprint(self.cls)
@@ -53,100 +44,92 @@ class ActorDef:
         """Its result, typed by what it is an `Actor` of."""
         return decoder(self.result_type)(value)
 
-    def spec(self, actor: Any, config: Config, now: float) -> Spec:
-        """The record of a run of it; also checks the class."""
-        self.check()
-        fields = {
-            name: msgspec.Raw(encode(getattr(actor, name), where=f"{self.name}.{name}"))
-            for name in self.durable
-        }
-        return Spec(
-            kind="actor",
-            target=self.name,
-            args=msgspec.json.encode(fields),
-            config=config,
-            version=self.version,
-            python=f"{sys.version_info[0]}.{sys.version_info[1]}",
-            created=now,
-        )
-
+    # ------------------------------------------------------------ fields
     @functools.cached_property
-    def durable(self) -> dict[str, Any]:
-        """Its durable fields and their types."""
-        hints = typing.get_type_hints(self.cls, include_extras=True)
-        return {
-            part.name: hints[part.name]
-            for part in dataclasses.fields(self.cls)
-            if part.metadata.get("durable", True)
-        }
-
-    # ------------------------------------------------------------ handlers
-    def table(self) -> tuple[dict[str, Handler], dict[str, Handler]]:
-        """Handlers of states and of messages, by the name of what they take."""
-        if self._table is None:
-            states: dict[str, Handler] = {}
-            messages: dict[str, Handler] = {}
-            for name, fn in inspect.getmembers(self.cls, inspect.isfunction):
-                mark: Mark | None = getattr(fn, "__segue_mark__", None)
-                if mark is not None:
-                    handler = self._handler(name, fn, mark)
-                    table, takes = states if mark.kind == "state" else messages, message_name(handler.takes)
-                    if takes in table:
-                        raise BadSignature(
-                            f"{self.name}.{name}",
-                            f"{table[takes].method}() takes a {takes} too",
-                            "give each state and each message one handler",
-                        )
-                    table[takes] = handler
-            self._table = states, messages
-        return self._table
-
-    def _handler(self, name: str, fn: Any, mark: Mark) -> Handler:
-        where = f"{self.name}.{name}"
+    def durable(self) -> dict[str, Callable[[bytes], Any]]:
+        """Its durable fields, and what reads each."""
         try:
-            hints = typing.get_type_hints(fn)
+            hints = typing.get_type_hints(self.cls, include_extras=True)
         except NameError as error:
             raise BadSignature(
-                where, f"an annotation can't be read: {error}", "import what it names"
+                self.name, f"an annotation can't be read: {error}", "import what it names"
             ) from None
-        parameters = list(inspect.signature(fn).parameters)
-        if len(parameters) != 2 or parameters[1] not in hints:
-            cure = "write it as `(self, x: Kind)`: the type names the state or message"
-            raise BadSignature(where, "a handler takes one annotated argument", cure)
-        takes = hints[parameters[1]]
-        is_request = isinstance(takes, type) and issubclass(takes, Request)
-        gives = response_type(takes) if is_request else None
-        mode = None if mark.mode is None else as_mode(mark.mode)
-        return Handler(name, takes, gives, mode, inspect.iscoroutinefunction(fn), is_request)
+        parts = [part for part in dataclasses.fields(self.cls) if part.metadata.get("durable", True)]
+        return {part.name: self._field_reader(part.name, hints[part.name]) for part in parts}
+
+    def _field_reader(self, name: str, tp: Any) -> Callable[[bytes], Any]:
+        cure = "give it a type that JSON can carry, or make it segue.field(durable=False)"
+        try:
+            return decoder(tp)
+        except (BadSignature, TypeError) as error:
+            raise BadSignature(f"{self.name}.{name}", f"it can't be stored: {error}", cure) from None
+
+    def dump(self, actor: Any) -> msgspec.Raw:
+        """Its durable fields as a JSON object."""
+        held = actor.__dict__
+        values = {name: held[name] for name in self.durable}
+        try:
+            return msgspec.Raw(encode(values, where=self.name))
+        except NotEncodable:
+            for name, value in values.items():
+                encode(value, where=f"{self.name}.{name}")  # names the field
+            raise
+
+    def load(self, fields: msgspec.Raw) -> Any:
+        """An instance with its stored fields; those that the class has gained take their defaults."""
+        return self.cls(**self._read(fields))
+
+    def restore(self, actor: Any, fields: msgspec.Raw) -> None:
+        """Give an instance's fields the values that are stored."""
+        for name, value in self._read(fields).items():
+            setattr(actor, name, value)
+
+    def _read(self, fields: msgspec.Raw) -> dict[str, Any]:
+        stored = _read_fields(fields)
+        values: dict[str, Any] = {}
+        for name, read in self.durable.items():
+            if name in stored:
+                try:
+                    values[name] = read(bytes(stored[name]))
+                except InvalidValue as error:
+                    where = f"{self.name}.{name}"
+                    raise InvalidValue(where, error.expected, error.problem, error.got) from None
+        return values
+
+    # ------------------------------------------------------------ calls
+    def encode_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        """What an instance made of these arguments is started with."""
+        return self.take(self.cls(*args, **kwargs))
+
+    def check_args(self, args: bytes) -> None:
+        """Raise `InvalidValue` where a run of it couldn't read them."""
+        self._read(msgspec.Raw(args))
+
+    def take(self, actor: Any) -> bytes:
+        """What is stored of an instance that is to be started; also checks the class."""
+        self.check()
+        return bytes(self.dump(actor))
+
+    # ------------------------------------------------------------ handlers
+    @functools.cached_property
+    def handlers(self) -> Handlers:
+        """Its marked methods. Raises `BadSignature`."""
+        return read_handlers(self.cls, self.name)
 
     def check(self) -> None:
-        """Raise `BadSignature` for an edge to a state that has no handler."""
-        states, _ = self.table()
-        for source, fn in [
-            ("begin", self.cls.begin),
-            *((h.method, getattr(self.cls, h.method)) for h in states.values()),
-        ]:
-            for target in _targets(fn):
-                if message_name(target) not in states:
-                    known = ", ".join(sorted(states)) or "none"
-                    raise BadSignature(
-                        f"{self.name}.{source}",
-                        f"it leads to the state {message_name(target)}, which has no handler",
-                        f"add a @state method that takes one; the states are {known}",
-                    )
+        """Raise `BadSignature` for what can't work: handlers, fields, edges."""
+        if not self._checked:
+            graph.check_edges(self)
+            assert self.durable is not None  # reading them checks them
+            self._checked = True
+
+    _checked = False
+
+    def diagram(self, at: str = "") -> str:
+        """Its graph as Mermaid text; the state `at` stands out."""
+        return graph.draw(self, at)
 
     # ------------------------------------------------------------ a life
     async def code(self, claimed: Claimed, life: Life) -> bytes:
-        """The coroutine that a run of it consists of: one turn after the other, each sealed by a commit."""
+        """The coroutine that a run of it consists of: one turn after the other."""
         return await Driver(self, claimed, life).run()
-
-
-def _targets(fn: Any) -> list[Any]:
-    """The states that a handler's return annotation names."""
-    hints = typing.get_type_hints(fn)
-    out = []
-    for part in members(hints.get("return")) or (hints.get("return"),):
-        kind = typing.get_origin(part) or part
-        if isinstance(kind, type) and kind not in (Listen, Again, Done, Fail, object, type(None)):
-            out.append(kind)
-    return out

@@ -1,4 +1,4 @@
-"""What handlers return: what is next."""
+"""What handlers return: what is next. An instance of another actor's class is next too: the run goes on as that."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ class Fail:
 
     def __init__(self, error: Exception) -> None:
         self.error = error
+
+
+class Interrupted:
+    """The actor ends as it was asked to: its run counts as cancelled, and waiting for it raises `RunInterrupted`."""
 
 
 class Answer(Generic[R_co]):

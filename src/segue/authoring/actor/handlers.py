@@ -1,0 +1,168 @@
+"""The marked methods of an actor's class, read once: what each takes and gives, and how it is carried out."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from ...core.codec import decoder
+from ...core.retry import Retry
+from ...model.errors import BadSignature
+from ...model.mode import Mode, as_mode
+from ..mail import message_name
+from ..message import Request, response_type
+from .marks import Mark
+
+_ONCE = Retry(1)
+
+
+class Handler(msgspec.Struct, kw_only=True):
+    """One marked method. `takes` is its argument's type, `gives` a request's answer's; a fallback `catches` errors.
+
+    `plain`: nothing is to be done but to await it.
+    """
+
+    method: str
+    kind: str
+    takes: Any
+    name: str
+    gives: Any = None
+    catches: type[Exception] | None = None
+    returns: Any = None
+    mode: Mode | None = None
+    retry: Retry = _ONCE
+    timeout: timedelta | None = None
+    every: float = 0.0
+    is_async: bool = True
+    is_request: bool = False
+    plain: bool = False
+    read: Callable[[bytes], Any]
+
+
+class Handlers(msgspec.Struct):
+    """All of a class: of states and messages by the name of what they take; of other kinds by kind and that name."""
+
+    states: dict[str, Handler]
+    messages: dict[str, Handler]
+    fallbacks: dict[str, list[Handler]]
+    others: dict[tuple[str, str], Handler]
+
+
+def read_handlers(cls: type[Any], owner: str) -> Handlers:
+    """The handlers of a class. Raises `BadSignature`, which names the method and the cure."""
+    found = Handlers({}, {}, {}, {})
+    for method, fn, mark in _marked(cls):
+        handler = _handler(owner, method, fn, mark)
+        if handler.kind == "fallback":
+            found.fallbacks.setdefault(handler.name, []).append(handler)
+            continue
+        known: Handler | None
+        if handler.kind == "state":
+            known = found.states.setdefault(handler.name, handler)
+        elif handler.kind == "on":
+            known = found.messages.setdefault(handler.name, handler)
+        else:
+            known = found.others.setdefault((handler.kind, handler.name), handler)
+        if known is not handler:
+            raise BadSignature(
+                f"{owner}.{method}",
+                f"{known.method}() takes a {handler.name} too",
+                "give each state and each message one handler",
+            )
+    for name, fallbacks in found.fallbacks.items():
+        if name not in found.states and name not in found.messages:
+            known_names = ", ".join(sorted([*found.states, *found.messages])) or "nothing"
+            raise BadSignature(
+                f"{owner}.{fallbacks[0].method}",
+                f"it is a fallback for {name}, which has no handler",
+                f"take one of what the actor handles: {known_names}",
+            )
+    return found
+
+
+def _marked(cls: type[Any]) -> list[tuple[str, Any, Mark]]:
+    """Methods with their marks. One that overrides a marked one has its mark, unless it has its own."""
+    out: list[tuple[str, Any, Mark]] = []
+    seen: set[str] = set()
+    for owner in cls.__mro__:
+        for name in vars(owner):
+            if name in seen:
+                continue
+            marks = [
+                mark
+                for base in cls.__mro__
+                if (mark := getattr(vars(base).get(name), "__segue_mark__", None)) is not None
+            ]
+            fn = getattr(cls, name, None)
+            if marks and inspect.isfunction(fn):
+                seen.add(name)
+                out.append((name, fn, marks[0]))
+    return out
+
+
+def _handler(owner: str, method: str, fn: Any, mark: Mark) -> Handler:
+    where = f"{owner}.{method}"
+    hints = hints_of(fn, where)
+    parameters = [name for name in inspect.signature(fn).parameters][1:]
+    catches: type[Exception] | None = None
+    if mark.kind == "fallback":
+        if len(parameters) != 2 or any(name not in hints for name in parameters):
+            cure = "write it as `(self, x: Kind, error: SomeError)`"
+            raise BadSignature(where, "a fallback takes what failed and the error, both annotated", cure)
+        catches = hints[parameters[1]]
+        if not (isinstance(catches, type) and issubclass(catches, Exception)):
+            raise BadSignature(
+                where, f"{catches!r} is no type of errors", "annotate it with an Exception class"
+            )
+    elif len(parameters) != 1 or parameters[0] not in hints:
+        cure = "write it as `(self, x: Kind)`: the type names the state or message"
+        raise BadSignature(where, "a handler takes one annotated argument", cure)
+    takes = hints[parameters[0]]
+    is_request = isinstance(takes, type) and issubclass(takes, Request)
+    is_async = inspect.iscoroutinefunction(fn)
+    if mark.pool != "thread":
+        cure = "leave pool= out, and put what needs another process into a step"
+        raise BadSignature(
+            where, f"a handler can't run in the pool {mark.pool!r}: it changes its actor", cure
+        )
+    return Handler(
+        method=method,
+        kind=mark.kind,
+        takes=takes,
+        name=message_name(takes),
+        gives=response_type(takes) if is_request else None,
+        catches=catches,
+        returns=hints.get("return"),
+        mode=None if mark.mode is None else as_mode(mark.mode),
+        retry=Retry(mark.retry) if isinstance(mark.retry, int) else mark.retry,
+        timeout=mark.timeout,
+        every=0.0 if mark.every is None else mark.every.total_seconds(),
+        is_async=is_async,
+        is_request=is_request,
+        plain=is_async and mark.mode is None and mark.timeout is None,
+        read=_reader(takes, where),
+    )
+
+
+def hints_of(fn: Any, where: str) -> dict[str, Any]:
+    """A function's annotations, read."""
+    try:
+        return typing.get_type_hints(fn)
+    except NameError as error:
+        raise BadSignature(where, f"an annotation can't be read: {error}", "import what it names") from None
+
+
+def _reader(tp: Any, where: str) -> Callable[[bytes], Any]:
+    try:
+        return decoder(tp)
+    except BadSignature as error:
+        raise BadSignature(
+            where, str(error), "let states and messages be dataclasses of plain values"
+        ) from None
+    except TypeError as error:
+        raise BadSignature(where, f"a {tp!r} can't be stored: {error}", "make it a dataclass") from None

@@ -1,0 +1,37 @@
+"""Asking an actor to end, in three levels: an envelope like a user's own."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+from .envelope import Envelope, Turn
+from .nexts import Interrupted
+
+
+class Interrupt(IntEnum):
+    """How soon an actor ends: after the mail that came before, after the handler at work, or at once."""
+
+    QUEUED = 1
+    AFTER_HANDLER = 2
+    NOW = 3
+
+
+class Interruption(Envelope):
+    """Asks an actor to end. `interrupted` is called, or at level `NOW` `rollback`, which can't keep it from ending."""
+
+    level: Interrupt = Interrupt.QUEUED
+
+    @property
+    def urgent(self) -> bool:  # type: ignore[override]  # each says for itself
+        """Whether it comes before queued mail."""
+        return self.level > Interrupt.QUEUED
+
+    async def carry_out(self, actor: Any, turn: Turn, /) -> object:
+        """End the actor, or do what it says itself."""
+        if self.level is Interrupt.NOW:
+            await turn.abort()
+            return Interrupted()
+        await turn.settled()
+        said = actor.interrupted()
+        return await said if hasattr(said, "send") else said
