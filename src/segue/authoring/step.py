@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypedDict, TypeVar, overload
 
 from ..core.codec import decoder, digest, encode
+from ..core.encoding import write
 from ..core.retry import Retry
 from ..core.signature import InputShape
 from ..model.errors import AuthorError, ProcessDied
@@ -43,7 +44,7 @@ class ChangedArgument(AuthorError):
 class StepDef:
     """What is known of a step."""
 
-    __slots__ = ("_shape", "decode", "effect", "fn", "is_async", "name", "place", "retry", "timeout")
+    __slots__ = ("_shape", "decode", "effect", "fn", "is_async", "name", "place", "retry", "timeout", "where")
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class StepDef:
         self.is_async = inspect.iscoroutinefunction(fn)
         self._shape: InputShape | None = None
         self.decode: Callable[[bytes], Any] | None = None
+        self.where = f"the result of step {name!r}"
 
     @property
     def shape(self) -> InputShape:
@@ -86,7 +88,7 @@ class StepDef:
         value = self.fn(*args, **kwargs)
         if self.is_async:
             value = asyncio.run(value)
-        return encode(value, where=f"the result of step {self.name!r}")
+        return encode(value, where=self.where)
 
     def plain(self, *args: Any, **kwargs: Any) -> Awaitable[Any]:
         """A call outside a run: nothing but the function, off the loop if it is sync."""
@@ -140,6 +142,8 @@ def step(fn: Any = None, /, **options: Any) -> Any:
         branch = find_branch()
         if branch is None:
             return await definition.plain(*args, **kwargs)
+        if definition.retry.attempts == 1:
+            return await branch.run.perform(branch, attempt(branch, definition, args, kwargs))
         return await carry_out(branch, definition, args, kwargs)
 
     call.__segue__ = definition  # type: ignore[attr-defined]  # how verbs recognise it
@@ -164,30 +168,33 @@ def make(
 
 async def carry_out(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Record a call of a step on that branch, with its retries."""
-    data = step.shape.encode_call(args, kwargs)
-    place = f"{branch.path}:{branch.n}"
-    key = f"{branch.run.id}{place}"
-    attempt = 1
+    work, place = attempt(branch, step, args, kwargs), f"{branch.path}:{branch.n}"
+    attempts = 1
     while True:
-        work = Work(
-            kind="step",
-            name=step.name,
-            args=data,
-            digest=digest(data),
-            decode=step.decode,  # type: ignore[arg-type]  # set with the shape
-            run=functools.partial(_perform, branch, step, args, kwargs, data),
-            again=step.again if step.retry.attempts > 1 else None,
-            effect=step.effect,
-            key=f"{key}/{step.name}",
-            caller=branch,
-        )
         try:
             return await branch.run.perform(branch, work)
         except Exception as error:
-            if attempt >= step.retry.attempts or not getattr(error, "__segue_again__", False):
+            if attempts >= step.retry.attempts or not getattr(error, "__segue_again__", False):
                 raise
-            await pause(branch, step.retry.wait_after(attempt, f"{branch.run.seed}{place}"))
-            attempt += 1
+            await pause(branch, step.retry.wait_after(attempts, f"{branch.run.seed}{place}"))
+            attempts += 1
+
+
+def attempt(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Work:
+    """A call of a step, to be recorded on that branch next."""
+    data = step.shape.encode_call(args, kwargs)
+    return Work(
+        kind="step",
+        name=step.name,
+        args=data,
+        digest=digest(data),
+        decode=step.decode,  # type: ignore[arg-type]  # set with the shape
+        run=functools.partial(_perform, branch, step, args, kwargs, data),
+        again=step.again if step.retry.attempts > 1 else None,
+        effect=step.effect,
+        key=f"{branch.run.id}{branch.path}:{branch.n}/{step.name}",
+        caller=branch,
+    )
 
 
 async def _elsewhere() -> bytes:
@@ -198,6 +205,11 @@ async def _perform(
     branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any], data: bytes
 ) -> bytes:
     """One attempt, in this process."""
+    if step.is_async and step.timeout is None and step.place is None:
+        value = await step.fn(*args, **kwargs)
+        if args or kwargs:
+            _check_unchanged(step, args, kwargs, data)
+        return encode(value, where=step.where)
     if step.place is not None and not side_by_side():
         seconds = None if step.timeout is None else step.timeout.total_seconds()
         try:
@@ -216,12 +228,18 @@ async def _perform(
             if not bound.expired():
                 raise
             raise TimeoutError(f"step {step.name!r} took longer than {step.timeout}") from error
+    _check_unchanged(step, args, kwargs, data)
+    return encode(value, where=step.where)
+
+
+def _check_unchanged(step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any], data: bytes) -> None:
+    if not kwargs and write((args, kwargs)) == data:
+        return
     for argument in (*args, *kwargs.values()):
         if type(argument) not in _FIXED:
             if step.shape.encode_call(args, kwargs) != data:
                 raise ChangedArgument(step.name)
             break
-    return encode(value, where=f"the result of step {step.name!r}")
 
 
 #: Where in a stack a step is carried out, as its local `step`.

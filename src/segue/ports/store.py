@@ -80,6 +80,7 @@ class Turn(msgspec.Struct, kw_only=True):
 
     run: str
     fence: int
+    plain: bool = False  #: appends `entries` and does nothing else, as most turns do; spares stores a look
     entries: bytes | None = None
     checkpoint: bytes | None = None
     consumed: Sequence[int] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from asyncio import AbstractEventLoop, Future, Task
 from collections.abc import Callable, Generator
 from contextvars import Context
-from types import coroutine
+from types import CoroutineType, coroutine
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -16,7 +16,7 @@ from ..core.replay import Place
 from ..model.entry import GIVEN_UP, INSTANT, Entry, Failure
 from ..model.errors import RunCancelled
 from ..model.run import Status
-from .events import Recorded, Started
+from .events import Recorded
 
 #: Where cancellation stands in a journal.
 CANCEL: Final[Place] = ("!cancel", 0)
@@ -160,30 +160,31 @@ def deliver(outcome: Outcome) -> None:
         call.set_result(outcome.result)
 
 
-def started_event(run: str, call: Call) -> Started:
-    return Started(
-        run=run, path=call.place[0], n=call.place[1], kind=call.request.kind, name=call.request.name
-    )
+def begun(work: Work) -> Any:
+    """Work as something to be sent to and thrown at."""
+    coro: Any = work.run()
+    return coro if type(coro) is CoroutineType or hasattr(coro, "send") else coro.__await__()
+
+
+def first_step(coro: Any, work: Work) -> Any:
+    """Begin with work, in the context that is current; what it waits on."""
+    BRANCH.set(work)
+    return coro.send(None)
 
 
 @coroutine
-def within(context: Context, work: Work) -> Generator[Any, Any, Any]:
-    """Carry work out in a context of its own, as a task would, without being one."""
-    awaitable: Any = work.run()
-    coro = awaitable if hasattr(awaitable, "send") else awaitable.__await__()
-    context.run(BRANCH.set, work)
-    step: Callable[..., Any] = coro.send
-    args: tuple[Any, ...] = (None,)
+def within(context: Context, coro: Any, waits: Any) -> Generator[Any, Any, Any]:
+    """Go on with work that waits, in its own context, as a task would, without being one."""
     while True:
+        try:
+            args = ((yield waits),)
+            step: Callable[..., Any] = coro.send
+        except BaseException as error:  # the task's own: thrown into the work
+            step, args = coro.throw, (error,)
         try:
             waits = context.run(step, *args)
         except StopIteration as stop:
             return stop.value
-        try:
-            args = ((yield waits),)
-            step = coro.send
-        except BaseException as error:  # the task's own: thrown into the work
-            step, args = coro.throw, (error,)
 
 
 def recorded_event(run: str, outcome: Outcome) -> Recorded:

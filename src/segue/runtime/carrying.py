@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..authoring.context import BRANCH, Branch, BranchTask, Parked, Work
 from ..authoring.failures import to_failure
+from ..core.replay import Place
+from ..model.entry import Failure
 from . import tasks
-from .call import Call, Outcome, new_call, started_event, within
+from .call import Call, Outcome, begun, decode, first_step, new_call, within
+from .events import Started
+from .phase import Phase
 
 if TYPE_CHECKING:
     from .executor import Executor
@@ -51,7 +55,7 @@ class Carrying:
         call.task = Task(self._carry_out(call, work), loop=self._run.loop, context=context)
         self.keep(call.task)
         if self._run.host.watchers:
-            self._tell_started(call)
+            self._tell_started(call.place, work)
 
     async def _carry_out(self, call: Call, work: Work) -> None:
         run, outcome = self._run, Outcome(call)
@@ -78,37 +82,54 @@ class Carrying:
 
     async def inline(self, branch: Branch, work: Work) -> Any:
         """Nothing else is under way, so the run is at rest but for this call: do it in the caller's task."""
-        run = self._run
-        call = new_call(run, (branch.path, branch.n), work, branch.slot, run.replay.handed)
+        run, place = self._run, (branch.path, branch.n)
         branch.n += 1
-        outcome = Outcome(call)
-        task = asyncio.current_task()
-        assert isinstance(task, BranchTask)  # only a branch calls
+        value: bytes | None = None
+        error: Failure | None = None
+        cause: BaseException | None = None
+        (task,) = run.tasks  # the only one, and it calls
+        assert isinstance(task, BranchTask)
         task.branch, run.still.busy_by_itself = None, task
         if run.host.watchers:
-            self._tell_started(call)
+            self._tell_started(place, work)
         try:
-            outcome.value = await within(copy_context(), work)
+            context = copy_context()
+            coro = begun(work)
+            try:
+                waits = context.run(first_step, coro, work)
+            except StopIteration as stop:  # it didn't wait for anything
+                value = stop.value
+            else:
+                value = await within(context, coro, waits)
         except asyncio.CancelledError as cancelled:
             if task.cancelling() or run.leaving:
-                run.dropped(call)
                 raise
-            outcome.error, outcome.cause = to_failure(cancelled), cancelled  # raised by the step itself
-        except Exception as error:
-            again = work.again is not None and work.again(error)
-            outcome.error, outcome.cause = to_failure(error, again=again), error
+            error, cause = to_failure(cancelled), cancelled  # raised by the step itself
+        except Exception as raised:
+            again = work.again is not None and work.again(raised)
+            error, cause = to_failure(raised, again=again), raised
         finally:
             task.branch, run.still.busy_by_itself = branch, None
         if run.leaving:
             raise Parked(f"run {run.id} is leaving memory")
-        run.open[call.place] = call
-        run.done.append(outcome)
-        run.commit_soon()
+        alone = value is not None and run.phase is Phase.LIVE and run.commits.is_plain(work, value)
+        if alone and run.commits.append(place, work, value or b""):
+            run.kick()
+            return work.decode(value or b"")
+        call = run.open[place] = new_call(run, place, work, branch.slot, run.replay.handed)
+        outcome = Outcome(call, value, error, cause=cause)
+        if alone:
+            run.landing = [decode(outcome)]
+        else:
+            run.done.append(outcome)
+            run.commit_soon()
         if call.done():
             return call.result()
         return await call
 
-    def _tell_started(self, call: Call) -> None:
+    def _tell_started(self, place: Place, work: Work) -> None:
         run = self._run
         if run.host.wants_events(run.id):
-            run.host.publish(run.id, started_event(run.id, call))
+            run.host.publish(
+                run.id, Started(run=run.id, path=place[0], n=place[1], kind=work.kind, name=work.name)
+            )

@@ -8,14 +8,16 @@ from asyncio import Future
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from ..authoring.context import Act, Wait
+from ..authoring.context import Act, Wait, Work
 from ..core import journal
-from ..model.entry import GIVEN_UP, Entry, encode_entries
+from ..core.replay import Place
+from ..model.entry import BLOB, GIVEN_UP, Entry, encode_entries
 from ..model.message import Mail
 from ..model.run import Usage
 from ..ports.store import CommitResult, Turn
 from . import tasks
 from .call import Outcome, decode, outcome_entry
+from .phase import Phase
 
 if TYPE_CHECKING:
     from .executor import Executor
@@ -106,6 +108,33 @@ class Commits:
     def forget(self) -> None:
         """What was made since the last commit isn't written."""
         self.entries, self._turn = [], None
+
+    def is_plain(self, work: Work, value: bytes) -> bool:
+        """Whether a commit of that outcome alone is nothing but a small journal row."""
+        run = self._run
+        plain = self._turn is None and not self.entries and not self._used and not work.model
+        small = len(value) <= BLOB and len(work.args) <= BLOB
+        return plain and small and run.handling is None and not run.host.watchers
+
+    def append(self, place: Place, work: Work, value: bytes) -> bool:
+        """Write the outcome of a call that is alone, and nothing else; whether it is durable already."""
+        run = self._run
+        handed, now = run.replay.handed, run.host.clock_now()
+        path, n = place
+        entry = Entry(path, n, work.kind, work.name, work.digest, work.args, handed, handed, value, None, now)
+        turn = Turn(run=run.id, fence=run.fence, plain=True, entries=encode_entries((entry,)), now=now)
+        try:
+            future = run.host.commit(turn)
+            if future.done() and future.result()[0] == "committed":
+                run.replay.hand_over(now)
+                return True
+        except Exception as error:  # the store is gone
+            run.abandon(error)
+            return False
+        run.phase, self.batch_at = Phase.COMMITTING, now
+        self._flight, self.waited = (turn, run.committed), True
+        future.add_done_callback(self._written, context=tasks.NO_CONTEXT)
+        return False
 
     def write(self, turn: Turn, then: Callable[[], None]) -> None:
         """Send a turn to the store; `then` is called when it is durable. If it isn't to be had, the run goes."""

@@ -196,7 +196,7 @@ class Engine:
         target.check_args(args)
         spec = make_spec(target, args, config, self.clock.now())
         self.worker.register(target)
-        run_id = id or f"{target.name.rpartition('.')[2]}-{uuid4().hex[:8]}"
+        run_id = id or f"{target.name.rpartition('.')[2]}-{os.urandom(4).hex()}"
         run: Run[R] = Run(self, run_id, target)
         if keep:
             run.keep_early()

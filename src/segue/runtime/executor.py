@@ -402,13 +402,14 @@ class Executor:
         self.landing = done
         turn = self.commits.take(done)
         self.phase = Phase.COMMITTING
-        self.write(turn, self._committed)
+        self.write(turn, self.committed)
 
     def write(self, turn: Turn, then: Callable[[], None]) -> None:
         """Send a turn to the store."""
         self.commits.write(turn, then)
 
-    def _committed(self) -> None:
+    def committed(self) -> None:
+        """What was sent is durable."""
         if self.leaving:
             return
         self.carrying.begin_precommitted()

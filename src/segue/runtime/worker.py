@@ -290,11 +290,15 @@ class Worker:
         digests = [digest for some in entries for digest in journal.blobs_of(some)]
         contents = await self.store.get_blobs(digests) if digests else {}
         for one, some in zip(claimed, entries, strict=True):
-            spec = one.head.spec
-            if spec.group and self._grouped.get(spec.group, 0) >= spec.limit:
-                self._queued.setdefault(spec.group, deque()).append(one)
-            else:
-                self._begin(one, journal.load_large(some, contents) if digests else some)
+            self._admit(one, journal.load_large(some, contents) if digests else some)
+
+    def _admit(self, claimed: Claimed, entries: list[Any]) -> None:
+        """Wake a run, or keep it until there is room in its group."""
+        spec = claimed.head.spec
+        if spec.group and self._grouped.get(spec.group, 0) >= spec.limit:
+            self._queued.setdefault(spec.group, deque()).append(claimed)
+        else:
+            self._begin(claimed, entries)
 
     def _begin(self, claimed: Claimed, entries: list[Any]) -> None:
         spec = claimed.head.spec
@@ -439,8 +443,8 @@ class Worker:
                 for one, run in zip(created, runs, strict=True)
                 if one.new
             ]
-            if new:
-                await self.begin(new)
+            for claimed in new:
+                self._admit(claimed, [])
         else:
             self.wake()
         return created

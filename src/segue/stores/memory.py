@@ -234,9 +234,12 @@ class MemoryStore:
         self._listeners: list[Callable[[Hint], None]] = []
         self._hints: dict[HintKind, list[str]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._appended: Future[list[CommitResult]] | None = None  #: the answer to every plain commit
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._appended = self._loop.create_future()
+        self._appended.set_result(["committed"])
 
     async def close(self) -> None:
         self._listeners.clear()
@@ -375,6 +378,14 @@ class MemoryStore:
         """Nothing to do: only this loop could take a lease over, and it is blocked."""
 
     def commit(self, turns: Sequence[Turn]) -> Future[list[CommitResult]]:
+        if self._appended is not None and len(turns) == 1 and turns[0].plain:
+            turn = turns[0]
+            run = self._held.get(turn.run)
+            if run is not None and run.fence == turn.fence and turn.entries is not None:
+                if run.journal is None:
+                    run.journal = []
+                run.journal.append(turn.entries)
+                return self._appended
         future: Future[list[CommitResult]] = (self._loop or asyncio.get_running_loop()).create_future()
         future.set_result([self._commit(turn) for turn in turns])
         return future

@@ -72,7 +72,7 @@ _PARENTS = Query(
 
 def only_appends(turn: Turn) -> bool:
     """Whether a turn does nothing but write a journal row, as most do."""
-    return (
+    return turn.plain or (
         turn.entries is not None
         and turn.status == "ready"
         and not turn.release
