@@ -18,6 +18,7 @@ from segue.runtime.rebase import entries_of
 from segue.testing.simulator import Simulator
 
 PATIENCE = 40.0
+SERVERS = ("system_fingerprint", "service_tier")
 #: What a provider makes up for each answer, and when it did.
 _IDS = re.compile(
     rb"(?:chatcmpl-|call_|msg_|toolu_|resp_|rs_|fc_|req_|gen_|[a-z]+-)?[0-9a-f]{24}(?:_\d+)?|pyd_ai_\w+"
@@ -73,7 +74,7 @@ def told(entries: list[Entry]) -> list[tuple[Any, ...]]:
 
 
 def lean(value: Any) -> Any:
-    """JSON without what a stream doesn't tell of: what is null, and which build of the server answered."""
+    """JSON without what is null, which a stream doesn't tell of, and which of the provider's servers answered."""
     if isinstance(value, dict):
-        return {k: lean(each) for k, each in value.items() if each is not None and k != "system_fingerprint"}
+        return {k: lean(each) for k, each in value.items() if each is not None and k not in SERVERS}
     return [lean(each) for each in value] if isinstance(value, list) else value

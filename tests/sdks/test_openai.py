@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import openai
@@ -191,8 +193,6 @@ async def openai_tools(text: str, stream: bool) -> str:
             return message.content or ""
         messages.append(message.model_dump(exclude_none=True))
         for call in message.tool_calls:
-            import json
-
             result = await openai_speak(**json.loads(call.function.arguments))
             messages.append({"role": "tool", "tool_call_id": call.id, "content": str(result)})
 
@@ -251,9 +251,64 @@ async def openai_gives_up(text: str) -> str:
 async def test_what_was_tried_again_by_the_engine_isnt_by_the_sdk(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("segue.runtime.wire.RETRY", segue.Retry(2, wait=__import__("datetime").timedelta(0)))
+    monkeypatch.setattr("segue.runtime.wire.RETRY", segue.Retry(2, wait=timedelta(0)))
     sim.when("busy").reply(Failure(429, "Slow down.", retry_after=0.0))
     value, entries = await run(lambda: openai_gives_up("busy"), "live")
     assert value == "429"
     assert len(entries) == 1
     assert len(sim.ledger) == 2
+
+
+@segue.flow
+async def responses_chain(text: str) -> list[str]:
+    first = await CLIENT.responses.create(model="m", input=text)
+    pieces, kinds = [], []
+    async for event in await CLIENT.responses.create(
+        model="m", input=f"again {first.output_text}", stream=True
+    ):
+        kinds.append(event.type)
+        if event.type == "response.output_text.delta":
+            pieces.append(event.delta)
+    async with CLIENT.responses.stream(model="m", input="who", text_format=Person) as stream:
+        parsed = (await stream.get_final_response()).output_parsed
+    assert kinds[0] == "response.created"
+    assert kinds[-1] == "response.completed"
+    return [first.output_text, *pieces, str(parsed)]
+
+
+async def test_responses(sim: Simulator):
+    sim.when("who").reply({"name": "Ada", "age": 36})
+    said = await both(lambda: responses_chain("hi"))
+    assert said == ["You said: hi", "You ", "said: ", "again ", "You ", "said: ", "hi", "name='Ada' age=36"]
+
+
+@segue.flow
+async def responses_tools(text: str) -> str:
+    items: list[Any] = [{"role": "user", "content": text}]
+    schema = {"type": "object", "properties": {"sentence": {"type": "string"}}}
+    tool: Any = {"type": "function", "name": "openai_speak", "parameters": schema, "strict": False}
+    while True:
+        async with CLIENT.responses.stream(model="m", input=items, tools=[tool]) as stream:
+            reply = await stream.get_final_response()
+        calls = [item for item in reply.output if item.type == "function_call"]
+        if not calls:
+            return reply.output_text
+        for call in calls:
+            result = await openai_speak(**json.loads(call.arguments))
+            items.append(call.model_dump(include={"type", "call_id", "name", "arguments"}))
+            items.append({"type": "function_call_output", "call_id": call.call_id, "output": str(result)})
+
+
+async def test_responses_with_tools():
+    def rule(body: dict[str, Any]) -> Any:
+        last = body["messages"][-1]
+        return (
+            f"It has {last['content']}."
+            if last["role"] == "tool"
+            else ToolCall("openai_speak", {"sentence": "a b"})
+        )
+
+    async with simulated(rule=rule) as sim:
+        global CLIENT
+        CLIENT = openai.AsyncOpenAI(base_url=sim.base_url, api_key="key", http_client=segue.http_client())
+        assert await both(lambda: responses_tools("count")) == "It has 3."

@@ -430,7 +430,7 @@ class _Tools:
         """Results of tools go to the model: something at least was recorded since it asked for them."""
         run = self._run()
         results = asked.dialect.turns(asked.asked)
-        names = sorted({name for name in results.values() if name not in self._told})
+        names = sorted({name for name in results.values() if name not in self._told and not _is_form(name)})
         if run is None or not names or _forced(asked.asked):
             return
         for reply in reversed(self._replies):
@@ -451,6 +451,11 @@ class _Tools:
             tools,
             names[0],
         )
+
+
+def _is_form(name: str) -> bool:
+    """Whether a tool is pydantic-ai's form of an answer."""
+    return name.startswith("final_result")
 
 
 def _forced(asked: Mapping[str, Any]) -> bool:

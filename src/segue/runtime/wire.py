@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Mapping
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,14 +13,15 @@ import msgspec
 from ..authoring.context import Answered, Branch, Wait, WireCall, Work
 from ..core.retry import Retry
 from ..model.chat import Tokens
-from ..model.errors import MissingKey, ModelFailed, ProviderFault, WrongPlace
+from ..model.errors import ModelFailed, ProviderFault, SegueError, WrongPlace
 from ..model.mode import Batch, Config, Live
 from ..ports.clock import Clock
 from ..ports.provider import CallFault, Endpoint
 from ..ports.transport import Response, Transport
+from ..providers.compatible import COMPATIBLE
 from ..providers.faults import event_fault, garbage, http_fault
 from ..providers.masking import Mask
-from ..providers.registry import resolve
+from ..providers.registry import KNOWN, resolve
 from ..providers.wire import StreamError, dialect_of, object_of
 from ..providers.wire.dialect import Request
 from ..providers.wire.events import Events
@@ -53,6 +55,7 @@ class Wire:
     ) -> None:
         self._models, self._clock, self._wants, self._open_pool = models, clock, wants, open_pool
         self._pool: Transport | None = None
+        self._homes: dict[tuple[str, str], tuple[str, str]] = {}
 
     @property
     def pool(self) -> Transport:
@@ -89,7 +92,7 @@ class Wire:
             digest=call.digest,
             decode=_reader(request),
             run=live.run,
-            model=usage_name(request),
+            model=self.usage_name(request),
         )
 
     def _line(
@@ -112,27 +115,35 @@ class Wire:
 
     def _endpoint(self, call: WireCall, request: Request) -> Endpoint:
         """Where the request goes in a batch, with the name of its key: other processes may have to speak for it."""
-        provider, key = request.dialect.provider, key_of(call.headers)
-        name = f"{provider}:{request.model}"
-        if not call.key:
-            try:
-                own = self._models.endpoint(name)
-            except MissingKey as missing:
-                own = resolve(name, {**os.environ, missing.variable: "?"})
-                if _place(own.base_url) == _place(request.root):
-                    raise _no_key(request.root, missing.variable) from None
-            if _place(own.base_url) == _place(request.root):
-                if own.credential and key and os.environ.get(own.credential, "").strip() != key:
-                    raise _other_key(request.root, own.credential)
-                return own
-        variable = call.key or next(
-            (name for name, value in sorted(os.environ.items()) if key and value == key), ""
-        )
-        if call.key and key and os.environ.get(call.key, "").strip() != key:
-            raise _other_key(request.root, call.key)
-        if not variable and key and urllib.parse.urlsplit(request.root).hostname not in _LOCAL:
+        key = key_of(call.headers)
+        provider, own = self._home(request)
+        variable = call.key or own
+        if not variable and key:
+            variable = next((name for name, value in sorted(os.environ.items()) if value.strip() == key), "")
+        if variable:
+            held = os.environ.get(variable, "").strip()
+            if not held:
+                raise _no_key(request.root, variable)
+            if key and held != key:
+                raise _other_key(request.root, variable)
+        elif key and urllib.parse.urlsplit(request.root).hostname not in _LOCAL:
             raise _no_key(request.root, "")
+        name = f"{provider}:{request.model}"
+        if own and variable == own:
+            return self._models.endpoint(name)
         return self._models.endpoint(f"{name}@{request.root}{f'#{variable}' if variable else ''}")
+
+    def usage_name(self, request: Request) -> str:
+        """The name under which a model's tokens are counted, the same in every mode."""
+        return f"{self._home(request)[0]}:{request.model}"
+
+    def _home(self, request: Request) -> tuple[str, str]:
+        """The provider whose place a request goes to, by name, and the variable of its key there."""
+        place = request.dialect.provider, request.root
+        known = self._homes.get(place)
+        if known is None:
+            known = self._homes[place] = _home(*place)
+        return known
 
     async def again(self, fault: CallFault, attempt: int, seed: str) -> bool:
         """Wait before a further attempt; false if there is to be none."""
@@ -156,9 +167,12 @@ class _Live:
         self._mask = Mask(key_of(call.headers))
         self._headers = _sent(call.headers, f"{branch.run.id}{branch.path}:{branch.n}")
         self._attempt = 1
+        self._name = wire.usage_name(request)
 
     async def run(self) -> bytes:
-        async with self._wire._models.slots(self._live):
+        key = blake2b(key_of(self._call.headers).encode(), digest_size=8).hexdigest()
+        limit = self._wire._models.limit(self._request.root, self._request.model, key)
+        async with limit.place(self._live.concurrency):
             return await self._try()
 
     async def _try(self) -> bytes:
@@ -172,14 +186,14 @@ class _Live:
             except CallFault as fault:
                 failure = fault
             if passing is not None and passing.began:
-                raise ModelFailed(usage_name(self._request), failure.status, failure.message, CUT)
+                raise ModelFailed(self._name, failure.status, failure.message, CUT)
             if passing is not None:
                 passing.forget()
             if stream and not asked_for_stream and 400 <= failure.status < 500 and not failure.again:
                 watched = False  # perhaps because it was asked for as a stream, which is our own wish
                 continue
             if not await self._wire.again(failure, self._attempt, f"{self._run.id}{self._place}"):
-                raise ModelFailed(usage_name(self._request), failure.status, failure.message, failure.code)
+                raise ModelFailed(self._name, failure.status, failure.message, failure.code)
             self._attempt += 1
 
     async def _exchange(self, stream: bool) -> bytes:
@@ -297,9 +311,21 @@ def check_answer(to: str, body: bytes) -> None:
         raise ValueError(f"it isn't an answer of {to}")
 
 
-def usage_name(request: Request) -> str:
-    """The name under which a model's tokens are counted."""
-    return f"{request.dialect.provider}:{request.model}"
+def _home(provider: str, root: str) -> tuple[str, str]:
+    """See `Wire._home`; a place that nobody is known to have is of whoever's protocol is spoken there."""
+    names = [provider, *(name for name in KNOWN if provider == "openai" and name in COMPATIBLE)]
+    for name in names:
+        known = KNOWN.get(name)
+        if known is None:
+            continue
+        variable = known.key_variable
+        try:
+            endpoint = resolve(f"{name}:model", {variable: "?", **os.environ})
+        except SegueError:
+            continue
+        if _place(endpoint.base_url) == _place(root):
+            return name, endpoint.credential
+    return provider, ""
 
 
 def key_of(headers: Mapping[str, str]) -> str:
