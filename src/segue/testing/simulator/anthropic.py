@@ -48,8 +48,8 @@ class Anthropic:
             web.get(f"{one}/results", self._results),
         ]
 
-    def speaks(self, path: str) -> bool:
-        return path == _PATH or path.startswith(f"{_PATH}/")
+    def speaks(self, request: web.Request) -> bool:
+        return request.path == _PATH or request.path.startswith(f"{_PATH}/")
 
     def asks_model(self, path: str) -> bool:
         return path == _PATH

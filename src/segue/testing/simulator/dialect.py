@@ -37,8 +37,8 @@ class Dialect(Protocol):
         """What it answers."""
         ...
 
-    def speaks(self, path: str) -> bool:
-        """Whether a path is one of this provider's, answered or not."""
+    def speaks(self, request: web.Request) -> bool:
+        """Whether a request is one to this provider, answered or not; that is asked in a fixed order."""
         ...
 
     def asks_model(self, path: str) -> bool:

@@ -48,8 +48,8 @@ class OpenAI:
             web.post("/v1/batches/{id}/cancel", self._cancel_batch),
         ]
 
-    def speaks(self, path: str) -> bool:
-        return path.startswith("/v1/")
+    def speaks(self, request: web.Request) -> bool:
+        return request.path.startswith("/v1/")
 
     def asks_model(self, path: str) -> bool:
         return path in ENDPOINTS

@@ -20,6 +20,7 @@ from .clock import SystemClock
 from .dialect import Dialect, Service, hang_up, json_of, json_response
 from .faults import Fault, Faults
 from .files import Files
+from .gemini import Gemini
 from .ledger import Ledger
 from .model import Backend, Model, Scripted, Upstream, names
 from .openai import OpenAI
@@ -111,7 +112,11 @@ class Simulator:
             latency=latency.total_seconds(),
             tasks=set(),
         )
-        self._dialects: list[Dialect] = [Anthropic(self._service), OpenAI(self._service)]
+        self._dialects: list[Dialect] = [
+            Anthropic(self._service),
+            Gemini(self._service),
+            OpenAI(self._service),
+        ]
         self._processor.speak(self._dialects)
 
     def when(self, contains: str) -> Scene:
@@ -164,14 +169,31 @@ class Simulator:
             middlewares=[self._shaped, self._allowed, self._faulty],
             client_max_size=self._service.limits.bytes + 2**20,
         )
-        for dialect in self._dialects:
-            app.add_routes(dialect.routes())
+        app.add_routes(self._routes())
         app.add_routes([web.get("/_ledger", self._show_ledger)])
         return app
 
+    def _routes(self) -> list[web.RouteDef]:
+        """Every dialect's, each once: some paths are several providers'. Those with a verb behind a name go first."""
+        found: dict[tuple[str, str], dict[str, Handler]] = {}
+        for dialect in self._dialects:
+            for route in dialect.routes():
+                found.setdefault((route.method, route.path), {})[dialect.name] = route.handler
+        routes = [web.RouteDef(*key, self._chosen(handlers), {}) for key, handlers in found.items()]
+        return sorted(routes, key=lambda route: "}:" not in route.path)
+
+    def _chosen(self, handlers: dict[str, Handler]) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            handler = handlers.get(self._dialect(request).name)
+            if handler is None:
+                raise web.HTTPNotFound
+            return await handler(request)
+
+        return handle
+
     def _dialect(self, request: web.Request) -> Dialect:
         """Whose words answer a request; those of the last where nobody knows the path."""
-        return next((each for each in self._dialects if each.speaks(request.path)), self._dialects[-1])
+        return next((each for each in self._dialects if each.speaks(request)), self._dialects[-1])
 
     # What every request goes through, from the outside in.
 
@@ -198,7 +220,7 @@ class Simulator:
     @web.middleware
     async def _allowed(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         dialect = self._dialect(request)
-        if self._key is not None and dialect.speaks(request.path) and dialect.key(request) != self._key:
+        if self._key is not None and dialect.speaks(request) and dialect.key(request) != self._key:
             raise Failure(
                 401, "Incorrect API key provided.", code="invalid_api_key", type="invalid_request_error"
             )
