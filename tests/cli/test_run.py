@@ -116,10 +116,35 @@ def test_a_clock_is_told_of_at_the_desk(desk: Desk):
     assert "segue.now()" in said.err
 
 
-def test_no_model_is_named(desk: Desk):
-    said = desk.segue("run", "app.py:triage", "hello")
+def test_no_model_is_named(desk: Desk, provider: Provider):
+    said = desk.segue("run", "app.py:triage", "hello", "--id", "t")
     assert said.code == 1
     assert "--model" in said.err
+    assert "`segue resume t --model NAME`" in said.err
+    assert desk.segue("resume", "t", "--model", "nobody:gpt").code == 2
+    assert desk.segue("resume", "t", "--model", provider.model).code == 0
+    said = desk.segue("run", "app.py:triage", "--id", "t")
+    assert said.code == 0
+    assert said.out.startswith("You said: Answer 'hello' as ")
+    assert "differs" not in said.err  # it is replayed with that model
+
+
+def test_options_that_a_run_which_is_there_doesnt_take(desk: Desk, provider: Provider):
+    again = ("run", "app.py:triage", "hello", "--id", "t")
+    assert "goes on as" not in desk.segue(*again, "--model", provider.model).err
+    for words in (again, ("run", "app.py:triage", "--id", "t")):
+        said = desk.segue(*words, "--model", provider.model.replace("test", "other"), "--batch")
+        assert said.code == 0
+        assert f"run 't' stays as it was begun, with mode live, model {provider.model}" in said.err
+        assert "resume" in said.err
+    assert "stays as" not in desk.segue(*again, "--model", provider.model, "--live").err
+    assert "stays as" not in desk.segue(*again).err
+    desk.write("rows.jsonl", '"a"\n"b"\n')
+    job = ("map", "app.py:triage", "rows.jsonl", "--id", "j")
+    assert "begun" not in desk.segue(*job, "--model", provider.model).err
+    desk.write("rows.jsonl", '"a"\n"b"\n"c"\n')
+    said = desk.segue(*job, "--model", provider.model.replace("test", "other"))
+    assert f"job 'j': 2 of its runs stay as they were begun, with model {provider.model}" in said.err
 
 
 @pytest.mark.parametrize("model", ["gpt", "opnai:gpt", "openai:gpt"])

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
 
 from ..model.errors import SegueError
 from . import exit
+from .screen import note
 
 TOUR = """\
 a tour:
@@ -73,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.traceback:
         show_raised()
     try:
-        code: int = asyncio.run(find(args.command, "do")(args))
+        with warnings_shown():
+            code: int = asyncio.run(find(args.command, "do")(args))
         return code
     except KeyboardInterrupt:
         print("interrupted; what was done is kept", file=sys.stderr)
@@ -118,10 +122,24 @@ def unknown(word: str) -> str:
     return f"there is no command {word!r}; {meant}there are {', '.join(COMMANDS)}"
 
 
+@contextmanager
+def warnings_shown() -> Generator[None]:
+    """What segue logs, on standard error."""
+    log, handler = logging.getLogger("segue"), _Warnings(logging.WARNING)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
+class _Warnings(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        note(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
 def show_raised() -> None:
     """Write the tracebacks of flows that fail to standard error, whole; a run's record keeps the author's lines."""
-    import logging
-
     raised = logging.getLogger("segue.raised")
     raised.setLevel(logging.DEBUG)
     raised.propagate = raised.disabled = False

@@ -40,6 +40,7 @@ def declare_resume(parser: argparse.ArgumentParser) -> None:
     )
     choice.add_argument("--value", metavar="JSON", help="what came of the at-most-once step that was cut off")
     parser.add_argument("--repeat", action="store_true", help=REPEAT)
+    declare_how(parser)
     declare_store(parser)
 
 
@@ -54,7 +55,7 @@ async def do_resume(args: argparse.Namespace) -> int:
         for head in heads:
             _decided(head, args)
         for head in heads:
-            await engine.resume(head.id, keep=args.keep, value=value, repeat=args.repeat)
+            await engine.resume(head.id, keep=args.keep, value=value, repeat=args.repeat, **how(args))
     note(f"{count(len(heads))} {'runs go' if len(heads) != 1 else 'run goes'} on {WHERE}")
     return exit.OK
 

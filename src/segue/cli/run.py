@@ -15,10 +15,11 @@ from uuid import uuid4
 
 import msgspec
 
+from ..authoring.config import as_config
 from ..authoring.flow import definition
 from ..core import codec
 from ..core.signature import InputShape, Parameter
-from ..model.errors import AuthorError, InvalidValue
+from ..model.errors import AuthorError, InvalidValue, UnknownName
 from ..model.run import ENDED, Head
 from ..runtime import verify
 from ..runtime.engine import Engine
@@ -67,8 +68,11 @@ async def do_run(args: argparse.Namespace) -> int:
 
 async def _start(engine: Engine, flow: Any, id: str, args: argparse.Namespace) -> Run[Any]:
     """The run, new or the one that is there by its id."""
-    if args.id and not args.input and not args.file and await engine.store.get(args.id) is not None:
-        return await engine.get(args.id)
+    if args.id and not args.input and not args.file:
+        head = await engine.store.get(args.id)
+        if head is not None:
+            engine.heed(head, as_config(**how(args)))
+            return await engine.get(args.id)
     shape: InputShape = definition(flow).shape
     given, named = shape.decode_call(bind_input(shape, args.input, args.file))
     return await engine.start(flow(*given, **named), id=id, **how(args))
@@ -279,6 +283,13 @@ class _Watch:
         except TimeoutError:
             note("the run wasn't verified: its code waits outside segue for long", faint=True)
 
+    def _has_model(self, head: Head) -> bool:
+        """Whether it didn't fail for want of a model's name."""
+        assert head.error is not None  # it failed
+        return head.error.type != f"{UnknownName.__module__}:{UnknownName.__name__}" or bool(
+            head.spec.config.model
+        )
+
     def _finish(self, head: Head) -> int:
         self._line_end()
         if self.args.json:
@@ -293,10 +304,8 @@ class _Watch:
             note(f"segue: run {self.run.id!r} failed: {kind_of(head.error.type)}: {head.error.message}")
             if head.error.trace:
                 note(head.error.trace, faint=True)
-            note(
-                f"  `segue show {shlex.quote(self.run.id)}` lists its calls, "
-                f"`segue resume {shlex.quote(self.run.id)}` tries the failed one anew"
-            )
+            id, model = shlex.quote(self.run.id), "" if self._has_model(head) else " --model NAME"
+            note(f"  `segue show {id}` lists its calls, `segue resume {id}{model}` tries the failed one anew")
         else:
             note(f"segue: run {self.run.id!r} was {head.status}")
         return exit.FAILED

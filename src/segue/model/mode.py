@@ -55,6 +55,22 @@ class Config(msgspec.Struct, frozen=True, omit_defaults=True):
     tags: dict[str, str] = {}
     priority: int = 0
 
+    def instead_of(self, asked: Config) -> str:
+        """What is in place of that which `asked` says otherwise, in words; nothing where it agrees or is silent."""
+        mode = self.mode or Live()
+        found: list[str] = []
+        if asked.mode is not None and asked.mode != mode:
+            found.append(f"mode {type(mode).__name__.lower() if mode == type(mode)() else mode}")
+        if asked.model and asked.model != self.model:
+            found.append(f"model {', '.join(self.model) or 'unsaid'}")
+        if not asked.models.items() <= self.models.items():
+            found.append(f"models {self.models}")
+        if not asked.tags.items() <= self.tags.items():
+            found.append(f"tags {self.tags}")
+        if asked.priority and asked.priority != self.priority:
+            found.append(f"priority {self.priority}")
+        return ", ".join(found)
+
     def over(self, other: Config) -> Config:
         """This configuration where it says something, `other` elsewhere."""
         return Config(

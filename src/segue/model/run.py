@@ -29,7 +29,7 @@ class CallRef(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What never changes of a run.
+    """What never changes of a run, but for its `config` when it is resumed with another one.
 
     `target` is the registered name of a flow or actor; `args` the JSON of `[args, kwargs]` (of an actor:
     its first fields); `version` the author's or a fingerprint of the source; `python` the minor version.

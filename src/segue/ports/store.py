@@ -16,6 +16,7 @@ import msgspec
 from ..model.entry import Failure
 from ..model.lane import BatchJob, LaneHead, Line, LineOutcome
 from ..model.message import DeadLetter, Letter, Mail, Question
+from ..model.mode import Config
 from ..model.run import Head, Spec, Status, Usage
 
 Delivery = Literal["delivered", "duplicate", "gone", "full", "dropped"]
@@ -218,8 +219,19 @@ class Store(Protocol):
         """Runs of a job in the order in which they ended, from the one after place `after`."""
         ...
 
-    async def revive(self, run: str, *, pool: bytes | None, now: float, status: Sequence[Status]) -> bool:
-        """Make a run that is in one of `status` ready again. With `pool`, its journal is archived and starts empty."""
+    async def revive(
+        self,
+        run: str,
+        *,
+        pool: bytes | None,
+        now: float,
+        status: Sequence[Status],
+        config: Config | None = None,
+    ) -> bool:
+        """Make a run that is in one of `status` ready again.
+
+        With `pool`, its journal is archived and starts empty. With `config`, its record has that one from now on.
+        """
         ...
 
     async def history(self, run: str) -> list[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from asyncio import Future
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
@@ -39,6 +40,7 @@ from .receipt import Receipt
 from .watch import PATIENCE
 from .worker import POLL, Worker
 
+log = logging.getLogger("segue")
 R = TypeVar("R")
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -207,7 +209,19 @@ class Engine:
             other = head.spec.target != target.name
             why = f"of {head.spec.target!r}" if other else "with other arguments"
             raise Conflict(f"run {run_id!r} is there already, {why}; choose another id")
+        if not created[0].new:
+            self.heed(head, config)
         return run
+
+    def heed(self, head: Head, asked: Config) -> None:
+        """Say so where a run that is there was begun with other options than are asked for: they don't hold for it."""
+        begun = head.spec.config.over(self.config).instead_of(asked)
+        if begun:
+            log.warning(
+                "run %r stays as it was begun, with %s: other options hold for a new id, a fork, or a resumed run",
+                head.id,
+                begun,
+            )
 
     def _config(self, how: How) -> Config:
         """Options as the record that goes with a run. Raises for a model that can't be had, before anything is made."""
@@ -346,15 +360,25 @@ class Engine:
 
     # ------------------------------------------------------------ held runs, forks
     async def resume(
-        self, run: str, *, keep: bool = False, value: object = msgspec.UNSET, repeat: bool = False
+        self,
+        run: str,
+        *,
+        keep: bool = False,
+        value: object = msgspec.UNSET,
+        repeat: bool = False,
+        **how: Unpack[How],
     ) -> None:
         """Let a held (or failed) run go on.
 
         `keep` accepts what was paid for as it is; `value` is what came of an at-most-once step that was cut off;
-        `repeat` lets keyed and at-most-once steps be done once more where their arguments changed.
+        `repeat` lets keyed and at-most-once steps be done once more where their arguments changed. Other options,
+        such as `model`, hold from now on; what another model has answered is asked anew, unless `keep`.
         """
         head = await self.head(run)
-        await rebase.resume(self.store, head, keep=keep, value=value, repeat=repeat, now=self.clock.now())
+        config = self._config(how).over(head.spec.config) if how else None
+        await rebase.resume(
+            self.store, head, keep=keep, value=value, repeat=repeat, config=config, now=self.clock.now()
+        )
         self.worker.wake()
 
     async def fork(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -21,6 +22,7 @@ from .receipt import Receipt
 if TYPE_CHECKING:
     from .engine import Engine
 
+log = logging.getLogger("segue")
 In = TypeVar("In")
 Out = TypeVar("Out")
 #: Rows are made into runs so many at a time.
@@ -51,6 +53,7 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
         self._keys: dict[int, int] | None = {} if keyed else None  # hash of a key → number of its row
         self._refused: set[int] = set()
         self._admitted = 0
+        self._otherwise, self._begun = 0, ""  # runs that were begun with other options, and with which
 
     @property
     def conflict(self) -> Exception | None:
@@ -98,6 +101,18 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
         earlier = sum(known.counts.values()) if known is not None else 0  # of rows that may not come now
         await engine.store.put_job(JobHead(self.id, flow.name, began, max(number, earlier)))
         self.total = number
+        if self._otherwise:
+            which = (
+                "1 of its runs stays as it was"
+                if self._otherwise == 1
+                else f"{self._otherwise} of its runs stay as they were"
+            )
+            log.warning(
+                "job %r: %s begun, with %s: other options hold for new rows, or under another id",
+                self.id,
+                which,
+                self._begun,
+            )
 
     async def _create(self, chunk: list[NewRun], began: float) -> None:
         if chunk:
@@ -122,6 +137,10 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
             self.unfit.append(Outcome(mine.index, self._input(mine.args), None, error, mine.key))
         elif self._keys is not None:
             self._keys[hash(mine.key)] = mine.index
+        if not one.new and not why and there.config != mine.config:
+            begun = there.config.over(self._engine.config).instead_of(mine.config)
+            self._otherwise += bool(begun)
+            self._begun = self._begun or begun
         self._admitted = mine.index + 1
 
     def _number(self, head: Head) -> int | None:

@@ -39,6 +39,7 @@ async def resume(
     keep: bool,
     value: object = msgspec.UNSET,
     repeat: bool = False,
+    config: Config | None = None,
     now: float,
 ) -> None:
     """Let a held, failed or cancelled run go on from its old journal.
@@ -46,7 +47,8 @@ async def resume(
     `keep`: calls are matched by place and name, whatever their arguments are now. Otherwise by name and
     arguments; what changed is called, and paid, anew. A failed call of a failed run is made anew either way.
     `value` is what came of the at-most-once step that was cut off, where someone knows. `repeat`: keyed and
-    at-most-once steps whose arguments changed may be done again; else the run is held before one.
+    at-most-once steps whose arguments changed may be done again; else the run is held before one. `config` replaces
+    the one that it was started with.
     """
     if head.status not in ("held", "failed", "cancelled"):
         raise Conflict(
@@ -60,7 +62,7 @@ async def resume(
     if value is not msgspec.UNSET:
         entries = _told(head.id, entries, value)
     pool = Pool(entries, not keep, head.id, spent, repeat)
-    if not await store.revive(head.id, pool=encode_pool(pool), now=now, status=(head.status,)):
+    if not await store.revive(head.id, pool=encode_pool(pool), now=now, status=(head.status,), config=config):
         raise Conflict(f"run {head.id!r} changed meanwhile; look again")
 
 

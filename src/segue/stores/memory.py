@@ -16,6 +16,7 @@ import msgspec
 from ..model.entry import Failure
 from ..model.lane import BatchJob, LaneHead, Line, LineOutcome, LineStatus
 from ..model.message import DeadLetter, Letter, Mail, Question
+from ..model.mode import Config
 from ..model.run import ENDED, CallRef, Head, Spec, Status, Usage
 from ..ports.store import (
     AnswerResult,
@@ -600,7 +601,15 @@ class MemoryStore:
                 out.append(run.head())
         return out
 
-    async def revive(self, run: str, *, pool: bytes | None, now: float, status: Sequence[Status]) -> bool:
+    async def revive(
+        self,
+        run: str,
+        *,
+        pool: bytes | None,
+        now: float,
+        status: Sequence[Status],
+        config: Config | None = None,
+    ) -> bool:
         known = self._runs.get(run)
         if known is None or known.status not in status:
             return False
@@ -610,6 +619,8 @@ class MemoryStore:
         if pool is not None:
             known.shelve()
             known.pool = pool
+        if config is not None:
+            known.spec = msgspec.structs.replace(known.spec, config=config)
         known.reason, known.value, known.error = "", None, None
         known.finished, known.updated = 0, now
         self._move(known, "ready")

@@ -17,6 +17,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from ..model.entry import Failure
@@ -783,6 +784,22 @@ class StoreContract(MailContract):
         await commit(store, "a", 2, entries=b"2")
         assert await store.history("a") == [b"1", b"2"]
         assert (await loaded(store, "a")).journal == [b"2"]
+
+    async def test_revive_with_other_options(self, store: Store) -> None:
+        await start(store, "a", job="j")
+        await start(store, "b")
+        await commit(store, "a", 1, status="failed")
+        await commit(store, "b", 1, status="failed")
+        before = await store.get("a")
+        assert before is not None
+        other = Config(model=("m:other",), priority=1)
+        assert await store.revive("a", pool=None, now=5.0, status=["failed"], config=other)
+        assert await store.revive("b", pool=None, now=5.0, status=["failed"])
+        head = await store.get("a")
+        assert head is not None
+        assert head.spec == msgspec.structs.replace(before.spec, config=other)
+        assert (await claim(store, 1))["a"].head.spec.config == other  # the more urgent one
+        assert (await claim(store))["b"].head.spec.config == Config()
 
     async def test_revive_fences_who_held_it(self, store: Store) -> None:
         await start(store, "a")

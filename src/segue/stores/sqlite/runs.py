@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import msgspec
 
 from ...model.message import Mail
+from ...model.mode import Config
 from ...model.run import Head
 from ...ports.store import Claimed, Created, Delivery, Lease, NewRun
 from .. import refusal
 from .bulk import Query, Values, as_json
-from .heads import HEADS_BY_ID, as_head, encode, wakes
+from .heads import HEADS_BY_ID, as_head, decode_spec, encode, wakes
 from .ledger import Ledger
 from .schema import DONE, HELD, PARKED, READY, ROOM, STATUS_NUMBER, STATUSES
 from .untaken import Boxes, dead_letter, drop, put_dead
@@ -51,6 +52,7 @@ class Revival(msgspec.Struct, frozen=True):
     pool: bytes | None
     now: float
     status: Sequence[str]
+    config: Config | None = None
 
 
 class Post(msgspec.Struct, frozen=True):
@@ -242,6 +244,11 @@ def _revive(ledger: Ledger, item: Revival) -> bool:
             "insert into states(run, pool) values(?, ?) on conflict(run) do update set pool = excluded.pool",
             (k, item.pool),
         )
+    if item.config is not None:
+        (spec,) = cx.execute("select spec from specs where run = ?", (k,)).fetchone()
+        changed = msgspec.structs.replace(decode_spec(spec), config=item.config)
+        cx.execute("update specs set spec = ? where run = ?", (encode(changed), k))
+        cx.execute("update runs set rank = ? where k = ?", (-item.config.priority, k))
     ledger.claimed.pop(item.run, None)
     ledger.hint("ready", [item.run])
     return True

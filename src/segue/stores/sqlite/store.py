@@ -11,6 +11,7 @@ from typing import Any, cast
 from ...model.errors import StoreError
 from ...model.lane import BatchJob, LaneHead, Line, LineOutcome
 from ...model.message import DeadLetter, Letter, Mail, Question
+from ...model.mode import Config
 from ...model.run import Head, Status
 from ...ports.store import (
     AnswerResult,
@@ -151,8 +152,17 @@ class SqliteStore:
     async def finished(self, job: str, after: int, limit: int) -> list[Head]:
         return cast(list[Head], await self._look(records.finished, job, after, limit))
 
-    async def revive(self, run: str, *, pool: bytes | None, now: float, status: Sequence[Status]) -> bool:
-        return bool(await self._write(run_orders.revive, [run_orders.Revival(run, pool, now, tuple(status))]))
+    async def revive(
+        self,
+        run: str,
+        *,
+        pool: bytes | None,
+        now: float,
+        status: Sequence[Status],
+        config: Config | None = None,
+    ) -> bool:
+        revival = run_orders.Revival(run, pool, now, tuple(status), config)
+        return bool(await self._write(run_orders.revive, [revival]))
 
     async def history(self, run: str) -> list[bytes]:
         return cast(list[bytes], await self._look(heads.history, run))
