@@ -212,12 +212,24 @@ class ModelFailed(CallerError):
         super().__init__(f"model {model!r} failed{at}: {message}")
 
 
+class ContextOverflow(ModelFailed):
+    """A conversation is longer than the model reads. Its cure is a shorter one, or a model that reads more."""
+
+
 class BadAnswer(CallerError):
     """A model's answer stayed unfit after all repairs; `answer` is the last one."""
 
     def __init__(self, model: str, problem: str, answer: str) -> None:
         self.model, self.problem, self.answer = model, problem, answer
         super().__init__(f"model {model!r} gave no fit answer: {problem}; its last was {answer[:400]!r}")
+
+
+class Truncated(BadAnswer):
+    """An answer was cut off at its length limit. `answer` is what there is of it."""
+
+
+class Refused(BadAnswer):
+    """A model, or a filter of its provider, declined to answer; `answer` is what it said to that, if anything."""
 
 
 class TooManyTurns(CallerError):

@@ -19,14 +19,14 @@ import msgspec
 from ..authoring.failures import to_failure
 from ..core.batching import Decision, decide, fit_to_retry, poll_after
 from ..model.entry import Failure
-from ..model.errors import CallerError, ModelFailed, OperatorError, StoreError
+from ..model.errors import CallerError, OperatorError, StoreError
 from ..model.lane import BatchJob, LaneHead, Line, LineOutcome
 from ..model.mode import Batch
 from ..ports.clock import Clock
 from ..ports.provider import BatchProvider, CallFault, LineResult, RemoteJob
 from ..ports.store import Store
 from ..providers.faults import told
-from .models import Models, check_result, lane_endpoint, usage_name
+from .models import Models, check_result, lane_endpoint, model_failed
 
 log = logging.getLogger("segue")
 
@@ -449,4 +449,4 @@ class _Lane:
 def _failure(lane: str, status: int, code: str, message: str) -> Failure:
     """A line's error, as its run will raise it."""
     endpoint, _ = lane_endpoint(lane)
-    return to_failure(ModelFailed(usage_name(endpoint), status, message, code))
+    return to_failure(model_failed(endpoint, status, message, code))

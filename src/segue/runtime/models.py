@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from datetime import timedelta
 from hashlib import blake2b
 from typing import Any, cast
 
@@ -13,16 +13,17 @@ import msgspec
 from ..authoring.context import Branch, Wait, Work
 from ..core.retry import Retry
 from ..model.chat import ChatReply, ChatRequest, Tokens
-from ..model.errors import ModelFailed, ProviderFault, UnknownName
+from ..model.errors import ContextOverflow, ModelFailed, ProviderFault, UnknownName
 from ..model.lane import Line
 from ..model.mode import Batch, Config, Live
 from ..model.run import CallRef
-from ..ports.clock import Clock
-from ..ports.provider import BatchProvider, CallFault, Endpoint, Provider
+from ..ports.clock import AlarmClock
+from ..ports.provider import OVERFLOW, BatchProvider, CallFault, Endpoint, Provider
 from ..ports.store import Turn
 from ..ports.transport import Transport
 from . import wire
 from .events import Token
+from .limits import PATIENCE, Limit
 from .wire import Wire
 
 #: The call that is being carried out, named as its line in a batch would be.
@@ -30,6 +31,8 @@ CALLING: ContextVar[str] = ContextVar("segue_calling", default="")
 
 #: How a live call that failed for a passing reason is tried again.
 LIVE_RETRY = Retry(6)
+#: How long a call waits that was refused because there are too many.
+REFUSED = Retry(PATIENCE, longest=timedelta(seconds=30))
 
 
 class Vectors(msgspec.Struct, frozen=True):
@@ -46,14 +49,14 @@ class Models:
         self,
         resolve: Callable[[str], Endpoint],
         make: Callable[[Endpoint], Provider],
-        clock: Clock,
+        clock: AlarmClock,
         wants_events: Callable[[str], bool],
         open_pool: Callable[[], Transport],
     ) -> None:
         self._resolve, self._make, self._clock, self._wants = resolve, make, clock, wants_events
         self._endpoints: dict[str, Endpoint] = {}
         self._providers: dict[tuple[str, str, str], Provider] = {}
-        self._slots: dict[int, asyncio.Semaphore] = {}
+        self._limits: dict[tuple[str, ...], Limit] = {}
         self.wire = Wire(self, clock, wants_events, open_pool)
         self.max_age: dict[str, Batch] = {}
 
@@ -117,19 +120,18 @@ class Models:
 
         async def run() -> bytes:
             CALLING.set(ident)
-            async with self.slots(live):
-                return await self._send(branch, place, provider, endpoint, model, to, request)
+            return await self._send(branch, place, provider, endpoint, live.concurrency, to, request)
 
         return Work(
             kind=kind, name=kind, args=args, digest=digest, decode=decode, run=run, model=usage_name(endpoint)
         )
 
-    def slots(self, live: Live) -> asyncio.Semaphore:
-        """The places for calls in flight."""
-        slots = self._slots.get(live.concurrency)
-        if slots is None:
-            slots = self._slots[live.concurrency] = asyncio.Semaphore(live.concurrency)
-        return slots
+    def limit(self, *key: str) -> Limit:
+        """The limit of an endpoint, model and credential."""
+        limit = self._limits.get(key)
+        if limit is None:
+            limit = self._limits[key] = Limit(self._clock)
+        return limit
 
     def _refuse_too_large(self, endpoint: Endpoint, provider: Provider, request: Any, args: bytes) -> None:
         """A body that no job could take isn't recorded, sent or paid; it is the same in every mode."""
@@ -154,32 +156,42 @@ class Models:
         place: tuple[str, int],
         provider: Provider,
         endpoint: Endpoint,
-        model: str,
+        most: int,
         to: str,
         request: Any,
     ) -> bytes:
         body = _body(provider, endpoint, to, request)
+        limit = self.limit(endpoint.base_url, endpoint.provider, endpoint.model, endpoint.credential)
         run = branch.run
-        attempt = 1
+        attempt, refusals = 1, 0
         while True:
 
-            def tell(text: str, attempt: int = attempt) -> None:
+            def tell(text: str, attempt: int = attempt + refusals) -> None:
                 run.emit(Token(run=run.id, path=place[0], n=place[1], text=text, attempt=attempt))
 
-            streams = to == "chat" and self._wants(run.id)
-            try:
-                answer = await provider.send(to, body, tell if streams else None)
-                _read(provider, to, answer)
-                return answer
-            except ProviderFault as fault:
-                failure = CallFault(fault.status, str(fault), again=True)
-            except CallFault as fault:
-                failure = fault
-            if not failure.again or attempt >= LIVE_RETRY.attempts:
-                raise ModelFailed(usage_name(endpoint), failure.status, failure.message, failure.code)
-            wait = LIVE_RETRY.wait_after(attempt, f"{run.id}{place}")
-            await self._clock.sleep(wait if failure.after is None else failure.after)
-            attempt += 1
+            async with limit.place(most, len(body) // 4) as flight:
+                streams = to == "chat" and self._wants(run.id)
+                try:
+                    answer = await provider.send(to, body, tell if streams else None, limit.heard)
+                    _read(provider, to, answer)
+                    limit.answered(flight)
+                    return answer
+                except ProviderFault as fault:
+                    failure = CallFault(fault.status, str(fault), again=True)
+                except CallFault as fault:
+                    failure = fault
+                refused = limit.refused(flight, failure)
+            if not failure.again or attempt >= LIVE_RETRY.attempts or refusals >= PATIENCE:
+                raise model_failed(endpoint, failure.status, failure.message, failure.code)
+            key = f"{run.id}{place}{'refused' if refused else ''}"
+            if refused:
+                refusals += 1
+                if failure.after is None:  # otherwise the limit knows
+                    await self._clock.sleep(REFUSED.wait_after(refusals, key))
+            else:
+                wait = LIVE_RETRY.wait_after(attempt, key)
+                await self._clock.sleep(wait if failure.after is None else failure.after)
+                attempt += 1
 
     # ------------------------------------------------------------ batch
     def line(
@@ -228,6 +240,8 @@ class Models:
         for provider in self._providers.values():
             await provider.close()
         self._providers.clear()
+        for limit in self._limits.values():
+            limit.close()
         await self.wire.close()
 
 
@@ -260,6 +274,12 @@ def check_result(provider: Provider, to: str, body: bytes) -> Exception | None:
     except Exception as problem:  # whatever a provider stumbles over, one line's body harms no other line
         return problem
     return None
+
+
+def model_failed(endpoint: Endpoint, status: int, message: str, code: str) -> ModelFailed:
+    """A call's or a line's error, as its run will raise it."""
+    kind = ContextOverflow if code == OVERFLOW else ModelFailed
+    return kind(usage_name(endpoint), status, message, code)
 
 
 def usage_name(endpoint: Endpoint) -> str:
