@@ -12,8 +12,19 @@ import pytest
 
 import segue
 from segue import Approve, Deny, Edit, Message
+from segue.model.chat import ChatReply, Citation, ToolCall
 from segue.model.entry import Entry
-from segue.model.errors import BadAnswer, ModelFailed, TooManyTurns, UnknownName, WrongPlace
+from segue.model.errors import (
+    BadAnswer,
+    ContextOverflow,
+    ModelFailed,
+    Refused,
+    TooManyTurns,
+    Truncated,
+    UnknownName,
+    WrongPlace,
+)
+from segue.ports.provider import OVERFLOW, CallFault
 from segue.testing import ToolUse
 from tests.runtime.lives import Desk, everywhere, rows
 
@@ -340,6 +351,71 @@ async def test_embed() -> None:
     got, entries = await both(flow, lambda desk: None)
     assert len(got) == 2
     assert [entry.kind for entry in entries] == ["embed", "embed"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "says"),
+    [
+        (ChatReply("I won't.", stop="refusal"), Refused, "the model declined"),
+        (ChatReply("", stop="filter"), Refused, "a filter stopped it"),
+        (ChatReply("Once upon", stop="length"), Truncated, "raise max_tokens="),
+        (
+            ChatReply("", [ToolCall("c", "add", '{"a": 1')], stop="length"),
+            Truncated,
+            "cut off at its length limit",
+        ),
+        (CallFault(400, "too long", again=False, code=OVERFLOW), ContextOverflow, "too long"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["live", "batch"])
+async def test_answers_that_are_none_are_told_apart(
+    reply: Any, kind: type[Exception], says: str, mode: Any
+) -> None:
+    @segue.flow
+    async def flow() -> str:
+        return await segue.generate("hi", tools=[add])
+
+    desk = Desk()
+    desk.fake.when("hi").reply(reply)
+    with pytest.raises(kind, match=says) as caught:
+        await desk.run(flow(), mode=mode)
+    assert type(caught.value) is kind
+    assert len(desk.fake.calls) == 1
+
+
+@pytest.mark.parametrize("stop", ["length", "refusal", "filter"])
+async def test_who_asks_for_the_reply_looks_at_its_stop(stop: Any) -> None:
+    @segue.flow
+    async def flow() -> list[str]:
+        reply = await segue.generate("hi", returns=segue.Reply[str])
+        return [reply.value, reply.stop]
+
+    got, _ = await both(flow, lambda desk: desk.fake.when("hi").reply(ChatReply("so far", stop=stop)))
+    assert got == ["so far", stop]
+
+
+async def test_a_value_that_was_cut_off_is_none() -> None:
+    @segue.flow
+    async def flow() -> int:
+        return await segue.generate("how many", returns=int)
+
+    got, entries = await both(
+        flow, lambda desk: desk.fake.when("how many").reply(ChatReply("12", stop="length"), "123")
+    )
+    assert got == 123  # "12" would have been one, too
+    assert b"more briefly" in entries[1].args
+
+
+async def test_thoughts_and_citations_come_with_the_reply() -> None:
+    said = ChatReply("Paris", reasoning="Hm.", citations=[Citation("https://a.b", start=0, end=5)])
+
+    @segue.flow
+    async def flow() -> list[Any]:
+        reply = await segue.generate("hi", returns=segue.Reply)
+        return [reply.text, reply.reasoning, reply.citations[0].url, reply.stop]
+
+    got, _ = await both(flow, lambda desk: desk.fake.when("hi").reply(said))
+    assert got == ["Paris", "Hm.", "https://a.b", "end"]
 
 
 async def test_a_conversation_survives_crashes() -> None:

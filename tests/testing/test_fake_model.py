@@ -12,7 +12,7 @@ import pytest
 
 import segue
 from segue.model.chat import ChatReply
-from segue.model.errors import ModelFailed, NotInRun
+from segue.model.errors import ModelFailed, NotInRun, Truncated
 from segue.ports.provider import CallFault
 from segue.testing import FakeModel, ModelCall, ToolUse
 
@@ -209,7 +209,8 @@ async def test_a_reply_may_be_made_of_the_call_or_whole() -> None:
     fake.when("").reply(answer, ChatReply("cut", stop="length"))
     async with fake:
         assert await say("abc") == "cba"
-        assert await say("abc") == "cut"
+        with pytest.raises(Truncated, match="raise max_tokens="):
+            await say("abc")
 
 
 async def test_an_unmatched_call_fails_the_test_and_prints_itself() -> None:

@@ -11,7 +11,7 @@ import msgspec
 from ..core.codec import digest, encode
 from ..core.schema import Shape
 from ..model.chat import Answer, ChatReply, ChatRequest, File, Message, Stop, Tokens, as_messages
-from ..model.errors import BadAnswer, InvalidValue, ModelFailed, TooManyTurns
+from ..model.errors import BadAnswer, InvalidValue, ModelFailed, Refused, TooManyTurns, Truncated
 from ..model.mode import Config, ModeLike
 from .config import ModelLike, as_config, config_of
 from .context import Branch, Work, current
@@ -28,6 +28,9 @@ class Reply(Generic[T]):
     """A model's answer with all that came with it; `returns=Reply[T]` asks for it.
 
     `messages` is the conversation that led to it, the answer included; `tokens` are summed over its turns.
+    `stop` says why the model stopped: a text that was cut off (`length`) or declined (`refusal`, `filter`) is given
+    as it is, where plain `generate` raises. `citations` say where it comes from, `reasoning` what the model
+    thought, as far as its provider shows it.
     """
 
     def __init__(self, value: T, messages: list[Message], tokens: Tokens, last: ChatReply) -> None:
@@ -38,6 +41,7 @@ class Reply(Generic[T]):
         self.model = last.model
         self.reasoning = last.reasoning
         self.stop: Stop = last.stop
+        self.citations = last.citations
 
 
 class Options(TypedDict, total=False):
@@ -71,8 +75,9 @@ async def generate(prompt: Prompt, /, *, returns: Any = str, **options: Any) -> 
     `prompt` is a text, or messages, texts and files. `returns` may be any type: the model is given its JSON
     schema, and its answer is read, validated and, where unfit, sent back with the problem, up to
     `repairs` times. With `tools`, the model may call them, in parallel, for up to `max_turns` turns.
-    `model` is a name, a role, or several, the later ones being fall-backs. Raises `ModelFailed`,
-    `BadAnswer`, `TooManyTurns`.
+    `model` is a name, a role, or several, the later ones being fall-backs. Raises `ModelFailed` (and of it
+    `ContextOverflow`, for a conversation that is too long), `BadAnswer` (and of it `Truncated` and `Refused`) and
+    `TooManyTurns`.
     """
     branch = current("generate")
     own = as_config(options.pop("mode", None), options.pop("model", ()))
@@ -126,7 +131,7 @@ class _Talk:
         while True:
             reply = await self._turn()
             turns += 1
-            if reply.tool_calls:
+            if reply.tool_calls and reply.stop == "tool":
                 if turns >= self.max_turns:
                     raise TooManyTurns(self.model, turns)
                 await self._use_tools(reply)
@@ -134,11 +139,13 @@ class _Talk:
             value, problem = self._judge(reply)
             if not problem:
                 return Reply(value, self.messages, self.tokens, reply) if self.whole else value
-            if self.repairs <= 0:
-                raise BadAnswer(self.model, problem, reply.text)
+            cut = reply.stop == "length"
+            if self.repairs <= 0 or (cut and (self.shape is None or reply.tool_calls)):
+                raise (Truncated if cut else BadAnswer)(self.model, problem, reply.text)
             self.repairs -= 1
+            how = "more briefly" if cut else "in full"
             self.messages.append(
-                Message("user", f"That answer can't be used: {problem}\nAnswer again, in full.")
+                Message("user", f"That answer can't be used: {problem}\nAnswer again, {how}.")
             )
 
     async def _turn(self) -> ChatReply:
@@ -157,11 +164,7 @@ class _Talk:
         reply: ChatReply = await made
         self.messages.append(Message("assistant", reply.text, reply.tool_calls, opaque=reply.opaque))
         self.told = len(self.messages)
-        self.tokens = Tokens(
-            self.tokens.input + reply.tokens.input,
-            self.tokens.output + reply.tokens.output,
-            self.tokens.cached + reply.tokens.cached,
-        )
+        self.tokens += reply.tokens
         return reply
 
     async def _use_tools(self, reply: ChatReply) -> None:
@@ -171,15 +174,19 @@ class _Talk:
 
     def _judge(self, reply: ChatReply) -> tuple[Any, str]:
         """The value of an answer, or what is wrong with it."""
+        if self.whole and self.shape is None and reply.stop != "end":
+            return reply.text, ""  # who asks for the reply looks at `stop`
         if reply.stop in ("refusal", "filter"):
-            raise BadAnswer(self.model, f"the answer was stopped ({reply.stop})", reply.text)
+            who = "the model declined" if reply.stop == "refusal" else "a filter stopped it"
+            raise Refused(self.model, f"{who} ({reply.stop})", reply.text)
+        if reply.stop == "length":
+            return None, "it was cut off at its length limit."
         value: Any = reply.text
         if self.shape is not None:
             try:
                 value = self.shape.decode(reply.text)
             except InvalidValue as error:
-                cut = " It was cut off at its length limit: be shorter." if reply.stop == "length" else ""
-                return None, f"{error}.{cut}"
+                return None, f"{error}."
         if self.check is not None:
             try:
                 if self.check(value) is False:

@@ -219,13 +219,18 @@ class ContextOverflow(ModelFailed):
 class BadAnswer(CallerError):
     """A model's answer stayed unfit after all repairs; `answer` is the last one."""
 
+    cure = ""
+
     def __init__(self, model: str, problem: str, answer: str) -> None:
         self.model, self.problem, self.answer = model, problem, answer
-        super().__init__(f"model {model!r} gave no fit answer: {problem}; its last was {answer[:400]!r}")
+        text = f"model {model!r} gave no fit answer: {problem}; its last was {answer[:400]!r}"
+        super().__init__(f"{text}; {self.cure}" if self.cure else text)
 
 
 class Truncated(BadAnswer):
     """An answer was cut off at its length limit. `answer` is what there is of it."""
+
+    cure = "raise max_tokens=, ask for less, or take what there is with returns=segue.Reply[str]"
 
 
 class Refused(BadAnswer):
