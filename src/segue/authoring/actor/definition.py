@@ -15,8 +15,9 @@ from ...model.errors import BadSignature, InvalidValue, NotEncodable
 from ...ports.store import Claimed
 from ..flow import fingerprint
 from . import graph
-from .driver import Driver, Life
+from .driver import Driver
 from .handlers import Handlers, read_handlers
+from .life import Life
 
 #: What a class may replace of `Actor`.
 HOOKS = ("setup", "begin", "teardown", "failed", "rollback", "interrupted", "perform")
@@ -34,6 +35,7 @@ class ActorDef:
         self.name = cls.__qualname__.replace("<locals>.", "")
         #: Which hooks it has of its own.
         self.own = frozenset(name for name in HOOKS if getattr(cls, name).__module__ != _ACTOR)
+        self.simple = "perform" not in self.own  #: whether handlers are just called
 
     @functools.cached_property
     def version(self) -> str:
@@ -66,8 +68,9 @@ class ActorDef:
 
     def dump(self, actor: Any) -> msgspec.Raw:
         """Its durable fields as a JSON object."""
-        held = actor.__dict__
-        values = {name: held[name] for name in self.durable}
+        values = actor.__dict__
+        if values.keys() != self.durable.keys():
+            values = {name: values[name] for name in self.durable}
         try:
             return msgspec.Raw(encode(values, where=self.name))
         except NotEncodable:

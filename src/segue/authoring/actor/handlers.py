@@ -108,7 +108,7 @@ def _marked(cls: type[Any]) -> list[tuple[str, Any, Mark]]:
 def _handler(owner: str, method: str, fn: Any, mark: Mark) -> Handler:
     where = f"{owner}.{method}"
     hints = hints_of(fn, where)
-    parameters = [name for name in inspect.signature(fn).parameters][1:]
+    parameters = list(inspect.signature(fn).parameters)[1:]
     catches: type[Exception] | None = None
     if mark.kind == "fallback":
         if len(parameters) != 2 or any(name not in hints for name in parameters):

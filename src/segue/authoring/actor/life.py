@@ -1,0 +1,65 @@
+"""What an actor's code needs of the wake that it runs in."""
+
+from __future__ import annotations
+
+from asyncio import Future
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
+
+from ...model.entry import Failure
+from ...model.message import Letter, Mail
+
+
+class Life(Protocol):
+    """One wake of an actor, as its code sees it."""
+
+    id: str
+    callers: tuple[str, ...]
+    #: Carries out an urgent message while a handler is at work, in a branch of its own.
+    beside: Callable[[Mail], Coroutine[Any, Any, None]]
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the run leaves memory, and every task is cancelled."""
+        ...
+
+    def take(self, *, urgent: bool = False) -> Letter | None:
+        """The next message that is there, an urgent one first, or only such; it stays in the inbox."""
+        ...
+
+    def next_mail(self, *, urgent: bool = False, due: float = 0.0) -> Future[Letter | None]:
+        """The same, when there is one; None when it is `due`, in seconds since the epoch. All done is committed."""
+        ...
+
+    def close_letter(self, letter: Letter, reply: Mail | None) -> None:
+        """Have the next commit consume a message and send its answer."""
+        ...
+
+    def save(self, checkpoint: Callable[[], bytes]) -> bool:
+        """Have the next commit write a checkpoint: what was recorded so far is history.
+
+        False where something of the handler is left, so that `seal` must follow.
+        """
+        ...
+
+    def seal(self) -> Future[None]:
+        """Commit. Tasks that the handler left behind don't outlive it."""
+        ...
+
+    def off_loop(self, fn: Callable[[], Any]) -> Future[Any]:
+        """Run a function on a thread, as work of this wake."""
+        ...
+
+    def own_wait(self) -> Future[Any]:
+        """A future that the actor's own code sets; nothing of it is recorded."""
+        ...
+
+    def reply_beside(self, mail: Mail, value: bytes | None, error: Failure | None) -> Awaitable[None]:
+        """Answer a message that is carried out beside a handler: a recorded call."""
+        ...
+
+    def next_number(self) -> int: ...
+    def now(self) -> float: ...
+    def clock(self) -> float: ...
+    def set_time(self, at: float) -> None: ...
+    def target(self, name: str) -> Any: ...

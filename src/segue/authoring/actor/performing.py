@@ -1,0 +1,134 @@
+"""How an actor's methods are carried out: handlers as they were marked, hooks, retries and fall-backs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from inspect import iscoroutine
+from typing import Any
+
+from ...model.errors import AuthorError
+from ..config import using
+from ..context import Branch
+from ..time import timeout
+from .handlers import Handler
+from .life import Life
+from .standing import Standing
+
+
+class Performer:
+    """Carries out the methods of the actor that stands `here`, one at a time."""
+
+    def __init__(self, here: Standing, life: Life, branch: Branch) -> None:
+        self._here, self._life, self._branch = here, life, branch
+        self.at_work = ""  #: the handler that is carried out
+
+    def enter(self, method: str) -> None:
+        """From here on, calls are recorded as of that method in this turn."""
+        branch = self._branch
+        branch.path, branch.n, branch.kids = f"/{method}.{self._here.turns}", 0, None
+
+    def call(self, handler: Handler, *arguments: Any) -> Awaitable[Any]:
+        """A handler at work. `leave` it when it is done."""
+        branch, method = self._branch, handler.method
+        branch.path, branch.n, branch.kids = f"/{method}.{self._here.turns}", 0, None
+        self.at_work = method
+        if handler.plain and self._here.definition.simple:
+            result: Awaitable[Any] = getattr(self._here.actor, method)(*arguments)
+            return result
+        return self.carry_out(handler, *arguments)
+
+    async def carry_out(self, handler: Handler, *arguments: Any) -> Any:
+        """A method, called as it was marked."""
+        work = HandlerWork(self._here.actor, self._life, handler, arguments)
+        call: Callable[[], Awaitable[Any]] = work
+        if not self._here.definition.simple:
+            call = _performed(self._here.actor, work)
+        with ExitStack() as stack:
+            if handler.mode is not None:
+                stack.enter_context(using(mode=handler.mode))
+            if handler.timeout is None:
+                return await call()
+            async with timeout(handler.timeout):
+                return await call()
+
+    async def hook(self, name: str, *arguments: Any) -> Any:
+        """One of the methods that a class may have of its own; None if it hasn't."""
+        if name not in self._here.definition.own:
+            return None
+        self.enter(name)
+        result = getattr(self._here.actor, name)(*arguments)
+        return await result if iscoroutine(result) else result
+
+    # ------------------------------------------------------------ failures
+    def fallback(self, handler: Handler, error: Exception) -> Handler | None:
+        """What is to be done about an error, if there is no other attempt."""
+        fallbacks = self._here.definition.handlers.fallbacks.get(handler.name)
+        if not fallbacks or self.tries_again(handler, error):
+            return None
+        return next((one for one in fallbacks if isinstance(error, one.catches or ())), None)
+
+    def tries_again(self, handler: Handler, error: Exception) -> bool:
+        """Whether there is another attempt after that error."""
+        retry = handler.retry
+        if self._here.attempt + 1 >= retry.attempts or isinstance(error, AuthorError):
+            return False
+        return retry.wants(error)
+
+    def put_off(self, handler: Handler) -> None:
+        """Another attempt, after a pause."""
+        here, life = self._here, self._life
+        here.attempt += 1
+        pause = handler.retry.wait_after(here.attempt, f"{life.id}/{handler.method}.{here.turns}")
+        here.due = life.clock() + pause
+
+
+class HandlerWork:
+    """A handler that is about to be carried out: await `work()` for what it returns."""
+
+    def __init__(self, actor: Any, life: Life, handler: Handler, arguments: tuple[Any, ...]) -> None:
+        self._actor, self._life, self._handler, self._arguments = actor, life, handler, arguments
+        self.kind, self.name, self.value = handler.kind, handler.method, arguments[0]
+
+    async def __call__(self) -> Any:
+        method = getattr(self._actor, self._handler.method)
+        if self._handler.is_async:
+            return await method(*self._arguments)
+        return await self._life.off_loop(lambda: method(*self._arguments))
+
+
+def _performed(actor: Any, work: HandlerWork) -> Callable[[], Awaitable[Any]]:
+    return lambda: actor.perform(work)
+
+
+class Aborted(Exception):
+    """The handler at work was cut off."""
+
+
+class Interlude:
+    """Urgent messages that are carried out while a handler waits, each in a branch of its own."""
+
+    def __init__(self) -> None:
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.next: object = None  #: what they say is next, once the handler is done
+        self.settling: list[asyncio.Future[Any]] = []
+
+    @property
+    def quiet(self) -> bool:
+        """Whether there is none, and none has said what is next."""
+        return not self.tasks and self.next is None
+
+    async def settle(self) -> None:
+        """The handler is done: those who wait for that go on, and come to their end before anything else begins."""
+        settling, self.settling = self.settling, []
+        for future in settling:
+            if not future.done():
+                future.set_result(None)
+        while self.tasks:
+            await asyncio.wait(list(self.tasks))
+
+    def take_next(self) -> object:
+        """What they say is next, once."""
+        taken, self.next = self.next, None
+        return taken

@@ -1,0 +1,149 @@
+"""Where an actor stands: its fields, and what is next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ...core.codec import encode
+from ...model.errors import BadSignature
+from ...ports.store import Claimed
+from ..failures import to_exception, to_failure
+from ..flow import target_named
+from ..mail import message_name
+from .checkpoint import Checkpoint, End, read_checkpoint, write_checkpoint
+from .nexts import Again, Done, Fail, Interrupted, Listen
+
+if TYPE_CHECKING:
+    from .definition import ActorDef
+    from .life import Life
+
+_NULL = msgspec.Raw(b"null")
+
+
+class Standing:
+    """An actor, what is next for it, and what of that was last written down."""
+
+    def __init__(self, definition: ActorDef, claimed: Claimed, life: Life) -> None:
+        spec = claimed.head.spec
+        if claimed.checkpoint is not None:
+            stored = read_checkpoint(claimed.checkpoint)
+        else:
+            stored = Checkpoint(msgspec.Raw(spec.args), fresh=True, at=spec.created)
+        if stored.actor:
+            found: ActorDef | None = life.target(stored.actor) or target_named(stored.actor)
+            if found is None:
+                cure = "import the file that defines it"
+                raise BadSignature(stored.actor, "the run goes on as this actor, which isn't here", cure)
+            definition = found
+        self.definition = definition
+        self.actor = definition.load(stored.fields)
+        self.fields = definition.dump(
+            self.actor
+        )  #: as they were after the last turn; those that are new, too
+        self.turns, self.fresh, self.attempt = stored.turns, stored.fresh, stored.attempt
+        self.due, self.at = stored.due, stored.at
+        self.state: Any = None  #: what is next; None to listen
+        self.data = stored.data  #: of the state, as it was when it became next
+        if stored.state:
+            self.state = definition.handlers.states[stored.state].read(bytes(stored.data))
+        self.end: Done[Any] | Fail | Interrupted | None = None
+        self.result = b"null"
+        self.ending = stored.end is not None  #: whether the end was written down before
+        if stored.end is not None:
+            self._reach(stored.end)
+        self._molted = stored.actor
+        self._kept: tuple[Any, ...]
+
+    def _reach(self, end: End) -> None:
+        """The end that was written down."""
+        self.result = bytes(end.value)
+        if end.interrupted:
+            self.end = Interrupted()
+        else:
+            self.end = Done() if end.error is None else Fail(to_exception(end.error))
+
+    # ------------------------------------------------------------ what is next
+    def go(self, result: Any) -> None:
+        """What a handler returned says what is next."""
+        if result is Listen or isinstance(result, Listen):
+            self.state, self.due = None, 0.0
+        elif isinstance(result, Done):
+            self.result = encode(result.value, where=f"the result of actor {self.definition.name!r}")
+            self.end = result
+        elif isinstance(result, Fail | Interrupted):
+            self.end = result
+        elif result is Interrupted:
+            self.end = Interrupted()
+        elif message_name(type(result)) in self.definition.handlers.states:
+            self.state, self.due = result, 0.0
+            self.data = msgspec.Raw(encode(result, where=f"a state of {self.definition.name}"))
+        elif hasattr(type(result), "__segue__"):
+            self._molt(type(result).__segue__, result)
+        elif result is not Again and not isinstance(result, Again):
+            raise BadSignature(
+                self.definition.name,
+                f"a handler returned {result!r}, which is no state of it",
+                "return a state, Listen(), Again(), Done(…) or Fail(…)",
+            )
+
+    def stay(self, due: float) -> None:
+        """The same state once more, as it is now, and not before it is `due`."""
+        self.data = msgspec.Raw(encode(self.state, where=f"a state of {self.definition.name}"))
+        self.due = due
+
+    def _molt(self, definition: ActorDef, actor: Any) -> None:
+        """The run goes on as another actor."""
+        definition.check()
+        self.definition, self.actor, self._molted = definition, actor, definition.name
+        self.fresh, self.state, self.due = True, None, 0.0
+        self.fields = definition.dump(actor)
+
+    @property
+    def listens(self) -> bool:
+        """Whether the next message is all that is next."""
+        return self.state is None and self.end is None and not self.due and not self.fresh
+
+    def restore(self, *, anew: bool = False) -> None:
+        """Give the fields and the state the values that were written down; `anew`: in another instance."""
+        if anew:
+            self.actor = self.definition.load(self.fields)
+        else:
+            self.definition.restore(self.actor, self.fields)
+        if self.state is not None:
+            states = self.definition.handlers.states
+            self.state = states[message_name(type(self.state))].read(bytes(self.data))
+
+    # ------------------------------------------------------------ what is written down
+    def keep(self) -> None:
+        """A turn is over: so it is to be written down, whatever the next handler does meanwhile."""
+        self.turns += 1
+        state = "" if self.state is None else message_name(type(self.state))
+        self._kept = (
+            self.fields,
+            state,
+            self.data if state else _NULL,
+            self.turns,
+            self._molted,
+            self.fresh,
+            self.end,
+            self.attempt,
+            self.due,
+            self.at,
+        )
+
+    def checkpoint(self) -> bytes:
+        """What was last kept, to be stored."""
+        fields, state, data, turns, molted, fresh, reached, *rest = self._kept
+        end: End | None = None
+        match reached:
+            case Fail(error=error):
+                end = End(error=to_failure(error))
+            case Done():
+                end = End(msgspec.Raw(self.result))
+            case Interrupted():
+                end = End(interrupted=True)
+            case _:
+                pass
+        return write_checkpoint(Checkpoint(fields, state, data, turns, molted, fresh, end, *rest))
