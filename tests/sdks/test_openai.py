@@ -243,7 +243,7 @@ async def test_an_error_is_the_sdks_own(sim: Simulator):
 async def openai_gives_up(text: str) -> str:
     try:
         await say(text)
-    except openai.RateLimitError as error:
+    except openai.InternalServerError as error:
         return f"{error.status_code}"
     return "no error"
 
@@ -251,10 +251,10 @@ async def openai_gives_up(text: str) -> str:
 async def test_what_was_tried_again_by_the_engine_isnt_by_the_sdk(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("segue.runtime.wire.RETRY", segue.Retry(2, wait=timedelta(0)))
-    sim.when("busy").reply(Failure(429, "Slow down.", retry_after=0.0))
-    value, entries = await run(lambda: openai_gives_up("busy"), "live")
-    assert value == "429"
+    monkeypatch.setattr("segue.runtime.trying.LIVE_RETRY", segue.Retry(2, wait=timedelta(0)))
+    sim.when("down").reply(Failure(500, "Something broke."))
+    value, entries = await run(lambda: openai_gives_up("down"), "live")
+    assert value == "500"
     assert len(entries) == 1
     assert len(sim.ledger) == 2
 

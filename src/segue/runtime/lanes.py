@@ -26,7 +26,8 @@ from ..ports.clock import Clock
 from ..ports.provider import BatchProvider, CallFault, LineResult, RemoteJob
 from ..ports.store import Store
 from ..providers.faults import told
-from .models import Models, check_result, lane_endpoint, model_failed
+from .models import Models, check_result, lane_endpoint, usage_name
+from .trying import model_failed
 
 log = logging.getLogger("segue")
 
@@ -449,4 +450,4 @@ class _Lane:
 def _failure(lane: str, status: int, code: str, message: str) -> Failure:
     """A line's error, as its run will raise it."""
     endpoint, _ = lane_endpoint(lane)
-    return to_failure(model_failed(endpoint, status, message, code))
+    return to_failure(model_failed(usage_name(endpoint), status, message, code))

@@ -4,35 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from datetime import timedelta
 from hashlib import blake2b
 from typing import Any, cast
 
 import msgspec
 
 from ..authoring.context import Branch, Wait, Work
-from ..core.retry import Retry
 from ..model.chat import ChatReply, ChatRequest, Tokens
-from ..model.errors import ContextOverflow, ModelFailed, ProviderFault, UnknownName
+from ..model.errors import ModelFailed, ProviderFault, UnknownName
 from ..model.lane import Line
 from ..model.mode import Batch, Config, Live
 from ..model.run import CallRef
 from ..ports.clock import AlarmClock
-from ..ports.provider import OVERFLOW, BatchProvider, CallFault, Endpoint, Provider
+from ..ports.provider import BatchProvider, CallFault, Endpoint, Provider
 from ..ports.store import Turn
 from ..ports.transport import Transport
 from . import wire
 from .events import Token
-from .limits import PATIENCE, Limit
+from .limits import Limit
+from .trying import model_failed, until_answered
 from .wire import Wire
 
 #: The call that is being carried out, named as its line in a batch would be.
 CALLING: ContextVar[str] = ContextVar("segue_calling", default="")
-
-#: How a live call that failed for a passing reason is tried again.
-LIVE_RETRY = Retry(6)
-#: How long a call waits that was refused because there are too many.
-REFUSED = Retry(PATIENCE, longest=timedelta(seconds=30))
 
 
 class Vectors(msgspec.Struct, frozen=True):
@@ -163,35 +157,26 @@ class Models:
         body = _body(provider, endpoint, to, request)
         limit = self.limit(endpoint.base_url, endpoint.provider, endpoint.model, endpoint.credential)
         run = branch.run
-        attempt, refusals = 1, 0
-        while True:
 
-            def tell(text: str, attempt: int = attempt + refusals) -> None:
+        async def send(attempt: int) -> bytes:
+            def tell(text: str) -> None:
                 run.emit(Token(run=run.id, path=place[0], n=place[1], text=text, attempt=attempt))
 
-            async with limit.place(most, len(body) // 4) as flight:
-                streams = to == "chat" and self._wants(run.id)
-                try:
-                    answer = await provider.send(to, body, tell if streams else None, limit.heard)
-                    _read(provider, to, answer)
-                    limit.answered(flight)
-                    return answer
-                except ProviderFault as fault:
-                    failure = CallFault(fault.status, str(fault), again=True)
-                except CallFault as fault:
-                    failure = fault
-                refused = limit.refused(flight, failure)
-            if not failure.again or attempt >= LIVE_RETRY.attempts or refusals >= PATIENCE:
-                raise model_failed(endpoint, failure.status, failure.message, failure.code)
-            key = f"{run.id}{place}{'refused' if refused else ''}"
-            if refused:
-                refusals += 1
-                if failure.after is None:  # otherwise the limit knows
-                    await self._clock.sleep(REFUSED.wait_after(refusals, key))
-            else:
-                wait = LIVE_RETRY.wait_after(attempt, key)
-                await self._clock.sleep(wait if failure.after is None else failure.after)
-                attempt += 1
+            streams = to == "chat" and self._wants(run.id)
+            answer = await provider.send(to, body, tell if streams else None, limit.heard)
+            try:
+                _read(provider, to, answer)
+            except ProviderFault as fault:
+                raise CallFault(fault.status, str(fault), again=True) from fault
+            return answer
+
+        try:
+            return await until_answered(
+                limit, self._clock, send, most=most, tokens=len(body) // 4, seed=f"{run.id}{place}"
+            )
+        except CallFault as fault:
+            failure = fault
+        raise model_failed(usage_name(endpoint), failure.status, failure.message, failure.code)
 
     # ------------------------------------------------------------ batch
     def line(
@@ -274,12 +259,6 @@ def check_result(provider: Provider, to: str, body: bytes) -> Exception | None:
     except Exception as problem:  # whatever a provider stumbles over, one line's body harms no other line
         return problem
     return None
-
-
-def model_failed(endpoint: Endpoint, status: int, message: str, code: str) -> ModelFailed:
-    """A call's or a line's error, as its run will raise it."""
-    kind = ContextOverflow if code == OVERFLOW else ModelFailed
-    return kind(usage_name(endpoint), status, message, code)
 
 
 def usage_name(endpoint: Endpoint) -> str:

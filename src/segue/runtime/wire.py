@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..authoring.context import Answered, Branch, Wait, WireCall, Work
-from ..core.retry import Retry
 from ..model.chat import Tokens
 from ..model.errors import ModelFailed, ProviderFault, SegueError, WrongPlace
 from ..model.mode import Batch, Config, Live
@@ -21,17 +20,18 @@ from ..ports.transport import Response, Transport
 from ..providers.compatible import COMPATIBLE
 from ..providers.faults import event_fault, garbage, http_fault
 from ..providers.masking import Mask
+from ..providers.rates import rates
 from ..providers.registry import KNOWN, resolve
 from ..providers.wire import StreamError, dialect_of, object_of
 from ..providers.wire.dialect import Request
 from ..providers.wire.events import Events
 from .events import Token
+from .limits import Limit
+from .trying import LIVE_RETRY, model_failed, until_answered
 
 if TYPE_CHECKING:
     from .models import Models
 
-#: How a request that failed for a passing reason is tried again.
-RETRY = Retry(6)
 #: What marks an answer that broke off after its code had begun to read it.
 CUT = "stream_cut"
 _KEYS = ("authorization", "x-api-key", "x-goog-api-key", "api-key")
@@ -145,13 +145,14 @@ class Wire:
             known = self._homes[place] = _home(*place)
         return known
 
-    async def again(self, fault: CallFault, attempt: int, seed: str) -> bool:
-        """Wait before a further attempt; false if there is to be none."""
-        if not fault.again or attempt >= RETRY.attempts:
-            return False
-        wait = RETRY.wait_after(attempt, seed)
-        await self._clock.sleep(wait if fault.after is None else fault.after)
-        return True
+    @property
+    def clock(self) -> Clock:
+        """Whose time it is."""
+        return self._clock
+
+    def limit(self, *key: str) -> Limit:
+        """How many calls an endpoint bears at once."""
+        return self._models.limit(*key)
 
     def wants(self, run: str) -> bool:
         """Whether somebody watches the run."""
@@ -162,39 +163,56 @@ class _Live:
     """A model call that is sent at once."""
 
     def __init__(self, wire: Wire, branch: Branch, live: Live, call: WireCall, request: Request) -> None:
-        self._wire, self._live, self._call, self._request = wire, live, call, request
+        self._wire, self._call, self._request = wire, call, request
         self._run, self._place = branch.run, (branch.path, branch.n)
         self._mask = Mask(key_of(call.headers))
         self._headers = _sent(call.headers, f"{branch.run.id}{branch.path}:{branch.n}")
         self._attempt = 1
         self._name = wire.usage_name(request)
+        self._most = live.concurrency
+        key = blake2b(key_of(call.headers).encode(), digest_size=8).hexdigest()
+        self._limit = wire.limit(request.root, request.model, key)
 
     async def run(self) -> bytes:
-        key = blake2b(key_of(self._call.headers).encode(), digest_size=8).hexdigest()
-        limit = self._wire._models.limit(self._request.root, self._request.model, key)
-        async with limit.place(self._live.concurrency):
-            return await self._try()
+        seed = f"{self._run.id}{self._place}"
+        try:
+            return await until_answered(
+                self._limit,
+                self._wire.clock,
+                self._try,
+                most=self._most,
+                tokens=len(self._call.body) // 4,
+                seed=seed,
+            )
+        except CallFault as fault:
+            failure = fault
+        raise model_failed(self._name, failure.status, failure.message, failure.code)
 
-    async def _try(self) -> bytes:
+    async def _try(self, attempt: int) -> bytes:
+        """One attempt. Nothing is tried again once the code has read of an answer."""
+        self._attempt = attempt
         passing = self._call.passing
-        asked_for_stream = passing is not None
-        watched = self._request.dialect.streams and self._wire.wants(self._run.id)
-        while True:
-            stream = asked_for_stream or watched
-            try:
-                return await self._exchange(stream)
-            except CallFault as fault:
-                failure = fault
+        try:
+            if passing is not None:
+                return await self._exchange(stream=True)
+            if not self._request.dialect.streams or not self._wire.wants(self._run.id):
+                return await self._exchange(stream=False)
+            return await self._watched()
+        except CallFault as fault:
             if passing is not None and passing.began:
-                raise ModelFailed(self._name, failure.status, failure.message, CUT)
+                raise ModelFailed(self._name, fault.status, fault.message, CUT) from None
             if passing is not None:
                 passing.forget()
-            if stream and not asked_for_stream and 400 <= failure.status < 500 and not failure.again:
-                watched = False  # perhaps because it was asked for as a stream, which is our own wish
-                continue
-            if not await self._wire.again(failure, self._attempt, f"{self._run.id}{self._place}"):
-                raise ModelFailed(self._name, failure.status, failure.message, failure.code)
-            self._attempt += 1
+            raise
+
+    async def _watched(self) -> bytes:
+        """Somebody wants to see the answer come, though the SDK didn't ask for a stream, which may not be allowed."""
+        try:
+            return await self._exchange(stream=True)
+        except CallFault as fault:
+            if fault.again or not 400 <= fault.status < 500:
+                raise
+        return await self._exchange(stream=False)
 
     async def _exchange(self, stream: bool) -> bytes:
         request, mask = self._request, self._mask
@@ -205,6 +223,8 @@ class _Live:
         transport = self._call.transport or self._wire.pool
         data = msgspec.json.encode(body)
         async with transport.request("POST", url, headers=self._headers, body=data) as response:
+            if (told := rates(response.headers)) is not None:
+                self._limit.heard(told)
             if not 200 <= response.status < 300:
                 raise http_fault(response.status, response.headers, await response.read(), mask)
             if "text/event-stream" in response.headers.get("content-type", ""):
@@ -270,9 +290,11 @@ class _Other:
                 return await self._exchange()
             except CallFault as fault:
                 failure = fault
-            if not await self._wire.again(failure, attempt, self._seed):
+            if not failure.again or attempt >= LIVE_RETRY.attempts:
                 host = urllib.parse.urlsplit(self._call.url).hostname or ""
                 raise ProviderFault(host, failure.message, status=failure.status)
+            wait = LIVE_RETRY.wait_after(attempt, self._seed)
+            await self._wire.clock.sleep(wait if failure.after is None else failure.after)
             attempt += 1
 
     async def _exchange(self) -> bytes:
