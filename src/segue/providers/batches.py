@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from ..ports.provider import LineResult, RemoteJob
+from .faults import named, told
 from .masking import Mask
 
 LABEL = "segue"  #: the key of our nonce in a job's metadata
@@ -79,17 +80,7 @@ class _Outcome(msgspec.Struct):
     error: dict[str, Any] | None = None
 
 
-class _Coded(msgspec.Struct):
-    code: str | int | None = None
-    type: str | None = None
-
-
-class _Failed(msgspec.Struct):
-    error: _Coded | None = None
-
-
 _outcome = msgspec.json.Decoder(_Outcome)
-_failed = msgspec.json.Decoder(_Failed)
 
 
 def job_line(ident: str, path: str, body: bytes) -> bytes:
@@ -341,7 +332,9 @@ def line_result(line: bytes, mask: Mask) -> LineResult | str:
     body = bytes(response.body)
     if status == 200:
         return LineResult(outcome.custom_id, status, body)
-    return LineResult(outcome.custom_id, status, _masked(body, mask), mask(_body_code(body) or _code(error)))
+    message, code, kind = told(body)
+    named_code = named(status, message, code or _code(error), kind)
+    return LineResult(outcome.custom_id, status, _masked(body, mask), mask(named_code))
 
 
 def _told(errors: list[_Error]) -> str:
@@ -362,11 +355,3 @@ def _masked(body: bytes, mask: Mask) -> bytes:
 def _code(error: dict[str, Any] | None) -> str:
     code = (error or {}).get("code")
     return str(code) if isinstance(code, str | int) else ""
-
-
-def _body_code(body: bytes) -> str:
-    try:
-        error = _failed.decode(body).error
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return ""
-    return "" if error is None else str(error.code or error.type or "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -10,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from ..ports.provider import CallFault
+from ..ports.provider import OVERFLOW, CallFault
 from .masking import Mask
 
 _AGAIN = frozenset({408, 409, 425, 429, 498})
@@ -18,14 +19,29 @@ _NO_MONEY = frozenset(
     {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated"}
 )
 _FINAL = _NO_MONEY | {
+    OVERFLOW,
+    "bio_policy",
     "content_filter",
     "content_policy_violation",
-    "context_length_exceeded",
-    "exceed_context_size_error",
     "invalid_api_key",
+    "invalid_image",
+    "invalid_prompt",
     "invalid_request_error",
+    "misalignment_policy_violation",
     "model_not_found",
 }
+#: How those say that a prompt is too long who have no code for it, or another one.
+_TOO_LONG = re.compile(
+    r"prompt is too long"  # Anthropic
+    r"|input token count .{0,80}exceeds the maximum"  # Gemini
+    r"|maximum context length|exceeds? the (?:available )?context"  # vLLM, llama.cpp, …
+    r"|maximum prompt length"  # xAI
+    r"|too large for model with"  # Mistral
+    r"|tokens \+ `max_new_tokens` must be"  # Together
+    r"|input length and `max_tokens` exceed",
+    re.IGNORECASE,
+)
+_LONG_CODES = frozenset({OVERFLOW, "exceed_context_size_error", "string_above_max_length"})
 
 
 def http_fault(status: int, headers: Mapping[str, str], body: bytes, mask: Mask) -> CallFault:
@@ -45,7 +61,11 @@ def http_fault(status: int, headers: Mapping[str, str], body: bytes, mask: Mask)
     if code in _NO_MONEY or kind in _NO_MONEY:
         again = False
     return CallFault(
-        status, _shown(mask, message), again=again, after=_after(headers), code=mask(code or kind)[:100]
+        status,
+        _shown(mask, message),
+        again=again,
+        after=_after(headers),
+        code=mask(named(status, message, code, kind))[:100],
     )
 
 
@@ -53,9 +73,17 @@ def event_fault(body: bytes, mask: Mask) -> CallFault:
     """What an error in the middle of a stream, or one under status 200, means."""
     message, code, kind = told(body)
     status = int(code) if code.isdecimal() and len(code) == 3 else 0
+    code = named(status, message, code, kind)
     again = not {code, kind} & _FINAL and (status == 0 or status in _AGAIN or status >= 500)
     text = _shown(mask, message) if message else mask.quoted(body)
     return CallFault(status, text, again=again, code=mask(code or kind)[:100])
+
+
+def named(status: int, message: str, code: str, kind: str) -> str:
+    """The code of an error, in the provider's word but for `OVERFLOW`."""
+    if {code, kind} & _LONG_CODES or (status in (0, 400, 413, 422) and _TOO_LONG.search(message)):
+        return OVERFLOW
+    return code or kind
 
 
 def garbage(what: str, body: bytes, mask: Mask, status: int = 200) -> CallFault:

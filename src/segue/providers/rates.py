@@ -51,7 +51,7 @@ def _span(headers: Mapping[str, str], prefix: str, *names: str) -> float | None:
         if pieces and "".join(count + unit for count, unit in pieces) == told:
             return sum(float(count) * _UNITS[unit] for count, unit in pieces)
         try:
-            number = datetime.fromisoformat(told).timestamp()
+            return max(0.0, datetime.fromisoformat(told).timestamp() - time.time())
         except ValueError:
             return None
     if not math.isfinite(number) or number < 0:
