@@ -21,10 +21,17 @@ class Do(Protocol):
     async def child(self, v: int) -> int: ...
 
 
-def make(r: random.Random, depth: int = 0) -> list[Op]:
-    """A program: a list of operations, some of which hold programs."""
+def make(r: random.Random, depth: int = 0, *, strikes: bool = False) -> list[Op]:
+    """A program: a list of operations, some of which hold programs. `strikes`: with asyncio's own timeouts."""
+
+    def inner() -> list[Op]:
+        return make(r, depth + 1, strikes=strikes)
+
     ops: list[Op] = []
     for _ in range(r.randint(1, 4)):
+        if strikes and r.random() < 0.15:
+            ops.append((r.choice(["struck", "waited"]), inner(), r.choice([0.001, 0.003, 0.01])))
+            continue
         c = r.random()
         if depth >= 3 or c < 0.36:
             ops.append(("step", r.choice("abc"), r.randint(0, 1)))
@@ -40,31 +47,31 @@ def make(r: random.Random, depth: int = 0) -> list[Op]:
             ops.append(
                 (
                     "map",
-                    [make(r, depth + 1) for _ in range(r.randint(2, 5))],
+                    [inner() for _ in range(r.randint(2, 5))],
                     r.randint(1, 3),
                     r.random() < 0.5,
                 )
             )
         elif c < 0.50:
-            ops.append(("timeout", make(r, depth + 1)))
+            ops.append(("timeout", inner()))
         elif c < 0.52:
-            ops.append(("finally", make(r, depth + 1)))
+            ops.append(("finally", inner()))
         elif c < 0.6:
-            ops.append(("gather", [make(r, depth + 1) for _ in range(r.randint(2, 4))]))
+            ops.append(("gather", [inner() for _ in range(r.randint(2, 4))]))
         elif c < 0.7:
-            ops.append(("group", [make(r, depth + 1) for _ in range(r.randint(2, 3))]))
+            ops.append(("group", [inner() for _ in range(r.randint(2, 3))]))
         elif c < 0.78:
-            ops.append(("completed", [make(r, depth + 1) for _ in range(r.randint(2, 4))]))
+            ops.append(("completed", [inner() for _ in range(r.randint(2, 4))]))
         elif c < 0.84:
-            ops.append(("race", [make(r, depth + 1) for _ in range(r.randint(2, 3))]))
+            ops.append(("race", [inner() for _ in range(r.randint(2, 3))]))
         elif c < 0.90:
-            ops.append(("semaphore", [make(r, depth + 1) for _ in range(r.randint(3, 5))]))
+            ops.append(("semaphore", [inner() for _ in range(r.randint(3, 5))]))
         elif c < 0.93:
-            ops.append(("wait_for", make(r, depth + 1)))
+            ops.append(("wait_for", inner()))
         elif c < 0.97:
             ops.append(("queue", r.randint(2, 4)))
         else:
-            ops.append(("branch", make(r, depth + 1), make(r, depth + 1)))
+            ops.append(("branch", inner(), inner()))
     return ops
 
 
@@ -102,6 +109,17 @@ async def run(do: Do, ops: list[Op], shared: list[int] | None) -> int:
                         v = await again(part)
                 except TimeoutError:
                     v = await step("late", 0)
+            case ("struck", part, seconds):
+                try:
+                    async with asyncio.timeout(seconds):
+                        v = await again(part)
+                except TimeoutError:
+                    v = await step("struck", 0)
+            case ("waited", part, seconds):
+                try:
+                    v = await asyncio.wait_for(again(part), seconds)
+                except TimeoutError:
+                    v = 3
             case ("finally", part):
                 try:
                     v = await again(part)

@@ -15,18 +15,19 @@ import pytest
 import segue
 from segue.authoring.context import find_branch
 from segue.core import journal
+from segue.ports.store import Store
 from segue.runtime.clock import SystemClock
 from segue.stores.memory import MemoryStore
-from segue.testing.crash import Mortal
+from segue.testing.crash import Delayed, Mortal
 from tests.runtime import programs
 
 
 class World:
     """What one program does to the world, over all its lives."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, strikes: bool = False) -> None:
         self.chance = random.Random(seed * 7 + 1)
-        self.program = programs.make(random.Random(seed))
+        self.program = programs.make(random.Random(seed), strikes=strikes)
         self.executed: list[str] = []  # places, in this life
         self.smuggled: set[str] = set()  # places whose arguments had a clock in them, in this life
         self.seen: dict[str, Any] = {}
@@ -81,9 +82,7 @@ class World:
         return await (await segue.spawn(self.flow(v)))
 
 
-async def live(
-    world: World, store: MemoryStore, shared: bool, life: int, die_at: int | None
-) -> tuple[str, Any]:
+async def live(world: World, store: Store, shared: bool, life: int, die_at: int | None) -> tuple[str, Any]:
     """One life of the process: until the run ended, or the kill."""
 
     @segue.flow(name="program", version="1")
@@ -109,7 +108,7 @@ async def live(
     return "killed", None
 
 
-async def recorded(store: MemoryStore) -> set[str]:
+async def recorded(store: Store) -> set[str]:
     """Places of steps with an outcome in a journal."""
     places: set[str] = set()
     for head in await store.runs():
@@ -134,8 +133,15 @@ async def answer(engine: segue.Engine) -> None:
         await question.answer(int(question.question.split()[1]) % 5)
 
 
-async def trial(seed: int, *, shared: bool, clock_at: int | None = None) -> tuple[str, int]:
-    world, store = World(seed), MemoryStore()
+async def trial(
+    seed: int, *, shared: bool, clock_at: int | None = None, slow: bool = False, strikes: bool = False
+) -> tuple[str, int]:
+    """`slow`: commits take their time. `strikes`: asyncio's own timeouts strike."""
+    world = World(seed, strikes=strikes)
+    delays = random.Random(seed + 11)
+    store: Any = MemoryStore()
+    if slow:
+        store = Delayed(store, lambda: delays.choice([0.0, 0.001, 0.002, 0.006]))
     world.clock_at = clock_at
     r = random.Random(seed + 5)
     for life in range(200):
@@ -159,6 +165,14 @@ async def test_random_programs_replay(block: int, shared: bool) -> None:
         assert state == "done", (seed, state)
         lives += count
     assert lives > 120
+
+
+@pytest.mark.parametrize("block", range(4))
+@pytest.mark.parametrize("shared", [False, True])
+async def test_random_programs_replay_from_a_store_that_takes_its_time(block: int, shared: bool) -> None:
+    for seed in range(20_000 + block * 10, 20_010 + block * 10):
+        state, _ = await trial(seed, shared=shared, slow=True)
+        assert state == "done", (seed, state)
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])

@@ -96,3 +96,26 @@ class Survivor(MemoryStore):
         self._lapse = 0.0
         for lane in self._lanes.values():
             lane.lease = 0.0
+
+
+class Delayed:
+    """A store whose commits are answered late, each after as many seconds as `delay` says."""
+
+    def __init__(self, inner: Store, delay: Callable[[], float]) -> None:
+        self.inner, self.delay = inner, delay
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def commit(self, turns: Sequence[Turn]) -> Future[list[CommitResult]]:
+        """As the store's; who waits for it hears of it later."""
+        loop = asyncio.get_running_loop()
+        late: Future[list[CommitResult]] = loop.create_future()
+        done = self.inner.commit(turns)
+
+        def tell() -> None:
+            if not late.done():
+                late.set_result(done.result())
+
+        loop.call_later(self.delay(), tell)
+        return late

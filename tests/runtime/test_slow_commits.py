@@ -1,0 +1,147 @@
+"""Commits that take their time: what happens to a call between its outcome and the moment when its code gets it."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import Future
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+import segue
+from segue.ports.store import CommitResult, Store, Turn
+from segue.stores.memory import MemoryStore
+from segue.testing.crash import Delayed, Mortal
+from segue.testing.fake_provider import FakeProvider
+from tests.runtime.lives import Desk
+
+
+class Patient(Delayed):
+    """Answers the first commit that journals something when told to."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner, lambda: 0.0)
+        self.sent, self.release = asyncio.Event(), asyncio.Event()
+
+    def commit(self, turns: Sequence[Turn]) -> Future[list[CommitResult]]:
+        if self.sent.is_set() or turns[0].entries is None:
+            return super().commit(turns)
+        self.sent.set()
+        held: Future[list[CommitResult]] = asyncio.get_running_loop().create_future()
+        done = self.inner.commit(turns).result()
+        asyncio.ensure_future(self.release.wait()).add_done_callback(lambda _: held.set_result(done))
+        return held
+
+
+STRUCK: list[asyncio.Event] = []
+
+
+@segue.step
+async def outrun(n: int) -> int:
+    return n
+
+
+@segue.flow
+async def timed_out_in_flight(ends_there: bool) -> str:
+    try:
+        async with asyncio.timeout(0.01):
+            return f"in time: {await outrun(1)}"
+    except TimeoutError:
+        STRUCK[-1].set()
+    return "late" if ends_there else f"late: {await outrun(2)}"
+
+
+@segue.flow
+async def timed_out_beside() -> list[int]:
+    """The other branch gets its outcome from the batch that the timer ran into."""
+
+    async def bounded() -> int:
+        try:
+            async with asyncio.timeout(0.01):
+                return await outrun(1)
+        except TimeoutError:
+            STRUCK[-1].set()
+        return 0
+
+    async def beside() -> int:
+        return await outrun(await outrun(5) + 1)
+
+    return await asyncio.gather(bounded(), beside())
+
+
+@pytest.mark.parametrize("ends_there", [False, True])
+@pytest.mark.parametrize("die_at", [None, 2])
+async def test_a_timer_that_strikes_while_an_outcome_is_committed_strikes_again(
+    ends_there: bool, die_at: int | None
+) -> None:
+    inner = MemoryStore()
+    store = Patient(inner)
+    STRUCK.append(store.release)
+    mortal = Mortal(store, die_at, after=True)
+    died = asyncio.get_running_loop().create_future()
+    mortal.died = lambda: died.done() or died.set_result(None)
+    async with segue.Engine(mortal, verify=True) as engine:
+        await engine.start(timed_out_in_flight(ends_there), id="it")
+        ending = asyncio.ensure_future(engine.wait("it"))
+        await asyncio.wait({ending, died}, return_when=asyncio.FIRST_COMPLETED)
+        if die_at is None:
+            assert (await ending).status == "done"
+        ending.cancel()
+        await asyncio.gather(ending, return_exceptions=True)
+    async with segue.Engine(inner, verify=True) as engine:
+        result = await (await engine.get("it"))
+    assert result == ("late" if ends_there else "late: 2")
+
+
+async def test_the_others_of_the_batch_get_their_outcomes() -> None:
+    store = Patient(MemoryStore())
+    STRUCK.append(store.release)
+    async with segue.Engine(store, verify=True) as engine:
+        assert await engine.run(timed_out_beside(), id="it") == [0, 6]
+
+
+# ---------------------------------------------------------------- what was paid is in the receipt
+@segue.flow
+async def judged_twice() -> str:
+    """The slower judgement comes while the faster one's is being committed: it loses, and was paid for."""
+    first, second = (asyncio.create_task(segue.generate(f"Judge {n}.")) for n in (1, 2))
+    done, pending = await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    return done.pop().result()
+
+
+@segue.flow
+async def judged_and_forgotten() -> str:
+    """Nobody awaits the second judgement, which has come when the flow ends."""
+    forgotten = asyncio.create_task(segue.generate("Judge 2."))
+    first = await segue.generate("Judge 1.")
+    del forgotten
+    return first
+
+
+@pytest.mark.parametrize("flow", [judged_twice, judged_and_forgotten])
+async def test_a_judgement_that_nobody_waits_for_is_paid_and_kept(
+    flow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Patient(MemoryStore())
+    send = FakeProvider.send
+
+    async def second_is_slower(self: FakeProvider, endpoint: str, body: bytes, *how: Any) -> bytes:
+        reply = await send(self, endpoint, body, *how)
+        if b"Judge 2." in body:
+            await store.sent.wait()
+            asyncio.get_running_loop().call_later(0.01, store.release.set)
+        return reply
+
+    monkeypatch.setattr(FakeProvider, "send", second_is_slower)
+    desk = Desk(store)
+    desk.fake.when("Judge").reply("good")
+    async with desk.engine(verify=True) as engine:
+        assert await engine.run(flow(), id="it") == "good"
+        run = await engine.get("it")
+        assert [line.calls for line in (await run.receipt()).lines] == [2]
+    values = [entry.value for entry in await desk.entries() if entry.kind == "generate"]
+    assert len(values) == 2
+    assert None not in values
