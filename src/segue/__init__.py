@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .authoring.generate import embed as embed
     from .authoring.generate import generate as generate
     from .authoring.http import http_client as http_client
+    from .authoring.mail import me as me
     from .authoring.mail import receive as receive
     from .authoring.mail import spawn as spawn
     from .authoring.mail import tell as tell
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
     from .authoring.map import Outcome as Outcome
     from .authoring.map import map as map
     from .authoring.message import Note as Note
+    from .authoring.message import Pong as Pong
     from .authoring.message import Request as Request
+    from .authoring.message import Responder as Responder
+    from .authoring.message import Response as Response
     from .authoring.resource import resource as resource
     from .authoring.step import idempotency_key as idempotency_key
     from .authoring.step import step as step
@@ -56,7 +60,9 @@ if TYPE_CHECKING:
     from .runtime.events import Finished as Finished
     from .runtime.events import Recorded as Recorded
     from .runtime.events import Token as Token
+    from .runtime.exchange import Exchange as Exchange
     from .runtime.handles import Ask as Ask
+    from .runtime.handles import Recipient as Recipient
     from .runtime.handles import Run as Run
     from .runtime.job import Job as Job
     from .runtime.receipt import Receipt as Receipt
@@ -64,6 +70,11 @@ if TYPE_CHECKING:
 #: Where each public name lives; loaded when first used, so that importing segue costs little.
 _HOMES = {
     "Request": "authoring.message",
+    "Response": "authoring.message",
+    "Responder": "authoring.message",
+    "Pong": "authoring.message",
+    "Recipient": "runtime.handles",
+    "Exchange": "runtime.exchange",
     "Note": "authoring.message",
     "state": "authoring.actor.marks",
     "on": "authoring.actor.marks",
@@ -105,6 +116,7 @@ _HOMES = {
     "http_client": "authoring.http",
     "idempotency_key": "authoring.step",
     "map": "authoring.map",
+    "me": "authoring.mail",
     "now": "authoring.time",
     "random": "authoring.time",
     "receive": "authoring.mail",

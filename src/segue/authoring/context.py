@@ -13,6 +13,7 @@ import msgspec
 from ..model.chat import Tokens
 from ..model.entry import Failure
 from ..model.errors import NotInRun, WrongPlace
+from ..model.message import Mail
 from ..model.mode import Config
 from ..ports.store import Turn
 from .pooled import Named
@@ -169,6 +170,27 @@ class Passing(Protocol):
         ...
 
 
+class Letters(Protocol):
+    """The requests and subscriptions that a run keeps, and who waits for it."""
+
+    def callers(self, *, kept_only: bool = False) -> tuple[str, ...]:
+        """The runs that wait, in chains, for this one to answer: the request in hand, unless it is done with its
+        handler, and those that are kept."""
+        ...
+
+    def answered(self, letter: int) -> None:
+        """The code answers that request, in a replay too."""
+        ...
+
+    def release(self, letter: int) -> None:
+        """With the next commit, a request is answered."""
+        ...
+
+    def subscribers(self, name: str) -> list[Mail]:
+        """Those who subscribed to messages of that name."""
+        ...
+
+
 class RunContext(Protocol):
     """What the verbs need of the run that they act for."""
 
@@ -177,6 +199,9 @@ class RunContext(Protocol):
     config: Config
     callers: tuple[str, ...]
     rebased: bool  #: it goes on from another journal, under changed code perhaps
+
+    @property
+    def letters(self) -> Letters: ...
 
     def record(self, branch: Branch, request: Work | Wait | Act, /) -> Future[Any]:
         """Record a call. The future gives its outcome when the journal holds it and the run is at rest."""

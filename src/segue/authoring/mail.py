@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from datetime import timedelta
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
 import msgspec
 
 from ..core.codec import decoder, digest, encode
 from ..core.forms import members
 from ..model.errors import Deadlock
-from ..model.message import Mail
+from ..model.message import Mail, MailKind
 from ..model.mode import Config
 from ..model.run import CallRef, Spec
 from ..ports.store import NewRun, Turn
 from .config import How, as_config, config_of
 from .context import Act, Branch, Wait, current
 from .flow import Target, flow, take_call
+from .message import message_name as message_name
+from .message import message_reader, nothing, read_pong
 from .time import overdue
 
 if TYPE_CHECKING:
@@ -36,23 +38,19 @@ class _Tagged(msgspec.Struct):
 _tagged = msgspec.json.Decoder(_Tagged).decode
 
 
-def message_name(tp: Any) -> str:
-    """The name by which mail of a type is told from other mail."""
-    return str(getattr(tp, "__qualname__", tp)).replace("<locals>.", "")
-
-
+# ---------------------------------------------------------------- messages
 async def receive(message: TypeForm[M], /, *, timeout: timedelta | None = None) -> M:
     """Wait for mail of a type, or of one of a union's types, in order of arrival; other mail waits.
 
     Durable like every wait. Raises `TimeoutError` after `timeout`.
     """
     branch = current("receive")
-    kinds = {message_name(tp): tp for tp in (members(message) or (message,))}
+    kinds = {message_name(tp): message_reader(tp) for tp in (members(message) or (message,))}
     args = encode(sorted(kinds))
 
     def read(data: bytes) -> Any:
         tagged = _tagged(data)
-        return decoder(kinds[tagged.name])(bytes(tagged.value))
+        return kinds[tagged.name](bytes(tagged.value))
 
     wait = Wait(
         kind="receive",
@@ -68,31 +66,158 @@ async def receive(message: TypeForm[M], /, *, timeout: timedelta | None = None) 
     return received
 
 
-async def tell(run: Any, message: object, /) -> None:
-    """Send mail to another run, from inside one; leaves with the next commit, once. `run` is a `Run` or an id."""
+def me() -> Any:
+    """The run that this code belongs to: its address, to be told to others."""
+    run = current("me").run
+    return run.services.handle(run.id, None, None)
+
+
+class When(msgspec.Struct, frozen=True, omit_defaults=True):
+    """When mail is to come: `after` so many seconds, then `every` so many, in the place of what has the `key`."""
+
+    after: float = 0.0
+    every: float = 0.0
+    key: str = ""
+
+    @classmethod
+    def of(cls, after: timedelta | None, every: timedelta | None, key: str) -> When:
+        """As `tell` takes it. Raises `ValueError`."""
+        seconds = 0.0 if every is None else every.total_seconds()
+        if every is not None and seconds <= 0.0:
+            raise ValueError(f"every={every!r}: a message repeats after some time, as in timedelta(minutes=5)")
+        return cls(seconds if after is None else max(after.total_seconds(), 0.0), seconds, key)
+
+    def due(self, now: float) -> float:
+        """When it is due for the first time; 0 for at once."""
+        return now + self.after if self.after else now if self.every else 0.0
+
+
+AT_ONCE: Final = When()
+
+
+async def tell(
+    run: Any, message: object, /, *, after: timedelta | None = None, every: timedelta | None = None, key: str = ""
+) -> None:
+    """Send mail to another run, from inside one; leaves with the next commit, once. `run` is a `Run` or an id.
+
+    `after`: it comes that much later. `every`: it comes again and again, first after that time, or `after`; times
+    that were missed count as one. Of the mail with one `key` that a run hasn't taken yet the latest counts, so telling
+    again puts it off; a repeating message that is told again as it is goes on as it was.
+    """
     branch = current("tell")
-    await send(branch, run if isinstance(run, str) else run.id, message)
+    await send(branch, run if isinstance(run, str) else run.id, message, When.of(after, every, key))
 
 
-def send(branch: Branch, to: str, message: object) -> Any:
+def kind_of(message: object) -> MailKind:
+    """How a message travels that wants no answer."""
+    return "urgent" if getattr(message, "urgent", False) else "tell"
+
+
+def send(branch: Branch, to: str, message: object, when: When = AT_ONCE) -> Any:
     """The recorded call behind `tell`."""
-    run = branch.run
+    run, kind = branch.run, kind_of(message)
     name, value = message_name(type(message)), encode(message, where="the message")
-    args = encode({"to": to, "name": name, "message": msgspec.Raw(value)})
+    said: dict[str, Any] = {"to": to, "name": name, "message": msgspec.Raw(value)}
+    args = encode(said if when == AT_ONCE else {**said, "when": when})
 
     def writes(turn: Turn, path: str, n: int) -> None:
-        number = run.next_number()  # when it is sent, not when it is called: numbers must grow in the outbox
-        mail = Mail(to, run.id, number, "tell", name, value, at=run.now())
+        number, now = run.next_number(), run.now()  # when it is sent, not called: numbers must grow in the outbox
+        mail = Mail(
+            to, run.id, number, kind, name, value, at=now, due=when.due(now), every=when.every, key=when.key
+        )
         turn.outbox = [*turn.outbox, mail]
 
-    act = Act(kind="tell", name=name, args=args, digest=digest(args), decode=_nothing, writes=writes)
+    act = Act(kind="tell", name=name, args=args, digest=digest(args), decode=nothing, writes=writes)
     return run.record(branch, act)
 
 
-def _nothing(value: bytes) -> None:
-    return None
+def unschedule(branch: Branch, to: str, key: str) -> Any:
+    """The recorded call that calls off what was told with a key."""
+    run, args = branch.run, encode({"to": to, "key": key})
+
+    def writes(turn: Turn, path: str, n: int) -> None:
+        mail = Mail(to, run.id, run.next_number(), "unschedule", key=key, at=run.now())
+        turn.outbox = [*turn.outbox, mail]
+
+    act = Act(kind="unschedule", name=key, args=args, digest=digest(args), decode=nothing, writes=writes)
+    return run.record(branch, act)
 
 
+# ---------------------------------------------------------------- requests
+def request(
+    branch: Branch,
+    to: str,
+    name: str,
+    value: bytes,
+    decode: Any,
+    timeout: timedelta | None,
+    *,
+    kind: MailKind = "request",
+    key: str = "",
+) -> Any:
+    """Ask another run something and wait for its answer. Raises `Deadlock` if it waits for this one."""
+    run = branch.run
+    callers = (*run.letters.callers(), run.id)
+    if to in callers and kind == "request":
+        raise Deadlock(f"run {run.id!r} asks {to!r}, which waits for it: {' → '.join((*callers, to))}")
+    args = encode({"to": to, "name": name, "message": msgspec.Raw(value)})
+    check = digest(args)
+
+    def opens(turn: Turn, path: str, n: int) -> None:
+        mail = Mail(
+            to, run.id, run.next_number(), kind, name, value,
+            reply=CallRef(run.id, path, n, check), callers=callers, at=run.now(), key=key,
+        )  # fmt: skip
+        turn.outbox = [*turn.outbox, mail]
+
+    wait = Wait(
+        kind="request",
+        name=name,
+        args=args,
+        digest=check,
+        decode=decode,
+        opens=opens,
+        due=0.0 if timeout is None else run.now() + timeout.total_seconds(),
+        late=overdue(f"the request {name} to {to!r}"),
+    )
+    return run.record(branch, wait)
+
+
+def forward(branch: Branch, to: str, name: str, value: bytes, answer_to: str, tag: str) -> Any:
+    """Ask another run something and have the answer sent to a mailbox, as a `Response`; nobody waits for it.
+
+    Whoever waits for this run to answer a request that it keeps waits for this answer too.
+    """
+    run = branch.run
+    callers = run.letters.callers(kept_only=True)
+    if to in callers:
+        raise Deadlock(f"run {run.id!r} asks {to!r}, which waits for it: {' → '.join((*callers, run.id, to))}")
+    args = encode({"to": to, "name": name, "message": msgspec.Raw(value), "answer to": answer_to, "tag": tag})
+
+    def writes(turn: Turn, path: str, n: int) -> None:
+        mail = Mail(
+            to, run.id, run.next_number(), "request", name, value,
+            reply=CallRef(answer_to, path, n), callers=callers, at=run.now(), tag=tag, forwarded=True,
+        )  # fmt: skip
+        turn.outbox = [*turn.outbox, mail]
+
+    act = Act(kind="forward", name=name, args=args, digest=digest(args), decode=nothing, writes=writes)
+    return run.record(branch, act)
+
+
+def ping(branch: Branch, to: str, timeout: timedelta | None) -> Any:
+    """Ask a run whether it is there."""
+    return request(branch, to, "ping", b"null", read_pong, timeout, kind="ping")
+
+
+@flow(name="segue.request", version="1")
+async def request_from_outside(to: str, name: str, message: Any, timeout: timedelta | None, kind: MailKind) -> Any:
+    """A request of a caller that is no run, as a run: it survives the caller."""
+    branch = current("request")
+    return await request(branch, to, name, encode(message), decoder(Any), timeout, kind=kind)
+
+
+# ---------------------------------------------------------------- runs
 def child_id(branch: Branch, flow: Target, args: bytes) -> str:
     """The id of a child started by the branch's next call: the same in every life."""
     run, place = branch.run, f"{branch.run.id}{branch.path}:{branch.n}"
@@ -182,39 +307,3 @@ def join(branch: Branch, run: str, place: tuple[str, int], decode: Any) -> Any:
         sender=f"run:{run}",
     )
     return branch.run.record(branch, wait)
-
-
-def request(branch: Branch, to: str, name: str, value: bytes, decode: Any, timeout: timedelta | None) -> Any:
-    """Ask another run something and wait for its answer. Raises `Deadlock` if it waits for this one."""
-    run = branch.run
-    callers = (*run.callers, run.id)
-    if to in callers:
-        raise Deadlock(f"run {run.id!r} asks {to!r}, which waits for it: {' → '.join((*callers, to))}")
-    args = encode({"to": to, "name": name, "message": msgspec.Raw(value)})
-    check = digest(args)
-
-    def opens(turn: Turn, path: str, n: int) -> None:
-        mail = Mail(
-            to, run.id, run.next_number(), "request", name, value,
-            reply=CallRef(run.id, path, n, check), callers=callers, at=run.now(),
-        )  # fmt: skip
-        turn.outbox = [*turn.outbox, mail]
-
-    wait = Wait(
-        kind="request",
-        name=name,
-        args=args,
-        digest=check,
-        decode=decode,
-        opens=opens,
-        due=0.0 if timeout is None else run.now() + timeout.total_seconds(),
-        late=overdue(f"the request {name} to {to!r}"),
-    )
-    return run.record(branch, wait)
-
-
-@flow(name="segue.request", version="1")
-async def request_from_outside(to: str, name: str, message: Any, timeout: timedelta | None) -> Any:
-    """A request of a caller that is no run, as a run: it survives the caller."""
-    branch = current("request")
-    return await request(branch, to, name, encode(message), decoder(Any), timeout)

@@ -1,10 +1,23 @@
-"""Messages: what actors and flows are told and asked."""
+"""Messages: what actors and flows are told and asked, and what carries an answer."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, dataclass_transform, get_args, get_origin
 
+import msgspec
+
+from ..core.codec import decoder, digest, encode
+from ..model.message import Answered, Mail, answer_to, response_name
+from ..model.run import CallRef
+from ..ports.store import Turn
+from .context import Act, current
+from .failures import to_exception, to_failure
+
+T = TypeVar("T")
+M = TypeVar("M")
 R_co = TypeVar("R_co", covariant=True)
 
 
@@ -32,8 +45,136 @@ class Request(Generic[R_co]):
 
 def response_type(request: type[Any]) -> Any:
     """The type of the answer that a request wants."""
-    for cls in request.__mro__:
+    for cls in getattr(request, "__mro__", ()):
         for base in getattr(cls, "__orig_bases__", ()):
-            if get_origin(base) is Request:
-                return get_args(base)[0]
+            origin = get_origin(base)
+            if origin is Request or (isinstance(origin, type) and issubclass(origin, Request)):
+                wanted = get_args(base)[0]
+                if not isinstance(wanted, TypeVar):
+                    return wanted
     return Any
+
+
+def message_name(tp: Any) -> str:
+    """The name by which mail of a type is told from other mail."""
+    if get_origin(tp) is Response:
+        return response_name(message_name(get_args(tp)[0]))
+    return str(getattr(tp, "__qualname__", tp)).replace("<locals>.", "")
+
+
+def message_reader(tp: Any) -> Callable[[bytes], Any]:
+    """What reads mail of a type. Raises `BadSignature` for a type that JSON can't fill."""
+    if get_origin(tp) is not Response:
+        return decoder(tp)
+    read_value = decoder(response_type(get_args(tp)[0]))
+
+    def read(data: bytes) -> Response[Any]:
+        wire = _read_answered(data)
+        if wire.error is not None:
+            return Response(None, to_exception(wire.error), wire.tag)
+        return Response(read_value(bytes(wire.value)), None, wire.tag)
+
+    return read
+
+
+_read_answered = msgspec.json.Decoder(Answered).decode
+
+
+class Response(Generic[M]):
+    """The answer to a request that was forwarded, as a message: `@on def got(self, r: Response[Say])`.
+
+    `value` is None where `error` isn't; `tag` is the one that the request was forwarded with.
+    """
+
+    def __init__(self, value: Any, error: Exception | None = None, tag: str = "") -> None:
+        self.value, self.error, self.tag = value, error, tag
+
+    def __repr__(self) -> str:
+        what = f"value={self.value!r}" if self.error is None else f"error={self.error!r}"
+        return f"Response({what}, tag={self.tag!r})"
+
+    def result(self) -> Any:
+        """The value; raises the error if there is one."""
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+class Responder(msgspec.Struct, Generic[T], frozen=True):
+    """Where the answer to a request goes. A handler that takes one as its second argument answers when it likes.
+
+    A value: it may be kept in a field, or sent to another actor, which then answers. The first answer counts. If the
+    actor that keeps it ends, the caller gets `RunEnded`.
+    """
+
+    reply: CallRef
+    request: str  #: the message's name
+    keeper: str  #: the run that was asked
+    letter: int
+    callers: tuple[str, ...] = ()
+    tag: str = ""
+    forwarded: bool = False
+
+    @classmethod
+    def of(cls, keeper: str, letter: int, mail: Mail) -> Responder[Any]:
+        """For a request in that run's inbox."""
+        assert mail.reply is not None  # it is a request
+        return Responder(mail.reply, mail.name, keeper, letter, mail.callers, mail.tag, mail.forwarded)
+
+    async def send(self, value: T) -> None:
+        """Answer; leaves with this run's next commit."""
+        await self._answer(encode(value, where=f"the answer to {self.request}"), None)
+
+    async def fail(self, error: Exception) -> None:
+        """Have the caller get an error."""
+        await self._answer(None, error)
+
+    async def _answer(self, value: bytes | None, error: Exception | None) -> None:
+        branch = current("reply")
+        run = branch.run
+        failure = None if error is None else to_failure(error)
+        asked = Mail(
+            self.keeper, self.reply.run, 0, "request", self.request,
+            reply=self.reply, callers=self.callers, tag=self.tag, forwarded=self.forwarded,
+        )  # fmt: skip
+        args = encode([self, failure if value is None else msgspec.Raw(value)])
+        if self.keeper == run.id:
+            run.letters.answered(self.letter)
+
+        def writes(turn: Turn, path: str, n: int) -> None:
+            now = run.now()
+            answer = answer_to(asked, run.id, run.next_number(), value, failure, now)
+            assert answer is not None  # it has a reply
+            turn.outbox = [*turn.outbox, answer]
+            if self.keeper == run.id:
+                run.letters.release(self.letter)
+            else:
+                word = encode(self.letter)
+                settled = Mail(self.keeper, run.id, run.next_number(), "settled", value=word, at=now)
+                turn.outbox = [*turn.outbox, settled]
+
+        act = Act(kind="reply", name=self.request, args=args, digest=digest(args), decode=nothing, writes=writes)
+        await run.record(branch, act)
+
+
+def nothing(value: bytes) -> None:
+    """What a call gives that gives nothing."""
+    return None
+
+
+class Pong(msgspec.Struct, frozen=True):
+    """The answer to a ping: when it was sent, and when the run read it."""
+
+    sent: datetime
+    handled: datetime
+
+    @property
+    def waited(self) -> timedelta:
+        """How long the run took to look at its mail."""
+        return self.handled - self.sent
+
+
+def read_pong(data: bytes) -> Pong:
+    """From the mail that brings it."""
+    sent, handled = msgspec.json.decode(data, type=tuple[float, float])
+    return Pong(datetime.fromtimestamp(sent, UTC), datetime.fromtimestamp(handled, UTC))

@@ -28,6 +28,9 @@ def _plain(value: object) -> object:
     dump = getattr(value, "model_dump", None)
     if dump is not None and hasattr(value, "__pydantic_serializer__"):
         return dump(mode="json", round_trip=True, by_alias=False, warnings=False)
+    text = getattr(value, "__segue_text__", None)
+    if text is not None:
+        return text()
     match value:
         case bool():  # as a key of a dict
             raise TypeError("bool")

@@ -101,6 +101,11 @@ def is_pydantic(tp: Any) -> bool:
     return isinstance(tp, type) and hasattr(tp, "__pydantic_validator__")
 
 
+def is_text(tp: Any) -> bool:
+    """Whether `tp` is a class of ours that is written as a text, such as a run's address."""
+    return isinstance(tp, type) and hasattr(tp, "__segue_read__")
+
+
 def is_typed_dict(tp: Any) -> bool:
     return isinstance(tp, type) and issubclass(tp, dict) and hasattr(tp, "__total__")
 

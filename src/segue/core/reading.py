@@ -158,6 +158,8 @@ class _Reading:
             return lambda value: value
         if forms.is_pydantic(cls):
             return _pydantic_reader(target)
+        if forms.is_text(cls):
+            return lambda value: cls.__segue_read__(msgspec.convert(value, str))
         if is_native(tp):
             convert = functools.partial(
                 msgspec.convert,

@@ -13,7 +13,18 @@ from .run import CallRef
 #: by one is told or requested; `urgent` messages come before those. The rest is for the engine, which looks at it
 #: whatever else waits.
 MailKind = Literal[
-    "tell", "request", "urgent", "result", "event", "subscribe", "unsubscribe", "unschedule", "ping", "cancel", "resume"
+    "tell",
+    "request",
+    "urgent",
+    "result",
+    "event",
+    "subscribe",
+    "unsubscribe",
+    "unschedule",
+    "settled",
+    "ping",
+    "cancel",
+    "resume",
 ]
 #: What takes room in a bounded mailbox.
 MESSAGES: Final = frozenset({"tell", "request"})

@@ -18,8 +18,8 @@ from ..authoring.flow import FlowDef, definition, take_call
 from ..authoring.mail import make_spec
 from ..authoring.resource import SERVICES
 from ..model.entry import encode_pool
-from ..model.errors import Conflict, UnknownName
-from ..model.message import Mail
+from ..model.errors import Conflict, MailboxFull, UnknownName
+from ..model.message import DeadLetter, Mail
 from ..model.mode import Config, ModeLike
 from ..model.run import ENDED, Head, Usage, is_over
 from ..ports.clock import AlarmClock, Timer
@@ -36,6 +36,7 @@ from .job import ADMIT, Job
 from .lanes import Lanes
 from .models import Models
 from .names import unknown_run
+from .postbox import Postbox
 from .receipt import Receipt
 from .watch import PATIENCE
 from .worker import POLL, Worker
@@ -81,6 +82,7 @@ class Engine:
         self.config = as_config(mode, model, models)
         self.clock: AlarmClock = clock or SystemClock()
         self.bus = Bus()
+        self.postbox = Postbox(self.store, self.clock)
         self.verify = verify
         self._park = park
         self._room, self._linger, self._grace, self._works = room, linger, grace, worker
@@ -92,8 +94,6 @@ class Engine:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._admitting = 0
         self._replayed: dict[str, asyncio.Task[None]] = {}
-        self._sender = uuid4().hex
-        self._sent: dict[str, int] = {}
         self._undo: list[Callable[[], None]] = []
         self._kick_lanes = asyncio.Event()
         self._has_lanes = True  # as far as is known here
@@ -311,6 +311,8 @@ class Engine:
         elif hint.kind == "lines":
             self._has_lanes = True
             self._kick_if_quiet()
+        elif hint.kind == "room":
+            self.postbox.hint(hint)
 
     def _kick_if_quiet(self) -> None:
         """Look at the lanes now; while runs are at work, they are looked at from time to time only."""
@@ -344,19 +346,31 @@ class Engine:
 
     async def tell(self, run: str, name: str, value: bytes) -> None:
         """Deliver mail from outside."""
-        number = self._sent[run] = self._sent.get(run, 0) + 1
-        mail = Mail(run, f"client:{self._sender}", number, "tell", name, value, at=self.clock.now())
-        await self._deliver(mail)
+        await self.postbox.post(Mail(run, "", 0, "tell", name, value))
 
     async def cancel(self, run: str) -> None:
         """Ask a run to end."""
-        await self._deliver(Mail(run, f"client:{uuid4().hex}", 1, "cancel", at=self.clock.now()))
+        await self.postbox.post(Mail(run, "", 0, "cancel"))
 
-    async def _deliver(self, mail: Mail) -> None:
-        (delivery,) = await self.store.deliver([mail], now=self.clock.now())
-        if delivery == "gone":
-            head = await self.head(mail.to)
-            raise Conflict(f"run {mail.to!r} takes no more mail: it is {head.status}")
+    async def dead_letters(self, run: str = "") -> list[DeadLetter]:
+        """Mail that nobody took, to one run or all, oldest first."""
+        out: list[DeadLetter] = []
+        while page := await self.store.dead_letters(run=run, after=out[-1].id if out else 0):
+            out += page
+        return out
+
+    async def resend(self, dead: int) -> None:
+        """Send a dead letter again, once. Raises `Conflict` where its run has ended, and `MailboxFull`."""
+        delivery = await self.store.resend_dead(dead, now=self.clock.now())
+        if delivery is None:
+            raise UnknownName("dead letter", str(dead), "`segue dead` lists those that are there")
+        if delivery in ("gone", "full"):
+            (letter,) = await self.store.dead_letters(after=dead - 1, limit=1)
+            head = await self.head(letter.mail.to)
+            if delivery == "full":
+                raise MailboxFull(head.id, head.spec.mailbox)
+            raise Conflict(f"run {head.id!r} takes no more mail: it is {head.status}; `segue dead --drop {dead}`")
+        self.worker.wake()
 
     # ------------------------------------------------------------ held runs, forks
     async def resume(

@@ -46,6 +46,16 @@ class Recorded(Event, frozen=True, kw_only=True, tag=True):
     error: Failure | None = None
 
 
+class Handling(Event, frozen=True, kw_only=True, tag=True):
+    """A handler begins with a request; its calls stand at `path` and below. Not durable. `caller` is the run that asks.
+
+    Each attempt at it begins anew, at another path.
+    """
+
+    name: str
+    caller: str
+
+
 class Asked(Event, frozen=True, kw_only=True, tag=True):
     """A question is open."""
 

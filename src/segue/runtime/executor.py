@@ -45,6 +45,7 @@ from .departure import Departure, idle
 from .events import Emitted, Event
 from .handling import Handling
 from .host import Host
+from .keeping import Keeping
 from .mailbox import Mailbox
 from .phase import Phase
 from .replaying import mismatch, replay
@@ -110,6 +111,10 @@ class Executor:
     @property
     def services(self) -> Services:
         return self.host
+
+    @property
+    def letters(self) -> Keeping:
+        return self.mailbox.keeping
 
     @property
     def handed(self) -> int:

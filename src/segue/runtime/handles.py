@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -14,8 +14,9 @@ import msgspec
 from ..authoring.context import find_branch
 from ..authoring.failures import to_exception
 from ..authoring.flow import target_named
-from ..authoring.mail import join, message_name, request, request_from_outside, send
-from ..authoring.message import Request, response_type
+from ..authoring.mail import When, join, kind_of, ping, request_from_outside, send, unschedule
+from ..authoring.message import Pong, Request, message_name, read_pong
+from ..authoring.resource import SERVICES
 from ..authoring.trace import attach
 from ..core.codec import decoder, encode
 from ..core.conform import misfit
@@ -28,9 +29,10 @@ from ..model.errors import (
     StepFailed,
     WrongPlace,
 )
-from ..model.message import Question
+from ..model.message import Mail, Question
 from ..model.run import Head
 from .events import Asked, Event, Finished, Token
+from .exchange import Exchange
 from .names import unknown_ask
 from .receipt import Receipt
 
@@ -41,6 +43,7 @@ R = TypeVar("R")
 In = TypeVar("In")
 Out = TypeVar("Out")
 T = TypeVar("T")
+M = TypeVar("M")
 #: So many events are kept of a run that was started and isn't iterated yet; then the oldest go.
 KEPT = 10_000
 
@@ -48,21 +51,24 @@ KEPT = 10_000
 class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
     """One durable execution, and its address. Awaiting it gives its result; iterating it, what happens in it.
 
+    It is a value too: stored in fields, sent in messages and given to flows, it is its id, and good in another process
+    and after a restart.
+
     What happens in this process between `engine.start` and the first iteration is kept, the newest 10,000 events of
     it, unless the run is awaited before.
     """
 
     def __init__(
-        self, engine: Engine, id: str, target: Any = None, place: tuple[str, int] | None = None
+        self, engine: Engine | None, id: str, target: Any = None, place: tuple[str, int] | None = None
     ) -> None:
-        self._engine, self.id, self._target, self._place = engine, id, target, place
+        self._home, self.id, self._target, self._place = engine, id, target, place
         self._early: deque[Event] = deque()
         self._end_early: Callable[[], object] | None = None
 
     def keep_early(self) -> None:
         """Keep what happens in it until it is iterated, or this handle is let go."""
         self._early = deque(maxlen=KEPT)
-        end = self._engine.bus.watch(self.id, self._early.append)  # type: ignore[arg-type]  # events only
+        end = self.engine.bus.watch(self.id, self._early.append)  # type: ignore[arg-type]  # events only
         self._end_early = weakref.finalize(self, end)
 
     def _take_early(self) -> list[Event]:
@@ -72,6 +78,33 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
         events = [event for event in self._early if not isinstance(event, Finished)]
         self._early.clear()
         return events
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of this process. Raises `WrongPlace` outside of one."""
+        if self._home is None:
+            branch = find_branch()
+            services: Any = SERVICES.get() if branch is None else branch.run.services
+            if services is None:
+                raise WrongPlace(f"run {self.id!r} is used outside an engine: use it inside `async with Engine(…)`")
+            self._home = services.handle(self.id, None, None)._home
+        home: Engine = self._home
+        return home
+
+    def __segue_text__(self) -> str:
+        """As it is stored and sent."""
+        return self.id
+
+    @classmethod
+    def __segue_read__(cls, text: str) -> Run[Any]:
+        """From what was stored or sent."""
+        return cls(None, text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Run) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
 
     def __repr__(self) -> str:
         return f"<Run {self.id}>"
@@ -89,7 +122,7 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
         return waiting
 
     async def _result(self) -> R:
-        value: R = self.result_of(await self._engine.wait(self.id))
+        value: R = self.result_of(await self.engine.wait(self.id))
         return value
 
     def _read(self, value: bytes) -> Any:
@@ -109,16 +142,16 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
         events: asyncio.Queue[Event] = asyncio.Queue()
         early = self._take_early()
         asked = {event.question.id for event in early if isinstance(event, Asked)}
-        end = self._engine.bus.watch(self.id, events.put_nowait)  # type: ignore[arg-type]  # events only
+        end = self.engine.bus.watch(self.id, events.put_nowait)  # type: ignore[arg-type]  # events only
         try:
             for event in early:
                 yield event
-            for question in await self._engine.store.asks(run=self.id):
+            for question in await self.engine.store.asks(run=self.id):
                 if question.id in asked:
                     continue
                 asked.add(question.id)
                 yield Asked(run=self.id, path=question.path, n=question.n, question=question)
-            ending = asyncio.ensure_future(self._engine.wait(self.id))
+            ending = asyncio.ensure_future(self.engine.wait(self.id))
             getting: asyncio.Future[Event] | None = None
             try:
                 while True:
@@ -157,44 +190,88 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
             if isinstance(event, Token):
                 yield event.text
             elif isinstance(event, Finished):
-                self.result_of(await self._engine.wait(self.id))
+                self.result_of(await self.engine.wait(self.id))
 
-    async def tell(self, message: object, /) -> None:
-        """Send it mail; durable on return. Inside a run it leaves with that run's next commit."""
-        branch = find_branch()
+    async def tell(
+        self,
+        message: object,
+        /,
+        *,
+        after: timedelta | None = None,
+        every: timedelta | None = None,
+        key: str = "",
+    ) -> None:
+        """Send it mail; durable on return. Inside a run it leaves with that run's next commit.
+
+        `after`, `every` and `key`: as `segue.tell` has them. Outside, it waits while the run's mailbox is full, or
+        raises `MailboxFull`, as the mailbox says.
+        """
+        branch, when = find_branch(), When.of(after, every, key)
         if branch is not None:
-            await send(branch, self.id, message)
-        else:
-            await self._engine.tell(
-                self.id, message_name(type(message)), encode(message, where="the message")
-            )
-
-    async def request(self, message: Request[T], /, *, timeout: timedelta | None = None) -> T:
-        """Ask it something and wait for the answer, whose type the message says; raises what its handler raised."""
+            await send(branch, self.id, message, when)
+            return
         name, value = message_name(type(message)), encode(message, where="the message")
-        decode = decoder(response_type(type(message)))
+        due = when.due(self.engine.clock.now())
+        mail = Mail(self.id, "", 0, kind_of(message), name, value, due=due, every=when.every, key=when.key)
+        await self.engine.postbox.post(mail)
+
+    async def unschedule(self, key: str, /) -> None:
+        """Call off what was told with that key and hasn't been taken yet."""
         branch = find_branch()
-        answer: T
         if branch is not None:
-            answer = await request(branch, self.id, name, value, decode, timeout)
+            await unschedule(branch, self.id, key)
         else:
-            plain = msgspec.json.decode(value)
-            answer = decode(
-                encode(await self._engine.run(request_from_outside(self.id, name, plain, timeout)))
-            )
-        return answer
+            await self.engine.postbox.post(Mail(self.id, "", 0, "unschedule", key=key))
+
+    async def feed(self, source: Iterable[object] | AsyncIterable[object], /) -> int:
+        """Send each item of a source as a message, in order; how many.
+
+        Outside runs the next item is asked for when the one before is in the mailbox; so a bounded one slows its
+        source down.
+        """
+        count = 0
+        if isinstance(source, AsyncIterable):
+            async for item in source:
+                await self.tell(item)
+                count += 1
+        else:
+            for item in source:
+                await self.tell(item)
+                count += 1
+        return count
+
+    def request(self, message: Request[T], /, *, timeout: timedelta | None = None) -> Exchange[T]:
+        """Ask it something; await what this gives for the answer, whose type the message says.
+
+        It raises what its handler raised, `RunEnded` where it ended without an answer, `TimeoutError` after `timeout`,
+        and inside a run `Deadlock` where it waits for that run. See `Exchange` for what else can be done with it.
+        """
+        return Exchange(self, message, timeout)
+
+    async def ping(self, *, timeout: timedelta | None = None) -> Pong:
+        """Ask whether it is there: answered whatever its code waits for, also by a flow."""
+        branch = find_branch()
+        if branch is not None:
+            pong: Pong = await ping(branch, self.id, timeout)
+            return pong
+        call = request_from_outside(self.id, "ping", None, timeout, "ping")
+        return read_pong(encode(await self.engine.run(call)))
+
+    def recipient(self, message: type[M], /) -> Recipient[M]:
+        """Its address, narrowed to messages of one type; a value, as it is."""
+        return Recipient(self)
 
     async def cancel(self) -> None:
         """Ask for its end: its code gets `asyncio.CancelledError` and may clean up, durably."""
-        await self._engine.cancel(self.id)
+        await self.engine.cancel(self.id)
 
     async def head(self) -> Head:
         """Its record as it stands."""
-        return await self._engine.head(self.id)
+        return await self.engine.head(self.id)
 
     async def receipt(self) -> Receipt:
         """What its model calls cost, and what they would have cost live."""
-        return self._engine.price((await self.head()).usage)
+        return self.engine.price((await self.head()).usage)
 
 
 def run_error(head: Head) -> Exception:
@@ -211,6 +288,51 @@ def run_error(head: Head) -> Exception:
         error = RunFailed(head.id, head.error.type, head.error.message)
         attach(error, head.error.trace)
     return error
+
+
+class Recipient(Generic[M]):
+    """A run's address, narrowed to messages of one type: what code is given that shall tell it that and nothing else.
+
+    A value, stored and sent as the run's id.
+    """
+
+    def __init__(self, run: Run[Any]) -> None:
+        self._run = run
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self._run.id
+
+    def __segue_text__(self) -> str:
+        """As it is stored and sent."""
+        return self._run.id
+
+    @classmethod
+    def __segue_read__(cls, text: str) -> Recipient[Any]:
+        """From what was stored or sent."""
+        return cls(Run(None, text))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recipient) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return f"<Recipient {self.id}>"
+
+    async def tell(
+        self, message: M, /, *, after: timedelta | None = None, every: timedelta | None = None, key: str = ""
+    ) -> None:
+        """As `Run.tell`."""
+        await self._run.tell(message, after=after, every=every, key=key)
+
+    def request(
+        self: Recipient[Request[T]], message: Request[T], /, *, timeout: timedelta | None = None
+    ) -> Exchange[T]:
+        """As `Run.request`."""
+        return self._run.request(message, timeout=timeout)
 
 
 class Ask:

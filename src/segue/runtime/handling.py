@@ -16,19 +16,17 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ..authoring.context import BRANCH, Act, Branch, BranchTask, current
-from ..core.replay import Place, Replay
+from ..core.replay import Replay
 from ..model.entry import INSTANT, Entry, Failure
 from ..model.message import Letter, Mail
 from . import tasks
 from .call import Call, Outcome, own_call
-from .mailbox import MAIL
+from .mailbox import HAND, MAIL
 from .phase import Phase
 
 if TYPE_CHECKING:
     from .executor import Executor
 
-#: Where the journal says which letter was in hand, if not the first message.
-HAND: Final[Place] = ("!hand", 0)
 #: On what branch urgent messages stand in the journal.
 URGENT: Final = "!urgent"
 _read_mail = msgspec.json.Decoder(Mail).decode
@@ -36,7 +34,7 @@ _read_id = msgspec.json.Decoder(int).decode
 
 
 class Handling:
-    """The life of an actor in memory; see `authoring.actor.driver.Life`."""
+    """The life of an actor in memory; see `authoring.actor.life.Life`."""
 
     __slots__ = ("_clean", "_run", "_saved", "_struck", "_urgent_only", "_wanting", "beside", "id", "sealing")
 
@@ -90,14 +88,17 @@ class Handling:
         box = run.box
         if box is None or run.stop_by is not None:
             return None
+        letter: Letter | None
         if run.phase is Phase.REPLAYING:
-            return self._in_hand(urgent)
-        if box.urgent:
-            letter = next(iter(box.urgent.values()))
-            value = msgspec.json.encode(letter.id)
-            run.commits.entries.append(Entry(*HAND, "hand", "", b"", b"", 0, INSTANT, value))
-            return letter
-        return None if urgent else box.first()
+            letter = self._in_hand(urgent)
+        else:
+            letter = next(iter(box.urgent.values())) if box.urgent else None if urgent else box.first()
+            if letter is not None and (box.urgent or box.is_out_of_turn(letter.id)):
+                value = msgspec.json.encode(letter.id)
+                run.commits.entries.append(Entry(*HAND, "hand", "", b"", b"", 0, INSTANT, value))
+        if letter is not None:
+            box.hand = letter.id
+        return letter
 
     def _in_hand(self, urgent: bool) -> Letter | None:
         """What the recorded life took."""

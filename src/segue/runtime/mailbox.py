@@ -18,14 +18,21 @@ from ..authoring.failures import to_failure
 from ..core.replay import Place
 from ..model.entry import Failure
 from ..model.errors import WrongPlace
-from ..model.message import Letter, Mail
+from ..model.message import Letter, Mail, answer_to
 from ..model.run import ENDED, CallRef
 from . import tasks
 from .call import CANCEL, NOTHING, Call, Outcome, end_error, own_call
+from .keeping import Keeping
+from .phase import Phase
+from .timers import Timers
 
 if TYPE_CHECKING:
     from .executor import Executor
 
+#: What isn't for the code, and is carried out when it is read.
+ORDERS: Final = frozenset({"unschedule", "unsubscribe", "settled"})
+#: Where the journal says which letter was in hand, if not the first message.
+HAND: Final[Place] = ("!hand", 0)
 #: Where an actor waits for its next message; it isn't in any journal.
 MAIL: Final[Place] = ("!mail", 0)
 
@@ -35,6 +42,7 @@ class Mailbox:
 
     __slots__ = (
         "_dues",
+        "_early",
         "_ends",
         "_joins",
         "_order",
@@ -43,7 +51,10 @@ class Mailbox:
         "_results",
         "_run",
         "_spawned",
+        "_timers",
         "_unmatched",
+        "hand",
+        "keeping",
         "urgent",
     )
 
@@ -59,17 +70,28 @@ class Mailbox:
         self._dues: list[tuple[float, int, Call]] = []
         self._order = 0
         self.urgent: dict[int, Letter] = {}  #: messages that don't wait for others, to an actor
+        self._early: dict[Place, Letter] = {}  # ends of spawned runs that nobody waits for yet
+        self._timers: Timers | None = None
+        self.keeping = Keeping(run, self)
+        self.hand = 0  #: the message that an actor has in hand
 
     # ------------------------------------------------------------ what comes in
     def file(self, letters: Sequence[Letter]) -> bool:
         """Take letters in; whether one asks for the run's end."""
         cancelled = False
         for letter in letters:
-            kind = letter.mail.kind
-            if kind == "tell" or kind == "request":
+            mail = letter.mail
+            kind = mail.kind
+            if letter.kept:
+                self.keeping.letters[letter.id] = letter
+            elif (mail.due or mail.key) and kind in ("tell", "urgent") and self._timed().keeps(letter):
+                pass  # it isn't due, or another one is there in its place
+            elif kind == "tell" or kind == "request" or kind == "event":
                 self._posts[letter.id] = letter
-            elif kind == "urgent":
+            elif kind == "urgent" or kind == "subscribe":
                 self.urgent[letter.id] = letter
+            elif kind in ORDERS:
+                self._obey(letter)
             else:
                 self._results[letter.id] = letter
                 cancelled = cancelled or kind == "cancel"
@@ -81,10 +103,43 @@ class Mailbox:
         """Whether a letter that asks for the run's end wasn't read yet."""
         return any(letter.mail.kind == "cancel" for letter in self._results.values())
 
+    def _obey(self, letter: Letter) -> None:
+        """An order is carried out as it is read."""
+        mail = letter.mail
+        self.take_out(letter.id)
+        if mail.kind == "unschedule":
+            self._timed().call_off(mail.key)
+        elif mail.kind == "settled":
+            self.keeping.release(msgspec.json.decode(mail.value or b"0", type=int))
+        else:
+            for one in list(self.urgent.values()):
+                if one.mail.kind == "subscribe" and one.mail.key == mail.key:
+                    self.take_out(one.id)
+            self.keeping.unsubscribe(mail.key)
+
+    def _timed(self) -> Timers:
+        if self._timers is None:
+            self._timers = Timers(self._run, self)
+        return self._timers
+
     def consume(self, letter: int) -> None:
+        """The code is done with a letter: the next commit takes it out of the inbox, unless it is kept."""
+        known = self._posts.pop(letter, None) or self.urgent.pop(letter, None)
+        if known is not None and known.mail.reply is not None and not self.keeping.is_done(known):
+            return
+        self.take_out(letter)
+        if known is not None and self._timers is not None and (known.mail.every or known.mail.key):
+            tick = self._timers.consumed(known)
+            if tick is not None:
+                self._run.commits.send(tick)
+
+    def take_out(self, letter: int) -> None:
         """Have the next commit take a letter out of the inbox."""
-        if self._posts.pop(letter, None) is None and self.urgent.pop(letter, None) is None:
-            del self._results[letter]
+        if letter == self.hand:
+            self.hand = 0
+        for letters in (self._posts, self.urgent, self._results, self.keeping.letters):
+            if letters.pop(letter, None) is not None:
+                break
         turn = self._run.commits.turn
         if isinstance(turn.consumed, list):
             turn.consumed.append(letter)
@@ -93,6 +148,8 @@ class Mailbox:
 
     def drop_results_of(self, place: Place) -> None:
         """Letters for a call that stood there before a rebase are nobody's."""
+        if place in self._early:
+            self.consume(self._early.pop(place).id)
         for letter in list(self._results.values()):
             if letter.mail.call is not None and (letter.mail.call.path, letter.mail.call.n) == place:
                 self.consume(letter.id)
@@ -126,6 +183,19 @@ class Mailbox:
         """The first message, if there is one."""
         return next(iter(self._posts.values())) if self._posts else None
 
+    def in_hand(self) -> int:
+        """The message that an actor has in hand, or will have once it is where its last life left it; 0 for none."""
+        run = self._run
+        if not self.hand and run.phase is Phase.REPLAYING and run.head.spec.kind == "actor" and self._posts:
+            entry = run.replay.calls.get(HAND)
+            return next(iter(self._posts)) if entry is None else int(entry.value or b"0")
+        return self.hand
+
+    def is_out_of_turn(self, letter: int) -> bool:
+        """Whether a message would come later than now if all mail were read anew, in the order of its arrival."""
+        timers = self._timers
+        return timers is not None and (timers.has_older(letter) or any(id < letter for id in self._posts))
+
     def letter(self, id: int) -> Letter | None:
         """A message by its id, if it is there."""
         return self._posts.get(id) or self.urgent.get(id)
@@ -139,22 +209,31 @@ class Mailbox:
         """An actor's transition: what its handler waited for is history."""
         self._receivers.clear()
         self._dues.clear()
+        if self._spawned:  # who was started in an earlier turn isn't waited for any more
+            self._spawned.clear()
+            self._joins.clear()
+            self._ends.clear()
+            self._results.update((letter.id, letter) for letter in self._early.values())
+            self._early.clear()
 
     @property
     def next_due(self) -> float | None:
-        """When the next call that waits for a time has it."""
-        return self._dues[0][0] if self._dues else None
+        """When the next time strikes, of a call that waits for it or of mail."""
+        return _sooner(self._dues[0][0] if self._dues else None, self._timers)
 
     def wake_at(self) -> float | None:
         """When the next time strikes for which somebody waits."""
         dues = sorted((due, order) for due, order, call in self._dues if not call.done())
-        return dues[0][0] if dues else None
+        return _sooner(dues[0][0] if dues else None, self._timers)
 
     # ------------------------------------------------------------ at rest
     def answer_waits(self) -> None:
         """Match letters and times with the calls that wait for them."""
-        for letter in list(self._results.values()):
-            self._read(letter)
+        if self._results:
+            for letter in list(self._results.values()):
+                self._read(letter)
+        if self._timers is not None:
+            self._ripen(self._timers)
         if self._run.handling is not None:
             self._run.handling.serve()
         elif self.urgent:
@@ -166,6 +245,11 @@ class Mailbox:
         self._unmatched = False
         if self._dues:
             self._strike(self._run.host.clock_now())
+
+    def _ripen(self, timers: Timers) -> None:
+        for letter in timers.ripe(self._run.host.clock_now()):
+            (self.urgent if letter.mail.kind == "urgent" else self._posts)[letter.id] = letter
+            self._unmatched = True
 
     def _strike(self, now: float) -> None:
         while self._dues and (self._dues[0][0] <= now or self._dues[0][2].done()):
@@ -193,6 +277,10 @@ class Mailbox:
                 self._close(call, Outcome(call, mail.value, mail.error, letter.id))
             elif place in self._ends or (place not in self._spawned and not self._expects(place)):
                 self.consume(letter.id)  # answered already, or given up
+            elif place in self._spawned and place not in self._joins:
+                self._early[place] = self._results.pop(letter.id)
+        elif mail.kind == "ping":
+            self._pong(letter)
         elif mail.kind == "cancel":
             self.consume(letter.id)
             self._cancel()
@@ -207,6 +295,15 @@ class Mailbox:
                 value = b'{"name":%s,"value":%s}' % (msgspec.json.encode(mail.name), mail.value or NOTHING)
                 self._close(call, Outcome(call, value, None, letter.id))
                 break
+
+    def _pong(self, letter: Letter) -> None:
+        """Say when a ping was read, whatever the code does meanwhile."""
+        run, mail = self._run, letter.mail
+        now = run.host.clock_now()
+        pong = answer_to(mail, run.id, run.next_number(), msgspec.json.encode([mail.at, now]), None, now)
+        self.take_out(letter.id)
+        if pong is not None:
+            run.commits.send(pong)
 
     def _is_for(self, mail: Mail, call: Call) -> bool:
         """Whether an outcome is of this call, not of another one that stood there before a rebase."""
@@ -260,6 +357,9 @@ class Mailbox:
             self._close(call, Outcome(call, *self._ends[place]))
             return
         self._joins.setdefault(place, []).append(call)
+        if place in self._early:
+            early = self._early.pop(place)
+            self._results[early.id] = early
         if request.looks:
             look = self._look(request.looks, place)
             self._run.carrying.keep(Task(look, loop=self._run.loop, context=tasks.NO_CONTEXT.copy()))
@@ -287,3 +387,8 @@ class Mailbox:
                 letter = None
         if letter is not None:
             self.consume(letter)
+
+
+def _sooner(due: float | None, timers: Timers | None) -> float | None:
+    other = None if timers is None else timers.next_due
+    return due if other is None else other if due is None else min(due, other)

@@ -1,0 +1,148 @@
+"""A request on its way: its answer, and what happens meanwhile in the handler that has it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Generator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from uuid import uuid4
+
+import msgspec
+
+from ..authoring.context import find_branch
+from ..authoring.mail import forward, kind_of, request, request_from_outside
+from ..authoring.message import Request, message_name, response_type
+from ..core.codec import decoder, encode
+from ..model.errors import WrongPlace
+from ..model.message import Mail
+from ..model.run import CallRef
+from .events import Event, Handling, Token
+
+if TYPE_CHECKING:
+    from .handles import Run
+
+T = TypeVar("T")
+
+
+class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
+    """A request to a run: await it for the answer; iterate it for what its handler does, and await it then.
+
+    Nothing is sent before it is awaited, iterated or forwarded. Events are those of its own handler alone, as long as
+    that works in this process: tokens aren't durable, and don't travel.
+    """
+
+    def __init__(self, run: Run[Any], message: Request[T], timeout: timedelta | None) -> None:
+        self._run, self._timeout = run, timeout
+        kind = kind_of(message)
+        self._kind = "request" if kind == "tell" else kind
+        self._name, self._value = message_name(type(message)), encode(message, where="the message")
+        self._decode = decoder(response_type(type(message)))
+        self._id = ""
+        self._task: asyncio.Task[T] | None = None
+        self._coro: Coroutine[Any, Any, T] | None = None
+        self.__name__ = self.__qualname__ = "request"  # as tasks show it, and number their branches
+
+    # ------------------------------------------------------------ the answer
+    def __await__(self) -> Generator[Any, Any, T]:
+        if self._task is not None:
+            return asyncio.shield(self._task).__await__()
+        return self._begin().__await__()
+
+    def _begin(self) -> Coroutine[Any, Any, T]:
+        if self._coro is None:
+            self._coro = self._ask()
+        return self._coro
+
+    async def _ask(self) -> T:
+        branch = find_branch()
+        answer: T
+        if branch is not None:
+            to = self._run.id
+            answer = await request(
+                branch, to, self._name, self._value, self._decode, self._timeout, kind=self._kind
+            )
+            return answer
+        plain = msgspec.json.decode(self._value)
+        self._id = self._id or f"request-{uuid4().hex[:12]}"
+        call = request_from_outside(self._run.id, self._name, plain, self._timeout, self._kind)
+        answer = self._decode(encode(await self._run.engine.run(call, id=self._id)))
+        return answer
+
+    def send(self, value: Any) -> Any:
+        """As a coroutine's."""
+        return self._begin().send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """As a coroutine's."""
+        return self._begin().throw(*error)
+
+    def close(self) -> None:
+        """As a coroutine's."""
+        if self._coro is not None:
+            self._coro.close()
+
+    # ------------------------------------------------------------ what happens meanwhile
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        if find_branch() is not None:
+            raise WrongPlace("what a request's handler does can be watched from outside runs only; await the answer")
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        self._id = self._id or f"request-{uuid4().hex[:12]}"
+        end = self._run.engine.bus.watch(self._run.id, events.put_nowait)  # type: ignore[arg-type]  # events only
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._begin())
+        answered = asyncio.ensure_future(_silently(self._task))
+        path: str | None = None
+        try:
+            while not (answered.done() and events.empty()):
+                getting = asyncio.ensure_future(events.get())
+                await asyncio.wait({getting, answered}, return_when=asyncio.FIRST_COMPLETED)
+                if not getting.done():
+                    getting.cancel()
+                    continue
+                event = getting.result()
+                if isinstance(event, Handling) and event.caller == self._id:
+                    path = event.path
+                elif path is None or not (event.path == path or event.path.startswith(f"{path}/")):
+                    continue
+                yield event
+        finally:
+            end()
+            answered.cancel()
+
+    async def text(self) -> AsyncIterator[str]:
+        """The tokens of its handler's model calls, as they come. Where none came, an answer that is a text comes whole.
+
+        Raises what the handler raised.
+        """
+        silent = True
+        async for event in self:
+            if isinstance(event, Token):
+                silent = False
+                yield event.text
+        answer = await self
+        if silent and isinstance(answer, str):
+            yield answer
+
+    # ------------------------------------------------------------ forwarding
+    async def forward(self, to: Any = None, *, tag: str = "") -> None:
+        """Have the answer sent as a `Response`, with the tag, to this run's own mailbox or to another's (`to`).
+
+        Nobody waits for it. Errors come as `Response.error`.
+        """
+        branch = find_branch()
+        if branch is not None:
+            target = branch.run.id if to is None else to.id
+            await forward(branch, self._run.id, self._name, self._value, target, tag)
+            return
+        if to is None:
+            raise WrongPlace("forward() outside a run needs the run that gets the answer: forward(to=run)")
+        reply = CallRef(to.id, "", 0)
+        mail = Mail(
+            self._run.id, "", 0, self._kind, self._name, self._value, reply=reply, tag=tag, forwarded=True
+        )
+        await self._run.engine.postbox.post(mail)
+
+
+async def _silently(task: asyncio.Task[Any]) -> None:
+    await asyncio.wait({task})

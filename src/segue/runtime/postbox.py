@@ -1,0 +1,78 @@
+"""Mail from outside runs: numbered, and patient with full mailboxes."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import Future
+from uuid import uuid4
+
+import msgspec
+
+from ..model.errors import Conflict, MailboxFull
+from ..model.message import Mail
+from ..ports.clock import AlarmClock
+from ..ports.store import Hint, Store
+from .names import unknown_run
+
+#: How often a full mailbox is tried again where no hint comes, since another process empties it, in seconds.
+RETRY = 0.5
+
+
+class Postbox:
+    """One process's way of sending mail."""
+
+    def __init__(self, store: Store, clock: AlarmClock) -> None:
+        self._store, self._clock = store, clock
+        self._sender = f"client:{uuid4().hex}"
+        self._sent: dict[str, int] = {}
+        self._waiting: dict[str, list[Future[None]]] = {}
+
+    async def post(self, mail: Mail) -> None:
+        """Deliver mail, durably on return; its sender, number and time are filled in.
+
+        Waits while the mailbox is full, if that is its way, else raises `MailboxFull`. Raises `UnknownName` where
+        there is no such run, and `Conflict` where it has ended.
+        """
+        while True:
+            number = self._sent[mail.to] = self._sent.get(mail.to, 0) + 1
+            now = self._clock.now()
+            mail = msgspec.structs.replace(mail, sender=self._sender, number=number, at=now)
+            (delivery,) = await self._store.deliver([mail], now=now)
+            if delivery not in ("gone", "full"):
+                return
+            head = await self._store.get(mail.to)
+            if head is None:
+                raise await unknown_run(self._store, mail.to)
+            if delivery == "gone":
+                raise Conflict(f"run {mail.to!r} takes no more mail: it is {head.status}")
+            if head.spec.full == "fail":
+                raise MailboxFull(mail.to, head.spec.mailbox)
+            await self._room(mail.to)
+
+    async def _room(self, run: str) -> None:
+        """Until there may be room in a mailbox."""
+        loop = asyncio.get_running_loop()
+        future: Future[None] = loop.create_future()
+        self._waiting.setdefault(run, []).append(future)
+        timer = loop.call_later(RETRY, _set, future)
+        try:
+            await future
+        finally:
+            timer.cancel()
+            waiting = self._waiting.get(run, [])
+            if future in waiting:
+                waiting.remove(future)
+            if not waiting:
+                self._waiting.pop(run, None)
+
+    def hint(self, hint: Hint) -> None:
+        """The store's word that mailboxes have room."""
+        if hint.kind == "room" and self._waiting:
+            for run in hint.runs:
+                for future in self._waiting.get(run, ()):
+                    _set(future)
+
+
+def _set(future: Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,288 @@
+"""Mail with a time or a key: once, again and again, put off, called off; whatever crashes, and in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import segue
+from segue import Actor, Note, Request
+from segue.stores import open_store
+from segue.testing.clock import START
+from tests.runtime.lives import Desk
+
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+
+
+class Tick(Note):
+    text: str = "tick"
+
+
+class Seen(Request[list[tuple[str, float]]]):
+    """What came, and how many hours after the start."""
+
+
+class Halt(Note):
+    """Stop the timer."""
+
+
+def hours() -> float:
+    return round((segue.now() - START).total_seconds() / 3600, 3)
+
+
+class TimerKeeper(Actor[int]):
+    seen: list[tuple[str, float]] = segue.field(default_factory=list)
+    enough: int = 1000
+
+    @segue.on
+    async def tick(self, note: Tick) -> Any:
+        self.seen.append((note.text, hours()))
+        if len(self.seen) >= self.enough:
+            return segue.Done(len(self.seen))
+        return None
+
+    @segue.on
+    async def get(self, request: Seen) -> list[tuple[str, float]]:
+        return self.seen
+
+    @segue.on
+    async def halt(self, note: Halt) -> None:
+        await self.me.unschedule("tick")
+
+
+async def pass_time(desk: Desk, hours: float) -> None:
+    """In virtual time, which passes when nothing else is to be done."""
+    await desk.fake.clock.sleep(hours * 3600)
+
+
+async def test_a_message_comes_later() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(TimerKeeper(), id="a")
+        await run.tell(Tick("later"), after=3 * HOUR)
+        await run.tell(Tick("now"))
+        await run.tell(Tick("soon"), after=HOUR)
+        assert await run.request(Seen()) == [("now", 0.0)]
+        await pass_time(desk, 10)
+        assert await run.request(Seen()) == [("now", 0.0), ("soon", 1.0), ("later", 3.0)]
+
+
+async def test_a_message_repeats() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(TimerKeeper(), id="a")
+        await run.tell(Tick(), every=HOUR)
+        await run.tell(Tick("x"), after=timedelta(minutes=30), every=2 * HOUR)
+        await pass_time(desk, 3.2)
+        assert await run.request(Seen()) == [("x", 0.5), ("tick", 1.0), ("tick", 2.0), ("x", 2.5), ("tick", 3.0)]
+
+
+async def test_missed_times_count_as_one() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(TimerKeeper(), id="a")
+        await run.tell(Tick(), every=HOUR)
+        await pass_time(desk, 1.5)
+    desk.fake.clock.advance(4 * 3600)  # nobody was there at 2, 3, 4 and 5
+    async with desk.engine() as engine:
+        run = await engine.get("a")
+        await pass_time(desk, 2)
+        seen = await run.request(Seen())
+    times = [at for _, at in seen]
+    assert times == [1.0, 2.0, 6.0, 7.0]  # the one of two o'clock stands for those that were missed
+
+
+async def test_debounce() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(TimerKeeper(), id="a")
+        for n in range(5):
+            await run.tell(Tick(f"{n}"), after=HOUR, key="save")
+            await pass_time(desk, 0.5)
+        await pass_time(desk, 5)
+        assert await run.request(Seen()) == [("4", 3.0)]
+        assert await desk.store.inbox("a", 0) == []
+
+
+async def test_a_schedule_told_again_goes_on() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(TimerKeeper(), id="a")
+        for _ in range(4):
+            await run.tell(Tick(), every=DAY, key="tidy")  # as each call of a web handler may
+            await pass_time(desk, 10)
+        await pass_time(desk, 10)
+        assert await run.request(Seen()) == [("tick", 24.0), ("tick", 48.0)]
+        await run.tell(Tick("other"), every=DAY, key="tidy")  # another message is another schedule
+        await pass_time(desk, 25)
+        assert (await run.request(Seen()))[2:] == [("other", 74.0)]
+        assert len(await desk.store.inbox("a", 0)) == 1
+
+
+async def test_unschedule_from_outside_and_inside() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(TimerKeeper(), id="a")
+        await run.tell(Tick(), every=HOUR, key="tick")
+        await run.tell(Tick("once"), after=2 * HOUR, key="once")
+        await pass_time(desk, 1.5)
+        await run.unschedule("once")
+        await run.tell(Halt())
+        await pass_time(desk, 9)
+        assert await run.request(Seen()) == [("tick", 1.0)]
+        assert await desk.store.inbox("a", 0) == []
+
+
+async def test_unschedule_before_it_is_read() -> None:
+    desk = Desk()
+    async with desk.engine(worker=False) as engine:
+        run = await engine.start(TimerKeeper(), id="a")
+        await run.tell(Tick(), key="tick")
+        await run.unschedule("tick")
+        await run.unschedule("nothing")
+    async with desk.engine() as engine:
+        run = await engine.get("a")
+        assert await run.request(Seen()) == []
+
+
+class Beginning(Note):
+    """Begin."""
+
+
+class SelfTimer(Actor[list[float]]):
+    """Tells itself, and waits in its handler for longer than its timer."""
+
+    at: list[float] = segue.field(default_factory=list)
+
+    def begin(self) -> None:
+        return None
+
+    @segue.on
+    async def start(self, note: Beginning) -> None:
+        await self.me.tell(Tick(), every=HOUR, key="t")
+
+    @segue.on
+    async def tick(self, note: Tick) -> Any:
+        self.at.append(hours())
+        await segue.sleep(timedelta(hours=2.5))
+        await self.me.tell(Tick(), every=HOUR, key="t")  # it runs already
+        return segue.Done(self.at) if len(self.at) == 3 else None
+
+
+async def test_a_handler_that_takes_longer_than_its_timer() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(SelfTimer(), id="a")
+        await run.tell(Beginning())
+        assert await run == [1.0, 4.0, 7.0]
+
+
+@segue.flow
+async def timed_flow() -> list[str]:
+    me = segue.me()
+    await me.tell(Tick("late"), after=2 * HOUR)
+    await me.tell(Tick("again"), every=HOUR, key="k")
+    got = [(await segue.receive(Tick)).text for _ in range(4)]
+    await me.unschedule("k")
+    with pytest.raises(TimeoutError):
+        await segue.receive(Tick, timeout=DAY)
+    return got
+
+
+async def test_in_a_flow() -> None:
+    desk = Desk()
+    assert await desk.run(timed_flow()) in (["again", "late", "again", "again"], ["again", "again", "late", "again"])
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_timers_survive_crashes(kind: str, tmp_path: Path) -> None:
+    """Killed at every commit, before it is written and after: each tick is handled once."""
+    for after in (False, True):
+        for die_at in range(1, 40):
+            store = open_store(f"sqlite:{tmp_path}/{after}-{die_at}.db") if kind == "sqlite" else None
+            desk = Desk(store)
+            async with desk.engine(worker=False) as engine:
+                run = await engine.start(TimerKeeper(enough=6), id="a")
+                await run.tell(Tick("once"), after=1.5 * HOUR)
+                await run.tell(Tick("every"), every=HOUR, key="tick")
+                await run.tell(Tick("put off"), after=2 * HOUR, key="p")
+                await run.tell(Tick("put off"), after=2.2 * HOUR, key="p")
+            died = False
+            for life in range(3):
+                async with desk.engine(die_at if life == 0 else None, after=after) as engine:
+                    assert desk.killed is not None
+                    ending = asyncio.ensure_future(engine.wait("a"))
+                    await asyncio.wait({ending, desk.killed}, return_when=asyncio.FIRST_COMPLETED)
+                    died = died or desk.killed.done()
+                    ending.cancel()
+                    await asyncio.gather(ending, return_exceptions=True)
+                head = await desk.head("a")
+                if head.status == "done":
+                    break
+            assert head.status == "done"
+            inbox = [letter.mail for letter in await desk.store.inbox("a", 0)]
+            assert inbox == []
+            assert await desk.store.dead_letters() == []
+            if store is not None:
+                await store.close()
+            if not died:
+                break
+        else:
+            raise AssertionError("it commits for ever")
+
+
+async def test_bad_times() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(TimerKeeper(), id="a")
+        with pytest.raises(ValueError, match="every"):
+            await run.tell(Tick(), every=timedelta(0))
+        assert datetime.now(UTC)
+
+
+async def test_a_letter_in_hand_stays_in_hand_when_an_older_timer_is_due(tmp_path: Path) -> None:
+    """The timer came first and is due later; a wake in the middle of the handler must not take it for the one."""
+    for die_at in range(1, 12):
+        desk = Desk(open_store(f"sqlite:{tmp_path}/{die_at}.db"))
+        async with desk.engine(worker=False) as engine:
+            run = await engine.start(SlowTaker(), id="a")
+            await run.tell(Tick("timer"), after=HOUR)
+            await run.tell(Slow())
+        for life in range(3):
+            async with desk.engine(die_at if life == 0 else None) as engine:
+                assert desk.killed is not None
+                ending = asyncio.ensure_future(engine.wait("a"))
+                await asyncio.wait({ending, desk.killed}, return_when=asyncio.FIRST_COMPLETED)
+                ending.cancel()
+                await asyncio.gather(ending, return_exceptions=True)
+            head = await desk.head("a")
+            if head.status not in ("ready", "parked"):
+                break
+        assert head.status == "done", head.reason
+        assert head.value == b'["slow 1","slow 2","timer"]'
+        await desk.store.close()
+
+
+class Slow(Note):
+    """Takes a while."""
+
+
+class SlowTaker(Actor[list[str]]):
+    seen: list[str] = segue.field(default_factory=list)
+
+    @segue.on
+    async def slow(self, note: Slow) -> None:
+        await segue.sleep(2 * HOUR)
+        self.seen.append("slow 1")
+        await segue.sleep(2 * HOUR)
+        self.seen.append("slow 2")
+
+    @segue.on
+    async def tick(self, note: Tick) -> segue.Done[list[str]]:
+        self.seen.append(note.text)
+        return segue.Done(self.seen)
