@@ -1,0 +1,245 @@
+"""Turns of actors: short messages share commits, and are handled once all the same, whatever crashes."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import segue
+from segue import Actor, Done, Note, Request
+from segue.authoring.actor import driver
+from segue.model.run import Head
+from segue.ports.store import Turn
+from tests.authoring.killed import at_every_commit
+from tests.runtime.lives import Desk
+
+SEEN: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def begin() -> None:
+    SEEN.clear()
+
+
+class Put(Note):
+    text: str
+
+
+class Think(Note):
+    text: str
+
+
+class Say(Request[str]):
+    text: str
+
+
+class All(Request[list[str]]):
+    pass
+
+
+class Break(Request[int]):
+    pass
+
+
+class Finish(Note):
+    pass
+
+
+class Pad(Actor[list[str]]):
+    lines: list[str] = segue.field(default_factory=list)
+
+    @segue.on
+    async def put(self, note: Put) -> None:
+        SEEN.append(note.text)
+        self.lines.append(note.text)
+
+    @segue.on
+    async def think(self, note: Think) -> None:
+        self.lines.append("half")
+        self.lines[-1] = await segue.generate(note.text)
+
+    @segue.on
+    async def say(self, request: Say) -> str:
+        self.lines.append(request.text)
+        return f"{len(self.lines)}"
+
+    @segue.on
+    async def all(self, request: All) -> list[str]:
+        return self.lines
+
+    @segue.on
+    async def breaks(self, request: Break) -> int:
+        self.lines.append("broken")
+        raise ValueError("broken")
+
+    @segue.on
+    async def finish(self, note: Finish) -> Done[list[str]]:
+        return Done(self.lines)
+
+
+@pytest.fixture
+def turns() -> list[Turn]:
+    return []
+
+
+async def tell_all(engine: Any, count: int) -> Any:
+    run = await engine.start(Pad(), id="pad")
+    for n in range(count):
+        await run.tell(Put(f"{n}"))
+    return run
+
+
+async def test_short_messages_share_a_commit(turns: list[Turn]) -> None:
+    desk = Desk()
+    async with desk.engine(worker=False) as engine:
+        run = await tell_all(engine, 50)
+        await run.tell(Finish())
+    async with desk.engine() as engine:
+        engine.worker.commit_hook = turns.append
+        run = await engine.get("pad")
+        assert await run == [f"{n}" for n in range(50)]
+    mine = [turn for turn in turns if turn.run == "pad"]
+    assert sum(len(turn.consumed) for turn in mine) == 51
+    assert len(mine) <= 4  # begin, the messages, the end; a moment may end in between
+
+
+async def test_a_group_has_a_size(turns: list[Turn]) -> None:
+    desk = Desk()
+    async with desk.engine(worker=False) as engine:
+        run = await tell_all(engine, 3 * driver.GROUP)
+        await run.tell(Finish())
+    async with desk.engine() as engine:
+        engine.worker.commit_hook = turns.append
+        await (await engine.get("pad"))
+    assert max(len(turn.consumed) for turn in turns) <= driver.GROUP
+
+
+async def test_what_came_before_a_handler_that_waits_is_committed_at_its_first_call(turns: list[Turn]) -> None:
+    desk = Desk()
+    desk.fake.when("deep").reply("thought")
+    async with desk.engine(worker=False) as engine:
+        run = await tell_all(engine, 3)
+        await run.tell(Think("deep"))
+        await run.tell(Finish())
+    async with desk.engine() as engine:
+        engine.worker.commit_hook = turns.append
+        assert await (await engine.get("pad")) == ["0", "1", "2", "thought"]
+    first = next(turn for turn in turns if turn.entries is not None)
+    assert first.checkpoint is not None
+    assert b'["0","1","2"]' in first.checkpoint  # not what the handler has begun
+    assert len(first.consumed) <= 3
+
+
+@pytest.mark.parametrize("mode", ["live", "batch"])
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_groups_whatever_crashes(mode: Any, kind: str, tmp_path: Path) -> None:
+    async def begin(engine: Any) -> None:
+        run = await engine.start(Pad(), id="pad", mode=mode)
+        for message in (Put("a"), Put("b"), Think("deep"), Put("c"), Think("deeper"), Finish()):
+            await run.tell(message)
+
+    def check(desk: Desk, head: Head) -> None:
+        assert head.value == b'["a","b","DEEP","c","DEEPER"]'
+        assert all(count == 1 for count in desk.fake.remote.sent.values())
+
+    def set_up(desk: Desk) -> None:
+        desk.fake.when("deep").reply(lambda call: call.text.upper())
+
+    lives = await at_every_commit(begin, "pad", check, kind=kind, path=tmp_path, set_up=set_up)
+    assert lives > 10
+
+
+async def test_a_failure_in_a_group_undoes_itself_alone() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await tell_all(engine, 2)
+        broken = asyncio.create_task(_request(run, Break()))
+        await run.tell(Put("after"))
+        with pytest.raises(ValueError, match="broken"):
+            await broken
+        assert sorted(await run.request(All())) == ["0", "1", "after"]
+
+
+async def _request(run: Any, message: Any) -> Any:
+    return await run.request(message)
+
+
+async def test_answers_of_a_group_are_each_their_own() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await tell_all(engine, 0)
+        said = await asyncio.gather(*(_request(run, Say(f"{n}")) for n in range(20)))
+        assert sorted(said, key=int) == [f"{n + 1}" for n in range(20)]
+
+
+async def test_a_handler_that_is_slow_doesnt_keep_answers_back() -> None:
+    class Slow(Actor[None]):
+        @segue.on
+        async def say(self, request: Say) -> str:
+            return request.text
+
+        @segue.on
+        def put(self, note: Put) -> None:
+            held.wait(30)
+
+    import threading
+
+    held = threading.Event()
+    desk = Desk()
+    async with desk.engine(worker=False) as engine:
+        await engine.start(Slow(), id="slow")
+    async with desk.engine() as engine:
+        run = await engine.get("slow")
+        asking = asyncio.create_task(_request(run, Say("x")))
+        await asyncio.sleep(0)
+        await run.tell(Put("x"))
+        assert await asking == "x"  # although the next handler is at work
+        held.set()
+
+
+async def test_a_handlers_time_is_that_of_its_message() -> None:
+    class Clock(Actor[None]):
+        times: list[float] = segue.field(default_factory=list)
+
+        @segue.on
+        async def put(self, note: Put) -> None:
+            before = segue.now().timestamp()
+            await segue.sleep(timedelta(hours=1))  # parks: the second life must read the same
+            self.times.append(before)
+
+        @segue.on
+        async def all(self, request: All) -> list[str]:
+            return [f"{self.times[0]}"]
+
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(Clock(), id="clock")
+        await desk.parked("clock")
+    desk.fake.clock.advance(3600 * 24 * 30)
+    async with desk.engine() as engine:
+        told = engine.clock.now()
+        run = await engine.get("clock")
+        await run.tell(Put("x"))
+        (time,) = await run.request(All())
+    assert told <= float(time) < told + 60
+
+
+async def test_now_in_a_prompt_replays() -> None:
+    class Dated(Actor[None]):
+        @segue.on
+        async def say(self, request: Say) -> str:
+            first = segue.now()
+            await segue.sleep(timedelta(hours=1))
+            return await segue.generate(f"{first} {request.text}")
+
+    desk = Desk(park="always")
+    desk.fake.when("x").reply("ok")
+    async with desk.engine() as engine:
+        run = await engine.start(Dated(), id="dated")
+        desk.fake.clock.advance(1000)
+        assert await run.request(Say("x")) == "ok"
+        assert (await desk.head("dated")).status in ("ready", "parked")
