@@ -13,6 +13,7 @@ import pytest
 from segue.model.chat import Answer, ChatRequest, File, Message, Tokens, ToolCall, ToolSpec, as_messages
 from segue.model.errors import InvalidValue, ProviderFault
 from segue.ports.provider import OVERFLOW, BatchProvider, CallFault, LineResult, RemoteJob
+from segue.providers import answer_tool
 from segue.providers import anthropic_messages as wire
 from segue.providers.anthropic import Anthropic
 from segue.testing.simulator import Failure, Said, Simulator, VirtualClock
@@ -179,8 +180,8 @@ def test_an_answer_s_form():
     }
     for schema in (OPEN, tree | {"$defs": {"Tree": tree}}):
         made = wire.chat_body(request(answer=Answer("count", schema)), "m")
-        assert [tool["name"] for tool in made["tools"]] == [wire.ANSWER_TOOL]
-        assert made["tool_choice"] == {"type": "tool", "name": wire.ANSWER_TOOL}
+        assert [tool["name"] for tool in made["tools"]] == [answer_tool.NAME]
+        assert made["tool_choice"] == {"type": "tool", "name": answer_tool.NAME}
     made = wire.chat_body(request(answer=Answer("count", OPEN), tools=[LOOK]), "m")
     assert (len(made["tools"]), made["tool_choice"]) == (2, {"type": "any"})
     made = wire.chat_body(request(answer=Answer("count", OPEN), reasoning="low"), "m")
@@ -259,7 +260,7 @@ def test_a_reply_with_all_there_is():
 
 
 def test_an_answer_that_came_as_a_call():
-    said = {"type": "tool_use", "id": "t", "name": wire.ANSWER_TOOL, "input": {"n": 4}}
+    said = {"type": "tool_use", "id": "t", "name": answer_tool.NAME, "input": {"n": 4}}
     reply = wire.chat_reply(message(said, stop="tool_use"))
     assert (reply.text, reply.tool_calls, reply.stop) == ('{"n":4}', [], "end")
     look = {"type": "tool_use", "id": "u", "name": "look", "input": {}}

@@ -93,6 +93,41 @@ def test_names(name: str, environment: dict[str, str], expected: Endpoint):
 
 
 @pytest.mark.parametrize(
+    ("name", "environment", "expected"),
+    [
+        (
+            "anthropic:claude-opus-5",
+            {"ANTHROPIC_API_KEY": "k"},
+            Endpoint("anthropic", "https://api.anthropic.com/v1", "claude-opus-5", "ANTHROPIC_API_KEY"),
+        ),
+        (
+            "anthropic:m",
+            {"ANTHROPIC_API_KEY": "k", "ANTHROPIC_BASE_URL": "https://gate.example"},
+            Endpoint("anthropic", "https://gate.example/v1", "m", "ANTHROPIC_API_KEY"),
+        ),
+        (
+            "gemini:gemini-2.5-flash",
+            {"GEMINI_API_KEY": "k"},
+            Endpoint(
+                "gemini",
+                "https://generativelanguage.googleapis.com/v1beta",
+                "gemini-2.5-flash",
+                "GEMINI_API_KEY",
+            ),
+        ),
+        ("gemini:m@http://127.0.0.1:8000", {}, Endpoint("gemini", "http://127.0.0.1:8000/v1beta", "m")),
+    ],
+)
+def test_names_of_those_with_a_protocol_of_their_own(
+    name: str, environment: dict[str, str], expected: Endpoint
+):
+    assert resolve(name, environment) == expected
+    provider = make(expected, environment, Pooled())
+    assert (type(provider).__name__.lower(), provider.name) == (expected.provider, expected.provider)
+    assert (provider.base_url, provider.batches) == (expected.base_url, True)
+
+
+@pytest.mark.parametrize(
     ("name", "says"),
     [
         ("opnai:gpt-5", "did you mean 'openai'"),

@@ -10,9 +10,8 @@ import msgspec
 
 from ..model.chat import Answer, ChatReply, ChatRequest, Citation, File, Message, Stop, Tokens, ToolCall
 from ..model.errors import InvalidValue
+from . import answer_tool
 
-#: Under this name an answer is asked for as a call of a tool, where its form is none that the service promises.
-ANSWER_TOOL = "segue_answer"
 #: What a request without `max_tokens` may say; the service wants a number.
 MAX_TOKENS = 16_384
 PROTOCOL = "anthropic"
@@ -180,14 +179,14 @@ def _ask_for(body: dict[str, Any], answer: Answer) -> None:
         body["output_config"] = {**body.get("output_config", {}), "format": form}
         return
     tool = {
-        "name": ANSWER_TOOL,
-        "description": f"Gives the answer, {answer.name}. Call it once, when you are done.",
+        "name": answer_tool.NAME,
+        "description": answer_tool.described(answer),
         "input_schema": answer.schema,
     }
     alone = "tools" not in body
     body.setdefault("tools", []).append(tool)
     if body.get("thinking", {}).get("type", "disabled") == "disabled":  # one who thinks can't be forced
-        body["tool_choice"] = {"type": "tool", "name": ANSWER_TOOL} if alone else {"type": "any"}
+        body["tool_choice"] = {"type": "tool", "name": answer_tool.NAME} if alone else {"type": "any"}
 
 
 # ---------------------------------------------------------------- schemas
@@ -296,8 +295,8 @@ def chat_reply(body: bytes) -> ChatReply:
     if reply.stop_reason is None:
         raise ValueError("it has no stop_reason: it isn't whole")
     calls = [_called(block, at) for at, block in enumerate(reply.content) if block.type == "tool_use"]
-    answers = [call for call in calls if call.name == ANSWER_TOOL]
-    calls = [call for call in calls if call.name != ANSWER_TOOL]
+    answers = [call for call in calls if call.name == answer_tool.NAME]
+    calls = [call for call in calls if call.name != answer_tool.NAME]
     stop: Stop = _STOPS.get(reply.stop_reason, "end")
     if stop == "tool" and not calls:
         stop = "end"

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ..ports.provider import Endpoint, Environment, Provider
 from ..ports.transport import Transport
 from .anthropic import Anthropic
+from .gemini import Gemini
 
 
 class Native(NamedTuple):
@@ -28,4 +29,11 @@ class Native(NamedTuple):
 
 NATIVE: dict[str, Native] = {
     "anthropic": Native("https://api.anthropic.com/v1", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", Anthropic),
+    "gemini": Native(
+        "https://generativelanguage.googleapis.com/v1beta",
+        "GEMINI_BASE_URL",
+        "GEMINI_API_KEY",
+        Gemini,
+        path="/v1beta",
+    ),
 }

@@ -56,12 +56,11 @@ class Gemini:
         ]
 
     def speaks(self, request: web.Request) -> bool:
-        """Under `/v1` its key tells it from OpenAI, whose batches and files are there too."""
+        """Under `/v1` its headers tell it from OpenAI, whose batches and files are there too."""
         if request.path.startswith(("/v1beta/", "/upload/", "/download/")) or _MODEL.fullmatch(request.path):
             return True
-        return request.path.startswith("/v1/") and (
-            "x-goog-api-key" in request.headers or "key" in request.query
-        )
+        told = "key" in request.query or any(name.lower().startswith("x-goog-") for name in request.headers)
+        return request.path.startswith("/v1/") and told
 
     def asks_model(self, path: str) -> bool:
         found = _MODEL.fullmatch(path)
