@@ -127,6 +127,18 @@ class _Wiring:
             self._sync = self.library.HTTPTransport()
         return self.inner or self._sync
 
+    async def aclose(self) -> None:
+        """Close the connections of this loop."""
+        for transport in (self.inner, self._plain.pop(asyncio.get_running_loop(), None)):
+            if transport is not None:
+                await transport.aclose()
+
+    def close(self) -> None:
+        """Close the connections of a sync client."""
+        for transport in (self.inner, self._sync):
+            if transport is not None:
+                transport.close()
+
     def refusal(self) -> SegueError | None:
         """Why a request that no run records isn't sent, if it isn't."""
         work = BRANCH.get()
@@ -173,8 +185,7 @@ def _transports(library: Any) -> tuple[Any, Any]:
             return await wiring.plain().handle_async_request(request)
 
         async def aclose(self) -> None:
-            if self._wiring.inner is not None:
-                await self._wiring.inner.aclose()
+            await self._wiring.aclose()
 
     class Sent(library.BaseTransport):  # type: ignore[misc]  # as above
         def __init__(self, wiring: _Wiring) -> None:
@@ -192,8 +203,7 @@ def _transports(library: Any) -> tuple[Any, Any]:
             return wiring.plain_sync().handle_request(request)
 
         def close(self) -> None:
-            if self._wiring.inner is not None:
-                self._wiring.inner.close()
+            self._wiring.close()
 
     return Recorded, Sent
 
@@ -377,7 +387,7 @@ def _passed(library: Any, request: Any, passing: _Passing, run: RunContext) -> A
                 async for frame in passing.frames():
                     yield frame
             except ModelFailed as error:
-                raise library.ReadError(str(error), request=request) from error
+                raise library.ReadError(error.message, request=request) from error
             if passing.call is not None:
                 _Tools.of(run).answered(passing.call.result().body)
 

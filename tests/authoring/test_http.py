@@ -1,0 +1,471 @@
+"""`segue.http_client`: what is recorded, what is refused, what never reaches a journal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+import segue
+from segue.model.entry import Entry
+from segue.model.errors import NotInRun, WrongPlace
+from segue.runtime.rebase import entries_of
+from segue.stores.memory import MemoryStore
+from segue.testing import FakeModel
+from segue.testing.simulator import Failure, Simulator
+
+KEY = "sk-very-secret-0123456789"
+CLIENT: httpx2.AsyncClient
+SIM: Simulator
+
+
+@pytest.fixture(autouse=True)
+async def sim() -> AsyncIterator[Simulator]:
+    global CLIENT, SIM
+    async with Simulator(batch_time=timedelta(milliseconds=20), key=KEY) as SIM:
+        headers = {"Authorization": f"Bearer {KEY}", "x-trace": "secret-too"}
+        async with segue.http_client(base_url=SIM.base_url, headers=headers) as CLIENT:
+            yield SIM
+
+
+def chat(text: str, **more: Any) -> dict[str, Any]:
+    return {"model": "m", "messages": [{"role": "user", "content": text}], **more}
+
+
+async def say(text: str, **more: Any) -> str:
+    reply = await CLIENT.post("/chat/completions", json=chat(text), **more)
+    reply.raise_for_status()
+    return str(reply.json()["choices"][0]["message"]["content"])
+
+
+@segue.flow
+async def http_says(text: str) -> str:
+    return await say(text)
+
+
+async def run(call: Any, mode: str = "live", **options: Any) -> tuple[Any, list[Entry]]:
+    async with segue.Engine("memory:", mode=mode, verify=True, **options) as engine:
+        started = await engine.start(call, id="r")
+        async with asyncio.timeout(30):
+            value = await started
+        return value, await entries_of(engine.store, "r")
+
+
+# ---------------------------------------------------------------- where it may be used
+async def test_outside_a_run_it_raises():
+    with pytest.raises(NotInRun, match=r"segue\.http_client\(\) was called outside a run"):
+        await say("hi")
+    assert len(SIM.ledger) == 0
+
+
+async def test_outside_a_run_an_sdk_is_told_at_once():
+    client = openai.AsyncOpenAI(base_url=SIM.base_url, api_key=KEY, http_client=segue.http_client())
+    with pytest.raises(openai.BadRequestError, match="outside a run"):
+        await client.models.list()
+
+
+async def test_outside_a_run_it_is_a_plain_client_if_so_wanted():
+    async with segue.http_client(outside="live", base_url=SIM.base_url) as client:
+        reply = await client.get("/models", headers={"Authorization": f"Bearer {KEY}"})
+    assert reply.status_code == 200
+
+
+async def test_a_fake_model_says_what_to_do_instead():
+    async with FakeModel() as model:
+        with pytest.raises(WrongPlace, match="simulator"):
+            await http_says("hi")
+    assert model.calls == []
+
+
+def sync_say(text: str) -> str:
+    with segue.http_client(httpx2.Client, base_url=SIM.base_url) as client:
+        reply = client.post("/chat/completions", json=chat(text), headers={"Authorization": f"Bearer {KEY}"})
+    return str(reply.raise_for_status().json()["choices"][0]["message"]["content"])
+
+
+@segue.step
+def http_sync_step(text: str) -> str:
+    assert threading.current_thread() is not threading.main_thread()
+    return sync_say(text)
+
+
+@segue.step
+async def http_async_step(text: str) -> str:
+    return await say(text)
+
+
+@segue.flow
+async def http_steps(text: str) -> list[str]:
+    return [await http_sync_step(text), await http_async_step(text)]
+
+
+async def test_in_a_step_a_client_just_sends():
+    value, entries = await run(http_steps("hi"))
+    assert value == ["You said: hi"] * 2
+    assert [entry.kind for entry in entries] == ["step", "step"]
+
+
+@segue.flow
+async def http_step_refused(sync: bool) -> str:
+    try:
+        await (http_sync_step if sync else http_async_step)("hi")
+    except WrongPlace as error:
+        return str(error)
+    return "sent"
+
+
+@pytest.mark.parametrize("sync", [True, False])
+async def test_in_a_step_of_a_batch_it_raises(sync: bool):
+    value, _ = await run(http_step_refused(sync), "batch")
+    assert "make 'http_" in value
+    assert "a flow" in value
+    assert len(SIM.ledger) == 0
+
+
+@segue.flow
+async def http_sync_in_a_flow(text: str) -> str:
+    return sync_say(text)
+
+
+async def test_a_sync_client_in_a_flow_raises():
+    with pytest.raises(WrongPlace, match="async client"):
+        await run(http_sync_in_a_flow("hi"))
+
+
+def test_what_cant_be_recorded_is_refused_when_it_is_made():
+    with pytest.raises(TypeError, match="mounts"):
+        segue.http_client(mounts={})
+    with pytest.raises(TypeError, match="httpx2 or httpx"):
+        segue.http_client(dict)
+
+
+async def test_the_older_library(monkeypatch: pytest.MonkeyPatch):
+    httpx = pytest.importorskip("httpx")  # comes with langgraph
+
+    @segue.flow(name="http_older")
+    async def older(text: str) -> str:
+        client = segue.http_client(httpx.AsyncClient, base_url=SIM.base_url)
+        assert type(client) is httpx.AsyncClient
+        reply = await client.post(
+            "/chat/completions", json=chat(text), headers={"Authorization": f"Bearer {KEY}"}
+        )
+        return str(reply.json()["choices"][0]["message"]["content"])
+
+    assert (await run(older("hi")))[0] == "You said: hi"
+
+
+# ---------------------------------------------------------------- secrets
+@segue.flow
+async def http_with_secrets(text: str) -> str:
+    await CLIENT.get(f"/models?limit=3&api_key={KEY}")
+    return await say(text, params={"key": KEY})
+
+
+async def test_no_secret_reaches_the_store(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = tmp_path / "runs.db"
+    async with segue.Engine(f"sqlite:{path}", verify=True) as engine:
+        events = []
+        started = await engine.start(http_with_secrets("hi"), id="r")
+        async for event in started:
+            events.append(repr(event))
+        await started
+        args = [json.loads(entry.args) for entry in await entries_of(engine.store, "r")]
+    assert args[0]["url"].endswith("/v1/models?limit=3")
+    stored = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    for secret in (KEY, "secret-too"):
+        assert secret.encode() not in stored
+        assert secret not in "".join(events) + caplog.text
+
+
+async def test_no_secret_is_in_an_error(sim: Simulator):
+    sim.when("hi").reply(Failure(400, f"The key {KEY} may not do this."))
+
+    @segue.flow(name="http_fails_with_secret")
+    async def fails(text: str) -> str:
+        return (await CLIENT.post("/chat/completions", json=chat(text))).text
+
+    value, entries = await run(fails("hi"))
+    assert KEY not in value
+    assert KEY not in repr(entries)
+
+
+# ---------------------------------------------------------------- keys in batch
+async def test_in_batch_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("A_KEY_OF_MINE", KEY)
+    async with segue.Engine("memory:", mode="batch", verify=True) as engine:
+        assert await engine.run(http_says("hi")) == "You said: hi"
+    assert len(SIM.batches()) == 1
+
+
+async def test_in_batch_another_key_than_the_environments_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", SIM.base_url)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-somebody-else")
+    with pytest.raises(WrongPlace, match="OPENAI_API_KEY holds another key") as refused:
+        await run(http_says("hi"), "batch")
+    assert KEY not in str(refused.value)
+
+
+async def test_in_batch_a_key_that_the_environment_doesnt_have_is_refused(monkeypatch: pytest.MonkeyPatch):
+    @segue.flow(name="http_far")
+    async def far(text: str) -> None:
+        await CLIENT.post("https://models.example.com/v1/chat/completions", json=chat(text))
+
+    with pytest.raises(WrongPlace, match=r"http_client\(key='VARIABLE'\)"):
+        await run(far("hi"), "batch")
+
+
+async def test_a_named_key(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NAMED", KEY)
+
+    @segue.flow(name="http_named")
+    async def named(text: str) -> str:
+        client = segue.http_client(base_url=SIM.base_url, key="NAMED")
+        reply = await client.post("/chat/completions", json=chat(text))
+        return str(reply.json()["choices"][0]["message"]["content"])
+
+    assert (await run(named("hi"), "batch"))[0] == "You said: hi"
+
+
+# ---------------------------------------------------------------- what is the same call
+@segue.flow
+async def http_made_up(text: str) -> str:
+    """Headers and ids that differ in every life."""
+    made_up = os.urandom(16).hex()
+    return await say(f"{text} {made_up}: {made_up}", headers={"x-stainless-retry-count": made_up})
+
+
+async def test_made_up_ids_and_headers_are_no_difference():
+    await run(http_made_up("hi"))
+    await run(http_made_up("hi"), park="always")
+
+
+async def test_an_idempotency_key_is_the_same_in_every_life(sim: Simulator):
+    seen: list[str] = []
+
+    @segue.flow(name="http_keyed")
+    async def keyed(text: str) -> int:
+        transport = httpx2.MockTransport(
+            lambda request: seen.append(request.headers["Idempotency-Key"]) or _busy()
+        )
+        client = segue.http_client(base_url=SIM.base_url, transport=transport)
+        reply = await client.post("/files", content=text, headers={"Idempotency-Key": os.urandom(8).hex()})
+        return reply.status_code
+
+    def _busy() -> httpx2.Response:
+        if len(seen) < 3:
+            return httpx2.Response(503, headers={"retry-after": "0"}, json={})
+        return httpx2.Response(200, json={})
+
+    assert (await run(keyed("hi")))[0] == 200
+    assert len(seen) == 3
+    assert set(seen) == {"segue-r:0"}
+
+
+# ---------------------------------------------------------------- requests that ask no model
+@segue.flow
+async def http_other(text: str) -> list[Any]:
+    listed = await CLIENT.get("/models")
+    file = await CLIENT.post("/files", data={"purpose": "batch"}, files={"file": ("a.jsonl", text.encode())})
+    content = await CLIENT.get(f"/files/{file.json()['id']}/content")
+    missing = await CLIENT.get("/files/nothing")
+    return [listed.json()["object"], content.text, missing.status_code]
+
+
+@pytest.mark.parametrize("mode", ["live", "batch"])
+async def test_other_requests_are_recorded_whole(mode: str):
+    value, entries = await run(http_other("{}"), mode, park="always")
+    assert value == ["list", "{}", 404]
+    assert [entry.name for entry in entries[:2]] == ["GET /v1/models", "POST /v1/files"]
+    assert len(SIM.files.all("openai")) == 1  # uploaded once, in however many lives
+
+
+# ---------------------------------------------------------------- streams
+@segue.flow
+async def http_streams(text: str) -> str:
+    out = []
+    async with CLIENT.stream("POST", "/chat/completions", json=chat(text, stream=True)) as reply:
+        async for line in reply.aiter_lines():
+            if line.startswith("data: {"):
+                said = json.loads(line[6:])["choices"][0]["delta"].get("content")
+                if said:
+                    out.append(said)
+                    await segue.emit({"read": said})
+    return "".join(out)
+
+
+class Slow:
+    """A server whose answer comes a piece at a time, when it is let."""
+
+    def __init__(self, pieces: list[str], *, breaks: bool = False) -> None:
+        self.pieces, self.breaks = pieces, breaks
+        self.gates = [asyncio.Event() for _ in pieces]
+        self.calls = 0
+
+    def client(self) -> httpx2.AsyncClient:
+        return segue.http_client(base_url="http://slow/v1", transport=httpx2.MockTransport(self._answer))
+
+    async def _answer(self, request: httpx2.Request) -> httpx2.Response:
+        self.calls += 1
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=self._frames())
+
+    async def _frames(self) -> AsyncIterator[bytes]:
+        for piece, gate in zip(self.pieces, self.gates, strict=True):
+            await gate.wait()
+            yield self._frame({"delta": {"content": piece}, "index": 0})
+        if not self.breaks:
+            yield self._frame({"delta": {}, "index": 0, "finish_reason": "stop"})
+            yield b"data: [DONE]\n\n"
+
+    def _frame(self, choice: dict[str, Any]) -> bytes:
+        chunk = {
+            "id": "c",
+            "object": "chat.completion.chunk",
+            "created": 1,
+            "model": "m",
+            "choices": [choice],
+        }
+        return f"data: {json.dumps(chunk)}\n\n".encode()
+
+
+async def test_the_code_reads_a_stream_as_it_comes_and_watchers_see_it():
+    global CLIENT
+    server = Slow(["one ", "two ", "three ", "four"])
+    CLIENT = server.client()
+    async with segue.Engine("memory:", verify=True) as engine:
+        started = await engine.start(http_streams("hi"), id="r")
+        texts, read = [], []
+
+        async def watch() -> None:
+            number = 0
+            async for event in started:
+                if isinstance(event, segue.Token):
+                    texts.append(event.text)
+                elif getattr(event, "value", None) and isinstance(event.value, dict):  # type: ignore[attr-defined]
+                    read.append(event.value["read"])  # type: ignore[attr-defined]
+                    number += 1
+                    server.gates[min(number + 1, 3)].set()
+
+        watching = asyncio.create_task(watch())
+        server.gates[0].set()
+        server.gates[1].set()
+        async with asyncio.timeout(20):
+            assert await started == "one two three four"
+            await watching
+    assert texts == ["one ", "two ", "three ", "four"]
+    assert read == ["one ", "two ", "three ", "four"]  # each was read before the next but one was sent
+
+
+async def test_text_of_a_run_whose_sdk_asks_for_no_stream():
+    SIM.when("hi").reply("once upon a time")
+    async with segue.Engine("memory:", verify=True) as engine:
+        started = await engine.start(http_says("hi"))
+        assert [piece async for piece in started.text()] == ["once ", "upon ", "a ", "time"]
+
+
+async def test_a_stream_that_breaks_off_after_it_was_read_is_an_error_in_its_middle():
+    global CLIENT
+    server = Slow(["one ", "two "], breaks=True)
+    CLIENT = server.client()
+    server.gates[0].set()
+
+    @segue.flow(name="http_broken")
+    async def broken(text: str) -> str:
+        try:
+            async with CLIENT.stream("POST", "/chat/completions", json=chat(text, stream=True)) as reply:
+                async for _ in reply.aiter_lines():
+                    server.gates[1].set()
+        except httpx2.ReadError as error:
+            return str(error)
+        return "whole"
+
+    value, entries = await run(broken("hi"))
+    assert "ended before the answer did" in value
+    assert [entry.error is not None for entry in entries] == [True]
+    assert server.calls == 1
+
+
+async def test_a_stream_that_breaks_off_before_it_was_read_is_tried_again():
+    global CLIENT
+    CLIENT = segue.http_client(base_url=SIM.base_url, headers={"Authorization": f"Bearer {KEY}"})
+    SIM.when("hi").reply("once upon a time")
+    SIM.faults.cut_stream_after(1, abort=True)
+    value, entries = await run(http_streams("hi"))
+    assert value == "once upon a time"
+    assert [entry.error for entry in entries] == [None]
+
+
+async def http_read(text: str) -> str:
+    async with CLIENT.stream("POST", "/chat/completions", json=chat(text, stream=True)) as reply:
+        return "".join([line async for line in reply.aiter_lines()])
+
+
+@segue.flow
+async def http_times_out(text: str) -> str:
+    try:
+        async with asyncio.timeout(0.2):
+            await http_read(text)
+    except TimeoutError:
+        return await http_after(text)
+    return "read"
+
+
+@segue.step
+async def http_after(text: str) -> str:
+    return f"after {text}"
+
+
+async def test_a_timeout_in_the_middle_of_a_stream():
+    global CLIENT
+    server = Slow(["one ", "two "])
+    CLIENT = server.client()
+    server.gates[0].set()
+    value, _ = await run(http_times_out("hi"))
+    assert value == "after hi"
+
+
+@segue.flow
+async def http_waits_in_a_stream(text: str) -> str:
+    return await http_read(text)
+
+
+async def test_a_run_can_be_cancelled_in_the_middle_of_a_stream():
+    global CLIENT
+    server = Slow(["one ", "two "])
+    CLIENT = server.client()
+    server.gates[0].set()
+    async with segue.Engine("memory:") as engine:
+        started = await engine.start(http_waits_in_a_stream("hi"), id="r")
+        while not server.calls:
+            await asyncio.sleep(0.005)
+        await started.cancel()
+        async with asyncio.timeout(20):
+            head = await engine.wait("r")
+    assert head.status == "cancelled"
+
+
+async def test_an_engine_that_closes_in_the_middle_of_a_stream_leaves_the_run_to_the_next():
+    global CLIENT
+    server = Slow(["one ", "two "])
+    CLIENT = server.client()
+    server.gates[0].set()
+    store = MemoryStore()
+    async with segue.Engine(store) as engine:
+        await engine.start(http_waits_in_a_stream("hi"), id="r")
+        while not server.calls:
+            await asyncio.sleep(0.005)
+    for gate in server.gates:
+        gate.set()
+    async with segue.Engine(store, verify=True) as engine:
+        run = await engine.get("r")
+        async with asyncio.timeout(20):
+            assert "two" in await run
+    assert server.calls == 2
