@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from .authoring.generate import embed as embed
     from .authoring.generate import generate as generate
     from .authoring.http import http_client as http_client
+    from .authoring.iterables import batched as batched
+    from .authoring.iterables import merged as merged
+    from .authoring.iterables import windowed as windowed
     from .authoring.mail import me as me
     from .authoring.mail import receive as receive
     from .authoring.mail import spawn as spawn
@@ -109,6 +112,7 @@ _HOMES = {
     "SegueError": "model.errors",
     "Token": "runtime.events",
     "ask": "authoring.ask",
+    "batched": "authoring.iterables",
     "embed": "authoring.generate",
     "emit": "authoring.emit",
     "flow": "authoring.flow",
@@ -117,6 +121,7 @@ _HOMES = {
     "idempotency_key": "authoring.step",
     "map": "authoring.map",
     "me": "authoring.mail",
+    "merged": "authoring.iterables",
     "now": "authoring.time",
     "random": "authoring.time",
     "receive": "authoring.mail",
@@ -129,6 +134,7 @@ _HOMES = {
     "tool": "authoring.tool",
     "using": "authoring.config",
     "uuid": "authoring.time",
+    "windowed": "authoring.iterables",
 }
 
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

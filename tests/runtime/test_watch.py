@@ -141,6 +141,15 @@ async def test_what_doesnt_block_isnt_told_of(told: Any) -> None:
     assert told() == []
 
 
+async def test_what_segue_itself_does_isnt_blamed_on_who_runs_the_loop(told: Any) -> None:
+    async with segue.Engine(stall=STALL) as engine:
+        run = await engine.start(waits_for_mail(), id="it")
+        asyncio.get_running_loop().call_soon(time.sleep, 4 * STALL)
+        await asyncio.sleep(6 * STALL)
+        await run.cancel()
+    assert told() == []
+
+
 async def test_one_thread_an_engine_and_none_after_it() -> None:
     def threads() -> int:
         return sum(thread.name == "segue-watch" for thread in threading.enumerate())

@@ -225,15 +225,15 @@ def child_id(branch: Branch, flow: Target, args: bytes) -> str:
     return f"{run.id}.{blake2b(f'{place}{call}'.encode(), digest_size=6).hexdigest()}"
 
 
-def child(branch: Branch, flow: Target, args: bytes, config: Config, *, id: str = "") -> Any:
-    """Start a run of a flow and wait for its end: one recorded call, whose outcome is the child's."""
+def child(branch: Branch, flow: Target, args: bytes, config: Config, *, id: str = "", **more: Any) -> Any:
+    """Start a run and wait for its end: one recorded call, whose outcome is the child's. `more` is of its spec."""
     run = branch.run
     run.services.register(flow)
     run_id = id or child_id(branch, flow, args)
 
     def opens(turn: Turn, path: str, n: int) -> None:
-        parent = CallRef(run.id, path, n)
-        turn.spawn = [*turn.spawn, NewRun(run_id, make_spec(flow, args, config, run.now(), parent=parent))]
+        spec = make_spec(flow, args, config, run.now(), parent=CallRef(run.id, path, n), **more)
+        turn.spawn = [*turn.spawn, NewRun(run_id, spec)]
 
     def drops(turn: Turn, path: str, n: int) -> None:
         turn.outbox = [*turn.outbox, Mail(run_id, f"{run.id}{path}:{n}", 1, "cancel", at=run.now())]

@@ -5,17 +5,30 @@ from __future__ import annotations
 import asyncio
 import inspect
 import warnings
+from asyncio import Future
+from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
+from functools import partial
 from typing import Any, Generic, Literal, TypeVar, overload
 
 from .config import config_of
 from .context import Branch, Slot, current
-from .flow import FlowDef, definition
-from .mail import child
+from .flow import FlowCall, definition, take_call
+from .mail import child, child_id
+from .step import StepDef
+from .stream import Branches, Each, Stream
+from .time import pause
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 Coro = Coroutine[Any, Any, Out]
+
+#: So many finished items, or `limit`, wait for a slow consumer, or behind a slow item where order is kept.
+AHEAD = 64
+#: So many items may be begun and wait, for a batch, a person or a run of their own: as many as a provider's job takes.
+OPEN = 50_000
+#: So many runs are opened between two commits.
+OPENS = 500
 
 
 class Outcome(Generic[In, Out]):
@@ -55,44 +68,31 @@ class Outcome(Generic[In, Out]):
         )
 
 
-class _Items:
-    """How many items are at work. Items that wait for a batch, a person, a timer or a child don't count."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.at_work = 0
-        self.room = asyncio.Event()
-        self.room.set()
-
-    def change(self, by: int) -> None:
-        self.at_work += by
-        if self.at_work < self.limit:
-            self.room.set()
-        else:
-            self.room.clear()
-
-
 class _Place(Slot):
-    """One item's place among those at work."""
+    """One item's place among those at work; given up while the item waits."""
 
-    def __init__(self, items: _Items) -> None:
-        self.items = items
-        self.waits = 0
-        items.change(+1)
+    def __init__(self, stream: _Items, outer: Slot | None) -> None:
+        self._stream, self._outer = stream, outer
+        self._waits = 0
+        stream.at_work += 1
 
     def leave(self) -> None:
-        self.waits += 1
-        if self.waits == 1:
-            self.items.change(-1)
+        self._waits += 1
+        if self._waits == 1:
+            self._stream.work(-1)
+            if self._outer is not None:
+                self._outer.leave()
 
     def enter(self) -> None:
-        self.waits -= 1
-        if self.waits == 0:
-            self.items.change(+1)
+        self._waits -= 1
+        if self._waits == 0:
+            self._stream.work(+1)
+            if self._outer is not None:
+                self._outer.enter()
 
     def close(self) -> None:
-        if self.waits <= 0:
-            self.items.change(-1)
+        if self._waits <= 0:
+            self._stream.work(-1)
 
 
 class Mapped(Awaitable[list[Out]], AsyncIterable[Out], Generic[Out]):
@@ -100,7 +100,7 @@ class Mapped(Awaitable[list[Out]], AsyncIterable[Out], Generic[Out]):
 
     def __init__(
         self,
-        fn: Callable[[Any], Coro[Out]],
+        fn: Callable[[Any], Any],
         items: Any,
         limit: int,
         ordered: bool,
@@ -113,11 +113,23 @@ class Mapped(Awaitable[list[Out]], AsyncIterable[Out], Generic[Out]):
         return self._list().__await__()
 
     async def _list(self) -> list[Out]:
-        return [item async for item in self]
+        """All results. The first error is raised when it happens, whatever comes before it in order."""
+        self._begun = True
+        found: list[tuple[int, Any]] = []
+        results = _Items(self._fn, self._items, self._limit, ordered=False, errors=self._errors, ahead=0)
+        async for index, result in Stream(results):
+            found.append((index, result))
+        if self._ordered:
+            found.sort(key=_index)
+        return [result for _, result in found]
 
     def __aiter__(self) -> AsyncIterator[Out]:
         self._begun = True
-        return self._results()
+        ahead = max(self._limit, AHEAD)
+        results = _Items(
+            self._fn, self._items, self._limit, ordered=self._ordered, errors=self._errors, ahead=ahead
+        )
+        return Stream(_Results(results))
 
     def __del__(self) -> None:
         if not self._begun:
@@ -130,103 +142,172 @@ class Mapped(Awaitable[list[Out]], AsyncIterable[Out], Generic[Out]):
                 source=self,
             )
 
-    async def _results(self) -> AsyncIterator[Out]:
-        stream = _Stream(self._fn, self._items, self._limit)
-        try:
-            async for outcome in stream.outcomes(self._ordered):
-                if self._errors == "return":
-                    yield outcome  # type: ignore[misc]  # the overloads of map() say so
-                elif outcome.ok:
-                    yield outcome.value
-                elif self._errors == "raise":
-                    raise outcome.error  # type: ignore[misc]  # not ok, so there is one
-        finally:
-            await stream.stop()
+
+def _index(result: tuple[int, Any]) -> int:
+    return result[0]
 
 
-class _Stream:
-    """The tasks behind a map: one that feeds, one an item."""
+class _Items:
+    """What is behind a map: a branch that feeds, and for each item a branch, or the call of a run of its own.
 
-    def __init__(self, fn: Callable[[Any], Any], items: Any, limit: int) -> None:
-        self.fn = fn
-        self.items = items
-        self.places = _Items(limit)
-        self.ready: asyncio.Queue[Outcome[Any, Any] | Exception | int] = asyncio.Queue()
-        self.drained = asyncio.Event()
-        self.buffer = max(limit, 64)
-        self.tasks: set[asyncio.Task[None]] = set()
+    The feeder holds back while `limit` items are at work, `ahead` ones (unless 0) are finished and not yet taken, or
+    `OPEN` are begun and wait.
+    """
 
-    async def outcomes(self, ordered: bool) -> AsyncIterator[Outcome[Any, Any]]:
-        feeder = asyncio.create_task(self._feed())
-        self.tasks.add(feeder)
-        total: int | None = None
-        given, early = 0, dict[int, Outcome[Any, Any]]()
-        while total is None or given < total:
-            if given in early:
-                given += 1
-                yield early.pop(given - 1)
+    def __init__(
+        self, fn: Callable[[Any], Any], items: Any, limit: int, *, ordered: bool, errors: str, ahead: int
+    ) -> None:
+        self._fn, self._source, self._limit = fn, items, limit
+        self._ordered, self._errors, self._ahead = ordered, errors, ahead
+        known = definition(fn)
+        self._in_branches = isinstance(known, StepDef) or (known is None and inspect.iscoroutinefunction(fn))
+        self.branches = Branches()
+        self.at_work = 0
+        self._begun = self._taken = 0
+        self._total: int | None = None
+        self._failure: Exception | None = None
+        self._came: deque[Outcome[Any, Any]] = deque()
+        self._early: dict[int, Outcome[Any, Any]] = {}
+        self._something, self._room = asyncio.Event(), asyncio.Event()
+        self._finished = 0
+        self.branches.start(self._feed())
+
+    # ------------------------------------------------------------ for the consumer
+    async def next(self) -> tuple[int, Any]:
+        """The next result, with the number of its item."""
+        while True:
+            outcome = self._next_outcome()
+            if outcome is None:
+                if self._failure is not None:
+                    raise self._failure
+                if self._taken == self._total:
+                    raise StopAsyncIteration
+                self._something.clear()
+                await self._something.wait()
                 continue
-            got = await self.ready.get()
-            self.drained.set()
-            if isinstance(got, Outcome):
-                early[got.index if ordered else given + len(early)] = got
-            elif isinstance(got, int):
-                total = got
-            else:
-                raise got
+            self._taken += 1
+            self._room.set()
+            if self._errors == "return":
+                return outcome.index, outcome
+            if outcome.error is None:
+                return outcome.index, outcome.value
+            if self._errors == "raise":
+                raise outcome.error
+
+    def _next_outcome(self) -> Outcome[Any, Any] | None:
+        if not self._ordered:
+            return self._came.popleft() if self._came else None
+        while self._came:
+            outcome = self._came.popleft()
+            self._early[outcome.index] = outcome
+        return self._early.pop(self._taken, None)
+
+    # ------------------------------------------------------------ the feeder
+    def work(self, by: int) -> None:
+        self.at_work += by
+        if by < 0:
+            self._room.set()
+
+    def _is_full(self) -> bool:
+        return (
+            self.at_work >= self._limit
+            or 0 < self._ahead <= self._finished - self._taken
+            or self._begun - self._finished >= OPEN
+        )
 
     async def _feed(self) -> None:
-        count = 0
-        try:
-            async for item in _each(self.items):
-                while self.ready.qsize() > self.buffer:
-                    self.drained.clear()
-                    await self.drained.wait()
-                await self.places.room.wait()
-                task = asyncio.create_task(self._item(count, item, _Place(self.places)))
-                self.tasks.add(task)
-                task.add_done_callback(self.tasks.discard)
-                count += 1
-        except Exception as error:  # of the source: the consumer gets it
-            self.ready.put_nowait(error)
-        else:
-            self.ready.put_nowait(count)
-
-    async def _item(self, index: int, item: Any, place: _Place) -> None:
         branch = current("map")
-        branch.slot = place
+        each = Each(self._source)
         try:
-            value = await self._call(branch, item)
-        except Exception as error:
-            self.ready.put_nowait(Outcome(index, item, None, error))
+            async for item in each:
+                while self._is_full():
+                    self._room.clear()
+                    await self._room.wait()
+                self._begin(branch, self._begun, item)
+                self._begun += 1
+                if self._begun % OPENS == 0 and self.at_work == 0:
+                    await pause(branch, 0.0)  # at rest, so that the runs opened so far are created and begin
+        except Exception as error:  # of the source: the consumer gets it
+            self._failure = error
         else:
-            self.ready.put_nowait(Outcome(index, item, value, None))
+            self._total = self._begun
+        finally:
+            await each.aclose()
+        self._something.set()
+
+    def _begin(self, branch: Branch, index: int, item: Any) -> None:
+        if self._in_branches:
+            self.branches.start(self._item(index, item, _Place(self, branch.slot)))
+            return
+        try:
+            call = self._fn(item)
+        except Exception as error:
+            self._end(Outcome(index, item, None, error))
+            return
+        if isinstance(call, FlowCall) or definition(type(call)) is not None:
+            self._open(branch, index, item, call)
+        elif inspect.isawaitable(call):
+            self.branches.start(self._item(index, item, _Place(self, branch.slot), call))
+        else:
+            raise _cant_map(self._fn)
+
+    def _open(self, branch: Branch, index: int, item: Any, call: Any) -> None:
+        """Begin a run of its own for an item. It has no branch here: thousands may be under way."""
+        try:
+            target, args = take_call(call)
+            id = child_id(branch, target, args)
+            group = f"{branch.run.id}{branch.path}"
+            end = child(branch, target, args, config_of(branch), id=id, group=group, limit=self._limit)
+        except Exception as error:  # its arguments can't be written
+            self._end(Outcome(index, item, None, error))
+            return
+        self.branches.keep(end)
+        run = branch.run.services.handle(id, target, None)
+        end.add_done_callback(partial(self._ended, index, item, run))
+
+    async def _item(self, index: int, item: Any, place: _Place, call: Awaitable[Any] | None = None) -> None:
+        current("map").slot = place
+        try:
+            value = await (self._fn(item) if call is None else call)
+        except Exception as error:
+            self._end(Outcome(index, item, None, error))
+        else:
+            self._end(Outcome(index, item, value, None))
         finally:
             place.close()
 
-    def _call(self, branch: Branch, item: Any) -> Awaitable[Any]:
-        flow = definition(self.fn)
-        if isinstance(flow, FlowDef):
-            return child(branch, flow, flow.shape.encode_call((item,), {}), config_of(branch))  # type: ignore[no-any-return]  # a future
-        result: Awaitable[Any] = self.fn(item)
+    def _ended(self, index: int, item: Any, run: Any, call: Future[Any]) -> None:
+        if call.cancelled():
+            return
+        try:
+            self._end(Outcome(index, item, call.result(), None, run=run))
+        except Exception as error:
+            self._end(Outcome(index, item, None, error, run=run))
+
+    def _end(self, outcome: Outcome[Any, Any]) -> None:
+        self._finished += 1
+        self._came.append(outcome)
+        self._something.set()
+        self._room.set()
+
+
+def _cant_map(fn: Any) -> TypeError:
+    name = getattr(fn, "__qualname__", repr(fn))
+    return TypeError(
+        f"segue.map() takes a flow, an actor, a step or an async function, or a function that gives a call of one; "
+        f"make {name} a step: segue.step({name})"
+    )
+
+
+class _Results(Generic[Out]):
+    """The results without the numbers."""
+
+    def __init__(self, items: _Items) -> None:
+        self.branches, self._items = items.branches, items
+
+    async def next(self) -> Out:
+        result: Out = (await self._items.next())[1]
         return result
-
-    async def stop(self) -> None:
-        """Cancel what still runs, as when the consumer breaks off or an item failed."""
-        left = [task for task in self.tasks if not task.done()]
-        for task in left:
-            task.cancel()
-        if left:
-            await asyncio.gather(*left, return_exceptions=True)
-
-
-async def _each(items: Any) -> AsyncIterator[Any]:
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-    else:
-        for item in items:
-            yield item
 
 
 @overload
@@ -252,18 +333,18 @@ def map(
 def map(fn: Any, items: Any, /, *, limit: int = 100, ordered: bool = True, errors: str = "raise") -> Any:
     """Do the same to many items, from a plain or async iterable, such as another map.
 
-    A flow becomes a run of its own for each item; a step or an async function runs in a branch of this run.
-    `limit` counts the items that are at work, not those that wait for a batch, a person or a timer.
-    Results come in the order of the items, or, with `ordered=False`, as they are done. `errors`: the first
-    one is raised and the rest cancelled, or failed items are skipped, or every item gives an `Outcome`.
+    A flow or an actor becomes a run of its own for each item; a step or an async function runs in a branch of this
+    run; `lambda item: review(item, lang="en")` gives the call to make. `limit` counts the items that are at work, not
+    those that wait for a batch, a person or a timer. Results come in the order of the items, or, with
+    `ordered=False`, as they are done. `errors`: the first one is raised and the rest cancelled, or failed items are
+    skipped, or every item gives an `Outcome`.
+
+    Iterated, it holds its source back while `limit` results (at least 64) wait to be taken. Break the loop off, and
+    what is under way is cancelled. Awaited, it gives a list, and an error is raised as soon as it happens.
     """
     current("map")
-    known = definition(fn)
-    if known is None and not inspect.iscoroutinefunction(fn):
-        name = getattr(fn, "__qualname__", repr(fn))
-        raise TypeError(
-            f"segue.map() takes a flow, a step or an async function; make {name} a step: segue.step({name})"
-        )
+    if not callable(fn):
+        raise _cant_map(fn)
     if limit < 1:
         raise ValueError(f"limit must be at least 1, not {limit}")
     return Mapped(fn, items, limit, ordered, errors)

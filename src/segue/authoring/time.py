@@ -80,7 +80,14 @@ async def sleep(until: timedelta | datetime, /) -> None:
 
 async def pause(branch: Branch, seconds: float) -> None:
     """Wait durably on a branch."""
-    await _wait_until(branch, "sleep", branch.run.now() + seconds, encode(round(seconds, 6)))
+    await timer(branch, seconds)
+
+
+def timer(branch: Branch, seconds: float) -> asyncio.Future[None]:
+    """A durable wait that is done after that long; cancelling it gives it up."""
+    when = branch.run.now() + seconds
+    waits: asyncio.Future[None] = _wait_until(branch, "sleep", when, encode(round(seconds, 6)))
+    return waits
 
 
 def _wait_until(branch: Branch, kind: str, due: float, args: bytes) -> Any:

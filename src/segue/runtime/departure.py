@@ -27,6 +27,9 @@ log = logging.getLogger("segue")
 #: Tasks of a run that leaves memory are cancelled in so many rounds, each twice as long as the one before, from 5 ms;
 #: those that carry out a call get that many of them to clean up.
 ROUNDS, PATIENT = 8, 6
+#: A run that has made so many calls stays in memory for the next end of a child, for so many seconds a call and at most
+#: so many times `linger`.
+LONG, STAY, MOST_LINGERS = 1000, 0.001, 5
 
 
 def idle(run: Executor) -> None:
@@ -46,6 +49,11 @@ def idle(run: Executor) -> None:
                 run.nap.cancel()
             run.nap = run.host.call_later(max(left, 0.0), run.end_nap)
             return
+    if (left := _stay(run)) > 0:
+        if run.nap is not None:
+            run.nap.cancel()
+        run.nap = run.loop.call_later(left, run.end_nap)
+        return
     if run.still.foreign_since is not None:
         log.warning(
             "run %s parks although its code waits at %s, outside segue: that wait starts anew at the next "
@@ -54,6 +62,21 @@ def idle(run: Executor) -> None:
             run.still.foreign_at,
         )
     run.leave("parked")
+
+
+def _stay(run: Executor) -> float:
+    """For how many seconds more a run with a long history waits here for children, which may end one by one.
+
+    Each end that finds it parked would have it replayed; it stays for as long as some of those replays would take.
+    """
+    replay = run.replay
+    calls = len(replay.calls) + replay.handed + len(run.open)
+    if calls < LONG or run.host.park_always or not any(c.request.kind == "child" for c in run.open.values()):
+        return 0.0
+    now = run.loop.time()
+    if run.stay is None or run.stay[0] != replay.handed:
+        run.stay = replay.handed, now + min(calls * STAY, MOST_LINGERS * run.host.linger)
+    return run.stay[1] - now
 
 
 class Departure:

@@ -97,6 +97,9 @@ class Executor:
         self.handling: Handling | None = None  # of an actor
         self.streaming: Streaming | None = None  # of live answers that the code reads as they come
         self.nap: Timer | None = None  # for a short wait that is over soon by the clock
+        self.stay: tuple[int, float] | None = (
+            None  # batches handed over, and until when it waits for the next
+        )
         self.departure: Departure | None = None
         self.due = False  # it parked until some time
         self.status: Status = "ready"

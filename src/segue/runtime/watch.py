@@ -38,6 +38,9 @@ _LIBRARIES = tuple(
 )
 
 
+_LOOP = (os.path.join("asyncio", "base_events.py"), os.path.join("asyncio", "runners.py"))
+
+
 class Whereabouts(msgspec.Struct, frozen=True):
     """What the loop's thread is at. `run`, `target` and `step` are empty where it isn't a run's code, or no step's."""
 
@@ -158,7 +161,8 @@ class Watch:
 
 
 def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
-    while frame is not None:
+    """The frames of what the loop is at now, from the innermost; not of what runs the loop."""
+    while frame is not None and not frame.f_code.co_filename.endswith(_LOOP):
         yield frame
         frame = frame.f_back
 
