@@ -8,6 +8,7 @@ import signal
 from datetime import timedelta
 from typing import Any
 
+from .compatible import PLAYS
 from .server import Simulator
 
 __all__ = ["add_arguments", "main", "serve"]
@@ -48,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--latency", type=_seconds, default=_seconds("0"), metavar="SECONDS", help="of a live call"
     )
+    parser.add_argument(
+        "--plays", choices=PLAYS, default="openai", help="whose differences OpenAI's protocol has"
+    )
     parser.add_argument("--concurrency", type=int, default=8, help="batch lines at work at once")
     parser.add_argument("--dir", dest="directory", help="keep files, batches and ledger here")
     parser.add_argument(
@@ -58,7 +62,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def main(args: argparse.Namespace) -> None:
     """Serve what the arguments say."""
-    wanted = ("host", "port", "upstream", "upstream_key", "models", "key", "batch_time", "window", "latency")
+    wanted = (
+        "host",
+        "port",
+        "upstream",
+        "upstream_key",
+        "models",
+        "key",
+        "batch_time",
+        "window",
+        "latency",
+        "plays",
+    )
     await serve(
         **{name: getattr(args, name) for name in (*wanted, "concurrency", "directory", "ledger", "seed")}
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from datetime import timedelta
 from typing import Any, Literal
 
 import msgspec
@@ -26,33 +27,48 @@ class OpenAI:
     name = "openai"
     batch_prefix = "batch_"
     validates = True
+    prefix = ""  #: what its paths begin with
+    purpose = "batch"  #: of a file for a batch
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._responses = Responses(service)
 
     def routes(self) -> Iterable[web.RouteDef]:
+        at = f"{self.prefix}/v1"
         return [
-            web.post("/v1/chat/completions", self._chat),
-            *self._responses.routes(),
-            web.post("/v1/embeddings", self._embed),
-            web.get("/v1/models", self._list_models),
-            web.post("/v1/files", self._upload),
-            web.get("/v1/files", self._list_files),
-            web.get("/v1/files/{id}", self._file),
-            web.delete("/v1/files/{id}", self._delete_file),
-            web.get("/v1/files/{id}/content", self._content),
-            web.post("/v1/batches", self._create_batch),
-            web.get("/v1/batches", self._list_batches),
-            web.get("/v1/batches/{id}", self._batch),
-            web.post("/v1/batches/{id}/cancel", self._cancel_batch),
+            web.post(f"{at}/chat/completions", self._chat),
+            web.post(f"{at}/embeddings", self._embed),
+            web.get(f"{at}/models", self._list_models),
+            *self._responses.routes(self.prefix),
+            *self.file_routes(at),
+            *self.batch_routes(at),
+        ]
+
+    def file_routes(self, at: str) -> list[web.RouteDef]:
+        """Of files."""
+        return [
+            web.post(f"{at}/files", self._upload),
+            web.get(f"{at}/files", self._list_files),
+            web.get(f"{at}/files/{{id}}", self._file),
+            web.delete(f"{at}/files/{{id}}", self._delete_file),
+            web.get(f"{at}/files/{{id}}/content", self._content),
+        ]
+
+    def batch_routes(self, at: str) -> list[web.RouteDef]:
+        """Of batches."""
+        return [
+            web.post(f"{at}/batches", self._create_batch),
+            web.get(f"{at}/batches", self._list_batches),
+            web.get(f"{at}/batches/{{id}}", self._batch),
+            web.post(f"{at}/batches/{{id}}/cancel", self._cancel_batch),
         ]
 
     def speaks(self, request: web.Request) -> bool:
-        return request.path.startswith("/v1/")
+        return request.path.startswith(f"{self.prefix}/v1/")
 
     def asks_model(self, path: str) -> bool:
-        return path in ENDPOINTS
+        return path.removeprefix(self.prefix) in ENDPOINTS
 
     def key(self, request: web.Request) -> str:
         return request.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -78,14 +94,15 @@ class OpenAI:
         return await self._answered(request, body)
 
     async def _answered(self, request: web.Request, body: Any) -> web.StreamResponse:
-        answer = await self._service.model.answer(request.path, body)
-        self._service.enter(request.path, body, answer.status, usage_of(answer.body))
+        path = request.path.removeprefix(self.prefix)
+        answer = await self._service.model.answer(path, body)
+        self._service.enter(path, body, answer.status, usage_of(answer.body))
         return self._send(answer)
 
     async def _stream(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         stream = await self._service.model.stream(body)
         if isinstance(stream, Answer):
-            self._service.enter(request.path, body, stream.status)
+            self._service.enter(request.path.removeprefix(self.prefix), body, stream.status)
             return self._send(stream)
         said = _Said(body)
         try:
@@ -93,7 +110,7 @@ class OpenAI:
                 request, _events(said.each(stream)), b"data: [DONE]\n\n", error=_broken
             )
         finally:
-            self._service.enter(request.path, body, 200, said.usage())
+            self._service.enter(request.path.removeprefix(self.prefix), body, 200, said.usage())
 
     async def _list_models(self, request: web.Request) -> web.StreamResponse:
         known = self._service.model.models or ("simulated",)
@@ -108,12 +125,22 @@ class OpenAI:
         if content is None or not purpose:
             missing = "file" if content is None else "purpose"
             raise Failure(400, f"Missing required parameter: {missing!r}.", param=missing)
+        if self.purpose != "batch" and purpose != self.purpose:
+            raise Failure(400, f"Invalid purpose: {purpose!r}.", param="purpose")
         if len(content) > (most := self._service.limits.bytes):
             raise Failure(413, f"The file has more than {most} bytes.", param="file")
         file = self._service.files.add(
-            content, purpose=purpose, filename=filename, now=self._service.clock.now()
+            content, purpose=purpose, filename=filename, now=self._service.clock.now(), owner=self.name
         )
-        return json_response(file.view())
+        return json_response(self.file_view(file))
+
+    def file_view(self, file: File) -> dict[str, Any]:
+        """A file as this provider shows it."""
+        return file.view()
+
+    def batch_view(self, batch: Batch) -> dict[str, Any]:
+        """A batch as this provider shows it."""
+        return openai_batches.view(batch)
 
     async def _list_files(self, request: web.Request) -> web.StreamResponse:
         purpose = request.query.get("purpose")
@@ -123,7 +150,7 @@ class OpenAI:
         return json_response(_cut(found, request, most=10_000, usual=10_000))
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
-        return json_response(self._found(request).view())
+        return json_response(self.file_view(self._found(request)))
 
     async def _content(self, request: web.Request) -> web.StreamResponse:
         content = self._service.files.content(self._found(request).id)
@@ -150,9 +177,16 @@ class OpenAI:
         asked = await json_of(request)
         if not isinstance(asked, dict):
             raise Failure(400, "The body must be a JSON object", code="invalid_json")
-        batch = self._service.processor.create(
+        return json_response(self.batch_view(self._made(asked)))
+
+    def window(self, asked: dict[str, Any]) -> timedelta:
+        """How long a batch may take. Raises `Failure` where it isn't one that can be made."""
+        return openai_batches.window_of(asked)
+
+    def _made(self, asked: dict[str, Any]) -> Batch:
+        return self._service.processor.create(
             self.name,
-            window=openai_batches.window_of(asked),
+            window=self.window(asked),
             endpoint=asked["endpoint"],
             input_file_id=asked["input_file_id"],
             asked={
@@ -160,17 +194,16 @@ class OpenAI:
                 "metadata": asked.get("metadata"),
             },
         )
-        return json_response(openai_batches.view(batch))
 
     async def _list_batches(self, request: web.Request) -> web.StreamResponse:
-        views = [openai_batches.view(batch) for batch in self._service.processor.all(self.name)]
+        views = [self.batch_view(batch) for batch in self._service.processor.all(self.name)]
         return json_response(_cut(views, request, most=100, usual=20))
 
     async def _batch(self, request: web.Request) -> web.StreamResponse:
-        return json_response(openai_batches.view(self._known(request)))
+        return json_response(self.batch_view(self._known(request)))
 
     async def _cancel_batch(self, request: web.Request) -> web.StreamResponse:
-        return json_response(openai_batches.view(self._service.processor.cancel(self._known(request).id)))
+        return json_response(self.batch_view(self._service.processor.cancel(self._known(request).id)))
 
     def _known(self, request: web.Request) -> Batch:
         batch = self._service.processor.get(request.match_info["id"])

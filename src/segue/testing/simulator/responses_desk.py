@@ -32,10 +32,12 @@ class Responses:
         self._stored: dict[str, dict[str, Any]] = {}
         self._working: dict[str, asyncio.Task[None]] = {}
 
-    def routes(self) -> Iterable[web.RouteDef]:
-        one = f"{RESPONSES}/{{id}}"
+    def routes(self, prefix: str = "") -> Iterable[web.RouteDef]:
+        """All of them, below a prefix."""
+        whole = prefix + RESPONSES
+        one = f"{whole}/{{id}}"
         return [
-            web.post(RESPONSES, self._create),
+            web.post(whole, self._create),
             web.get(one, self._retrieve),
             web.delete(one, self._delete),
             web.post(f"{one}/cancel", self._cancel),

@@ -17,13 +17,13 @@ from segue.ports.clock import Clock
 from .anthropic import Anthropic
 from .batches import Batch, Pace
 from .clock import SystemClock
+from .compatible import PLAYS
 from .dialect import Dialect, Service, hang_up, json_of, json_response
 from .faults import Fault, Faults
 from .files import Files
 from .gemini import Gemini
 from .ledger import Ledger
 from .model import Backend, Model, Scripted, Upstream, names
-from .openai import OpenAI
 from .processor import Limits, Processor
 from .replies import Failure, Rule, Scene, Script
 
@@ -42,7 +42,8 @@ class Simulator:
     least), `pace` says it state by state, and `window` is how long one may take whatever window was asked for.
     `latency` is the time before the first byte of a live answer. `concurrency` is how many batch lines are
     worked on at once; live calls don't queue behind them. With `directory` files, batches and the ledger are
-    there again after a restart.
+    there again after a restart. `plays` is whose differences OpenAI's protocol has here: `openai`, `azure`, `groq`,
+    `mistral`, `together`, or `without` for a server that has no batches.
 
     On a `VirtualClock` nothing happens until `advance` is awaited; on another clock batches go on by themselves.
     """
@@ -61,6 +62,7 @@ class Simulator:
         window: timedelta | None = None,
         latency: timedelta = timedelta(0),
         limits: Limits | None = None,
+        plays: str = "openai",
         concurrency: int = 8,
         directory: str | Path | None = None,
         ledger: str | Path | None = None,
@@ -115,8 +117,9 @@ class Simulator:
         self._dialects: list[Dialect] = [
             Anthropic(self._service),
             Gemini(self._service),
-            OpenAI(self._service),
+            PLAYS[plays](self._service),
         ]
+        self._prefix = PLAYS[plays].prefix
         self._processor.speak(self._dialects)
 
     def when(self, contains: str) -> Scene:
@@ -143,7 +146,7 @@ class Simulator:
         await site.start()
         host, port = self._runner.addresses[0][:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        self.base_url = f"{self.url}/v1"
+        self.base_url = f"{self.url}{self._prefix}/v1"
         self._processor.start()
 
     async def close(self) -> None:
