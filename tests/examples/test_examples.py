@@ -168,3 +168,23 @@ async def test_what_finance_may_say(verdict: Any, says: str) -> None:
     async with model:
         assert await support.support("Please refund o-1") == "Done, sorry for the trouble."
     assert says in model.calls[-1].text
+
+
+async def test_existing_code_runs_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An SDK's code and an agent's, live and in batch."""
+
+    def rule(body: dict[str, Any]) -> Any:
+        last = body["messages"][-1]
+        if "French" in str(last["content"]):
+            return "Bonjour"
+        return ToolCall("search", {"query": "x"}) if last["role"] != "tool" else f"I found {last['content']}."
+
+    async with Simulator(batch_time=timedelta(milliseconds=20), rule=rule, key="k") as sim:
+        monkeypatch.setenv("OPENAI_BASE_URL", sim.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", "k")
+        existing = load("existing")
+        for mode in ("live", "batch"):
+            async with segue.Engine("memory:", mode=mode, verify=True) as engine:  # type: ignore[arg-type]
+                assert await engine.run(existing.translate("hello")) == "Bonjour"
+                assert await engine.run(existing.research("what is x?")) == "I found nothing about x."
+        assert sim.ledger.counts()["batch_paid"] == 3

@@ -182,7 +182,9 @@ async def test_typed_answers(sim: Simulator):
 @segue.flow
 async def openai_tools(text: str, stream: bool) -> str:
     messages: list[Any] = [{"role": "user", "content": text}]
-    tool = {"type": "function", "function": {"name": "openai_speak", "parameters": {"type": "object"}}}
+    schema = {"type": "object", "properties": {"sentence": {"type": "string"}}, "required": ["sentence"]}
+    schema["additionalProperties"] = False
+    tool = {"type": "function", "function": {"name": "openai_speak", "parameters": schema, "strict": True}}
     while True:
         async with CLIENT.chat.completions.stream(model="m", messages=messages, tools=[tool]) as events:  # type: ignore[list-item]
             if stream:
