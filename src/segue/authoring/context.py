@@ -231,8 +231,8 @@ class RunContext(Protocol):
         """The time of the batch last handed over, in epoch seconds."""
         ...
 
-    def emit(self, event: object, /) -> None:
-        """Tell whoever watches; not recorded."""
+    def emit(self, event: object, path: str = "", /) -> None:
+        """Tell whoever watches, from there; not recorded."""
         ...
 
     @property

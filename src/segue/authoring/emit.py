@@ -7,4 +7,5 @@ from .context import current
 
 async def emit(event: object, /) -> None:
     """Tell whoever watches the run something, as plain JSON values. It isn't recorded, and silent in a replay."""
-    current("emit").run.emit(event)
+    branch = current("emit")
+    branch.run.emit(event, branch.path)

@@ -118,8 +118,8 @@ class Responder(msgspec.Struct, Generic[T], frozen=True):
     @classmethod
     def of(cls, keeper: str, letter: int, mail: Mail) -> Responder[Any]:
         """For a request in that run's inbox."""
-        assert mail.reply is not None  # it is a request
-        return Responder(mail.reply, mail.name, keeper, letter, mail.callers, mail.tag, mail.forwarded)
+        reply = mail.reply or CallRef("", "", 0)
+        return Responder(reply, mail.name, keeper, letter, mail.callers, mail.tag, mail.forwarded)
 
     async def send(self, value: T) -> None:
         """Answer; leaves with this run's next commit."""
@@ -132,6 +132,8 @@ class Responder(msgspec.Struct, Generic[T], frozen=True):
     async def _answer(self, value: bytes | None, error: Exception | None) -> None:
         branch = current("reply")
         run = branch.run
+        if not self.reply.run:  # it was told, and nobody waits
+            return
         failure = None if error is None else to_failure(error)
         asked = Mail(
             self.keeper, self.reply.run, 0, "request", self.request,
@@ -153,7 +155,9 @@ class Responder(msgspec.Struct, Generic[T], frozen=True):
                 settled = Mail(self.keeper, run.id, run.next_number(), "settled", value=word, at=now)
                 turn.outbox = [*turn.outbox, settled]
 
-        act = Act(kind="reply", name=self.request, args=args, digest=digest(args), decode=nothing, writes=writes)
+        act = Act(
+            kind="reply", name=self.request, args=args, digest=digest(args), decode=nothing, writes=writes
+        )
         await run.record(branch, act)
 
 

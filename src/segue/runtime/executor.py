@@ -137,11 +137,11 @@ class Executor:
     def now(self) -> float:
         return self.replay.time
 
-    def emit(self, event: object) -> None:
+    def emit(self, event: object, path: str = "") -> None:
         if self.phase is not Phase.REPLAYING and self.host.wants_events(self.id):
             known = isinstance(event, Event)
             self.host.publish(
-                self.id, event if known else Emitted(run=self.id, value=msgspec.to_builtins(event))
+                self.id, event if known else Emitted(run=self.id, path=path, value=msgspec.to_builtins(event))
             )
 
     def next_number(self) -> int:

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ..authoring.context import BRANCH, Act, Branch, BranchTask, current
+from ..authoring.message import Responder
 from ..core.replay import Replay
 from ..model.entry import INSTANT, Entry, Failure
-from ..model.message import Letter, Mail
+from ..model.message import DeadLetter, Letter, Mail, answer_to
 from . import tasks
 from .call import Call, Outcome, own_call
+from .events import Handling as HandlingEvent
 from .mailbox import HAND, MAIL
 from .phase import Phase
 
@@ -126,25 +128,51 @@ class Handling:
         run.kick()
         return wanting
 
+    def takes(self, letter: Letter, path: str, *, keeps: bool) -> tuple[Responder[Any], ...]:
+        """A handler begins with a request, its calls at that path; its `Responder`, if it `keeps` one."""
+        run, mail = self._run, letter.mail
+        if mail.reply is not None and run.host.wants_events(run.id):
+            run.host.publish(
+                run.id, HandlingEvent(run=run.id, path=path, name=mail.name, caller=mail.reply.run)
+            )
+        if not keeps:
+            return ()
+        run.letters.may_keep(letter.id)
+        return (Responder.of(run.id, letter.id, mail),)
+
+    def bury(self, mail: Mail, reason: str, error: Failure | None) -> None:
+        """Have the next commit list mail as a dead letter."""
+        turn = self._run.commits.turn
+        turn.dead = [*turn.dead, DeadLetter(mail, reason, error)]
+
     def close_letter(self, letter: Letter, reply: Mail | None) -> None:
         """Have the next commit consume a message and send its answer."""
-        self._run.mailbox.consume(letter.id)
+        box = self._run.mailbox
         if reply is not None:
             self._run.commits.send(reply)
+            if letter.mail.kind != "subscribe" or reply.error is not None:
+                box.take_out(letter.id)
+                return
+        box.consume(letter.id)
 
     def reply_beside(self, mail: Mail, value: bytes | None, error: Failure | None) -> Awaitable[None]:
         """Answer a message that is carried out beside a handler: a recorded call."""
-        branch, to, number = current("reply"), mail.reply, self.next_number()
-        assert to is not None  # it was asked for
-        reply = Mail(to.run, self.id, number, "result", "", value, error, call=to, at=self.now())
-        send = self._run.commits.send
+        branch, run = current("reply"), self._run
+
+        def writes(*_: Any) -> None:
+            reply = answer_to(mail, run.id, run.next_number(), value, error, run.now())
+            assert reply is not None  # it was asked for
+            run.commits.send(reply)
+            if error is not None:
+                run.letters.unsubscribe(mail.key)
+
         act = Act(
             kind="reply",
             name=mail.name,
             args=b"null",
             digest=b"",
             decode=_nothing,
-            writes=lambda *_: send(reply),
+            writes=writes,
         )
         return branch.run.record(branch, act)
 

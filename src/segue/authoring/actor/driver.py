@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ...core.codec import decoder, encode
 from ...model.entry import Failure
 from ...model.errors import RunInterrupted
-from ...model.message import Letter, Mail
+from ...model.message import Letter, Mail, answer_to
 from ...ports.store import Claimed
 from ..context import current
 from ..failures import to_failure
@@ -112,7 +112,7 @@ class Driver:
         began, self._began = self._began or life.clock(), 0.0
         result: object
         try:
-            result = await self._handle(handler, bytes(here.data), here.state)
+            result = await self._handle(handler, bytes(here.data), value=here.state)
         except Aborted:
             result = self.interlude.take_next()
         except Exception as error:
@@ -157,10 +157,11 @@ class Driver:
         if mail.callers:
             life.callers = mail.callers
         reply: Mail | None = None
+        more = life.takes(letter, self.performer.path(handler), keeps=handler.keeps) if handler.is_request else ()
         try:
-            result = await self._handle(handler, mail.value or b"null")
+            result = await self._handle(handler, mail.value or b"null", *more)
             fields = here.definition.dump(here.actor)
-            if handler.is_request:
+            if handler.is_request and not handler.keeps:
                 reply = self._answer(handler, mail, result)
             elif result is not None:
                 here.go(result)
@@ -184,11 +185,11 @@ class Driver:
         await self._save()
 
     # ------------------------------------------------------------ handlers
-    async def _handle(self, handler: Handler, data: bytes, value: Any = None) -> Any:
+    async def _handle(self, handler: Handler, data: bytes, *more: Any, value: Any = None) -> Any:
         """What a handler, or its fall-back, returns. `value`: what it is given, where that was read already."""
         performer = self.performer
         try:
-            result = await performer.call(handler, handler.read(data) if value is None else value)
+            result = await performer.call(handler, handler.read(data) if value is None else value, *more)
         except Exception as error:
             performer.at_work = ""
             await self.interlude.settle()
@@ -206,7 +207,7 @@ class Driver:
         if not self.interlude.quiet:
             await self.interlude.settle()
             said = self.interlude.take_next()
-            if said is not None and handler.is_request:
+            if said is not None and handler.is_request and not handler.keeps:
                 return Answer(result.value if isinstance(result, Answer) else result, then=said)
             if said is not None:
                 return said
@@ -224,9 +225,13 @@ class Driver:
         if not handler.is_request and "failed" not in definition.own:
             log.error("run %s: %s.%s failed", self.life.id, definition.name, handler.method, exc_info=error)
         result = await self._hook("failed", error)
+        self.here.fields = definition.dump(self.here.actor)
         if result is not None:
             self.here.go(result)
-        return self._reply(mail, None, to_failure(error))
+        failure = to_failure(error)
+        if mail.reply is None:
+            self.life.bury(mail, f"{definition.name}.{handler.method}() failed", failure)
+        return self._reply(mail, None, failure)
 
     # ------------------------------------------------------------ answers
     def _answer(self, handler: Handler, mail: Mail, result: Any) -> Mail | None:
@@ -239,11 +244,10 @@ class Driver:
         return self._reply(mail, value, None)
 
     def _reply(self, mail: Mail, value: bytes | None, error: Failure | None) -> Mail | None:
-        to = mail.reply
-        if to is None:
+        if mail.reply is None:
             return None
         life = self.life
-        return Mail(to.run, life.id, life.next_number(), "result", "", value, error, call=to, at=life.now())
+        return answer_to(mail, life.id, life.next_number(), value, error, life.now())
 
     # ------------------------------------------------------------ other messages
     async def _other(self, letter: Letter) -> None:
@@ -263,6 +267,8 @@ class Driver:
             here.restore()
             failure = to_failure(error)
             log.warning("run %s: %s", self.life.id, error)
+            if mail.reply is None:
+                self.life.bury(mail, "no handler took it", failure)
         self.life.close_letter(letter, self._reply(mail, value, failure))
         await self._save()
 
@@ -373,9 +379,10 @@ class _Turn:
 
     def handler(self, kind: str, takes: type[Any], /) -> Callable[[Any], Awaitable[Any]]:
         definition = self._driver.here.definition
-        found = definition.handlers.others.get((kind, message_name(takes)))
+        name = message_name(takes)
+        on = definition.handlers.messages.get(name) if kind == "on" else None
+        found = on or definition.handlers.others.get((kind, name))
         if found is None:
-            name = message_name(takes)
             raise TypeError(f"actor {definition.name!r} has no method marked {kind!r} that takes a {name}")
         return lambda value: self._driver.performer.carry_out(found, value)
 

@@ -10,12 +10,11 @@ from typing import Any
 
 import msgspec
 
-from ...core.codec import decoder
 from ...core.retry import Retry
 from ...model.errors import BadSignature
 from ...model.mode import Mode, as_mode
 from ..mail import message_name
-from ..message import Request, response_type
+from ..message import Request, Responder, message_reader, response_type
 from .marks import Mark
 
 _ONCE = Retry(1)
@@ -40,6 +39,7 @@ class Handler(msgspec.Struct, kw_only=True):
     every: float = 0.0
     is_async: bool = True
     is_request: bool = False
+    keeps: bool = False  #: it takes a `Responder`, and answers when it likes
     plain: bool = False
     read: Callable[[bytes], Any]
 
@@ -119,11 +119,15 @@ def _handler(owner: str, method: str, fn: Any, mark: Mark) -> Handler:
             raise BadSignature(
                 where, f"{catches!r} is no type of errors", "annotate it with an Exception class"
             )
-    elif len(parameters) != 1 or parameters[0] not in hints:
+    keeps = mark.kind == "on" and len(parameters) == 2 and _is_responder(hints.get(parameters[1]))
+    if mark.kind != "fallback" and not keeps and (len(parameters) != 1 or parameters[0] not in hints):
         cure = "write it as `(self, x: Kind)`: the type names the state or message"
         raise BadSignature(where, "a handler takes one annotated argument", cure)
     takes = hints[parameters[0]]
     is_request = isinstance(takes, type) and issubclass(takes, Request)
+    if keeps and not is_request:
+        cure = "leave the second argument out, or have it take a segue.Request"
+        raise BadSignature(where, "only a request is answered by a Responder", cure)
     is_async = inspect.iscoroutinefunction(fn)
     if mark.pool != "thread":
         cure = "leave pool= out, and put what needs another process into a step"
@@ -144,9 +148,14 @@ def _handler(owner: str, method: str, fn: Any, mark: Mark) -> Handler:
         every=0.0 if mark.every is None else mark.every.total_seconds(),
         is_async=is_async,
         is_request=is_request,
+        keeps=keeps,
         plain=is_async and mark.mode is None and mark.timeout is None,
         read=_reader(takes, where),
     )
+
+
+def _is_responder(tp: Any) -> bool:
+    return tp is Responder or typing.get_origin(tp) is Responder
 
 
 def hints_of(fn: Any, where: str) -> dict[str, Any]:
@@ -159,7 +168,7 @@ def hints_of(fn: Any, where: str) -> dict[str, Any]:
 
 def _reader(tp: Any, where: str) -> Callable[[bytes], Any]:
     try:
-        return decoder(tp)
+        return message_reader(tp)
     except BadSignature as error:
         raise BadSignature(
             where, str(error), "let states and messages be dataclasses of plain values"

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from ...model.entry import Failure
 from ...model.message import Letter, Mail
+from ..message import Responder
 
 
 class Life(Protocol):
@@ -29,6 +30,14 @@ class Life(Protocol):
 
     def next_mail(self, *, urgent: bool = False, due: float = 0.0) -> Future[Letter | None]:
         """The same, when there is one; None when it is `due`, in seconds since the epoch. All done is committed."""
+        ...
+
+    def takes(self, letter: Letter, path: str, *, keeps: bool) -> tuple[Responder[Any], ...]:
+        """A handler begins with a request, its calls at that path; its `Responder`, if it `keeps` one."""
+        ...
+
+    def bury(self, mail: Mail, reason: str, error: Failure | None) -> None:
+        """Have the next commit list mail as a dead letter."""
         ...
 
     def close_letter(self, letter: Letter, reply: Mail | None) -> None:

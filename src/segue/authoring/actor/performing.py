@@ -29,6 +29,10 @@ class Performer:
         branch = self._branch
         branch.path, branch.n, branch.kids = f"/{method}.{self._here.turns}", 0, None
 
+    def path(self, handler: Handler) -> str:
+        """Where its calls will be recorded."""
+        return f"/{handler.method}.{self._here.turns}"
+
     def call(self, handler: Handler, *arguments: Any) -> Awaitable[Any]:
         """A handler at work. `leave` it when it is done."""
         branch, method = self._branch, handler.method

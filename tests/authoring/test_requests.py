@@ -1,0 +1,399 @@
+"""Answers that come later, or to others; what happens meanwhile; who waits for whom; whatever crashes."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import segue
+from segue import Actor, Note, Request, Responder, Response
+from segue.model.errors import BadSignature, Deadlock, RunEnded, UnknownName, WrongPlace
+from segue.runtime.events import Emitted, Recorded, Token
+from segue.stores import open_store
+from tests.runtime.lives import Desk
+
+
+class Question(Request[str]):
+    text: str
+
+
+class Decide(Note):
+    text: str
+
+
+class Quit(Note):
+    how: str = "done"
+
+
+class Clerkship(Actor[int]):
+    """Keeps what it is asked, and answers when it is told what."""
+
+    open: dict[str, Responder[str]] = segue.field(default_factory=dict)
+
+    @segue.on
+    async def asked(self, q: Question, reply: Responder[str]) -> None:
+        if q.text == "now":
+            await reply.send("at once")
+        elif q.text == "bad":
+            raise ValueError("a bad question")
+        else:
+            self.open[q.text] = reply
+
+    @segue.on
+    async def decide(self, d: Decide) -> None:
+        reply = self.open.pop(d.text)
+        if d.text == "wrong":
+            await reply.fail(KeyError("wrong"))
+        else:
+            await reply.send(d.text.upper())
+
+    @segue.on
+    async def quit(self, q: Quit) -> Any:
+        return segue.Done(1) if q.how == "done" else segue.Fail(ValueError(q.how))
+
+
+async def kept(desk: Desk, run: str, count: int) -> None:
+    """Until so many requests are kept there."""
+    for _ in range(3000):
+        if sum(letter.kept for letter in await desk.store.inbox(run, 0)) == count:
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError(f"{await desk.store.inbox(run, 0)}")
+
+
+async def test_an_answer_may_come_later() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(Clerkship(), id="c")
+        asking = [asyncio.ensure_future(run.request(Question(text))) for text in ("x", "y", "wrong")]
+        await kept(desk, "c", 3)
+        assert await run.request(Question("now")) == "at once"
+        with pytest.raises(ValueError, match="a bad question"):
+            await run.request(Question("bad"))
+        for text in ("y", "wrong", "x"):
+            await run.tell(Decide(text))
+        assert [await asking[0], await asking[1]] == ["X", "Y"]
+        with pytest.raises(KeyError, match="wrong"):
+            await asking[2]
+        await desk.parked("c")
+        assert await desk.store.inbox("c", 0) == []
+
+
+@pytest.mark.parametrize("end", ["done", "failed"])
+async def test_who_keeps_an_answer_and_ends(end: str) -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(Clerkship(), id="c")
+        asking = asyncio.ensure_future(run.request(Question("x")))
+        await kept(desk, "c", 1)
+        await run.tell(Quit(end))
+        with pytest.raises(RunEnded, match=rf"run 'c' answers no more: it is {end}"):
+            await asking
+        with pytest.raises(RunEnded):
+            await run.request(Question("y"))
+        with pytest.raises((RunEnded, UnknownName)):
+            await segue.Run(engine, "nobody").request(Question("y"))
+
+
+class TakesOver(Note):
+    reply: Responder[str]
+
+
+class Delegate(Actor[None]):
+    to: segue.Run[Any]
+
+    @segue.on
+    async def asked(self, q: Question, reply: Responder[str]) -> None:
+        await self.to.tell(TakesOver(reply))
+
+
+class Expert(Actor[None]):
+    @segue.on
+    async def take(self, t: TakesOver) -> None:
+        await t.reply.send("the expert says")
+
+
+async def test_a_responder_may_be_sent_to_another() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        expert = await engine.start(Expert(), id="expert")
+        run = await engine.start(Delegate(expert), id="delegate")
+        assert await run.request(Question("x")) == "the expert says"
+        await desk.parked("delegate")
+        assert await desk.store.inbox("delegate", 0) == []  # it keeps it no longer
+
+
+@segue.flow
+async def two_questions(run: segue.Run[Any]) -> list[str]:
+    return list(await asyncio.gather(run.request(Question("x")), run.request(Question("y"))))
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_kept_answers_survive_crashes(kind: str, tmp_path: Path) -> None:
+    for after in (False, True):
+        for die_at in range(1, 40):
+            store = open_store(f"sqlite:{tmp_path}/{after}-{die_at}.db") if kind == "sqlite" else None
+            desk = Desk(store)
+            async with desk.engine(worker=False) as engine:
+                run = await engine.start(Clerkship(), id="c")
+                await engine.start(two_questions(run), id="asker")
+            died = False
+            for life in range(3):
+                async with desk.engine(die_at if life == 0 else None, after=after) as engine:
+                    assert desk.killed is not None
+                    work = asyncio.ensure_future(decide_all(desk, engine))
+                    await asyncio.wait({work, desk.killed}, return_when=asyncio.FIRST_COMPLETED)
+                    died = died or desk.killed.done()
+                    if not work.done():
+                        work.cancel()
+                    await asyncio.gather(work, return_exceptions=True)
+                if (await desk.head("asker")).status == "done":
+                    break
+            head = await desk.head("asker")
+            assert head.value == b'["X","Y"]', head
+            if store is not None:
+                await store.close()
+            if not died:
+                break
+        else:
+            raise AssertionError("it commits for ever")
+
+
+async def decide_all(desk: Desk, engine: Any) -> None:
+    """As somebody at a desk would, until all is answered."""
+    run = await engine.get("c")
+    told: set[str] = set()
+    while (await desk.head("asker")).status != "done":
+        for letter in await desk.store.inbox("c", 0):
+            text = "x" if letter.mail.value == b'{"text":"x"}' else "y"
+            if letter.kept and text not in told:
+                told.add(text)
+                await run.tell(Decide(text))
+        await asyncio.sleep(0.001)
+
+
+async def test_responders_that_cant_be() -> None:
+    class Wrongly(Actor[None]):
+        @segue.on
+        async def told(self, note: Decide, reply: Responder[str]) -> None:
+            """A note wants no answer."""
+
+    desk = Desk()
+    async with desk.engine() as engine:
+        with pytest.raises(BadSignature, match="only a request is answered"):
+            await engine.start(Wrongly(), id="w")
+
+
+# ---------------------------------------------------------------- forwarding
+@dataclass
+class Start:
+    text: str
+
+
+class Front(Actor[list[str]]):
+    """Asks another, goes on listening, and gets the answer as a message."""
+
+    back: segue.Run[Any]
+    got: list[str] = segue.field(default_factory=list)
+
+    @segue.on
+    async def start(self, d: Decide) -> None:
+        await self.back.request(Question(d.text)).forward(tag=f"tag {d.text}")
+
+    @segue.on
+    async def answered(self, r: Response[Question]) -> Any:
+        self.got.append(f"{r.tag}: {r.value if r.error is None else repr(r.error)}")
+        return segue.Done(self.got) if len(self.got) == 3 else None
+
+
+class Back(Actor[None]):
+    @segue.on
+    async def asked(self, q: Question) -> str:
+        if q.text == "bad":
+            raise ValueError("no")
+        return q.text * 2
+
+
+async def test_an_answer_as_a_message() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        back = await engine.start(Back(), id="back")
+        front = await engine.start(Front(back), id="front")
+        for text in ("a", "bad"):
+            await front.tell(Decide(text))
+        await desk.parked("front")
+        await back.request(Question("from outside")).forward(front, tag="third")
+        assert await front == ["tag a: aa", "tag bad: ValueError('no')", "third: from outsidefrom outside"]
+        with pytest.raises(WrongPlace, match="needs the run that gets the answer"):
+            await back.request(Question("x")).forward()
+
+
+@segue.flow
+async def forwarding_flow(back: segue.Run[Any]) -> str:
+    await back.request(Question("a")).forward(tag="t")
+    response = await segue.receive(Response[Question])
+    return f"{response.tag} {response.result()}"
+
+
+async def test_in_a_flow() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        back = await engine.start(Back(), id="back")
+        assert await engine.run(forwarding_flow(back), id="f") == "t aa"
+    async with desk.engine() as engine:
+        assert await engine.run(forwarding_flow(back), id="f") == "t aa"
+
+
+# ---------------------------------------------------------------- deadlocks
+class Middle(Actor[None]):
+    """Keeps its caller's reply and asks another, by forwarding or by waiting."""
+
+    to: segue.Run[Any]
+    how: str
+    open: list[Responder[str]] = segue.field(default_factory=list)
+
+    @segue.on
+    async def asked(self, q: Question, reply: Responder[str]) -> None:
+        self.open.append(reply)
+        if self.how == "forward":
+            await self.to.request(Question("?")).forward()
+        else:
+            await segue.me().tell(Decide("go"))
+
+    @segue.on
+    async def decide(self, d: Decide) -> None:
+        await self._answer(self.to.request(Question("?")))
+
+    @segue.on
+    async def answered(self, r: Response[Question]) -> None:
+        if r.error is not None:
+            await self.open.pop().fail(r.error)
+
+    async def _answer(self, asking: Any) -> None:
+        reply = self.open.pop()
+        try:
+            await reply.send(await asking)
+        except Exception as error:
+            await reply.fail(error)
+
+
+class AsksBack(Actor[None]):
+    """Asks whoever waits for it."""
+
+    first: str = "first"
+
+    @segue.on
+    async def asked(self, q: Question) -> str:
+        return await segue.Run(None, self.first).request(Question("round"))
+
+
+class First(Actor[None]):
+    middle: segue.Run[Any]
+
+    @segue.on
+    async def asked(self, q: Question) -> str:
+        return await self.middle.request(Question("?"))
+
+
+@pytest.mark.parametrize("how", ["forward", "wait"])
+async def test_a_circle_through_a_kept_answer(how: str) -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        last = await engine.start(AsksBack(), id="last")
+        middle = await engine.start(Middle(last, how), id="middle")
+        first = await engine.start(First(middle), id="first")
+        with pytest.raises(Deadlock, match=r"first"):
+            await asyncio.wait_for(first.request(Question("x")), 20)
+
+
+# ---------------------------------------------------------------- exchanges
+class Talker(Actor[None]):
+    @segue.on
+    async def asked(self, q: Question) -> str:
+        await segue.emit(q.text)
+        return await segue.generate(f"say {q.text}")
+
+    @segue.on
+    async def aside(self, note: Decide) -> None:
+        await segue.generate(f"say {note.text}")
+
+
+async def test_the_tokens_of_one_request() -> None:
+    desk = Desk()
+    desk.fake.when("say").reply(lambda call: call.text.removeprefix("say ").upper())
+    async with desk.engine() as engine:
+        run = await engine.start(Talker(), id="t")
+        await run.tell(Decide("before us"))
+        one, two = run.request(Question("one and one")), run.request(Question("two and two"))
+        texts = await asyncio.gather(read(one.text()), read(two.text()))
+        assert ["".join(text) for text in texts] == ["ONE AND ONE", "TWO AND TWO"]
+        assert len(texts[0]) > 1  # they came piece by piece
+        assert [await one, await two] == ["ONE AND ONE", "TWO AND TWO"]
+        three = run.request(Question("three"))
+        events = [event async for event in three]
+        assert "".join(event.text for event in events if isinstance(event, Token)) == "THREE"
+        assert [event.value for event in events if isinstance(event, Emitted)] == ["three"]
+        assert [event.kind for event in events if isinstance(event, Recorded)] == ["generate"]
+        assert await three == "THREE"
+
+
+async def read(text: Any) -> list[str]:
+    return [piece async for piece in text]
+
+
+async def test_a_text_without_tokens_comes_whole() -> None:
+    desk = Desk()
+    desk.fake.when("say").reply("batched")
+    async with desk.engine() as engine:
+        run = await engine.start(Talker(), id="t", mode="batch")
+        assert await read(run.request(Question("x")).text()) == ["batched"]
+        back = await engine.start(Back(), id="back")
+        with pytest.raises(ValueError, match="no"):
+            await read(back.request(Question("bad")).text())
+
+
+async def test_a_request_is_a_coroutine() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        back = await engine.start(Back(), id="back")
+        task = asyncio.create_task(back.request(Question("a")))
+        assert await asyncio.wait_for(back.request(Question("b")), 10) == "bb"
+        assert await task == "aa"
+        assert await back.request(Question("c"), timeout=timedelta(days=1)) == "cc"
+
+
+# ---------------------------------------------------------------- pings
+class Busy(Actor[None]):
+    @segue.on
+    async def asked(self, q: Question) -> str:
+        return await segue.ask(q.text)
+
+
+async def test_a_ping_is_answered_while_a_handler_waits() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(Busy(), id="b")
+        asking = asyncio.ensure_future(run.request(Question("Well?")))
+        while not await engine.open_asks():
+            await asyncio.sleep(0.001)
+        pong = await run.ping()
+        assert pong.handled >= pong.sent
+        assert pong.waited == pong.handled - pong.sent
+        assert not asking.done()
+        await (await engine.open_asks())[0].answer("yes")
+        assert await asking == "yes"
+        flow = await engine.start(pinging_flow(run), id="f")
+        assert await flow is True
+        with pytest.raises(RunEnded):
+            await flow.ping()
+
+
+@segue.flow
+async def pinging_flow(run: segue.Run[Any]) -> bool:
+    pong = await run.ping(timeout=timedelta(days=1))
+    return pong.waited >= timedelta(0)
