@@ -7,13 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .authoring.actor.actor import Actor as Actor
+    from .authoring.actor.actor import Work as Work
+    from .authoring.actor.envelope import Envelope as Envelope
+    from .authoring.actor.envelope import Turn as Turn
+    from .authoring.actor.graph import diagram as diagram
+    from .authoring.actor.interruption import Interrupt as Interrupt
+    from .authoring.actor.interruption import Interruption as Interruption
+    from .authoring.actor.marks import fallback as fallback
     from .authoring.actor.marks import field as field
+    from .authoring.actor.marks import kind as kind
     from .authoring.actor.marks import on as on
     from .authoring.actor.marks import state as state
     from .authoring.actor.nexts import Again as Again
     from .authoring.actor.nexts import Answer as Answer
     from .authoring.actor.nexts import Done as Done
     from .authoring.actor.nexts import Fail as Fail
+    from .authoring.actor.nexts import Interrupted as Interrupted
     from .authoring.actor.nexts import Listen as Listen
     from .authoring.ask import ask as ask
     from .authoring.config import using as using
@@ -72,6 +81,15 @@ if TYPE_CHECKING:
 
 #: Where each public name lives; loaded when first used, so that importing segue costs little.
 _HOMES = {
+    "diagram": "authoring.actor.graph",
+    "kind": "authoring.actor.marks",
+    "fallback": "authoring.actor.marks",
+    "Work": "authoring.actor.actor",
+    "Interrupted": "authoring.actor.nexts",
+    "Interruption": "authoring.actor.interruption",
+    "Interrupt": "authoring.actor.interruption",
+    "Turn": "authoring.actor.envelope",
+    "Envelope": "authoring.actor.envelope",
     "Request": "authoring.message",
     "Response": "authoring.message",
     "Responder": "authoring.message",
