@@ -17,7 +17,7 @@ import pytest
 
 import segue
 from segue.model.entry import Entry
-from segue.model.errors import NotInRun, WrongPlace
+from segue.model.errors import NotInRun, ReplayMismatch, WrongPlace
 from segue.runtime.rebase import entries_of
 from segue.stores.memory import MemoryStore
 from segue.testing import FakeModel
@@ -469,3 +469,43 @@ async def test_an_engine_that_closes_in_the_middle_of_a_stream_leaves_the_run_to
         async with asyncio.timeout(20):
             assert "two" in await run
     assert server.calls == 2
+
+
+# ---------------------------------------------------------------- conversations
+@segue.flow
+async def http_talks(turns: int) -> int:
+    messages: list[dict[str, Any]] = []
+    for turn in range(turns):
+        messages.append({"role": "user", "content": f"turn {turn} " + "x" * 100})
+        reply = await CLIENT.post("/chat/completions", json={"model": "m", "messages": messages})
+        messages.append(reply.json()["choices"][0]["message"])
+    return len(messages)
+
+
+async def test_a_conversation_grows_by_what_is_said():
+    value, entries = await run(http_talks(20))
+    assert value == 40
+    sizes = [len(entry.args) for entry in entries]
+    assert max(sizes[1:]) < 2 * min(sizes[1:])
+    told = json.loads(entries[-1].args)
+    assert told["after"] == "#18"
+    assert [message["role"] for message in told["body"]["messages"]] == ["assistant", "user"]
+
+
+@segue.flow
+async def http_talks_otherwise(wording: str) -> None:
+    """Says something else in the middle of a conversation, in another life."""
+    first = {"role": "user", "content": "hi"}
+    said = WORDING.pop(0)
+    for messages in ([first], [first, {"role": "assistant", "content": said}, first]):
+        await CLIENT.post("/chat/completions", json={"model": "m", "messages": messages})
+    await segue.sleep(timedelta(seconds=0))
+
+
+WORDING: list[str] = []
+
+
+async def test_a_difference_in_a_conversation_is_shown():
+    WORDING[:] = ["one", "two", "two", "two"]
+    with pytest.raises(ReplayMismatch, match="one"):
+        await run(http_talks_otherwise("x"))

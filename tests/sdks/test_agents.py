@@ -20,7 +20,7 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 import segue
-from segue.authoring.http import _Tools
+from segue.authoring.agents import Tools
 from segue.testing.simulator import Simulator, ToolCall, ToolCalls
 
 from .both import both, run, simulated
@@ -138,7 +138,7 @@ async def pydantic_ai_unrecorded(question: str) -> str:
 
 
 async def test_a_tool_that_nobody_records_is_told_of(caplog: pytest.LogCaptureFixture):
-    _Tools._told.clear()
+    Tools._told.clear()
     with caplog.at_level(logging.WARNING, "segue"):
         await run(lambda: pydantic_ai_unrecorded("use nearby"), "batch")
         await run(lambda: pydantic_ai_unrecorded("use nearby"), "live")
@@ -148,7 +148,7 @@ async def test_a_tool_that_nobody_records_is_told_of(caplog: pytest.LogCaptureFi
 
 
 async def test_tools_that_are_steps_arent_told_of(caplog: pytest.LogCaptureFixture):
-    _Tools._told.clear()
+    Tools._told.clear()
     with caplog.at_level(logging.WARNING, "segue"):
         await run(lambda: pydantic_ai_tools("use population"), "batch")
         await run(lambda: pydantic_ai_tools("use population"), "live", park="always")

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
-import re
 import sys
-import urllib.parse
 import weakref
-from asyncio import AbstractEventLoop, Future
-from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from asyncio import AbstractEventLoop
+from collections.abc import AsyncIterator
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import msgspec
 
-from ..core.codec import digest
 from ..model.errors import MissingExtra, ModelFailed, NotInRun, ProviderFault, SegueError, WrongPlace
 from ..model.mode import Batch
 from ..providers.wire import Request, recognise
 from ..transports.wrapped import Wrapped
+from .agents import Tools
+from .asked import arguments
 from .config import config_of
 from .context import BRANCH, Answered, Branch, RunContext, WireCall, Work, find_branch
+from .passing import Passing
 
 if TYPE_CHECKING:
     import httpx2
@@ -32,13 +30,9 @@ if TYPE_CHECKING:
 
 C = TypeVar("C")
 Outside = Literal["refuse", "live"]
-log = logging.getLogger("segue")
 
 #: Options of a client that make its own transport; they make the one that ours sends through.
 _CONNECTION = ("verify", "cert", "http1", "http2", "limits", "proxy")
-#: Ids that SDKs and agents make up, which another life makes up anew.
-_MADE_UP = re.compile(rb"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
-_SECRET = re.compile(r"key|token|secret|sig|pass|auth|cred", re.IGNORECASE)
 _SSE = "text/event-stream; charset=utf-8"
 #: What broke off after its code had begun to read it; see `runtime.wire`.
 _CUT = "stream_cut"
@@ -220,9 +214,9 @@ class _Exchange:
         branch, method, url = self._branch, self._raw.method, str(self._raw.url)
         asked = self._asked = recognise(method, url, body)
         if asked is not None:
-            _Tools.of(branch.run).check(asked)
-        args, check = _arguments(method, url, body, self._raw.headers.get("content-type", ""), asked)
-        passing = _Passing(branch.run) if asked is not None and asked.streams else None
+            Tools.of(branch.run).check(asked)
+        args, check = arguments(branch, method, url, body, self._raw.headers.get("content-type", ""), asked)
+        passing = Passing(branch.run) if asked is not None and asked.streams else None
         call = WireCall(
             method=method,
             url=url,
@@ -256,7 +250,7 @@ class _Exchange:
         asked = self._asked
         if asked is None:
             return self._wiring.response(self._raw, answered.status, answered.media, answered.body)
-        _Tools.of(self._branch.run).answered(answered.body)
+        Tools.of(self._branch.run).answered(answered.body)
         if not asked.streams:
             return self._wiring.response(self._raw, 200, answered.media, answered.body)
         frames = asked.dialect.frames(msgspec.json.decode(answered.body), asked.asked)
@@ -275,7 +269,7 @@ class _Exchange:
             told = {"error": {"message": message, "type": "", "param": None, "code": None}}
         return self._wiring.response(self._raw, status, "application/json", msgspec.json.encode(told))
 
-    def _stream(self, passing: _Passing) -> Any:
+    def _stream(self, passing: Passing) -> Any:
         return self._streaming(_passed(self._wiring.library, self._raw, passing, self._branch.run))
 
     def _streaming(self, content: Any) -> Any:
@@ -283,102 +277,7 @@ class _Exchange:
         return self._wiring.library.Response(200, headers=headers, stream=content, request=self._raw)
 
 
-def _arguments(method: str, url: str, body: bytes, media: str, asked: Request | None) -> tuple[bytes, bytes]:
-    """A request as it is recorded, and the digest of it with all ids alike that are made up anew each time."""
-    shown: dict[str, Any] = {"method": method}
-    if asked is not None:
-        shown |= {"url": asked.root + asked.tail, "body": asked.body}
-    else:
-        parts = urllib.parse.urlsplit(url)
-        pairs = [pair for pair in urllib.parse.parse_qsl(parts.query) if not _SECRET.search(pair[0])]
-        host = parts.netloc.rpartition("@")[2]
-        shown["url"] = urllib.parse.urlunsplit(
-            (parts.scheme, host, parts.path, urllib.parse.urlencode(pairs), "")
-        )
-        boundary = re.search(r'boundary="?([^";]+)', media)
-        if boundary is not None:
-            body = body.replace(boundary[1].encode(), b"")
-        if body:
-            shown |= {"bytes": len(body), "content": digest(body).hex()}
-    args = msgspec.json.encode(shown)
-    names: dict[bytes, bytes] = {}
-    canonical = msgspec.json.encode(shown, order="sorted")
-    alike = _MADE_UP.sub(lambda found: names.setdefault(found[0], b"#%d" % len(names)), canonical)
-    return args, digest(alike)
-
-
-class _Passing:
-    """A live answer on its way to the SDK; see `Passing`."""
-
-    def __init__(self, run: RunContext) -> None:
-        self.call: Future[Any] | None = None
-        self.began = False
-        self._run = run
-        self._frames: deque[bytes] = deque()
-        self._last: Sequence[bytes] = ()
-        self._moved: Future[Any] | None = None
-
-    async def opened(self, call: Future[Any]) -> None:
-        """Wait until the answer begins to come, or is there."""
-        self.call = call
-        call.add_done_callback(self._over)
-        try:
-            while not (self.began or call.done()):
-                await self._move()
-        except asyncio.CancelledError:
-            call.cancel()
-            raise
-
-    def begin(self) -> None:
-        self.began = True
-        self._stir()
-
-    def take(self, frames: Sequence[bytes]) -> None:
-        self._frames.extend(frames)
-        if self.began:
-            self._stir()
-
-    def end(self, frames: Sequence[bytes]) -> None:
-        self._last = frames
-
-    def forget(self) -> None:
-        self._frames.clear()
-
-    async def frames(self) -> AsyncIterator[bytes]:
-        """The answer; its end when the journal has it. Broken off by its reader, it is recorded all the same."""
-        call = self.call
-        assert call is not None  # it was opened
-        try:
-            while True:
-                while self._frames:
-                    yield self._frames.popleft()
-                if call.done():
-                    break
-                await self._move()
-        except asyncio.CancelledError:
-            call.cancel()
-            raise
-        call.result()
-        for frame in self._last:
-            yield frame
-
-    async def _move(self) -> None:
-        """Wait for something to come; to the run, this is a wait for a recorded call."""
-        self._moved = self._run.own_wait()
-        await self._moved
-
-    def _stir(self) -> None:
-        if self._moved is not None and not self._moved.done():
-            self._moved.set_result(None)
-
-    def _over(self, call: Future[Any]) -> None:
-        if call.cancelled():
-            return
-        call.exception()  # it is told of to whoever reads on
-        self._stir()
-
-
-def _passed(library: Any, request: Any, passing: _Passing, run: RunContext) -> Any:
+def _passed(library: Any, request: Any, passing: Passing, run: RunContext) -> Any:
     """A live answer as a stream of that library."""
 
     class Stream(library.AsyncByteStream):  # type: ignore[misc]  # as above
@@ -389,7 +288,7 @@ def _passed(library: Any, request: Any, passing: _Passing, run: RunContext) -> A
             except ModelFailed as error:
                 raise library.ReadError(error.message, request=request) from error
             if passing.call is not None:
-                _Tools.of(run).answered(passing.call.result().body)
+                Tools.of(run).answered(passing.call.result().body)
 
     return Stream()
 
@@ -405,70 +304,3 @@ def _broken(library: Any, request: Any, message: str) -> Any:
             raise library.ReadError(message, request=request)
 
     return Stream()
-
-
-class _Reply(NamedTuple):
-    body: bytes
-    handed: int
-
-
-class _Tools:
-    """Looks for tools that an agent calls and nobody records: they run again at every wake."""
-
-    _known: weakref.WeakKeyDictionary[RunContext, _Tools] = weakref.WeakKeyDictionary()
-    _told: set[str] = set()
-
-    def __init__(self, run: RunContext) -> None:
-        self._run = weakref.ref(run)
-        self._replies: deque[_Reply] = deque(maxlen=32)
-
-    @classmethod
-    def of(cls, run: RunContext) -> _Tools:
-        """What is known of a run."""
-        known = cls._known.get(run)
-        if known is None:
-            known = cls._known[run] = cls(run)
-        return known
-
-    def answered(self, body: bytes) -> None:
-        """A model said this; what is recorded from here on may be its tools."""
-        run = self._run()
-        if run is not None:
-            self._replies.append(_Reply(body, run.handed))
-
-    def check(self, asked: Request) -> None:
-        """Results of tools go to the model: something at least was recorded since it asked for them."""
-        run = self._run()
-        results = asked.dialect.turns(asked.asked)
-        names = sorted({name for name in results.values() if name not in self._told and not _is_form(name)})
-        if run is None or not names or _forced(asked.asked):
-            return
-        for reply in reversed(self._replies):
-            if any(
-                ident.encode() in reply.body or name.encode() in reply.body for ident, name in results.items()
-            ):
-                if run.handed == reply.handed:
-                    self._tell(run, names)
-                return
-
-    def _tell(self, run: RunContext, names: list[str]) -> None:
-        self._told.update(names)
-        tools = ", ".join(map(repr, names))
-        log.warning(
-            "run %s: the agent called %s without a recorded call: a tool that isn't recorded runs again at every "
-            "wake of the run. Make it a step: @segue.step above it, or tools=[segue.step(%s)]",
-            run.id,
-            tools,
-            names[0],
-        )
-
-
-def _is_form(name: str) -> bool:
-    """Whether a tool is pydantic-ai's form of an answer."""
-    return name.startswith("final_result")
-
-
-def _forced(asked: Mapping[str, Any]) -> bool:
-    """Whether the model had to call that one tool: then it is the form of an answer, not a tool."""
-    choice = asked.get("tool_choice")
-    return isinstance(choice, dict) and choice.get("type") in ("function", "tool")
