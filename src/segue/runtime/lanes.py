@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import msgspec
@@ -20,7 +21,7 @@ from ..authoring.failures import to_failure
 from ..core.batching import Decision, decide, fit_to_retry, poll_after
 from ..model.entry import Failure
 from ..model.errors import CallerError, OperatorError, StoreError
-from ..model.lane import BatchJob, LaneHead, Line, LineOutcome
+from ..model.lane import BatchJob, LaneHead, Line, LineOutcome, LineStatus
 from ..model.mode import Batch
 from ..ports.clock import Clock
 from ..ports.provider import BatchProvider, CallFault, LineResult, RemoteJob
@@ -30,6 +31,8 @@ from .models import Models, check_result, lane_endpoint, usage_name
 from .trying import model_failed
 
 log = logging.getLogger("segue")
+
+T = TypeVar("T")
 
 #: Outcomes are stored, and runs woken, so many at a time.
 CHUNK = 1000
@@ -41,6 +44,17 @@ LEASE = 60.0
 PATIENCE = 5
 #: Back-off after a failure, in seconds: the first, and the longest.
 BACK_OFF = (2.0, 60.0)
+#: How a line ends that a job has no result for: outcome, code and message.
+_MISSING: tuple[LineStatus, str, str] = (
+    "missing",
+    "batch_line_missing",
+    "the job ended without a result for this line",
+)
+#: The same for jobs that ended before they were done, of providers that don't tell of each line then.
+_LEFT: dict[str, tuple[LineStatus, str, str]] = {
+    "expired": ("expired", "batch_expired", "batch_expired"),
+    "cancelled": ("cancelled", "batch_cancelled", "batch_cancelled"),
+}
 
 
 class Lanes:
@@ -111,17 +125,25 @@ class Lanes:
         """Look after the open jobs of a lane, each for itself, and send what is to be sent."""
         head, again = lane.head, 60.0
         fault: CallFault | None = None
-        for job in head.jobs:
-            try:
-                again = min(again, await lane.advance(job, poll_now))
-            except CallFault as its:
-                fault = its
+        at_once = lane.provider.at_once
+        for start in range(0, len(head.jobs), at_once):
+            some = head.jobs[start : start + at_once]
+            for wait in await _all(lane.advance(job, poll_now) for job in some):
+                if isinstance(wait, CallFault):
+                    fault = wait
+                else:
+                    again = min(again, wait)
         if fault is not None and fault.again:
             return again, fault
         decision = await self._decide(head, lane.provider)
         while decision.send:
             again = min(again, 0.25)
-            if await lane.submit(self.policy(head.lane)) is None:
+            policy = self.policy(head.lane)
+            made = await _all(lane.submit(policy) for _ in range(at_once))
+            for each in made:
+                if isinstance(each, CallFault):
+                    raise each
+            if None in made:
                 break
             left = await self._head(head.lane)
             decision = await self._decide(left, lane.provider) if left is not None else Decision(False)
@@ -371,17 +393,15 @@ class _Lane:
                 len(strange),
                 strange[0],
             )
-        if attempts and not job.short:  # they may be late: look once more
+        status, code, text = _LEFT.get(remote.status, _MISSING)
+        if attempts and not job.short and status == "missing":  # they may be late: look once more
             await self._store(job, chunk)
             await self.store.put_batch_job(msgspec.structs.replace(job, short=1), self.fence)
             self.lanes.look_in(job, BACK_OFF[0])
             return
         for ident, attempt in attempts.items():
-            error = _failure(
-                self.head.lane, 0, "batch_line_missing", "the job ended without a result for this line"
-            )
-            again = fit_to_retry(0, "batch_line_missing", attempt)
-            chunk.append(LineOutcome(ident, "missing", None, error, again))
+            error = _failure(self.head.lane, 0, code, text)
+            chunk.append(LineOutcome(ident, status, None, error, fit_to_retry(0, code, attempt)))
             if len(chunk) >= CHUNK:
                 await self._store(job, chunk)
                 chunk = []
@@ -445,6 +465,15 @@ class _Lane:
         self.lanes.forget(job)
         closed = msgspec.structs.replace(job, state="closed", seen=seen, progress=progress, error=error)
         await self.store.put_batch_job(closed, self.fence)
+
+
+async def _all(works: Iterable[Coroutine[Any, Any, T]]) -> list[T | CallFault]:
+    """What each gives, side by side; a fault of the provider's is what one gives."""
+    given = await asyncio.gather(*works, return_exceptions=True)
+    for each in given:
+        if isinstance(each, BaseException) and not isinstance(each, CallFault):
+            raise each
+    return [each for each in given if isinstance(each, CallFault) or not isinstance(each, BaseException)]
 
 
 def _failure(lane: str, status: int, code: str, message: str) -> Failure:

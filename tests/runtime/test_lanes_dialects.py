@@ -1,0 +1,277 @@
+"""What goes wrong with jobs at Anthropic and Gemini: each line ends as it should, paid once where it can be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import segue
+from segue.authoring.map import Outcome
+from segue.model.errors import ModelFailed
+from segue.ports.provider import BatchProvider
+from segue.providers.anthropic import Anthropic
+from segue.providers.anthropic_batches import labelled
+from segue.providers.gemini import Gemini
+from segue.runtime.models import line_id
+from segue.testing.simulator import Failure, Pace, Simulator
+from segue.transports.pooled import Pooled
+from tests.crash.remote import FastClock
+
+ROWS = 6
+SPEED = 20.0
+KEY = "sk-right-0123456789"
+
+
+@segue.flow(name="lanes.dialects.echo")
+async def echo(number: int) -> str:
+    return await segue.generate(f"row {number}")
+
+
+class World:
+    """A simulator and engines that talk to it, on one fast clock."""
+
+    def __init__(self, dialect: str, path: Path) -> None:
+        self.dialect, self.path = dialect, path
+        self.sim: Simulator
+        self.clock = FastClock(SPEED)
+        self.key = KEY
+
+    async def simulator(self, **options: Any) -> Simulator:
+        options = {"batch_time": timedelta(seconds=1), "key": KEY, "clock": self.clock, **options}
+        self.sim = Simulator(**options)
+        await self.sim.start()
+        return self.sim
+
+    def provider(self, _: Any) -> BatchProvider:
+        if self.dialect == "anthropic":
+            return Anthropic(self.sim.base_url, self.key, Pooled())
+        return Gemini(f"{self.sim.url}/v1beta", self.key, Pooled())
+
+    async def run(self, **options: Any) -> list[Outcome[Any, Any]]:
+        options = {"mode": "batch", "model": "far:m", "clock": self.clock, **options}
+        async with segue.Engine("memory:", providers={"far": self.provider}, **options) as engine:
+            async with asyncio.timeout(30):
+                outcomes = [outcome async for outcome in engine.map(echo, range(ROWS), id="job")]
+            assert await engine.store.lanes() == []
+            return sorted(outcomes, key=lambda outcome: outcome.index)
+
+    def paid(self) -> dict[int, int]:
+        """How often each row's line was paid."""
+        lines = {ident(number): number for number in range(ROWS)}
+        counts = dict.fromkeys(range(ROWS), 0)
+        for entry in self.sim.ledger.lines("batch"):
+            if entry.paid:
+                counts[lines[labelled(entry.custom_id or "")[0]]] += 1
+        return counts
+
+    async def sent(self, number: int) -> str:
+        """The id under which a row's line is sent: Anthropic's bear a label, which is known when they are there."""
+        if self.dialect == "gemini":
+            return ident(number)
+        [job] = await until(lambda: list(self.sim._processor._jobs.values()))
+        await until(lambda: job.lines)
+        return next(line.custom_id for line in job.lines if labelled(line.custom_id)[0] == ident(number))
+
+
+def ident(number: int) -> str:
+    return line_id(f"job/{number}", "", 0)
+
+
+@pytest.fixture(params=["anthropic", "gemini"])
+async def world(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    world = World(request.param, tmp_path)
+    yield world
+    await world.sim.close()
+
+
+def all_well(outcomes: list[Outcome[Any, Any]], but: set[int] | None = None) -> None:
+    for outcome in outcomes:
+        if outcome.index not in (but or set()):
+            assert outcome.error is None, outcome.error
+            assert outcome.value == f"You said: row {outcome.index}"
+
+
+async def until(found: Callable[[], Any]) -> Any:
+    async with asyncio.timeout(20):
+        while not (what := found()):
+            await asyncio.sleep(0.002)
+    return what
+
+
+ONCE = dict.fromkeys(range(ROWS), 1)
+
+
+# ---------------------------------------------------------------- what is in the results
+@pytest.mark.parametrize("spoil", ["drop_line", "wrong_id", "double_line"])
+async def test_lines_that_are_missing_unknown_or_told_twice(world: World, spoil: str) -> None:
+    sim = await world.simulator()
+    running = asyncio.ensure_future(world.run())
+    getattr(sim.faults, spoil)(await world.sent(2))
+    all_well(await running)
+    assert world.paid() == (ONCE if spoil == "double_line" else ONCE | {2: 2})
+
+
+async def test_half_a_line(world: World) -> None:
+    (await world.simulator()).faults.half_line()
+    all_well(await world.run())
+    assert sorted(world.paid().values()) == [1, 1, 1, 1, 1, 2]
+
+
+async def test_a_job_that_is_done_and_has_no_file(world: World) -> None:
+    (await world.simulator()).faults.no_output_file()
+    all_well(await world.run())
+    assert set(world.paid().values()) == {2}
+
+
+async def test_an_empty_text_where_a_file_would_be(world: World) -> None:
+    """Where results are has to be told by Gemini only."""
+    (await world.simulator()).faults.empty_error_file_id()
+    all_well(await world.run())
+    assert set(world.paid().values()) == ({1} if world.dialect == "anthropic" else {2})
+
+
+# ---------------------------------------------------------------- jobs that end early
+@pytest.mark.parametrize("end", ["expired", "cancelled"])
+async def test_jobs_that_end_early(world: World, end: str) -> None:
+    """Anthropic gives what is done, and that is kept; Gemini gives nothing, and it is all asked for again."""
+    pace = Pace(validating=0.0, working=20.0, finalizing=0.0, cancelling=0.0)
+    window = timedelta(seconds=10) if end == "expired" else None
+    sim = await world.simulator(pace=pace, window=window)
+    running = asyncio.ensure_future(world.run())
+    batch = await until(lambda: [one for one in sim.batches() if one.completed > 1])
+    if end == "cancelled":
+        sim._processor.cancel(batch[0].id)
+    sim._processor._window = None
+    all_well(await running)
+    first = sim.batches()[-1]
+    assert first.status == end
+    assert 0 < first.completed < ROWS
+    assert set(world.paid().values()) == ({1} if world.dialect == "anthropic" else {1, 2})
+
+
+async def test_expired_time_and_again(world: World) -> None:
+    """No line goes round for ever, and its error says why."""
+    pace = Pace(validating=0.0, working=600.0, finalizing=0.0, cancelling=0.0)
+    sim = await world.simulator(pace=pace, window=timedelta(seconds=1))
+    for outcome in await world.run():
+        assert isinstance(outcome.error, ModelFailed)
+        assert "batch_expired" in str(outcome.error)
+    assert len(sim.batches()) == 4
+
+
+async def test_a_job_that_is_stuck_until_it_expires(world: World) -> None:
+    sim = await world.simulator(window=timedelta(seconds=5))
+    sim.faults.stall_batch()
+    all_well(await world.run())
+    assert world.paid() == ONCE
+    assert [batch.status for batch in sim.batches()] == ["completed", "expired"]
+
+
+# ---------------------------------------------------------------- troubles of the wire
+WIRE: list[Callable[[Simulator, str, int], None]] = [
+    lambda sim, on, times: sim.faults.fail(times, status=529, on=on),
+    lambda sim, on, times: sim.faults.fail(times, status=429, retry_after=timedelta(seconds=0.2), on=on),
+    lambda sim, on, times: sim.faults.reply_html(times, on=on),
+    lambda sim, on, times: sim.faults.reply_html(times, status=200, on=on),
+    lambda sim, on, times: sim.faults.close_connection(times, on=on),
+    lambda sim, on, times: sim.faults.lose_reply(times, on=on),
+    lambda sim, on, times: sim.faults.empty_reply(times, on=on),
+]
+NAMES = ["529", "429", "html", "html-200", "nothing", "lost", "empty"]
+#: Of each protocol: parts of the paths of upload, submission, poll and download. Anthropic has no uploads.
+PATHS = {
+    "anthropic": ["messages", "messages/batches", "batches/msgbatch", "/results"],
+    "gemini": ["/upload/", "batchGenerateContent", "/v1beta/batches/", ":download"],
+}
+
+
+@pytest.mark.parametrize("spoil", WIRE, ids=NAMES)
+@pytest.mark.parametrize("step", [0, 1, 3], ids=["upload", "submission", "download"])
+async def test_troubles_pass(world: World, step: int, spoil: Callable[[Simulator, str, int], None]) -> None:
+    """Three times, then all is well, and nothing is paid twice."""
+    on = PATHS[world.dialect][step]
+    sim = await world.simulator()
+    spoil(sim, on, 3)
+    all_well(await world.run())
+    assert world.paid() == ONCE
+
+
+@pytest.mark.parametrize("spoil", WIRE, ids=NAMES)
+async def test_troubles_of_a_poll_pass(world: World, spoil: Callable[[Simulator, str, int], None]) -> None:
+    sim = await world.simulator(batch_time=timedelta(seconds=6))
+    running = asyncio.ensure_future(world.run())
+    await until(sim.batches)
+    spoil(sim, PATHS[world.dialect][2], 3)
+    all_well(await running)
+    assert world.paid() == ONCE
+
+
+async def test_a_key_that_is_refused(world: World) -> None:
+    sim = await world.simulator()
+    world.key = "sk-wrong-0123456789"
+    for outcome in await world.run():
+        assert isinstance(outcome.error, ModelFailed)
+        assert outcome.error.status == 401
+        assert world.key not in str(outcome.error)
+    assert len(sim.ledger) == 0
+
+
+async def test_a_job_that_the_provider_forgot(world: World) -> None:
+    sim = await world.simulator(batch_time=timedelta(seconds=10))
+    running = asyncio.ensure_future(world.run())
+    (batch,) = await until(sim.batches)
+    await until(lambda: batch.status == "in_progress")
+    del sim._processor._batches[batch.id]
+    all_well(await running)
+
+
+async def test_a_provider_that_is_down_for_a_while(world: World) -> None:
+    """It comes back at the same place and goes on; nobody pays for a line again."""
+    sim = await world.simulator(batch_time=timedelta(seconds=10), directory=world.path)
+    port = int(sim.url.rpartition(":")[2])
+    running = asyncio.ensure_future(world.run())
+    await until(lambda: [one for one in sim.batches() if 0 < one.completed < ROWS])
+    await sim.close()
+    await asyncio.sleep(0.1)  # two of the engine's seconds: it polls in vain
+    await world.simulator(batch_time=timedelta(seconds=10), directory=world.path, port=port)
+    all_well(await running)
+    assert world.paid() == ONCE
+
+
+# ---------------------------------------------------------------- what the lines say
+async def test_a_line_that_fails_for_good(world: World) -> None:
+    def rule(body: dict[str, Any]) -> Any:
+        text = body["messages"][-1]["content"]
+        return Failure(400, "Too rude.") if text == "row 3" else f"You said: {text}"
+
+    await world.simulator(rule=rule)
+    outcomes = await world.run()
+    all_well(outcomes, {3})
+    error = outcomes[3].error
+    assert isinstance(error, ModelFailed)
+    assert error.status == 400
+    assert "Too rude." in str(error)
+
+
+async def test_a_line_that_fails_in_passing(world: World) -> None:
+    sim = await world.simulator()
+    sim.when("row 4").reply(Failure(529), Failure(429), "You said: row 4")
+    all_well(await world.run())
+    assert world.paid() == ONCE
+
+
+async def test_live_calls_through_all_that(world: World) -> None:
+    """The same rows, live: faults before and in the middle of an answer are passed over."""
+    sim = await world.simulator()
+    sim.faults.fail(2, status=529, retry_after=timedelta(seconds=0.1))
+    sim.faults.reply_html()
+    sim.faults.close_connection()
+    sim.faults.empty_reply()
+    all_well(await world.run(mode="live"))
+    assert not sim.batches()
+    assert sim.ledger.counts()["live_paid"] == ROWS + 1  # that whose answer was empty
