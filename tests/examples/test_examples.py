@@ -32,7 +32,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
-app, digest, support = load("app"), load("digest"), load("support")
+app, digest, pipeline, support = load("app"), load("digest"), load("pipeline"), load("support")
 
 
 @pytest.fixture
@@ -188,3 +188,33 @@ async def test_existing_code_runs_as_it_stands(monkeypatch: pytest.MonkeyPatch) 
                 assert await engine.run(existing.translate("hello")) == "Bonjour"
                 assert await engine.run(existing.research("what is x?")) == "I found nothing about x."
         assert sim.ledger.counts()["batch_paid"] == 3
+
+
+# ---------------------------------------------------------------- pipeline.py
+def texts(here: Path, number: int, paragraphs: int) -> list[str]:
+    for index in range(number):
+        (here / f"{index}.txt").write_text("\n\n".join(f"text {index}.{part}" for part in range(paragraphs)))
+    return [str(here / f"{index}.txt") for index in range(number)]
+
+
+def says() -> FakeModel:
+    model = FakeModel()
+    model.when("Say in one line").reply(lambda call: call.text.partition(": ")[2].upper())
+    return model
+
+
+async def test_a_pipeline_with_a_route_for_what_fails(here: Path) -> None:
+    async with says():
+        assert await pipeline.pipeline(*texts(here, 7, 9), "nowhere.txt") == 63
+    rows = (here / "rows.txt").read_text().splitlines()
+    expected = [f"{here / str(i)}.txt#{part} TEXT {i}.{part}" for i in range(7) for part in range(9)]
+    assert sorted(rows) == sorted(expected)
+    said = (here / "failed.txt").read_text()
+    assert said.startswith("nowhere.txt: ")
+    assert "No such file" in said
+
+
+@pytest.mark.slow
+async def test_a_pipeline_in_any_mode_and_any_crash(here: Path) -> None:
+    await check(pipeline.pipeline, texts(here, 1, 3), model=says())
+    assert len((here / "rows.txt").read_text().splitlines()) == 3
