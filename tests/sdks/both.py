@@ -68,9 +68,14 @@ def told(entries: list[Entry]) -> list[tuple[Any, ...]]:
         (entry for entry in journal.merged(entries) if not entry.made), key=lambda each: (each.path, each.n)
     )
     return [
-        (each.path, each.n, each.kind, each.name, alike(each.args), alike(each.value), str(each.error))
+        (each.path, each.n, each.kind, each.name, alike(each.args), alike(each.value), failed(each))
         for each in merged
     ]
+
+
+def failed(entry: Entry) -> str:
+    """An error without the provider's code for it: some have other ones in batches."""
+    return "" if entry.error is None else re.sub(r"(\(HTTP \d+), \w+\)", r"\1)", entry.error.message)
 
 
 def lean(value: Any) -> Any:

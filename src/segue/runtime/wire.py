@@ -99,7 +99,7 @@ class Wire:
         self, branch: Branch, endpoint: Endpoint, mode: Batch, name: str, call: WireCall, request: Request
     ) -> Wait:
         def body() -> bytes:
-            return msgspec.json.encode(request.body)
+            return msgspec.json.encode(request.dialect.line(request.body, request.model))
 
         return self._models.line(
             branch,

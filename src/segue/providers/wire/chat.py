@@ -35,6 +35,10 @@ class Chat:
             body = {**body, "stream": True, "stream_options": {"include_usage": True}}
         return tail, body
 
+    def line(self, body: Body, model: str) -> Body:
+        """See `Dialect.line`."""
+        return body
+
     def is_answer(self, answer: Body) -> bool:
         """See `Dialect.is_answer`."""
         return bool(answer.get("choices"))

@@ -56,6 +56,10 @@ class Dialect(Protocol):
         """The end of the path, and the body, of a plain request that is to be sent."""
         ...
 
+    def line(self, body: Body, model: str) -> Body:
+        """The body of a batch line for a plain request."""
+        ...
+
     def is_answer(self, answer: Body) -> bool:
         """Whether a body has the outline of an answer."""
         ...

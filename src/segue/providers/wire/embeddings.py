@@ -24,6 +24,10 @@ class Embeddings:
         """See `Dialect.sent`."""
         return tail, body
 
+    def line(self, body: Body, model: str) -> Body:
+        """See `Dialect.line`."""
+        return body
+
     def is_answer(self, answer: Body) -> bool:
         """See `Dialect.is_answer`."""
         return bool(answer.get("data"))

@@ -32,6 +32,10 @@ class Gemini:
         model = tail.rpartition(":")[0]
         return f"{model}:streamGenerateContent?alt=sse" if stream else f"{model}:generateContent", body
 
+    def line(self, body: Body, model: str) -> Body:
+        """See `Dialect.line`. The path names the model; a line does it itself."""
+        return {"model": model, **body}
+
     def is_answer(self, answer: Body) -> bool:
         """See `Dialect.is_answer`."""
         return bool(answer.get("candidates")) or "promptFeedback" in answer

@@ -37,6 +37,10 @@ class Messages:
         """See `Dialect.sent`."""
         return tail, {**body, "stream": True} if stream else body
 
+    def line(self, body: Body, model: str) -> Body:
+        """See `Dialect.line`."""
+        return body
+
     def is_answer(self, answer: Body) -> bool:
         """See `Dialect.is_answer`."""
         return answer.get("type") == "message" and isinstance(answer.get("content"), list)

@@ -44,6 +44,10 @@ class Responses:
         """See `Dialect.sent`."""
         return tail, {**body, "stream": True} if stream else body
 
+    def line(self, body: Body, model: str) -> Body:
+        """See `Dialect.line`."""
+        return body
+
     def is_answer(self, answer: Body) -> bool:
         """See `Dialect.is_answer`."""
         return isinstance(answer.get("output"), list)
