@@ -14,6 +14,7 @@ import pytest
 import segue
 from segue.model.errors import RunCancelled, StoreError
 from segue.model.run import Head
+from segue.runtime.lanes import Lanes
 from segue.stores import open_store
 from tests.runtime.lives import Desk, everywhere
 
@@ -443,3 +444,90 @@ class Borrowed:
 
     async def close(self) -> None:
         """It stays so."""
+
+
+# ---------------------------------------------------------------- opening and closing
+async def test_what_fails_to_close_keeps_nothing_else_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = segue.Engine()
+    closed: list[bool] = []
+
+    async def stuck(self: Lanes) -> None:
+        raise RuntimeError("the lanes are stuck")
+
+    async def close() -> None:
+        closed.append(True)
+
+    monkeypatch.setattr(Lanes, "release", stuck)
+    monkeypatch.setattr(engine.store, "close", close)
+    with pytest.raises(RuntimeError, match="the lanes are stuck"):
+        async with engine:
+            pass
+    assert closed
+    assert asyncio.get_running_loop().get_task_factory() is None
+
+
+async def test_what_fails_to_open_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = segue.Engine()
+    closed: list[bool] = []
+    whole = engine.store.close
+
+    async def failing() -> list[str]:
+        raise StoreError("here", "the disk is gone", "bring it back")
+
+    async def close() -> None:
+        closed.append(True)
+        await whole()
+
+    monkeypatch.setattr(engine.store, "workers", failing)
+    monkeypatch.setattr(engine.store, "close", close)
+    with pytest.raises(StoreError, match="the disk is gone"):
+        async with engine:
+            raise AssertionError("it isn't open")
+    assert closed
+    assert asyncio.get_running_loop().get_task_factory() is None
+
+
+async def test_a_store_that_is_there_again_stops_nobody() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        whole = engine.store.backlog
+        failed = asyncio.Event()
+
+        async def failing(*, now: float) -> Any:
+            engine.store.backlog = whole  # type: ignore[method-assign]
+            failed.set()
+            raise StoreError("here", "the disk is gone", "bring it back")
+
+        engine.store.backlog = failing  # type: ignore[method-assign]
+        engine.worker.wake()
+        await failed.wait()
+        while engine.worker.failure is None:
+            await asyncio.sleep(0)
+        desk.fake.clock.advance(2)
+        while engine.worker.failure is not None:
+            await asyncio.sleep(0.001)
+        engine.check()
+
+
+async def test_two_first_users_of_a_resource_that_fails_once_share_the_second_one() -> None:
+    opened: list[int] = []
+
+    @segue.resource
+    async def shaky() -> Any:
+        opened.append(len(opened))
+        if len(opened) == 1:
+            await asyncio.sleep(0)
+            raise ConnectionError("not yet")
+        yield opened[-1]
+
+    async with segue.Engine() as engine:
+        get = engine.worker.get_resource
+
+        async def patiently() -> Any:
+            try:
+                return await get(shaky.__wrapped__)  # type: ignore[attr-defined]
+            except ConnectionError:
+                return await get(shaky.__wrapped__)  # type: ignore[attr-defined]
+
+        assert await asyncio.gather(patiently(), patiently(), patiently()) == [1, 1, 1]
+    assert opened == [0, 1]

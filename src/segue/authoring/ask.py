@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -61,6 +62,19 @@ async def ask(
     return await put(branch, question, returns, show=show, to=to, timeout=timeout, default=default)
 
 
+def _form(returns: Any) -> dict[str, Any]:
+    """The schema of an answer, made once for each type; not to be changed."""
+    try:
+        return _known_form(returns)
+    except TypeError as error:
+        if "unhashable" not in str(error):
+            raise
+        return schema(returns)
+
+
+_known_form = functools.lru_cache(maxsize=1024)(schema)
+
+
 def put(
     branch: Branch,
     question: str,
@@ -73,7 +87,7 @@ def put(
 ) -> Any:
     """The recorded call behind `ask`."""
     run = branch.run
-    form = schema(returns)
+    form = _form(returns)
     args = encode({"question": question, "show": show, "to": to, "schema": form}, where="what ask() shows")
     late: bytes | Failure = overdue(f"the question {question!r}")
     if default is not _UNSET:

@@ -104,6 +104,26 @@ class Turn(msgspec.Struct, kw_only=True):
     now: float = 0.0
 
 
+class Landing(Future[list[CommitResult]]):
+    """A commit on its way, of a store that calls `then` as soon as it is durable, without another turn of the loop."""
+
+    then: Callable[[Future[list[CommitResult]]], object] | None = None
+
+    def land(self, result: list[CommitResult] | BaseException) -> None:
+        """What came of it."""
+        if self.done():
+            return
+        if isinstance(result, BaseException):
+            self.set_exception(result)
+        else:
+            self.set_result(result)
+        if self.then is not None:
+            try:
+                self.then(self)
+            except Exception as error:  # as of any callback; the others of its group mustn't suffer
+                self.get_loop().call_exception_handler({"message": "after a commit", "exception": error})
+
+
 class JobHead(msgspec.Struct, frozen=True):
     """A mapped set of runs. `total` is the number of rows, once all are known; `counts` by status."""
 
@@ -168,7 +188,7 @@ class Store(Protocol):
     def commit(self, turns: Sequence[Turn]) -> Future[list[CommitResult]]:
         """Write turns; each is atomic, the list is not. Durable when the future is done.
 
-        A future rather than a coroutine, so that a caller needs no task; it may be done already.
+        A future rather than a coroutine, so that a caller needs no task; it may be done already, or a `Landing`.
         `fenced` means that another worker holds the run and nothing of the turn was written.
         """
         ...

@@ -14,7 +14,7 @@ from ..core.replay import Place
 from ..model.entry import BLOB, GIVEN_UP, Entry, encode_entries
 from ..model.message import Mail
 from ..model.run import Usage
-from ..ports.store import CommitResult, Turn
+from ..ports.store import CommitResult, Landing, Turn
 from . import tasks
 from .call import Outcome, decode, outcome_entry
 from .phase import Phase
@@ -133,7 +133,7 @@ class Commits:
             return False
         run.phase, self.batch_at = Phase.COMMITTING, now
         self._flight, self.waited = (turn, run.committed), True
-        future.add_done_callback(self._written, context=tasks.NO_CONTEXT)
+        self._listen(future)
         return False
 
     def write(self, turn: Turn, then: Callable[[], None]) -> None:
@@ -147,6 +147,12 @@ class Commits:
         self.waited = not future.done()
         if not self.waited:
             self._written(future)
+        else:
+            self._listen(future)
+
+    def _listen(self, future: Future[list[CommitResult]]) -> None:
+        if isinstance(future, Landing):
+            future.then = self._written
         else:
             future.add_done_callback(self._written, context=tasks.NO_CONTEXT)
 

@@ -7,6 +7,7 @@ import logging
 import os
 from asyncio import Future
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
 from uuid import uuid4
 
@@ -42,6 +43,8 @@ from .watch import PATIENCE
 from .worker import POLL, Worker
 
 log = logging.getLogger("segue")
+log = logging.getLogger("segue")
+
 R = TypeVar("R")
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -94,7 +97,6 @@ class Engine:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._admitting = 0
         self._replayed: dict[str, asyncio.Task[None]] = {}
-        self._undo: list[Callable[[], None]] = []
         self._kick_lanes = asyncio.Event()
         self._has_lanes = True  # as far as is known here
         self._lane_failure: BaseException | None = None
@@ -102,8 +104,17 @@ class Engine:
 
     # ------------------------------------------------------------ a life
     async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as parts:  # if one fails to open, those before it are closed
+            await self._open(parts)
+            self._parts = parts.pop_all()
+        return self
+
+    async def _open(self, parts: AsyncExitStack) -> None:
+        """Open what there is, and say how each is closed: whatever becomes of the others, in the opposite order."""
         await self.store.open()
+        parts.push_async_callback(self.store.close)
         self.models = Models(self._resolve, self._make, self.clock, self.bus.wants, self._open_pool)
+        parts.push_async_callback(self.models.close)
         self.worker = Worker(
             self.store,
             self.models,
@@ -118,14 +129,16 @@ class Engine:
         self.worker.park_always = self._park == "always"
         self.worker.handles = self._handle
         self.lanes = Lanes(self.store, self.models, self.clock, self.worker.name, self.is_busy)
-        self._undo.append(tasks.install(asyncio.get_running_loop()))
-        self._undo.append(self.store.subscribe(self._hint))
-        self._services = SERVICES.set(self.worker)
+        parts.callback(SERVICES.reset, SERVICES.set(self.worker))
+        parts.callback(tasks.install(asyncio.get_running_loop()))
+        parts.callback(self.store.subscribe(self._hint))
+        parts.callback(alive.retire, self.worker.name)  # what it couldn't give back is free all the same
+        parts.push_async_callback(self.lanes.release)
+        parts.push_async_callback(self._stop)
         await self.worker.bury()
         if self._works:
-            self._undo.append(self.worker.start())
+            parts.callback(self.worker.start())
             self._spawn(self._lane_loop())
-        return self
 
     if not TYPE_CHECKING:
 
@@ -136,21 +149,20 @@ class Engine:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     async def __aexit__(self, *exc: object) -> None:
+        try:
+            await self._parts.aclose()
+        finally:
+            self._closed = True
+            for futures in self._waiting.values():
+                for future in futures:
+                    future.cancel()
+
+    async def _stop(self) -> None:
+        """Give all runs back."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.worker.stop(self._grace)
-        await self.lanes.release()
-        alive.retire(self.worker.name)  # what it couldn't give back is free all the same
-        for undo in reversed(self._undo):
-            undo()
-        SERVICES.reset(self._services)
-        await self.models.close()
-        await self.store.close()
-        self._closed = True
-        for futures in self._waiting.values():
-            for future in futures:
-                future.cancel()
 
     def _spawn(self, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.Task(coro, loop=asyncio.get_running_loop())
@@ -369,7 +381,9 @@ class Engine:
             head = await self.head(letter.mail.to)
             if delivery == "full":
                 raise MailboxFull(head.id, head.spec.mailbox)
-            raise Conflict(f"run {head.id!r} takes no more mail: it is {head.status}; `segue dead --drop {dead}`")
+            raise Conflict(
+                f"run {head.id!r} takes no more mail: it is {head.status}; `segue dead --drop {dead}`"
+            )
         self.worker.wake()
 
     # ------------------------------------------------------------ held runs, forks
@@ -503,11 +517,11 @@ class Engine:
                     buried = loop.time()
                     await self.worker.bury()
                 wait = await self.lanes.sweep()
-                self._has_lanes = wait is not None
+                self._has_lanes, self._lane_failure = wait is not None, None
             except Exception as error:
-                self._lane_failure = error
-                self._ended(())
-                return
+                log.error("the lanes can't be driven: %s", error)
+                self._lane_failure, wait = error, None
+                self._ended(())  # who waits for a job hears of it
             timers: list[Timer] = [loop.call_later(BURY, self._kick_lanes.set)]
             if wait is not None:
                 timers.append(self.clock.call_later(max(wait, 0.02), self._kick_lanes.set))

@@ -91,6 +91,7 @@ class Worker:
         self._watch: Watch | None = None
         self._resources: dict[Any, asyncio.Task[Any]] = {}
         self._closers: list[Any] = []
+        self._returns: set[Future[list[CommitResult]]] = set()  # of runs given back, on their way
         self.handles: Callable[[str, Any, tuple[str, int] | None], Any]
         self.commit_hook: Callable[[Turn], None] | None = None
         self.failure: BaseException | None = None
@@ -131,7 +132,8 @@ class Worker:
         try:
             return await asyncio.shield(made)
         except Exception:
-            self._resources.pop(fn, None)
+            if self._resources.get(fn) is made:  # not one that somebody else is opening by now
+                del self._resources[fn]
             raise
 
     def handle(self, run: str, target: Any, place: tuple[str, int] | None) -> Any:
@@ -238,6 +240,7 @@ class Worker:
             self._ready.clear()
             try:
                 count = await self.claim_once()
+                self.failure = None  # the store is there again
                 if not count:
                     await self._until_ready()
             except StoreError as error:
@@ -353,13 +356,25 @@ class Worker:
         )
         turn.seen, turn.now = max((letter.id for letter in claimed.inbox), default=0), now
         log.warning("run %s: %s", claimed.head.id, reason)
-        self.store.commit([turn])
+        self._return(turn)
 
     def _give_back(self, claimed: Claimed) -> None:
         turn = Turn(
             run=claimed.head.id, fence=claimed.head.fence, status="ready", release=True, now=self.clock.now()
         )
-        self.store.commit([turn])
+        self._return(turn)
+
+    def _return(self, turn: Turn) -> None:
+        """Write that a run is left to others; if that fails, its lease lapses in time."""
+        future = self.store.commit([turn])
+        self._returns.add(future)
+
+        def returned(future: Future[list[CommitResult]]) -> None:
+            self._returns.discard(future)
+            if not future.cancelled() and (error := future.exception()) is not None:
+                log.error("run %s can't be given back before its lease lapses: %s", turn.run, error)
+
+        future.add_done_callback(returned)
 
     async def _renew_loop(self) -> None:
         while not self.closing:
@@ -409,6 +424,7 @@ class Worker:
             for one, _ in aside:
                 self._give_back(one)
         self._aside.clear()
+        await asyncio.gather(*self._returns, return_exceptions=True)
         deadline = self.loop.time() + grace
         while (
             local := [task for executor in self.awake.values() for task in executor.carrying.at_work]
@@ -423,6 +439,10 @@ class Worker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._watch is not None:
             self._watch.close()
+        opening = [made for made in self._resources.values() if not made.done()]
+        for made in opening:
+            made.cancel()
+        await asyncio.gather(*opening, return_exceptions=True)
         for source in reversed(self._closers):
             await _close(source)
         if self._threads is not None:

@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from ...model.errors import StoreError
-from ...ports.store import Hint
+from ...ports.store import Hint, Landing
 from .ledger import Ledger
 from .runs import Claim, claim, has_claimable
 from .schema import connect, is_busy, is_trouble, prepare, trouble
@@ -54,7 +54,7 @@ class Writer:
     # ------------------------------------------------------------ on the loop
     def put(self, apply: Apply, items: Sequence[Any], *, many: bool) -> Future[Any]:
         """Order something. Orders of one turn of the loop go to the thread together."""
-        future = self._loop.create_future()
+        future: Future[Any] = Landing(loop=self._loop) if apply is commit else self._loop.create_future()
         if self._stopped:
             future.set_exception(StoreError(self._address, "it is closed", "open it again"))
             return future
@@ -84,6 +84,9 @@ class Writer:
 
     def _settle(self, done: Sequence[tuple[Order, Any]], hints: Sequence[Hint]) -> None:
         for order, result in done:
+            if isinstance(order.future, Landing):
+                order.future.land(result)
+                continue
             if order.future.done():
                 continue
             if isinstance(result, BaseException):
