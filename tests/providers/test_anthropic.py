@@ -357,6 +357,37 @@ async def test_streams_that_break(sim: Simulator, provider: Anthropic, how: dict
     )
 
 
+async def test_a_call_that_is_cut_off_at_its_length():
+    """What came of its arguments is a reply: asked again, it would be as long, and paid again."""
+
+    def event(kind: str, **rest: Any) -> bytes:
+        return f"event: {kind}\ndata: {json.dumps({'type': kind, **rest})}\n\n".encode()
+
+    server = Server()
+    await server.start()
+    call = {"type": "tool_use", "id": "t", "name": "look", "input": {}}
+    server.streams(
+        event("message_start", message=json.loads(message(stop=None))),
+        event("content_block_start", index=0, content_block=call),
+        event(
+            "content_block_delta", index=0, delta={"type": "input_json_delta", "partial_json": '{"at": "se'}
+        ),
+        event("content_block_stop", index=0),
+        event("message_delta", delta={"stop_reason": "max_tokens"}, usage={"output_tokens": 9}),
+        event("message_stop"),
+    )
+    provider = Anthropic(f"{server.url}/v1", "", Pooled())
+    reply = provider.chat_reply(await provider.send("chat", body(provider), lambda text: None))
+    await provider.close()
+    await server.close()
+    assert reply.tool_calls == [ToolCall("t", "look", '{"at": "se')]
+    assert (reply.stop, reply.tokens.output) == ("length", 9)
+    back = wire.chat_body(
+        ChatRequest([Message("user", "x"), Message("assistant", "", reply.tool_calls)]), "m"
+    )
+    assert back["messages"][1]["content"][0]["input"] == {"malformed": '{"at": "se'}
+
+
 async def test_a_slow_stream_is_no_fault(provider: Anthropic, sim: Simulator):
     import asyncio
 

@@ -138,7 +138,8 @@ def _tail(index: int, block: Body) -> Iterator[bytes]:
     elif kind == "thinking" and block.get("signature"):
         yield _delta(index, "signature_delta", signature=block["signature"])
     elif kind in _TOOLS:
-        for piece in cut(msgspec.json.encode(block.get("input")).decode()):
+        given = block.get("input")
+        for piece in cut(given if isinstance(given, str) else msgspec.json.encode(given).decode()):
             yield _delta(index, "input_json_delta", partial_json=piece)
     yield _event("content_block_stop", index=index)
 
@@ -212,7 +213,10 @@ class _Listener:
     def _stop(self, index: int) -> list[bytes]:
         block = self._blocks[index]
         if text := self._json.get(index):
-            block["input"] = msgspec.json.decode(text)
+            try:
+                block["input"] = msgspec.json.decode(text)
+            except msgspec.DecodeError:  # the answer reached its length limit in the middle of it
+                block["input"] = text
         grows = _GROWS.get(block.get("type", ""))
         out = []
         if grows is not None:
