@@ -24,7 +24,7 @@ TOO_LONG: list[Any] = [
     {"error": {"message": "`inputs` tokens + `max_new_tokens` must be <= 8193.", "type": "invalid_request_error"}},
     {"error": "This model's maximum prompt length is 131072 but the request contains 140000 tokens."},
     {"type": "error", "error": {"message": "prompt is too long: 210 > 200"}},
-    [{"error": {"code": 400, "message": "The input token count (20) exceeds the maximum number of tokens allowed (10)."}}],
+    [{"error": {"message": "The input token count (20) exceeds the maximum number of tokens allowed."}}],
 ]  # fmt: skip
 FINE: list[Any] = [
     {"error": {"message": "Invalid value for 'temperature'.", "code": "invalid_value"}},

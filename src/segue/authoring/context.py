@@ -75,6 +75,7 @@ class Work(msgspec.Struct, kw_only=True):
     again: Callable[[BaseException], bool] | None = None
     effect: Effect = "idempotent"
     model: str = ""  #: of a model call: whose tokens these are
+    lane: str = "live"  #: and how they are counted
     key: str = ""
     caller: Branch | None = None  #: of a step: who called it
 
@@ -104,6 +105,7 @@ class Wait(msgspec.Struct, kw_only=True):
     looks: str = ""
     sender: str = ""
     model: str = ""
+    lane: str = "batch"
 
 
 class Act(msgspec.Struct, kw_only=True):

@@ -17,10 +17,13 @@ class Live(msgspec.Struct, frozen=True, tag="live", kw_only=True):
 class Batch(msgspec.Struct, frozen=True, tag="batch", kw_only=True):
     """Model calls are pooled into a provider's batch jobs, at half the price.
 
-    `max_age`: how long the oldest line waits for company at most. `max_lines` and `max_bytes`: the size of
-    a job, never above what the provider takes.
+    `within`: when answers are wanted; where a provider has ways between live and batch, as OpenAI's Responses have
+    for two and eight hours, the slowest that is in time is taken, or else the soonest. `max_age`: how long the
+    oldest line waits for company at most. `max_lines` and `max_bytes`: the size of a job, never above what the
+    provider takes.
     """
 
+    within: timedelta = timedelta(hours=24)
     max_lines: int = 50_000
     max_bytes: int = 190_000_000
     max_age: timedelta = timedelta(minutes=10)

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from .chat import Tokens
 from .entry import Failure
 from .mode import Config
 
@@ -60,7 +61,10 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True):
-    """Model use of a run, summed by model and lane (`live` or `batch`). Tokens include the cached ones."""
+    """Model use of a run, summed by model and lane: `live`, `batch`, or a window between them such as `2h`.
+
+    Input tokens include those that were read from the provider's cache, and those that were written into it.
+    """
 
     model: str
     lane: str
@@ -68,6 +72,19 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    written_tokens: int = 0
+
+    def plus(self, tokens: Tokens) -> Usage:
+        """With one more call."""
+        return Usage(
+            self.model,
+            self.lane,
+            self.calls + 1,
+            self.input_tokens + tokens.input,
+            self.output_tokens + tokens.output,
+            self.cached_tokens + tokens.cached,
+            self.written_tokens + tokens.written,
+        )
 
 
 class Head(msgspec.Struct, frozen=True):

@@ -32,6 +32,7 @@ class Compatible(NamedTuple):
     header: str = "Authorization"
     format: type[Format] | None = None
     speech: Callable[[], Speech] | None = None
+    windows: bool = False
 
     def make(self, endpoint: Endpoint, environment: Environment, transport: Transport) -> OpenAI:
         """A `Maker`."""
@@ -47,6 +48,7 @@ class Compatible(NamedTuple):
             endpoint.provider,
             speech=self.speech() if self.speech is not None else None,
             batches=self.format is not None,
+            windows=self.windows,
             format=self.format() if self.format is not None else None,
             header=self.header,
             headers=headers,
@@ -74,7 +76,7 @@ COMPATIBLE: dict[str, Compatible] = {
     ),
     "ollama": Compatible("http://localhost:11434/v1", "OLLAMA_BASE_URL", "OLLAMA_API_KEY", False),
     "openai": _OPENAI,
-    "openai-responses": _OPENAI._replace(speech=Responses),
+    "openai-responses": _OPENAI._replace(speech=Responses, windows=True),
     "together": Compatible(
         "https://api.together.ai/v1", "TOGETHER_BASE_URL", "TOGETHER_API_KEY", format=TogetherFormat
     ),

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,6 +16,7 @@ from ..model.errors import InvalidValue, ProviderFault
 from ..ports.provider import CallFault, LineResult, Rates, RemoteJob
 from ..ports.transport import Response, Transport
 from . import completions
+from .background import WINDOWS, Background
 from .batches import Format
 from .completions import Completions
 from .exchange import Exchange
@@ -36,9 +38,9 @@ class OpenAI:
     """A chat endpoint, embeddings and batches under one base URL.
 
     `speech` is the chat endpoint's wire format, Chat Completions without one; `format` that of files and jobs, if
-    `batches`. `api_key` may be empty for servers that want none, `header` is where it goes; `headers` go with
-    every request. It has its transport for itself, and closes it. No text of an error, repr or log holds the
-    key, nor what looks like one.
+    `batches`; `windows`: it also has ways between live and batch. `api_key` may be empty for servers that want
+    none, `header` is where it goes; `headers` go with every request. It has its transport for itself, and closes
+    it. No text of an error, repr or log holds the key, nor what looks like one.
     """
 
     at_once = 1
@@ -52,25 +54,29 @@ class OpenAI:
         *,
         speech: Speech | None = None,
         batches: bool = True,
+        windows: bool = False,
         format: Format | None = None,
         header: str = "Authorization",
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.batches = batches
-        self._exchange = Exchange(base_url, api_key, transport, header=header, headers=headers)
-        self._mask = self._exchange.mask
+        self.exchange = Exchange(base_url, api_key, transport, header=header, headers=headers)
+        self._mask = self.exchange.mask
         self._transport = transport
         format = format or Format()
         self.max_lines, self.max_bytes = format.max_lines, format.max_bytes
-        self._jobs = Jobs(self._exchange, format)
+        self._jobs = Jobs(self.exchange, format)
         self._speech = speech or Completions(_limit(self.base_url))
         self._paths = {"chat": self._speech.path, "embed": _EMBED}
+        self.windows: dict[timedelta, Background] = {}
+        if windows:
+            self.windows = {within: Background(self, name) for within, name in WINDOWS.items()}
 
     @property
     def base_url(self) -> str:
         """Where the API is."""
-        return self._exchange.base_url
+        return self.exchange.base_url
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base_url!r}, name={self.name!r})"
@@ -114,7 +120,7 @@ class OpenAI:
         if on_text is not None and chats:
             body = msgspec.json.encode(_object.decode(body) | self._speech.streamed)
         async with self._transport.request(
-            "POST", self._exchange.url(path), headers=self._exchange.headers, body=body
+            "POST", self.exchange.url(path), headers=self.exchange.headers, body=body
         ) as response:
             if on_rates is not None and (told := rates(response.headers)) is not None:
                 on_rates(told)

@@ -8,7 +8,7 @@ from asyncio import Future
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from ..authoring.context import Act, Wait, Work
+from ..authoring.context import Act, Work
 from ..core import journal
 from ..core.replay import Place
 from ..model.entry import BLOB, GIVEN_UP, Entry, encode_entries
@@ -192,14 +192,6 @@ class Commits:
         request = outcome.call.request
         if isinstance(request, Act) or not request.model or outcome.raises is not None or outcome.paid:
             return
-        tokens = outcome.result.tokens
-        key = (request.model, "batch" if isinstance(request, Wait) else "live")
+        key = (request.model, request.lane)
         self._used = True
-        use = self._usage.get(key) or Usage(*key)
-        self._usage[key] = Usage(
-            *key,
-            use.calls + 1,
-            use.input_tokens + tokens.input,
-            use.output_tokens + tokens.output,
-            use.cached_tokens + tokens.cached,
-        )
+        self._usage[key] = (self._usage.get(key) or Usage(*key)).plus(outcome.result.tokens)

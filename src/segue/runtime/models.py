@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from datetime import timedelta
 from hashlib import blake2b
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from ..model.lane import Line
 from ..model.mode import Batch, Config, Live
 from ..model.run import CallRef
 from ..ports.clock import AlarmClock
-from ..ports.provider import BatchProvider, CallFault, Endpoint, Provider
+from ..ports.provider import BatchProvider, CallFault, Endpoint, Provider, Windowed
 from ..ports.store import Turn
 from ..ports.transport import Transport
 from . import wire
@@ -27,6 +28,10 @@ from .wire import Wire
 
 #: The call that is being carried out, named as its line in a batch would be.
 CALLING: ContextVar[str] = ContextVar("segue_calling", default="")
+
+
+#: What a provider's batch promises.
+DAY = timedelta(hours=24)
 
 
 class Vectors(msgspec.Struct, frozen=True):
@@ -85,6 +90,12 @@ class Models:
     def batches(self, endpoint: Endpoint, to: str) -> BatchProvider:
         """Who carries out the jobs of a lane. Raises `UnknownName` where nobody does."""
         provider = self.provider(endpoint)
+        _, window = in_window(to)
+        if window is not None:
+            windows = provider.windows if isinstance(provider, Windowed) else {}
+            if window not in windows:
+                raise UnknownName("completion window", str(window), f"{provider.name} has none")
+            return windows[window]
         if not provider.batches:
             raise UnknownName("batch API", provider.name, "its lines wait for a release that knows one")
         return cast(BatchProvider, provider)
@@ -107,7 +118,8 @@ class Models:
             def body() -> bytes:
                 return _body(provider, endpoint, to, request)
 
-            return self.line(branch, endpoint, mode, (kind, kind), to, body, args, digest, decode)
+            lane = to + _window(provider, mode, to)
+            return self.line(branch, endpoint, mode, (kind, kind), lane, body, args, digest, decode)
         live = mode if isinstance(mode, Live) else Live()
         place = (branch.path, branch.n)
         ident = line_id(branch.run.id, *place, digest if branch.run.rebased else b"")
@@ -218,6 +230,7 @@ class Models:
             opens=opens,
             sender=f"line:{ident}",
             model=usage_name(endpoint),
+            lane=lane_name(to),
         )
 
     async def close(self) -> None:
@@ -241,6 +254,27 @@ def lane_endpoint(lane: str) -> tuple[Endpoint, str]:
     return Endpoint(provider, base_url, model, credential), to
 
 
+def in_window(to: str) -> tuple[str, timedelta | None]:
+    """A lane's endpoint without its window, and the window."""
+    endpoint, _, seconds = to.partition("~")
+    return endpoint, timedelta(seconds=int(seconds)) if seconds else None
+
+
+def lane_name(to: str) -> str:
+    """The lane as receipts have it: `batch`, or a window such as `2h`."""
+    _, window = in_window(to)
+    return "batch" if window is None else f"{window.total_seconds() / 3600:g}h"
+
+
+def _window(provider: Provider, mode: Batch, to: str) -> str:
+    """What is added to a lane's endpoint: the slowest way that is in time, where that isn't a batch."""
+    if to != "chat" or mode.within >= DAY or not isinstance(provider, Windowed) or not provider.windows:
+        return ""
+    in_time = [window for window in provider.windows if window <= mode.within]
+    window = max(in_time) if in_time else min(provider.windows)
+    return f"~{int(window.total_seconds())}"
+
+
 def line_id(run: str, path: str, n: int, digest: bytes = b"") -> str:
     """32 hex digits: the same in every life, and fit for every provider's rules.
 
@@ -251,6 +285,7 @@ def line_id(run: str, path: str, n: int, digest: bytes = b"") -> str:
 
 def check_result(provider: Provider, to: str, body: bytes) -> Exception | None:
     """What is wrong with a line's response body, if anything."""
+    to, _ = in_window(to)
     try:
         if to.startswith("/"):
             wire.check_answer(to, body)

@@ -19,6 +19,7 @@ class ReceiptLine(msgspec.Struct, frozen=True):
     input_tokens: int
     output_tokens: int
     cached_tokens: int
+    written_tokens: int
     usd: float | None
     usd_if_live: float | None
 
@@ -62,12 +63,20 @@ def add(a: Usage, b: Usage) -> Usage:
         a.input_tokens + b.input_tokens,
         a.output_tokens + b.output_tokens,
         a.cached_tokens + b.cached_tokens,
+        a.written_tokens + b.written_tokens,
     )
 
 
 def _line(use: Usage, prices: PriceList) -> ReceiptLine:
     def usd(lane: str) -> float | None:
-        return prices.usd(use.model, lane, use.input_tokens, use.output_tokens, use.cached_tokens)
+        return prices.usd(
+            use.model,
+            lane,
+            use.input_tokens,
+            use.output_tokens,
+            use.cached_tokens,
+            use.written_tokens,
+        )
 
     return ReceiptLine(
         use.model,
@@ -76,6 +85,7 @@ def _line(use: Usage, prices: PriceList) -> ReceiptLine:
         use.input_tokens,
         use.output_tokens,
         use.cached_tokens,
+        use.written_tokens,
         usd(use.lane),
         usd("live"),
     )

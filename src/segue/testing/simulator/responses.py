@@ -209,7 +209,10 @@ def waiting(body: dict[str, Any], *, id: str, now: float, status: str = "queued"
 
 def failed(body: dict[str, Any], failure: Failure, *, id: str, now: float) -> dict[str, Any]:
     """A response of the background that came to nothing."""
-    error = {"code": failure.code or "server_error", "message": failure.message}
+    error = {
+        "code": failure.code or ("server_error" if failure.status >= 500 else "invalid_prompt"),
+        "message": failure.message,
+    }
     return waiting(body, id=id, now=now, status="failed") | {"error": error}
 
 
