@@ -32,7 +32,8 @@ demo: $(DEMO)
 
 test: check $(PINNED)
 	$(PY) -m pytest -n $(WORKERS) $(ARGS)
-	$(if $(ARGS),,$(VENV)-instructor/bin/python -m pytest -q tests/sdks/test_instructor.py tests/sdks/test_openai.py)
+	$(if $(ARGS),,$(VENV)-instructor/bin/python -m pytest -q tests/sdks/test_instructor.py tests/sdks/test_openai.py \
+		tests/sdks/test_table.py)
 
 # All of them run, side by side, whatever one of them finds.
 check: $(DEV)
