@@ -77,4 +77,12 @@ async def test_live_and_batch_agree(name: str) -> None:
         assert live[2].endswith("is on its way")
         counts = sim.ledger.counts()
         assert (counts["live_paid"], counts["batch_paid"], counts["paid_twice"]) == (5, 5, 0)
-        assert sim.ledger.counts()["asked"] == 10
+        assert counts["asked"] == 10
+        for kind, receipt in (
+            ("live", paid),
+            ("batch", pooled),
+        ):  # what is counted is what the provider counts
+            entries = [entry for entry in sim.ledger.lines() if entry.kind == kind]
+            [line] = receipt.lines
+            assert line.input_tokens == sum(entry.tokens_in for entry in entries)
+            assert line.output_tokens == sum(entry.tokens_out for entry in entries)
