@@ -137,6 +137,12 @@ def test_causes_and_groups_are_told_of() -> None:
     assert '      raise KeyError("x")' in trace
 
 
+def test_a_cause_that_isnt_of_the_authors_code_says_nothing() -> None:
+    error = ValueError("x")
+    error.__cause__ = TypeError("inner")
+    assert trace_of(error) == ""
+
+
 def test_notes_arent_doubled_over_lives() -> None:
     once = to_failure(caught(0))
     twice = to_failure(to_exception(once))

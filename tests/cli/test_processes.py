@@ -158,6 +158,55 @@ def test_a_step_that_was_cut_off_is_for_people_to_judge(desk: Desk, how: list[st
     assert len((desk.path / "done.txt").read_text().splitlines()) == paid
 
 
+SPIN = """
+import segue
+from pathlib import Path
+
+@segue.flow
+async def spin(n: int) -> int:
+    Path("done.txt").write_text("begun\\n")
+    while True:
+        pass
+
+@segue.step
+async def long(n: int) -> int:
+    Path("done.txt").write_text("begun\\n")
+    await __import__("asyncio").sleep(60)
+    return n
+
+@segue.flow
+async def longer(n: int) -> int:
+    return await long(n)
+"""
+
+
+def test_a_flow_that_blocks_the_process_can_be_left(desk: Desk):
+    desk.write("spin.py", SPIN)
+    process = desk.start("run", "spin.py:spin", "1")
+    until_lines(desk.path / "done.txt", 1)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)  # two strokes, not one that came twice
+    process.send_signal(signal.SIGINT)
+    said = desk.finish(process)
+    assert said.code == 130
+    assert "left at once; what was recorded is kept" in said.err
+
+
+def test_a_worker_says_what_it_waits_for(desk: Desk):
+    desk.write("spin.py", SPIN)
+    process = desk.start("run", "spin.py:longer", "1", "--id", "l")
+    until_lines(desk.path / "done.txt", 1)
+    process.send_signal(signal.SIGINT)
+    desk.finish(process)
+    (desk.path / "done.txt").unlink()
+    worker = desk.start("worker", "spin.py", "--grace", "0.3")
+    until_lines(desk.path / "done.txt", 1)
+    worker.send_signal(signal.SIGINT)
+    said = desk.finish(worker)
+    assert said.code == 0
+    assert "calls under way get 300 ms; Ctrl-C again leaves at once" in said.err
+
+
 def test_a_prompt_that_is_closed_leaves_the_question_open(desk: Desk):
     ours, theirs = pty.openpty()
     try:

@@ -39,6 +39,13 @@ def test_keep(desk: Desk):
     assert desk.segue("run", "app.py:sure", "--id", "a").out == "sent\n"
 
 
+def test_to_cancel_nothing_is_no_command(desk: Desk):
+    desk.segue("run", "app.py:twice", "1", "--id", "a")
+    said = desk.segue("cancel")
+    assert said.code == 2
+    assert "none is named" in said.err
+
+
 def test_rerun_asks_anew(desk: Desk):
     held(desk, "a")
     assert desk.segue("resume", "a", "--rerun").code == 0
@@ -110,7 +117,7 @@ def test_fork_before_a_call(desk: Desk, provider: Provider):
     desk.segue("run", "app.py:triage", "hello", "--id", "t", "--model", provider.model)
     assert desk.segue("fork", "t", "--before", "#1", "--id", "u").out == "u\n"
     assert desk.segue("advance", "app.py").code == 0
-    calls = desk.segue("show", "u", "--json").rows
+    _, *calls = desk.segue("show", "u", "--json").rows
     assert [call["call"] for call in calls] == ["#0", "#1"]
     assert calls[0]["value"] == desk.segue("show", "t", "--json").rows[0]["value"]
     (receipt,) = desk.segue("receipt", "u", "--json").rows

@@ -239,3 +239,30 @@ def test_the_file_that_is_named_is_meant(desk: Desk):
     assert desk.segue("answer", "it", "y").code == 0
     assert desk.segue("advance", "mine.py").code == 0
     assert desk.segue("runs", "--json").rows[0]["value"] == "mine"
+
+
+def test_events_hold_json_and_not_its_bytes(desk: Desk):
+    events = desk.segue("run", "app.py:twice", "1", "--json").rows
+    assert [event.get("value") for event in events if event["type"] in ("Recorded", "Finished")] == [2, 4, 4]
+    *_, failed, end = desk.segue("run", "app.py:twice", "7", "--json").rows
+    assert failed["error"] == end["error"] | {"trace": failed["error"]["trace"]}
+    assert (end["error"]["type"], end["error"]["message"]) == ("builtins:ValueError", "seven is right out")
+    assert "in double" in end["error"]["trace"]
+    (asked,) = desk.segue("run", "app.py:sure", "hi", "--json").rows
+    assert asked["question"]["show"] == {"draft": "hi"}
+    assert asked["question"]["schema"] == {"type": "boolean"}
+
+
+def test_an_id_that_nothing_has_and_no_input(desk: Desk):
+    desk.segue("run", "app.py:sure", "hi", "--id", "letter-one")
+    said = desk.segue("run", "app.py:sure", "--id", "letter-on")
+    assert said.code == 2
+    assert "there is no run 'letter-on'; did you mean 'letter-one'?" in said.err
+    assert "give its input to begin it" in said.err
+
+
+def test_an_actor_is_begun_in_python(desk: Desk):
+    desk.write("tally.py", "import segue\nclass Tally(segue.Actor[int]):\n    total: int = 0\n")
+    said = desk.segue("run", "tally.py:Tally")
+    assert said.code == 2
+    assert "Tally of tally.py is an actor: a program begins it, with engine.start(Tally(…))" in said.err

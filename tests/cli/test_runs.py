@@ -88,7 +88,9 @@ def test_a_timeline(desk: Desk, provider: Provider):
     call = json.loads(desk.segue("show", "t", "--call", "#1").out)
     assert call["args"]["messages"][0]["content"].startswith("Answer 'hello'")
     assert call["value"]["choices"][0]["message"]["content"].startswith("You said")
-    assert [row["call"] for row in desk.segue("show", "t", "--json").rows] == ["#0", "#1"]
+    run, *calls = desk.segue("show", "t", "--json").rows
+    assert (run["id"], run["status"], run["input"]) == ("t", "done", [["hello"], {}])
+    assert [row["call"] for row in calls] == ["#0", "#1"]
     said = desk.segue("show", "t", "--call", "#5")
     assert said.code == 2
     assert "the run's calls are #0, #1" in said.err
@@ -102,7 +104,7 @@ def _answer(desk: Desk) -> str:
 
 def test_calls_follow_one_another_in_time(desk: Desk):
     desk.segue("run", "app.py:steps", "1", "--id", "s")
-    calls = desk.segue("show", "s", "--json").rows
+    _, *calls = desk.segue("show", "s", "--json").rows
     for one, next_one in pairwise(calls):
         assert next_one["began"] == one["ended"]
         assert next_one["ended"] - next_one["began"] >= 0.04

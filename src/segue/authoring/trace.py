@@ -59,8 +59,10 @@ def _lines(error: BaseException, causes: int) -> Iterator[str]:
     if (
         error.__cause__ is not None and recorded is None and causes
     ):  # a recorded one's cause is of this life only
-        yield f"  because of {_said(error.__cause__)}"
-        yield from _indented(_lines(error.__cause__, causes - 1))
+        below = list(_lines(error.__cause__, causes - 1))
+        if below:
+            yield f"  because of {_said(error.__cause__)}"
+            yield from _indented(below)
 
 
 def _frames(error: BaseException) -> Iterator[str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from types import FrameType
 
 from . import exit
-from .screen import note
 
 #: One Ctrl-C may arrive twice, at a process and at its group, within so many seconds.
 ONE_STROKE = 0.2
@@ -23,24 +24,23 @@ def interruption() -> Generator[asyncio.Event]:
 
     first = 0.0
 
-    def strike() -> None:
+    def strike(number: int, frame: FrameType | None) -> None:
         nonlocal first
-        if event.is_set() and loop.time() - first < ONE_STROKE:
-            return
-        first = first or loop.time()
-        if event.is_set():
-            note("left at once; what was recorded is kept")
+        now = time.monotonic()
+        if not first:
+            first = now
+            loop.call_soon_threadsafe(event.set)
+        elif now - first >= ONE_STROKE:
+            os.write(
+                2, b"left at once; what was recorded is kept\n"
+            )  # `print` may be in the middle of a line
             os._exit(exit.INTERRUPTED)
-        event.set()
 
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, strike)
-    except NotImplementedError:  # Windows: Ctrl-C is a KeyboardInterrupt
-        yield event
-        return
+    # Not loop.add_signal_handler: code that blocks the loop must be left by a second stroke too.
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, strike) for number in numbers]
     try:
         yield event
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -81,7 +81,7 @@ def _same(args: argparse.Namespace, head: Head, calls: int) -> int:
         if head.status in ENDED
         else f"up to where it stands: {head.status}"
     )
-    note(f"today's code makes the same {count(calls)} calls {stands}")
+    note(f"today's code makes the same {count(calls)} {'call' if calls == 1 else 'calls'} {stands}")
     if head.status == "done":
         print(shown(head.value, 10_000))
     return exit.OK

@@ -94,6 +94,8 @@ def declare_cancel(parser: argparse.ArgumentParser) -> None:
 
 
 async def do_cancel(args: argparse.Namespace) -> int:
+    if not args.runs and not args.job:
+        raise InvalidValue("segue cancel", "runs, or --job", "none is named; `segue runs` lists them")
     async with Engine(existing(args.store), worker=False) as engine:
         if args.job and await engine.store.get_job(args.job) is None:
             raise await unknown_job(engine.store, args.job)

@@ -93,7 +93,9 @@ class RowFile:
                 except UnicodeDecodeError:
                     yield RawRow(number, text.decode("utf-8", "replace").strip(), NOT_UTF8)
                 except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-                    yield RawRow(number, text.decode("utf-8", "replace").strip(), f"it isn't JSON: {error}")
+                    yield RawRow(
+                        number, text.decode("utf-8", "replace").strip(), f"it isn't JSON: {_told(error)}"
+                    )
 
     def _csv(self) -> Iterator[RawRow]:
         csv.field_size_limit(sys.maxsize)
@@ -116,6 +118,10 @@ class RowFile:
                 elif cells:
                     yield _csv_row(line, heading, cells)
                 line = reader.line_num + 1
+
+
+def _told(error: Exception) -> str:
+    return str(error).removeprefix("JSON is malformed: ")
 
 
 def _csv_row(line: int, heading: list[str], cells: list[str]) -> RawRow:

@@ -25,6 +25,7 @@ from ..runtime import verify
 from ..runtime.engine import Engine
 from ..runtime.events import Asked, Emitted, Event, Finished, Recorded, Token
 from ..runtime.handles import Ask, Run
+from ..runtime.names import unknown_run
 from ..runtime.rebase import entries_of
 from . import exit
 from .answers import expects
@@ -32,7 +33,7 @@ from .interruption import interruption
 from .place import check_models, declare_how, declare_store, how
 from .prompt import Typist, answer_at_prompt, as_text
 from .rows import BadFile
-from .screen import dim, is_terminal, kind_of, note, put_json, shown
+from .screen import dim, error_of, is_terminal, kind_of, note, put_json, shown
 from .target import load_flow
 
 #: Seconds that the replay of an ended run may take.
@@ -73,6 +74,9 @@ async def _start(engine: Engine, flow: Any, id: str, args: argparse.Namespace) -
         if head is not None:
             engine.heed(head, as_config(**how(args)))
             return await engine.get(args.id)
+        if any(parameter.required for parameter in definition(flow).shape.parameters):
+            error = await unknown_run(engine.store, args.id)
+            raise UnknownName("run", args.id, f"{error.cure}; or give its input to begin it")
     shape: InputShape = definition(flow).shape
     given, named = shape.decode_call(bind_input(shape, args.input, args.file))
     return await engine.start(flow(*given, **named), id=id, **how(args))
@@ -131,6 +135,18 @@ def _content(file: str) -> str:
 
 
 # ---------------------------------------------------------------- watching
+def plain(event: Event) -> dict[str, Any]:
+    """An event as JSON for programs: values as they are, not as their bytes."""
+    fields: dict[str, Any] = {"type": type(event).__name__, **msgspec.structs.asdict(event)}
+    if isinstance(event, Recorded | Finished):
+        fields["value"] = None if event.value is None else msgspec.Raw(event.value)
+        fields["error"] = None if event.error is None else error_of(event.error)
+    if isinstance(event, Asked):
+        question = msgspec.structs.asdict(event.question)
+        fields["question"] = question | {name: msgspec.Raw(question[name]) for name in ("show", "schema")}
+    return fields
+
+
 class _Watch:
     """One run on the screen, until it ends, waits for somebody who isn't here, or is interrupted."""
 
@@ -196,7 +212,7 @@ class _Watch:
 
     def _event(self, event: Event) -> None:
         if self.args.json:
-            put_json(event)
+            put_json(plain(event))
             return
         match event:
             case Token(text=text):

@@ -15,7 +15,7 @@ from ..runtime.names import unknown_job
 from . import exit
 from .answers import expects
 from .place import declare_store, looking
-from .screen import count, duration, kind_of, note, put_json, short, shown, table
+from .screen import count, duration, error_of, kind_of, note, put_json, short, shown, table
 
 STATUSES = ("ready", "parked", "held", "done", "failed", "cancelled")
 
@@ -52,7 +52,7 @@ async def _runs(store: Store, args: argparse.Namespace) -> None:
     heads = await _select(store, args)
     if args.json:
         for head in heads:
-            put_json(_plain(head))
+            put_json(as_plain(head))
         return
     jobs = [] if args.job or args.status else await store.list_jobs()
     if jobs:
@@ -116,7 +116,8 @@ def what(head: Head) -> str:
     return "" if head.error is None else short(f"{kind_of(head.error.type)}: {head.error.message}", 200)
 
 
-def _plain(head: Head) -> dict[str, Any]:
+def as_plain(head: Head) -> dict[str, Any]:
+    """A run's record as JSON for programs."""
     plain: dict[str, Any] = {
         "id": head.id,
         "status": head.status,
@@ -132,7 +133,7 @@ def _plain(head: Head) -> dict[str, Any]:
     if head.value is not None:
         plain["value"] = msgspec.Raw(head.value)
     if head.error is not None:
-        plain["error"] = {"type": head.error.type, "message": head.error.message}
+        plain["error"] = error_of(head.error)
     if head.reason:
         plain["reason"] = head.reason
     if head.wake is not None:

@@ -10,6 +10,8 @@ from typing import IO, Any
 
 import msgspec
 
+from ..model.entry import Failure
+
 
 def is_terminal(stream: IO[str]) -> bool:
     """Whether a person looks at it."""
@@ -96,6 +98,11 @@ def duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60:02} min"
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def error_of(failure: Failure) -> dict[str, str]:
+    """A recorded error as JSON for programs."""
+    return {"type": failure.type, "message": failure.message, "trace": failure.trace}
 
 
 def kind_of(error_type: str) -> str:

@@ -45,6 +45,9 @@ def load_flow(target: str) -> Any:
         found = getattr(found, part, None)
     if isinstance(definition(found), FlowDef):
         return found
+    if isinstance(definition(found), ActorDef):
+        cure = f"{name} of {path} is an actor: a program begins it, with engine.start({name}(…))"
+        raise UnknownName("flow", name, cure)
     if callable(found):
         raise UnknownName("flow", name, f"{name} of {path} isn't a flow: decorate it with @segue.flow")
     raise UnknownName("flow", name, _choice(path, flows, name))

@@ -17,7 +17,8 @@ from ..ports.store import Store
 from ..runtime.names import unknown_run
 from . import exit
 from .place import declare_store, looking
-from .screen import count, duration, kind_of, note, put_json, shown, table
+from .runs import as_plain
+from .screen import count, duration, error_of, kind_of, note, put_json, shown, table
 
 
 def declare_show(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +37,7 @@ async def do_show(args: argparse.Namespace) -> int:
     if args.call:
         _whole(args.call, calls, plain=args.json)
     elif args.json:
+        put_json(as_plain(head))
         for call in calls:
             put_json(_plain(call))
     else:
@@ -165,11 +167,7 @@ def _plain(call: Call) -> dict[str, Any]:
     if entry.value is not None:
         plain["value"] = raw(entry.value)
     if entry.error is not None:
-        plain["error"] = {
-            "type": entry.error.type,
-            "message": entry.error.message,
-            "trace": entry.error.trace,
-        }
+        plain["error"] = error_of(entry.error)
     if entry.due:
         plain["due"] = entry.due
     return plain
@@ -183,7 +181,9 @@ def raw(content: bytes) -> msgspec.Raw:
 def _whole(name: str, calls: list[Call], *, plain: bool) -> None:
     found = next((call for call in calls if call.name == name or call.name == f"#{name}"), None)
     if found is None:
-        raise UnknownName("call", name, f"the run's calls are {', '.join(call.name for call in calls)}")
+        raise UnknownName(
+            "call", name, f"the run's calls are {', '.join(call.name for call in calls) or 'none'}"
+        )
     if plain:
         put_json(_plain(found))
     else:

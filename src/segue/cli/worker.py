@@ -9,7 +9,7 @@ from ..runtime.engine import Engine
 from . import exit
 from .interruption import interruption
 from .place import declare_store
-from .screen import note
+from .screen import duration, note
 from .target import flows_of, load_module
 
 #: Seconds between looks whether the worker still can.
@@ -34,5 +34,7 @@ async def do_worker(args: argparse.Namespace) -> int:
             while not stop.is_set():
                 engine.check()
                 await asyncio.wait({stopped}, timeout=LOOK)
+            if args.grace > 0 and any(executor.carrying.at_work for executor in engine.worker.awake.values()):
+                note(f"calls under way get {duration(args.grace)}; Ctrl-C again leaves at once")
         note("parked")
     return exit.OK
