@@ -32,7 +32,8 @@ def load(name: str) -> ModuleType:
     return module
 
 
-app, digest, pipeline, support = load("app"), load("digest"), load("pipeline"), load("support")
+app, digest, graph = load("app"), load("digest"), load("graph")
+pipeline, support = load("pipeline"), load("support")
 
 
 @pytest.fixture
@@ -218,3 +219,80 @@ async def test_a_pipeline_with_a_route_for_what_fails(here: Path) -> None:
 async def test_a_pipeline_in_any_mode_and_any_crash(here: Path) -> None:
     await check(pipeline.pipeline, texts(here, 1, 3), model=says())
     assert len((here / "rows.txt").read_text().splitlines()) == 3
+
+
+# ---------------------------------------------------------------- graph.py
+def editor() -> FakeModel:
+    model = FakeModel()
+    model.when("Questions").reply(["Why?", "How?"])
+    model.when("Write").reply(lambda call: f"on {call.text.partition('Mind: ')[2]}")
+    model.when("Judge").reply(
+        lambda call: graph.Verdict(
+            good="shorter" in call.text, wishes=["shorter"] if "[]" in call.text else ["?"]
+        )
+    )
+    return model.answer("Print it?", "yes")
+
+
+@segue.flow
+async def example_article(topic: str) -> str:
+    return await graph.Article(topic)
+
+
+async def test_a_graph_goes_round() -> None:
+    model = editor()
+    async with model:
+        assert await example_article("bees") == "on ['shorter']"
+    assert [call.text.split()[0] for call in model.calls] == [
+        "Questions",
+        "Write",
+        "Judge:",
+        "Write",
+        "Judge:",
+    ]
+    assert "Why? Nobody knows." in model.calls[1].text
+
+
+async def test_its_loop_has_a_limit() -> None:
+    model = FakeModel().answer("Print it?", "yes")
+    model.when("Questions").reply([])
+    model.when("Write").reply("text")
+    model.when("Judge").reply(graph.Verdict(good=False, wishes=["more"]))
+    async with model:
+        await example_article("bees")
+    assert sum(call.text.startswith("Write") for call in model.calls) == 3
+
+
+async def test_a_person_may_send_it_back() -> None:
+    model = FakeModel().answer("Print it?", "a title")
+
+    def write(call: Any) -> str:
+        wish = call.text.partition("Mind: ")[2]
+        if "title" in wish:
+            model.answer("Print it?", "yes")
+        return str(wish)
+
+    model.when("Questions").reply([])
+    model.when("Write").reply(write)
+    model.when("Judge").reply(graph.Verdict(good=True, wishes=[]))
+    async with model:
+        assert await example_article("bees") == "['a title']"
+
+
+def test_a_graph_is_drawn_before_it_runs() -> None:
+    drawn = segue.diagram(graph.Article, at="Review")
+    for edge in (
+        "[*] --> Research: ",
+        "Research --> Draft: research",
+        "Draft --> Review: draft",
+        "Review --> Draft: review",
+        "Review --> Approval: review",
+        "Approval --> [*]: approval",
+        "class Review now",
+    ):
+        assert edge.removesuffix(": ") in drawn, drawn
+
+
+@pytest.mark.slow
+async def test_a_graph_in_any_mode_and_any_crash() -> None:
+    await check(example_article, ["bees"], model=editor())
