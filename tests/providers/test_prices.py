@@ -83,3 +83,39 @@ def test_without_the_list(prices: PriceList, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(MissingExtra, match="genai-prices"):
         prices.usd("gpt-4.1", "live", 1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("model", "cached", "written"),
+    [
+        ("openai:gpt-5", 0.0625, 0.625),  # stacked
+        ("anthropic:claude-haiku-4-5", 0.05, 0.625),  # stacked, and a write costs a quarter more
+        ("gemini:gemini-2.5-flash", 0.03, 0.15),  # not stacked: what is cached costs what it costs live
+        ("groq:llama-3.3-70b-versatile", 0.59, 0.295),  # not listed: half, but for what is cached
+    ],
+)
+def test_caching_and_batch_stack_where_the_provider_stacks_them(
+    prices: PriceList, model: str, cached: float, written: float
+):
+    calls = 1000
+    assert prices.usd(model, "batch", MILLION, 0, MILLION, 0, calls) == pytest.approx(cached)
+    assert prices.usd(model, "batch", MILLION, 0, 0, MILLION, calls) == pytest.approx(written)
+
+
+def test_all_kinds_of_tokens_add_up(prices: PriceList):
+    each = [(600, 0, 0, 0), (300, 0, 300, 0), (100, 0, 0, 100), (0, 50, 0, 0)]
+    parts = [prices.usd("anthropic:claude-haiku-4-5", "batch", *tokens) for tokens in each]
+    assert prices.usd("anthropic:claude-haiku-4-5", "batch", 1000, 50, 300, 100) == pytest.approx(
+        sum(part or 0.0 for part in parts)
+    )
+
+
+def test_many_short_prompts_arent_a_long_one(prices: PriceList):
+    model = "anthropic:claude-sonnet-4-5"
+    assert prices.usd(model, "live", MILLION, 0, 0, 0, 1) == pytest.approx(6.0)
+    assert prices.usd(model, "live", MILLION, 0, 0, 0, 1000) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(("lane", "share"), [("live", 1.0), ("2h", 0.7), ("8h", 0.6), ("batch", 0.5)])
+def test_the_ways_between_live_and_batch(prices: PriceList, lane: str, share: float):
+    assert prices.usd("openai-responses:gpt-5", lane, MILLION, MILLION, 0) == pytest.approx(11.25 * share)

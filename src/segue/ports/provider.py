@@ -179,8 +179,12 @@ class PriceList(Protocol):
         output_tokens: int,
         cached_tokens: int,
         written_tokens: int = 0,
+        calls: int = 1,
     ) -> float | None:
-        """US dollars, or None where the price isn't known. Cached and written tokens are part of the input."""
+        """US dollars, or None where the price isn't known. Cached and written tokens are part of the input.
+
+        The tokens are those of so many calls: some models cost more where a prompt is long.
+        """
         ...
 
 

@@ -76,6 +76,7 @@ def _line(use: Usage, prices: PriceList) -> ReceiptLine:
             use.output_tokens,
             use.cached_tokens,
             use.written_tokens,
+            use.calls,
         )
 
     return ReceiptLine(
