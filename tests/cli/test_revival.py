@@ -119,7 +119,7 @@ def test_fork_before_a_call(desk: Desk, provider: Provider):
     assert desk.segue("advance", "app.py").code == 0
     _, *calls = desk.segue("show", "u", "--json").rows
     assert [call["call"] for call in calls] == ["#0", "#1"]
-    assert calls[0]["value"] == desk.segue("show", "t", "--json").rows[0]["value"]
+    assert calls[0]["value"] == desk.segue("show", "t", "--json").rows[1]["value"]
     (receipt,) = desk.segue("receipt", "u", "--json").rows
     assert receipt["lines"][0]["calls"] == 1  # the other is shared
 
