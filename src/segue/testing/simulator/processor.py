@@ -27,11 +27,16 @@ __all__ = ["Limits", "Processor"]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a batch may hold, and how many tokens of one model may be enqueued in all (None: any number)."""
+    """What a batch may hold, and how many tokens of one model may be enqueued in all.
+
+    Of live calls, how many are taken at once, and how many a minute. None is any number.
+    """
 
     lines: int = 50_000
     bytes: int = 200 * 2**20
     enqueued_tokens: int | None = None
+    at_once: int | None = None
+    a_minute: int | None = None
 
 
 class Processor:

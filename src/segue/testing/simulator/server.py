@@ -18,6 +18,7 @@ from .anthropic import Anthropic
 from .batches import Batch, Pace
 from .clock import SystemClock
 from .compatible import PLAYS
+from .crowd import Crowd
 from .dialect import Dialect, Service, hang_up, json_of, json_response
 from .faults import Fault, Faults
 from .files import Files
@@ -74,6 +75,7 @@ class Simulator:
         self.clock: Clock = clock if clock is not None else SystemClock()
         self.faults = Faults()
         self.base_url = self.url = ""
+        self.crowd = Crowd(limits.at_once, limits.a_minute, self.clock.now)
         self._key = key
         self._address = host, port
         self._script = Script()
@@ -235,11 +237,24 @@ class Simulator:
             await self.clock.sleep(delay.amount or 0.0)
         if (fault := self.faults.take(request.path, "html", "fail", "refuse")) is not None:
             return await self._refused(request, fault)
-        response = await handler(request)
+        response = await self._crowded(request, handler)
         if self.faults.take(request.path, "empty") is not None:
             return web.Response(body=b"", content_type="application/json")
         if self.faults.take(request.path, "lose") is not None:
             hang_up(request)
+        return response
+
+    async def _crowded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """A live call is counted, and refused where there are too many."""
+        if not self._dialect(request).asks_model(request.path):
+            return await handler(request)
+        headers = self.crowd.enter()
+        try:
+            response = await handler(request)
+        finally:
+            self.crowd.leave()
+        if not response.prepared:
+            response.headers.update(headers)
         return response
 
     async def _refused(self, request: web.Request, fault: Fault) -> web.StreamResponse:
