@@ -86,3 +86,16 @@ async def test_live_and_batch_agree(name: str) -> None:
             [line] = receipt.lines
             assert line.input_tokens == sum(entry.tokens_in for entry in entries)
             assert line.output_tokens == sum(entry.tokens_out for entry in entries)
+
+
+@segue.flow(name="providers.vectors")
+async def vectors(texts: list[str]) -> list[int]:
+    return [len(each) for each in await segue.embed(texts)]
+
+
+async def test_embeddings_that_no_job_takes_go_live() -> None:
+    clock = FastClock()
+    async with Simulator(clock=clock) as sim:
+        async with segue.Engine("memory:", model=f"gemini:m@{sim.url}", clock=clock, mode="batch") as engine:
+            assert await engine.run(vectors(["a", "b"])) == [64, 64]
+        assert (len(sim.ledger.lines("live")), sim.batches()) == (1, [])

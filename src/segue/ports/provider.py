@@ -154,6 +154,13 @@ class Windowed(Protocol):
     windows: Mapping[timedelta, BatchProvider]
 
 
+@runtime_checkable
+class PartlyLive(Protocol):
+    """A provider whose jobs don't take the requests of every endpoint."""
+
+    live_only: Collection[str]  #: endpoints whose calls are sent at once in batch mode too
+
+
 class CallFault(Exception):
     """A live call didn't work out. `status` is HTTP's, 0 for none; `again` whether to try once more.
 

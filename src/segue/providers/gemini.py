@@ -41,6 +41,7 @@ class Gemini:
     """
 
     batches = True
+    live_only = ("embed",)
     max_lines = 50_000
     max_bytes = 190_000_000  #: of bodies
     at_once = 1

@@ -17,7 +17,7 @@ from ..model.lane import Line
 from ..model.mode import Batch, Config, Live
 from ..model.run import CallRef
 from ..ports.clock import AlarmClock
-from ..ports.provider import BatchProvider, CallFault, Endpoint, Provider, Windowed
+from ..ports.provider import BatchProvider, CallFault, Endpoint, PartlyLive, Provider, Windowed
 from ..ports.store import Turn
 from ..ports.transport import Transport
 from . import wire
@@ -113,7 +113,7 @@ class Models:
             kind, to, decode = "generate", "chat", _chat_reader(provider)
         else:
             kind, to, decode = "embed", "embed", _vector_reader(provider)
-        if isinstance(mode, Batch) and provider.batches:
+        if isinstance(mode, Batch) and _pools(provider, to):
 
             def body() -> bytes:
                 return _body(provider, endpoint, to, request)
@@ -299,6 +299,11 @@ def check_result(provider: Provider, to: str, body: bytes) -> Exception | None:
 def usage_name(endpoint: Endpoint) -> str:
     """The name under which a model's tokens are counted."""
     return f"{endpoint.provider}:{endpoint.model}"
+
+
+def _pools(provider: Provider, to: str) -> bool:
+    """Whether the provider takes an endpoint's requests in jobs."""
+    return provider.batches and not (isinstance(provider, PartlyLive) and to in provider.live_only)
 
 
 def _body(provider: Provider, endpoint: Endpoint, to: str, request: Any) -> bytes:
