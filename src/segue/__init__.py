@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .authoring.actor.nexts import Fail as Fail
     from .authoring.actor.nexts import Interrupted as Interrupted
     from .authoring.actor.nexts import Listen as Listen
+    from .authoring.actor.subscription import Subscription as Subscription
+    from .authoring.actor.subscription import publish as publish
     from .authoring.ask import ask as ask
     from .authoring.config import using as using
     from .authoring.context import Parked as Parked
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from .authoring.map import Mapped as Mapped
     from .authoring.map import Outcome as Outcome
     from .authoring.map import map as map
+    from .authoring.message import Mailbox as Mailbox
     from .authoring.message import Note as Note
     from .authoring.message import Pong as Pong
     from .authoring.message import Request as Request
@@ -73,6 +76,7 @@ if TYPE_CHECKING:
     from .runtime.events import Recorded as Recorded
     from .runtime.events import Token as Token
     from .runtime.exchange import Exchange as Exchange
+    from .runtime.feed import Feed as Feed
     from .runtime.handles import Ask as Ask
     from .runtime.handles import Recipient as Recipient
     from .runtime.handles import Run as Run
@@ -91,6 +95,10 @@ _HOMES = {
     "Turn": "authoring.actor.envelope",
     "Envelope": "authoring.actor.envelope",
     "Request": "authoring.message",
+    "Subscription": "authoring.actor.subscription",
+    "publish": "authoring.actor.subscription",
+    "Feed": "runtime.feed",
+    "Mailbox": "authoring.message",
     "Response": "authoring.message",
     "Responder": "authoring.message",
     "Pong": "authoring.message",

@@ -397,3 +397,18 @@ async def test_a_ping_is_answered_while_a_handler_waits() -> None:
 async def pinging_flow(run: segue.Run[Any]) -> bool:
     pong = await run.ping(timeout=timedelta(days=1))
     return pong.waited >= timedelta(0)
+
+
+async def test_a_cancellation_that_comes_with_mail_isnt_lost() -> None:
+    """It is read at the rest at which the message's handling is committed."""
+    desk = Desk()
+    async with desk.engine(worker=False) as engine:
+        run = await engine.start(Clerkship(), id="c")
+    async with desk.engine() as engine:
+        await desk.parked("c")
+    async with desk.engine(worker=False) as engine:
+        run = await engine.get("c")
+        await run.tell(Question("told, not asked"))
+        await run.cancel()
+    async with desk.engine() as engine:
+        assert (await desk.until("c", "cancelled", "parked", "done")).status == "cancelled"

@@ -133,7 +133,8 @@ class Work:
             at=self.now,
             due=self.random.choice([0.0, 0.0, self.now + 9.0]),
             every=self.random.choice([0.0, 0.0, 7.0]),
-            key="s" if kind == "subscribe" else "",
+            key="s" if kind in ("subscribe", "event") else "",
+            tag=self.random.choice(["", "s"]) if kind == "subscribe" else "",
             forwarded=kind == "request" and self.random.random() < 0.3,
         )
 

@@ -188,6 +188,10 @@ class Letters(Protocol):
         """With the next commit, a request is answered."""
         ...
 
+    def drop_events(self, key: str) -> None:
+        """Nobody wants the events of that subscription any more."""
+        ...
+
     def subscribers(self, name: str) -> list[Mail]:
         """Those who subscribed to messages of that name."""
         ...

@@ -18,6 +18,8 @@ from .context import find_branch
 P = ParamSpec("P")
 R = TypeVar("R")
 if TYPE_CHECKING:
+    from .message import Mailbox
+
     Coro = Coroutine[Any, Any, R]
 
 
@@ -26,6 +28,11 @@ class Target(Protocol):
 
     kind: ClassVar[Literal["flow", "actor"]]
     name: str
+
+    @property
+    def mailbox(self) -> Mailbox | None:
+        """Its bound, if it has one."""
+        ...
 
     @property
     def version(self) -> str: ...
@@ -44,6 +51,7 @@ class FlowDef:
     """What is known of a flow: its function, its name, its version and the types it takes and gives."""
 
     kind: ClassVar[Literal["flow", "actor"]] = "flow"
+    mailbox: ClassVar[None] = None
     __slots__ = ("_shape", "_version", "decode", "file", "fn", "name")
 
     def __init__(self, fn: Callable[..., Any], name: str, version: str) -> None:

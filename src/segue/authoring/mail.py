@@ -154,6 +154,7 @@ def request(
     *,
     kind: MailKind = "request",
     key: str = "",
+    tag: str = "",
 ) -> Any:
     """Ask another run something and wait for its answer. Raises `Deadlock` if it waits for this one."""
     run = branch.run
@@ -166,7 +167,7 @@ def request(
     def opens(turn: Turn, path: str, n: int) -> None:
         mail = Mail(
             to, run.id, run.next_number(), kind, name, value,
-            reply=CallRef(run.id, path, n, check), callers=callers, at=run.now(), key=key,
+            reply=CallRef(run.id, path, n, check), callers=callers, at=run.now(), key=key, tag=tag,
         )  # fmt: skip
         turn.outbox = [*turn.outbox, mail]
 
@@ -255,6 +256,9 @@ def make_spec(flow: Target, args: bytes, config: Config, now: float, **more: Any
     """The record of a run of a flow or an actor."""
     import sys
 
+    box = flow.mailbox
+    if box is not None:
+        more = {"mailbox": box.size, "full": box.full, **more}
     return Spec(
         kind=flow.kind,
         target=flow.name,

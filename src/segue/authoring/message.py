@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, dataclass_transform, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, dataclass_transform, get_args, get_origin
 
 import msgspec
 
@@ -164,6 +164,22 @@ class Responder(msgspec.Struct, Generic[T], frozen=True):
 def nothing(value: bytes) -> None:
     """What a call gives that gives nothing."""
     return None
+
+
+class Mailbox(msgspec.Struct, frozen=True):
+    """How many messages may wait for an actor: `mailbox = segue.Mailbox(100, full="wait")` in its class.
+
+    When it is `full`, the next one waits with its sender, in order (outside runs, `tell` waits); or is dropped, and
+    becomes a dead letter; or fails: `tell` outside runs raises `MailboxFull`, a request gets it as its answer, and a
+    run's note becomes a dead letter.
+    """
+
+    size: int
+    full: Literal["wait", "drop", "fail"] = "wait"
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.full not in ("wait", "drop", "fail"):
+            raise ValueError(f"{self!r}: a mailbox has room for one message at least, and waits, drops or fails")
 
 
 class Pong(msgspec.Struct, frozen=True):

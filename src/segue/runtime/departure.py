@@ -42,9 +42,10 @@ def idle(run: Executor) -> None:
             )
         return  # a foreign wait, or a lock or queue that is waited for a while only
     due = None if run.box is None else run.box.next_due
+    stays = run.head.spec.home == run.host.name
     if due is not None:
         left = due - run.host.clock_now()
-        if left <= run.host.linger:
+        if left <= run.host.linger or stays:
             if run.nap is not None:
                 run.nap.cancel()
             run.nap = run.host.call_later(max(left, 0.0), run.end_nap)
@@ -53,6 +54,8 @@ def idle(run: Executor) -> None:
         if run.nap is not None:
             run.nap.cancel()
         run.nap = run.loop.call_later(left, run.end_nap)
+        return
+    if stays:
         return
     if run.still.foreign_since is not None:
         log.warning(

@@ -28,7 +28,7 @@ from ..ports.provider import Endpoint, PriceList, Provider
 from ..ports.store import Hint, NewRun, Store
 from ..ports.transport import Transport
 from ..stores import open_store
-from . import alive, rebase, receipt, tasks, verify
+from . import alive, feed, rebase, receipt, tasks, verify
 from .bus import Bus
 from .clock import SystemClock
 from .executor import Executor
@@ -128,6 +128,7 @@ class Engine:
         )
         self.worker.park_always = self._park == "always"
         self.worker.handles = self._handle
+        self.worker.register(feed.WATCHER)
         self.lanes = Lanes(self.store, self.models, self.clock, self.worker.name, self.is_busy)
         parts.callback(SERVICES.reset, SERVICES.set(self.worker))
         parts.callback(tasks.install(asyncio.get_running_loop()))

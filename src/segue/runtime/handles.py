@@ -37,13 +37,17 @@ from .names import unknown_ask
 from .receipt import Receipt
 
 if TYPE_CHECKING:
+    from ..authoring.actor.subscription import Subscription
     from .engine import Engine
+    from .feed import Feed
 
 R = TypeVar("R")
 In = TypeVar("In")
 Out = TypeVar("Out")
 T = TypeVar("T")
 M = TypeVar("M")
+S = TypeVar("S")
+E = TypeVar("E")
 #: So many events are kept of a run that was started and isn't iterated yet; then the oldest go.
 KEPT = 10_000
 
@@ -247,6 +251,12 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
         and inside a run `Deadlock` where it waits for that run. See `Exchange` for what else can be done with it.
         """
         return Exchange(self, message, timeout)
+
+    def subscribe(self, message: Subscription[S, E], /) -> Feed[S, E]:
+        """Have a snapshot, and what it publishes from then on; see `Feed`."""
+        from .feed import Feed
+
+        return Feed(self, message)
 
     async def ping(self, *, timeout: timedelta | None = None) -> Pong:
         """Ask whether it is there: answered whatever its code waits for, also by a flow."""

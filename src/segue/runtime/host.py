@@ -20,6 +20,7 @@ class Host(Services, Protocol):
     """The engine, as an executor sees it."""
 
     loop: AbstractEventLoop
+    name: str  #: the worker's
     park_always: bool
     watchers: Mapping[str, Any]  #: empty if nobody watches any run
 

@@ -57,6 +57,10 @@ class Keeping:
         turn.kept = [*turn.kept, letter.id]
         return False
 
+    def drop_events(self, key: str) -> None:
+        """Nobody wants the events of that subscription any more."""
+        self._box.drop_events(key)
+
     def subscribers(self, name: str) -> list[Mail]:
         """Those who subscribed to messages of that name."""
         return [

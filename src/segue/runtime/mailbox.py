@@ -18,8 +18,8 @@ from ..authoring.failures import to_failure
 from ..core.replay import Place
 from ..model.entry import Failure
 from ..model.errors import WrongPlace
-from ..model.message import Letter, Mail, answer_to
-from ..model.run import ENDED, CallRef
+from ..model.message import CHILD_ENDED, Letter, Mail, answer_to
+from ..model.run import CHILD, ENDED, CallRef
 from . import tasks
 from .call import CANCEL, NOTHING, Call, Outcome, end_error, own_call
 from .keeping import Keeping
@@ -46,6 +46,7 @@ class Mailbox:
         "_ends",
         "_joins",
         "_order",
+        "_over",
         "_posts",
         "_receivers",
         "_results",
@@ -73,6 +74,7 @@ class Mailbox:
         self._early: dict[Place, Letter] = {}  # ends of spawned runs that nobody waits for yet
         self._timers: Timers | None = None
         self.keeping = Keeping(run, self)
+        self._over: set[str] = set()  # subscriptions that were called off
         self.hand = 0  #: the message that an actor has in hand
 
     # ------------------------------------------------------------ what comes in
@@ -86,12 +88,16 @@ class Mailbox:
                 self.keeping.letters[letter.id] = letter
             elif (mail.due or mail.key) and kind in ("tell", "urgent") and self._timed().keeps(letter):
                 pass  # it isn't due, or another one is there in its place
+            elif kind == "event" and mail.key in self._over:
+                self.take_out(letter.id)
             elif kind == "tell" or kind == "request" or kind == "event":
                 self._posts[letter.id] = letter
             elif kind == "urgent" or kind == "subscribe":
                 self.urgent[letter.id] = letter
             elif kind in ORDERS:
                 self._obey(letter)
+            elif kind == "result" and mail.call is not None and mail.call.digest == CHILD:
+                self._child_ended(letter, (mail.call.path, mail.call.n))
             else:
                 self._results[letter.id] = letter
                 cancelled = cancelled or kind == "cancel"
@@ -116,6 +122,21 @@ class Mailbox:
                 if one.mail.kind == "subscribe" and one.mail.key == mail.key:
                     self.take_out(one.id)
             self.keeping.unsubscribe(mail.key)
+
+    def _child_ended(self, letter: Letter, place: Place) -> None:
+        """The end of a supervised run is a message to its supervisor, besides what it is to those who wait for it."""
+        mail = letter.mail
+        self._ends[place] = mail.value, mail.error
+        if place in self._joins:
+            self._ended(place, mail.value, mail.error, None)
+        said = {
+            "run": mail.sender.removeprefix("run:"),
+            "value": msgspec.Raw(mail.value or b"null"),
+            "error": mail.error,
+        }
+        value = msgspec.json.encode(said)
+        told = Mail(mail.to, mail.sender, mail.number, "urgent", CHILD_ENDED, value, at=mail.at)
+        self.urgent[letter.id] = Letter(letter.id, told)
 
     def _timed(self) -> Timers:
         if self._timers is None:
@@ -180,8 +201,13 @@ class Mailbox:
             self._receivers.remove(call)
 
     def first(self) -> Letter | None:
-        """The first message, if there is one."""
-        return next(iter(self._posts.values())) if self._posts else None
+        """The first message, if there is one. An actor that asks has no subscription open: their events are dropped."""
+        while self._posts:
+            letter = next(iter(self._posts.values()))
+            if not (letter.mail.kind == "event" and letter.mail.name.startswith("~")):
+                return letter
+            self.take_out(letter.id)
+        return None
 
     def in_hand(self) -> int:
         """The message that an actor has in hand, or will have once it is where its last life left it; 0 for none."""
@@ -190,6 +216,13 @@ class Mailbox:
             entry = run.replay.calls.get(HAND)
             return next(iter(self._posts)) if entry is None else int(entry.value or b"0")
         return self.hand
+
+    def drop_events(self, key: str) -> None:
+        """Events of a subscription that was called off are dropped, those that come yet too."""
+        self._over.add(key)
+        for letter in list(self._posts.values()):
+            if letter.mail.kind == "event" and letter.mail.key == key:
+                self.take_out(letter.id)
 
     def is_out_of_turn(self, letter: int) -> bool:
         """Whether a message would come later than now if all mail were read anew, in the order of its arrival."""
@@ -267,7 +300,7 @@ class Mailbox:
                 request.drops(self._run.commits.turn, *call.place)
 
     def _read(self, letter: Letter) -> None:
-        mail = letter.mail
+        run, mail = self._run, letter.mail
         if mail.kind == "result" and mail.call is not None:
             place = (mail.call.path, mail.call.n)
             call = self._run.open.get(place)
@@ -281,8 +314,8 @@ class Mailbox:
                 self._early[place] = self._results.pop(letter.id)
         elif mail.kind == "ping":
             self._pong(letter)
-        elif mail.kind == "cancel":
-            self.consume(letter.id)
+        elif mail.kind == "cancel" and (run.handling is None or run.handling.sealing is None):
+            self.take_out(letter.id)  # it doesn't strike in a turn that is over
             self._cancel()
 
     def _receive(self, letter: Letter) -> None:

@@ -157,6 +157,7 @@ class _Desk:
     def __init__(self, worker: Worker, head: Head) -> None:
         self._worker, self._head = worker, head
         self.loop: AbstractEventLoop = worker.loop
+        self.name = worker.name
         self.linger = worker.linger
         self.park_always = False
         self.watchers: Mapping[str, Any] = {}

@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, Protocol
 
+import msgspec
+
 from ..authoring.context import Branch, Wait, WireCall, Work
 from ..authoring.flow import TARGETS, Ambiguous, FlowDef, target_named
 from ..authoring.pooled import Named
@@ -19,7 +21,7 @@ from ..core.codec import encode
 from ..core.pool import Pooled
 from ..model.entry import decode_pool
 from ..model.errors import StoreError
-from ..model.message import Question
+from ..model.message import Letter, Mail, Question
 from ..model.mode import Config
 from ..model.run import Head
 from ..ports.clock import AlarmClock, Timer
@@ -314,6 +316,9 @@ class Worker:
             return
         if spec.group:
             self._grouped[spec.group] = self._grouped.get(spec.group, 0) + 1
+        if spec.home and spec.home != self.name:  # the process that it belongs to is gone
+            end = Letter(0, Mail(claimed.head.id, "", 0, "cancel"))
+            claimed = msgspec.structs.replace(claimed, inbox=[end, *claimed.inbox])
         pool = Pooled(decode_pool(claimed.pool)) if claimed.pool is not None else None
         executor = Executor(self, claimed, entries, pool, spec.config.over(self.config))
         self.awake[executor.id] = executor

@@ -56,14 +56,15 @@ def _refuse(mail: Sequence[Mail], failure: Failure, reason: str, now: float) -> 
     for one in mail:
         source = f"run:{one.to}"
         if one.kind == "event":  # its subscriber is gone
-            refused.back.append(Mail(one.sender, source, 0, "unsubscribe", key=one.name, at=now))
+            refused.back.append(Mail(one.sender, source, 0, "unsubscribe", key=one.key, at=now))
         elif one.kind == "tell" and not one.every and one.due <= now:
             refused.dead.append(DeadLetter(one, reason, failure, now))
         elif one.reply is not None:
             answer = answer_to(one, source, 0, None, failure, now)
             refused.back.extend([answer] if answer is not None else [])
-            if one.kind == "subscribe":  # in force or not yet: its events end
-                end = Mail(one.reply.run, source, 0, "event", one.key, error=failure, at=now)
+            if one.kind == "subscribe" and one.tag:  # in force or not yet: its events end
+                how = msgspec.json.encode(failure)
+                end = Mail(one.reply.run, source, 0, "event", f"{one.tag}.end", how, at=now, key=one.key)
                 refused.back.append(end)
     return refused
 

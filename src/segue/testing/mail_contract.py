@@ -178,21 +178,21 @@ class MailContract:
     async def test_what_is_kept_ends_with_its_run(self, store: Store) -> None:
         """A request that was kept is answered with an error; a subscriber hears the end."""
         await _start(store, "a", "b")
-        follow = _request("a", "b", 2, key="stream-7")
+        follow = _request("a", "b", 2, key="stream-7", tag="stream-7")
         follow = msgspec.structs.replace(follow, kind="subscribe", name="Progress")
         await store.deliver([_request("a", "b", 1), follow], now=0.0)
         await _commit(store, "a", kept=[letter.id for letter in await store.inbox("a", 0)])
         await _commit(store, "a", status="failed")
         mail = [letter.mail for letter in await store.inbox("b", 0)]
         assert [one.kind for one in mail] == ["result", "result", "event"]
-        assert mail[2].name == "stream-7"
-        assert mail[2].error is not None
-        assert mail[2].error.type == "segue.model.errors:RunEnded"
+        assert (mail[2].name, mail[2].key) == ("stream-7.end", "stream-7")
+        failure = msgspec.json.decode(mail[2].value or b"", type=Failure)
+        assert failure.type == "segue.model.errors:RunEnded"
 
     async def test_an_event_for_nobody_calls_its_subscription_off(self, store: Store) -> None:
         await _start(store, "a", "b")
         await _commit(store, "b", status="done")
-        await _commit(store, "a", outbox=[_tell("b", "a", 1, kind="event", name="s1")])
+        await _commit(store, "a", outbox=[_tell("b", "a", 1, kind="event", name="Step", key="s1")])
         (letter,) = await store.inbox("a", 0)
         assert (letter.mail.kind, letter.mail.key) == ("unsubscribe", "s1")
         assert await store.dead_letters() == []

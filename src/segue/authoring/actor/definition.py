@@ -14,6 +14,7 @@ from ...core.codec import decoder, encode
 from ...model.errors import BadSignature, InvalidValue, NotEncodable
 from ...ports.store import Claimed
 from ..flow import fingerprint
+from ..message import Mailbox
 from . import graph
 from .driver import Driver
 from .handlers import Handlers, read_handlers
@@ -35,6 +36,8 @@ class ActorDef:
         self.name = cls.__qualname__.replace("<locals>.", "")
         #: Which hooks it has of its own.
         self.own = frozenset(name for name in HOOKS if getattr(cls, name).__module__ != _ACTOR)
+        mailbox = getattr(cls, "mailbox", None)
+        self.mailbox = mailbox if isinstance(mailbox, Mailbox) else None
         self.simple = "perform" not in self.own  #: whether handlers are just called
 
     @functools.cached_property

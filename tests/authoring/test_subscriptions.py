@@ -1,0 +1,335 @@
+"""Subscriptions: from runs and from outside, called off, cut off, and outlived; whatever crashes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import segue
+from segue import Actor, Note, Request
+from segue.model.errors import RunEnded
+from segue.stores import open_store
+from tests.runtime.lives import Desk
+
+
+@dataclass
+class Total:
+    count: int
+
+
+@dataclass
+class Counted:
+    n: int
+
+
+class Counts(segue.Subscription[Total, Counted]):
+    """The count, and each that is added."""
+
+
+class Up(Note):
+    """One more."""
+
+
+class Slowly(Note):
+    """One more after a while."""
+
+
+class Finish(Note):
+    how: str = "done"
+
+
+class Counter(Actor[int]):
+    count: int = 0
+
+    @segue.on
+    async def up(self, note: Up) -> None:
+        self.count += 1
+        await segue.publish(Counts, Counted(self.count))
+
+    @segue.on
+    async def slowly(self, note: Slowly) -> None:
+        await segue.ask("Go on?")
+        self.count += 1
+        await segue.publish(Counts, Counted(self.count))
+
+    @segue.on
+    async def counts(self, s: Counts) -> Total:
+        return Total(self.count)
+
+    @segue.on
+    async def finish(self, f: Finish) -> Any:
+        return segue.Done(self.count) if f.how == "done" else segue.Fail(ValueError(f.how))
+
+
+async def subscribed(desk: Desk, run: str, count: int) -> None:
+    """Until it has so many subscribers."""
+    for _ in range(3000):
+        if sum(letter.kept for letter in await desk.store.inbox(run, 0)) == count:
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError(f"{await desk.store.inbox(run, 0)}")
+
+
+async def test_from_outside() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(Counter(), id="c")
+        await run.tell(Up())
+        await desk.parked("c")
+        async with run.subscribe(Counts()) as feed:
+            assert feed.snapshot == Total(1)
+            for _ in range(3):
+                await run.tell(Up())
+            got = []
+            async for event in feed:
+                got.append(event)
+                if len(got) == 3:
+                    break
+            assert got == [Counted(2), Counted(3), Counted(4)]
+            await subscribed(desk, "c", 1)
+        await subscribed(desk, "c", 0)
+        await run.tell(Up())
+        await desk.parked("c")
+        async with run.subscribe(Counts()) as one, run.subscribe(Counts()) as two:
+            assert one.snapshot == two.snapshot == Total(5)
+            await run.tell(Up())
+            await run.tell(Finish())
+            assert [event async for event in one] == [Counted(6)]  # it is done
+            assert [event async for event in two] == [Counted(6)]
+    assert await desk.store.dead_letters() == []
+
+
+async def test_a_publisher_that_fails_or_isnt_there() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(Counter(), id="c")
+        async with run.subscribe(Counts()) as feed:
+            await run.tell(Finish("badly"))
+            with pytest.raises(RunEnded, match="failed"):
+                async for _ in feed:
+                    raise AssertionError("nothing was published")
+        with pytest.raises(RunEnded):
+            async with run.subscribe(Counts()):
+                raise AssertionError("it has ended")
+        other = await engine.start(Deaf(), id="deaf")
+        with pytest.raises(TypeError, match="Counts"):
+            async with other.subscribe(Counts()):
+                raise AssertionError("it takes no subscriptions")
+        await subscribed(desk, "deaf", 0)
+
+
+class Deaf(Actor[None]):
+    @segue.on
+    async def up(self, note: Up) -> None:
+        """Nothing."""
+
+
+async def test_a_snapshot_while_a_handler_waits() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(Counter(), id="c")
+        await run.tell(Slowly())
+        while not await engine.open_asks():
+            await asyncio.sleep(0.001)
+        async with run.subscribe(Counts()) as feed:
+            assert feed.snapshot == Total(0)
+            await (await engine.open_asks())[0].answer("yes")
+            async for event in feed:
+                assert event == Counted(1)
+                break
+
+
+@segue.flow
+async def following(run: segue.Run[Any], enough: int) -> list[int]:
+    got = []
+    async with run.subscribe(Counts()) as feed:
+        got.append(feed.snapshot.count)
+        async for event in feed:
+            got.append(event.n)
+            if len(got) == enough:
+                break
+    await segue.sleep(timedelta(days=1))
+    return got
+
+
+async def test_from_a_flow() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(Counter(), id="c")
+        flow = await engine.start(following(run, 4), id="f")
+        await subscribed(desk, "c", 1)
+        for _ in range(6):
+            await run.tell(Up())
+        assert await flow == [0, 1, 2, 3]
+        await subscribed(desk, "c", 0)
+        flow = await engine.start(following(run, 4), id="g")
+        await subscribed(desk, "c", 1)
+        await run.tell(Finish())
+        assert await flow == [6]
+    assert await desk.store.dead_letters() == []
+
+
+async def test_a_follower_that_is_cancelled() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(Counter(), id="c")
+        flow = await engine.start(following(run, 4), id="f")
+        await subscribed(desk, "c", 1)
+        await flow.cancel()
+        await subscribed(desk, "c", 0)
+
+
+class Follow(Note):
+    run: segue.Run[Any]
+
+
+class Unfollow(Note):
+    """Enough."""
+
+
+class Heard(Request[list[int]]):
+    """What was heard."""
+
+
+class Follower(Actor[None]):
+    heard: list[int] = segue.field(default_factory=list)
+    feed: Any = segue.field(default=None, durable=False)
+
+    @segue.on
+    async def follow(self, f: Follow) -> None:
+        self.feed = await f.run.subscribe(Counts())
+        self.heard.append(self.feed.snapshot.count)
+
+    @segue.on
+    async def counted(self, c: Counted) -> None:
+        self.heard.append(c.n)
+
+    @segue.on
+    async def unfollow(self, u: Unfollow) -> None:
+        await self.feed.close()
+
+    @segue.on
+    async def get(self, h: Heard) -> list[int]:
+        return self.heard
+
+
+async def test_an_actor_follows_for_long() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(Counter(), id="c")
+        follower = await engine.start(Follower(), id="f")
+        await follower.tell(Follow(run))
+        await subscribed(desk, "c", 1)
+        for _ in range(3):
+            await run.tell(Up())
+        while await follower.request(Heard()) != [0, 1, 2, 3]:
+            await asyncio.sleep(0.001)
+        await follower.cancel()
+        assert (await engine.wait("f")).status == "cancelled"
+        await run.tell(Up())  # finds nobody, which calls the subscription off
+        await subscribed(desk, "c", 0)
+    assert await desk.store.dead_letters() == []
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_subscriptions_survive_crashes(kind: str, tmp_path: Path) -> None:
+    """Killed at every commit: the follower hears each event once, in order."""
+    for after in (False, True):
+        for die_at in range(1, 60):
+            store = open_store(f"sqlite:{tmp_path}/{after}-{die_at}.db") if kind == "sqlite" else None
+            desk = Desk(store)
+            async with desk.engine(worker=False) as engine:
+                run = await engine.start(Counter(), id="c")
+                await engine.start(following(run, 4), id="f")
+            died = False
+            for life in range(4):
+                async with desk.engine(die_at if life == 0 else None, after=after) as engine:
+                    assert desk.killed is not None
+                    work = asyncio.ensure_future(drive(desk, engine))
+                    await asyncio.wait([work, desk.killed], return_when=asyncio.FIRST_COMPLETED)
+                    died = died or desk.killed.done()
+                    if not work.done():
+                        work.cancel()
+                    await asyncio.gather(work, return_exceptions=True)
+                if (await desk.head("f")).status == "done":
+                    break
+            head = await desk.head("f")
+            assert head.status == "done", head
+            assert head.value == b"[0,1,2,3]"
+            if store is not None:
+                await store.close()
+            if not died:
+                break
+        else:
+            raise AssertionError("it commits for ever")
+
+
+async def drive(desk: Desk, engine: Any) -> None:
+    """Count on once somebody listens, until they have heard enough."""
+    run = await engine.get("c")
+    waiting = asyncio.ensure_future(engine.wait("f"))
+    told = False
+    while not waiting.done():
+        subscribers = sum(letter.kept for letter in await desk.store.inbox("c", 0))
+        if subscribers and not told:
+            for _ in range(3):
+                await run.tell(Up())
+            told = True
+        await asyncio.sleep(0.001)
+
+
+CHILD = """
+import asyncio, sys
+import segue
+from tests.authoring.test_subscriptions import Counts
+
+async def main():
+    async with segue.Engine(sys.argv[1]) as engine:
+        run = await engine.get("c")
+        async with run.subscribe(Counts()) as feed:
+            print("snapshot", feed.snapshot.count, flush=True)
+            async for event in feed:
+                print("event", event.n, flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_watcher_that_is_killed_is_forgotten(tmp_path: Path) -> None:
+    """With SIGKILL, in a process of its own."""
+    path = f"sqlite:{tmp_path}/runs.db"
+    root = Path(__file__).parents[2]
+    async with segue.Engine(path) as engine:
+        run = await engine.start(Counter(), id="c")
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", CHILD, path, stdout=asyncio.subprocess.PIPE, cwd=root,
+            env={**os.environ, "PYTHONPATH": str(root)},
+        )  # fmt: skip
+        assert child.stdout is not None
+        try:
+            assert await asyncio.wait_for(child.stdout.readline(), 30) == b"snapshot 0\n"
+            await run.tell(Up())
+            assert await asyncio.wait_for(child.stdout.readline(), 30) == b"event 1\n"
+            (letter,) = [letter for letter in await engine.store.inbox("c", 0) if letter.kept]
+            assert letter.mail.name == "Counts"
+        finally:
+            child.send_signal(signal.SIGKILL)
+            await child.wait()
+        for _ in range(300):
+            if not any(letter.kept for letter in await engine.store.inbox("c", 0)):
+                break
+            await asyncio.sleep(0.05)
+        else:
+            raise AssertionError("it still has a subscriber")
+        assert letter.mail.reply is not None
+        assert (await engine.head(letter.mail.reply.run)).status == "cancelled"
+        await run.tell(Up())
+        assert (await run.ping()).waited >= timedelta(0)
