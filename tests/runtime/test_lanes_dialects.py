@@ -275,3 +275,20 @@ async def test_live_calls_through_all_that(world: World) -> None:
     all_well(await world.run(mode="live"))
     assert not sim.batches()
     assert sim.ledger.counts()["live_paid"] == ROWS + 1  # that whose answer was empty
+
+
+async def test_a_doubtful_job_holds_up_no_other(world: World) -> None:
+    """Whether a batch of Anthropic's is ours is known when it is over; the lane goes on with other jobs till then."""
+    sim = await world.simulator(batch_time=timedelta(seconds=100))
+    sim.faults.lose_reply(on="atch" if world.dialect == "anthropic" else "batchGenerate")
+    engine = segue.Engine(
+        "memory:", providers={"far": world.provider}, mode="batch", model="far:m", clock=world.clock
+    )
+    async with engine, asyncio.timeout(30):
+        first = await engine.start(echo(0), id="first")
+        await until(sim.batches)
+        second = await engine.start(echo(1), id="second")
+        await until(lambda: len(sim.batches()) == 2)
+        assert not any(batch.final for batch in sim.batches())
+        assert [await first, await second] == ["You said: row 0", "You said: row 1"]
+    assert sim.ledger.counts()["batch_paid"] == 2

@@ -12,8 +12,8 @@ from . import exit
 
 def declare_simulate(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "A provider on this machine, batches included. It prints its base URL; name its models as in\n"
-        "`--model openai:ANY@URL`. Ctrl-C ends it."
+        "Providers on this machine, batches included. It prints its base URL; name its models as in\n"
+        "`--model openai:ANY@URL`, `anthropic:ANY@URL` or `gemini:ANY@URL`. Ctrl-C ends it."
     )
     try:
         from ..testing.simulator import add_arguments
