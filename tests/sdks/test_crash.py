@@ -1,4 +1,4 @@
-"""Flows of SDKs and agents whose process dies at any commit: the next one goes on, and nothing recorded is done again."""
+"""Flows of SDKs and agents whose process dies at any commit: the next goes on, and nothing recorded is done again."""
 
 from __future__ import annotations
 

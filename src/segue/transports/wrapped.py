@@ -30,6 +30,7 @@ class Wrapped:
         request = self._library.Request(
             method, url, headers=dict(headers), content=body, extensions={"timeout": timeout}
         )
+        raw: Any = None
         fault: CallFault | None = None
         try:
             raw = await self._inner.handle_async_request(request)

@@ -18,8 +18,10 @@ _KINDS = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    529: "overloaded_error",
 }
-_KINDS |= {413: "request_too_large", 429: "rate_limit_error", 529: "overloaded_error"}
 
 
 class Messages:
