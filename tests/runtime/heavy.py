@@ -141,3 +141,63 @@ away = segue.step(plain, pool="process")
 @segue.step(pool="process")
 def echo(data: str) -> int:
     return len(data)
+
+
+class Crunch(msgspec.Struct):
+    left: int
+    done: int = 0
+
+
+class Found(msgspec.Struct):
+    text: str
+
+
+class Cruncher(segue.Actor[str]):
+    """States in other processes."""
+
+    marks: str
+    upto: int
+    total: int = 0
+    where: list[int] = segue.field(default_factory=list)
+
+    def begin(self) -> Crunch:
+        return Crunch(self.upto)
+
+    @segue.state(pool="process", retry=segue.Retry(3, wait=timedelta(0)))
+    def crunch(self, c: Crunch) -> segue.Again | Found:
+        self.total += c.left
+        self.where.append(os.getpid())
+        c.left -= 1
+        c.done += 1
+        mark = Path(self.marks) / "mark"
+        if c.left == 2 and not mark.exists():
+            mark.touch()
+            os._exit(5)
+        return segue.Again() if c.left else Found(f"{self.total} in {c.done}")
+
+    @segue.state
+    async def found(self, f: Found) -> segue.Done[str]:
+        here = os.getpid()
+        return segue.Done(f"{f.text}, here {self.where.count(here)}")
+
+
+class Ender(segue.Actor[Point]):
+    how: str
+
+    def begin(self) -> str:
+        return "go"
+
+    @segue.state(pool="process")
+    def go(self, _: str) -> segue.Done[Point] | segue.Listen | segue.Fail | None:
+        match self.how:
+            case "done":
+                return segue.Done(Point(1, 2))
+            case "fail":
+                return segue.Fail(Odd(3))
+            case "raise":
+                raise Odd(5)
+            case "verb":
+                segue.now()
+            case "wrong":
+                return Point(1, 2)  # type: ignore[return-value]  # on purpose
+        return segue.Listen()

@@ -213,6 +213,58 @@ async def test_killed_at_every_commit() -> None:
     await everywhere(heavy_everywhere, lambda desk: None, check)
 
 
+# ---------------------------------------------------------------- states of actors
+async def test_a_state_in_another_process(tmp_path: Path) -> None:
+    """Fields and state change there and come back; a crash in the middle is another attempt, from before it."""
+    assert await Desk().run(heavy.Cruncher(str(tmp_path), 4)) == "10 in 4, here 0"
+
+
+async def test_a_state_in_another_process_killed_at_every_commit(tmp_path: Path) -> None:
+    (tmp_path / "mark").touch()
+
+    def check(desk: Desk, head: Any) -> None:
+        assert head.value == b'"6 in 3, here 0"'
+
+    await everywhere(lambda: heavy.Cruncher(str(tmp_path), 3), lambda desk: None, check)
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "text"),
+    [
+        ("fail", Odd, "3 is odd"),
+        ("raise", Odd, "5 is odd"),
+        ("verb", WrongPlace, "Ender.go"),
+        ("wrong", BadSignature, "no state of the actor"),
+    ],
+)
+async def test_how_such_a_state_fails(how: str, error: Any, text: str) -> None:
+    with pytest.raises(error, match=text):
+        await Desk().run(heavy.Ender(how))
+
+
+async def test_how_such_a_state_ends() -> None:
+    assert await Desk().run(heavy.Ender("done")) == Point(1, 2)
+    desk = Desk()
+    async with desk.engine() as engine:
+        await engine.start(heavy.Ender("listen"), id="it")
+        await desk.parked()
+
+
+def test_what_no_state_can_be_in_another_process() -> None:
+    class Local(segue.Actor[None]):
+        @segue.state(pool="process")
+        def go(self, _: str) -> None: ...
+
+    class Waits(segue.Actor[None]):
+        @segue.state(pool="process")
+        async def go(self, _: str) -> None: ...
+
+    with pytest.raises(BadSignature, match="top of a module"):
+        Local.__segue__.check()
+    with pytest.raises(BadSignature, match="waits for nothing"):
+        Waits.__segue__.check()
+
+
 PROGRAM = """
 import asyncio, os, pathlib, sys, time, segue
 pathlib.Path("loaded").open("a").write("x")

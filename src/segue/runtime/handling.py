@@ -17,6 +17,7 @@ import msgspec
 
 from ..authoring.context import BRANCH, Act, Branch, BranchTask, current
 from ..authoring.message import Responder
+from ..authoring.pooled import Named
 from ..core.replay import Replay
 from ..model.entry import INSTANT, Entry, Failure
 from ..model.message import DeadLetter, Letter, Mail, answer_to
@@ -210,12 +211,19 @@ class Handling:
 
     def off_loop(self, fn: Callable[[], Any]) -> Future[Any]:
         """Run a function on a thread, as work of this wake."""
+        return self._own_work(lambda: self._run.host.in_thread(fn), "a handler that runs on a thread")
+
+    def in_process(self, work: Named) -> Future[bytes]:
+        """Have work done in another process, as work of this wake; given up, it is ended."""
+        return self._own_work(lambda: self._run.host.in_process(work, None), "a handler in another process")
+
+    def _own_work(self, begin: Callable[[], Awaitable[Any]], label: str) -> Future[Any]:
         run = self._run
         call = own_call(run, ("!thread", 0))
 
         async def work() -> None:
             try:
-                result = await run.host.in_thread(fn)
+                result = await begin()
             except Exception as error:
                 if not call.done():
                     call.set_exception(error)
@@ -225,8 +233,9 @@ class Handling:
             run.kick()
 
         context = copy_context()
-        context.run(BRANCH.set, "a handler that runs on a thread")
-        run.carrying.keep(Task(work(), loop=run.loop, context=context))
+        context.run(BRANCH.set, label)
+        call.task = Task(work(), loop=run.loop, context=context)
+        run.carrying.keep(call.task)
         return call
 
     # ------------------------------------------------------------ commits

@@ -15,7 +15,8 @@ from ...model.errors import BadSignature, InvalidValue, NotEncodable
 from ...ports.store import Claimed
 from ..flow import fingerprint
 from ..message import Mailbox
-from . import graph
+from ..pooled import Named
+from . import elsewhere, graph
 from .driver import Driver
 from .handlers import Handlers, read_handlers
 from .life import Life
@@ -101,6 +102,15 @@ class ActorDef:
                     where = f"{self.name}.{name}"
                     raise InvalidValue(where, error.expected, error.problem, error.got) from None
         return values
+
+    # ------------------------------------------------------------ in another process
+    def carry_out(self, work: Named) -> bytes:
+        """A state's turn that came from another process."""
+        return elsewhere.carry_out(self, work)
+
+    def again(self, error: BaseException) -> bool:
+        """That is judged where the actor is."""
+        return False
 
     # ------------------------------------------------------------ calls
     def encode_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:

@@ -15,6 +15,7 @@ from ...model.errors import BadSignature
 from ...model.mode import Mode, as_mode
 from ..mail import message_name
 from ..message import Request, Responder, message_reader, response_type
+from ..pooled import named
 from .marks import Mark
 
 _ONCE = Retry(1)
@@ -40,6 +41,7 @@ class Handler(msgspec.Struct, kw_only=True):
     is_async: bool = True
     is_request: bool = False
     keeps: bool = False  #: it takes a `Responder`, and answers when it likes
+    elsewhere: bool = False  #: it runs in another process
     plain: bool = False
     read: Callable[[bytes], Any]
 
@@ -57,7 +59,7 @@ def read_handlers(cls: type[Any], owner: str) -> Handlers:
     """The handlers of a class. Raises `BadSignature`, which names the method and the cure."""
     found = Handlers({}, {}, {}, {})
     for method, fn, mark in _marked(cls):
-        handler = _handler(owner, method, fn, mark)
+        handler = _handler(cls, owner, method, fn, mark)
         if handler.kind == "fallback":
             found.fallbacks.setdefault(handler.name, []).append(handler)
             continue
@@ -105,7 +107,7 @@ def _marked(cls: type[Any]) -> list[tuple[str, Any, Mark]]:
     return out
 
 
-def _handler(owner: str, method: str, fn: Any, mark: Mark) -> Handler:
+def _handler(cls: type[Any], owner: str, method: str, fn: Any, mark: Mark) -> Handler:
     where = f"{owner}.{method}"
     hints = hints_of(fn, where)
     parameters = list(inspect.signature(fn).parameters)[1:]
@@ -129,11 +131,11 @@ def _handler(owner: str, method: str, fn: Any, mark: Mark) -> Handler:
         cure = "leave the second argument out, or have it take a segue.Request"
         raise BadSignature(where, "only a request is answered by a Responder", cure)
     is_async = inspect.iscoroutinefunction(fn)
-    if mark.pool != "thread":
-        cure = "leave pool= out, and put what needs another process into a step"
-        raise BadSignature(
-            where, f"a handler can't run in the pool {mark.pool!r}: it changes its actor", cure
-        )
+    if mark.pool == "process":
+        if is_async or mark.kind != "state":
+            cure = "make it a plain `def` with @state, or put what needs another process into a step"
+            raise BadSignature(where, "only a state that waits for nothing can run in another process", cure)
+        named(cls)
     return Handler(
         method=method,
         kind=mark.kind,
@@ -149,6 +151,7 @@ def _handler(owner: str, method: str, fn: Any, mark: Mark) -> Handler:
         is_async=is_async,
         is_request=is_request,
         keeps=keeps,
+        elsewhere=mark.pool == "process",
         plain=is_async and mark.mode is None and mark.timeout is None,
         read=_reader(takes, where),
     )

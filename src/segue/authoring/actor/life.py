@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from ...model.entry import Failure
 from ...model.message import Letter, Mail
 from ..message import Responder
+from ..pooled import Named
 
 
 class Life(Protocol):
@@ -57,6 +58,10 @@ class Life(Protocol):
 
     def off_loop(self, fn: Callable[[], Any]) -> Future[Any]:
         """Run a function on a thread, as work of this wake."""
+        ...
+
+    def in_process(self, work: Named) -> Future[bytes]:
+        """Have work done in another process, as work of this wake; given up, it is ended."""
         ...
 
     def own_wait(self) -> Future[Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 import msgspec
 
 from ...core.retry import Retry
 from ...model.mode import ModeLike
+from ..pooled import Pool
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,7 +40,7 @@ class Mark(msgspec.Struct):
     retry: int | Retry = 1
     timeout: timedelta | None = None
     every: timedelta | None = None
-    pool: str = "thread"
+    pool: Pool = "thread"
 
 
 class OnOptions(TypedDict, total=False):
@@ -54,7 +55,7 @@ class StateOptions(OnOptions, total=False):
     """How a state is carried out. `every`: after `Again()`, the next round begins that long after the last began."""
 
     every: timedelta
-    pool: Literal["thread"]
+    pool: Pool
 
 
 @overload
@@ -66,7 +67,8 @@ def state(fn: Any = None, /, **options: Any) -> Any:
 
     `retry`: so many attempts, or a `Retry`; each begins with the fields as they were before, and the pauses are
     durable. `timeout` bounds an attempt. `every` spaces the rounds of a state that returns `Again()`. `mode` is
-    how its model calls are carried out. A plain function runs on a thread.
+    how its model calls are carried out. A plain function runs on a thread, or with `pool="process"` in another process:
+    fields and state go there and back as JSON, and it waits for nothing there.
     """
     return _mark(fn, Mark("state", **options))
 

@@ -11,7 +11,9 @@ from typing import Any
 from ...model.errors import AuthorError
 from ..config import using
 from ..context import Branch
+from ..pooled import side_by_side
 from ..time import timeout
+from . import elsewhere
 from .handlers import Handler
 from .life import Life
 from .standing import Standing
@@ -96,8 +98,13 @@ class HandlerWork:
         self.kind, self.name, self.value = handler.kind, handler.method, arguments[0]
 
     async def __call__(self) -> Any:
-        method = getattr(self._actor, self._handler.method)
-        if self._handler.is_async:
+        handler, actor = self._handler, self._actor
+        if handler.elsewhere and not side_by_side():
+            definition, (state,) = type(actor).__segue__, self._arguments
+            back = await self._life.in_process(elsewhere.pack(definition, handler, actor, state))
+            return elsewhere.unpack(definition, handler, actor, state, back)
+        method = getattr(actor, handler.method)
+        if handler.is_async:
             return await method(*self._arguments)
         return await self._life.off_loop(lambda: method(*self._arguments))
 
