@@ -16,7 +16,7 @@ from segue.cli.main import COMMANDS, find
 from .blocks import PAGES, ROOT, blocks_of, prose_of
 
 #: Names after `segue.` that aren't public: modules, a file, a flow's registered name.
-OTHERS = {"errors", "testing", "model", "db", "request"}
+OTHERS = {"errors", "testing", "model", "db", "request", "ports", "providers", "transports"}
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 

@@ -9,7 +9,9 @@ import msgspec
 
 
 class Live(msgspec.Struct, frozen=True, tag="live", kw_only=True):
-    """Model calls are sent at once and streamed. `concurrency`: calls in flight in one process."""
+    """Model calls are sent at once and streamed. `concurrency`: calls in flight to one model of one endpoint, in one
+    process; there are fewer where the endpoint bears fewer.
+    """
 
     concurrency: int = 256
 
