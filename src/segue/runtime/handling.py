@@ -28,6 +28,7 @@ from .mailbox import HAND, MAIL
 from .phase import Phase
 
 if TYPE_CHECKING:
+    from ..authoring.actor.supervisor import Supervisor
     from .executor import Executor
 
 #: On what branch urgent messages stand in the journal.
@@ -39,11 +40,12 @@ _read_id = msgspec.json.Decoder(int).decode
 class Handling:
     """The life of an actor in memory; see `authoring.actor.life.Life`."""
 
-    __slots__ = ("_clean", "_run", "_saved", "_struck", "_urgent_only", "_wanting", "beside", "id", "sealing")
+    __slots__ = ("_clean", "_run", "_saved", "_struck", "_urgent_only", "_wanting", "beside", "id", "sealing", "supervisor")
 
     def __init__(self, run: Executor) -> None:
         self._run, self.id = run, run.id
         self.beside: Callable[[Mail], Coroutine[Any, Any, None]]
+        self.supervisor: Supervisor
         self.sealing: Call | None = None  #: who waits for a commit
         self._saved: Callable[[], bytes] | None = None  # gives the checkpoint of the next commit
         self._clean = True  # nothing of what is recorded belongs to the time before it
@@ -81,6 +83,10 @@ class Handling:
 
     def target(self, name: str) -> Any:
         return self._run.host.target(name)
+
+    def hold(self, reason: str) -> Future[Any]:
+        self._run.hold(reason)
+        return self.own_wait()
 
     def own_wait(self) -> Future[Any]:
         return own_call(self._run, ("!wait", 0))
@@ -300,7 +306,7 @@ class Handling:
                     run.open.pop(MAIL, None)
                     wanting.set_result(letter)
         elif box.urgent and self.sealing is None:
-            for letter in list(box.urgent.values()):
+            for letter in [letter for letter in box.urgent.values() if letter.id != box.hand]:
                 box.consume(letter.id)
                 call = self._urgent_call()
                 run.done.append(Outcome(call, msgspec.json.encode(letter.mail)))

@@ -24,13 +24,15 @@ from ..failures import to_failure
 from ..mail import message_name
 from .envelope import ENVELOPES
 from .life import Life
-from .nexts import Again, Answer, Done, Fail, Interrupted, Listen
+from .ending import Ending, uncancel
+from .nexts import Again, Answer, Cancelled, Fail, Listen
 from .performing import Aborted, Interlude, Performer
 from .standing import Standing
 
 if TYPE_CHECKING:
     from .definition import ActorDef
     from .handlers import Handler
+    from .supervisor import Supervisor
 
 log = logging.getLogger("segue")
 
@@ -46,6 +48,10 @@ class Driver:
         life.beside = self._beside
         self.here = Standing(definition, claimed, life)
         self.performer = Performer(self.here, life, current("an actor"))
+        self.ending = Ending(
+            self.here, life, self.performer, claimed.head.spec, self._letter, lambda: self._save(seal=True)
+        )
+        life.supervisor = self.ending.supervisor
         self.interlude = Interlude()
         self._task: Task[Any] | None = asyncio.current_task()
         self._began = 0.0  # the round
@@ -60,24 +66,37 @@ class Driver:
         """The actor's result; raises what it ended with."""
         here = self.here
         self.life.set_time(here.at)
-        try:
+        while True:
             try:
-                while here.end is None:
-                    await self._next()
-                end = here.end
-            except Exception as error:
-                end = here.end = Fail(error)
-            return await self._finish(end)
-        except asyncio.CancelledError:
-            if not self.life.leaving:
+                await self._live()
+                if not await self.ending.begins_anew():
+                    return await self.ending.finish()
+            except asyncio.CancelledError:
+                if self.life.leaving or isinstance(here.end, Cancelled):
+                    raise
                 here.restore()
-                await self._hook("rollback")
-                await self._hook("teardown")
-            raise
+                await self.performer.hook("rollback")
+                if not here.children:
+                    await self.performer.hook("teardown")
+                    raise
+                uncancel()
+                here.end, here.ending = Cancelled(), False
+
+    async def _live(self) -> None:
+        """States and messages, until the end."""
+        here = self.here
+        try:
+            while here.end is None:
+                try:
+                    await self._next()
+                except Aborted:  # before it began
+                    here.go(self.interlude.take_next() or Listen())
+        except Exception as error:
+            here.end = Fail(error)
 
     async def _next(self) -> None:
         here, life = self.here, self.life
-        if here.fresh:
+        if here.fresh and not here.due:
             await self._begin()
         elif self.interlude.next is not None:
             here.go(self.interlude.take_next())
@@ -157,7 +176,11 @@ class Driver:
         if mail.callers:
             life.callers = mail.callers
         reply: Mail | None = None
-        more = life.takes(letter, self.performer.path(handler), keeps=handler.keeps) if handler.is_request else ()
+        more = (
+            life.takes(letter, self.performer.path(handler), keeps=handler.keeps)
+            if handler.is_request
+            else ()
+        )
         try:
             result = await self._handle(handler, mail.value or b"null", *more)
             fields = here.definition.dump(here.actor)
@@ -199,9 +222,9 @@ class Driver:
             self.here.restore()
             result = await performer.call(fallback, handler.read(data), error)
         except asyncio.CancelledError:
-            if not self._aborting or self.life.leaving:
+            if not self._is_cut_off:
                 raise
-            await self._cut_off()
+            await self._undo()
             raise Aborted from None
         performer.at_work = ""
         if not self.interlude.quiet:
@@ -214,9 +237,19 @@ class Driver:
         return result
 
     async def _hook(self, name: str, *arguments: Any) -> Any:
-        result = await self.performer.hook(name, *arguments)
-        if self.interlude.tasks:
-            await self.interlude.settle()
+        if name not in self.here.definition.own:
+            return None
+        self.performer.at_work = name
+        try:
+            result = await self.performer.hook(name, *arguments)
+        except asyncio.CancelledError:
+            if not self._is_cut_off:
+                raise
+            await self._undo()
+            raise Aborted from None
+        finally:
+            self.performer.at_work = ""
+        await self.interlude.settle()
         return result
 
     async def _fail(self, handler: Handler, mail: Mail, error: Exception) -> Mail | None:
@@ -256,8 +289,18 @@ class Driver:
         value: bytes | None = None
         failure: Failure | None = None
         self.performer.enter(mail.name)
+        self.performer.at_work = mail.name
         try:
-            value, then = await self._open(mail)
+            try:
+                value, then = await self._open(mail, _Turn(self))
+            except asyncio.CancelledError:
+                if not self._is_cut_off:
+                    raise
+                await self._undo()
+                raise RunInterrupted(self.life.id) from None
+            finally:
+                self.performer.at_work = ""
+            await self.interlude.settle()
             fields = here.definition.dump(here.actor)
             if then is not None:
                 here.go(then)
@@ -272,14 +315,14 @@ class Driver:
         self.life.close_letter(letter, self._reply(mail, value, failure))
         await self._save()
 
-    async def _open(self, mail: Mail) -> tuple[bytes | None, object]:
+    async def _open(self, mail: Mail, turn: _Turn) -> tuple[bytes | None, object]:
         """Carry out an envelope: its answer, where it wants one, and what is next."""
         here = self.here
         cls = ENVELOPES.get(mail.name)
         if cls is None:
             known = ", ".join(sorted(here.definition.handlers.messages)) or "none"
             raise TypeError(f"actor {here.definition.name!r} takes no {mail.name!r}; it takes {known}")
-        result = await decoder(cls)(mail.value or b"null").carry_out(here.actor, _Turn(self))
+        result = await decoder(cls)(mail.value or b"null").carry_out(here.actor, turn)
         if mail.reply is None:
             return None, result
         then: object = None
@@ -293,9 +336,11 @@ class Driver:
         assert task is not None  # a branch's
         self.interlude.tasks.add(task)
         value, failure = None, None
+        turn = _Turn(self, beside=True)
         try:
+            await turn.enter()
             try:
-                value, then = await self._open(mail)
+                value, then = await self._open(mail, turn)
                 if then is not None:
                     self.interlude.next = then
             except Exception as error:
@@ -304,29 +349,23 @@ class Driver:
             if mail.reply is not None:
                 await self.life.reply_beside(mail, value, failure)
         finally:
+            turn.leave()
             self.interlude.tasks.discard(task)
 
-    async def settled(self) -> None:
-        """See `Turn.settled`."""
-        if self.performer.at_work:
-            future = self.life.own_wait()
-            self.interlude.settling.append(future)
-            await future
+    def cut_off(self) -> None:
+        """Cancel the handler at work."""
+        assert self._task is not None  # a handler is at work
+        self._aborting = True
+        self._task.cancel("the handler is cut off")
 
-    async def abort(self) -> None:
-        """See `Turn.abort`."""
-        if self.performer.at_work:
-            assert self._task is not None  # a handler is at work
-            self._aborting = True
-            self._task.cancel("the handler is cut off")
-            await self.settled()
-        else:
-            self.here.restore()
-            await self.performer.hook("rollback")
+    @property
+    def _is_cut_off(self) -> bool:
+        """Whether a cancellation is of the handler alone."""
+        return self._aborting and not self.life.leaving
 
-    async def _cut_off(self) -> None:
-        """The handler at work was cancelled."""
-        assert self._task is not None  # `abort` cancelled it
+    async def _undo(self) -> None:
+        """The handler at work was cut off."""
+        assert self._task is not None  # `cut_off` cancelled it
         self._task.uncancel()
         self._aborting = False
         self.here.restore(anew=True)  # what it left on a thread may still change the old one
@@ -338,7 +377,7 @@ class Driver:
     async def _save(self, *, seal: bool = False) -> None:
         """The turn is over, and goes with the next commit. The last one goes with that which ends the run."""
         here, life = self.here, self.life
-        if here.end is not None:
+        if here.end is not None and not here.closing:
             return
         if life.now() > here.at:
             here.at = life.now()
@@ -351,31 +390,31 @@ class Driver:
             await life.seal()
             self._group, self._until = 0, monotonic() + MOMENT
 
-    async def _finish(self, end: Done[Any] | Fail | Interrupted) -> bytes:
-        """The end. What `teardown` calls is recorded, so the handler before it must be history."""
-        here = self.here
-        if "teardown" in here.definition.own:
-            if not here.ending:
-                here.keep()
-                if not self.life.save(here.checkpoint):
-                    await self.life.seal()
-            await self._hook("teardown")
-        if isinstance(end, Fail):
-            raise end.error
-        if isinstance(end, Interrupted):
-            raise RunInterrupted(self.life.id)
-        return here.result
-
 
 class _Turn:
-    """See `Turn`."""
+    """See `Turn`. Beside a handler, one is carried out at a time; those that wait for its end let others pass."""
 
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
+    def __init__(self, driver: Driver, *, beside: bool = False) -> None:
+        self._driver, self._beside, self._inside = driver, beside, False
+
+    async def enter(self) -> None:
+        """Wait until no other one is carried out."""
+        await self._driver.interlude.turn.acquire()
+        self._inside = True
+
+    def leave(self) -> None:
+        """Let the next one begin."""
+        if self._inside:
+            self._inside = False
+            self._driver.interlude.turn.release()
+
+    @property
+    def supervisor(self) -> Supervisor:
+        return self._driver.ending.supervisor
 
     @property
     def at_work(self) -> str:
-        return self._driver.performer.at_work
+        return self._driver.performer.at_work if self._beside else ""
 
     def handler(self, kind: str, takes: type[Any], /) -> Callable[[Any], Awaitable[Any]]:
         definition = self._driver.here.definition
@@ -387,7 +426,18 @@ class _Turn:
         return lambda value: self._driver.performer.carry_out(found, value)
 
     async def settled(self) -> None:
-        await self._driver.settled()
+        if self.at_work:
+            future = self._driver.life.own_wait()
+            self._driver.interlude.settling.append(future)
+            self.leave()
+            await future
+            await self.enter()
 
     async def abort(self) -> None:
-        await self._driver.abort()
+        driver = self._driver
+        if self.at_work:
+            driver.cut_off()
+            await self.settled()
+        else:
+            driver.here.restore()
+            await driver.performer.hook("rollback")

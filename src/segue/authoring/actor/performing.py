@@ -118,9 +118,13 @@ class Aborted(Exception):
 
 
 class Interlude:
-    """Urgent messages that are carried out while a handler waits, each in a branch of its own."""
+    """Urgent messages that are carried out while a handler waits, each in a branch of its own, one after the other.
+
+    Those that wait for the handler's end let others pass.
+    """
 
     def __init__(self) -> None:
+        self.turn = asyncio.Lock()
         self.tasks: set[asyncio.Task[Any]] = set()
         self.next: object = None  #: what they say is next, once the handler is done
         self.settling: list[asyncio.Future[Any]] = []
