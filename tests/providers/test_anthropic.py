@@ -144,6 +144,8 @@ def test_what_is_marked_for_the_cache():
     assert marked(tools=[LOOK]) == ["tools", "messages"]
     assert marked(before=law, tools=[LOOK]) == ["system", "messages"]
     assert marked(before=law, extra={"cache_control": {"type": "ephemeral"}}) == []
+    assert marked(before=law, extra={"cache_control": None}) == []
+    assert "cache_control" not in wire.chat_body(request(extra={"cache_control": None}), "m")
 
 
 def test_thinking_by_budget_and_by_effort():

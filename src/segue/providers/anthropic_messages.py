@@ -36,7 +36,8 @@ def chat_body(request: ChatRequest, model: str) -> dict[str, Any]:
     """The body of a request that isn't streamed. The order of keys is always the same.
 
     The beginning that calls have in common, tools and system, is marked to be kept in the cache; with tools, so is
-    the conversation, whose next turn repeats it. `extra` has the last word, except on streaming.
+    the conversation, whose next turn repeats it. `extra` has the last word, except on streaming; where it says
+    anything of `cache_control`, nothing is marked here, and None leaves it at that.
     """
     head = _leading(request.messages)
     system = [{"type": "text", "text": text} for text in map(_text, request.messages[:head]) if text]
@@ -46,7 +47,7 @@ def chat_body(request: ChatRequest, model: str) -> dict[str, Any]:
     ]
     body: dict[str, Any] = {"model": model, "max_tokens": request.max_tokens or MAX_TOKENS}
     messages = _turns(request.messages[head:])
-    if not request.extra.get("cache_control"):
+    if "cache_control" not in request.extra:
         _mark(system or tools)
         if tools and messages:
             _mark(messages[-1]["content"])
@@ -62,6 +63,8 @@ def chat_body(request: ChatRequest, model: str) -> dict[str, Any]:
         body["temperature"] = request.temperature
     body |= dict(sorted(request.extra.items()))
     body.pop("stream", None)
+    if body.get("cache_control", ...) is None:
+        del body["cache_control"]
     return body
 
 

@@ -391,6 +391,23 @@ async def test_faults_of_batches(world: World):
     assert await state(client, job) == "JOB_STATE_EXPIRED"
 
 
+async def test_all_on_one_port(world: World):
+    """Files and batches of OpenAI and of Gemini are under the same paths; nobody sees another's."""
+    simulator, client = await pair(world)
+    openai = world.client(simulator)
+    job = await submit(client, line("a"))
+    theirs = await openai.files.create(file=("in.jsonl", b"{}"), purpose="batch")
+    other = await openai.batches.create(
+        input_file_id=theirs.id, endpoint="/v1/chat/completions", completion_window="24h"
+    )
+    assert [each.id async for each in openai.files.list()] == [theirs.id]
+    assert [each.id async for each in openai.batches.list()] == [other.id]
+    assert [each.name async for each in await client.batches.list()] == [job]
+    assert len([each async for each in await client.files.list()]) == 1
+    with pytest.raises(errors.ClientError):
+        await client.batches.get(name=f"batches/{other.id}")
+
+
 async def test_a_restart(world: World, tmp_path: Path):
     simulator, client = await pair(world, directory=tmp_path)
     job = await submit(client, *(line(f"l{n}") for n in range(10)))
