@@ -12,10 +12,10 @@ import msgspec
 
 from ..authoring.context import Answered, Branch, Wait, WireCall, Work
 from ..model.chat import Tokens
-from ..model.errors import ModelFailed, ProviderFault, SegueError, WrongPlace
+from ..model.errors import MissingKey, ModelFailed, ProviderFault, SegueError, WrongPlace
 from ..model.mode import Batch, Config, Live
 from ..ports.clock import Clock
-from ..ports.provider import CallFault, Endpoint
+from ..ports.provider import CallFault, Endpoint, Provider
 from ..ports.transport import Response, Transport
 from ..providers.compatible import COMPATIBLE
 from ..providers.faults import event_fault, garbage, http_fault
@@ -80,10 +80,10 @@ class Wire:
             return Work(
                 kind="http", name=name, args=call.args, digest=call.digest, decode=_plain, run=other.run
             )
-        if isinstance(mode, Batch):
+        if isinstance(mode, Batch) and self._has_batches(request):
             endpoint = self._endpoint(call, request)
-            if self._models.provider(endpoint).batches:
-                return self._line(branch, endpoint, mode, name, call, request)
+            self._refuse_too_large(call, request, self._models.provider(endpoint))
+            return self._line(branch, endpoint, mode, name, call, request)
         live = _Live(self, branch, mode if isinstance(mode, Live) else Live(), call, request)
         return Work(
             kind="http",
@@ -113,6 +113,18 @@ class Wire:
             _reader(request),
         )
 
+    def _refuse_too_large(self, call: WireCall, request: Request, provider: Provider) -> None:
+        """A body that no job could take isn't recorded, sent or paid."""
+        size = len(call.body)
+        if size > provider.max_bytes:
+            raise ModelFailed(
+                self.usage_name(request),
+                413,
+                f"the request has {size:,} bytes and {provider.name} takes {provider.max_bytes:,} in a batch; "
+                f"shorten the prompt, or split it over several calls",
+                "request_too_large",
+            )
+
     def _endpoint(self, call: WireCall, request: Request) -> Endpoint:
         """Where the request goes in a batch, with the name of its key: other processes may have to speak for it."""
         key = key_of(call.headers)
@@ -132,6 +144,11 @@ class Wire:
         if own and variable == own:
             return self._models.endpoint(name)
         return self._models.endpoint(f"{name}@{request.root}{f'#{variable}' if variable else ''}")
+
+    def _has_batches(self, request: Request) -> bool:
+        """Whether whoever is called there has a batch API; its calls go live otherwise, as `generate`'s do."""
+        nobody = Endpoint(self._home(request)[0], request.root, request.model)
+        return self._models.provider(nobody).batches
 
     def usage_name(self, request: Request) -> str:
         """The name under which a model's tokens are counted, the same in every mode."""
@@ -166,7 +183,7 @@ class _Live:
         self._wire, self._call, self._request = wire, call, request
         self._run, self._place = branch.run, (branch.path, branch.n)
         self._mask = Mask(key_of(call.headers))
-        self._headers = _sent(call.headers, f"{branch.run.id}{branch.path}:{branch.n}")
+        self._headers = _sent(call, branch)
         self._attempt = 1
         self._name = wire.usage_name(request)
         self._most = live.concurrency
@@ -281,6 +298,7 @@ class _Other:
     def __init__(self, wire: Wire, branch: Branch, call: WireCall) -> None:
         self._wire, self._call = wire, call
         self._seed = f"{branch.run.id}{branch.path}:{branch.n}"
+        self._headers = _sent(call, branch)
         self._mask = Mask(key_of(call.headers))
 
     async def run(self) -> bytes:
@@ -300,7 +318,7 @@ class _Other:
     async def _exchange(self) -> bytes:
         call = self._call
         transport = call.transport or self._wire.pool
-        headers = _sent(call.headers, self._seed)
+        headers = dict(self._headers)
         if kind := call.headers.get("content-type"):
             headers["Content-Type"] = kind
         body = call.body or None
@@ -342,12 +360,20 @@ def _home(provider: str, root: str) -> tuple[str, str]:
             continue
         variable = known.key_variable
         try:
-            endpoint = resolve(f"{name}:model", {variable: "?", **os.environ})
+            endpoint = _at(name, variable)
         except SegueError:
             continue
         if _place(endpoint.base_url) == _place(root):
             return name, endpoint.credential
     return provider, ""
+
+
+def _at(name: str, variable: str) -> Endpoint:
+    """A provider's own place, whether there is a key for it or not."""
+    try:
+        return resolve(f"{name}:model", os.environ)
+    except MissingKey:
+        return resolve(f"{name}:model", {**os.environ, variable: "?"})
 
 
 def key_of(headers: Mapping[str, str]) -> str:
@@ -379,11 +405,12 @@ def _answer(body: bytes, request: Request, mask: Mask) -> dict[str, Any]:
     return answer
 
 
-def _sent(headers: Mapping[str, str], seed: str) -> dict[str, str]:
+def _sent(call: WireCall, branch: Branch) -> dict[str, str]:
     """What goes out of an SDK's headers. A key against doubles is the same in every life of the run."""
-    out = {name: value for name, value in headers.items() if name not in _HOP}
+    out = {name: value for name, value in call.headers.items() if name not in _HOP}
     if "idempotency-key" in out:
-        out["idempotency-key"] = f"segue-{seed}"
+        place = f"{branch.run.id}\0{branch.path}\0{branch.n}".encode()
+        out["idempotency-key"] = blake2b(place + call.digest, digest_size=16).hexdigest()
     return out
 
 
