@@ -1,0 +1,234 @@
+"""Graphs of actors: edges from annotations, what is refused when an actor is started, diagrams."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+import segue
+from segue import Actor, Again, Answer, Done, Fail, Interrupted, Listen, Note, Request
+from segue.authoring.actor.graph import Edge, edges
+from segue.errors import BadSignature
+
+
+@dataclass
+class Ticket:
+    text: str
+
+
+@dataclass
+class Urgent:
+    draft: str
+
+
+@dataclass
+class Normal:
+    draft: str
+
+
+class Close(Note):
+    pass
+
+
+class Reopen(Note):
+    pass
+
+
+class State(Request[str]):
+    pass
+
+
+class Archive(Actor[str]):
+    text: str
+
+
+class Review(Actor[str]):
+    ticket: str
+
+    def begin(self) -> Ticket:
+        return Ticket(self.ticket)
+
+    @segue.state
+    async def classify(self, t: Ticket) -> Urgent | Normal:
+        return Urgent(t.text)
+
+    @segue.state(every=timedelta(minutes=1))
+    async def review(self, s: Urgent) -> Done[str] | Ticket | Again:
+        return Done("")
+
+    @segue.state
+    async def send(self, s: Normal) -> Done[str] | Fail | Listen:
+        return Done(s.draft)
+
+    @segue.fallback
+    async def give_up(self, s: Normal, error: OSError) -> Interrupted | Archive:
+        return Interrupted()
+
+    @segue.on
+    async def close(self, m: Close) -> Archive:
+        return Archive("x")
+
+    @segue.on
+    async def reopen(self, m: Reopen) -> Ticket | None:
+        return None
+
+    @segue.on
+    async def state(self, m: State) -> str | Answer[str]:
+        return ""
+
+
+def test_edges() -> None:
+    assert edges(Review.__segue__) == [  # type: ignore[attr-defined]  # set when the class is made
+        Edge("[*]", "Ticket", ""),
+        Edge("Ticket", "Urgent", "classify"),
+        Edge("Ticket", "Normal", "classify"),
+        Edge("Urgent", "[*]", "review"),
+        Edge("Urgent", "Ticket", "review"),
+        Edge("Urgent", "Urgent", "review"),
+        Edge("Normal", "[*]", "send"),
+        Edge("Normal", "Listening", "send"),
+        Edge("Listening", "Archive", "close"),
+        Edge("Listening", "Ticket", "reopen"),
+        Edge("Listening", "Listening", "reopen"),
+        Edge("Listening", "Listening", "state"),
+        Edge("Normal", "[*]", "give_up"),
+        Edge("Normal", "Archive", "give_up"),
+    ]
+
+
+def test_a_diagram() -> None:
+    text = segue.diagram(Review, at="Urgent")
+    lines = text.splitlines()
+    assert lines[0] == "stateDiagram-v2"
+    assert "    [*] --> Ticket" in lines
+    assert "    Ticket --> Urgent: classify" in lines
+    assert "    Normal --> [*]: send" in lines
+    assert lines[-1] == "    class Urgent now"
+    assert "now" not in segue.diagram(Review)
+    assert segue.diagram(Review.__segue__) == segue.diagram(Review)  # type: ignore[attr-defined]  # as above
+
+
+def test_names_that_mermaid_doesnt_take() -> None:
+    class Outer:
+        @dataclass
+        class Inner:
+            pass
+
+    class Nested(Actor[None]):
+        def begin(self) -> Outer.Inner:
+            return Outer.Inner()
+
+        @segue.state
+        async def inner(self, s: Outer.Inner) -> Listen:
+            return Listen()
+
+    globals()["Outer"] = Outer
+    text = segue.diagram(Nested)
+    ident = text.splitlines()[1].rpartition(" ")[2]
+    assert ident.isidentifier()
+    assert f'    state "Inner" as {ident}' in text
+    assert f"    [*] --> {ident}" in text
+
+
+def test_only_actors_have_one() -> None:
+    @segue.flow
+    async def flow() -> None: ...
+
+    with pytest.raises(TypeError, match="draws actors"):
+        segue.diagram(flow)
+
+
+# ---------------------------------------------------------------- what is refused
+def refusal(cls: Any, *arguments: Any) -> str:
+    with pytest.raises(BadSignature) as caught:
+        cls.__segue__.take(cls(*arguments))
+    return str(caught.value)
+
+
+def test_edges_to_nowhere() -> None:
+    class Begins(Actor[None]):
+        def begin(self) -> Ticket:
+            return Ticket("x")
+
+    class Leads(Actor[None]):
+        @segue.on
+        async def close(self, m: Close) -> Urgent:
+            return Urgent("x")
+
+    class Falls(Actor[None]):
+        def begin(self) -> Ticket:
+            return Ticket("x")
+
+        @segue.state
+        async def classify(self, t: Ticket) -> Listen:
+            return Listen()
+
+        @segue.fallback
+        async def back(self, t: Ticket, error: OSError) -> Normal:
+            return Normal("x")
+
+    assert "Begins.begin: it leads to the state Ticket, which has no handler; add a @state" in refusal(Begins)
+    assert "Leads.close: it leads to the state Urgent" in refusal(Leads)
+    assert "Falls.back: it leads to the state Normal, which has no handler" in refusal(Falls)
+    assert "the states are Ticket" in refusal(Falls)
+
+
+def test_handlers_that_cant_be() -> None:
+    class Twice(Actor[None]):
+        @segue.state
+        async def one(self, t: Ticket) -> Listen:
+            return Listen()
+
+        @segue.state
+        async def two(self, t: Ticket) -> Listen:
+            return Listen()
+
+    class Kinds(Actor[None]):
+        @segue.kind("a")
+        async def one(self, t: Ticket) -> None: ...
+
+        @segue.kind("b")
+        async def two(self, t: Ticket) -> None: ...
+
+    class Nothing(Actor[None]):
+        @segue.fallback
+        async def back(self, t: Ticket, error: OSError) -> Listen:
+            return Listen()
+
+    class NoError(Actor[None]):
+        @segue.state
+        async def classify(self, t: Ticket) -> Listen:
+            return Listen()
+
+        @segue.fallback
+        async def back(self, t: Ticket, error: int) -> Listen:
+            return Listen()
+
+    assert "two: one() takes a Ticket too" in refusal(Twice)
+    Kinds.__segue__.take(Kinds())  # type: ignore[attr-defined]  # of two kinds, so not for one thing
+    assert "Nothing.back: it is a fallback for Ticket, which has no handler" in refusal(Nothing)
+    assert "no type of errors" in refusal(NoError)
+    with pytest.raises(ValueError, match="segue's own"):
+        segue.kind("on")
+
+
+def test_fields_and_states_that_cant_be_stored() -> None:
+    class Locked(Actor[None]):
+        lock: asyncio.Lock = segue.field(default_factory=asyncio.Lock)
+
+    class Scratch(Actor[None]):
+        lock: asyncio.Lock = segue.field(default_factory=asyncio.Lock, durable=False)
+
+    class Strange(Actor[None]):
+        @segue.state
+        async def classify(self, t: asyncio.Event) -> Listen:
+            return Listen()
+
+    assert "Locked.lock: it can't be stored" in refusal(Locked)
+    assert "segue.field(durable=False)" in refusal(Locked)
+    assert Scratch.__segue__.take(Scratch()) == b"{}"  # type: ignore[attr-defined]  # set when the class is made
+    assert "Strange.classify" in refusal(Strange)
