@@ -118,7 +118,7 @@ async def test_mail_of_runs_waits_in_order(kind: str, tmp_path: Path) -> None:
                 async with desk.engine(die_at if life == 0 else None, after=after) as engine:
                     assert desk.killed is not None
                     work = asyncio.ensure_future(handle_all(desk, engine))
-                    await asyncio.wait([work, desk.killed], return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait({work, desk.killed}, return_when=asyncio.FIRST_COMPLETED)
                     died = died or desk.killed.done()
                     whole = work.done() and work.exception() is None  # else the store is dead
                     work.cancel()

@@ -53,6 +53,7 @@ COMMANDS = {
     "show": Command("timeline", "what a run did, call by call"),
     "answer": Command("mail", "answer a question"),
     "tell": Command("mail", "send a run a message"),
+    "dead": Command("dead", "messages that nobody took, and why; sent again, or dropped"),
     "resume": Command("revival", "let held or failed runs go on"),
     "cancel": Command("revival", "ask runs to end"),
     "fork": Command("revival", "a new run that shares another's history up to a call"),

@@ -338,9 +338,7 @@ class Recipient(Generic[M]):
         """As `Run.tell`."""
         await self._run.tell(message, after=after, every=every, key=key)
 
-    def request(
-        self: Recipient[Request[T]], message: Request[T], /, *, timeout: timedelta | None = None
-    ) -> Exchange[T]:
+    def request(self, message: Request[T], /, *, timeout: timedelta | None = None) -> Exchange[T]:
         """As `Run.request`."""
         return self._run.request(message, timeout=timeout)
 

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from tests.cli.desk import Desk
+
+
+def test_dead_letters(desk: Desk):
+    desk.segue("run", "app.py:sure", "hi", "--id", "q")
+    assert "no dead letters" in desk.segue("dead").err
+    for text in ("one", "two"):
+        desk.segue("tell", "q", "str", text)
+    desk.segue("cancel", "q")
+    desk.segue("advance", "app.py")
+    said = desk.segue("dead").out.splitlines()
+    assert said[0].split() == ["ID", "RUN", "MESSAGE", "AGE", "WHY", "WHAT"]
+    assert said[1].split()[:3] == ["1", "q", "str"]
+    assert "the run had ended (cancelled)" in said[1]
+    assert said[1].endswith('"one"')
+    rows = desk.segue("dead", "q", "--json").rows
+    assert [(row["id"], row["run"], row["type"], row["message"]) for row in rows] == [
+        (1, "q", "str", "one"),
+        (2, "q", "str", "two"),
+    ]
+    assert rows[0]["error"]["type"] == "segue.model.errors:RunEnded"
+    assert desk.segue("dead", "other", "--json").rows == []
+    said = desk.segue("dead", "--resend", "1")
+    assert said.code == 2
+    assert "takes no more mail: it is cancelled" in said.err
+    said = desk.segue("dead", "--resend", "77")
+    assert said.code == 2
+    assert "no dead letter '77'" in said.err
+    said = desk.segue("dead", "--drop", "1", "--drop", "9")
+    assert said.code == 2
+    assert "dropped: 1" in said.err
+    assert [row["id"] for row in desk.segue("dead", "--json").rows] == [2]
+    assert desk.segue("dead", "--drop", "2").code == 0
+    assert desk.segue("dead", "--json").rows == []
