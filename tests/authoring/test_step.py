@@ -108,6 +108,8 @@ async def test_values_are_the_same_live_and_replayed() -> None:
         lambda: KeyError("k"),
         lambda: Odd(7, hint="why"),
         lambda: TimeoutError("slow"),
+        lambda: FileNotFoundError(2, "No such file or directory", "x.txt"),
+        lambda: OSError(18, "Invalid cross-device link", "a", None, "b"),
     ],
 )
 async def test_errors_are_the_same_live_and_replayed(make: Any) -> None:

@@ -20,7 +20,7 @@ def to_failure(error: BaseException, *, again: bool = False) -> Failure:
     name = f"{cls.__module__}:{cls.__qualname__}"
     if isinstance(error, StepFailed):
         return Failure(error.type, error.message, b"", again, trace)
-    for parts in (list(error.args), _fields(error)):
+    for parts in (_arguments(error), _fields(error)):
         if parts is None:
             continue
         try:
@@ -53,6 +53,14 @@ def _made(failure: Failure) -> Exception:
         if isinstance(built, Exception):
             return built
     return StepFailed(failure.type, failure.message)
+
+
+def _arguments(error: BaseException) -> list[object]:
+    """What it was made of. An `OSError` drops its file from `args`, and says it all the same."""
+    if isinstance(error, OSError) and error.filename is not None and len(error.args) == 2:
+        parts = [*error.args, error.filename]
+        return parts if error.filename2 is None else [*parts, None, error.filename2]
+    return list(error.args)
 
 
 def _fields(error: BaseException) -> dict[str, object] | None:
