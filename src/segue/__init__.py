@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .authoring.actor.nexts import Listen as Listen
     from .authoring.actor.subscription import Subscription as Subscription
     from .authoring.actor.subscription import publish as publish
+    from .authoring.actor.supervisor import Ended as Ended
     from .authoring.ask import ask as ask
     from .authoring.config import using as using
     from .authoring.context import Parked as Parked
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from .authoring.tool import Deny as Deny
     from .authoring.tool import Edit as Edit
     from .authoring.tool import tool as tool
+    from .core.restarts import Restart as Restart
     from .core.retry import Retry as Retry
     from .model.chat import File as File
     from .model.chat import Message as Message
@@ -90,6 +92,8 @@ _HOMES = {
     "fallback": "authoring.actor.marks",
     "Work": "authoring.actor.actor",
     "Interrupted": "authoring.actor.nexts",
+    "Ended": "authoring.actor.supervisor",
+    "Restart": "core.restarts",
     "Interruption": "authoring.actor.interruption",
     "Interrupt": "authoring.actor.interruption",
     "Turn": "authoring.actor.envelope",

@@ -244,6 +244,11 @@ class RunContext(Protocol):
     @property
     def services(self) -> Services: ...
 
+    @property
+    def supervisor(self) -> Any:
+        """What keeps the children of the actor that this run is; None in a flow."""
+        ...
+
     def next_number(self) -> int:
         """The number of the next message that this run sends."""
         ...
@@ -286,6 +291,10 @@ class Services(Protocol):
 
     def register(self, target: Any) -> None:
         """Make a flow or actor known to the workers of this process."""
+        ...
+
+    def target(self, name: str) -> Any:
+        """The flow or actor that was made known under that name, or None."""
         ...
 
     async def sleep(self, seconds: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from datetime import timedelta
+from enum import Enum
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
@@ -11,7 +12,8 @@ import msgspec
 
 from ..core.codec import decoder, digest, encode
 from ..core.forms import members
-from ..model.errors import Deadlock
+from ..core.restarts import Kind
+from ..model.errors import Deadlock, WrongPlace
 from ..model.message import Mail, MailKind
 from ..model.mode import Config
 from ..model.run import CallRef, Spec
@@ -271,13 +273,30 @@ def make_spec(flow: Target, args: bytes, config: Config, now: float, **more: Any
     )
 
 
-async def spawn(call: Coroutine[Any, Any, R], /, *, id: str = "", **how: Unpack[How]) -> Any:
-    """Start a run that goes on by itself; its `Run` is given back at once. An `id` makes it idempotent."""
+async def spawn(
+    call: Coroutine[Any, Any, R],
+    /,
+    *,
+    id: str = "",
+    group: Enum | None = None,
+    restart: Kind = "transient",
+    **how: Unpack[How],
+) -> Any:
+    """Start a run that goes on by itself; its `Run` is given back at once. An `id` makes it idempotent.
+
+    In an actor that has `groups`, a `group` puts it under supervision: it is ended before its supervisor ends, and by
+    `restart` begins anew when it ends: always (`permanent`), only after a failure (`transient`), or never
+    (`temporary`).
+    """
     branch = current("spawn")
     run = branch.run
     flow, args = take_call(call)
     run.services.register(flow)
     config = as_config(**how).over(config_of(branch))
+    if group is not None:
+        if run.supervisor is None:
+            raise WrongPlace(f"run {run.id!r} is no actor, so it can't supervise in {group!r}: leave group= out")
+        return await run.supervisor.spawn(branch, flow, args, config, group, restart, id)
     run_id = id or child_id(branch, flow, args)
 
     def writes(turn: Turn, path: str, n: int) -> None:

@@ -26,6 +26,8 @@ MailKind = Literal[
     "cancel",
     "resume",
 ]
+#: The name under which the end of a supervised run comes to its parent.
+CHILD_ENDED: Final = "ChildEnded"
 #: What takes room in a bounded mailbox.
 MESSAGES: Final = frozenset({"tell", "request"})
 

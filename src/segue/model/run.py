@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -18,6 +18,10 @@ ENDED: frozenset[str] = frozenset({"done", "failed", "cancelled"})
 def is_over(status: str) -> bool:
     """Whether a run in that status goes on no more by itself: it ended, or waits for a person's decision."""
     return status in ENDED or status == "held"
+
+
+#: The `digest` of the call that started a supervised run.
+CHILD: Final = b"child"
 
 
 class CallRef(msgspec.Struct, frozen=True, array_like=True):
@@ -57,6 +61,7 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     mailbox: int = 0
     full: Literal["wait", "drop", "fail"] = "wait"
     home: str = ""
+    supervised: str = ""  #: by its parent, and whether it begins anew: permanent, transient, temporary
     seed: str = ""  #: what ids and chance are drawn from where that isn't the id: a fork's is its origin's
 
 

@@ -116,6 +116,10 @@ class Executor:
         return self.host
 
     @property
+    def supervisor(self) -> Any:
+        return None if self.handling is None else self.handling.supervisor
+
+    @property
     def letters(self) -> Keeping:
         return self.mailbox.keeping
 

@@ -40,7 +40,18 @@ _read_id = msgspec.json.Decoder(int).decode
 class Handling:
     """The life of an actor in memory; see `authoring.actor.life.Life`."""
 
-    __slots__ = ("_clean", "_run", "_saved", "_struck", "_urgent_only", "_wanting", "beside", "id", "sealing", "supervisor")
+    __slots__ = (
+        "_clean",
+        "_run",
+        "_saved",
+        "_struck",
+        "_urgent_only",
+        "_wanting",
+        "beside",
+        "id",
+        "sealing",
+        "supervisor",
+    )
 
     def __init__(self, run: Executor) -> None:
         self._run, self.id = run, run.id

@@ -6,8 +6,11 @@ import dataclasses
 import sys
 import typing
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, dataclass_transform
+from datetime import timedelta
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, dataclass_transform
 
+from ...core.restarts import Restart
 from ..config import config_of
 from ..context import current, find_branch
 from ..flow import RUNNER, announce
@@ -15,6 +18,7 @@ from ..mail import child
 from .definition import ActorDef
 from .marks import field
 from .nexts import Interrupted, Listen
+from .supervisor import GRACE, Ended
 
 R = TypeVar("R")
 
@@ -38,6 +42,11 @@ class Actor(Generic[R]):
     one, spawn it or map it over items. The methods below can be replaced, by plain or async ones; what they call is
     recorded.
     """
+
+    groups: ClassVar[type[Enum]]  #: of its children; they are ended from the last group to the first
+    restart: ClassVar[Restart]  #: how children are brought back
+    #: How long a child that is asked to end may take, before it is asked more urgently.
+    grace: ClassVar[timedelta] = GRACE
 
     if TYPE_CHECKING:
 
@@ -88,6 +97,10 @@ class Actor(Generic[R]):
     def interrupted(self) -> object:
         """It was asked to end, and no handler is at work. What this returns is next."""
         return Interrupted()
+
+    def finished(self, child: Ended) -> object:
+        """A child has ended that doesn't begin anew. What this returns is next; None changes nothing."""
+        return None
 
     async def perform(self, work: Work) -> Any:
         """Carries out each handler; replace it to time, trace or guard them. It isn't recorded."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from ...core.restarts import Kind
 from ...model.entry import Failure
 
 
@@ -13,6 +14,19 @@ class End(msgspec.Struct, omit_defaults=True):
     value: msgspec.Raw = msgspec.Raw(b"null")
     error: Failure | None = None
     interrupted: bool = False
+    cancelled: bool = False
+
+
+class Child(msgspec.Struct, omit_defaults=True):
+    """What a supervisor keeps of one. `level`: how urgently it was asked to end; `due`: when that is not enough."""
+
+    id: str
+    group: str
+    target: str
+    kind: Kind
+    restarts: list[float] = []
+    level: int = 0
+    due: float = 0.0
 
 
 class Checkpoint(msgspec.Struct, omit_defaults=True):
@@ -20,7 +34,8 @@ class Checkpoint(msgspec.Struct, omit_defaults=True):
 
     `fields`: a JSON object of its durable ones. `state` and `data`: what is next, if it doesn't listen. `turns` so
     far. `actor`: whose fields these are, where it is another one than the run began as. `fresh`: it hasn't begun.
-    `attempt`: so many have failed of what is next; `due`: not before then. `at`: when this was written.
+    `attempt`: so many have failed of what is next; `due`: not before then. `at`: when this was written. `children`:
+    those that it supervises; `closing`: it ends, and they end first.
     """
 
     fields: msgspec.Raw
@@ -33,6 +48,8 @@ class Checkpoint(msgspec.Struct, omit_defaults=True):
     attempt: int = 0
     due: float = 0.0
     at: float = 0.0
+    children: list[Child] = []
+    closing: bool = False
 
 
 read_checkpoint = msgspec.json.Decoder(Checkpoint).decode

@@ -6,11 +6,14 @@ import dataclasses
 import functools
 import typing
 from collections.abc import Callable
+from datetime import timedelta
+from enum import Enum
 from typing import Any, ClassVar, Literal
 
 import msgspec
 
 from ...core.codec import decoder, encode
+from ...core.restarts import Restart
 from ...model.errors import BadSignature, InvalidValue, NotEncodable
 from ...ports.store import Claimed
 from ..flow import fingerprint
@@ -22,7 +25,7 @@ from .handlers import Handlers, read_handlers
 from .life import Life
 
 #: What a class may replace of `Actor`.
-HOOKS = ("setup", "begin", "teardown", "failed", "rollback", "interrupted", "perform")
+HOOKS = ("setup", "begin", "teardown", "failed", "rollback", "interrupted", "finished", "perform")
 _ACTOR = f"{__package__}.actor"
 _read_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -35,6 +38,9 @@ class ActorDef:
     def __init__(self, cls: type[Any], result: Any) -> None:
         self.cls, self.result_type = cls, result
         self.name = cls.__qualname__.replace("<locals>.", "")
+        self.groups: type[Enum] | None = getattr(cls, "groups", None)
+        self.restart: Restart = getattr(cls, "restart", None) or Restart()
+        self.grace: timedelta = cls.grace
         #: Which hooks it has of its own.
         self.own = frozenset(name for name in HOOKS if getattr(cls, name).__module__ != _ACTOR)
         mailbox = getattr(cls, "mailbox", None)

@@ -22,9 +22,9 @@ from ...ports.store import Claimed
 from ..context import current
 from ..failures import to_failure
 from ..mail import message_name
+from .ending import Ending, uncancel
 from .envelope import ENVELOPES
 from .life import Life
-from .ending import Ending, uncancel
 from .nexts import Again, Answer, Cancelled, Fail, Listen
 from .performing import Aborted, Interlude, Performer
 from .standing import Standing

@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, dataclass_transform
 
 from ..mail import message_name
 
+if TYPE_CHECKING:
+    from .supervisor import Supervisor
+
 #: Every envelope that was defined, by the name under which it travels.
 ENVELOPES: dict[str, type[Envelope]] = {}
 
 
 class Turn(Protocol):
     """What an envelope may do with the actor that it came to."""
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """The actor's children."""
+        ...
 
     @property
     def at_work(self) -> str:

@@ -21,6 +21,7 @@ class Interruption(Envelope):
     """Asks an actor to end. `interrupted` is called, or at level `NOW` `rollback`, which can't keep it from ending."""
 
     level: Interrupt = Interrupt.QUEUED
+    anew: bool = False  #: to begin anew then
 
     @property
     def urgent(self) -> bool:  # type: ignore[override]  # each says for itself
@@ -29,9 +30,10 @@ class Interruption(Envelope):
 
     async def carry_out(self, actor: Any, turn: Turn, /) -> object:
         """End the actor, or do what it says itself."""
+        turn.supervisor.press()
         if self.level is Interrupt.NOW:
             await turn.abort()
-            return Interrupted()
+            return Interrupted(anew=self.anew)
         await turn.settled()
         said = actor.interrupted()
         return await said if hasattr(said, "send") else said

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ...model.entry import Failure
 from ...model.message import Letter, Mail
 from ..message import Responder
 from ..pooled import Named
+
+if TYPE_CHECKING:
+    from .supervisor import Supervisor
 
 
 class Life(Protocol):
@@ -19,6 +22,8 @@ class Life(Protocol):
     callers: tuple[str, ...]
     #: Carries out an urgent message while a handler is at work, in a branch of its own.
     beside: Callable[[Mail], Coroutine[Any, Any, None]]
+
+    supervisor: Supervisor  #: of its children
 
     @property
     def leaving(self) -> bool:
@@ -58,6 +63,10 @@ class Life(Protocol):
 
     def off_loop(self, fn: Callable[[], Any]) -> Future[Any]:
         """Run a function on a thread, as work of this wake."""
+        ...
+
+    def hold(self, reason: str) -> Future[Any]:
+        """Hold the run for a person, once what was done is committed."""
         ...
 
     def in_process(self, work: Named) -> Future[bytes]:

@@ -30,7 +30,17 @@ class Fail:
 
 
 class Interrupted:
-    """The actor ends as it was asked to: its run counts as cancelled, and waiting for it raises `RunInterrupted`."""
+    """The actor ends as it was asked to: its run counts as cancelled, and waiting for it raises `RunInterrupted`.
+
+    `anew`: it begins anew instead, with its first fields, at the same address and with the mail that waits.
+    """
+
+    def __init__(self, *, anew: bool = False) -> None:
+        self.anew = anew
+
+
+class Cancelled:
+    """The run is cancelled; never returned by handlers."""
 
 
 class Answer(Generic[R_co]):

@@ -12,8 +12,8 @@ from ...ports.store import Claimed
 from ..failures import to_exception, to_failure
 from ..flow import target_named
 from ..mail import message_name
-from .checkpoint import Checkpoint, End, read_checkpoint, write_checkpoint
-from .nexts import Again, Done, Fail, Interrupted, Listen
+from .checkpoint import Checkpoint, Child, End, read_checkpoint, write_checkpoint
+from .nexts import Again, Cancelled, Done, Fail, Interrupted, Listen
 
 if TYPE_CHECKING:
     from .definition import ActorDef
@@ -27,6 +27,7 @@ class Standing:
 
     def __init__(self, definition: ActorDef, claimed: Claimed, life: Life) -> None:
         spec = claimed.head.spec
+        self._first = definition, msgspec.Raw(spec.args)
         if claimed.checkpoint is not None:
             stored = read_checkpoint(claimed.checkpoint)
         else:
@@ -48,18 +49,22 @@ class Standing:
         self.data = stored.data  #: of the state, as it was when it became next
         if stored.state:
             self.state = definition.handlers.states[stored.state].read(bytes(stored.data))
-        self.end: Done[Any] | Fail | Interrupted | None = None
+        self.end: Done[Any] | Fail | Interrupted | Cancelled | None = None
         self.result = b"null"
         self.ending = stored.end is not None  #: whether the end was written down before
         if stored.end is not None:
             self._reach(stored.end)
         self._molted = stored.actor
+        self.children: list[Child] = stored.children  #: replaced, never changed
+        self.closing = stored.closing
         self._kept: tuple[Any, ...]
 
     def _reach(self, end: End) -> None:
         """The end that was written down."""
         self.result = bytes(end.value)
-        if end.interrupted:
+        if end.cancelled:
+            self.end = Cancelled()
+        elif end.interrupted:
             self.end = Interrupted()
         else:
             self.end = Done() if end.error is None else Fail(to_exception(end.error))
@@ -100,6 +105,13 @@ class Standing:
         self.fresh, self.state, self.due = True, None, 0.0
         self.fields = definition.dump(actor)
 
+    def begin_anew(self) -> None:
+        """As it was first."""
+        definition, fields = self._first
+        self.definition, self.actor, self._molted = definition, definition.load(fields), ""
+        self.fields, self.fresh, self.state, self.due = definition.dump(self.actor), True, None, 0.0
+        self.end, self.ending, self.closing, self.attempt, self.children = None, False, False, 0, []
+
     @property
     def listens(self) -> bool:
         """Whether the next message is all that is next."""
@@ -131,6 +143,8 @@ class Standing:
             self.attempt,
             self.due,
             self.at,
+            self.children,
+            self.closing,
         )
 
     def checkpoint(self) -> bytes:
@@ -144,6 +158,8 @@ class Standing:
                 end = End(msgspec.Raw(self.result))
             case Interrupted():
                 end = End(interrupted=True)
+            case Cancelled():
+                end = End(cancelled=True)
             case _:
                 pass
         return write_checkpoint(Checkpoint(fields, state, data, turns, molted, fresh, end, *rest))

@@ -1,0 +1,16 @@
+from datetime import timedelta
+
+from segue import Actor, Done, Retry, state
+from web import get
+
+
+class Routine(Actor[None]):
+    url: str = "https://www.rust-lang.org"
+
+    def begin(self) -> str:
+        return self.url
+
+    @state(retry=Retry(1_000_000, wait=timedelta(seconds=1)))  # until it succeeds
+    async def load(self, url: str) -> Done[None]:
+        await get(url)
+        return Done()

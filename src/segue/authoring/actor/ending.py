@@ -1,0 +1,130 @@
+"""How an actor comes to its end: its children first, the last group before the others, then `teardown`.
+
+One that is supervised may begin anew instead. The end is written down before anything of this begins, so that it is
+gone through once, whatever crashes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from ...core.restarts import END, Kind, Verdict, wanted
+from ...model.entry import Failure
+from ...model.errors import RunInterrupted
+from ...model.message import Letter
+from ...model.run import Spec
+from ..context import current
+from ..failures import to_failure
+from .nexts import Cancelled, Fail, Interrupted
+from .supervisor import Supervisor, ask_verdict
+
+if TYPE_CHECKING:
+    from .life import Life
+    from .performing import Performer
+    from .standing import Standing
+
+
+class Ending:
+    """The last part of an actor's life, in one of its wakes. `letter` handles one; `save` commits what was done."""
+
+    def __init__(
+        self,
+        here: Standing,
+        life: Life,
+        performer: Performer,
+        spec: Spec,
+        letter: Callable[[Letter], Awaitable[None]],
+        save: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._here, self._life, self._performer, self._spec = here, life, performer, spec
+        self._letter, self._save = letter, save
+        self.supervisor = Supervisor(here, life)
+
+    async def begins_anew(self) -> bool:
+        """Whether it does; then that is written down."""
+        here, life = self._here, self._life
+        verdict = await self._verdict()
+        if verdict.what == "end":
+            return False
+        reason = "its supervisor gave it up"
+        if isinstance(here.end, Fail):
+            reason = f"it failed too often: {here.end.error}"
+        await self._settle()
+        await self._close()
+        await self._performer.hook("teardown")
+        here.begin_anew()
+        if verdict.after:
+            here.due = life.now() + verdict.after
+        await self._save()
+        if verdict.what == "aside":
+            await life.hold(f"{reason}\n`segue resume {life.id}` has it begin anew")
+        return True
+
+    async def _verdict(self) -> Verdict:
+        end, spec = self._here.end, self._spec
+        if isinstance(end, Interrupted):
+            return Verdict("anew") if end.anew else END
+        how: Literal["done", "failed"] = "failed" if isinstance(end, Fail) else "done"
+        kind = cast("Kind", spec.supervised)
+        if spec.parent is None or not kind or isinstance(end, Cancelled) or not wanted(kind, how):
+            return END
+        error: Failure | None = to_failure(end.error) if isinstance(end, Fail) else None
+        await self._settle()
+        self._performer.enter("ending")
+        return await ask_verdict(current("the end of a child"), spec.parent.run, how, error)
+
+    async def finish(self) -> bytes:
+        """The result; raises what it ended with."""
+        here = self._here
+        if "teardown" in here.definition.own or here.children:
+            await self._settle()
+            await self._close()
+            await self._performer.hook("teardown")
+        match here.end:
+            case Fail(error=error):
+                raise error
+            case Interrupted():
+                raise RunInterrupted(self._life.id)
+            case Cancelled():
+                raise asyncio.CancelledError
+            case _:
+                return here.result
+
+    async def _settle(self) -> None:
+        """Write the end down. What is recorded from here on comes after it, so the handler before must be history."""
+        here = self._here
+        if not here.ending:
+            here.ending = True
+            here.keep()
+            if not self._life.save(here.checkpoint):
+                await self._life.seal()
+
+    async def _close(self) -> None:
+        """End the children, and wait for each group to be empty."""
+        here, life, end = self._here, self._life, self._here.end
+        while here.children:
+            here.closing = True
+            self._performer.enter("closing")
+            try:
+                due = await self.supervisor.ask_to_end()
+                await self._save()
+                letter = await life.next_mail(urgent=True, due=due) if here.children else None
+                if letter is not None:
+                    await self._letter(letter)
+                else:
+                    here.at = max(here.at, due)
+            except asyncio.CancelledError:
+                if life.leaving:
+                    raise
+                uncancel()
+                self.supervisor.press()
+            here.end = end  # whatever a message said
+        here.closing = False
+
+
+def uncancel() -> Any:
+    """The cancellation of the running task was taken to heart."""
+    task = asyncio.current_task()
+    return None if task is None else task.uncancel()

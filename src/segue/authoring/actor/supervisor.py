@@ -1,0 +1,269 @@
+"""Supervision: an actor's children, by groups.
+
+A child that is about to end, and may begin anew, asks its supervisor first and waits for the answer: so its address
+and its mail stay, and a supervisor that is restarted itself answers when it is back. Its end then comes as a message.
+Both are envelopes, like a user's own, and come before queued mail and while a handler waits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from datetime import timedelta
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import msgspec
+
+from ...core.codec import decoder
+from ...core.restarts import END, Kind, Restart, Verdict, decide, wanted
+from ...model.entry import Failure
+from ...model.errors import WrongPlace
+from ...model.message import CHILD_ENDED, Mail
+from ...model.run import CHILD, CallRef
+from ...ports.store import NewRun, Turn
+from ..context import Act, Branch, current
+from ..failures import to_exception
+from ..mail import child_id, make_spec, request, send
+from .checkpoint import Child
+from .envelope import Envelope
+from .envelope import Turn as Handling
+from .interruption import Interrupt, Interruption
+from .nexts import Fail
+
+if TYPE_CHECKING:
+    from ...model.mode import Config
+    from ..flow import Target
+    from .life import Life
+    from .standing import Standing
+
+log = logging.getLogger("segue")
+
+#: How long a child that is asked to end may take, before it is asked more urgently.
+GRACE: Final = timedelta(seconds=30)
+#: What carries out a flow listens to nothing softer than `Interrupt.NOW`.
+QUIET = Interrupt.AFTER_HANDLER
+#: Beyond the levels of `Interrupt`: its run is cancelled; then it is left behind.
+CANCELLED, LEFT = Interrupt.NOW + 1, Interrupt.NOW + 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """The end of a child, as `finished` is told it. `value` of one that is done, else `error`."""
+
+    run: Any
+    group: Enum
+    why: Literal["done", "failed", "interrupted"]
+    value: Any = None
+    error: Exception | None = None
+
+
+class Supervisor:
+    """The children of the actor that stands `here`, in one of its wakes."""
+
+    def __init__(self, here: Standing, life: Life) -> None:
+        self._here, self._life = here, life
+
+    # ------------------------------------------------------------ children come
+    async def spawn(
+        self, branch: Branch, target: Target, args: bytes, config: Config, group: Enum, kind: Kind, id: str
+    ) -> Any:
+        """Start a child; see `segue.spawn`."""
+        here, run = self._here, branch.run
+        groups = here.definition.groups
+        if not isinstance(group, groups or ()):
+            known = "it has no groups" if groups is None else f"its groups are those of {groups.__name__}"
+            raise WrongPlace(
+                f"actor {here.definition.name!r} can't supervise in {group!r}: {known}; "
+                f"set `groups = {type(group).__name__}` in its class"
+            )
+        run_id = id or child_id(branch, target, args)
+        started: Target = target
+        if target.kind == "flow":  # what is supervised is an actor that runs it
+            from .supervised import SUPERVISED
+
+            started = SUPERVISED
+            args = msgspec.json.encode({"target": target.name, "args": msgspec.Raw(args)})
+            run.services.register(started)
+
+        def writes(turn: Turn, path: str, n: int) -> None:
+            parent = CallRef(run.id, path, n, CHILD)
+            spec = make_spec(started, args, config, run.now(), parent=parent, supervised=kind)
+            turn.spawn = [*turn.spawn, NewRun(run_id, spec)]
+
+        place = (branch.path, branch.n)
+        data = msgspec.json.encode(run_id)
+        act = Act(
+            kind="spawn",
+            name=target.name,
+            args=args,
+            digest=msgspec.json.encode(group.name),
+            decode=lambda value: run.services.handle(decoder(str)(value), target, place),
+            writes=writes,
+            value=data,
+        )
+        handle = await run.record(branch, act)
+        if all(child.id != handle.id for child in here.children):
+            child = Child(
+                handle.id, group.name, target.name, kind, level=QUIET if started is not target else 0
+            )
+            here.children = [*here.children, child]
+            if here.closing:
+                await self._ask_to_end(branch, child)
+        return handle
+
+    def _child(self, id: str) -> Child | None:
+        return next((child for child in self._here.children if child.id == id), None)
+
+    def _replace(self, new: Child) -> None:
+        self._here.children = [new if child.id == new.id else child for child in self._here.children]
+
+    # ------------------------------------------------------------ children go
+    async def stops(
+        self, id: str, how: Literal["done", "failed"], error: Failure | None
+    ) -> tuple[Verdict, object]:
+        """What a child that is about to end is told, and what is next for the supervisor."""
+        here, child = self._here, self._child(id)
+        if child is None or here.closing or not wanted(child.kind, how):
+            return END, None
+        now = self._life.now()
+        policy = here.definition.restart
+        verdict, restarts = decide(policy, child.restarts, now)
+        self._replace(msgspec.structs.replace(child, restarts=restarts))
+        said = f": {error.message}" if error is not None else ""
+        if verdict.what == "anew":
+            log.warning("run %s: its child %s begins anew%s", self._life.id, id, said)
+            await self._restart_others(child, policy)
+        elif policy.escalate:
+            failure = to_exception(error) if error is not None else RuntimeError("it ended")
+            return verdict, Fail(failure)
+        return verdict, None
+
+    async def _restart_others(self, child: Child, policy: Restart) -> None:
+        """Those that begin anew with a child."""
+        if policy.strategy == "one":
+            return
+        branch, before = current("a restart"), True
+        for other in list(self._here.children):
+            if other.id == child.id:
+                before = False
+            elif not before or policy.strategy == "all":
+                await send(branch, other.id, Interruption(Interrupt.NOW, anew=True))
+
+    async def ended(self, mail: ChildEnded, turn: Handling) -> object:
+        """A child has ended."""
+        here, child = self._here, self._child(mail.run)
+        if child is None:
+            return None
+        here.children = [other for other in here.children if other.id != mail.run]
+        if "finished" not in here.definition.own:
+            return None
+        if not here.closing:
+            await turn.settled()
+        target, error = self._life.target(child.target), mail.error
+        value = None
+        if error is None and target is not None:
+            value = target.read_result(bytes(mail.value))
+        why: Literal["done", "failed", "interrupted"] = "done" if error is None else "failed"
+        if error is not None and error.type.rpartition(":")[2] in ("RunInterrupted", "RunCancelled"):
+            why = "interrupted"
+        groups = here.definition.groups
+        assert groups is not None  # it has had children
+        handle = current("finished").run.services.handle(child.id, target, None)
+        raised = None if error is None else to_exception(error)
+        said = here.actor.finished(Ended(handle, groups[child.group], why, value, raised))
+        return await said if hasattr(said, "send") else said
+
+    # ------------------------------------------------------------ the end of all
+    def press(self) -> None:
+        """Somebody is in a hurry: children are asked more urgently now."""
+        self._here.children = [msgspec.structs.replace(child, due=0.0) for child in self._here.children]
+
+    async def ask_to_end(self) -> float:
+        """Ask the children of the last group to end; when to ask again."""
+        here, branch = self._here, current("shutting down")
+        groups = here.definition.groups
+        assert groups is not None  # it has children
+        order = [group.name for group in groups]
+        last = max(order.index(child.group) for child in here.children)
+        now, members = here.at, [child for child in here.children if child.group == order[last]]
+        for child in members:
+            if child.due <= now:
+                await self._ask_to_end(branch, child)
+        return min((child.due for child in here.children if child.group == order[last]), default=now)
+
+    async def _ask_to_end(self, branch: Branch, child: Child) -> None:
+        """Ask a child to end, more urgently than before."""
+        here, level = self._here, child.level + 1
+        if level <= Interrupt.NOW:
+            await send(branch, child.id, Interruption(Interrupt(level)))
+        elif level == CANCELLED:
+            await _cancel(branch, child.id)
+        else:
+            log.error("run %s: its child %s didn't end, and is left behind", self._life.id, child.id)
+            here.children = [other for other in here.children if other.id != child.id]
+            return
+        due = here.at + here.definition.grace.total_seconds()
+        self._replace(msgspec.structs.replace(child, level=int(level), due=due))
+
+
+async def _cancel(branch: Branch, id: str) -> None:
+    run = branch.run
+
+    def writes(turn: Turn, path: str, n: int) -> None:
+        turn.outbox = [*turn.outbox, Mail(id, run.id, run.next_number(), "cancel", at=run.now())]
+
+    args = msgspec.json.encode(id)
+    await run.record(
+        branch,
+        Act(kind="cancel", name="cancel", args=args, digest=args, decode=lambda _: None, writes=writes),
+    )
+
+
+# ---------------------------------------------------------------- the child's side
+async def ask_verdict(
+    branch: Branch, supervisor: str, how: Literal["done", "failed"], error: Failure | None
+) -> Verdict:
+    """Ask the supervisor whether this run is to begin anew. One that has ended says no."""
+    from ...model.errors import CallerError
+
+    value = msgspec.json.encode({"run": branch.run.id, "how": how, "error": error})
+    try:
+        verdict: Verdict = await request(
+            branch, supervisor, ChildStops.__qualname__, value, decoder(Verdict), None, kind="urgent"
+        )
+    except CallerError:
+        return END
+    return verdict
+
+
+class ChildStops(Envelope):
+    """A child is about to end; the answer says whether it is to begin anew."""
+
+    urgent = True
+    run: str
+    how: Literal["done", "failed"]
+    error: Failure | None
+
+    async def carry_out(self, actor: Any, turn: Handling) -> object:
+        """Decide."""
+        from .nexts import Answer
+
+        verdict, then = await turn.supervisor.stops(self.run, self.how, self.error)
+        return Answer(verdict, then=then)
+
+
+class ChildEnded(Envelope):
+    """A child has ended."""
+
+    urgent = True
+    run: str
+    value: msgspec.Raw
+    error: Failure | None
+
+    async def carry_out(self, actor: Any, turn: Handling) -> object:
+        """Tell the actor."""
+        return await turn.supervisor.ended(self, turn)
+
+
+assert ChildEnded.__qualname__ == CHILD_ENDED
