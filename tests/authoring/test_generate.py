@@ -353,6 +353,35 @@ async def test_embed() -> None:
     assert [entry.kind for entry in entries] == ["embed", "embed"]
 
 
+@pytest.mark.parametrize("mode", ["live", "batch"])
+async def test_many_texts_are_several_calls(mode: Any) -> None:
+    texts = [f"text {number}" for number in range(5000)]
+
+    @segue.flow
+    async def flow() -> bool:
+        vectors = await segue.embed(texts)
+        again = await segue.embed(texts[4096:4098])
+        assert await segue.embed([]) == []
+        return len(vectors) == 5000 and vectors[4096:4098] == again
+
+    desk = Desk()
+    assert await desk.run(flow(), mode=mode, id="it")
+    assert [entry.kind for entry in await desk.entries() if entry.kind] == ["embed"] * 4
+
+
+async def test_a_conversation_that_is_too_long_for_one_model_goes_to_the_next() -> None:
+    @segue.flow
+    async def flow() -> str:
+        return await segue.generate("hi", model=["fake:small", "fake:large"])
+
+    def set_up(desk: Desk) -> None:
+        desk.fake.when("hi", model="fake:small").reply(CallFault(400, "too long", again=False, code=OVERFLOW))
+        desk.fake.when("hi", model="fake:large").reply("read it all")
+
+    got, _ = await both(flow, set_up)
+    assert got == "read it all"
+
+
 @pytest.mark.parametrize(
     ("reply", "kind", "says"),
     [

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from typing_extensions import TypeForm, Unpack
 
 T = TypeVar("T")
+#: A call of `embed` holds at most so many.
+MOST_TEXTS = 2048
 Prompt = str | File | Sequence[Message | str | File]
 
 
@@ -199,12 +201,23 @@ class _Talk:
 async def embed(
     texts: Sequence[str], /, *, model: ModelLike = (), mode: ModeLike | None = None
 ) -> list[list[float]]:
-    """Vectors for texts, in their order; one recorded call."""
+    """Vectors for texts, in their order; one recorded call for each 2,048 texts, which is what providers take.
+
+    Raises `ModelFailed`.
+    """
     branch = current("embed")
     config = config_of(branch, as_config(mode, model))
     chosen = branch.run.services.models(config.model, config)[0]
-    args = encode({"model": chosen, "texts": list(texts)}, where="the texts of embed()")
-    call = branch.run.services.model_call(branch, config, chosen, list(texts), args, digest(args))
-    reply = await branch.run.record(branch, call)
-    vectors: list[list[float]] = reply.vectors
+    made = []
+    for start in range(0, len(texts), MOST_TEXTS):
+        some = list(texts[start : start + MOST_TEXTS])
+        args = encode({"model": chosen, "texts": some}, where="the texts of embed()")
+        call = branch.run.services.model_call(branch, config, chosen, some, args, digest(args))
+        made.append((branch.run.record(branch, call), len(some)))
+    vectors: list[list[float]] = []
+    for reply, count in made:
+        told = (await reply).vectors
+        if len(told) != count:
+            raise ModelFailed(chosen, 200, f"it gave {len(told)} vectors for {count} texts", "bad_body")
+        vectors += told
     return vectors
