@@ -171,7 +171,7 @@ class _Desk:
         return self._worker.model_call(branch, config, model, request, args, digest)
 
     def wire_call(self, branch: Branch, config: Config, call: WireCall) -> Work | Wait:
-        return self._worker.wire_call(branch, config, call)
+        return self._worker.wire_call(branch, config, call, replays=True)
 
     async def in_thread(self, fn: Callable[[], Any]) -> Any:
         return await self._worker.in_thread(fn)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import urllib.parse
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -70,8 +70,8 @@ class Wire:
         if pool is not None:
             await pool.close()
 
-    def call(self, branch: Branch, config: Config, call: WireCall) -> Work | Wait:
-        """See `Services.wire_call`."""
+    def call(self, branch: Branch, config: Config, call: WireCall, *, replays: bool = False) -> Work | Wait:
+        """See `Services.wire_call`. `replays`: nothing will be sent, and so no key is wanted."""
         request = call.request
         mode = config.mode or Live()
         name = f"{call.method} {urllib.parse.urlsplit(call.url).path if request is None else request.tail}"
@@ -81,17 +81,21 @@ class Wire:
                 kind="http", name=name, args=call.args, digest=call.digest, decode=_plain, run=other.run
             )
         if isinstance(mode, Batch) and self._has_batches(request):
-            endpoint = self._endpoint(call, request)
-            self._refuse_too_large(call, request, self._models.provider(endpoint))
-            return self._line(branch, endpoint, mode, name, call, request)
-        live = _Live(self, branch, mode if isinstance(mode, Live) else Live(), call, request)
+            try:
+                endpoint = self._nobodys(request) if replays else self._endpoint(call, request)
+                self._refuse_too_large(call, request, self._models.provider(endpoint))
+                return self._line(branch, endpoint, mode, name, call, request)
+            except SegueError as error:  # it depends on this machine, so it is recorded
+                run = _failing(error)
+        else:
+            run = _Live(self, branch, mode if isinstance(mode, Live) else Live(), call, request).run
         return Work(
             kind="http",
             name=name,
             args=call.args,
             digest=call.digest,
             decode=_reader(request),
-            run=live.run,
+            run=run,
             model=self.usage_name(request),
         )
 
@@ -147,8 +151,11 @@ class Wire:
 
     def _has_batches(self, request: Request) -> bool:
         """Whether whoever is called there has a batch API; its calls go live otherwise, as `generate`'s do."""
-        nobody = Endpoint(self._home(request)[0], request.root, request.model)
-        return self._models.provider(nobody).batches
+        return self._models.provider(self._nobodys(request)).batches
+
+    def _nobodys(self, request: Request) -> Endpoint:
+        """Where a request goes, without a key."""
+        return Endpoint(self._home(request)[0], request.root, request.model)
 
     def usage_name(self, request: Request) -> str:
         """The name under which a model's tokens are counted, the same in every mode."""
@@ -366,6 +373,13 @@ def _home(provider: str, root: str) -> tuple[str, str]:
         if _place(endpoint.base_url) == _place(root):
             return name, endpoint.credential
     return provider, ""
+
+
+def _failing(error: SegueError) -> Callable[[], Awaitable[bytes]]:
+    async def run() -> bytes:
+        raise error
+
+    return run
 
 
 def _at(name: str, variable: str) -> Endpoint:

@@ -107,8 +107,10 @@ class Worker:
     ) -> Work | Wait:
         return self._models.call(branch, config, model, request, args, digest)
 
-    def wire_call(self, branch: Branch, config: Config, call: WireCall) -> Work | Wait:
-        return self._models.wire.call(branch, config, call)
+    def wire_call(
+        self, branch: Branch, config: Config, call: WireCall, *, replays: bool = False
+    ) -> Work | Wait:
+        return self._models.wire.call(branch, config, call, replays=replays)
 
     async def in_thread(self, fn: Callable[[], Any]) -> Any:
         if self._threads is None:
