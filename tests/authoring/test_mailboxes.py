@@ -113,7 +113,8 @@ async def test_mail_of_runs_waits_in_order(kind: str, tmp_path: Path) -> None:
             async with desk.engine(worker=False) as engine:
                 run = await engine.start(Porter(), id="p")
                 await engine.start(sends(run, 7), id="s")
-            died = False
+            died = whole = False
+            work: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             for life in range(3):
                 async with desk.engine(die_at if life == 0 else None, after=after) as engine:
                     assert desk.killed is not None

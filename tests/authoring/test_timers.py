@@ -221,11 +221,11 @@ async def test_timers_survive_crashes(kind: str, tmp_path: Path) -> None:
                 await run.tell(Tick("every"), every=HOUR, key="tick")
                 await run.tell(Tick("put off"), after=2 * HOUR, key="p")
                 await run.tell(Tick("put off"), after=2.2 * HOUR, key="p")
-            died = False
+            died, head = False, await desk.head("a")
             for life in range(3):
                 async with desk.engine(die_at if life == 0 else None, after=after) as engine:
                     assert desk.killed is not None
-                    ending = asyncio.ensure_future(engine.wait("a"))
+                    ending: asyncio.Future[Any] = asyncio.ensure_future(engine.wait("a"))
                     await asyncio.wait([ending, desk.killed], return_when=asyncio.FIRST_COMPLETED)
                     died = died or desk.killed.done()
                     ending.cancel()
@@ -261,10 +261,11 @@ async def test_a_letter_in_hand_stays_in_hand_when_an_older_timer_is_due(tmp_pat
             run = await engine.start(SlowTaker(), id="a")
             await run.tell(Tick("timer"), after=HOUR)
             await run.tell(Slow())
+        head = await desk.head("a")
         for life in range(3):
             async with desk.engine(die_at if life == 0 else None) as engine:
                 assert desk.killed is not None
-                ending = asyncio.ensure_future(engine.wait("a"))
+                ending: asyncio.Future[Any] = asyncio.ensure_future(engine.wait("a"))
                 await asyncio.wait([ending, desk.killed], return_when=asyncio.FIRST_COMPLETED)
                 ending.cancel()
                 await asyncio.gather(ending, return_exceptions=True)
@@ -294,3 +295,28 @@ class SlowTaker(Actor[list[str]]):
     async def tick(self, note: Tick) -> segue.Done[list[str]]:
         self.seen.append(note.text)
         return segue.Done(self.seen)
+
+
+class Young(Actor[list[str]]):
+    @segue.on
+    async def grow(self, note: Slow) -> Any:
+        await self.me.tell(Tick("from my youth"), after=HOUR)
+        await self.me.tell(Tick("again"), every=2 * HOUR, key="k")
+        return Old()
+
+
+class Old(Actor[list[str]]):
+    seen: list[str] = segue.field(default_factory=list)
+
+    @segue.on
+    async def tick(self, note: Tick) -> Any:
+        self.seen.append(note.text)
+        return segue.Done(self.seen) if len(self.seen) == 3 else None
+
+
+async def test_timers_survive_a_molt() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(Young(), id="a")
+        await run.tell(Slow())
+        assert await run == ["from my youth", "again", "again"]

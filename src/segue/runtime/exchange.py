@@ -15,7 +15,7 @@ from ..authoring.mail import forward, kind_of, request, request_from_outside
 from ..authoring.message import Request, message_name, response_type
 from ..core.codec import decoder, encode
 from ..model.errors import WrongPlace
-from ..model.message import Mail
+from ..model.message import Mail, MailKind
 from ..model.run import CallRef
 from .events import Event, Handling, Token
 
@@ -35,7 +35,7 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
     def __init__(self, run: Run[Any], message: Request[T], timeout: timedelta | None) -> None:
         self._run, self._timeout = run, timeout
         kind = kind_of(message)
-        self._kind = "request" if kind == "tell" else kind
+        self._kind: MailKind = "request" if kind == "tell" else kind
         self._name, self._value = message_name(type(message)), encode(message, where="the message")
         self._decode = decoder(response_type(type(message)))
         self._id = ""

@@ -111,8 +111,12 @@ def _key_at(branch: Branch) -> str:
 _WATCHES: dict[str, _Watch] = {}
 #: How its events are called.
 EVENT = "segue.event"
-_Event = NewType("segue.event", object)  # type: ignore[misc]  # its name is that of the mail
-_End = NewType("segue.event.end", object)  # type: ignore[misc]  # its name is that of the mail
+if TYPE_CHECKING:
+    _Event = object
+    _End = object
+else:  # their names are those of the mail
+    _Event = NewType(EVENT, object)
+    _End = NewType(f"{EVENT}.end", object)
 
 
 class _Leave(Note):

@@ -487,7 +487,7 @@ class MemoryStore:
         return [letter for letter in (known.inbox or {}).values() if letter.id > after] if known else []
 
     async def deliver(self, mail: Sequence[Mail], *, now: float) -> list[Delivery]:
-        out = [self._deliver(one, now, mark=True) for one in mail]
+        out: list[Delivery] = [self._deliver(one, now, mark=True) for one in mail]
         self._return(now)
         return out
 
