@@ -1,6 +1,6 @@
 """A graph: fields are its state, handlers its nodes, return types its edges. A class, with nothing to build or compile.
 
-segue run examples/graph.py:Article "bees" --model openai:gpt-5-mini
+`python graph.py` draws it. `await engine.run(Article("bees"))` runs it, and inside another run `await Article("bees")`.
 """
 
 from dataclasses import dataclass, field

@@ -1,6 +1,6 @@
 """A pipeline: files → paragraphs → one line on each → a file of rows, with a route for what fails.
 
-    segue run examples/pipeline.py:pipeline a.txt b.txt --out=rows.txt --model openai:gpt-5-mini
+    segue run pipeline.py:pipeline '["a.txt", "b.txt"]' rows.txt --id rows --model openai:gpt-5-mini
 
 Each stage starts as soon as the one before it has something, and is held back by the one behind it. Killed anywhere,
 the same command goes on where it was, and no row is lost or written twice.
@@ -55,7 +55,7 @@ def append(path: str, at: int, rows: list[str]) -> int:
 
 
 @segue.flow
-async def pipeline(*paths: str, out: str = "rows.txt", failed: str = "failed.txt") -> int:
+async def pipeline(paths: list[str], out: str = "rows.txt", failed: str = "failed.txt") -> int:
     """How many rows were written."""
 
     async def each() -> AsyncIterator[Paragraph]:  # fan-out, and the route for what fails

@@ -206,7 +206,7 @@ def says() -> FakeModel:
 
 async def test_a_pipeline_with_a_route_for_what_fails(here: Path) -> None:
     async with says():
-        assert await pipeline.pipeline(*texts(here, 7, 9), "nowhere.txt") == 63
+        assert await pipeline.pipeline([*texts(here, 7, 9), "nowhere.txt"]) == 63
     rows = (here / "rows.txt").read_text().splitlines()
     expected = [f"{here / str(i)}.txt#{part} TEXT {i}.{part}" for i in range(7) for part in range(9)]
     assert sorted(rows) == sorted(expected)
@@ -217,7 +217,7 @@ async def test_a_pipeline_with_a_route_for_what_fails(here: Path) -> None:
 
 @pytest.mark.slow
 async def test_a_pipeline_in_any_mode_and_any_crash(here: Path) -> None:
-    await check(pipeline.pipeline, texts(here, 1, 3), model=says())
+    await check(pipeline.pipeline, [texts(here, 1, 3)], model=says())
     assert len((here / "rows.txt").read_text().splitlines()) == 3
 
 
