@@ -433,8 +433,10 @@ class MemoryStore:
         left: list[Mail] = []
         if turn.status != "ready" or turn.release:
             if turn.status in ENDED:
-                left = [letter.mail for letter in (run.inbox or {}).values()]
-                left += run.box.empty() if run.box is not None else ()
+                if run.inbox:
+                    left = [letter.mail for letter in run.inbox.values()]
+                if run.box is not None:
+                    left += run.box.empty()
             result = self._leave(run, turn)
         for mail in turn.outbox:
             self._deliver(mail, turn.now, mark=True, stays=True)
