@@ -35,7 +35,10 @@ def test_a_whole_request():
     )
     assert body == {
         "model": "m",
-        "input": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}],
+        "input": [
+            {"type": "message", "role": "system", "content": "Be brief."},
+            {"type": "message", "role": "user", "content": "hi"},
+        ],
         "store": False,
         "include": ["reasoning.encrypted_content"],
         "tools": [
@@ -82,7 +85,11 @@ def test_a_whole_request():
 )
 def test_files(part: File, made: dict[str, Any]):
     (item,) = body_of(Message("user", ["look", part]))["input"]
-    assert item == {"role": "user", "content": [{"type": "input_text", "text": "look"}, made]}
+    assert item == {
+        "type": "message",
+        "role": "user",
+        "content": [{"type": "input_text", "text": "look"}, made],
+    }
 
 
 def test_sound_is_refused():
@@ -99,12 +106,12 @@ def test_a_conversation_with_tools():
         Message("assistant", ["It is ", "calm."]),
     )["input"]
     assert items[1:] == [
-        {"role": "assistant", "content": "Let me see."},
+        {"type": "message", "role": "assistant", "content": "Let me see."},
         {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"},
         {"type": "function_call", "call_id": "c2", "name": "look", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "c1", "output": "calm"},
         {"type": "function_call_output", "call_id": "c2", "output": "two parts"},
-        {"role": "assistant", "content": "It is calm."},
+        {"type": "message", "role": "assistant", "content": "It is calm."},
     ]
     for item in items:
         TypeAdapter(ResponseInputItem).validate_python(item)

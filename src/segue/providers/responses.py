@@ -79,7 +79,7 @@ def _items(messages: list[Message]) -> Iterator[dict[str, Any]]:
             yield from kept
         else:
             if message.content or not message.tool_calls:
-                yield {"role": message.role, "content": _content(message)}
+                yield {"type": "message", "role": message.role, "content": _content(message)}
             for call in message.tool_calls:
                 yield {
                     "type": "function_call",
