@@ -37,6 +37,7 @@ from .names import unknown_ask
 from .receipt import Receipt
 
 if TYPE_CHECKING:
+    from ..authoring.actor.interruption import Interrupt
     from ..authoring.actor.subscription import Subscription
     from .engine import Engine
     from .feed import Feed
@@ -270,6 +271,12 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
     def recipient(self, message: type[M], /) -> Recipient[M]:
         """Its address, narrowed to messages of one type; a value, as it is."""
         return Recipient(self)
+
+    async def interrupt(self, level: Interrupt | None = None, /) -> None:
+        """Ask an actor to end: after the mail that came before, or more urgently; its mail is kept until it ends."""
+        from ..authoring.actor.interruption import Interrupt, Interruption
+
+        await self.tell(Interruption(Interrupt.QUEUED if level is None else level))
 
     async def cancel(self) -> None:
         """Ask for its end: its code gets `asyncio.CancelledError` and may clean up, durably."""
