@@ -110,9 +110,10 @@ class House(Actor[str]):
     async def stop(self, _: Stop) -> Done[str]:
         return Done("closed")
 
-    def finished(self, child: Ended) -> None:
+    def finished(self, child: Ended) -> object:
         S.append(f"{child.run.id} {child.group.name} {child.why} {child.value or child.error}")
         self.ends.append(child.run.id)
+        return None
 
     def teardown(self) -> None:
         S.append("house closes")
@@ -164,9 +165,10 @@ class Late(House):
 
     taken: ClassVar[list[str]] = []
 
-    async def finished(self, child: Ended) -> None:
+    async def finished(self, child: Ended) -> object:
         if child.run.id == "lodger/first":
             await segue.spawn(Lodger("late"), group=Floor.ATTIC, id="lodger/late")
+        return None
 
 
 def goes() -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 from datetime import timedelta
 from enum import Enum
 from hashlib import blake2b
@@ -274,7 +274,7 @@ def make_spec(flow: Target, args: bytes, config: Config, now: float, **more: Any
 
 
 async def spawn(
-    call: Coroutine[Any, Any, R],
+    call: Awaitable[R],
     /,
     *,
     id: str = "",
