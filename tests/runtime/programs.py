@@ -30,7 +30,7 @@ def make(r: random.Random, depth: int = 0, *, strikes: bool = False) -> list[Op]
     ops: list[Op] = []
     for _ in range(r.randint(1, 4)):
         if strikes and r.random() < 0.15:
-            ops.append((r.choice(["struck", "waited"]), inner(), r.choice([0.001, 0.003, 0.01])))
+            ops.append(("struck", inner(), r.choice([0.001, 0.003, 0.01])))
             continue
         c = r.random()
         if depth >= 3 or c < 0.36:
@@ -115,11 +115,6 @@ async def run(do: Do, ops: list[Op], shared: list[int] | None) -> int:
                         v = await again(part)
                 except TimeoutError:
                     v = await step("struck", 0)
-            case ("waited", part, seconds):
-                try:
-                    v = await asyncio.wait_for(again(part), seconds)
-                except TimeoutError:
-                    v = 3
             case ("finally", part):
                 try:
                     v = await again(part)

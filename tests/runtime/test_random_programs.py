@@ -175,6 +175,14 @@ async def test_random_programs_replay_from_a_store_that_takes_its_time(block: in
         assert state == "done", (seed, state)
 
 
+@pytest.mark.parametrize("block", range(4))
+@pytest.mark.parametrize("slow", [False, True])
+async def test_random_programs_replay_where_timeouts_strike(block: int, slow: bool) -> None:
+    for seed in range(30_000 + block * 10, 30_010 + block * 10):
+        state, _ = await trial(seed, shared=bool(seed % 2), slow=slow, strikes=True)
+        assert state == "done", (seed, state)
+
+
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
 async def test_a_smuggled_clock_is_caught(at: int) -> None:
     states = [(await trial(9000 + seed, shared=False, clock_at=at))[0] for seed in range(20)]

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 import segue
+from segue.core.replay import Replay
+from segue.model.entry import GIVEN_UP, Entry
 from segue.ports.store import CommitResult, Store, Turn
 from segue.stores.memory import MemoryStore
 from segue.testing.crash import Delayed, Mortal
@@ -34,55 +36,50 @@ class Patient(Delayed):
         return held
 
 
-STRUCK: list[asyncio.Event] = []
-
-
 @segue.step
 async def outrun(n: int) -> int:
     return n
 
 
 @segue.flow
-async def timed_out_in_flight(ends_there: bool) -> str:
+async def timed_in_flight() -> str:
+    """The time is up while the outcome is being committed."""
     try:
-        async with asyncio.timeout(0.01):
-            return f"in time: {await outrun(1)}"
+        async with asyncio.timeout(0.005):
+            first = await outrun(1)
     except TimeoutError:
-        STRUCK[-1].set()
-    return "late" if ends_there else f"late: {await outrun(2)}"
+        return f"late: {await outrun(2)}"
+    return f"in time: {first} {await outrun(3)}"
 
 
 @segue.flow
-async def timed_out_beside() -> list[int]:
-    """The other branch gets its outcome from the batch that the timer ran into."""
-
-    async def bounded() -> int:
-        try:
-            async with asyncio.timeout(0.01):
-                return await outrun(1)
-        except TimeoutError:
-            STRUCK[-1].set()
-        return 0
-
-    async def beside() -> int:
-        return await outrun(await outrun(5) + 1)
-
-    return await asyncio.gather(bounded(), beside())
+async def timed_and_going_on() -> str:
+    """The same, and the block goes on."""
+    try:
+        async with asyncio.timeout(0.005):
+            await outrun(1)
+            await segue.ask("And now?")
+    except TimeoutError:
+        return f"late: {await outrun(2)}"
+    return "in time"
 
 
-@pytest.mark.parametrize("ends_there", [False, True])
+@pytest.mark.parametrize(
+    ("flow", "result"), [(timed_in_flight, "in time: 1 3"), (timed_and_going_on, "late: 2")]
+)
 @pytest.mark.parametrize("die_at", [None, 2])
-async def test_a_timer_that_strikes_while_an_outcome_is_committed_strikes_again(
-    ends_there: bool, die_at: int | None
+async def test_a_timeout_strikes_at_rest_not_while_an_outcome_is_committed(
+    flow: Any, result: str, die_at: int | None
 ) -> None:
     inner = MemoryStore()
     store = Patient(inner)
-    STRUCK.append(store.release)
     mortal = Mortal(store, die_at, after=True)
     died = asyncio.get_running_loop().create_future()
     mortal.died = lambda: died.done() or died.set_result(None)
     async with segue.Engine(mortal, verify=True) as engine:
-        await engine.start(timed_out_in_flight(ends_there), id="it")
+        await engine.start(flow(), id="it")
+        await store.sent.wait()
+        asyncio.get_running_loop().call_later(0.02, store.release.set)
         ending = asyncio.ensure_future(engine.wait("it"))
         await asyncio.wait({ending, died}, return_when=asyncio.FIRST_COMPLETED)
         if die_at is None:
@@ -90,15 +87,19 @@ async def test_a_timer_that_strikes_while_an_outcome_is_committed_strikes_again(
         ending.cancel()
         await asyncio.gather(ending, return_exceptions=True)
     async with segue.Engine(inner, verify=True) as engine:
-        result = await (await engine.get("it"))
-    assert result == ("late" if ends_there else "late: 2")
+        assert await (await engine.get("it")) == result
 
 
-async def test_the_others_of_the_batch_get_their_outcomes() -> None:
-    store = Patient(MemoryStore())
-    STRUCK.append(store.release)
-    async with segue.Engine(store, verify=True) as engine:
-        assert await engine.run(timed_out_beside(), id="it") == [0, 6]
+def test_what_was_given_up_on_its_way_is_given_up_again() -> None:
+    """Of a call that something foreign cancelled while its outcome was committed."""
+    made = Entry("", 0, "step", "a", b"", b"", 0, 0, b"1", None, 5.0)
+    replay = Replay([made, Entry("", 0, "", "", b"", b"", 0, GIVEN_UP)], 0.0)
+    assert replay.made("", 0, "step", "a", b"") is not None
+    assert replay.next_batch() is None
+    assert [entry.given_up for entry in replay.lacking({("", 0)})] == [0]
+    replay.gave_up(("", 0))
+    assert replay.next_batch() == []
+    assert replay.used_up
 
 
 # ---------------------------------------------------------------- what was paid is in the receipt

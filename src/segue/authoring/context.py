@@ -33,14 +33,19 @@ class Parked(asyncio.CancelledError):
 class Branch:
     """One task of a run: its place in the tree of tasks and the number of its next call."""
 
-    __slots__ = ("kids", "n", "path", "run", "slot")
+    __slots__ = ("kids", "n", "path", "run", "slot", "timeouts")
 
     def __init__(self, run: RunContext, path: str, slot: Slot | None = None) -> None:
         self.run = run
         self.path = path
         self.n = 0
+        self.timeouts = 0  #: how many of asyncio's it has entered
         self.kids: dict[str, int] | None = None
         self.slot = slot
+
+    def restart(self, path: str) -> None:
+        """Stand at the beginning of another path."""
+        self.path, self.n, self.timeouts, self.kids = path, 0, 0, None
 
     def child(self, name: str) -> Branch:
         """The branch of a task that this one starts, numbered per name."""

@@ -28,7 +28,7 @@ from ..ports.provider import Endpoint, PriceList, Provider
 from ..ports.store import Hint, NewRun, Store
 from ..ports.transport import Transport
 from ..stores import open_store
-from . import alive, feed, rebase, receipt, tasks, verify
+from . import alive, feed, rebase, receipt, strikes, tasks, verify
 from .bus import Bus
 from .clock import SystemClock
 from .executor import Executor
@@ -132,6 +132,7 @@ class Engine:
         self.lanes = Lanes(self.store, self.models, self.clock, self.worker.name, self.is_busy)
         parts.callback(SERVICES.reset, SERVICES.set(self.worker))
         parts.callback(tasks.install(asyncio.get_running_loop()))
+        parts.callback(strikes.install())
         parts.callback(self.store.subscribe(self._hint))
         parts.callback(alive.retire, self.worker.name)  # what it couldn't give back is free all the same
         parts.push_async_callback(self.lanes.release)

@@ -52,6 +52,7 @@ from .replaying import mismatch, replay
 from .reuse import Reuse
 from .stillness import Stillness
 from .streaming import Streaming
+from .strikes import Strikes
 
 #: So many calls in a row are carried out in the caller's task; then the loop gets a turn.
 CREDIT = 64
@@ -96,6 +97,7 @@ class Executor:
         self._refused = self._sent = 0
         self.handling: Handling | None = None  # of an actor
         self.streaming: Streaming | None = None  # of live answers that the code reads as they come
+        self._strikes: Strikes | None = None
         self.nap: Timer | None = None  # for a short wait that is over soon by the clock
         self.stay: tuple[int, float] | None = (
             None  # batches handed over, and until when it waits for the next
@@ -226,6 +228,13 @@ class Executor:
         return self.kicked or self.phase in (Phase.COMMITTING, Phase.LANDED, Phase.LEAVING)
 
     @property
+    def strikes(self) -> Strikes:
+        """asyncio's own timeouts; most code has none."""
+        if self._strikes is None:
+            self._strikes = Strikes(self)
+        return self._strikes
+
+    @property
     def mailbox(self) -> Mailbox:
         """What reaches the run from outside; most runs of steps alone never have one."""
         if self.box is None:
@@ -296,6 +305,8 @@ class Executor:
         elif rest == "calming":
             self.kicked = True
             self.loop.call_soon(self._pump, context=tasks.NO_CONTEXT)
+        elif self._strikes is not None and self._strikes.strike_next():
+            pass
         elif rest == "rest" or self.still.lingered():
             self._turn()
 

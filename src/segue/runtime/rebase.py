@@ -68,7 +68,7 @@ async def resume(
 
 async def _paid(store: Store, run: str) -> tuple[list[Entry], list[Entry]]:
     """All calls that a run has in its journal, or could still take from the one before; and those it couldn't."""
-    entries = [entry for entry in await entries_of(store, run) if entry.kind != "cancel"]
+    entries = [entry for entry in await entries_of(store, run) if entry.kind not in ("cancel", "strike")]
     loaded = await store.load(run)
     if loaded is None or loaded.pool is None:
         return entries, []

@@ -11,6 +11,7 @@ from ..model.errors import ReplayMismatch
 from . import tasks
 from .call import Outcome, decode, deliver
 from .phase import Phase
+from .strikes import STRIKE
 
 if TYPE_CHECKING:
     from .executor import Executor
@@ -38,7 +39,10 @@ def settle(run: Executor) -> None:
     """The history is used up. What it demands must have been made; then what is new may start."""
     if not run.replay.used_up:
         lacking = run.replay.lacking(run.made)
-        if lacking and (timer := tasks.next_timeout(run.loop, run.tasks)) is not None:
+        strike = next((entry for entry in lacking if entry.path == STRIKE), None)
+        if strike is not None and strike.after <= run.replay.handed and run.strikes.strike_again(strike):
+            return
+        if lacking and (timer := tasks.next_timeout(run.loop, run.tasks, unseen=True)) is not None:
             tasks.strike(timer)  # it went off in that life too, or the code had not come further
             run.kick()
             return

@@ -159,8 +159,13 @@ def let_go(task: Task[Any]) -> None:
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # it was said already
 
 
-def next_timeout(loop: AbstractEventLoop, tasks: Iterable[Task[Any]]) -> asyncio.TimerHandle | None:
-    """The timer that ends first of those by which `asyncio.timeout`, `wait_for` and `wait` bound these tasks."""
+def next_timeout(
+    loop: AbstractEventLoop, tasks: Iterable[Task[Any]], *, unseen: bool = False
+) -> asyncio.TimerHandle | None:
+    """The timer that ends first of those by which `asyncio.timeout`, `wait_for` and `wait` bound these tasks.
+
+    `unseen`: of those that aren't an `asyncio.Timeout`.
+    """
     waits = {id(waiter(task)) for task in tasks if not task.done()}
     own = {id(task) for task in tasks}
     found: asyncio.TimerHandle | None = None
@@ -170,7 +175,7 @@ def next_timeout(loop: AbstractEventLoop, tasks: Iterable[Task[Any]]) -> asyncio
         callback = timer._callback
         bound = getattr(callback, "__self__", None)
         if isinstance(bound, asyncio.Timeout):
-            ours = id(bound._task) in own  # type: ignore[attr-defined]  # no other way leads from a timer to its task
+            ours = not unseen and id(bound._task) in own  # type: ignore[attr-defined]  # no other way leads from a timer to its task
         else:
             ours = callback is _RELEASE and any(id(argument) in waits for argument in timer._args)
         if ours and (found is None or timer.when() < found.when()):

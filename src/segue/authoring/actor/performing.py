@@ -29,7 +29,7 @@ class Performer:
     def enter(self, method: str) -> None:
         """From here on, calls are recorded as of that method in this turn."""
         branch = self._branch
-        branch.path, branch.n, branch.kids = f"/{method}.{self._here.turns}", 0, None
+        branch.restart(f"/{method}.{self._here.turns}")
 
     def path(self, handler: Handler) -> str:
         """Where its calls will be recorded."""
@@ -38,7 +38,7 @@ class Performer:
     def call(self, handler: Handler, *arguments: Any) -> Awaitable[Any]:
         """A handler at work. `leave` it when it is done."""
         branch, method = self._branch, handler.method
-        branch.path, branch.n, branch.kids = f"/{method}.{self._here.turns}", 0, None
+        branch.restart(f"/{method}.{self._here.turns}")
         self.at_work = method
         if handler.plain and self._here.definition.simple:
             result: Awaitable[Any] = getattr(self._here.actor, method)(*arguments)
