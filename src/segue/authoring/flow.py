@@ -6,6 +6,7 @@ import asyncio
 import functools
 import hashlib
 import inspect
+import os
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Protocol, TypeVar, overload
@@ -28,6 +29,7 @@ class Target(Protocol):
 
     kind: ClassVar[Literal["flow", "actor"]]
     name: str
+    module: str
 
     @property
     def mailbox(self) -> Mailbox | None:
@@ -52,11 +54,11 @@ class FlowDef:
 
     kind: ClassVar[Literal["flow", "actor"]] = "flow"
     mailbox: ClassVar[None] = None
-    __slots__ = ("_shape", "_version", "decode", "file", "fn", "name")
+    __slots__ = ("_shape", "_version", "decode", "file", "fn", "module", "name")
 
     def __init__(self, fn: Callable[..., Any], name: str, version: str) -> None:
         self.fn = fn
-        self.name = name
+        self.name, self.module = name, ""
         self._version = version
         self._shape: InputShape | None = None
 
@@ -179,22 +181,31 @@ TARGETS: dict[str, Any] = {}
 
 
 class Ambiguous:
-    """Several flows or actors of different files that have one name: none is run for it unless it was registered."""
+    """Several flows or actors of different files that have one name: a run's module tells which is meant."""
 
-    def __init__(self, files: set[str]) -> None:
-        self.files = files
+    def __init__(self, known: Any) -> None:
+        self.by_file: dict[str, Any] = {known.file: known}
 
 
-def announce(target: Any, file: str) -> None:
+def announce(target: Any, file: str, module: str | None) -> None:
     """Make a flow or actor known by its name. Defined anew in its file, it takes the old one's place."""
-    target.file = file
+    target.file, target.module = file, module_of(module, file)
     known = TARGETS.get(target.name)
+    if known is not None and not isinstance(known, Ambiguous) and known.file != file:
+        known = TARGETS[target.name] = Ambiguous(known)
     if isinstance(known, Ambiguous):
-        known.files.add(file)
-    elif known is not None and known.file != file:
-        TARGETS[target.name] = Ambiguous({known.file, file})
+        known.by_file[file] = target
     else:
         TARGETS[target.name] = target
+
+
+def module_of(module: str | None, file: str) -> str:
+    """A module's name, the same however its program is run: a script's is that of its file."""
+    return (
+        os.path.splitext(os.path.basename(file))[0]
+        if module == "__main__" or (module or "").startswith("_segue_")
+        else module or ""
+    )
 
 
 def prefer(target: Any) -> None:
@@ -202,8 +213,12 @@ def prefer(target: Any) -> None:
     TARGETS[target.name] = target
 
 
-def target_named(name: str) -> Any:
-    """The flow or actor of that name, or None where there is none, or several."""
+def target_named(name: str, module: str = "") -> Any:
+    """The flow or actor of that name; of several, the one of that module. None where there is none, or no telling."""
+    several = TARGETS.get(name)
+    if isinstance(several, Ambiguous):
+        found = [target for target in several.by_file.values() if target.module == module]
+        return found[0] if len(found) == 1 else None
     known = TARGETS.get(name)
     return None if isinstance(known, Ambiguous) else known
 
@@ -237,7 +252,7 @@ def flow(fn: Any = None, /, *, name: str = "", version: str = "") -> Any:
 
     call.__segue__ = definition  # type: ignore[attr-defined]  # how verbs recognise it
     call._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # frameworks ask asyncio
-    announce(definition, fn.__code__.co_filename)
+    announce(definition, fn.__code__.co_filename, fn.__module__)
     return call
 
 
@@ -258,4 +273,6 @@ def take_call(call: Any) -> tuple[Target, bytes]:
         raise UnknownName(
             "flow", call.__qualname__, f"decorate {call.__qualname__}() with @segue.flow to run it"
         )
-    raise TypeError(f"an engine runs the call of a flow, a step or an actor, as in `engine.run(my_flow(…))`, not {call!r}")
+    raise TypeError(
+        f"an engine runs the call of a flow, a step or an actor, as in `engine.run(my_flow(…))`, not {call!r}"
+    )

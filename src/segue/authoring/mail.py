@@ -86,7 +86,9 @@ class When(msgspec.Struct, frozen=True, omit_defaults=True):
         """As `tell` takes it. Raises `ValueError`."""
         seconds = 0.0 if every is None else every.total_seconds()
         if every is not None and seconds <= 0.0:
-            raise ValueError(f"every={every!r}: a message repeats after some time, as in timedelta(minutes=5)")
+            raise ValueError(
+                f"every={every!r}: a message repeats after some time, as in timedelta(minutes=5)"
+            )
         return cls(seconds if after is None else max(after.total_seconds(), 0.0), seconds, key)
 
     def due(self, now: float) -> float:
@@ -98,7 +100,13 @@ AT_ONCE: Final = When()
 
 
 async def tell(
-    run: Any, message: object, /, *, after: timedelta | None = None, every: timedelta | None = None, key: str = ""
+    run: Any,
+    message: object,
+    /,
+    *,
+    after: timedelta | None = None,
+    every: timedelta | None = None,
+    key: str = "",
 ) -> None:
     """Send mail to another run, from inside one; leaves with the next commit, once. `run` is a `Run` or an id.
 
@@ -123,7 +131,10 @@ def send(branch: Branch, to: str, message: object, when: When = AT_ONCE) -> Any:
     args = encode(said if when == AT_ONCE else {**said, "when": when})
 
     def writes(turn: Turn, path: str, n: int) -> None:
-        number, now = run.next_number(), run.now()  # when it is sent, not called: numbers must grow in the outbox
+        number, now = (
+            run.next_number(),
+            run.now(),
+        )  # when it is sent, not called: numbers must grow in the outbox
         mail = Mail(
             to, run.id, number, kind, name, value, at=now, due=when.due(now), every=when.every, key=when.key
         )
@@ -194,7 +205,9 @@ def forward(branch: Branch, to: str, name: str, value: bytes, answer_to: str, ta
     run = branch.run
     callers = run.letters.callers(kept_only=True)
     if to in callers:
-        raise Deadlock(f"run {run.id!r} asks {to!r}, which waits for it: {' → '.join((*callers, run.id, to))}")
+        raise Deadlock(
+            f"run {run.id!r} asks {to!r}, which waits for it: {' → '.join((*callers, run.id, to))}"
+        )
     args = encode({"to": to, "name": name, "message": msgspec.Raw(value), "answer to": answer_to, "tag": tag})
 
     def writes(turn: Turn, path: str, n: int) -> None:
@@ -214,7 +227,9 @@ def ping(branch: Branch, to: str, timeout: timedelta | None) -> Any:
 
 
 @flow(name="segue.request", version="1")
-async def request_from_outside(to: str, name: str, message: Any, timeout: timedelta | None, kind: MailKind) -> Any:
+async def request_from_outside(
+    to: str, name: str, message: Any, timeout: timedelta | None, kind: MailKind
+) -> Any:
     """A request of a caller that is no run, as a run: it survives the caller."""
     branch = current("request")
     return await request(branch, to, name, encode(message), decoder(Any), timeout, kind=kind)
@@ -264,6 +279,7 @@ def make_spec(flow: Target, args: bytes, config: Config, now: float, **more: Any
     return Spec(
         kind=flow.kind,
         target=flow.name,
+        module=flow.module,
         args=args,
         config=config,
         version=flow.version,

@@ -14,7 +14,6 @@ from types import FrameType
 from typing import Any
 
 from ..authoring.context import BranchTask
-from ..authoring.flow import target_named
 from ..model.errors import AuthorError, UnknownName
 from ..model.run import ENDED, Head
 from ..runtime import verify
@@ -46,13 +45,14 @@ async def do_replay(args: argparse.Namespace) -> int:
     async with Engine(existing(args.store), worker=False) as engine:
         head = await engine.head(args.run)
         entries = await entries_of(engine.store, args.run)
-        if target_named(head.spec.target) is None:
+        target = engine.worker.target(head.spec.target, head.spec.module)
+        if target is None:
             raise UnknownName(
                 "flow", head.spec.target, f"{args.file} doesn't define it; rename it back, or give its file"
             )
         debugger = _Debugger() if args.pdb else None
         if debugger is not None:
-            debugger.stop_in(target_named(head.spec.target).fn)
+            debugger.stop_in(target.fn)
         try:
             await verify.replay(
                 engine.worker, head, entries, look=debugger.look if debugger is not None else None

@@ -43,6 +43,7 @@ class _Run(msgspec.Struct, omit_defaults=True):
     key: str = ""
     origin: str = ""
     seed: str = ""
+    module: str = ""
     created: float = 0.0
     updated: float = 0.0
     reason: str = ""
@@ -100,6 +101,7 @@ def write(head: Head, entries: Iterable[Entry]) -> Iterator[bytes]:
         key=spec.key,
         origin=spec.origin,
         seed=spec.seed,
+        module=spec.module,
         created=spec.created,
         updated=head.updated,
         reason=head.reason,
@@ -168,6 +170,7 @@ def _head(run: _Run) -> Head:
         key=run.key,
         origin=run.origin,
         seed=run.seed,
+        module=run.module,
         created=run.created,
     )
     return Head(

@@ -62,6 +62,7 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     full: Literal["wait", "drop", "fail"] = "wait"
     home: str = ""
     supervised: str = ""  #: by its parent, and whether it begins anew: permanent, transient, temporary
+    module: str = ""  #: where `target` was defined, to tell it from others of its name
     seed: str = ""  #: what ids and chance are drawn from where that isn't the id: a fork's is its origin's
 
 

@@ -85,7 +85,9 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
     # ------------------------------------------------------------ what happens meanwhile
     async def __aiter__(self) -> AsyncIterator[Event]:
         if find_branch() is not None:
-            raise WrongPlace("what a request's handler does can be watched from outside runs only; await the answer")
+            raise WrongPlace(
+                "what a request's handler does can be watched from outside runs only; await the answer"
+            )
         events: asyncio.Queue[Event] = asyncio.Queue()
         self._id = self._id or f"request-{uuid4().hex[:12]}"
         end = self._run.engine.bus.watch(self._run.id, events.put_nowait)  # type: ignore[arg-type]  # events only

@@ -91,7 +91,9 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
             branch = find_branch()
             services: Any = SERVICES.get() if branch is None else branch.run.services
             if services is None:
-                raise WrongPlace(f"run {self.id!r} is used outside an engine: use it inside `async with Engine(…)`")
+                raise WrongPlace(
+                    f"run {self.id!r} is used outside an engine: use it inside `async with Engine(…)`"
+                )
             self._home = services.handle(self.id, None, None)._home
         home: Engine = self._home
         return home
@@ -131,14 +133,14 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
         return value
 
     def _read(self, value: bytes) -> Any:
-        target = self._target or target_named(self._name)
+        target = self._target or target_named(*self._code)
         return target.read_result(value) if target is not None else decoder(object)(value)
 
-    _name = ""
+    _code = ("", "")  # its target's name and module
 
     def result_of(self, head: Head) -> Any:
         """What an ended run gives, or the error that it ended with."""
-        self._name = head.spec.target
+        self._code = head.spec.target, head.spec.module
         if head.status == "done":
             return self._read(head.value if head.value is not None else b"null")
         raise run_error(head)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from ..authoring.context import Act, Branch, Wait, WireCall, Work
-from ..authoring.flow import FlowDef, target_named
+from ..authoring.flow import FlowDef
 from ..authoring.pooled import Named
 from ..model.entry import Entry, Failure
 from ..model.errors import AuthorError, ReplayMismatch, ResultMismatch, UnknownName
@@ -38,7 +38,7 @@ async def replay(worker: Worker, head: Head, entries: Sequence[Entry], *, look: 
     """
     if head.spec.kind != "flow":
         return
-    target = worker.targets.get(head.spec.target) or target_named(head.spec.target)
+    target = worker.target(head.spec.target, head.spec.module)
     if not isinstance(target, FlowDef):
         raise UnknownName("flow", head.spec.target, "import the module that defines it")
     claimed = Claimed(head, None, None, [], [])

@@ -156,9 +156,14 @@ class Worker:
             self.commit_hook(turn)
         return self.store.commit([turn])
 
-    def target(self, name: str) -> Any:
-        """What is run by that name here, if anything is."""
-        return self.targets.get(name) or target_named(name)
+    def target(self, name: str, module: str = "") -> Any:
+        """What is run by that name here, if anything is: what was started or registered, or another of `module`."""
+        registered = self.targets.get(name)
+        if registered is None or module not in ("", registered.module):
+            known = target_named(name, module)
+            if registered is None or (known is not None and known.module == module):
+                return known
+        return registered
 
     async def find(self, run: str) -> Head | None:
         return await self.store.get(run)
@@ -312,7 +317,7 @@ class Worker:
         if self.closing:
             self._give_back(claimed)
             return
-        target = self.targets.get(spec.target) or target_named(spec.target)
+        target = self.target(spec.target, spec.module)
         if target is None:
             self._set_aside(claimed, entries)
             return
@@ -350,7 +355,7 @@ class Worker:
         reason = f"no worker here knows {spec.kind} {spec.target!r}: start one with the file that defines it"
         several = TARGETS.get(spec.target)
         if isinstance(several, Ambiguous):
-            files = ", ".join(sorted(several.files))
+            files = ", ".join(sorted(several.by_file))
             reason = f"several here are called {spec.target!r}, in {files}: give each a name= of its own"
         now = self.clock.now()
         turn = Turn(
@@ -460,7 +465,7 @@ class Worker:
     async def create(self, runs: list[NewRun]) -> list[Any]:
         """Create runs; those that are new, known and for which there is room are claimed at once."""
         room = self.room - len(self.awake)
-        known = all(run.spec.target in self.targets or target_named(run.spec.target) for run in runs)
+        known = all(self.target(run.spec.target, run.spec.module) is not None for run in runs)
         fits = known and len(runs) <= room
         claim = self.name if self.working and fits and not self.closing else ""
         created = await self.store.create(runs, now=self.clock.now(), worker=claim, ttl=LEASE)

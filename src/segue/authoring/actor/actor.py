@@ -58,9 +58,8 @@ class Actor(Generic[R]):
             super().__init_subclass__(**how)
             dataclasses.dataclass(cls, eq=False, kw_only=kw_only)
             cls.__segue__ = ActorDef(cls, _result_type(cls))
-            announce(
-                cls.__segue__, getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
-            )
+            file = getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
+            announce(cls.__segue__, file, cls.__module__)
 
         def __await__(self) -> Generator[Any, Any, R]:
             branch, definition = find_branch(), type(self).__segue__

@@ -37,7 +37,7 @@ class ActorDef:
 
     def __init__(self, cls: type[Any], result: Any) -> None:
         self.cls, self.result_type = cls, result
-        self.name = cls.__qualname__.replace("<locals>.", "")
+        self.name, self.module = cls.__qualname__.replace("<locals>.", ""), ""
         self.groups: type[Enum] | None = getattr(cls, "groups", None)
         self.restart: Restart = getattr(cls, "restart", None) or Restart()
         self.grace: timedelta = cls.grace
