@@ -201,11 +201,10 @@ def announce(target: Any, file: str, module: str | None) -> None:
 
 def module_of(module: str | None, file: str) -> str:
     """A module's name, the same however its program is run: a script's is that of its file."""
-    return (
-        os.path.splitext(os.path.basename(file))[0]
-        if module == "__main__" or (module or "").startswith("_segue_")
-        else module or ""
-    )
+    name = module or ""
+    if name == "__main__" or name.startswith("_segue_"):
+        return os.path.splitext(os.path.basename(file))[0]
+    return name
 
 
 def prefer(target: Any) -> None:
