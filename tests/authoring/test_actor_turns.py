@@ -118,7 +118,9 @@ async def test_a_group_has_a_size(turns: list[Turn]) -> None:
     assert max(len(turn.consumed) for turn in turns) <= driver.GROUP
 
 
-async def test_what_came_before_a_handler_that_waits_is_committed_at_its_first_call(turns: list[Turn]) -> None:
+async def test_what_came_before_a_handler_that_waits_is_committed_at_its_first_call(
+    turns: list[Turn],
+) -> None:
     desk = Desk()
     desk.fake.when("deep").reply("thought")
     async with desk.engine(worker=False) as engine:

@@ -67,7 +67,7 @@ def test_a_port_that_is_taken(desk: Desk):
     [
         ("app.py:twise", "did you mean 'twice'?"),
         ("app.py", "app.py has twice, pair, sure, triage, steps"),
-        ("app.py:double", "isn't a flow: decorate it with @segue.flow"),
+        ("app.py:dataclass", "isn't a flow: decorate it with @segue.flow"),
         ("nothing.py:f", "there is no file 'nothing.py'"),
         ("no_such_module:f", "there is no module 'no_such_module'"),
         ("empty.py:f", "has none: decorate an async function"),

@@ -261,8 +261,3 @@ def test_an_id_that_nothing_has_and_no_input(desk: Desk):
     assert "give its input to begin it" in said.err
 
 
-def test_an_actor_is_begun_in_python(desk: Desk):
-    desk.write("tally.py", "import segue\nclass Tally(segue.Actor[int]):\n    total: int = 0\n")
-    said = desk.segue("run", "tally.py:Tally")
-    assert said.code == 2
-    assert "Tally of tally.py is an actor: a program begins it, with engine.start(Tally(…))" in said.err

@@ -9,12 +9,15 @@ import inspect
 import os
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, Protocol, TypeVar, overload
+
+import msgspec
 
 from ..core.codec import decoder
 from ..core.signature import InputShape
-from ..model.errors import UnknownName
+from ..model.errors import InvalidValue, UnknownName
 from .context import find_branch
+from .step import STEPS, StepDef, taken_apart
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
     from .message import Mailbox
 
     Coro = Coroutine[Any, Any, R]
+
+
+#: How the names of runs of a step alone begin.
+STEP: Final = "step:"
 
 
 class Target(Protocol):
@@ -46,6 +53,19 @@ class Target(Protocol):
 
     def check_args(self, args: bytes) -> None:
         """Raise `InvalidValue` where a run of it couldn't read them."""
+        ...
+
+    @property
+    def shape(self) -> InputShape:
+        """How calls of it are written and read."""
+        ...
+
+    def stored(self, call: bytes) -> bytes:
+        """What a run is started with, of a call that `shape` wrote."""
+        ...
+
+    def input_of(self, args: bytes) -> Any:
+        """What a run was started with, as it is shown."""
         ...
 
 
@@ -77,6 +97,21 @@ class FlowDef:
         """Raise `InvalidValue` where a run of it couldn't read them."""
         self.shape.decode_call(args)
 
+    def stored(self, call: bytes) -> bytes:
+        """What a run is started with, of a call that `shape` wrote: the call."""
+        return call
+
+    def input_of(self, args: bytes) -> Any:
+        """Its arguments; one alone is itself."""
+        given: Any
+        try:
+            given, named = self.shape.decode_call(args)
+        except InvalidValue:  # of an earlier version
+            given, named = msgspec.json.decode(args)
+        if len(given) == 1 and not named:
+            return given[0]
+        return {"args": given, **named} if given else named
+
     def read_result(self, value: bytes) -> Any:
         """Its result, typed by its annotation."""
         return decoder(self.shape.result_type)(value)
@@ -99,9 +134,9 @@ def fingerprint(fn: Callable[..., Any]) -> str:
 
 
 class Runner(Protocol):
-    """Something that runs a flow called outside a run: a `FakeModel` in a test."""
+    """Something that runs a flow or an actor that is awaited outside a run: a `FakeModel` in a test."""
 
-    async def run_flow(self, call: FlowCall) -> Any: ...
+    async def run_flow(self, call: Any) -> Any: ...
 
 
 #: Who runs flows that are awaited outside a run, if anyone does.
@@ -219,7 +254,29 @@ def target_named(name: str, module: str = "") -> Any:
         found = [target for target in several.by_file.values() if target.module == module]
         return found[0] if len(found) == 1 else None
     known = TARGETS.get(name)
+    if known is None and name.startswith(STEP):
+        step = STEPS.get(name.removeprefix(STEP))
+        return None if step is None else _of_step(step)
     return None if isinstance(known, Ambiguous) else known
+
+
+def short_name(target: Target) -> str:
+    """Its name as ids begin with it."""
+    return target.name.removeprefix(STEP).rpartition(".")[2]
+
+
+def target_of(fn: Any) -> Target | None:
+    """What a run of a decorated function, or of an actor's class, is of; None for anything else."""
+    known = definition(fn)
+    if isinstance(known, StepDef):
+        return _of_step(known)
+    return known if known is not None and hasattr(known, "encode_call") else None
+
+
+def _of_step(step: StepDef) -> FlowDef:
+    """A flow that does nothing but a step."""
+    assert step.call is not None  # the decorator made it
+    return FlowDef(step.call, f"{STEP}{step.name}", "")
 
 
 class _Flow(Protocol):
@@ -268,9 +325,15 @@ def take_call(call: Any) -> tuple[Target, bytes]:
     if actor is not None:
         return actor, actor.take(call)
     if inspect.iscoroutine(call):
+        step = taken_apart(call)
+        if step is not None:
+            target = _of_step(step[0])
+            return target, target.encode_call(*step[1:])
         call.close()
         raise UnknownName(
-            "flow", call.__qualname__, f"decorate {call.__qualname__}() with @segue.flow to run it"
+            "flow",
+            call.__qualname__,
+            f"decorate {call.__qualname__}() with @segue.flow or @segue.step to run it",
         )
     raise TypeError(
         f"an engine runs the call of a flow, a step or an actor, as in `engine.run(my_flow(…))`, not {call!r}"

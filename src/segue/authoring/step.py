@@ -44,7 +44,19 @@ class ChangedArgument(AuthorError):
 class StepDef:
     """What is known of a step."""
 
-    __slots__ = ("_shape", "decode", "effect", "fn", "is_async", "name", "place", "retry", "timeout", "where")
+    __slots__ = (
+        "_shape",
+        "call",
+        "decode",
+        "effect",
+        "fn",
+        "is_async",
+        "name",
+        "place",
+        "retry",
+        "timeout",
+        "where",
+    )
 
     def __init__(
         self,
@@ -62,6 +74,7 @@ class StepDef:
         self._shape: InputShape | None = None
         self.decode: Callable[[bytes], Any] | None = None
         self.where = f"the result of step {name!r}"
+        self.call: Callable[..., Any] | None = None  #: what the decorator made of it
 
     @property
     def shape(self) -> InputShape:
@@ -77,6 +90,12 @@ class StepDef:
             return False
         judged: bool | None = getattr(error, "__segue_again__", None)  # in the process where it was raised
         return self.retry.wants(error) if judged is None else judged
+
+    @property
+    def file(self) -> str:
+        """The file that defines it."""
+        code = getattr(inspect.unwrap(self.fn), "__code__", None)
+        return code.co_filename if code is not None else getattr(self.fn, "__module__", "")
 
     def carry_out(self, work: Named) -> bytes:
         """A call that came from another process."""
@@ -147,7 +166,32 @@ def step(fn: Any = None, /, **options: Any) -> Any:
         return await carry_out(branch, definition, args, kwargs)
 
     call.__segue__ = definition  # type: ignore[attr-defined]  # how verbs recognise it
+    definition.call = call
+    _announce(definition)
     return call
+
+
+#: Steps that were defined, by name: a run may be of one alone. None where several files have one of that name.
+STEPS: dict[str, StepDef | None] = {}
+
+
+def _announce(step: StepDef) -> None:
+    known = STEPS.get(step.name, step)
+    STEPS[step.name] = step if known is not None and known.file == step.file else None
+
+
+def taken_apart(call: Coroutine[Any, Any, Any]) -> tuple[StepDef, tuple[Any, ...], dict[str, Any]] | None:
+    """The step, and the arguments, of a call of one that hasn't begun; None for any other coroutine."""
+    frame = getattr(call, "cr_frame", None)
+    if frame is None or inspect.getcoroutinestate(call) != inspect.CORO_CREATED:
+        return None
+    held = frame.f_locals
+    step = held.get("definition")
+    if not isinstance(step, StepDef) or step.call is None or frame.f_code is not step.call.__code__:
+        return None
+    args, kwargs = held["args"], held["kwargs"]
+    call.close()
+    return step, args, kwargs
 
 
 def make(

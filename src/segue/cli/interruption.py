@@ -1,4 +1,4 @@
-"""Ctrl-C: the first one parks, the second one leaves at once."""
+"""Ctrl-C: the first one parks, the second one leaves at once. An actor is asked to end, three times more urgently."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ ONE_STROKE = 0.2
 
 
 @contextmanager
-def interruption() -> Generator[asyncio.Event]:
-    """An event that SIGINT or SIGTERM sets. A second one ends the process; what was acknowledged is durable."""
+def interruption(strokes: int = 1) -> Generator[asyncio.Event]:
+    """An event that SIGINT or SIGTERM sets, so many times. One more ends the process; what is recorded is durable."""
     loop = asyncio.get_running_loop()
     event = asyncio.Event()
 
-    first = 0.0
+    last, struck = 0.0, 0
 
     def strike(number: int, frame: FrameType | None) -> None:
-        nonlocal first
+        nonlocal last, struck
         now = time.monotonic()
-        if not first:
-            first = now
+        if now - last < ONE_STROKE:
+            return
+        last, struck = now, struck + 1
+        if struck <= strokes:
             loop.call_soon_threadsafe(event.set)
-        elif now - first >= ONE_STROKE:
+        else:
             os.write(
                 2, b"left at once; what was recorded is kept\n"
             )  # `print` may be in the middle of a line

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from ..authoring.flow import FlowDef, definition, target_named
+from ..authoring.flow import FlowDef, target_named
 from ..core.signature import InputShape
 from ..model.errors import SegueError
 from ..ports.store import Store
@@ -30,7 +30,7 @@ from .progress import Progress
 from .rows import RowFile, bind, check_first, key_of
 from .screen import count, note, put_json, short
 from .tally import Pace, Standing, Tally, in_words
-from .target import load_flow, load_module
+from .target import definition_of, load_module, load_target
 
 #: Seconds between looks at the store.
 LOOK = 0.1
@@ -63,11 +63,11 @@ def declare_map(parser: argparse.ArgumentParser) -> None:
 
 
 async def do_map(args: argparse.Namespace) -> int:
-    flow = load_flow(args.flow)
+    flow = load_target(args.flow)
     check_writable(args.output)
     with TemporaryDirectory(prefix="segue-") as directory:
         rows = RowFile(args.rows, Path(directory))
-        check_first(rows, definition(flow).shape, args.key)
+        check_first(rows, definition_of(flow).shape, args.key)
         order = Order(Path(directory) / "order")
         with contextlib.closing(order):
             return await _Map(args, flow, rows, order).run()
@@ -78,8 +78,8 @@ class _Map:
 
     def __init__(self, args: argparse.Namespace, flow: Any, rows: RowFile, order: Order) -> None:
         self.args, self.flow, self.rows, self.order = args, flow, rows, order
-        self.shape: InputShape = definition(flow).shape
-        self.id: str = args.id or f"{definition(flow).name}:{rows.name}"
+        self.shape: InputShape = definition_of(flow).shape
+        self.id: str = args.id or f"{definition_of(flow).name}:{rows.name}"
 
     async def run(self) -> int:
         with interruption() as stop:

@@ -50,6 +50,7 @@ COMMANDS = {
     "plan": Command("plan", "what a map would send and cost, live and in batch"),
     "worker": Command("worker", "run what is ready, until interrupted"),
     "runs": Command("runs", "list runs and questions; failures grouped by cause"),
+    "diagram": Command("diagram", "the graph of an actor as Mermaid text; of a run, where it stands"),
     "show": Command("timeline", "what a run did, call by call"),
     "answer": Command("mail", "answer a question"),
     "tell": Command("mail", "send a run a message"),

@@ -128,6 +128,8 @@ _call = msgspec.json.Decoder(tuple[list[msgspec.Raw], dict[str, msgspec.Raw]])
 
 def input_of(head: Head, shape: InputShape | None) -> msgspec.Raw:
     """What a run was given: of a flow with one parameter its value, else an object by name."""
+    if head.spec.kind == "actor":
+        return msgspec.Raw(head.spec.args)  # its first fields
     args, kwargs = _call.decode(head.spec.args)
     if shape is None or len(shape.parameters) == 1:
         if len(args) == 1 and not kwargs:

@@ -9,14 +9,16 @@ import io
 import logging
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import msgspec
 
+from ..authoring.actor.interruption import Interrupt
 from ..authoring.config import as_config
-from ..authoring.flow import definition
+from ..authoring.flow import short_name
 from ..core import codec
 from ..core.signature import InputShape, Parameter
 from ..model.errors import AuthorError, InvalidValue, UnknownName
@@ -34,16 +36,25 @@ from .place import check_models, declare_how, declare_store, how
 from .prompt import Typist, answer_at_prompt, as_text
 from .rows import BadFile
 from .screen import dim, error_of, is_terminal, kind_of, note, put_json, shown
-from .target import load_flow
+from .target import definition_of, load_target
 
+#: What is said at each Ctrl-C to an actor.
+LEVELS = (
+    "when it has handled its mail; Ctrl-C once more: after the handler at work",
+    "after the handler at work; Ctrl-C once more: at once",
+    "at once; Ctrl-C once more leaves it as it is",
+)
 #: Seconds that the replay of an ended run may take.
 VERIFY = 5.0
 
 
 def declare_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("flow", metavar="app.py:flow", help="the flow to run")
+    parser.add_argument("flow", metavar="app.py:flow", help="the flow, step or actor to run")
     parser.add_argument(
-        "input", nargs="*", metavar="INPUT", help="its arguments, each JSON, or plain text for a str"
+        "input",
+        nargs="*",
+        metavar="INPUT",
+        help="its arguments in order, or each as name=value; JSON, or plain text for a str",
     )
     parser.add_argument(
         "--input", dest="file", metavar="FILE", help="read the input from a file; - is standard input"
@@ -55,11 +66,11 @@ def declare_run(parser: argparse.ArgumentParser) -> None:
 
 
 async def do_run(args: argparse.Namespace) -> int:
-    flow = load_flow(args.flow)
-    with interruption() as stop:
+    flow = load_target(args.flow)
+    with interruption(len(Interrupt) if definition_of(flow).kind == "actor" else 1) as stop:
         async with Engine(args.store) as engine:
             check_models(engine, args)
-            id = args.id or f"{definition(flow).name.rpartition('.')[2]}-{uuid4().hex[:8]}"
+            id = args.id or f"{short_name(definition_of(flow))}-{uuid4().hex[:8]}"
             events: asyncio.Queue[Any] = asyncio.Queue()
             engine.bus.watch(id, events.put_nowait)  # before it begins, or its first tokens go by unseen
             run = await _start(engine, flow, id, args)
@@ -74,10 +85,10 @@ async def _start(engine: Engine, flow: Any, id: str, args: argparse.Namespace) -
         if head is not None:
             engine.heed(head, as_config(**how(args)))
             return await engine.get(args.id)
-        if any(parameter.required for parameter in definition(flow).shape.parameters):
+        if any(parameter.required for parameter in definition_of(flow).shape.parameters):
             error = await unknown_run(engine.store, args.id)
             raise UnknownName("run", args.id, f"{error.cure}; or give its input to begin it")
-    shape: InputShape = definition(flow).shape
+    shape = definition_of(flow).shape
     given, named = shape.decode_call(bind_input(shape, args.input, args.file))
     return await engine.start(flow(*given, **named), id=id, **how(args))
 
@@ -88,6 +99,9 @@ def bind_input(shape: InputShape, words: list[str], file: str | None) -> bytes:
     if file:
         words = [_content(file)]
     takes = shape.parameters
+    given = _by_name(takes, words)
+    if given:
+        return shape.bind_row(given if len(takes) != 1 else given[takes[0].name])
     if len(words) == 1 and len(takes) != 1 and words[0].lstrip().startswith("{"):
         return shape.bind_row(_json(words[0]))  # all arguments by name
     if len(words) > len(takes):
@@ -102,6 +116,15 @@ def bind_input(shape: InputShape, words: list[str], file: str | None) -> bytes:
             f"the input of {shape.name}", takes[0].name, "it is missing; give it after the flow"
         )
     return shape.bind_row(named) if len(takes) != 1 else shape.encode_call((), {})
+
+
+def _by_name(takes: Sequence[Parameter], words: list[str]) -> dict[str, Any]:
+    """What was typed as `name=value` words; empty if any of them is none."""
+    by_name = {parameter.name: parameter for parameter in takes}
+    pairs = [word.partition("=") for word in words]
+    if not all(equals and name in by_name for name, equals, _ in pairs):
+        return {}
+    return {name: _value(by_name[name], value) for name, _, value in pairs}
 
 
 def _value(parameter: Parameter, word: str) -> Any:
@@ -163,7 +186,7 @@ class _Watch:
     async def until(self, stop: asyncio.Event) -> int:
         showing = asyncio.ensure_future(self._show())
         asking = asyncio.ensure_future(self._answer() if self.asks_here else self._alone())
-        stopped = asyncio.ensure_future(stop.wait())
+        stopped = asyncio.ensure_future(self._stopped(stop))
         tasks: set[asyncio.Future[Any]] = {showing, asking, stopped}
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -183,6 +206,18 @@ class _Watch:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _stopped(self, stop: asyncio.Event) -> None:
+        """Returns at the first Ctrl-C; of an actor, which is asked to end by each, never."""
+        if (await self.run.head()).spec.kind == "flow":
+            await stop.wait()
+            return
+        for level, when in zip(Interrupt, LEVELS, strict=True):
+            await stop.wait()
+            stop.clear()
+            self._dim(f"it is asked to end {when}")
+            await self.run.interrupt(level)
+        await asyncio.get_running_loop().create_future()
 
     def _again(self) -> str:
         words = ["segue", "run", self.args.flow, "--id", self.run.id]

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from ..authoring.actor import ActorDef
-from ..authoring.flow import FlowDef, definition, prefer
+from ..authoring.flow import FlowDef, Target, definition, prefer, target_of
 from ..model.errors import AuthorError, UnknownName
 
 
@@ -46,11 +46,60 @@ def load_flow(target: str) -> Any:
     if isinstance(definition(found), FlowDef):
         return found
     if isinstance(definition(found), ActorDef):
-        cure = f"{name} of {path} is an actor: a program begins it, with engine.start({name}(…))"
-        raise UnknownName("flow", name, cure)
+        raise UnknownName("flow", name, f"{name} of {path} is an actor, which this command doesn't take")
     if callable(found):
         raise UnknownName("flow", name, f"{name} of {path} isn't a flow: decorate it with @segue.flow")
     raise UnknownName("flow", name, _choice(path, flows, name))
+
+
+def load_target(target: str) -> Any:
+    """As `load_flow`, but also a step or an actor's class."""
+    path, name = _split(target)
+    module = load_module(path)
+    found = _named(module, name)
+    if target_of(found) is not None:
+        return found
+    actors = _actors_of(module)
+    if not name and len(actors) == 1 and not flows_of(module):
+        return next(iter(actors.values()))
+    return load_flow(target)
+
+
+def load_actor(target: str) -> Any:
+    """The actor's class of `app.py:Review`, or of a file that has but one."""
+    path, name = _split(target)
+    module = load_module(path)
+    actors = _actors_of(module)
+    if not name and len(actors) == 1:
+        return next(iter(actors.values()))
+    found = _named(module, name)
+    if not isinstance(definition(found), ActorDef):
+        none = "none: derive a class from segue.Actor"
+        raise UnknownName("actor", target, f"{path} has {', '.join(actors) or none}")
+    return found
+
+
+def _named(module: ModuleType, name: str) -> Any:
+    found: Any = module
+    for part in name.split(".") if name else ():
+        found = getattr(found, part, None)
+    return found
+
+
+def _actors_of(module: ModuleType) -> dict[str, Any]:
+    """The actors that a module itself defines."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(definition(value), ActorDef) and value.__module__ == module.__name__
+    }
+
+
+def definition_of(fn: Any) -> Target:
+    """What a run of it is of."""
+    target = target_of(fn)
+    assert target is not None  # it was loaded as such
+    return target
 
 
 def load_module(path: str) -> ModuleType:

@@ -15,7 +15,7 @@ import msgspec
 
 from ..authoring.actor import Actor
 from ..authoring.config import How, ModelLike, as_config
-from ..authoring.flow import FlowDef, definition, take_call
+from ..authoring.flow import short_name, take_call, target_of
 from ..authoring.mail import make_spec
 from ..authoring.resource import SERVICES
 from ..model.entry import encode_pool
@@ -212,7 +212,7 @@ class Engine:
         target.check_args(args)
         spec = make_spec(target, args, config, self.clock.now())
         self.worker.register(target)
-        run_id = id or f"{target.name.rpartition('.')[2]}-{os.urandom(4).hex()}"
+        run_id = id or f"{short_name(target)}-{os.urandom(4).hex()}"
         run: Run[R] = Run(self, run_id, target)
         if keep:
             run.keep_early()
@@ -471,14 +471,14 @@ class Engine:
         limit: int = 0,
         **how: Unpack[How],
     ) -> Job[In, Out]:
-        """Run a flow over rows, each a run of its own; iterate the job for outcomes as they come.
+        """Run a flow, a step or an actor over rows, each a run of its own; iterate the job for outcomes as they come.
 
         With an `id` it is idempotent: the same call goes on where the last one ended, and only rows that
         aren't there yet are started, known by `key(row)` or else by their number. `limit`: runs at work at
         once; those that wait for a batch or a person don't count.
         """
-        flow = definition(fn)
-        if not isinstance(flow, FlowDef):
+        flow = target_of(fn)
+        if flow is None:
             raise UnknownName("flow", getattr(fn, "__qualname__", repr(fn)), "decorate it with @segue.flow")
         self.worker.register(flow)
 

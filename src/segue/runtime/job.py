@@ -7,12 +7,10 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import msgspec
-
-from ..authoring.flow import FlowDef
+from ..authoring.flow import Target
 from ..authoring.mail import make_spec
 from ..authoring.map import Outcome
-from ..model.errors import Conflict, InvalidValue, SegueError
+from ..model.errors import Conflict, SegueError
 from ..model.mode import Config
 from ..model.run import Head
 from ..ports.store import Created, JobHead, NewRun
@@ -45,7 +43,7 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
     as failed, with `RunHeld`, once nothing else is left.
     """
 
-    def __init__(self, engine: Engine, id: str, flow: FlowDef, *, keyed: bool) -> None:
+    def __init__(self, engine: Engine, id: str, flow: Target, *, keyed: bool) -> None:
         self._engine, self.id, self._flow = engine, id, flow
         self.unfit: deque[Outcome[Any, Any]] = deque()  # rows that no run could be made of
         self.total: int | None = None
@@ -75,7 +73,7 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
             try:
                 name = str(number) if key is None else str(key(row))
                 if isinstance(row, Row):
-                    args = row.args
+                    args = flow.stored(row.args)
                 else:
                     args = flow.encode_call((row,), {})
                     flow.check_args(args)
@@ -217,14 +215,7 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
         return Outcome(number, self._input(head.spec.args), value, error, head.spec.key, run)
 
     def _input(self, data: bytes) -> Any:
-        args: Any
-        try:
-            args, kwargs = self._flow.shape.decode_call(data)
-        except InvalidValue:  # of an earlier version of the flow
-            args, kwargs = msgspec.json.decode(data)
-        if len(args) == 1 and not kwargs:
-            return args[0]
-        return {"args": args, **kwargs} if args else kwargs
+        return self._flow.input_of(data)
 
     async def receipt(self) -> Receipt:
         """What all its runs' model calls cost, those of earlier calls included."""

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import msgspec
 
-from ..authoring.flow import RUNNER, FlowCall, Runner
+from ..authoring.flow import RUNNER, FlowCall, Runner, definition, short_name
 from ..core.codec import encode
 from ..model.chat import Answer, ChatReply, Message, ToolCall, ToolSpec
 from ..model.errors import AskClosed, ModelFailed, WrongPlace
@@ -144,10 +144,10 @@ class FakeModel:
         if self._failure is not None and not self._told and exc[0] is None:
             raise self._failure
 
-    async def run_flow(self, call: FlowCall) -> Any:
-        """Run a flow that a test awaits."""
+    async def run_flow(self, call: Any) -> Any:
+        """Run a flow or an actor that a test awaits."""
         self._runs += 1
-        name = call.flow.name.rpartition(".")[2]
+        name = short_name(call.flow if isinstance(call, FlowCall) else definition(type(call)))
         run = await self.engine.start(call, id=f"{name}-{self._runs}")
         return await self.or_unexpected(self.engine.result(run.id))
 

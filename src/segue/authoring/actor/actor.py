@@ -65,7 +65,7 @@ class Actor(Generic[R]):
             branch, definition = find_branch(), type(self).__segue__
             runner = RUNNER.get()
             if branch is None and runner is not None:
-                return runner.run_call(self).__await__()
+                return runner.run_flow(self).__await__()
             branch = current(f"{type(self).__qualname__}(…), awaited,")
             return child(branch, definition, definition.take(self), config_of(branch)).__await__()
 

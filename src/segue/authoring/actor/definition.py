@@ -14,6 +14,7 @@ import msgspec
 
 from ...core.codec import decoder, encode
 from ...core.restarts import Restart
+from ...core.signature import InputShape
 from ...model.errors import BadSignature, InvalidValue, NotEncodable
 from ...ports.store import Claimed
 from ..flow import fingerprint
@@ -122,6 +123,23 @@ class ActorDef:
     def encode_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         """What an instance made of these arguments is started with."""
         return self.take(self.cls(*args, **kwargs))
+
+    @property
+    def shape(self) -> InputShape:
+        """How calls of the class are written and read."""
+        return InputShape.of(self.cls)
+
+    def stored(self, call: bytes) -> bytes:
+        """What an instance made by a call that `shape` wrote is started with."""
+        args, kwargs = self.shape.decode_call(call)
+        return self.encode_call(args, kwargs)
+
+    def input_of(self, args: bytes) -> Any:
+        """Its first fields, without those that have their defaults; one alone is itself."""
+        first = self.load(msgspec.Raw(args))
+        required = [p.name for p in self.shape.parameters if p.required]
+        given = {name: getattr(first, name) for name in required}
+        return next(iter(given.values())) if len(given) == 1 else given
 
     def check_args(self, args: bytes) -> None:
         """Raise `InvalidValue` where a run of it couldn't read them."""

@@ -1,0 +1,48 @@
+"""`segue diagram`: the graph of an actor."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..authoring.actor.checkpoint import read_checkpoint
+from ..authoring.actor.graph import LISTENING, diagram
+from ..authoring.flow import definition, target_named
+from ..model.errors import Conflict
+from ..model.run import ENDED
+from ..runtime.names import unknown_run
+from . import exit
+from .place import declare_store, looking
+from .target import load_actor
+
+
+def declare_diagram(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "A Mermaid state diagram of an actor, from its handlers' return types. With --run, the state in which\n"
+        "that run is stands out; if it goes on as another actor, that one is drawn."
+    )
+    parser.add_argument("actor", metavar="app.py:Actor", help="the actor's class")
+    parser.add_argument("--run", default="", metavar="ID", help="a run of it")
+    declare_store(parser)
+
+
+async def do_diagram(args: argparse.Namespace) -> int:
+    actor = load_actor(args.actor)
+    if not args.run:
+        print(diagram(actor))
+        return exit.OK
+    async with looking(args) as store:
+        loaded = await store.load(args.run)
+        if loaded is None:
+            raise await unknown_run(store, args.run)
+        spec = loaded.head.spec
+        if spec.target != definition(actor).name:
+            raise Conflict(
+                f"run {args.run!r} is one of {spec.target!r}, not of {args.actor!r}: name that actor"
+            )
+        name, at = "", ""
+        if loaded.checkpoint is not None:
+            stored = read_checkpoint(loaded.checkpoint)
+            name, at = stored.actor, stored.state or LISTENING
+    drawn = target_named(name) if name else None
+    print(diagram(drawn or actor, at="" if loaded.head.status in ENDED else at))
+    return exit.OK

@@ -1,0 +1,143 @@
+"""Actors, steps and flows inside each other, and started, spawned and mapped alike."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import segue
+from segue import Actor, Done
+from segue.errors import InvalidValue, NotInRun, UnknownName
+from segue.model.run import Head
+from segue.testing import FakeModel
+from tests.authoring.killed import at_every_commit
+from tests.runtime.lives import Desk
+
+DID: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def begin() -> None:
+    DID.clear()
+
+
+@dataclass
+class Doubling:
+    n: int
+
+
+class Doubler(Actor[int]):
+    n: int
+    by: int = 2
+
+    def begin(self) -> Doubling:
+        return Doubling(self.n)
+
+    @segue.state
+    async def double(self, work: Doubling) -> Done[int]:
+        await segue.sleep(timedelta(minutes=work.n))
+        if work.n == 7:
+            raise ValueError("seven")
+        return Done(await times(work.n, self.by))
+
+
+@segue.step
+async def times(n: int, by: int = 3) -> int:
+    DID.append(f"{n}*{by}")
+    return n * by
+
+
+@segue.flow
+async def both() -> list[int]:
+    one = await Doubler(1)
+    spawned = await segue.spawn(Doubler(2, by=5))
+    two, three = await asyncio.gather(Doubler(3), Doubler(by=10, n=4))
+    return [one, await spawned, two, three, await (await segue.spawn(times(5)))]
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_actors_are_children_whatever_crashes(kind: str, tmp_path: Path) -> None:
+    async def begin(engine: Any) -> None:
+        DID.clear()
+        await engine.start(both(), id="both")
+
+    def check(desk: Desk, head: Head) -> None:
+        assert head.value == b"[2,10,6,40,15]"
+        assert len(set(DID)) == 5
+
+    await at_every_commit(begin, "both", check, kind=kind, path=tmp_path)
+
+
+async def test_a_child_that_fails_raises_in_its_parent() -> None:
+    @segue.flow
+    async def careful() -> str:
+        try:
+            await Doubler(7)
+        except ValueError as error:
+            return f"caught {error}"
+        return ""
+
+    desk = Desk()
+    async with desk.engine() as engine:
+        assert await engine.run(careful(), id="c") == "caught seven"
+
+
+async def test_maps_over_actors() -> None:
+    @segue.flow
+    async def mapped() -> list[list[int]]:
+        made = await segue.map(lambda n: Doubler(n, by=100), [1, 2])
+        return [await segue.map(Doubler, [1, 2, 3]), made]
+
+    desk = Desk()
+    async with desk.engine() as engine:
+        assert await engine.run(mapped(), id="m") == [[2, 4, 6], [100, 200]]
+        assert await engine.map(Doubler, [5, 6], id="job") == [10, 12]
+        outcomes = {}
+        async for outcome in engine.map(Doubler, [5, 6, 7], id="again"):
+            outcomes[outcome.input] = outcome.value if outcome.ok else repr(outcome.error)
+        assert outcomes == {5: 10, 6: 12, 7: "ValueError('seven')"}
+
+
+async def test_steps_are_runs_too(tmp_path: Path) -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(times(4, by=4))
+        assert run.id.startswith("times-")
+        assert await run == 16
+        assert await engine.run(times(2)) == 6
+        assert await engine.map(times, [1, 2], id="job") == [3, 6]
+        assert (await desk.head(run.id)).spec.target == "step:times"
+
+
+async def test_a_run_of_a_step_is_found_again_by_its_name() -> None:
+    desk = Desk()
+    async with desk.engine(worker=False) as engine:
+        await engine.start(times(6), id="later")
+    async with desk.engine() as engine:
+        assert await (await engine.get("later")) == 18
+
+
+async def test_what_no_run_is_of() -> None:
+    async def plain() -> None: ...
+
+    desk = Desk()
+    async with desk.engine() as engine:
+        with pytest.raises(UnknownName, match=r"decorate .*plain\(\) with @segue.flow or @segue.step"):
+            await engine.run(plain())
+        with pytest.raises(TypeError, match="a flow, a step or an actor"):
+            await engine.run(17)  # type: ignore[arg-type]  # on purpose
+        with pytest.raises(InvalidValue, match=r"Doubler\.n"):
+            await engine.start(Doubler("x"))  # type: ignore[arg-type]  # on purpose
+        with pytest.raises(NotInRun, match="Doubler"):
+            await Doubler(1)
+
+
+async def test_an_actor_is_awaited_in_a_test_as_a_flow_is() -> None:
+    model = FakeModel()
+    async with model:
+        assert await Doubler(3) == 6

@@ -1,0 +1,194 @@
+"""Actors at the command line: run as flows are, and drawn."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+
+import pytest
+
+from tests.cli.desk import Desk
+
+ACTORS = """
+from dataclasses import dataclass
+
+import segue
+from segue import Actor, Done
+
+
+@dataclass
+class Ticket:
+    text: str
+
+
+@dataclass
+class Drafted:
+    draft: str
+
+
+class Review(Actor[str]):
+    ticket: str
+    tries: int = 1
+
+    def begin(self) -> Ticket:
+        return Ticket(self.ticket * self.tries)
+
+    @segue.state
+    async def write(self, t: Ticket) -> Drafted:
+        return Drafted(t.text.upper())
+
+    @segue.state
+    async def review(self, s: Drafted) -> Done[str] | Ticket:
+        ok = await segue.ask("Send?", show=s.draft, returns=bool)
+        return Done(s.draft) if ok else Ticket("again")
+
+
+@segue.step
+def triple(n: int) -> int:
+    return 3 * n
+"""
+
+
+@pytest.fixture
+def actors(desk: Desk) -> Desk:
+    desk.write("actors.py", ACTORS)
+    return desk
+
+
+def test_an_actor_is_run_as_a_flow_is(actors: Desk):
+    said = actors.segue("run", "actors.py:Review", "ticket=hi", "tries=2", "--id", "r")
+    assert said.code == 3  # it waits for a person
+    assert "Send?" in said.err
+    ask = re.search(r"segue answer (\S+) VALUE", said.err)
+    assert ask is not None, said.err
+    assert actors.segue("answer", ask[1].strip("'"), "yes").code == 0
+    said = actors.segue("run", "actors.py:Review", "--id", "r")
+    assert (said.code, said.out) == (0, "HIHI\n")
+
+
+def test_its_fields_by_place(actors: Desk):
+    said = actors.segue("run", "actors.py", "hi", "3", "--id", "r")
+    assert said.code == 3
+    assert "HIHIHI" in said.err
+
+
+def test_arguments_by_name(actors: Desk):
+    assert actors.segue("run", "app.py:pair", "right=7", "left=a b").out == "a b:7\n"
+    assert actors.segue("run", "app.py:pair", "up=7", "3").out == "up=7:3\n"  # no name of its own
+    assert actors.segue("run", "app.py:twice", "n=2").out == "8\n"
+
+
+def test_a_field_that_doesnt_fit(actors: Desk):
+    said = actors.segue("run", "actors.py:Review", "ticket=hi", "tries=x")
+    assert said.code == 2
+    assert "tries" in said.err
+    assert "expected int" in said.err
+
+
+def test_a_step_is_run_too(actors: Desk):
+    assert actors.segue("run", "actors.py:triple", "4").out == "12\n"
+
+
+def test_a_diagram(actors: Desk):
+    said = actors.segue("diagram", "actors.py:Review")
+    assert said.code == 0
+    assert said.out.splitlines()[0] == "stateDiagram-v2"
+    assert "    Ticket --> Drafted: write" in said.out
+    assert said.out == actors.segue("diagram", "actors.py").out
+
+
+def test_the_diagram_of_a_run_shows_where_it_stands(actors: Desk):
+    actors.segue("run", "actors.py:Review", "hi", "--id", "r")
+    said = actors.segue("diagram", "actors.py:Review", "--run", "r")
+    assert said.out.splitlines()[-1] == "    class Drafted now"
+    said = actors.segue("diagram", "actors.py:Review", "--run", "x")
+    assert said.code == 2
+    assert "no run 'x'" in said.err or "'x'" in said.err
+
+
+def test_what_cant_be_drawn(actors: Desk):
+    said = actors.segue("diagram", "app.py:twice")
+    assert said.code == 2
+    assert "derive a class from segue.Actor" in said.err
+    actors.segue("run", "app.py:twice", "2", "--id", "two")
+    said = actors.segue("diagram", "actors.py:Review", "--run", "two")
+    assert said.code == 2
+    assert "run 'two' is one of 'twice'" in said.err
+
+
+LISTENER = """
+from datetime import timedelta
+
+import segue
+from segue import Actor, Note
+
+
+class Hold(Note):
+    pass
+
+
+class Listener(Actor[None]):
+    @segue.on
+    async def hold(self, _: Hold) -> None:
+        print("holding", flush=True)
+        await segue.sleep(timedelta(days=1))
+
+    async def setup(self) -> None:
+        print("up", flush=True)
+        await self.me.tell(Hold())
+
+    def interrupted(self) -> object:
+        print("interrupted", flush=True)
+        return segue.Interrupted()
+
+    def rollback(self) -> None:
+        print("rolled back", flush=True)
+"""
+
+
+def test_each_ctrl_c_asks_an_actor_more_urgently_to_end(desk: Desk):
+    desk.write("listener.py", LISTENER)
+    process = desk.start("run", "listener.py:Listener", "--id", "l", "--json")
+    assert process.stdout is not None
+    while "holding" not in process.stdout.readline():
+        pass
+    for _ in range(3):
+        time.sleep(0.4)  # two strokes at once count as one
+        process.send_signal(signal.SIGINT)
+    said = desk.finish(process)
+    assert "rolled back" in said.out
+    assert "was interrupted" in said.out + said.err
+
+
+def test_rows_over_an_actor(actors: Desk):
+    actors.write("rows.jsonl", '{"n": 1}\n{"n": 2}\n')
+    actors.write("sums.py", SUMS)
+    said = actors.segue("map", "sums.py:Sum", "rows.jsonl", "-o", "out.jsonl")
+    assert said.code == 0, said.err
+    assert [row["value"] for row in actors.rows()] == [2, 4]
+
+
+SUMS = """
+from dataclasses import dataclass
+
+import segue
+from segue import Actor, Done
+
+
+@dataclass
+class Go:
+    n: int
+
+
+class Sum(Actor[int]):
+    n: int
+    by: int = 2
+
+    def begin(self) -> Go:
+        return Go(self.n)
+
+    @segue.state
+    async def go(self, work: Go) -> Done[int]:
+        return Done(work.n * self.by)
+"""
