@@ -73,7 +73,6 @@ class FlowDef:
     """What is known of a flow: its function, its name, its version and the types it takes and gives."""
 
     kind: ClassVar[Literal["flow", "actor"]] = "flow"
-    mailbox: ClassVar[None] = None
     __slots__ = ("_shape", "_version", "decode", "file", "fn", "module", "name")
 
     def __init__(self, fn: Callable[..., Any], name: str, version: str) -> None:
@@ -111,6 +110,10 @@ class FlowDef:
         if len(given) == 1 and not named:
             return given[0]
         return {"args": given, **named} if given else named
+
+    @property
+    def mailbox(self) -> None:
+        """A flow takes what mail it wants, when it wants it: nothing bounds that."""
 
     def read_result(self, value: bytes) -> Any:
         """Its result, typed by its annotation."""
