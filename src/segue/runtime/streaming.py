@@ -72,5 +72,8 @@ class Streaming:
         """What is read won't be recorded; what the code did upon it neither."""
         if self.call is not None:
             self.call = None
-            self._run.done.clear()
-            self._run.commits.forget()
+            run = self._run
+            run.done.clear()
+            before = [entry for entry in run.commits.entries if entry.after <= run.replay.handed]
+            run.commits.forget()
+            run.commits.entries = before  # such as the timeout that ended it
