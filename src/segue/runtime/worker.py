@@ -96,7 +96,8 @@ class Worker:
         self._returns: set[Future[list[CommitResult]]] = set()  # of runs given back, on their way
         self.handles: Callable[[str, Any, tuple[str, int] | None], Any]
         self.commit_hook: Callable[[Turn], None] | None = None
-        self.failure: BaseException | None = None
+        self._unclaimed: StoreError | None = None  # why the last claim failed
+        self._unwritten: StoreError | None = None  # why the last run that left couldn't write its last turn
 
     # ------------------------------------------------------------ what runs ask for
     def models(self, names: Any, config: Config) -> list[str]:
@@ -198,10 +199,17 @@ class Worker:
             self._leave_group(group)
         error = executor.error
         if isinstance(error, StoreError) and not self.closing:
-            self.failure = self.failure or error
+            self._unwritten = error
+        elif error is None:
+            self._unwritten = None
         self._ends.run_left(executor)
         if full or executor.due or executor.status == "ready":
             self._ready.set()
+
+    @property
+    def failure(self) -> StoreError | None:
+        """Why no run gets on here; None once the store does again what failed."""
+        return self._unwritten or self._unclaimed
 
     # ------------------------------------------------------------ a worker's life
     def start(self) -> Callable[[], None]:
@@ -249,12 +257,12 @@ class Worker:
             self._ready.clear()
             try:
                 count = await self.claim_once()
-                self.failure = None  # the store is there again
+                self._unclaimed = None
                 if not count:
                     await self._until_ready()
             except StoreError as error:
                 log.error("the worker can't claim runs: %s", error)
-                self.failure = self.failure or error
+                self._unclaimed = error
                 await self.clock.sleep(1.0)
                 continue
             if count:
