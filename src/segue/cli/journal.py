@@ -64,10 +64,10 @@ def _file_name(key: str) -> str:
 
 
 async def _write(store: Store, run: str, path: str) -> None:
-    head = await store.get(run)
-    if head is None:
+    loaded = await store.load(run)
+    if loaded is None:
         raise await unknown_run(store, run)
-    lines = export.write(head, await entries_of(store, run))
+    lines = export.write(loaded.head, await entries_of(store, run), loaded.checkpoint)
     if path:
         with replacing(path) as file:
             file.writelines(line + b"\n" for line in lines)

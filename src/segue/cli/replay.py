@@ -54,9 +54,8 @@ async def do_replay(args: argparse.Namespace) -> int:
         if debugger is not None:
             debugger.stop_in(target.fn)
         try:
-            await verify.replay(
-                engine.worker, head, entries, look=debugger.look if debugger is not None else None
-            )
+            look = debugger.look if debugger is not None else None
+            await verify.replay_stored(engine.worker, engine.store, head, look=look)
         except AuthorError as difference:
             return _differs(args, difference, told=debugger is not None and debugger.told)
         finally:

@@ -28,7 +28,6 @@ from ..runtime.engine import Engine
 from ..runtime.events import Asked, Emitted, Event, Finished, Recorded, Token
 from ..runtime.handles import Ask, Run
 from ..runtime.names import unknown_run
-from ..runtime.rebase import entries_of
 from . import exit
 from .answers import expects
 from .interruption import interruption
@@ -324,11 +323,10 @@ class _Watch:
         """Replay the run once, and tell its author at the desk what would hold it one day."""
         try:
             async with asyncio.timeout(VERIFY):
-                entries = await entries_of(self.engine.store, head.id)
                 if head.status in ENDED:
                     logging.getLogger("segue.raised").disabled = True  # as what the flow prints
                     with contextlib.redirect_stdout(io.StringIO()):  # what the flow prints was seen
-                        await verify.replay(self.engine.worker, head, entries)
+                        await verify.replay_stored(self.engine.worker, self.engine.store, head)
         except AuthorError as difference:
             note(f"warning: replayed from its journal, the run differs. {difference}")
         except TimeoutError:

@@ -50,6 +50,7 @@ class _Run(msgspec.Struct, omit_defaults=True):
     usage: list[Usage] = []
     value: msgspec.Raw = _NULL
     error: _Error | None = None
+    checkpoint: msgspec.Raw = _NULL
 
 
 class _First(msgspec.Struct):
@@ -76,14 +77,15 @@ class Exported(msgspec.Struct, frozen=True):
 
     head: Head
     entries: list[Entry]
+    checkpoint: bytes | None = None
 
 
 _first = msgspec.json.Decoder(_First).decode
 _call = msgspec.json.Decoder(_Call).decode
 
 
-def write(head: Head, entries: Iterable[Entry]) -> Iterator[bytes]:
-    """The lines of a run, without line ends. Large contents must be in place."""
+def write(head: Head, entries: Iterable[Entry], checkpoint: bytes | None = None) -> Iterator[bytes]:
+    """The lines of a run, without line ends. Large contents must be in place. `checkpoint`: an actor's."""
     spec = head.spec
     run = _Run(
         id=head.id,
@@ -108,6 +110,7 @@ def write(head: Head, entries: Iterable[Entry]) -> Iterator[bytes]:
         usage=head.usage,
         value=_raw(head.value),
         error=_error(head.error),
+        checkpoint=_raw(checkpoint),
     )
     yield msgspec.json.encode(_First(run))
     for entry in merged(entries):
@@ -132,13 +135,15 @@ def write(head: Head, entries: Iterable[Entry]) -> Iterator[bytes]:
 def read(lines: Iterable[bytes | str], *, where: str = "journal") -> Exported:
     """A run from its lines. Raises `InvalidValue`, which begins with `where` and names the line."""
     head: Head | None = None
+    checkpoint: bytes | None = None
     entries: list[Entry] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             if head is None:
-                head = _head(_first(line).run)
+                run = _first(line).run
+                head, checkpoint = _head(run), None if run.checkpoint == _NULL else bytes(run.checkpoint)
             else:
                 entries.append(_entry(_call(line)))
         except (msgspec.MsgspecError, ValueError) as error:
@@ -152,7 +157,7 @@ def read(lines: Iterable[bytes | str], *, where: str = "journal") -> Exported:
             where_in = f"call {entry.n} of branch {entry.path or '/'!r}"
             problem = f"{where_in} comes after batch {entry.after - 1}, which isn't there"
             raise InvalidValue(where, "a whole run", problem)
-    return Exported(head, entries)
+    return Exported(head, entries, checkpoint)
 
 
 def _head(run: _Run) -> Head:

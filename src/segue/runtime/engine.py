@@ -288,7 +288,7 @@ class Engine:
         return head
 
     async def _replay(self, head: Head) -> None:
-        await verify.replay(self.worker, head, await rebase.entries_of(self.store, head.id))
+        await verify.replay_stored(self.worker, self.store, head)
 
     def check(self) -> None:
         """Raise what stopped the worker or the lanes, if anything did."""

@@ -7,8 +7,10 @@ from asyncio import AbstractEventLoop, Future
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
+from ..authoring.actor.checkpoint import read_checkpoint
 from ..authoring.context import Act, Branch, Wait, WireCall, Work
-from ..authoring.flow import FlowDef
 from ..authoring.pooled import Named
 from ..model.entry import Entry, Failure
 from ..model.errors import AuthorError, ReplayMismatch, ResultMismatch, UnknownName
@@ -16,10 +18,12 @@ from ..model.message import Question
 from ..model.mode import Config
 from ..model.run import ENDED, Head
 from ..ports.clock import Timer
-from ..ports.store import Claimed, CommitResult, Turn
+from ..ports.store import Claimed, CommitResult, Store, Turn
 from .call import Call
 from .executor import Executor
 from .host import Host
+from .mailbox import HAND
+from .rebase import entries_of
 from .worker import Worker, code_of
 
 CURE = "What a flow does must follow from its arguments and from recorded calls alone."
@@ -29,19 +33,37 @@ CURE = "What a flow does must follow from its arguments and from recorded calls 
 Looker = Callable[[Exception, "_Replayed"], None]
 
 
-async def replay(worker: Worker, head: Head, entries: Sequence[Entry], *, look: Looker | None = None) -> None:
+async def replay_stored(worker: Worker, store: Store, head: Head, *, look: Looker | None = None) -> None:
+    """Replay a run that a store has; see `replay`."""
+    stored, entries = await store.load(head.id), await entries_of(store, head.id)
+    await replay(worker, head, entries, stored=stored, look=look)
+
+
+async def replay(
+    worker: Worker,
+    head: Head,
+    entries: Sequence[Entry],
+    *,
+    stored: Claimed | None = None,
+    look: Looker | None = None,
+) -> None:
     """Run a run's entries, large contents in place, through the code that this process has.
 
     Raises `ReplayMismatch` for the first call that differs, a new one too, and `ResultMismatch` for another
     result; `UnknownName` if this process doesn't know the flow. A run that hasn't ended is replayed up to where
-    it stands: what the code does from there on is no difference. Of actors, nothing is replayed.
+    it stands: what the code does from there on is no difference. Of an actor, that is its last turn, from the
+    checkpoint that is `stored` on: a state, or the message in hand if the inbox still has it. The rest is history.
     """
-    if head.spec.kind != "flow":
-        return
-    target = worker.target(head.spec.target, head.spec.module)
-    if not isinstance(target, FlowDef):
-        raise UnknownName("flow", head.spec.target, "import the module that defines it")
+    spec = head.spec
+    target = worker.target(spec.target, spec.module)
+    if target is None or target.kind != spec.kind:
+        raise UnknownName(spec.kind, spec.target, "import the module that defines it")
     claimed = Claimed(head, None, None, [], [])
+    if spec.kind == "actor":
+        if stored is not None:
+            claimed = msgspec.structs.replace(stored, head=head, pool=None, journal=[])
+        if not _can_be_replayed(claimed, entries):
+            return
     replayed = _Replayed(_Desk(worker, head), claimed, list(entries), head.spec.config.over(worker.config))
     replayed.look = look
     replayed.begin(code_of(target, claimed, replayed))
@@ -51,6 +73,17 @@ async def replay(worker: Worker, head: Head, entries: Sequence[Entry], *, look: 
         await replayed.stopped()
         raise
     replayed.compare(head)
+
+
+def _can_be_replayed(actor: Claimed, entries: Sequence[Entry]) -> bool:
+    """Whether what an actor's journal tells of can be carried out again: its message may be gone."""
+    hand = next((entry.value for entry in entries if (entry.path, entry.n) == HAND), None)
+    if hand is not None:
+        return any(letter.id == int(hand) for letter in actor.inbox)
+    if actor.checkpoint is None or actor.inbox:
+        return True
+    stored = read_checkpoint(actor.checkpoint)
+    return stored.fresh or bool(stored.state) or stored.end is not None
 
 
 class _Replayed(Executor):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from ..authoring.failures import to_exception
-from ..authoring.flow import FlowDef, definition
+from ..authoring.flow import short_name, target_of
 from ..core import journal
 from ..model.entry import Entry, Failure
 from ..model.errors import AuthorError, ReplayMismatch, ResultMismatch, UnknownName
@@ -48,14 +48,14 @@ class Report(msgspec.Struct, frozen=True):
 async def check(
     fn: Callable[[In], Awaitable[Out]], rows: Iterable[In], /, *, model: FakeModel, kills: int = 100
 ) -> Report:
-    """Run a flow over rows live, in batch, evicted at every wait, and killed before and after every write.
+    """Run a flow or an actor over rows live, in batch, evicted at every wait, and killed before and after every write.
 
     Raises `AssertionError` where an outcome or a journal differs from the live one's, where a committed step
     or a batch line was done again, and where the code breaks a rule of replay. `kills` bounds the crashes of
     each kind; above it, they are spread evenly over the writes.
     """
-    flow = definition(fn)
-    if not isinstance(flow, FlowDef):
+    flow = target_of(fn)
+    if flow is None:
         raise UnknownName("flow", getattr(fn, "__qualname__", repr(fn)), "decorate it with @segue.flow")
     checked = _Check(fn, list(rows), model)
     live = await checked.run(_Way("live", "live", verify=True))
@@ -103,7 +103,9 @@ class _Life(msgspec.Struct):
 class _Check:
     def __init__(self, fn: Callable[[Any], Any], rows: list[Any], model: FakeModel) -> None:
         self.fn, self.model = fn, model
-        name = definition(fn).name.rpartition(".")[2]
+        self.target = target_of(fn)
+        assert self.target is not None  # `check` looked
+        name = short_name(self.target)
         self.rows = {f"{name}-{number}": row for number, row in enumerate(rows)}
         self.lives = self.kills = self.held = 0
 
@@ -163,7 +165,7 @@ class _Check:
             park="always" if way.always else "auto",
         )
         async with engine:
-            engine.worker.register(definition(self.fn))
+            engine.worker.register(self.target)
             engine.bus.watch("", note)
             answering = asyncio.create_task(self.model.keep_answering(engine))
             ending = asyncio.create_task(self._all(engine))

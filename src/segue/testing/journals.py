@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..authoring.flow import FlowDef, definition
+from ..authoring.flow import target_of
 from ..core import export
 from ..model.chat import ChatReply
 from ..model.errors import AuthorError, CallerError, ProviderFault, UnknownName
 from ..ports.provider import Endpoint, Provider
+from ..ports.store import Claimed
 from ..providers.registry import make, resolve
 from ..runtime import verify
 from ..runtime.models import CALLING
@@ -20,14 +21,16 @@ from .fake_provider import FakeProvider
 
 
 async def rerun(fn: Callable[..., Any], journals: str, /) -> None:
-    """Replay exported runs of a flow, `segue export RUN > FILE`, through the code as it is now.
+    """Replay exported runs of a flow or an actor, `segue export RUN > FILE`, through the code as it is now.
+
+    Of an actor, that is the last state that it was in; what it did before is history, and its messages are gone.
 
     `journals` is a glob. Nothing is called; no key or network is needed. Raises `ReplayMismatch` or
     `ResultMismatch` for the first run that the code would carry out otherwise, and `UnknownName` where no
     file matches.
     """
-    flow = definition(fn)
-    if not isinstance(flow, FlowDef):
+    flow = target_of(fn)
+    if flow is None:
         raise UnknownName("flow", getattr(fn, "__qualname__", repr(fn)), "decorate it with @segue.flow")
     runs = _read(journals)
     async with _Offline(FakeModel(), "memory:", worker=False) as engine:
@@ -37,7 +40,9 @@ async def rerun(fn: Callable[..., Any], journals: str, /) -> None:
             if target != flow.name:
                 raise UnknownName("flow", target, f"the run in {file} is of that flow, not of {flow.name!r}")
             try:
-                await verify.replay(engine.worker, exported.head, exported.entries)
+                head, entries = exported.head, exported.entries
+                stored = Claimed(head, exported.checkpoint, None, [], [])
+                await verify.replay(engine.worker, head, entries, stored=stored)
             except AuthorError as error:
                 error.add_note(f"The recorded run is that of {file}.")
                 raise
