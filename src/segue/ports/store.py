@@ -117,9 +117,10 @@ class Landing(Future[list[CommitResult]]):
             self.set_exception(result)
         else:
             self.set_result(result)
-        if self.then is not None:
+        then, self.then = self.then, None  # whoever keeps this mustn't keep them
+        if then is not None:
             try:
-                self.then(self)
+                then(self)
             except Exception as error:  # as of any callback; the others of its group mustn't suffer
                 self.get_loop().call_exception_handler({"message": "after a commit", "exception": error})
 

@@ -406,14 +406,14 @@ class Worker:
 
     async def _mail_loop(self) -> None:
         """Look for mail that other processes sent to runs at work here, for some of the runs at a time."""
-        turn: deque[Executor] = deque()
+        turn: deque[str] = deque()  # by id: who has left isn't kept in memory for it
         while not self.closing:
             await asyncio.sleep(POLL)
-            turn = turn or deque(self.awake.values())
+            turn = turn or deque(self.awake)
             for _ in range(min(len(turn), LOOKS)):
-                executor = turn.popleft()
-                if not executor.over:
-                    await self._fetch(executor)
+                run = turn.popleft()
+                if run in self.awake:
+                    await self._fetch(self.awake[run])
 
     async def _renew(self) -> None:
         self._renewed = self.clock.now()
