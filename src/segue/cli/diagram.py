@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..authoring.actor.checkpoint import read_checkpoint
+from ..authoring.actor.checkpoint import read_stored
 from ..authoring.actor.graph import LISTENING, diagram
 from ..authoring.flow import definition, target_named
 from ..model.errors import Conflict
@@ -41,7 +41,7 @@ async def do_diagram(args: argparse.Namespace) -> int:
             )
         name, at = "", ""
         if loaded.checkpoint is not None:
-            stored = read_checkpoint(loaded.checkpoint)
+            stored = read_stored(loaded.checkpoint, loaded.deltas)
             name, at = stored.actor, stored.state or LISTENING
     drawn = target_named(name) if name else None
     print(diagram(drawn or actor, at="" if loaded.head.status in ENDED else at))

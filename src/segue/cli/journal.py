@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..authoring.actor.checkpoint import as_one
 from ..core import export
 from ..model.errors import InvalidValue
 from ..ports.store import Store
@@ -67,7 +68,7 @@ async def _write(store: Store, run: str, path: str) -> None:
     loaded = await store.load(run)
     if loaded is None:
         raise await unknown_run(store, run)
-    lines = export.write(loaded.head, await entries_of(store, run), loaded.checkpoint)
+    lines = export.write(loaded.head, await entries_of(store, run), as_one(loaded.checkpoint, loaded.deltas))
     if path:
         with replacing(path) as file:
             file.writelines(line + b"\n" for line in lines)

@@ -40,13 +40,17 @@ class Created(msgspec.Struct, frozen=True):
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """All that a worker needs to wake a run, in one trip. `journal` has the rows since the checkpoint."""
+    """All that a worker needs to wake a run, in one trip.
+
+    `deltas` were written after the checkpoint; `journal` has the rows since the last of either.
+    """
 
     head: Head
     checkpoint: bytes | None
     pool: bytes | None
     journal: list[bytes]
     inbox: list[Letter]
+    deltas: list[bytes] = []
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -60,11 +64,12 @@ class Turn(msgspec.Struct, kw_only=True):
     """All that one commit writes of one run; atomic.
 
     `entries`: a journal row to append. `checkpoint`: the new state; the journal before it is archived, and
-    `entries` are the first of the new one. `consumed`: letters that leave the inbox; `kept`: letters that were
-    handled and stay, taking no room. `outbox`: mail to other runs, delivered once each even if this process dies
-    now; numbers grow per sender. `dead`: mail that no code took, to be listed. `lines`:
-    requests for lanes. `asks` open and `closed_asks` close questions. `spawn`: runs to create (one that
-    exists by that id is left alone). `seen`: the newest letter that this turn knew of.
+    `entries` are the first of the new one. `delta`: does the same, but is kept beside the checkpoint, after earlier
+    ones; a new checkpoint takes the place of all of them. `consumed`: letters that leave the inbox; `kept`: letters
+    that were handled and stay, taking no room. `outbox`: mail to other runs, delivered once each even if this process
+    dies now; numbers grow per sender. `dead`: mail that no code took, to be listed. `lines`: requests for
+    lanes. `asks` open and `closed_asks` close questions. `spawn`: runs to create (one that exists by that id is left
+    alone). `seen`: the newest letter that this turn knew of.
 
     `status` `ready` with `release` false keeps the claim; anything else gives it up. A turn that parks
     or holds while the inbox has letters newer than `seen` leaves the run ready instead (result `ready`).
@@ -84,6 +89,7 @@ class Turn(msgspec.Struct, kw_only=True):
     plain: bool = False  #: appends `entries` and does nothing else, as most turns do; spares stores a look
     entries: bytes | None = None
     checkpoint: bytes | None = None
+    delta: bytes | None = None
     consumed: Sequence[int] = ()
     kept: Sequence[int] = ()
     dead: Sequence[DeadLetter] = ()

@@ -78,7 +78,7 @@ class Commits:
         if run.handling is not None:
             if run.handling.unclean:
                 done = []
-            turn.checkpoint = run.handling.take_saved()
+            run.handling.put_saved(turn)
         now = turn.now = run.host.clock_now()
         entries, self.batch_at = self.entries, None
         if done:

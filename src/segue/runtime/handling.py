@@ -21,6 +21,7 @@ from ..authoring.pooled import Named
 from ..core.replay import Replay
 from ..model.entry import INSTANT, Entry, Failure
 from ..model.message import DeadLetter, Letter, Mail, answer_to
+from ..ports.store import Turn
 from . import tasks
 from .call import Call, Outcome, own_call
 from .events import Handling as HandlingEvent
@@ -58,7 +59,7 @@ class Handling:
         self.beside: Callable[[Mail], Coroutine[Any, Any, None]]
         self.supervisor: Supervisor
         self.sealing: Call | None = None  #: who waits for a commit
-        self._saved: Callable[[], bytes] | None = None  # gives the checkpoint of the next commit
+        self._saved: Callable[[Turn], None] | None = None  # writes a checkpoint into the next commit
         self._clean = True  # nothing of what is recorded belongs to the time before it
         self._wanting: Call | None = None  # the next message
         self._urgent_only = False
@@ -194,7 +195,7 @@ class Handling:
         )
         return branch.run.record(branch, act)
 
-    def save(self, checkpoint: Callable[[], bytes]) -> bool:
+    def save(self, checkpoint: Callable[[Turn], None]) -> bool:
         """Have the next commit write a checkpoint: what was recorded so far is history.
 
         False where something of the handler is left, so that `seal` must follow.
@@ -256,14 +257,14 @@ class Handling:
         return call
 
     # ------------------------------------------------------------ commits
-    def take_saved(self) -> bytes | None:
-        """The checkpoint that goes with the turn that is being taken, if one does."""
+    def put_saved(self, turn: Turn) -> None:
+        """Have the turn that is being taken write the checkpoint, if there is one."""
         saved, self._saved = self._saved, None
         if saved is None:
-            return None
+            return
         if not self._clean:
             self._run.commits.entries.clear()
-        return saved()
+        saved(turn)
 
     @property
     def unclean(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from ..authoring.actor.checkpoint import read_checkpoint
+from ..authoring.actor.checkpoint import read_stored
 from ..authoring.context import Act, Branch, Wait, WireCall, Work
 from ..authoring.pooled import Named
 from ..model.entry import Entry, Failure
@@ -82,7 +82,7 @@ def _can_be_replayed(actor: Claimed, entries: Sequence[Entry]) -> bool:
         return any(letter.id == int(hand) for letter in actor.inbox)
     if actor.checkpoint is None or actor.inbox:
         return True
-    stored = read_checkpoint(actor.checkpoint)
+    stored = read_stored(actor.checkpoint, actor.deltas)
     return stored.fresh or bool(stored.state) or stored.end is not None
 
 

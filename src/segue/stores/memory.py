@@ -46,6 +46,7 @@ class _Run:
         "asks",
         "box",
         "checkpoint",
+        "deltas",
         "error",
         "fence",
         "finished",
@@ -84,6 +85,7 @@ class _Run:
         self.finished = 0
         self.updated = now
         self.checkpoint: bytes | None = None
+        self.deltas: list[bytes] | None = None
         self.pool = new.pool
         self.journal: list[bytes] | None = None
         self.archive: list[bytes] | None = None
@@ -116,6 +118,7 @@ class _Run:
             self.pool,
             list(self.journal or ()),
             list((self.inbox or {}).values()),
+            list(self.deltas or ()),
         )
 
     def shelve(self) -> None:
@@ -397,7 +400,12 @@ class MemoryStore:
             return "fenced"
         if turn.checkpoint is not None:
             run.shelve()
-            run.checkpoint = turn.checkpoint
+            run.checkpoint, run.deltas = turn.checkpoint, None
+        elif turn.delta is not None:
+            run.shelve()
+            if run.deltas is None:
+                run.deltas = []
+            run.deltas.append(turn.delta)
         if turn.entries is not None:
             if run.journal is None:
                 run.journal = [turn.entries]

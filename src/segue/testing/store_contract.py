@@ -749,6 +749,26 @@ class StoreContract(MailContract):
         assert (got.checkpoint, got.journal) == (b"s2", [b"4"])
         assert await store.history("a") == [b"1", b"2", b"3", b"4"]
 
+    async def test_deltas_are_kept_beside_the_checkpoint_until_the_next_one(self, store: Store) -> None:
+        """Each archives the journal; those of one run are its own, in order, and fenced like all."""
+        fences = dict(zip("ab", await start(store, "a", "b"), strict=True))
+        for id in "ab":
+            await commit(store, id, fences[id], checkpoint=b"s1")
+        first = [Turn(run=id, fence=fences[id], delta=id.encode() + b"1", entries=b"1") for id in "ab"]
+        assert await store.commit(first) == ["committed", "committed"]
+        await commit(store, "a", fences["a"], delta=b"a2", entries=b"2")
+        await commit(store, "a", fences["a"] - 1, delta=b"no")
+        await park(store, "a", fences["a"], entries=b"3", seen=0)
+        await store.deliver([tell("a", 1)], now=1.0)
+        got = (await claim(store, now=2.0))["a"]
+        assert (got.checkpoint, got.deltas, got.journal) == (b"s1", [b"a1", b"a2"], [b"2", b"3"])
+        assert (await loaded(store, "b")).deltas == [b"b1"]
+        await commit(store, "a", got.head.fence, checkpoint=b"s2")
+        found = await loaded(store, "a")
+        assert (found.checkpoint, found.deltas, found.journal) == (b"s2", [], [])
+        assert (await loaded(store, "b")).deltas == [b"b1"]
+        assert await store.history("a") == [b"1", b"2", b"3"]
+
     async def test_revive_keeps_the_journal(self, store: Store) -> None:
         await start(store, "a", job="j")
         error = Failure("m:E", "no")

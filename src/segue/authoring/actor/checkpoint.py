@@ -1,11 +1,20 @@
-"""What is stored of an actor between two turns."""
+"""What is stored of an actor between two turns: whole, or what has changed since.
+
+Each field is JSON text. A delta says of those that changed what was put where (a `Splice`), so what a commit writes
+is as long as what was added, and putting them together again needs no types.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from ...core.restarts import Kind
 from ...model.entry import Failure
+
+#: Of a field's text: its name, so many bytes stay in front and so many at the back, and what is between them now.
+Splice = tuple[str, int, int, bytes]
 
 
 class End(msgspec.Struct, omit_defaults=True):
@@ -52,5 +61,47 @@ class Checkpoint(msgspec.Struct, omit_defaults=True):
     closing: bool = False
 
 
+class Delta(msgspec.Struct, array_like=True):
+    """What a turn changed. `head`: a `Checkpoint` without its fields, and without its children unless `family`."""
+
+    head: bytes
+    splices: list[Splice]
+    family: bool = False
+
+
 read_checkpoint = msgspec.json.Decoder(Checkpoint).decode
 write_checkpoint = msgspec.json.Encoder().encode
+write_delta = msgspec.msgpack.Encoder().encode
+_read_delta = msgspec.msgpack.Decoder(Delta).decode
+read_texts = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def read_stored(checkpoint: bytes, deltas: Sequence[bytes]) -> Checkpoint:
+    """A checkpoint with what was written after it."""
+    stored = read_checkpoint(checkpoint)
+    if not deltas:
+        return stored
+    texts = {name: bytearray(text) for name, text in read_texts(stored.fields).items()}
+    children, head = stored.children, stored
+    for data in deltas:
+        delta = _read_delta(data)
+        for name, front, back, middle in delta.splices:
+            text = texts[name]
+            text[front : len(text) - back] = middle
+        if delta.family:
+            children = read_checkpoint(delta.head).children
+    head = read_checkpoint(delta.head)
+    head.fields, head.children = msgspec.Raw(join((name, text) for name, text in texts.items())), children
+    return head
+
+
+def as_one(checkpoint: bytes | None, deltas: Sequence[bytes]) -> bytes | None:
+    """A checkpoint that has in it what was written after it."""
+    if checkpoint is None or not deltas:
+        return checkpoint
+    return write_checkpoint(read_stored(checkpoint, deltas))
+
+
+def join(texts: Iterable[tuple[str, bytes | bytearray]]) -> bytes:
+    """Texts by name as the text of a JSON object."""
+    return b"{" + b",".join(b"%s:%s" % (msgspec.json.encode(name), text) for name, text in texts) + b"}"

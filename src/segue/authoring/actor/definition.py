@@ -21,6 +21,7 @@ from ..flow import fingerprint
 from ..message import Mailbox
 from ..pooled import Named
 from . import elsewhere, graph
+from .checkpoint import read_texts
 from .driver import Driver
 from .handlers import Handlers, read_handlers
 from .life import Life
@@ -28,7 +29,6 @@ from .life import Life
 #: What a class may replace of `Actor`.
 HOOKS = ("setup", "begin", "teardown", "failed", "rollback", "interrupted", "finished", "perform")
 _ACTOR = f"{__package__}.actor"
-_read_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class ActorDef:
@@ -79,15 +79,24 @@ class ActorDef:
 
     def dump(self, actor: Any) -> msgspec.Raw:
         """Its durable fields as a JSON object."""
-        values = actor.__dict__
-        if values.keys() != self.durable.keys():
-            values = {name: values[name] for name in self.durable}
+        values = self.values(actor)
         try:
             return msgspec.Raw(encode(values, where=self.name))
         except NotEncodable:
             for name, value in values.items():
                 encode(value, where=f"{self.name}.{name}")  # names the field
             raise
+
+    def values(self, actor: Any) -> dict[str, Any]:
+        """Its durable fields."""
+        values: dict[str, Any] = actor.__dict__
+        if values.keys() != self.durable.keys():
+            values = {name: values[name] for name in self.durable}
+        return values
+
+    def is_whole(self, fields: msgspec.Raw) -> bool:
+        """Whether stored fields are those of the class, no more and no less."""
+        return read_texts(fields).keys() == self.durable.keys()
 
     def load(self, fields: msgspec.Raw) -> Any:
         """An instance with its stored fields; those that the class has gained take their defaults."""
@@ -99,7 +108,7 @@ class ActorDef:
             setattr(actor, name, value)
 
     def _read(self, fields: msgspec.Raw) -> dict[str, Any]:
-        stored = _read_fields(fields)
+        stored = read_texts(fields)
         values: dict[str, Any] = {}
         for name, read in self.durable.items():
             if name in stored:

@@ -120,7 +120,7 @@ class Driver:
         first = await self._hook("begin")
         here.fresh = False
         here.go(Listen() if first is None else first)
-        here.fields = here.definition.dump(here.actor)
+        here.take(here.look())
         await self._save(seal=True)
 
     async def _round(self) -> None:
@@ -149,7 +149,7 @@ class Driver:
         else:
             here.go(Listen() if result is None else result)
         if not here.fresh:
-            here.fields = here.definition.dump(here.actor)
+            here.take(here.look())
         await self._save(seal=True)
 
     async def _messages(self) -> None:
@@ -183,13 +183,13 @@ class Driver:
         )
         try:
             result = await self._handle(handler, mail.value or b"null", *more)
-            fields = here.definition.dump(here.actor)
+            looked = here.look()
             if handler.is_request and not handler.keeps:
                 reply = self._answer(handler, mail, result)
             elif result is not None:
                 here.go(result)
             if not here.fresh:
-                here.fields = fields
+                here.take(looked)
         except Aborted:
             here.go(self.interlude.take_next() or Listen())
             reply = self._reply(mail, None, to_failure(RunInterrupted(life.id)))
@@ -258,7 +258,7 @@ class Driver:
         if not handler.is_request and "failed" not in definition.own:
             log.error("run %s: %s.%s failed", self.life.id, definition.name, handler.method, exc_info=error)
         result = await self._hook("failed", error)
-        self.here.fields = definition.dump(self.here.actor)
+        self.here.take(self.here.look())
         if result is not None:
             self.here.go(result)
         failure = to_failure(error)
@@ -301,11 +301,11 @@ class Driver:
             finally:
                 self.performer.at_work = ""
             await self.interlude.settle()
-            fields = here.definition.dump(here.actor)
+            looked = here.look()
             if then is not None:
                 here.go(then)
             if not here.fresh:
-                here.fields = fields
+                here.take(looked)
         except Exception as error:
             here.restore()
             failure = to_failure(error)
@@ -386,7 +386,7 @@ class Driver:
         if late:
             here.at = max(here.at, life.clock())
         here.keep()
-        if not life.save(here.checkpoint) or late:
+        if not life.save(here.write) or late:
             await life.seal()
             self._group, self._until = 0, monotonic() + MOMENT
 

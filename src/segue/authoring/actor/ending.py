@@ -98,7 +98,7 @@ class Ending:
         if not here.ending:
             here.ending = True
             here.keep()
-            if not self._life.save(here.checkpoint):
+            if not self._life.save(here.write):
                 await self._life.seal()
 
     async def _close(self) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ...model.entry import Failure
 from ...model.message import Letter, Mail
+from ...ports.store import Turn
 from ..message import Responder
 from ..pooled import Named
 
@@ -50,7 +51,7 @@ class Life(Protocol):
         """Have the next commit consume a message and send its answer."""
         ...
 
-    def save(self, checkpoint: Callable[[], bytes]) -> bool:
+    def save(self, checkpoint: Callable[[Turn], None]) -> bool:
         """Have the next commit write a checkpoint: what was recorded so far is history.
 
         False where something of the handler is left, so that `seal` must follow.

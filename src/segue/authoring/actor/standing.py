@@ -8,11 +8,12 @@ import msgspec
 
 from ...core.codec import encode
 from ...model.errors import BadSignature
-from ...ports.store import Claimed
+from ...ports.store import Claimed, Turn
 from ..failures import to_exception, to_failure
 from ..flow import target_named
 from ..mail import message_name
-from .checkpoint import Checkpoint, Child, End, read_checkpoint, write_checkpoint
+from .checkpoint import Checkpoint, Child, Delta, End, read_stored, write_checkpoint, write_delta
+from .fields import Fields, Looked
 from .nexts import Again, Cancelled, Done, Fail, Interrupted, Listen
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from .life import Life
 
 _NULL = msgspec.Raw(b"null")
+
+#: What a stored delta costs besides its bytes, in bytes.
+ROW = 64
 
 
 class Standing:
@@ -29,7 +33,7 @@ class Standing:
         spec = claimed.head.spec
         self._first = definition, msgspec.Raw(spec.args)
         if claimed.checkpoint is not None:
-            stored = read_checkpoint(claimed.checkpoint)
+            stored = read_stored(claimed.checkpoint, claimed.deltas)
         else:
             stored = Checkpoint(msgspec.Raw(spec.args), fresh=True, at=spec.created)
         if stored.actor:
@@ -40,9 +44,8 @@ class Standing:
             definition = found
         self.definition = definition
         self.actor = definition.load(stored.fields)
-        self.fields = definition.dump(
-            self.actor
-        )  #: as they were after the last turn; those that are new, too
+        self._fields = Fields(definition, self.actor, stored.fields if claimed.checkpoint else None)
+        self._written = len(claimed.checkpoint or b"") + sum(len(delta) + ROW for delta in claimed.deltas)
         self.turns, self.fresh, self.attempt = stored.turns, stored.fresh, stored.attempt
         self.due, self.at = stored.due, stored.at
         self.state: Any = None  #: what is next; None to listen
@@ -56,6 +59,7 @@ class Standing:
             self._reach(stored.end)
         self._molted = stored.actor
         self.children: list[Child] = stored.children  #: replaced, never changed
+        self._family = stored.children  # as it was last written
         self.closing = stored.closing
         self._kept: tuple[Any, ...]
 
@@ -103,13 +107,14 @@ class Standing:
         definition.check()
         self.definition, self.actor, self._molted = definition, actor, definition.name
         self.fresh, self.state, self.due = True, None, 0.0
-        self.fields = definition.dump(actor)
+        self._fields = Fields(definition, actor)
 
     def begin_anew(self) -> None:
         """As it was first."""
         definition, fields = self._first
         self.definition, self.actor, self._molted = definition, definition.load(fields), ""
-        self.fields, self.fresh, self.state, self.due = definition.dump(self.actor), True, None, 0.0
+        self._fields = Fields(definition, self.actor)
+        self.fresh, self.state, self.due = True, None, 0.0
         self.end, self.ending, self.closing, self.attempt, self.children = None, False, False, 0, []
 
     @property
@@ -119,21 +124,29 @@ class Standing:
 
     def restore(self, *, anew: bool = False) -> None:
         """Give the fields and the state the values that were written down; `anew`: in another instance."""
+        fields = self._fields.whole()
         if anew:
-            self.actor = self.definition.load(self.fields)
+            self.actor = self.definition.load(fields)
         else:
-            self.definition.restore(self.actor, self.fields)
+            self.definition.restore(self.actor, fields)
         if self.state is not None:
             states = self.definition.handlers.states
             self.state = states[message_name(type(self.state))].read(bytes(self.data))
 
     # ------------------------------------------------------------ what is written down
+    def look(self) -> Looked:
+        """What the fields are now, to be taken if the turn holds. Raises `NotEncodable`."""
+        return self._fields.look(self.actor)
+
+    def take(self, looked: Looked) -> None:
+        """That turn holds; what was taken before it was `keep`t."""
+        self._fields.take(looked, self.actor)
+
     def keep(self) -> None:
         """A turn is over: so it is to be written down, whatever the next handler does meanwhile."""
         self.turns += 1
         state = "" if self.state is None else message_name(type(self.state))
         self._kept = (
-            self.fields,
             state,
             self.data if state else _NULL,
             self.turns,
@@ -147,9 +160,27 @@ class Standing:
             self.closing,
         )
 
-    def checkpoint(self) -> bytes:
-        """What was last kept, to be stored."""
-        fields, state, data, turns, molted, fresh, reached, *rest = self._kept
+    def write(self, turn: Turn) -> None:
+        """Have a turn store what was last kept: what has changed, unless more would be stored than is worth it."""
+        fields, head = self._fields, self._head()
+        family = head.children
+        if fields.spread and fields.as_stored:
+            same = family is self._family
+            if same:
+                head.children = []
+            delta = write_delta(Delta(write_checkpoint(head), fields.changed(), not same))
+            if self._written + len(delta) + ROW <= 2 * fields.size:
+                self._written += len(delta) + ROW
+                self._family, turn.delta = family, delta
+                return
+        head.fields, head.children = fields.whole(), family
+        turn.checkpoint = write_checkpoint(head)
+        self._written, self._family = len(turn.checkpoint), family
+        fields.written()
+
+    def _head(self) -> Checkpoint:
+        """What was last kept, without the fields."""
+        state, data, turns, molted, fresh, reached, *rest = self._kept
         end: End | None = None
         match reached:
             case Fail(error=error):
@@ -162,4 +193,4 @@ class Standing:
                 end = End(cancelled=True)
             case _:
                 pass
-        return write_checkpoint(Checkpoint(fields, state, data, turns, molted, fresh, end, *rest))
+        return Checkpoint(_NULL, state, data, turns, molted, fresh, end, *rest)

@@ -73,6 +73,10 @@ _JOURNAL = Query(
     "from json_each(?) as q cross join runs r on r.k = q.value"
     " cross join journal j on j.run = r.k and j.k > r.base order by j.k",
 )
+_DELTAS = Query(
+    ("d.run", "#d.delta"),
+    "from json_each(?) as q cross join deltas d on d.run = q.value order by d.k",
+)
 _INBOX = Query(
     ("i.run", "i.k", "#i.mail", "i.state"),
     "from json_each(?) as q cross join inbox i on i.run = q.value order by i.k",
@@ -87,7 +91,7 @@ _LETTERS = Query(
 
 
 def wakes(cx: sqlite3.Connection, keys: Iterable[int]) -> list[Claimed]:
-    """All that is needed to wake runs, in the order of `keys`: three statements, however many they are."""
+    """All that is needed to wake runs, in the order of `keys`: four statements, however many they are."""
     keys = list(keys)
     if not keys:
         return []
@@ -98,9 +102,12 @@ def wakes(cx: sqlite3.Connection, keys: Iterable[int]) -> list[Claimed]:
     inboxes: dict[int, list[Letter]] = {key: [] for key in keys}
     for run, number, mail, state in _INBOX.rows(cx, (text,)):
         inboxes[run].append(Letter(number, decode_mail(mail), state == KEPT))
+    deltas: dict[int, list[bytes]] = {key: [] for key in keys}
+    for run, delta in _DELTAS.rows(cx, (text,)):
+        deltas[run].append(delta)
     found = {row[0]: row for row in _WAKE.rows(cx, (text,))}
     return [
-        Claimed(as_head(row[3:]), row[1], row[2], journals[key], inboxes[key])
+        Claimed(as_head(row[3:]), row[1], row[2], journals[key], inboxes[key], deltas[key])
         for key in keys
         if (row := found.get(key)) is not None
     ]

@@ -14,7 +14,7 @@ from typing import Final
 from ...model.errors import StoreError
 
 #: The version of the tables, as `user_version` has it.
-VERSION: Final = 2
+VERSION: Final = 3
 
 #: Marks a file as segue's, as `application_id` has it: "sgue".
 APPLICATION: Final = 0x73677565
@@ -40,10 +40,17 @@ create table dead(k integer primary key autoincrement, recipient text not null, 
 create index dead_recipient on dead(recipient);
 """
 
+#: What an actor's turns changed since its checkpoint.
+_DELTAS: Final = """
+create table deltas(k integer primary key autoincrement, run integer not null, delta blob not null);
+create index deltas_run on deltas(run);
+"""
+
 #: What a file of each older version lacks.
 _UPGRADES: Final = {
     1: "alter table runs add column bound integer not null default 0;\n"
     "alter table inbox add column state integer not null default 0;\n" + _UNTAKEN,
+    2: _DELTAS,
 }
 
 TABLES: Final = (
@@ -128,6 +135,7 @@ create trigger line_returns after update of status on lines when old.status <> 0
 end;
 """
     + _UNTAKEN
+    + _DELTAS
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -45,6 +46,7 @@ _STATES = Values(
     "insert into states(run, checkpoint) select run, checkpoint from {v} where true"
     " on conflict do update set checkpoint = excluded.checkpoint",
 )
+_DELTAS = Values("run, delta", "insert into deltas(run, delta) select run, delta from {v}")
 _KEPT = Values(
     "run, base, usage",
     "update runs set base = coalesce(v.base, runs.base), usage = coalesce(v.usage, runs.usage)"
@@ -77,6 +79,7 @@ def only_appends(turn: Turn) -> bool:
         and turn.status == "ready"
         and not turn.release
         and turn.checkpoint is None
+        and turn.delta is None
         and turn.usage is None
         and not (
             turn.consumed
@@ -147,13 +150,19 @@ def _write(ledger: Ledger, turns: Sequence[Turn]) -> list[CommitResult]:
 
 
 def _write_journal(ledger: Ledger, live: Live) -> dict[int, int]:
-    """Journal rows and checkpoints; where the new journals begin."""
+    """Journal rows, checkpoints and deltas; where the new journals begin."""
     bases: dict[int, int] = {}
     states = [(k, turn.checkpoint) for turn, k in live if turn.checkpoint is not None]
-    if states:
+    deltas = [(k, turn.delta) for turn, k in live if turn.checkpoint is None and turn.delta is not None]
+    if states or deltas:
         (last,) = ledger.one("select coalesce(max(k), 0) from journal")
-        bases = {k: last for k, _ in states}
+        bases = {k: last for k, _ in chain(states, deltas)}
+    if states:
         _STATES.run(ledger.cx, states)
+        older = "delete from deltas where run in (select value from json_each(?))"
+        ledger.cx.execute(older, (as_json(k for k, _ in states),))
+    if deltas:
+        _DELTAS.run(ledger.cx, deltas)
     rows = [(k, turn.entries) for turn, k in live if turn.entries is not None]
     if rows:
         _APPEND.run(ledger.cx, rows)

@@ -1,0 +1,209 @@
+"""What of an actor's fields has changed since they were last looked at.
+
+A field that grows by appending is looked at in time that hardly grows with it: of a list whose items can't change,
+the items that were there are compared by identity, and only new ones are encoded. Whatever else is encoded anew and
+compared as text, so that no change is overlooked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import operator
+import uuid
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ...core.codec import encode
+from ...model.chat import File, Message, ToolCall
+from .checkpoint import Splice
+
+#: Shorter texts are replaced whole.
+SHORT = 64
+
+#: How far a value is to be trusted to be the same where it is the same object: not at all, yes, or even if it is equal.
+CHANGES, FIXED, EXACT = range(3)
+
+_EXACT = frozenset((str, bytes, type(None)))
+_FIXED = frozenset(
+    (
+        *(int, float, bool, uuid.UUID, decimal.Decimal),
+        *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta),
+        *(Message, File, ToolCall),
+    )
+)
+
+
+def trust(value: Any) -> int:
+    """Whether a value can't change: `CHANGES`, `FIXED` or `EXACT`. What equals a text is that text; 1 equals True."""
+    cls = type(value)
+    if cls in _EXACT:
+        return EXACT
+    if cls in _FIXED or isinstance(value, enum.Enum):
+        return FIXED
+    if cls is tuple or cls is frozenset:
+        return _least(value) if cls is tuple else min(FIXED, _least(value))
+    if isinstance(value, msgspec.Struct):
+        frozen = value.__struct_config__.frozen
+        return (
+            min(FIXED, _least(getattr(value, name) for name in value.__struct_fields__))
+            if frozen
+            else CHANGES
+        )
+    parameters = getattr(cls, "__dataclass_params__", None)
+    if parameters is not None and parameters.frozen:
+        return min(FIXED, _least(getattr(value, field.name) for field in dataclasses.fields(value)))
+    return CHANGES
+
+
+def _least(values: Iterable[Any]) -> int:
+    least = EXACT
+    for value in values:
+        least = min(least, trust(value))
+        if least == CHANGES:
+            break
+    return least
+
+
+class Change(NamedTuple):
+    """Of one field. `added`: to what was there; else it was looked at whole. No `splice`: its text is the same."""
+
+    name: str
+    splice: Splice | None
+    value: Any
+    added: Any = None
+
+
+class Field:
+    """One field, as it was when it was last taken: its value and its text."""
+
+    __slots__ = ("_items", "_trust", "_value", "text")
+
+    def __init__(self, value: Any, text: bytes | msgspec.Raw) -> None:
+        self.text = bytearray(text)
+        self._see(value)
+
+    def _see(self, value: Any) -> None:
+        self._value: Any = value
+        self._items: Any = None
+        if type(value) is list or type(value) is tuple:
+            self._trust = _least(value)
+            if self._trust:
+                self._items = value[:]  # of a tuple, itself
+        elif type(value) is dict:
+            self._trust = min(_least(value), _least(value.values()))
+            if self._trust:
+                self._items = value.copy()
+        else:
+            self._trust = trust(value)
+
+    def look(self, name: str, value: Any, where: str) -> Change | None:
+        """How it has changed."""
+        if value is self._value and self._trust and type(value) is not list and type(value) is not dict:
+            return None
+        if self._items is not None and type(value) is type(self._items):
+            added = self._added(value)
+            if added is not None:
+                return self._append(name, value, added, where) if added else None
+        elif type(value) is str and type(self._value) is str and len(self._value) >= SHORT:
+            if value.startswith(self._value):
+                added = value[len(self._value) :]
+                return self._append(name, value, added, where)
+        text = encode(value, where=f"{where}.{name}")
+        if text == self.text:
+            changes = self._trust == CHANGES and type(value) is type(self._value)
+            return None if changes else Change(name, None, value)
+        return Change(name, self._splice(name, text), value)
+
+    def _added(self, value: Any) -> Any:
+        """What a value has after the items that were there; None if these aren't there as they were."""
+        items = self._items
+        assert items is not None  # asked before
+        count = len(items)
+        if len(value) < count:
+            return None
+        if type(value) is dict:
+            same = all(map(operator.is_, items, value)) and all(
+                map(operator.is_, items.values(), value.values())
+            )
+            return dict(islice(value.items(), count, None)) if same else None
+        if self._trust == EXACT:
+            same = (value if len(value) == count else value[:count]) == items
+        else:
+            same = all(map(operator.is_, items, value))
+        return value[count:] if same else None
+
+    def _append(self, name: str, value: Any, added: Any, where: str) -> Change:
+        if not added:
+            return Change(name, None, value, added)
+        middle = encode(added, where=f"{where}.{name}")[1:-1]
+        if type(value) is not str and len(self.text) > 2:
+            middle = b"," + middle
+        return Change(name, (name, len(self.text) - 1, 1, middle), value, added)
+
+    def _splice(self, name: str, new: bytes) -> Splice:
+        """What to put where, so that the text becomes `new`."""
+        old = bytes(self.text)
+        if len(new) < SHORT or len(old) < SHORT:
+            return name, 0, 0, new
+        front = _common(old, new)
+        limit = min(len(old), len(new)) - front
+        back = _common_end(old, new, limit)
+        return name, front, back, new[front : len(new) - back]
+
+    def take(self, change: Change) -> int:
+        """It is as a change says now; by how many bytes its text has grown."""
+        before = len(self.text)
+        if change.splice is not None:
+            _, front, back, middle = change.splice
+            self.text[front : before - back] = middle
+        if change.added is None or self._items is None:
+            self._see(change.value)
+        elif type(change.value) is tuple:
+            self._trust = min(self._trust, _least(change.added))
+            self._value, self._items = change.value, change.value if self._trust else None
+        else:
+            self._extend(change)
+        return len(self.text) - before
+
+    def _extend(self, change: Change) -> None:
+        added = change.added
+        self._value = change.value
+        self._trust = min(self._trust, _least(added))
+        if type(added) is dict:
+            self._trust = min(self._trust, _least(added.values()))
+        if self._trust == CHANGES:
+            self._items = None
+        elif isinstance(self._items, dict):
+            self._items.update(added)
+        elif isinstance(self._items, list):
+            self._items.extend(added)
+
+
+def _common(a: bytes, b: bytes) -> int:
+    """How many bytes they have in common in front."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _common_end(a: bytes, b: bytes, limit: int) -> int:
+    """How many bytes they have in common at the end, `limit` at most."""
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[len(a) - middle : len(a) - low] == b[len(b) - middle : len(b) - low]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

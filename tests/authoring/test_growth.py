@@ -1,0 +1,228 @@
+"""What is stored of an actor's fields as deltas is what they are, and as long as what was added."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pytest
+
+import segue
+from segue.authoring.actor.checkpoint import (
+    Checkpoint,
+    Delta,
+    read_stored,
+    read_texts,
+    write_checkpoint,
+    write_delta,
+)
+from segue.authoring.actor.fields import SMALL, Fields
+from segue.authoring.actor.growth import CHANGES, EXACT, FIXED, trust
+from segue.model.errors import NotEncodable
+
+HEAD = write_checkpoint(Checkpoint(msgspec.Raw(b"null"), turns=1))
+
+
+@dataclass(frozen=True)
+class Point:
+    x: Any
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Bag:
+    items: list[int]
+
+
+class Cell(msgspec.Struct):
+    x: int
+
+
+class Grower(segue.Actor[None]):
+    words: list[str] = segue.field(default_factory=list)
+    points: list[Point] = segue.field(default_factory=list)
+    rows: list[dict[str, Any]] = segue.field(default_factory=list)
+    text: str = ""
+    pairs: tuple[Any, ...] = ()
+    known: dict[str, Any] = segue.field(default_factory=dict)
+    nested: dict[str, list[str]] = segue.field(default_factory=dict)
+    number: Any = 0
+    messages: list[segue.Message] = segue.field(default_factory=list)
+
+
+DEFINITION: Any = vars(Grower)["__segue__"]
+
+
+class Shelf:
+    """What a store has of one actor."""
+
+    def __init__(self, actor: Grower) -> None:
+        self.actor = actor
+        self.fields = Fields(DEFINITION, actor)
+        self.base, self.deltas = b"", list[bytes]()
+        self.bytes = 0
+
+    def turn(self) -> int:
+        """A turn is over; how many bytes were written of it."""
+        self.fields.take(self.fields.look(self.actor), self.actor)
+        before = self.bytes
+        if self.fields.spread and self.fields.as_stored:
+            self.deltas.append(write_delta(Delta(HEAD, self.fields.changed())))
+            self.bytes += len(self.deltas[-1])
+        else:
+            self.base, self.deltas = write_checkpoint(Checkpoint(self.fields.whole())), []
+            self.fields.written()
+            self.bytes += len(self.base)
+        return self.bytes - before
+
+    def stored(self) -> msgspec.Raw:
+        return read_stored(self.base, self.deltas).fields
+
+    def wake(self) -> None:
+        """Another life."""
+        stored = self.stored()
+        self.actor = DEFINITION.load(stored)
+        self.fields = Fields(DEFINITION, self.actor, stored)
+
+
+def texts(fields: msgspec.Raw) -> dict[str, bytes]:
+    """Each field's."""
+    return {name: bytes(text) for name, text in read_texts(fields).items()}
+
+
+def grown() -> Shelf:
+    """One that is too large to be written whole each time."""
+    some = Grower()
+    some.words = [f"word {i}" for i in range(200)]
+    some.text = "é" * 500
+    shelf = Shelf(some)
+    shelf.turn()
+    assert shelf.fields.spread
+    return shelf
+
+
+CHANGING: list[Callable[[Grower, random.Random], object]] = [
+    lambda a, r: a.words.append(f"wörd {r.random()}"),
+    lambda a, r: a.words.insert(r.randrange(len(a.words) + 1), "in between"),
+    lambda a, r: a.words.pop(r.randrange(len(a.words))) if a.words else None,
+    lambda a, r: a.words.__setitem__(0, "") if a.words else None,
+    lambda a, r: a.words.clear() if r.random() < 0.1 else None,
+    lambda a, r: a.words.extend(["a", "b" * 100]),
+    lambda a, r: setattr(a, "words", list(a.words)),
+    lambda a, r: setattr(a, "words", a.words[-20:]),
+    lambda a, r: a.points.append(Point(r.randrange(9))),
+    lambda a, r: a.points.__setitem__(-1, Point(True)) if a.points else None,
+    lambda a, r: a.points.sort(key=lambda point: point.x),
+    lambda a, r: a.rows.append({"n": r.randrange(9), "tags": []}),
+    lambda a, r: a.rows[r.randrange(len(a.rows))].setdefault("tags", []).append("ü") if a.rows else None,
+    lambda a, r: a.rows[0].clear() if a.rows else None,
+    lambda a, r: setattr(a, "text", a.text + f'"\\\n{r.random()}😀'),
+    lambda a, r: setattr(a, "text", a.text[1:]),
+    lambda a, r: setattr(a, "text", a.text.replace("é", "e", 1)),
+    lambda a, r: setattr(a, "pairs", (*a.pairs, ("k", r.randrange(5)))),
+    lambda a, r: setattr(a, "pairs", (*a.pairs, [1.0])),
+    lambda a, r: a.pairs[-1].append(1) if a.pairs and isinstance(a.pairs[-1], list) else None,
+    lambda a, r: setattr(a, "pairs", a.pairs[::-1]),
+    lambda a, r: a.known.__setitem__(f"key {r.randrange(50)}", r.choice([1, 1.0, True, None, "x" * 99, [1]])),
+    lambda a, r: a.known.pop(next(iter(a.known))) if a.known else None,
+    lambda a, r: (
+        a.known.__setitem__(next(iter(a.known)), a.known.pop(next(iter(a.known)))) if a.known else None
+    ),
+    lambda a, r: a.nested.setdefault(r.choice("abc"), []).append("deep"),
+    lambda a, r: setattr(a, "number", r.choice([0, 0.0, -0.0, 1, 1.0, True, 1e300])),
+    lambda a, r: a.messages.append(segue.Message("user", "hello")),
+]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_is_stored_is_what_they_are(seed: int) -> None:
+    chance = random.Random(seed)
+    shelf = grown()
+    for _ in range(150):
+        for _ in range(chance.choice([0, 1, 1, 1, 4])):
+            chance.choice(CHANGING)(shelf.actor, chance)
+        if chance.random() < 0.1:  # a handler fails, and what it did is taken back
+            stored = shelf.fields.whole()
+            chance.choice(CHANGING)(shelf.actor, chance)
+            shelf.fields.look(shelf.actor)
+            DEFINITION.restore(shelf.actor, stored)
+        shelf.turn()
+        assert texts(shelf.stored()) == texts(DEFINITION.dump(shelf.actor))
+        if chance.random() < 0.1:
+            shelf.wake()
+
+
+def test_several_turns_in_one_commit() -> None:
+    shelf = grown()
+    for i in range(5):
+        shelf.actor.words.append("x")
+        shelf.actor.number = i
+        shelf.fields.take(shelf.fields.look(shelf.actor), shelf.actor)
+    changed = shelf.fields.changed()
+    assert len(changed) == 2  # put together
+    shelf.deltas.append(write_delta(Delta(HEAD, changed)))
+    assert texts(shelf.stored()) == texts(DEFINITION.dump(shelf.actor))
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda actor: actor.words.append("y" * 200),
+        lambda actor: actor.points.append(Point(1, "y" * 200)),
+        lambda actor: actor.rows.append({"y": "y" * 200}),
+        lambda actor: setattr(actor, "text", actor.text + "y" * 200),
+        lambda actor: setattr(actor, "pairs", (*actor.pairs, "y" * 200)),
+        lambda actor: actor.known.__setitem__(f"{len(actor.known)}", "y" * 200),
+        lambda actor: actor.nested.setdefault("a", []).append("y" * 200),
+        lambda actor: actor.messages.append(segue.Message("user", "y" * 200)),
+    ],
+)
+def test_a_turn_writes_what_it_added(add: Callable[[Grower], object]) -> None:
+    shelf = grown()
+    written = []
+    for _ in range(300):
+        add(shelf.actor)
+        written.append(shelf.turn())
+    assert max(written) < 300  # however much is there
+    assert shelf.turn() < 40  # nothing
+
+
+class Liar(str):
+    pass
+
+
+def test_what_can_change() -> None:
+    assert trust("a") == trust((None, b"b")) == EXACT
+    assert trust(1) == trust((1, "a")) == trust(Point(1)) == trust(segue.Message("user", "a")) == FIXED
+    assert trust([]) == trust({}) == trust(([],)) == trust(Cell(1)) == trust(Bag([])) == CHANGES
+    assert trust(Liar("a")) == CHANGES
+
+
+def test_what_cant_be_stored_is_named() -> None:
+    shelf = grown()
+    shelf.actor.words.append(object())  # type: ignore[arg-type]  # the mistake
+    with pytest.raises(NotEncodable, match=r"Grower\.words"):
+        shelf.fields.look(shelf.actor)
+
+
+def spread(shelf: Shelf) -> bool:
+    return shelf.fields.spread
+
+
+def test_small_ones_are_written_whole() -> None:
+    shelf = Shelf(Grower())
+    shelf.actor.words.append("x")
+    shelf.turn()
+    assert not spread(shelf)
+    assert shelf.fields.size < SMALL
+    shelf.actor.words.append("x" * SMALL)
+    shelf.turn()  # grown: whole once more
+    assert spread(shelf)
+    assert len(shelf.deltas) == 0
+    shelf.actor.words.append("y")
+    shelf.turn()
+    assert len(shelf.deltas) == 1
+    assert DEFINITION.load(shelf.stored()).words[-1] == "y"
