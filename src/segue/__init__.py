@@ -39,9 +39,7 @@ if TYPE_CHECKING:
     from .authoring.iterables import batched as batched
     from .authoring.iterables import merged as merged
     from .authoring.iterables import windowed as windowed
-    from .authoring.mail import me as me
     from .authoring.mail import receive as receive
-    from .authoring.mail import spawn as spawn
     from .authoring.mail import tell as tell
     from .authoring.map import Mapped as Mapped
     from .authoring.map import Outcome as Outcome
@@ -84,6 +82,8 @@ if TYPE_CHECKING:
     from .runtime.handles import Run as Run
     from .runtime.job import Job as Job
     from .runtime.receipt import Receipt as Receipt
+    from .runtime.verbs import me as me
+    from .runtime.verbs import spawn as spawn
 
 #: Where each public name lives; loaded when first used, so that importing segue costs little.
 _HOMES = {
@@ -150,14 +150,14 @@ _HOMES = {
     "http_client": "authoring.http",
     "idempotency_key": "authoring.step",
     "map": "authoring.map",
-    "me": "authoring.mail",
+    "me": "runtime.verbs",
     "merged": "authoring.iterables",
     "now": "authoring.time",
     "random": "authoring.time",
     "receive": "authoring.mail",
     "resource": "authoring.resource",
     "sleep": "authoring.time",
-    "spawn": "authoring.mail",
+    "spawn": "runtime.verbs",
     "step": "authoring.step",
     "tell": "authoring.mail",
     "timeout": "authoring.time",

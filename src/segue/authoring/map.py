@@ -312,7 +312,7 @@ class _Results(Generic[Out]):
 
 @overload
 def map(
-    fn: Callable[[In], Coro[Out]],
+    fn: Callable[[In], Awaitable[Out]],
     items: Iterable[In] | AsyncIterable[In],
     /,
     *,
@@ -322,7 +322,7 @@ def map(
 ) -> Mapped[Out]: ...
 @overload
 def map(
-    fn: Callable[[In], Coro[Out]],
+    fn: Callable[[In], Awaitable[Out]],
     items: Iterable[In] | AsyncIterable[In],
     /,
     *,

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from asyncio import Future
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
 from uuid import uuid4
@@ -462,7 +462,7 @@ class Engine:
     # ------------------------------------------------------------ jobs
     def map(
         self,
-        fn: Callable[[In], Coroutine[Any, Any, Out]],
+        fn: Callable[[In], Awaitable[Out]],
         rows: Iterable[In] | AsyncIterable[In],
         /,
         *,

@@ -50,6 +50,7 @@ class Actor(Generic[R]):
 
     if TYPE_CHECKING:
 
+        def __init_subclass__(cls, *, kw_only: bool = False) -> None: ...
         def __await__(self) -> Generator[Any, Any, R]: ...
 
     else:

@@ -48,10 +48,14 @@ class ActorDef:
         self.mailbox = mailbox if isinstance(mailbox, Mailbox) else None
         self.simple = "perform" not in self.own  #: whether handlers are just called
 
-    @functools.cached_property
+    @property
     def version(self) -> str:
         """A fingerprint of the source."""
-        return fingerprint(self.cls)
+        if not self._version:
+            self._version = fingerprint(self.cls)
+        return self._version
+
+    _version = ""
 
     def read_result(self, value: bytes) -> Any:
         """Its result, typed by what it is an `Actor` of."""
