@@ -2,9 +2,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
 
+from server import Client, Server
+
 import segue
 from segue import Actor, Listen, Restart, state
-from server import Client, Server
 
 
 class Group(IntEnum):  # ended from the last to the first

@@ -3,6 +3,7 @@ from dataclasses import dataclass
 
 from pages import ConcurrentTask
 from parallel import ParallelTask
+
 from segue import Actor, Done, state
 
 

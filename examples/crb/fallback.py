@@ -1,7 +1,8 @@
 import logging
 
-from segue import Actor, Done, fallback, state
 from web import get
+
+from segue import Actor, Done, fallback, state
 
 
 class Stubborn(Actor[None]):

@@ -1,8 +1,10 @@
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from segue import Actor, Again, state
 from web import get
+
+from segue import Actor, Again, state
 
 
 @dataclass
@@ -20,6 +22,7 @@ class Monitor(Actor[None]):
     @state(every=timedelta(seconds=10))
     async def poll(self, seen: Watching) -> Again:
         seen.total += 1
-        await get(self.url)
-        seen.success += 1
+        with suppress(OSError):
+            await get(self.url)
+            seen.success += 1
         return Again()

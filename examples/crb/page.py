@@ -1,7 +1,8 @@
 from dataclasses import dataclass
 
-from segue import Actor, Done, state
 from web import get
+
+from segue import Actor, Done, state
 
 
 @dataclass

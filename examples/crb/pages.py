@@ -1,8 +1,9 @@
 import asyncio
 from dataclasses import dataclass
 
-from segue import Actor, Done, field, state
 from web import get
+
+from segue import Actor, Done, field, state
 
 URLS = [
     "https://www.rust-lang.org",

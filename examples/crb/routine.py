@@ -1,7 +1,8 @@
 from datetime import timedelta
 
-from segue import Actor, Done, Retry, state
 from web import get
+
+from segue import Actor, Done, Retry, state
 
 
 class Routine(Actor[None]):

@@ -1,5 +1,6 @@
-from segue import Actor, Done, state
 from web import get
+
+from segue import Actor, Done, state
 
 
 class Task(Actor[None]):

@@ -158,6 +158,38 @@ async def test_an_error_that_cant_be_built_again() -> None:
     assert {str(error) for error in seen} == {f"{__name__}:Closed: closed by object"}
 
 
+async def test_one_is_still_of_its_built_in_class() -> None:
+    """Such as those of HTTP clients, which hold open connections."""
+    seen: list[Exception] = []
+
+    class Unreachable(ConnectionError):
+        def __init__(self, connection: object, code: int) -> None:
+            self.code = code
+            super().__init__(f"{code} by {type(connection).__name__}")
+
+    @segue.step
+    async def failing(kind: str) -> None:
+        raise Unreachable(object(), 7) if kind == "connection" else UnicodeDecodeError("x", b"", 0, 1, "bad")
+
+    @segue.flow
+    async def flow() -> None:
+        try:
+            await failing("connection")
+        except OSError as error:
+            seen.append(error)
+        with pytest.raises(StepFailed):
+            await failing("unicode")
+        await segue.ask("Go on?")
+
+    desk = Desk()
+    desk.fake.answer("Go on?", "yes")
+    await desk.run(flow())
+    assert [isinstance(error, ConnectionError) and isinstance(error, StepFailed) for error in seen] == [
+        True
+    ] * 2
+    assert str(seen[1]).endswith("Unreachable: 7 by object")
+
+
 # ---------------------------------------------------------------- retries
 async def test_retries_are_recorded_one_by_one() -> None:
     done: list[int] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import functools
 import inspect
 import sys
 
@@ -19,7 +21,7 @@ def to_failure(error: BaseException, *, again: bool = False) -> Failure:
     cls = type(error)
     name = f"{cls.__module__}:{cls.__qualname__}"
     if isinstance(error, StepFailed):
-        return Failure(error.type, error.message, b"", again, trace)
+        return Failure(error.type, error.message, b"", again, trace, _base(cls))
     for parts in (_arguments(error), _fields(error)):
         if parts is None:
             continue
@@ -30,13 +32,14 @@ def to_failure(error: BaseException, *, again: bool = False) -> Failure:
         failure = Failure(name, str(error), args, again, trace)
         if _build(failure, cls) is not None:
             return failure
-    return Failure(name, str(error), b"", again, trace)
+    return Failure(name, str(error), b"", again, trace, _base(cls))
 
 
 def to_exception(failure: Failure) -> Exception:
     """The error that a record tells of; `StepFailed` where its class isn't loaded here or can't be built.
 
-    A note says where it was raised.
+    That is of the error's nearest built-in class too: `except OSError` catches what is one. A note says where it was
+    raised.
     """
     error = _made(failure)
     attach(error, failure.trace)
@@ -52,7 +55,27 @@ def _made(failure: Failure) -> Exception:
         built = _build(failure, found)
         if isinstance(built, Exception):
             return built
-    return StepFailed(failure.type, failure.message)
+    return _step_failed(failure.base)(failure.type, failure.message)
+
+
+def _base(cls: type[BaseException]) -> str:
+    """The nearest built-in class of errors of a class, if it isn't `Exception`."""
+    base = next(parent for parent in cls.__mro__ if parent.__module__ == "builtins")
+    return base.__name__ if issubclass(base, Exception) and base is not Exception else ""
+
+
+@functools.cache
+def _step_failed(base: str) -> type[StepFailed]:
+    """`StepFailed` that is of a built-in class too."""
+    if not base:
+        return StepFailed
+    try:
+        how = {"__module__": StepFailed.__module__, "__str__": Exception.__str__}
+        made = type("StepFailed", (StepFailed, getattr(builtins, base)), how)
+        made("module:Class", "message")
+    except TypeError:  # such as UnicodeError's, which are made of more than a text
+        return StepFailed
+    return made
 
 
 def _arguments(error: BaseException) -> list[object]:

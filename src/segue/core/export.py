@@ -25,6 +25,7 @@ class _Error(msgspec.Struct, omit_defaults=True):
     args: msgspec.Raw = _NULL
     again: bool = False
     trace: str = ""
+    base: str = ""
 
 
 class _Run(msgspec.Struct, omit_defaults=True):
@@ -214,11 +215,14 @@ def _raw(data: bytes | None) -> msgspec.Raw:
 def _error(failure: Failure | None) -> _Error | None:
     if failure is None:
         return None
-    return _Error(failure.type, failure.message, _raw(failure.args), failure.again, failure.trace)
+    return _Error(
+        failure.type, failure.message, _raw(failure.args), failure.again, failure.trace, failure.base
+    )
 
 
 def _failure(error: _Error | None) -> Failure | None:
     if error is None:
         return None
     args = bytes(error.args)
-    return Failure(error.type, error.message, b"" if args == b"null" else args, error.again, error.trace)
+    built = b"" if args == b"null" else args
+    return Failure(error.type, error.message, built, error.again, error.trace, error.base)

@@ -28,7 +28,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
     """An error as data. `type` is `module:qualname`; `args` the JSON of what builds it again, if that can be.
 
     `again`: the retry policy of the call that failed would try it once more. `trace`: where it was raised, in few
-    lines, for people.
+    lines, for people. `base`: without `args`, the nearest built-in class that it is of, where that says something.
     """
 
     type: str
@@ -36,6 +36,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
     args: bytes = b""
     again: bool = False
     trace: str = ""
+    base: str = ""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
