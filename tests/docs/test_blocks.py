@@ -97,7 +97,7 @@ class _Page:
             for command, shown in commands(block.text):
                 self._command(command, shown, how, rest, where)
         else:
-            assert block.kind in ("text", "json", "diff"), f"{where}: a block of {block.kind!r}"
+            assert block.kind in ("text", "json", "diff", "rust"), f"{where}: a block of {block.kind!r}"
 
     def _python(self, block: Block, where: str, before: str, *, runs: bool) -> None:
         code = compile("\n" * (block.line - 1) + block.text, str(self.page), "exec", dont_inherit=True)
