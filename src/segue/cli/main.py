@@ -59,6 +59,9 @@ COMMANDS = {
     "cancel": Command("revival", "ask runs to end"),
     "fork": Command("revival", "a new run that shares another's history up to a call"),
     "replay": Command("replay", "run a run's history against today's code; nothing is called"),
+    "compare": Command(
+        "compare", "two jobs, or a job and its labels: agreement, cost, time, and where they differ"
+    ),
     "receipt": Command("receipt", "tokens and money, and what it would have cost live"),
     "export": Command("journal", "a run's journal as JSON lines"),
     "simulate": Command("simulator", "a provider on this machine: OpenAI's protocol, batches included"),
