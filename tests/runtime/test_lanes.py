@@ -328,6 +328,30 @@ async def test_answers_of_the_wrong_type(world: World) -> None:
     assert "I'd rather not" in str(outcomes[1].error)
 
 
+# ---------------------------------------------------------------- calls that are given up
+@segue.step(name="lanes.quick")
+async def quick() -> int:
+    return 1
+
+
+@segue.flow(name="lanes.hasty")
+async def hasty() -> str:
+    first = asyncio.ensure_future(segue.generate("row 0"))
+    await asyncio.sleep(0)
+    await quick()  # its line is in the lane from here on
+    first.cancel()
+    return await segue.generate("row 1")
+
+
+@pytest.mark.parametrize("park", ["auto", "always"])
+async def test_a_call_that_is_given_up_is_not_paid(world: World, park: str) -> None:
+    sim = await world.simulator()
+    async with world.engine(park=park) as engine, asyncio.timeout(30):
+        assert await engine.run(hasty(), id="job/0") == "You said: row 1"
+        assert await engine.store.line_counts() == {"ok": 1, "cancelled": 1}
+    assert len(sim.ledger.lines("batch")) == 1
+
+
 # ---------------------------------------------------------------- two at once
 @pytest.mark.parametrize("leave", [False, True], ids=["both stay", "one leaves"])
 async def test_two_engines_on_one_file(world: World, leave: bool) -> None:

@@ -36,6 +36,7 @@ class LineOutcome(msgspec.Struct, frozen=True):
     """How one line ended. `value` is the JSON of the provider's response body.
 
     `again`: it didn't work out and is fit to be sent once more: it goes back to waiting, its run isn't told.
+    `free`: that wasn't its fault, nor was it paid: it doesn't count as an attempt.
     """
 
     id: str
@@ -43,13 +44,14 @@ class LineOutcome(msgspec.Struct, frozen=True):
     value: bytes | None = None
     error: Failure | None = None
     again: bool = False
+    free: bool = False
 
 
 class BatchJob(msgspec.Struct, frozen=True):
     """A provider's job. `nonce` goes with it as metadata, so that an orphan can be found again.
 
     `remote` and `file` are the provider's ids; `seen` is the provider's own status, last time we looked;
-    `progress` the lines done there. `uploaded` is when a submission was about to be tried last; `short` how
+    `progress` the lines done there; `size` the bytes of its lines' bodies when it was made. `uploaded` is when a submission was about to be tried last; `short` how
     often its results were read and lacked lines.
     """
 
@@ -67,6 +69,7 @@ class BatchJob(msgspec.Struct, frozen=True):
     error: str = ""
     uploaded: float = 0.0
     short: int = 0
+    size: int = 0
 
 
 class LaneHead(msgspec.Struct, frozen=True):

@@ -68,7 +68,8 @@ class Turn(msgspec.Struct, kw_only=True):
     ones; a new checkpoint takes the place of all of them. `consumed`: letters that leave the inbox; `kept`: letters
     that were handled and stay, taking no room. `outbox`: mail to other runs, delivered once each even if this process
     dies now; numbers grow per sender. `dead`: mail that no code took, to be listed. `lines`: requests for
-    lanes. `asks` open and `closed_asks` close questions. `spawn`: runs to create (one that exists by that id is left
+    lanes. `withdrawn`: ids of lines that nobody waits for any more, as `Store.withdraw` takes them, before `lines`
+    are put in. `asks` open and `closed_asks` close questions. `spawn`: runs to create (one that exists by that id is left
     alone). `seen`: the newest letter that this turn knew of.
 
     `status` `ready` with `release` false keeps the claim; anything else gives it up. A turn that parks
@@ -95,6 +96,7 @@ class Turn(msgspec.Struct, kw_only=True):
     dead: Sequence[DeadLetter] = ()
     outbox: Sequence[Mail] = ()
     lines: Sequence[Line] = ()
+    withdrawn: Sequence[str] = ()
     asks: Sequence[Question] = ()
     closed_asks: Sequence[str] = ()
     spawn: Sequence[NewRun] = ()
@@ -348,6 +350,14 @@ class Store(Protocol):
 
         Gives the ids that this job doesn't hold open (unknown or done already), which change nothing;
         None if fenced. An outcome with `again` puts its line back to waiting, its attempt one higher.
+        """
+        ...
+
+    async def withdraw(self, lines: Sequence[str]) -> list[bool]:
+        """Nobody waits for these lines any more: those that wait are cancelled, atomically, and true is given for them.
+
+        One that is in a provider job stays there and its outcome is sent as ever, but it doesn't go round again: where
+        it might, it is cancelled, and nothing is sent. A line that is put in anew is waited for as before.
         """
         ...
 

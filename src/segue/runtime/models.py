@@ -221,6 +221,10 @@ class Models:
             )
             turn.lines = [*turn.lines, line]
 
+        def drops(turn: Turn, path: str, n: int) -> None:
+            ids = {line_id(run.id, path, n), line_id(run.id, path, n, digest)} if run.rebased else {ident}
+            turn.withdrawn = [*turn.withdrawn, *ids]
+
         return Wait(
             kind=called[0],
             name=called[1],
@@ -228,6 +232,7 @@ class Models:
             digest=digest,
             decode=decode,
             opens=opens,
+            drops=drops,
             sender=f"line:{ident}",
             model=usage_name(endpoint),
             lane=lane_name(to),

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from typing import Literal
 
 import msgspec
@@ -30,7 +30,7 @@ from ..ports.store import (
     NewRun,
     Turn,
 )
-from . import refusal
+from . import poison, refusal
 from .memory_mail import Box, DeadLetters
 from .outcome import OPEN_LINE, end_mail
 
@@ -53,6 +53,7 @@ class _Run:
         "id",
         "inbox",
         "journal",
+        "lapses",
         "lease",
         "lines",
         "marks",
@@ -77,6 +78,7 @@ class _Run:
         self.fence = 0
         self.worker = ""
         self.lease: float | None = None
+        self.lapses = 0  #: of claims, since the last commit
         self.wake: float | None = None
         self.reason = ""
         self.value: bytes | None = None
@@ -131,13 +133,14 @@ class _Run:
 
 
 class _Line:
-    __slots__ = ("batch", "line", "number", "status")
+    __slots__ = ("batch", "line", "number", "status", "unwanted")
 
     def __init__(self, line: Line, number: int) -> None:
         self.line = line
         self.number = number
         self.status: LineStatus = "waiting"
         self.batch = ""
+        self.unwanted = False  # nobody waits for it any more, though it is in a provider job
 
 
 class _Lane:
@@ -342,15 +345,26 @@ class MemoryStore:
     async def claim(self, worker: str, limit: int, ttl: float, *, now: float) -> list[Claimed]:
         self._ripen(now)
         out: list[Claimed] = []
+        put_off: list[tuple[int, int, _Run]] = []
         while self._ready and len(out) < limit:
-            run = heappop(self._ready)[2]
+            place = heappop(self._ready)
+            run = place[2]
             run.queued = False
             if run.status != "ready" or run.lease is not None:
+                continue
+            if run.lapses >= poison.SUSPECT and self._has_suspect(worker):
+                put_off.append(place)
                 continue
             self._waiting -= 1
             self._hold(run, worker, now + ttl, now)
             out.append(run.claimed())
+        for place in put_off:
+            place[2].queued = True
+            heappush(self._ready, place)
         return out
+
+    def _has_suspect(self, worker: str) -> bool:
+        return any(run.worker == worker and run.lapses >= poison.SUSPECT for run in self._held.values())
 
     def _ripen(self, now: float) -> None:
         """Make ready what is due and what a worker has lost."""
@@ -362,7 +376,13 @@ class MemoryStore:
         if self._lapse <= now:
             for run in [run for run in self._held.values() if run.lease is not None and run.lease <= now]:
                 self._let_go(run)
-                self._enqueue(run)
+                run.lapses += 1
+                if run.lapses < poison.LAPSES:
+                    self._enqueue(run)
+                else:
+                    self._move(run, "held")
+                    run.lapses, run.reason, run.updated = 0, poison.reason(run.id), now
+                    self._hint("ended", run.id)
             self._lapse = min(
                 (run.lease for run in self._held.values() if run.lease is not None), default=float("inf")
             )
@@ -389,6 +409,7 @@ class MemoryStore:
                 if run.journal is None:
                     run.journal = []
                 run.journal.append(turn.entries)
+                run.lapses = 0
                 return self._appended
         future: Future[list[CommitResult]] = (self._loop or asyncio.get_running_loop()).create_future()
         future.set_result([self._commit(turn) for turn in turns])
@@ -398,6 +419,7 @@ class MemoryStore:
         run = self._held.get(turn.run)
         if run is None or run.fence != turn.fence:
             return "fenced"
+        run.lapses = 0
         if turn.checkpoint is not None:
             run.shelve()
             run.checkpoint, run.deltas = turn.checkpoint, None
@@ -431,6 +453,8 @@ class MemoryStore:
                 self._blobs.setdefault(digest, content)
         for new in turn.spawn:
             self._create(new, turn.now, "", 0.0)
+        if turn.withdrawn:
+            self._withdraw(turn.withdrawn)
         for line in turn.lines:
             self._put_line(run, line)
         for ask in turn.asks:
@@ -494,7 +518,10 @@ class MemoryStore:
     # ------------------------------------------------------------ mail
     async def inbox(self, run: str, after: int) -> list[Letter]:
         known = self._runs.get(run)
-        return [letter for letter in (known.inbox or {}).values() if letter.id > after] if known else []
+        if known is None or not known.inbox:
+            return []
+        newer = takewhile(lambda letter: letter.id > after, reversed(known.inbox.values()))
+        return list(newer)[::-1]
 
     async def deliver(self, mail: Sequence[Mail], *, now: float) -> list[Delivery]:
         out: list[Delivery] = [self._deliver(one, now, mark=True) for one in mail]
@@ -631,7 +658,7 @@ class MemoryStore:
             known.pool = pool
         if config is not None:
             known.spec = msgspec.structs.replace(known.spec, config=config)
-        known.reason, known.value, known.error = "", None, None
+        known.reason, known.value, known.error, known.lapses = "", None, None, 0
         known.finished, known.updated = 0, now
         self._move(known, "ready")
         self._enqueue(known)
@@ -746,10 +773,11 @@ class MemoryStore:
         if known is None:
             known = self._lines[line.id] = _Line(line, len(self._lines))
         elif known.status in OPEN_LINE:
+            known.unwanted = False
             return
         else:
             known.line = msgspec.structs.replace(line, attempt=known.line.attempt + 1)
-            known.status, known.batch = "waiting", ""
+            known.status, known.batch, known.unwanted = "waiting", "", False
         if run.lines is None:
             run.lines = []
         if known not in run.lines:
@@ -807,7 +835,8 @@ class MemoryStore:
             taken[line.line.id] = line
         if not taken:
             return None
-        batch = self._batches[job] = _Batch(BatchJob(job, lane, nonce, "intent", len(taken), now), taken)
+        made = BatchJob(job, lane, nonce, "intent", len(taken), now, size=size)
+        batch = self._batches[job] = _Batch(made, taken)
         return batch.job
 
     async def put_batch_job(self, job: BatchJob, fence: int) -> bool:
@@ -849,8 +878,9 @@ class MemoryStore:
         call = line.line.call
         run = self._runs[call.run]
         ended = run.status in ENDED
-        if outcome.again and not ended:
-            line.line = msgspec.structs.replace(line.line, attempt=line.line.attempt + 1)
+        if outcome.again and not ended and not line.unwanted:
+            attempt = line.line.attempt + (not outcome.free)
+            line.line = msgspec.structs.replace(line.line, attempt=attempt)
             line.status, line.batch = "waiting", ""
             self._lane(line.line.lane).put(line)
             self._hint("lines", line.line.lane)
@@ -866,9 +896,30 @@ class MemoryStore:
             at=now,
         )
         self._settle(line, "cancelled" if outcome.again else outcome.status)
+        self._forget_line(line)
+        if not outcome.again:
+            self._deliver(mail, now, mark=False)
+
+    async def withdraw(self, lines: Sequence[str]) -> list[bool]:
+        return self._withdraw(lines)
+
+    def _withdraw(self, ids: Sequence[str]) -> list[bool]:
+        return [id in self._lines and self._take_out(self._lines[id]) for id in ids]
+
+    def _take_out(self, line: _Line) -> bool:
+        waits = line.status == "waiting"
+        if waits:
+            self._lanes[line.line.lane].leave(line)
+            self._settle(line, "cancelled")
+            self._forget_line(line)
+        else:
+            line.unwanted = line.status == "taken"
+        return waits
+
+    def _forget_line(self, line: _Line) -> None:
+        run = self._runs[line.line.call.run]
         if run.lines is not None:
             run.lines = [other for other in run.lines if other is not line] or None
-        self._deliver(mail, now, mark=False)
 
     async def line_counts(self, *, job: str = "") -> dict[str, int]:
         lines = self._lines.values()

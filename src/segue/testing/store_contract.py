@@ -929,7 +929,7 @@ class StoreContract(MailContract):
         assert drive is not None
         assert await take(store, drive + 1, job="B0") is None
         job = await take(store, drive, lines=2, job="B1")
-        assert job == BatchJob("B1", LANE, "nonce-B1", "intent", 2, 5.0)
+        assert job == BatchJob("B1", LANE, "nonce-B1", "intent", 2, 5.0, size=20)
         assert [one.id for one in await store.job_lines("B1", "", 10)] == ["l4", "l5"]
         second = await take(store, drive, size=25, job="B2")
         assert second is not None
@@ -1064,6 +1064,60 @@ class StoreContract(MailContract):
         assert await store.line_counts() == {"ok": 1, "cancelled": 1}
         assert await mail_of(store, "r") == []
         assert await store.batch_jobs() == []
+
+    async def test_an_attempt_that_is_free(self, store: Store) -> None:
+        fence = await lane_with(store, "l1", "l2")
+        chunk = [LineOutcome("l1", "error", again=True, free=True), LineOutcome("l2", "error", again=True)]
+        assert await store.outcomes("B1", fence, chunk, now=0.0) == []
+        await take(store, fence, job="B2")
+        assert [(one.id, one.attempt) for one in await store.job_lines("B2", "", 10)] == [
+            ("l1", 1),
+            ("l2", 2),
+        ]
+
+    async def test_a_job_knows_its_size(self, store: Store) -> None:
+        await lane_with(store, "l1", "l2", body=b"[1,2]")
+        assert [job.size for job in await store.batch_jobs()] == [10]
+
+    async def test_lines_are_withdrawn(self, store: Store) -> None:
+        fence = await lane_with(store, "l1", "l2")
+        await start(store, "s")
+        await commit(store, "s", 1, lines=[line("m1", "s"), line("m2", "s")])
+        assert await store.withdraw(["m1", "l1", "unknown", "l2"]) == [True, False, False, False]
+        assert await store.withdraw(["m1"]) == [False]
+        (lane,) = await store.lanes()
+        assert (lane.waiting, lane.size) == (1, 2)
+        assert await store.line_counts() == {"waiting": 1, "cancelled": 1, "taken": 2}
+        chunk = [LineOutcome("l1", "expired", again=True), LineOutcome("l2", "ok", b"1")]
+        assert await store.outcomes("B1", fence, chunk, now=0.0) == []
+        assert [mail.value for mail in await mail_of(store, "r")] == [b"1"]
+        job = await take(store, fence, job="B2")
+        assert job is not None
+        assert job.lines == 1
+        assert await store.line_counts() == {"ok": 1, "cancelled": 2, "taken": 1}
+
+    async def test_a_turn_withdraws_lines(self, store: Store) -> None:
+        await start(store, "r")
+        await commit(store, "r", 1, lines=[line("l1", "r"), line("l2", "r")])
+        assert await commit(store, "r", 9, withdrawn=["l1"]) == "fenced"
+        assert await store.line_counts() == {"waiting": 2}
+        await commit(
+            store, "r", 1, entries=b"e", withdrawn=["l1", "l2"], lines=[line("l2", "r", body=b"new")]
+        )
+        assert await store.line_counts() == {"waiting": 1, "cancelled": 1}
+        fence = await store.claim_lane(LANE, "w", HOUR, now=0.0)
+        assert fence is not None
+        await take(store, fence, job="B1")
+        assert [(one.id, one.body) for one in await store.job_lines("B1", "", 10)] == [("l2", b"new")]
+
+    async def test_a_withdrawn_line_that_is_wanted_after_all(self, store: Store) -> None:
+        fence = await lane_with(store, "l1")
+        await store.withdraw(["l1"])
+        await store.deliver([tell("r", 1)], now=0.0)
+        got = (await claim(store))["r"]
+        await commit(store, "r", got.head.fence, lines=[line("l1", "r")])
+        await store.outcomes("B1", fence, [LineOutcome("l1", "expired", again=True)], now=0.0)
+        assert await store.line_counts() == {"waiting": 1}
 
     async def test_a_line_is_sent_once(self, store: Store) -> None:
         fence = await lane_with(store, "l1")

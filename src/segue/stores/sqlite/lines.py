@@ -68,7 +68,7 @@ _LINES = Values(
     select id, lane, run, path, n, size, created, attempt, {WAITING} from {{v}} where true
     on conflict do update set lane = excluded.lane, run = excluded.run, path = excluded.path,
         n = excluded.n, size = excluded.size, created = excluded.created,
-        attempt = lines.attempt + 1, status = {WAITING}, batch = null
+        attempt = lines.attempt + 1, status = {WAITING}, batch = null, unwanted = 0
     where lines.status > {TAKEN}""",
 )
 _BODIES = Values(
@@ -101,7 +101,25 @@ def put_lines(ledger: Ledger, lines: Sequence[tuple[Line, int]]) -> None:
         ],
     )
     _BODIES.run(ledger.cx, [(line.id, line.body) for line, _ in lines])
+    ids = as_json(line.id for line, _ in lines)
+    wanted = f"update lines set unwanted = 0 where unwanted and status = {TAKEN}"
+    ledger.cx.execute(f"{wanted} and id in (select value from json_each(?))", (ids,))
     ledger.hint("lines", (line.lane for line, _ in lines))
+
+
+def withdraw(ledger: Ledger, items: Sequence[Sequence[str]]) -> list[list[bool]]:
+    """Take lines out of their lanes, or see to it that they don't come back."""
+    return [_withdraw(ledger, ids) for ids in items]
+
+
+def _withdraw(ledger: Ledger, ids: Sequence[str]) -> list[bool]:
+    cx, mine = ledger.cx, "id in (select value from json_each(?))"
+    waiting = dict(
+        cx.execute(f"select id, k from lines where status = {WAITING} and {mine}", (as_json(ids),))
+    )
+    _close_lines(cx, {}, {_CANCELLED: list(waiting.values())} if waiting else {})
+    cx.execute(f"update lines set unwanted = 1 where status = {TAKEN} and {mine}", (as_json(ids),))
+    return [id in waiting for id in ids]
 
 
 def drive(ledger: Ledger, items: Sequence[Driving]) -> list[int | None]:
@@ -151,7 +169,8 @@ def _take(ledger: Ledger, item: Taking) -> BatchJob | None:
     if not taken:
         cx.execute("delete from batches where k = ?", (batch,))
         return None
-    job = BatchJob(item.job, item.lane, item.nonce, "intent", taken, item.now)
+    (size,) = ledger.one(f"select sum(size) from lines where batch = ? and status = {TAKEN}", batch)
+    job = BatchJob(item.job, item.lane, item.nonce, "intent", taken, item.now, size=size)
     cx.execute("update batches set data = ? where k = ?", (_encode(job), batch))
     return job
 
@@ -191,7 +210,7 @@ def _store_batch(ledger: Ledger, batch: int, job: BatchJob) -> None:
 
 
 _TAKEN = Query(
-    ("l.id", "l.k", "r.id", "l.path", "l.n", "l.attempt", "r.status", "a.name"),
+    ("l.id", "l.k", "r.id", "l.path", "l.n", "l.attempt", "r.status", "a.name", "l.unwanted"),
     f"""from json_each(?) as q cross join lines l on l.id = q.value join runs r on r.k = l.run
     join lanes a on a.k = l.lane where l.batch = ? and l.status = {TAKEN}""",
 )
@@ -210,7 +229,7 @@ def _outcomes(ledger: Ledger, item: Outcomes) -> list[str] | None:
     ids = as_json({outcome.id for outcome in item.chunk})
     taken = {line[0]: line[1:] for line in _TAKEN.rows(cx, (ids, batch))}
     strange: list[str] = []
-    again: list[int] = []
+    again: dict[bool, list[int]] = {}
     ended: dict[int, list[int]] = {}
     posts: list[Post] = []
     for outcome in item.chunk:
@@ -218,13 +237,13 @@ def _outcomes(ledger: Ledger, item: Outcomes) -> list[str] | None:
         if line is None:
             strange.append(outcome.id)
             continue
-        k, run, path, n, attempt, status, lane = line
-        if outcome.again and status < DONE:
-            again.append(k)
+        k, run, path, n, attempt, status, lane, unwanted = line
+        if outcome.again and status < DONE and not unwanted:
+            again.setdefault(outcome.free, []).append(k)
             ledger.hint("lines", [lane])
             continue
         ended.setdefault(_CANCELLED if outcome.again else LINE_NUMBER[outcome.status], []).append(k)
-        if status < DONE:
+        if status < DONE and not outcome.again:
             mail = Mail(
                 run,
                 f"line:{outcome.id}",
@@ -243,12 +262,12 @@ def _outcomes(ledger: Ledger, item: Outcomes) -> list[str] | None:
     return strange
 
 
-def _close_lines(cx: sqlite3.Connection, again: list[int], ended: dict[int, list[int]]) -> None:
+def _close_lines(cx: sqlite3.Connection, again: dict[bool, list[int]], ended: dict[int, list[int]]) -> None:
     among = "in (select value from json_each(?))"
-    if again:
+    for free, keys in again.items():
         cx.execute(
-            f"update lines set status = {WAITING}, batch = null, attempt = attempt + 1 where k {among}",
-            (as_json(again),),
+            f"update lines set status = {WAITING}, batch = null, attempt = attempt + ? where k {among}",
+            (not free, as_json(keys)),
         )
     for status, keys in ended.items():
         cx.execute(f"update lines set status = ? where k {among}", (status, as_json(keys)))

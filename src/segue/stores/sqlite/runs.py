@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -10,7 +10,7 @@ from ...model.message import Mail
 from ...model.mode import Config
 from ...model.run import Head
 from ...ports.store import Claimed, Created, Delivery, Lease, NewRun
-from .. import refusal
+from .. import poison, refusal
 from .bulk import Query, Values, as_json
 from .heads import HEADS_BY_ID, as_head, decode_spec, encode, wakes
 from .ledger import Ledger
@@ -151,33 +151,87 @@ def _insert(ledger: Ledger, fresh: dict[str, Creation]) -> None:
 
 # ---------------------------------------------------------------- claim, renew, revive
 _CANDIDATES = Query(
-    ("k",),
+    ("k", "lapsed"),
     f"""from (
-        select * from (select k, rank from runs where status = {READY} and lease is null
+        select * from (select k, rank, 0 as lapsed from runs where status = {READY} and lease is null
                        order by rank, k limit :limit)
         union all
-        select * from (select k, rank from runs where wake is not null and wake <= :now
+        select * from (select k, rank, 0 from runs where wake is not null and wake <= :now
                        order by wake limit :limit)
         union all
-        select * from (select k, rank from runs where lease is not null and lease <= :now
-                       order by lease limit :limit)
+        select * from (select k, rank, 1 from runs where lease is not null and lease <= :now
+                       and k not in (select value from json_each(:but)) order by lease limit :limit)
     ) order by rank, k limit :limit""",
 )
 
 
 def has_claimable(ledger: Ledger, claim: Claim) -> bool:
     """Whether a claim would get anything; a look without a lock, so that idle workers don't write."""
-    return bool(_CANDIDATES.rows(ledger.cx, {"limit": min(1, claim.limit), "now": claim.now}))
+    return bool(_candidates(ledger, claim, min(1, claim.limit), ()))
 
 
 def claim(ledger: Ledger, items: Sequence[Claim]) -> list[list[Claimed]]:
-    """Take runs: five statements, however many they are."""
+    """Take runs: five statements, however many they are, and some for those that others have lost."""
     return [_claim(ledger, item) for item in items]
+
+
+def _candidates(ledger: Ledger, item: Claim, limit: int, but: Iterable[int]) -> dict[int, bool]:
+    """Keys of runs that may be claimed, in order, and whether another claim of them lapsed."""
+    given = {"limit": limit, "now": item.now, "but": as_json(but)}
+    return {k: bool(lapsed) for k, lapsed in _CANDIDATES.rows(ledger.cx, given)}
+
+
+_LAPSED = Query(
+    ("k", "id", "lapses", "newest"),
+    """from (
+        select r.k, r.id, newest, case when newest > r.progress then 1 else r.lapses + 1 end as lapses from (
+            select q.value as k, coalesce((select max(j.k) from journal j where j.run = q.value), 0) as newest
+            from json_each(?) as q
+        ) as s join runs r on r.k = s.k
+    )""",
+)
+_NOTE_LAPSES = Values(
+    "run, lapses, progress",
+    "update runs set lapses = v.lapses, progress = v.progress from {v} where k = v.run",
+)
+_SUSPECTS = Query(
+    ("r.k",),
+    f"""from runs r where r.lease is not null and r.lease > ? and r.worker = ? and r.lapses >= {poison.SUSPECT}
+    and r.progress = coalesce((select max(j.k) from journal j where j.run = r.k), 0) limit 1""",
+)
+
+
+def _claimable(ledger: Ledger, item: Claim) -> list[int]:
+    """Candidates; poison is held instead, and of suspects a worker gets one at a time. See `poison`."""
+    skipped: set[int] = set()
+    while True:
+        found = _candidates(ledger, item, item.limit, skipped)
+        lapsed = [k for k, is_lapsed in found.items() if is_lapsed]
+        if not lapsed:
+            return list(found)
+        rows = _LAPSED.rows(ledger.cx, (as_json(lapsed),))
+        dead = {k: id for k, id, lapses, _ in rows if lapses >= poison.LAPSES}
+        suspects = [k for k, _, lapses, _ in rows if poison.SUSPECT <= lapses < poison.LAPSES]
+        if suspects and not _SUSPECTS.rows(ledger.cx, (item.now, item.worker)):
+            first = next(k for k in found if k in suspects)
+            suspects.remove(first)
+        if not dead and not suspects:
+            _NOTE_LAPSES.run(ledger.cx, [(k, lapses, newest) for k, _, lapses, newest in rows])
+            return list(found)
+        skipped |= set(suspects)
+        for k, id in dead.items():
+            ledger.cx.execute(
+                f"update runs set status = {HELD}, reason = ?, worker = null, lease = null, wake = null, lapses = 0,"
+                " updated = ? where k = ?",
+                (poison.reason(id), item.now, k),
+            )
+            ledger.claimed.pop(id, None)
+            ledger.hint("ended", [id])
 
 
 def _claim(ledger: Ledger, item: Claim) -> list[Claimed]:
     cx = ledger.cx
-    keys = [k for (k,) in _CANDIDATES.rows(cx, {"limit": item.limit, "now": item.now})]
+    keys = _claimable(ledger, item)
     if not keys:
         return []
     cx.execute(
@@ -234,7 +288,7 @@ def _revive(ledger: Ledger, item: Revival) -> bool:
     k = row[0]
     cx.execute(
         f"update runs set status = {READY}, worker = null, lease = null, wake = null, reason = '',"
-        " finished = 0, updated = ? where k = ?",
+        " finished = 0, lapses = 0, updated = ? where k = ?",
         (item.now, k),
     )
     cx.execute("delete from results where run = ?", (k,))

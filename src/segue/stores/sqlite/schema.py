@@ -14,7 +14,7 @@ from typing import Final
 from ...model.errors import StoreError
 
 #: The version of the tables, as `user_version` has it.
-VERSION: Final = 3
+VERSION: Final = 5
 
 #: Marks a file as segue's, as `application_id` has it: "sgue".
 APPLICATION: Final = 0x73677565
@@ -51,6 +51,9 @@ _UPGRADES: Final = {
     1: "alter table runs add column bound integer not null default 0;\n"
     "alter table inbox add column state integer not null default 0;\n" + _UNTAKEN,
     2: _DELTAS,
+    3: "alter table lines add column unwanted integer not null default 0;",
+    4: "alter table runs add column lapses integer not null default 0;\n"
+    "alter table runs add column progress integer not null default 0;",
 }
 
 TABLES: Final = (
@@ -63,12 +66,13 @@ create table jobs(
 );
 
 -- rank is the priority, negated; base the journal key after which the live journal begins;
--- a run is claimed while lease isn't null; bound is its mailbox's size and what it does when it is full, 0 for none
+-- a run is claimed while lease isn't null; bound is its mailbox's size and what it does when it is full, 0 for none;
+-- lapses counts its claims that lapsed since the last commit, or since its newest journal row was progress
 create table runs(
     k integer primary key, id text not null unique, status integer not null, rank integer not null,
     fence integer not null, worker text, lease real, wake real, reason text not null,
     job integer not null, finished integer not null, base integer not null, updated real not null, usage blob,
-    bound integer not null default 0
+    bound integer not null default 0, lapses integer not null default 0, progress integer not null default 0
 );
 create index runs_ready on runs(rank) where status = 0 and lease is null;
 create index runs_due on runs(wake) where wake is not null;
@@ -111,12 +115,13 @@ create table lanes(
 create table lines(
     k integer primary key, id text not null unique, lane integer not null, run integer not null,
     path text not null, n integer not null, size integer not null, created real not null,
-    attempt integer not null, status integer not null, batch integer
+    attempt integer not null, status integer not null, batch integer, unwanted integer not null default 0
 );
 create index lines_waiting on lines(lane) where status = 0;
 create index lines_run on lines(run) where status = 0;
 create index lines_batch on lines(batch, status, id);
 create table bodies(line integer primary key, body blob not null);
+-- lines.unwanted: nobody waits for it any more, though it is in a provider job
 create table batches(
     k integer primary key, id text not null unique, lane integer not null, open integer not null,
     data blob not null

@@ -16,7 +16,7 @@ from ..outcome import end_mail
 from .bulk import Query, Values, as_json
 from .heads import decode_call, encode
 from .ledger import Ledger
-from .lines import put_lines
+from .lines import put_lines, withdraw
 from .runs import Creation, Post, create, post, refuse
 from .schema import HELD, KEPT, PARKED, READY, STATUS_NUMBER
 from .untaken import admit, empty, put_dead
@@ -49,14 +49,14 @@ _STATES = Values(
 _DELTAS = Values("run, delta", "insert into deltas(run, delta) select run, delta from {v}")
 _KEPT = Values(
     "run, base, usage",
-    "update runs set base = coalesce(v.base, runs.base), usage = coalesce(v.usage, runs.usage)"
+    "update runs set base = coalesce(v.base, runs.base), usage = coalesce(v.usage, runs.usage), lapses = 0"
     " from {v} where k = v.run",
 )
 _LEFT = Values(
     "run, status, wake, reason, finished, updated, base, usage",
     "update runs set status = v.status, worker = null, lease = null, wake = v.wake, reason = v.reason,"
     " finished = v.finished, updated = v.updated, base = coalesce(v.base, runs.base),"
-    " usage = coalesce(v.usage, runs.usage) from {v} where k = v.run",
+    " usage = coalesce(v.usage, runs.usage), lapses = 0 from {v} where k = v.run",
 )
 _RESULTS = Values(
     "run, value, error", "insert or replace into results(run, value, error) select run, value, error from {v}"
@@ -87,6 +87,7 @@ def only_appends(turn: Turn) -> bool:
             or turn.dead
             or turn.outbox
             or turn.lines
+            or turn.withdrawn
             or turn.asks
             or turn.closed_asks
             or turn.spawn
@@ -188,6 +189,9 @@ def _write_effects(ledger: Ledger, live: Live) -> None:
     spawn = [Creation(new, turn.now) for turn, _ in live for new in turn.spawn]
     if spawn:
         create(ledger, spawn)
+    withdrawn = [line for turn, _ in live for line in turn.withdrawn]
+    if withdrawn:
+        withdraw(ledger, [withdrawn])
     lines = [(line, k) for turn, k in live for line in turn.lines]
     if lines:
         put_lines(ledger, lines)
@@ -219,7 +223,7 @@ def _write_status(
         usage = None if turn.usage is None else encode(turn.usage)
         base = bases.get(k)
         if turn.status == "ready" and not turn.release:
-            if base is not None or usage is not None:
+            if base is not None or usage is not None or turn.entries is None:
                 kept.append((k, base, usage))
             continue
         status, wake = STATUS_NUMBER[turn.status], None
