@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from ...core.restarts import Kind
+from ...core.restarts import Kind, Verdict
 from ...model.entry import Failure
 
 #: Of a field's text: its name, so many bytes stay in front and so many at the back, and what is between them now.
@@ -18,12 +18,17 @@ Splice = tuple[str, int, int, bytes]
 
 
 class End(msgspec.Struct, omit_defaults=True):
-    """How an actor ends, while its `teardown` is still to come: with a value or an error, or interrupted."""
+    """How an actor ends, while its `teardown` is still to come: with a value or an error, or interrupted.
+
+    `anew`: it was asked to begin anew then. `verdict`: what its supervisor said, which is asked once.
+    """
 
     value: msgspec.Raw = msgspec.Raw(b"null")
     error: Failure | None = None
     interrupted: bool = False
     cancelled: bool = False
+    anew: bool = False
+    verdict: Verdict | None = None
 
 
 class Child(msgspec.Struct, omit_defaults=True):

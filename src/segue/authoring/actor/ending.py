@@ -45,7 +45,7 @@ class Ending:
     async def begins_anew(self) -> bool:
         """Whether it does; then that is written down."""
         here, life = self._here, self._life
-        verdict = await self._verdict()
+        verdict = here.verdict or await self._verdict()
         if verdict.what == "end":
             return False
         reason = "its supervisor gave it up"
@@ -57,9 +57,10 @@ class Ending:
         here.begin_anew()
         if verdict.after:
             here.due = life.now() + verdict.after
-        await self._save()
         if verdict.what == "aside":
+            await self._write()
             await life.hold(f"{reason}\n`segue resume {life.id}` has it begin anew")
+        await self._save()
         return True
 
     async def _verdict(self) -> Verdict:
@@ -73,12 +74,16 @@ class Ending:
         error: Failure | None = to_failure(end.error) if isinstance(end, Fail) else None
         await self._settle()
         self._performer.enter("ending")
-        return await ask_verdict(current("the end of a child"), spec.parent.run, how, error)
+        verdict = await ask_verdict(current("the end of a child"), spec.parent.run, how, error)
+        if self._takes_time:
+            self._here.verdict = verdict
+            await self._write()
+        return verdict
 
     async def finish(self) -> bytes:
         """The result; raises what it ended with."""
         here = self._here
-        if "teardown" in here.definition.own or here.children:
+        if self._takes_time:
             await self._settle()
             await self._close()
             await self._performer.hook("teardown")
@@ -94,12 +99,20 @@ class Ending:
 
     async def _settle(self) -> None:
         """Write the end down. What is recorded from here on comes after it, so the handler before must be history."""
-        here = self._here
-        if not here.ending:
-            here.ending = True
-            here.keep()
-            if not self._life.save(here.write):
-                await self._life.seal()
+        if not self._here.ending:
+            self._here.ending = True
+            await self._write()
+
+    async def _write(self) -> None:
+        """Have the next commit store where the actor stands."""
+        self._here.keep()
+        if not self._life.save(self._here.write):
+            await self._life.seal()
+
+    @property
+    def _takes_time(self) -> bool:
+        """Whether something is done between the end and the commit that ends the run."""
+        return "teardown" in self._here.definition.own or bool(self._here.children)
 
     async def _close(self) -> None:
         """End the children, and wait for each group to be empty."""
@@ -111,10 +124,11 @@ class Ending:
                 due = await self.supervisor.ask_to_end()
                 await self._save()
                 letter = await life.next_mail(urgent=True, due=due) if here.children else None
-                if letter is not None:
-                    await self._letter(letter)
-                else:
+                if letter is None:
                     here.at = max(here.at, due)
+                while letter is not None:  # those that are there share commits
+                    await self._letter(letter)
+                    letter = life.take(urgent=True)
             except asyncio.CancelledError:
                 if life.leaving:
                     raise

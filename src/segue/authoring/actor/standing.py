@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ...core.codec import encode
+from ...core.restarts import Verdict
 from ...model.errors import BadSignature
 from ...ports.store import Claimed, Turn
 from ..failures import to_exception, to_failure
@@ -55,6 +56,7 @@ class Standing:
         self.end: Done[Any] | Fail | Interrupted | Cancelled | None = None
         self.result = b"null"
         self.ending = stored.end is not None  #: whether the end was written down before
+        self.verdict: Verdict | None = None  #: of its supervisor, on that end
         if stored.end is not None:
             self._reach(stored.end)
         self._molted = stored.actor
@@ -65,11 +67,11 @@ class Standing:
 
     def _reach(self, end: End) -> None:
         """The end that was written down."""
-        self.result = bytes(end.value)
+        self.result, self.verdict = bytes(end.value), end.verdict
         if end.cancelled:
             self.end = Cancelled()
         elif end.interrupted:
-            self.end = Interrupted()
+            self.end = Interrupted(anew=end.anew)
         else:
             self.end = Done() if end.error is None else Fail(to_exception(end.error))
 
@@ -116,6 +118,7 @@ class Standing:
         self._fields = Fields(definition, self.actor)
         self.fresh, self.state, self.due = True, None, 0.0
         self.end, self.ending, self.closing, self.attempt, self.children = None, False, False, 0, []
+        self.verdict = None
 
     @property
     def listens(self) -> bool:
@@ -147,6 +150,7 @@ class Standing:
         self.turns += 1
         state = "" if self.state is None else message_name(type(self.state))
         self._kept = (
+            self.verdict,
             state,
             self.data if state else _NULL,
             self.turns,
@@ -180,17 +184,19 @@ class Standing:
 
     def _head(self) -> Checkpoint:
         """What was last kept, without the fields."""
-        state, data, turns, molted, fresh, reached, *rest = self._kept
+        verdict, state, data, turns, molted, fresh, reached, *rest = self._kept
         end: End | None = None
         match reached:
             case Fail(error=error):
                 end = End(error=to_failure(error))
             case Done():
                 end = End(msgspec.Raw(self.result))
-            case Interrupted():
-                end = End(interrupted=True)
+            case Interrupted(anew=anew):
+                end = End(interrupted=True, anew=anew)
             case Cancelled():
                 end = End(cancelled=True)
             case _:
                 pass
+        if end is not None:
+            end.verdict = verdict
         return Checkpoint(_NULL, state, data, turns, molted, fresh, end, *rest)

@@ -140,7 +140,7 @@ class Supervisor:
         return verdict, None
 
     async def _restart_others(self, child: Child, policy: Restart) -> None:
-        """Those that begin anew with a child."""
+        """Those that begin anew with a child. What is temporary ends with it."""
         if policy.strategy == "one":
             return
         branch, before = current("a restart"), True
@@ -148,7 +148,7 @@ class Supervisor:
             if other.id == child.id:
                 before = False
             elif not before or policy.strategy == "all":
-                await send(branch, other.id, Interruption(Interrupt.NOW, anew=True))
+                await send(branch, other.id, Interruption(Interrupt.NOW, anew=other.kind != "temporary"))
 
     async def ended(self, mail: ChildEnded, turn: Handling) -> object:
         """A child has ended."""
