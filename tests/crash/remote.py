@@ -125,10 +125,13 @@ class Far:
 
 
 class Death:
-    """Strikes at a call, by number: before it is made, or after it was and before its caller hears of it."""
+    """Strikes at a call, by number: before it is made, or after it was and before its caller hears of it.
 
-    def __init__(self, at: int, after: bool) -> None:
-        self.at, self.after = at, after
+    With `name`, calls of that name alone are counted: how many others there are may be up to the machine.
+    """
+
+    def __init__(self, at: int, after: bool, name: str = "") -> None:
+        self.at, self.after, self.name = at, after, name
         self.count = 0
         self.struck = asyncio.Event()
         self.where = ""
@@ -136,8 +139,9 @@ class Death:
     async def call(self, name: str, doing: Callable[[], Awaitable[Any]], failure: Exception) -> Any:
         if self.struck.is_set():
             raise failure
-        self.count += 1
-        due = self.count == self.at
+        counts = self.name in ("", name)
+        self.count += counts
+        due = counts and self.count == self.at
         if due and not self.after:
             self._strike(name)
             raise failure
