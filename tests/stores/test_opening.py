@@ -80,8 +80,10 @@ async def test_a_file_of_the_version_before_is_brought_up_to_date(tmp_path: Path
     await store.close()
     cx = sqlite3.connect(path, isolation_level=None)
     cx.executescript(
-        "drop table waiting; drop table dead; drop table deltas; alter table lines drop column unwanted; alter table inbox drop column state;"
-        " alter table runs drop column bound; pragma user_version = 1"
+        "drop table waiting; drop table dead; drop table deltas; drop table ports;"
+        " alter table lines drop column unwanted; alter table inbox drop column state;"
+        " alter table runs drop column bound; alter table runs drop column lapses;"
+        " alter table runs drop column progress; pragma user_version = 1"
     )
     cx.close()
     store = SqliteStore(str(path))

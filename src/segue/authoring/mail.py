@@ -20,7 +20,7 @@ from ..model.run import CallRef, Spec
 from ..ports.store import NewRun, Turn
 from .config import How, as_config, config_of
 from .context import Act, Branch, Wait, current
-from .flow import Target, flow, take_call
+from .flow import Target, take_call
 from .message import message_name as message_name
 from .message import message_reader, nothing, read_pong
 from .time import overdue
@@ -224,15 +224,6 @@ def forward(branch: Branch, to: str, name: str, value: bytes, answer_to: str, ta
 def ping(branch: Branch, to: str, timeout: timedelta | None) -> Any:
     """Ask a run whether it is there."""
     return request(branch, to, "ping", b"null", read_pong, timeout, kind="ping")
-
-
-@flow(name="segue.request", version="1")
-async def request_from_outside(
-    to: str, name: str, message: Any, timeout: timedelta | None, kind: MailKind
-) -> Any:
-    """A request of a caller that is no run, as a run: it survives the caller."""
-    branch = current("request")
-    return await request(branch, to, name, encode(message), decoder(Any), timeout, kind=kind)
 
 
 # ---------------------------------------------------------------- runs

@@ -26,6 +26,8 @@ MailKind = Literal[
     "cancel",
     "resume",
 ]
+#: How the address of a process begins, which takes mail as a run does: a worker's name follows. See `Store.letters`.
+PORT: Final = "segue@"
 #: The name under which the end of a supervised run comes to its parent.
 CHILD_ENDED: Final = "ChildEnded"
 #: What takes room in a bounded mailbox.

@@ -8,7 +8,7 @@ Times are seconds since the epoch and come from the caller, so that tests need n
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -206,6 +206,19 @@ class Store(Protocol):
         """Letters newer than `after`, in order."""
         ...
 
+    def letters(self, after: Mapping[str, int]) -> Future[dict[str, list[Letter]]]:
+        """Letters newer than the ids given, by run or port, in order; who has none is left out.
+
+        A port is the address of a process, `PORT` and its worker's name, and is there without being made: runs send
+        it answers for callers that are no runs. Its letters stay until they are cleared, or the worker is buried.
+        A future as that of `commit`.
+        """
+        ...
+
+    def clear(self, port: str, upto: int) -> Future[None]:
+        """Forget letters of a port up to an id."""
+        ...
+
     async def deliver(self, mail: Sequence[Mail], *, now: float) -> list[Delivery]:
         """Put mail into inboxes and make parked recipients ready; durable on return.
 
@@ -268,11 +281,11 @@ class Store(Protocol):
         ...
 
     async def workers(self) -> list[str]:
-        """The names of those who hold runs or lanes and weren't buried."""
+        """The names of those who hold runs or lanes and weren't buried, and of those whose ports have letters."""
         ...
 
     async def bury(self, workers: Sequence[str]) -> None:
-        """Those are gone: whatever they hold lapses now."""
+        """Those are gone: whatever they hold lapses now, and letters to their ports are dropped."""
         ...
 
     async def backlog(self, *, now: float) -> tuple[int, float | None]:

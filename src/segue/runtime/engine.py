@@ -37,6 +37,7 @@ from .job import ADMIT, Job
 from .lanes import Lanes
 from .models import Models
 from .names import unknown_run
+from .port import Port
 from .postbox import Postbox
 from .receipt import Receipt
 from .watch import PATIENCE
@@ -129,6 +130,8 @@ class Engine:
         self.worker.park_always = self._park == "always"
         self.worker.handles = self._handle
         self.worker.register(feed.WATCHER)
+        self.port = Port(self.store, self.clock, self.postbox, self.worker.name, self.check)
+        parts.callback(self.port.close)
         self.lanes = Lanes(self.store, self.models, self.clock, self.worker.name, self.is_busy)
         parts.callback(SERVICES.reset, SERVICES.set(self.worker))
         parts.callback(tasks.install(asyncio.get_running_loop()))
@@ -146,7 +149,7 @@ class Engine:
 
         def __getattr__(self, name: str) -> Any:
             """What opening makes isn't there before."""
-            if name in ("worker", "models", "lanes"):
+            if name in ("worker", "models", "lanes", "port"):
                 raise RuntimeError("this engine isn't open: use it inside `async with Engine(…) as engine:`")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -327,6 +330,8 @@ class Engine:
             self._kick_if_quiet()
         elif hint.kind == "room":
             self.postbox.hint(hint)
+        elif hint.kind == "mail":
+            self.port.hint(hint)
 
     def _kick_if_quiet(self) -> None:
         """Look at the lanes now; while runs are at work, they are looked at from time to time only."""

@@ -47,7 +47,9 @@ class Recorded(Event, frozen=True, kw_only=True, tag=True):
 
 
 class Handling(Event, frozen=True, kw_only=True, tag=True):
-    """A handler begins with a request; its calls stand at `path` and below. Not durable. `caller` is the run that asks.
+    """A handler begins with a request; its calls stand at `path` and below. Not durable.
+
+    `caller`: the run that asks, or what names a request from outside.
 
     Each attempt at it begins anew, at another path.
     """

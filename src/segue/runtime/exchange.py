@@ -6,12 +6,9 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Generator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from uuid import uuid4
-
-import msgspec
 
 from ..authoring.context import find_branch
-from ..authoring.mail import forward, kind_of, request, request_from_outside
+from ..authoring.mail import forward, kind_of, request
 from ..authoring.message import Request, message_name, response_type
 from ..core.codec import decoder, encode
 from ..model.errors import WrongPlace
@@ -63,10 +60,12 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
                 branch, to, self._name, self._value, self._decode, self._timeout, kind=self._kind
             )
             return answer
-        plain = msgspec.json.decode(self._value)
-        self._id = self._id or f"request-{uuid4().hex[:12]}"
-        call = request_from_outside(self._run.id, self._name, plain, self._timeout, self._kind)
-        answer = self._decode(encode(await self._run.engine.run(call, id=self._id)))
+        port = self._run.engine.port
+        answer = self._decode(
+            await port.ask(
+                self._run.id, self._name, self._value, self._timeout, kind=self._kind, call=self._id
+            )
+        )
         return answer
 
     def send(self, value: Any) -> Any:
@@ -89,7 +88,7 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
                 "what a request's handler does can be watched from outside runs only; await the answer"
             )
         events: asyncio.Queue[Event] = asyncio.Queue()
-        self._id = self._id or f"request-{uuid4().hex[:12]}"
+        self._id = self._id or self._run.engine.port.new_call()
         end = self._run.engine.bus.watch(self._run.id, events.put_nowait)  # type: ignore[arg-type]  # events only
         if self._task is None:
             self._task = asyncio.ensure_future(self._begin())

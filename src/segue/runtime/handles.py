@@ -14,7 +14,7 @@ import msgspec
 from ..authoring.context import find_branch
 from ..authoring.failures import to_exception
 from ..authoring.flow import target_named
-from ..authoring.mail import When, join, kind_of, ping, request_from_outside, send, unschedule
+from ..authoring.mail import When, join, kind_of, ping, send, unschedule
 from ..authoring.message import Pong, Request, message_name, read_pong
 from ..authoring.resource import SERVICES
 from ..authoring.trace import attach
@@ -267,8 +267,7 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
         if branch is not None:
             pong: Pong = await ping(branch, self.id, timeout)
             return pong
-        call = request_from_outside(self.id, "ping", None, timeout, "ping")
-        return read_pong(encode(await self.engine.run(call)))
+        return read_pong(await self.engine.port.ask(self.id, "ping", b"null", timeout, kind="ping"))
 
     def recipient(self, message: type[M], /) -> Recipient[M]:
         """Its address, narrowed to messages of one type; a value, as it is."""

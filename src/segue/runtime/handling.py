@@ -20,7 +20,7 @@ from ..authoring.message import Responder
 from ..authoring.pooled import Named
 from ..core.replay import Replay
 from ..model.entry import INSTANT, Entry, Failure
-from ..model.message import DeadLetter, Letter, Mail, answer_to
+from ..model.message import PORT, DeadLetter, Letter, Mail, answer_to
 from ..ports.store import Turn
 from . import tasks
 from .call import Call, Outcome, own_call
@@ -151,9 +151,8 @@ class Handling:
         """A handler begins with a request, its calls at that path; its `Responder`, if it `keeps` one."""
         run, mail = self._run, letter.mail
         if mail.reply is not None and run.host.wants_events(run.id):
-            run.host.publish(
-                run.id, HandlingEvent(run=run.id, path=path, name=mail.name, caller=mail.reply.run)
-            )
+            caller = mail.reply.path if mail.reply.run.startswith(PORT) else mail.reply.run
+            run.host.publish(run.id, HandlingEvent(run=run.id, path=path, name=mail.name, caller=caller))
         if not keeps:
             return ()
         run.letters.may_keep(letter.id)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Future
+from typing import Any
 from uuid import uuid4
 
 import msgspec
 
-from ..model.errors import Conflict, MailboxFull
+from ..model.errors import Conflict, MailboxFull, RunEnded
 from ..model.message import Mail
 from ..ports.clock import AlarmClock
 from ..ports.store import Hint, Store
@@ -27,11 +28,12 @@ class Postbox:
         self._sent: dict[str, int] = {}
         self._waiting: dict[str, list[Future[None]]] = {}
 
-    async def post(self, mail: Mail) -> None:
+    async def post(self, mail: Mail, *, unless: Future[Any] | None = None) -> None:
         """Deliver mail, durably on return; its sender, number and time are filled in.
 
         Waits while the mailbox is full, if that is its way, else raises `MailboxFull`. Raises `UnknownName` where
-        there is no such run, and `Conflict` where it has ended.
+        there is no such run, and where it has ended `Conflict`, or `RunEnded` for a request. `unless`: stop waiting
+        for room when that is done.
         """
         while True:
             number = self._sent[mail.to] = self._sent.get(mail.to, 0) + 1
@@ -43,11 +45,15 @@ class Postbox:
             head = await self._store.get(mail.to)
             if head is None:
                 raise await unknown_run(self._store, mail.to)
+            if delivery == "gone" and mail.reply is not None and not mail.forwarded:
+                raise RunEnded(mail.to, head.status)
             if delivery == "gone":
                 raise Conflict(f"run {mail.to!r} takes no more mail: it is {head.status}")
             if head.spec.full == "fail":
                 raise MailboxFull(mail.to, head.spec.mailbox)
             await self._room(mail.to)
+            if unless is not None and unless.done():
+                return
 
     async def _room(self, run: str) -> None:
         """Until there may be room in a mailbox."""

@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import chain, islice, takewhile
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
 from ..model.entry import Failure
 from ..model.lane import BatchJob, LaneHead, Line, LineOutcome, LineStatus
-from ..model.message import DeadLetter, Letter, Mail, Question
+from ..model.message import PORT, DeadLetter, Letter, Mail, Question
 from ..model.mode import Config
 from ..model.run import ENDED, CallRef, Head, Spec, Status, Usage
 from ..ports.store import (
@@ -34,6 +34,7 @@ from . import poison, refusal
 from .memory_mail import Box, DeadLetters
 from .outcome import OPEN_LINE, end_mail
 
+_T = TypeVar("_T")
 _NO_MARKS: dict[str, int] = {}
 HintKind = Literal["ready", "mail", "ended", "lines", "room"]
 
@@ -230,6 +231,7 @@ class MemoryStore:
         self._ended = 0
         self._letters = 0
         self._dead = DeadLetters()
+        self._ports: dict[str, list[Letter]] = {}  #: what came to processes, oldest first
         self._refused: list[refusal.Refused] = []  #: by the mail that is being delivered just now
         self._jobs: dict[str, _Job] = {}
         self._asks: dict[str, Question] = {}  #: the open ones
@@ -523,14 +525,46 @@ class MemoryStore:
         newer = takewhile(lambda letter: letter.id > after, reversed(known.inbox.values()))
         return list(newer)[::-1]
 
+    def letters(self, after: Mapping[str, int]) -> Future[dict[str, list[Letter]]]:
+        out: dict[str, list[Letter]] = {}
+        for address, newest in after.items():
+            found = list(takewhile(lambda letter: letter.id > newest, self._newest_first(address)))  # noqa: B023
+            if found:
+                found.reverse()
+                out[address] = found
+        return self._done(out)
+
+    def _newest_first(self, address: str) -> Iterator[Letter]:
+        if address.startswith(PORT):
+            return reversed(self._ports.get(address, ()))
+        run = self._runs.get(address)
+        return reversed((run.inbox or {}).values()) if run is not None else iter(())
+
+    def clear(self, port: str, upto: int) -> Future[None]:
+        left = [letter for letter in self._ports.pop(port, ()) if letter.id > upto]
+        if left:
+            self._ports[port] = left
+        return self._done(None)
+
+    def _done(self, value: _T) -> Future[_T]:
+        future: Future[_T] = (self._loop or asyncio.get_running_loop()).create_future()
+        future.set_result(value)
+        return future
+
     async def deliver(self, mail: Sequence[Mail], *, now: float) -> list[Delivery]:
         out: list[Delivery] = [self._deliver(one, now, mark=True) for one in mail]
-        self._return(now)
+        if self._refused:
+            self._return(now)
         return out
 
     def _deliver(self, mail: Mail, now: float, *, mark: bool, stays: bool = False) -> Delivery:
         """Put mail into an inbox. What comes from an outbox `stays` the store's care if that can't be done."""
         run = self._runs.get(mail.to)
+        if run is None and mail.to.startswith(PORT):
+            self._letters += 1
+            self._ports.setdefault(mail.to, []).append(Letter(self._letters, mail))
+            self._hint("mail", mail.to)
+            return "delivered"
         if run is None or run.status in ENDED:
             if stays and run is None:
                 self._refused.append(refusal.unknown([mail], mail.to, now))
@@ -670,10 +704,13 @@ class MemoryStore:
 
     async def workers(self) -> list[str]:
         leased: Iterator[_Run | _Lane] = chain(self._held.values(), self._lanes.values())
-        return sorted({one.worker for one in leased if one.worker and one.lease})
+        ports = {port.removeprefix(PORT) for port in self._ports}
+        return sorted(ports | {one.worker for one in leased if one.worker and one.lease})
 
     async def bury(self, workers: Sequence[str]) -> None:
         gone = set(workers)
+        for worker in workers:
+            self._ports.pop(PORT + worker, None)
         for run in self._held.values():
             if run.worker in gone:
                 run.lease = self._lapse = 0.0

@@ -27,6 +27,7 @@ from ..model.mode import Batch, Config
 from ..model.run import CallRef, Spec, Status, Usage
 from ..ports.store import Claimed, CommitResult, Hint, JobHead, Lease, NewRun, Store, Turn
 from .mail_contract import MailContract
+from .port_contract import PortContract
 
 LANE = "mock|http://x|/v1/chat|small|key"
 HOUR = 3600.0
@@ -124,7 +125,7 @@ async def take(
 
 
 @pytest.mark.asyncio
-class StoreContract(MailContract):
+class StoreContract(MailContract, PortContract):
     """Subclass it with a fixture `store`."""
 
     # ------------------------------------------------------------ create

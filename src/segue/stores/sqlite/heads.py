@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from ...model.entry import Failure
-from ...model.message import Letter, Mail
+from ...model.message import PORT, Letter, Mail
 from ...model.run import CallRef, Head, Spec, Usage
 from ...ports.store import Claimed
 from .bulk import Query, as_json
@@ -88,6 +88,12 @@ _LETTERS = Query(
     ("i.k", "#i.mail", "i.state"),
     "from runs r cross join inbox i on i.run = r.k where r.id = ? and i.k > ? order by i.k",
 )
+_NEWER = Query(
+    ("r.id", "i.k", "#i.mail", "i.state"),
+    "from json_each(?) as q cross join runs r on r.id = json_extract(q.value, '$[0]')"
+    " cross join inbox i on i.run = r.k and i.k > json_extract(q.value, '$[1]') order by i.k",
+)
+_AT_PORT = Query(("k", "#mail"), "from ports where port = ? and k > ? order by k")
 
 
 def wakes(cx: sqlite3.Connection, keys: Iterable[int]) -> list[Claimed]:
@@ -124,6 +130,20 @@ def letters(cx: sqlite3.Connection, run: str, after: int) -> list[Letter]:
         Letter(number, decode_mail(mail), state == KEPT)
         for number, mail, state in _LETTERS.rows(cx, (run, after))
     ]
+
+
+def newer_letters(cx: sqlite3.Connection, after: Sequence[tuple[str, int]]) -> dict[str, list[Letter]]:
+    """What lies in several inboxes and ports after a letter of each."""
+    out: dict[str, list[Letter]] = {}
+    runs = [pair for pair in after if not pair[0].startswith(PORT)]
+    for run, number, mail, state in _NEWER.rows(cx, (as_json(runs),)) if runs else ():
+        out.setdefault(run, []).append(Letter(number, decode_mail(mail), state == KEPT))
+    for port, newest in after:
+        if port.startswith(PORT):
+            found = _AT_PORT.rows(cx, (port, newest))
+            if found:
+                out[port] = [Letter(number, decode_mail(mail)) for number, mail in found]
+    return out
 
 
 def get(cx: sqlite3.Connection, run: str) -> Head | None:

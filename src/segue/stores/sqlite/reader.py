@@ -32,11 +32,16 @@ class Reader:
 
     async def look(self, look: Callable[..., T], *args: Any) -> T:
         """What `look(connection, *args)` returns."""
-        if self._stopped:
-            raise StoreError(self._address, "it is closed", "open it again")
+        return await self.put(look, *args)
+
+    def put(self, look: Callable[..., T], *args: Any) -> Future[T]:
+        """The same, for those who need no task."""
         future: Future[T] = self._loop.create_future()
-        self._queue.put((look, args, future))
-        return await future
+        if self._stopped:
+            future.set_exception(StoreError(self._address, "it is closed", "open it again"))
+        else:
+            self._queue.put((look, args, future))
+        return future
 
     async def close(self) -> None:
         """End the thread once all looks are done."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ...model.message import Mail, Question
+from ...model.message import PORT, Mail, Question
 from ...model.run import CallRef, Head
 from ...ports.store import AnswerResult, JobHead
 from .bulk import Query, as_json
@@ -80,6 +80,8 @@ def workers(cx: sqlite3.Connection) -> list[str]:
     """Who holds something."""
     found = cx.execute(
         "select worker from runs where lease > 0 union select worker from lanes where lease > 0"
+        " union select substr(port, ?) from ports",
+        (len(PORT) + 1,),
     ).fetchall()
     return sorted(name for (name,) in found if name)
 

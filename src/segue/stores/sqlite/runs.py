@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from ...model.message import Mail
+from ...model.message import PORT, Mail
 from ...model.mode import Config
 from ...model.run import Head
 from ...ports.store import Claimed, Created, Delivery, Lease, NewRun
@@ -272,6 +272,15 @@ def bury(ledger: Ledger, items: Sequence[str]) -> list[None]:
     among = "worker in (select value from json_each(?))"
     ledger.cx.execute(f"update runs set lease = 0 where lease is not null and {among}", (gone,))
     ledger.cx.execute(f"update lanes set lease = 0 where {among}", (gone,))
+    ports = as_json(PORT + worker for worker in items)
+    ledger.cx.execute("delete from ports where port in (select value from json_each(?))", (ports,))
+    return [None for _ in items]
+
+
+def clear(ledger: Ledger, items: Sequence[tuple[str, int]]) -> list[None]:
+    """Forget letters of ports."""
+    for port, upto in items:
+        ledger.cx.execute("delete from ports where port = ? and k <= ?", (port, upto))
     return [None for _ in items]
 
 
@@ -317,6 +326,7 @@ _MARKS = Query(
 )
 _LETTERS = Values("run, mail", "insert into inbox(run, mail) select run, mail from {v}")
 _STATED = Values("run, mail, state", "insert into inbox(run, mail, state) select run, mail, state from {v}")
+_PORTS = Values("port, mail", "insert into ports(port, mail) select port, mail from {v}")
 _MARK = Values(
     "run, sender, number",
     "insert into marks(run, sender, number) select run, sender, number from {v} where true"
@@ -350,9 +360,14 @@ def post(ledger: Ledger, items: Sequence[Post]) -> list[Delivery]:
     marked: dict[tuple[int, str], int] = {}
     told: dict[str, None] = {}
     statuses = {id: STATUSES[status] for id, _, status, _ in found}
+    ports: list[tuple[str, bytes]] = []
     for item in items:
         mail = item.mail
         run = live.get(mail.to)
+        if run is None and mail.to.startswith(PORT):
+            ports.append((mail.to, encode(mail)))
+            out.append("delivered")
+            continue
         if run is None:
             out.append("gone")
             if item.stays and mail.to in statuses:
@@ -375,6 +390,9 @@ def post(ledger: Ledger, items: Sequence[Post]) -> list[Delivery]:
         if delivery is None:
             letters.append((run, encode(mail)))
             told[mail.to] = None
+    if ports:
+        _PORTS.run(cx, ports)
+        ledger.hint("mail", (port for port, _ in ports))
     if states and letters:
         _STATED.run(cx, [(*letter, states.get(n, 0)) for n, letter in enumerate(letters)])
     elif letters:

@@ -14,7 +14,7 @@ from typing import Final
 from ...model.errors import StoreError
 
 #: The version of the tables, as `user_version` has it.
-VERSION: Final = 5
+VERSION: Final = 6
 
 #: Marks a file as segue's, as `application_id` has it: "sgue".
 APPLICATION: Final = 0x73677565
@@ -46,6 +46,12 @@ create table deltas(k integer primary key autoincrement, run integer not null, d
 create index deltas_run on deltas(run);
 """
 
+#: Letters to processes.
+_PORTS: Final = """
+create table ports(k integer primary key autoincrement, port text not null, mail blob not null);
+create index ports_port on ports(port);
+"""
+
 #: What a file of each older version lacks.
 _UPGRADES: Final = {
     1: "alter table runs add column bound integer not null default 0;\n"
@@ -54,6 +60,7 @@ _UPGRADES: Final = {
     3: "alter table lines add column unwanted integer not null default 0;",
     4: "alter table runs add column lapses integer not null default 0;\n"
     "alter table runs add column progress integer not null default 0;",
+    5: _PORTS,
 }
 
 TABLES: Final = (
@@ -141,6 +148,7 @@ end;
 """
     + _UNTAKEN
     + _DELTAS
+    + _PORTS
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Future
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, cast
 
@@ -123,6 +123,16 @@ class SqliteStore:
 
     async def inbox(self, run: str, after: int) -> list[Letter]:
         return cast(list[Letter], await self._look(heads.letters, run, after))
+
+    def letters(self, after: Mapping[str, int]) -> Future[dict[str, list[Letter]]]:
+        if self._reader is None:
+            failed: Future[Any] = asyncio.get_running_loop().create_future()
+            failed.set_exception(self._not_open())
+            return failed
+        return self._reader.put(heads.newer_letters, list(after.items()))
+
+    def clear(self, port: str, upto: int) -> Future[None]:
+        return self._write(run_orders.clear, [(port, upto)])
 
     async def deliver(self, mail: Sequence[Mail], *, now: float) -> list[Delivery]:
         items = [run_orders.Post(one, now) for one in mail]
