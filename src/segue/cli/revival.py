@@ -12,6 +12,7 @@ from ..model.run import ENDED, Head
 from ..runtime.engine import Engine
 from ..runtime.names import unknown_job
 from . import exit
+from .forks import fork_job
 from .job import each_run
 from .mail import GOES_ON, WHERE
 from .place import declare_how, declare_store, existing, how
@@ -61,7 +62,8 @@ async def do_resume(args: argparse.Namespace) -> int:
 
 
 def _decided(head: Head, args: argparse.Namespace) -> None:
-    if head.status == "held" and not (args.keep or args.rerun or args.value is not None):
+    decided = args.keep or args.rerun or args.value is not None or f"`segue resume {head.id}`" in head.reason
+    if head.status == "held" and not decided:
         raise Conflict(f"run {head.id!r} is held: {head.reason}\nSay --keep, --rerun or --value.")
     if head.status not in ("held", "failed", "cancelled"):
         raise Conflict(
@@ -116,9 +118,22 @@ async def do_cancel(args: argparse.Namespace) -> int:
 def declare_fork(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "A new run that shares another's history: nothing of what is shared is paid again. Calls are named\n"
-        "PATH#N, as `segue show` lists them."
+        "PATH#N, as `segue show` lists them. --job does so with all runs of a job, from a step on, and tells the\n"
+        "price first: a new job, whose runs are paid for by `segue advance` or a worker."
     )
-    parser.add_argument("run", help="the run to fork")
+    parser.add_argument("run", nargs="?", default="", help="the run to fork")
+    parser.add_argument("--job", default="", help="all runs of a job that are over, as a new job")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        default="",
+        metavar="NAME",
+        help="with --job: from the first call of that name on, all is done anew",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="with --job: only tell what it would cost")
+    parser.add_argument(
+        "--json", action="store_true", help="with --job: what is shared and what it costs, as JSON"
+    )
     parser.add_argument("--before", default="", metavar="PATH#N", help="from that call on, all is done anew")
     parser.add_argument(
         "--edit",
@@ -128,12 +143,16 @@ def declare_fork(parser: argparse.ArgumentParser) -> None:
         help="another outcome of a call; may be repeated",
     )
     parser.add_argument("--repeat", action="store_true", help=REPEAT)
-    parser.add_argument("--id", default="", help="the new run's")
+    parser.add_argument("--id", default="", help="the new run's, or job's")
     declare_how(parser)
     declare_store(parser)
 
 
 async def do_fork(args: argparse.Namespace) -> int:
+    if args.job:
+        return await fork_job(args)
+    if not args.run:
+        raise InvalidValue("segue fork", "RUN, or --job", "none is named; `segue runs` lists them")
     edits: dict[str, Any] = {}
     for edit in args.edit:
         call, equals, text = edit.partition("=")

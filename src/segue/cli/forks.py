@@ -1,0 +1,198 @@
+"""`segue fork --job`: all runs of a job once more, from a step on, with what comes before it shared."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+
+from ..authoring.config import as_config
+from ..model.entry import Entry, encode_pool
+from ..model.errors import Conflict, InvalidValue, SegueError, UnknownName
+from ..model.run import Head, Usage, is_over
+from ..ports.store import JobHead, NewRun
+from ..runtime import rebase
+from ..runtime.engine import Engine
+from ..runtime.names import unknown_job
+from ..runtime.receipt import total
+from . import exit
+from .job import each_run
+from .place import check_models, existing, how
+from .screen import count, money, note, put_json
+
+#: Runs are read and made so many at a time.
+SOME = 200
+PAID = ("generate", "embed")
+
+
+class Plan(msgspec.Struct):
+    """What a fork of a job shares. `anew` is what it surely pays again, `most` what it does if all calls changed."""
+
+    job: str
+    runs: int = 0
+    left_out: int = 0  #: runs that still go on
+    without: int = 0  #: runs that never came to the call: all that they did is shared
+    shared: int = 0  #: recorded calls, of all kinds
+    dropped: int = 0
+    model_calls: int = 0  #: among all of them
+    model_calls_anew: int = 0
+    usd_anew: float | None = None
+    usd_most: float | None = None
+    made: int = 0
+    there: int = 0  #: runs that an earlier command has made
+
+
+async def fork_job(args: argparse.Namespace) -> int:
+    """Carry the command out."""
+    if args.run or args.before or args.edit:
+        raise InvalidValue("segue fork --job", "--from NAME", "RUN, --before and --edit are for one run")
+    async with Engine(existing(args.store), worker=False) as engine:
+        check_models(engine, args)
+        job = await engine.store.get_job(args.job)
+        if job is None:
+            raise await unknown_job(engine.store, args.job)
+        plan = Plan(args.id or f"{args.job}~{uuid4().hex[:6]}")
+        await _look(engine, args, plan)
+        _tell(plan, args)
+        if not args.dry_run:
+            await engine.store.put_job(JobHead(plan.job, job.target, engine.clock.now(), plan.runs))
+            await _make(engine, args, plan)
+    if args.json:
+        put_json(plan)
+    elif not args.dry_run:
+        print(plan.job)
+        there = f", {count(plan.there)} were there" if plan.there else ""
+        note(
+            f"{count(plan.made)} runs made{there}; `segue advance app.py --job {plan.job} -o out.jsonl` goes on"
+        )
+    return exit.OK
+
+
+async def _origins(engine: Engine, job: str) -> AsyncIterator[list[tuple[Head, list[Entry]]]]:
+    """The runs of a job with what is recorded of them, some at a time."""
+    chunk: list[Head] = []
+    async for head in each_run(engine.store, job=job):
+        chunk.append(head)
+        if len(chunk) == SOME:
+            yield await _with_entries(engine, chunk)
+            chunk = []
+    yield await _with_entries(engine, chunk)
+
+
+async def _with_entries(engine: Engine, heads: list[Head]) -> list[tuple[Head, list[Entry]]]:
+    found = await asyncio.gather(*(rebase.entries_of(engine.store, head.id) for head in heads))
+    return list(zip(heads, found, strict=True))
+
+
+def point(entries: list[Entry], name: str) -> str:
+    """The first call of that name, or at that place, as `PATH#N`; empty if there is none."""
+    for entry in sorted(entries, key=lambda entry: (entry.after, entry.n)):
+        place = f"{entry.path}#{entry.n}"
+        if name in (entry.name, entry.name.rpartition(".")[2], place, place.removeprefix("#")):
+            return place
+    return ""
+
+
+# ---------------------------------------------------------------- what it would cost
+async def _look(engine: Engine, args: argparse.Namespace, plan: Plan) -> None:
+    """Count what is shared, and price the rest. Raises `UnknownName` for a call that no run made."""
+    anew: list[Usage] = []
+    most: list[Usage] = []
+    names: Counter[str] = Counter()
+    async for some in _origins(engine, args.job):
+        for head, entries in some:
+            if head.spec.kind == "actor":
+                raise Conflict(
+                    f"job {args.job!r} is one of actors: their past is no journal that could be forked"
+                )
+            if not is_over(head.status):
+                plan.left_out += 1
+                continue
+            names.update({entry.name for entry in entries if entry.name})
+            share = _count(plan, entries, args.start)
+            anew += [_part(use, share, args) for use in head.usage]
+            most += [_part(use, 1.0, args) for use in head.usage]
+        anew, most = total(anew), total(most)
+    if args.start and plan.runs and plan.without == plan.runs:
+        known = ", ".join(name for name, _ in names.most_common(20)) or "none"
+        raise UnknownName("call", args.start, f"the runs' calls are {known}")
+    plan.usd_anew, plan.usd_most = _usd(engine, anew), _usd(engine, most)
+
+
+def _count(plan: Plan, entries: list[Entry], start: str) -> float:
+    """Count one run in; the share of its model calls that is made anew."""
+    before = point(entries, start) if start else ""
+    shared = rebase.until(entries, before, {})
+    paid, kept = (sum(entry.kind in PAID for entry in some) for some in (entries, shared))
+    plan.runs += 1
+    plan.without += bool(start) and not before
+    plan.shared += len(shared)
+    plan.dropped += len(entries) - len(shared)
+    plan.model_calls += paid
+    plan.model_calls_anew += paid - kept
+    return (paid - kept) / paid if paid else 0.0
+
+
+def _part(use: Usage, share: float, args: argparse.Namespace) -> Usage:
+    """That part of a run's model use, under the model and in the lane that the fork has."""
+    return Usage(
+        args.model[0].partition("@")[0] if args.model else use.model,
+        args.mode or use.lane,
+        round(use.calls * share),
+        round(use.input_tokens * share),
+        round(use.output_tokens * share),
+        round(use.cached_tokens * share),
+        round(use.written_tokens * share),
+    )
+
+
+def _usd(engine: Engine, uses: list[Usage]) -> float | None:
+    try:
+        receipt = engine.price(uses)
+    except SegueError:  # no price list
+        return None
+    return None if receipt.unpriced else receipt.usd
+
+
+def _tell(plan: Plan, args: argparse.Namespace) -> None:
+    """The price, before anything is made."""
+    note(
+        f"{count(plan.runs)} runs share {count(plan.shared)} recorded calls; {count(plan.dropped)} are made anew, "
+        f"{count(plan.model_calls_anew)} of {count(plan.model_calls)} model calls among them: "
+        f"about {money(plan.usd_anew)}"
+    )
+    if plan.model_calls_anew < plan.model_calls:
+        note(f"a shared call that asks otherwise now is made anew too: {money(plan.usd_most)} at most, about")
+    if plan.without:
+        note(f"{count(plan.without)} runs made no call {args.start!r}: they share all that they did")
+    if plan.left_out:
+        note(f"{count(plan.left_out)} runs still go on and are left out")
+
+
+# ---------------------------------------------------------------- making them
+async def _make(engine: Engine, args: argparse.Namespace, plan: Plan) -> None:
+    options: Any = how(args)
+    config = as_config(**options)
+    async for some in _origins(engine, args.job):
+        new: list[NewRun] = []
+        for head, entries in some:
+            if not is_over(head.status):
+                continue
+            before = point(entries, args.start) if args.start else ""
+            pool = rebase.share(head.id, entries, before, {}, repeat=args.repeat)
+            forked = rebase.forked(head, config, engine.clock.now())
+            spec = msgspec.structs.replace(forked, job=plan.job, group="", limit=0)
+            name = head.id.removeprefix(f"{args.job}/")
+            new.append(NewRun(f"{plan.job}/{name}", spec, encode_pool(pool)))
+        for run, created in zip(new, await engine.worker.create(new) if new else [], strict=True):
+            plan.made += created.new
+            plan.there += not created.new
+            if not created.new and created.head.spec.origin != run.spec.origin:
+                raise Conflict(
+                    f"run {run.id!r} is there already, and no fork of {run.spec.origin!r}; choose another --id"
+                )

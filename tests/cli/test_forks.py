@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.desk import Desk, Provider
+
+
+def triaged(desk: Desk, provider: Provider) -> None:
+    desk.change("from typing import Literal", "from typing import Literal\nfrom segue import generate")
+    desk.change(
+        '    return await segue.generate(f"Answer {ticket!r} as {topic}")',
+        '    if ticket == "short":\n        return topic\n    await double(2)\n'
+        '    return await segue.generate(f"Answer {ticket!r} as {topic}")',
+    )
+    desk.write("rows.jsonl", '"a"\n"b"\n"short"\n')
+    assert (
+        desk.segue("map", "app.py:triage", "rows.jsonl", "--id", "one", "--model", provider.model).code == 0
+    )
+
+
+def calls_of(desk: Desk, job: str) -> int:
+    (told,) = desk.segue("receipt", "--job", job, "--json").rows
+    return sum(line["calls"] for line in told["lines"])
+
+
+def test_from_a_step_on(desk: Desk, provider: Provider):
+    triaged(desk, provider)
+    assert calls_of(desk, "one") == 5
+    said = desk.segue("fork", "--job", "one", "--from", "double", "--id", "two")
+    assert said.code == 0
+    assert said.out == "two\n"
+    assert (
+        "3 runs share 3 recorded calls; 4 are made anew, 2 of 5 model calls among them: about ?" in said.err
+    )
+    assert "1 runs made no call 'double'" in said.err
+    desk.change("Answer {ticket!r} as", "Answer politely {ticket!r} as")
+    assert desk.segue("advance", "app.py", "--job", "two").code == 0
+    assert calls_of(desk, "two") == 2  # what came before was paid for already
+    (told,) = desk.segue("compare", "one", "two", "--json").rows
+    assert (told["only_a"], told["only_b"], told["agreement"]["rows"]) == (0, 0, 3)
+    assert "seconds_median" not in told["b"] or told["b"]["seconds_median"] is None
+
+
+def test_without_a_step_what_asks_otherwise_is_made_anew(desk: Desk, provider: Provider):
+    triaged(desk, provider)
+    desk.segue("fork", "--job", "one", "--id", "same")
+    assert desk.segue("advance", "app.py", "--job", "same").code == 0
+    assert calls_of(desk, "same") == 0
+    desk.segue("fork", "--job", "one", "--id", "other", "--model", provider.model.replace("test", "other"))
+    assert desk.segue("advance", "app.py", "--job", "other").code == 0
+    assert calls_of(desk, "other") == 5
+
+
+def test_the_price_is_told_and_nothing_made(desk: Desk, provider: Provider, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    triaged(desk, provider)
+    (told,) = desk.segue(
+        "fork",
+        "--job",
+        "one",
+        "--from",
+        "double",
+        "--model",
+        "openai:gpt-5-mini",
+        "--batch",
+        "--dry-run",
+        "--json",
+    ).rows
+    assert 0 < told["usd_anew"] < told["usd_most"]
+    assert told["made"] == 0
+    assert [row["job"] for row in desk.segue("runs", "--json").rows if "job" in row].count(told["job"]) == 0
+
+
+def test_the_same_command_goes_on(desk: Desk, provider: Provider):
+    triaged(desk, provider)
+    desk.segue("fork", "--job", "one", "--from", "double", "--id", "two")
+    said = desk.segue("fork", "--job", "one", "--from", "double", "--id", "two")
+    assert "0 runs made, 3 were there" in said.err
+    said = desk.segue("fork", "--job", "one", "--id", "one")
+    assert said.code == 2
+    assert "no fork of 'one/0'" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--job", "one", "--from", "drat"), "the runs' calls are"),
+        (("--job", "none"), "no job 'none'"),
+        (("--job", "one", "x"), "are for one run"),
+        ((), "none is named"),
+    ],
+)
+def test_what_cant_be_forked(desk: Desk, provider: Provider, words: tuple[str, ...], says: str):
+    triaged(desk, provider)
+    said = desk.segue("fork", *words)
+    assert said.code == 2
+    assert says in said.err
