@@ -30,6 +30,8 @@ ROUNDS, PATIENT = 8, 6
 #: A run that has made so many calls stays in memory for the next end of a child, for so many seconds a call and at most
 #: so many times `linger`.
 LONG, STAY, MOST_LINGERS = 1000, 0.001, 5
+#: An actor whose fields are so many bytes stays for its next message, for so many seconds a byte.
+LARGE, STAY_BYTE = 8192, 1e-6
 
 
 def idle(run: Executor) -> None:
@@ -41,21 +43,18 @@ def idle(run: Executor) -> None:
                 "a lock, queue or future that nobody releases"
             )
         return  # a foreign wait, or a lock or queue that is waited for a while only
-    due = None if run.box is None else run.box.next_due
-    stays = run.head.spec.home == run.host.name
-    if due is not None:
-        left = due - run.host.clock_now()
-        if left <= run.host.linger or stays:
-            if run.nap is not None:
-                run.nap.cancel()
-            run.nap = run.host.call_later(max(left, 0.0), run.end_nap)
-            return
-    if (left := _stay(run)) > 0:
+    home = run.head.spec.home == run.host.name
+    stay = _stay(run, home=home)
+    if (stay is not None or home) and run.handling is not None and run.handling.unwritten:
+        run.handling.flush()
+        return
+    if stay is not None:
         if run.nap is not None:
             run.nap.cancel()
-        run.nap = run.loop.call_later(left, run.end_nap)
+        later, left = stay
+        run.nap = later(left, run.end_nap)
         return
-    if stays:
+    if home:
         return
     if run.still.foreign_since is not None:
         log.warning(
@@ -67,19 +66,38 @@ def idle(run: Executor) -> None:
     run.leave("parked")
 
 
-def _stay(run: Executor) -> float:
-    """For how many seconds more a run with a long history waits here for children, which may end one by one.
-
-    Each end that finds it parked would have it replayed; it stays for as long as some of those replays would take.
-    """
-    replay = run.replay
-    calls = len(replay.calls) + replay.handed + len(run.open)
-    if calls < LONG or run.host.park_always or not any(c.request.kind == "child" for c in run.open.values()):
-        return 0.0
+def _stay(run: Executor, *, home: bool) -> tuple[Callable[..., Any], float] | None:
+    """For how many seconds more a run that waits stays here, and by whose clock; None if it needn't."""
+    due = None if run.box is None else run.box.next_due
+    if due is not None:
+        left = due - run.host.clock_now()
+        if left <= run.host.linger or home:
+            return run.host.call_later, max(left, 0.0)
+    longest, mark = _patience(run)
+    if longest <= 0.0:
+        return None
     now = run.loop.time()
-    if run.stay is None or run.stay[0] != replay.handed:
-        run.stay = replay.handed, now + min(calls * STAY, MOST_LINGERS * run.host.linger)
-    return run.stay[1] - now
+    if run.stay is None or run.stay[0] != mark:
+        run.stay = mark, now + min(longest, MOST_LINGERS * run.host.linger)
+    left = run.stay[1] - now
+    return (run.loop.call_later, left) if left > 0 else None
+
+
+def _patience(run: Executor) -> tuple[float, int]:
+    """For how many seconds a run stays that takes long to wake, and a number that says whether it has gone on.
+
+    One with a long history waits so for children, which may end one by one, and a large actor for messages: each that
+    finds it parked would have it replayed or loaded. It stays for as long as some of those would take.
+    """
+    replay, actor = run.replay, run.handling
+    calls = len(replay.calls) + replay.handed + len(run.open)
+    if run.host.park_always:
+        return 0.0, 0
+    if calls >= LONG and any(call.request.kind == "child" for call in run.open.values()):
+        return calls * STAY, replay.handed
+    if actor is not None and actor.weight >= LARGE:
+        return actor.weight * STAY_BYTE, actor.saves
+    return 0.0, 0
 
 
 class Departure:

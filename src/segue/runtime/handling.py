@@ -21,7 +21,7 @@ from ..authoring.pooled import Named
 from ..core.replay import Replay
 from ..model.entry import INSTANT, Entry, Failure
 from ..model.message import PORT, DeadLetter, Letter, Mail, answer_to
-from ..ports.store import Turn
+from ..ports.store import Claimed, Turn
 from . import tasks
 from .call import Call, Outcome, own_call
 from .events import Handling as HandlingEvent
@@ -50,12 +50,18 @@ class Handling:
         "_wanting",
         "beside",
         "id",
+        "saves",
         "sealing",
         "supervisor",
+        "weight",
     )
 
-    def __init__(self, run: Executor) -> None:
+    def __init__(self, run: Executor, claimed: Claimed) -> None:
         self._run, self.id = run, run.id
+        self.weight = len(claimed.checkpoint or b"") + sum(
+            map(len, claimed.deltas)
+        )  #: bytes that a wake reads
+        self.saves = 0  #: checkpoints of this wake
         self.beside: Callable[[Mail], Coroutine[Any, Any, None]]
         self.supervisor: Supervisor
         self.sealing: Call | None = None  #: who waits for a commit
@@ -264,6 +270,11 @@ class Handling:
         if not self._clean:
             self._run.commits.entries.clear()
         saved(turn)
+        self.saves += 1
+        if turn.checkpoint is not None:
+            self.weight = len(turn.checkpoint)
+        elif turn.delta is not None:
+            self.weight += len(turn.delta)
 
     @property
     def unclean(self) -> bool:
@@ -277,6 +288,24 @@ class Handling:
         turn = run.commits.take([])
         run.phase = Phase.COMMITTING
         run.write(turn, self._sealed)
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether a checkpoint waits for the next commit."""
+        return self._saved is not None
+
+    def flush(self) -> None:
+        """Commit what was done, while the actor waits."""
+        run = self._run
+        turn = run.commits.take([])
+        run.phase = Phase.COMMITTING
+        run.write(turn, self._flushed)
+
+    def _flushed(self) -> None:
+        run = self._run
+        if not run.leaving:
+            run.phase = Phase.LIVE
+            run.kick()
 
     def _sealed(self) -> None:
         run = self._run

@@ -507,7 +507,7 @@ def code_of(target: Any, claimed: Claimed, executor: Executor) -> Coroutine[Any,
     """The coroutine that a run consists of."""
     if isinstance(target, FlowDef):
         return _flow_code(target, claimed.head.spec.args)
-    executor.handling = Handling(executor)
+    executor.handling = Handling(executor, claimed)
     code: Coroutine[Any, Any, Any] = target.code(claimed, executor.handling)
     return code
 

@@ -1,0 +1,189 @@
+"""Actors that live long: what they write and what wakes them doesn't grow with what they have done."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sqlite3
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import segue
+from segue.authoring.actor.checkpoint import read_stored
+from segue.model.run import Head
+from segue.ports.store import Store, Turn
+from segue.stores import open_store
+from segue.stores.memory import MemoryStore
+from segue.stores.sqlite import heads
+from segue.stores.sqlite.store import SqliteStore
+from tests.authoring.killed import at_every_commit
+from tests.runtime.lives import Desk
+
+
+class Chapter(segue.Note):
+    text: str
+
+
+class Close(segue.Note):
+    pass
+
+
+class Chronicle(segue.Actor[int]):
+    chapters: list[str] = segue.field(default_factory=lambda: ["x" * 100] * 30)
+    index: dict[str, int] = segue.field(default_factory=dict)
+    rows: list[dict[str, Any]] = segue.field(default_factory=list)
+    count: int = 0
+
+    @segue.on
+    async def chapter(self, note: Chapter) -> None:
+        self.chapters.append(note.text)
+        self.index[note.text] = self.count
+        self.count += 1
+        await segue.sleep(timedelta(0))  # a handler that waits
+        self.rows.append({"text": note.text})
+        self.rows[0]["last"] = note.text
+
+    @segue.on
+    async def close(self, note: Close) -> segue.Done[int]:
+        assert [row["text"] for row in self.rows] == self.chapters[30:]
+        assert self.rows[0]["last"] == self.chapters[-1]
+        assert list(self.index.values()) == list(range(self.count))
+        return segue.Done(self.count)
+
+
+class Counted(segue.Actor[int]):
+    count: int = 0
+
+    @segue.on
+    async def chapter(self, note: Chapter) -> None:
+        self.count += 1
+
+
+class Written(MemoryStore):
+    """Keeps what is written of checkpoints."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns: list[Turn] = []
+
+    def _commit(self, turn: Turn) -> Any:
+        if turn.checkpoint is not None or turn.delta is not None:
+            self.turns.append(turn)
+        return super()._commit(turn)
+
+    @property
+    def bytes(self) -> int:
+        return sum(len(turn.checkpoint or b"") + len(turn.delta or b"") for turn in self.turns)
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_killed_at_every_commit(kind: str, tmp_path: Path) -> None:
+    async def begin(engine: segue.Engine) -> None:
+        run = await engine.start(Chronicle(), id="c")
+        for text in "abc":
+            await run.tell(Chapter(text))
+        await run.tell(Close())
+
+    def check(desk: Desk, head: Head) -> None:
+        assert (head.status, head.value) == ("done", b"3")
+
+    assert await at_every_commit(begin, "c", check, kind=kind, path=tmp_path) > 8
+
+
+async def told(store: Store, actor: Any, texts: list[str]) -> Any:
+    """What is stored of an actor that was told so much, one after the other."""
+    async with segue.Engine(store) as engine:
+        run = await engine.start(actor, id="long")
+        for text in texts:
+            await run.tell(Chapter(text))
+            while await store.inbox("long", 0):
+                await asyncio.sleep(0)
+        return await store.load("long")
+
+
+class Shelf(segue.Actor[int]):
+    chapters: list[str] = segue.field(default_factory=list)
+
+    @segue.on
+    async def chapter(self, note: Chapter) -> None:
+        self.chapters.append(note.text)
+
+
+async def test_bytes_written_are_linear() -> None:
+    store = Written()
+    texts = [f"{i:0200d}" for i in range(600)]
+    found = await told(store, Shelf(), texts)
+    stored = read_stored(found.checkpoint, found.deltas)
+    assert Shelf.__segue__.load(stored.fields).chapters == texts  # type: ignore[attr-defined]  # set by Actor
+    assert len(store.turns) > 500
+    assert store.bytes <= 2 * 200 * len(texts)
+
+
+async def test_deltas_stay_fewer_than_what_they_are_of() -> None:
+    """A field that is replaced, in an actor of constant size: the deltas are put together now and then."""
+    store = Written()
+
+    class Constant(segue.Actor[int]):
+        ballast: str = "x" * 5000
+        last: str = ""
+
+        @segue.on
+        async def chapter(self, note: Chapter) -> None:
+            self.last = note.text
+
+    await told(store, Constant(), [f"{i:0100d}" for i in range(300)])
+    whole = [i for i, turn in enumerate(store.turns) if turn.checkpoint is not None]
+    assert 5 <= len(whole) <= 30
+    assert max(b - a for a, b in itertools.pairwise(whole)) < 60
+
+
+async def test_a_wake_reads_no_more_after_many_messages(tmp_path: Path) -> None:
+    """Rows, and SQLite's own steps."""
+    steps = {}
+    for count in (10, 3000):
+        store = open_store(f"sqlite:{tmp_path}/{count}.db")
+        assert isinstance(store, SqliteStore)
+        async with segue.Engine(store) as engine:
+            run = await engine.start(Counted(), id="long")
+            for i in range(count):
+                if i % 100 == 99:
+                    await asyncio.sleep(0)
+                await run.tell(Chapter(str(i)))
+            while await store.inbox("long", 0):
+                await asyncio.sleep(0.001)
+            found = await store.load("long")
+            assert found is not None
+            assert found.checkpoint is not None
+            assert (found.deltas, found.inbox) == ([], [])
+            assert len(found.journal) <= 1
+        await store.close()
+        steps[count] = _steps(f"{tmp_path}/{count}.db")
+    assert steps[3000] <= steps[10] * 1.2
+
+
+def _steps(path: str) -> int:
+    """Of SQLite's machine, to load a run."""
+    cx = sqlite3.connect(path)
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+
+    cx.set_progress_handler(step, 1)
+    heads.load(cx, "long")
+    cx.close()
+    return count
+
+
+async def test_a_large_actor_stays_for_its_next_message() -> None:
+    """To wake it takes long, so it isn't put away after each message; what it did is written all the same."""
+    store = Written()
+    texts = ["y" * 1000 for _ in range(100)]
+    await told(store, Shelf(), texts)
+    claims = await store.get("long")
+    assert claims is not None
+    assert claims.fence < 60  # woken for a part of the messages only
