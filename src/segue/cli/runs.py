@@ -191,7 +191,7 @@ async def _causes(store: Store, args: argparse.Namespace) -> None:
     for cause in found:
         print(f"{count(cause.runs)} {cause.status}, such as {cause.example}")
         print(f"  {cause.cause}")
-        if cause.status == "held":
+        if cause.status == "held" and f"`segue resume {cause.example}`" not in cause.cause:
             print(f"  all of them: segue resume --all-like {cause.example} --keep | --rerun")
         else:
             print(f"  once more: segue resume --all-like {cause.example}")

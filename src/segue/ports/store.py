@@ -69,8 +69,8 @@ class Turn(msgspec.Struct, kw_only=True):
     that were handled and stay, taking no room. `outbox`: mail to other runs, delivered once each even if this process
     dies now; numbers grow per sender. `dead`: mail that no code took, to be listed. `lines`: requests for
     lanes. `withdrawn`: ids of lines that nobody waits for any more, as `Store.withdraw` takes them, before `lines`
-    are put in. `asks` open and `closed_asks` close questions. `spawn`: runs to create (one that exists by that id is left
-    alone). `seen`: the newest letter that this turn knew of.
+    are put in. `asks` open and `closed_asks` close questions. `spawn`: runs to create (one that exists by that id is
+    left alone). `seen`: the newest letter that this turn knew of.
 
     `status` `ready` with `release` false keeps the claim; anything else gives it up. A turn that parks
     or holds while the inbox has letters newer than `seen` leaves the run ready instead (result `ready`).
@@ -182,7 +182,8 @@ class Store(Protocol):
     async def claim(self, worker: str, limit: int, ttl: float, *, now: float) -> list[Claimed]:
         """Take up to `limit` runs that are ready, due, or whose claim has lapsed; highest priority, then oldest.
 
-        The fence of each grows by one, so that commits under an older claim fail.
+        The fence of each grows by one, so that commits under an older claim fail. A run whose claim lapsed five
+        times with no commit between is held instead; from the third time on, a worker gets one such at a time.
         """
         ...
 

@@ -345,30 +345,19 @@ class MemoryStore:
         return Created(True, run.head())
 
     async def claim(self, worker: str, limit: int, ttl: float, *, now: float) -> list[Claimed]:
-        self._ripen(now)
+        self._ripen(worker, now)
         out: list[Claimed] = []
-        put_off: list[tuple[int, int, _Run]] = []
         while self._ready and len(out) < limit:
-            place = heappop(self._ready)
-            run = place[2]
+            run = heappop(self._ready)[2]
             run.queued = False
             if run.status != "ready" or run.lease is not None:
-                continue
-            if run.lapses >= poison.SUSPECT and self._has_suspect(worker):
-                put_off.append(place)
                 continue
             self._waiting -= 1
             self._hold(run, worker, now + ttl, now)
             out.append(run.claimed())
-        for place in put_off:
-            place[2].queued = True
-            heappush(self._ready, place)
         return out
 
-    def _has_suspect(self, worker: str) -> bool:
-        return any(run.worker == worker and run.lapses >= poison.SUSPECT for run in self._held.values())
-
-    def _ripen(self, now: float) -> None:
+    def _ripen(self, worker: str, now: float) -> None:
         """Make ready what is due and what a worker has lost."""
         while self._due and self._due[0][0] <= now:
             wake, _, run = heappop(self._due)
@@ -376,18 +365,35 @@ class MemoryStore:
                 self._move(run, "ready")
                 self._enqueue(run)
         if self._lapse <= now:
-            for run in [run for run in self._held.values() if run.lease is not None and run.lease <= now]:
-                self._let_go(run)
-                run.lapses += 1
-                if run.lapses < poison.LAPSES:
-                    self._enqueue(run)
-                else:
-                    self._move(run, "held")
-                    run.lapses, run.reason, run.updated = 0, poison.reason(run.id), now
-                    self._hint("ended", run.id)
+            self._free_lapsed(worker, now)
             self._lapse = min(
                 (run.lease for run in self._held.values() if run.lease is not None), default=float("inf")
             )
+
+    def _free_lapsed(self, worker: str, now: float) -> None:
+        """What a worker has lost is ready; poison is held instead, and of suspects there is one at a time."""
+        suspects: list[_Run] = []
+        for run in [run for run in self._held.values() if run.lease is not None and run.lease <= now]:
+            lapses = run.lapses + 1
+            if poison.SUSPECT <= lapses < poison.LAPSES:
+                suspects.append(run)
+                continue
+            self._let_go(run)
+            run.lapses = lapses
+            if lapses < poison.SUSPECT:
+                self._enqueue(run)
+            else:
+                self._move(run, "held")
+                run.lapses, run.reason, run.updated = 0, poison.reason(run.id), now
+                self._hint("ended", run.id)
+        if suspects and not any(
+            run.worker == worker and run.lapses >= poison.SUSPECT and (run.lease or 0) > now
+            for run in self._held.values()
+        ):
+            first = min(suspects, key=lambda run: (-run.spec.config.priority, run.number))
+            self._let_go(first)
+            first.lapses += 1
+            self._enqueue(first)
 
     async def renew(self, worker: str, leases: Sequence[Lease], ttl: float, *, now: float) -> list[bool]:
         out: list[bool] = []

@@ -290,6 +290,58 @@ class StoreContract(MailContract, PortContract):
         assert await commit(store, "a", 1) == "fenced"
         assert await commit(store, "c", 1) == "committed"
 
+    async def test_poison_is_held(self, store: Store) -> None:
+        await create(store, "a")
+        for n in range(5):
+            got = await claim(store, now=n * HOUR, worker=f"w{n}")
+            assert list(got) == ["a"]
+        assert await claim(store, now=5 * HOUR) == {}
+        head = (await loaded(store, "a")).head
+        assert (head.status, head.cause) == (
+            "held",
+            "its claim lapsed 5 times with nothing done between: it may be what its workers died of",
+        )
+        assert "segue resume a" in head.reason
+        assert await commit(store, "a", got["a"].head.fence, entries=b"late") == "fenced"
+        assert await claim(store, now=50 * HOUR) == {}
+        assert await store.revive("a", pool=None, now=50 * HOUR, status=("held",))
+        for n in range(5):  # from the start
+            assert list(await claim(store, now=(51 + n) * HOUR, worker=f"w{n}")) == ["a"]
+
+    @pytest.mark.parametrize(
+        "done",
+        [
+            {"entries": b"row", "plain": True},
+            {"checkpoint": b"{}", "entries": b"row"},
+            {"checkpoint": b"{}"},
+            {"outbox": [tell("nobody", 1, "a")]},
+            {"release": True},
+        ],
+    )
+    async def test_what_gets_on_is_no_poison(self, store: Store, done: dict[str, Any]) -> None:
+        await create(store, "a")
+        for n in range(20):
+            got = await claim(store, limit=1, now=n * HOUR, worker=f"w{n}")
+            assert list(got) == ["a"]
+            if n % 4 == 3:
+                assert await commit(store, "a", got["a"].head.fence, **done) == "committed"
+                if "release" in done:
+                    assert list(await claim(store, limit=1, now=n * HOUR, worker=f"w{n}")) == ["a"]
+
+    async def test_neighbours_of_poison_are_told_apart_from_it(self, store: Store) -> None:
+        await create(store, *"abcdef")
+        done: set[str] = set()
+        for n in range(40):  # a worker dies as soon as it has "d"
+            while True:
+                got = await claim(store, now=n * HOUR, worker=f"w{n}")
+                if not got or "d" in got:
+                    break
+                for run, claimed in got.items():
+                    await commit(store, run, claimed.head.fence, status="done", value=b"1")
+                    done.add(run)
+        assert done == set("abcef")
+        assert await status(store, "d") == "held"
+
     async def test_backlog(self, store: Store) -> None:
         await create(store, "ready", "mine")
         await claim(store, 1)
