@@ -17,7 +17,7 @@ from segue.authoring.map import Outcome
 from segue.model.errors import BadAnswer, ModelFailed
 from segue.providers.openai import OpenAI
 from segue.runtime.models import line_id
-from segue.testing.simulator import Failure, Pace, Simulator
+from segue.testing.simulator import Failure, Limits, Pace, Simulator
 from segue.transports.pooled import Pooled
 from tests.crash.remote import FastClock
 
@@ -33,6 +33,11 @@ class Label(msgspec.Struct):
 @segue.flow(name="lanes.echo")
 async def echo(number: int) -> str:
     return await segue.generate(f"row {number}")
+
+
+@segue.flow(name="lanes.wordy")
+async def wordy(text: str | int) -> str:
+    return await segue.generate(f"row {text}")
 
 
 @segue.flow(name="lanes.label")
@@ -191,6 +196,31 @@ async def test_a_job_that_is_rejected_whole(world: World) -> None:
     sim.faults.fail_batch("token_limit_exceeded", "Enqueued token limit reached")
     all_well(await world.run())
     assert world.paid() == ONCE
+
+
+async def test_jobs_are_as_large_as_the_quota_of_tokens_lets_them(world: World) -> None:
+    """Jobs are halved until they fit, however often that is; what is left waits, and none of it counts."""
+    sim = await world.simulator(limits=Limits(enqueued_tokens=40), batch_time=timedelta(seconds=0.2))
+    rows = 40
+    async with world.engine() as engine, asyncio.timeout(50):
+        values = await engine.map(echo, range(rows), id="job")
+        assert values == [f"You said: row {number}" for number in range(rows)]
+        assert await engine.store.line_counts() == {"ok": rows}
+    done = [batch for batch in sim.batches() if batch.status == "completed"]
+    assert all(batch.enqueued_tokens <= 40 for batch in done)
+    assert len([batch for batch in sim.batches() if batch.status == "failed"]) > 4
+    assert len(sim.ledger.lines("batch")) == rows
+
+
+async def test_a_line_beyond_the_quota_fails_and_the_others_go_on(world: World) -> None:
+    sim = await world.simulator(limits=Limits(enqueued_tokens=200))
+    rows: list[Any] = ["x " * 20_000, *range(3)]
+    async with world.engine() as engine, asyncio.timeout(50):
+        outcomes = [outcome async for outcome in engine.map(wordy, rows, id="job")]
+    errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+    assert [type(error) for error in errors] == [ModelFailed]
+    assert "Enqueued token limit reached" in str(errors[0])
+    assert len(sim.ledger.lines("batch")) == 3
 
 
 async def test_a_job_that_is_always_rejected(world: World) -> None:

@@ -18,6 +18,7 @@ from uuid import uuid4
 import msgspec
 
 from ..authoring.failures import to_failure
+from ..core import admission
 from ..core.batching import Decision, decide, fit_to_retry, poll_after
 from ..model.entry import Failure
 from ..model.errors import CallerError, OperatorError, StoreError
@@ -28,6 +29,7 @@ from ..ports.provider import BatchProvider, CallFault, LineResult, RemoteJob
 from ..ports.store import Store
 from ..providers.faults import told
 from .models import Models, check_result, lane_endpoint, usage_name
+from .quotas import Quotas
 from .trying import model_failed
 
 log = logging.getLogger("segue")
@@ -42,6 +44,8 @@ GRACE = 20.0
 LEASE = 60.0
 #: What makes no sense as an answer to an upload is taken for a passing trouble so many times.
 PATIENCE = 5
+#: A job whose submission is refused so often as too many is taken for too large.
+REFUSALS = 3
 #: Back-off after a failure, in seconds: the first, and the longest.
 BACK_OFF = (2.0, 60.0)
 #: How a line ends that a job has no result for: outcome, code and message.
@@ -69,8 +73,10 @@ class Lanes:
         self._rests: dict[str, float] = {}  # by lane: until when it is left alone
         self._failures: dict[str, int] = {}  # by lane, in a row
         self._nonsense: dict[str, int] = {}  # by job: answers to its submission that made no sense
+        self._refusals: dict[str, int] = {}  # by job: submissions that were too many
         self._fences: dict[str, tuple[int, float]] = {}  # by lane: ours, and when it was last claimed
         self._warned: set[str] = set()
+        self.quotas = Quotas(clock)
         self._sweeping = asyncio.Lock()
 
     async def sweep(self, *, poll_now: bool = False) -> float | None:
@@ -198,14 +204,21 @@ class Lanes:
         """How the runs of this process want the lane's jobs; the defaults for lines that others left."""
         return self.models.max_age.get(lane, Batch())
 
+    async def room(self, lane: str) -> int | None:
+        """Bytes that a new job of a lane may have, as far as its quota goes; None for any."""
+        return self.quotas.room(lane, await self.store.lanes()) if self.quotas.known(lane) else None
+
     async def _decide(self, head: LaneHead, provider: BatchProvider) -> Decision:
         now = self.clock.now()
+        room, held = await self.room(head.lane), self.quotas.held(head.lane)
+        if head.waiting and (held or room == 0):  # for the quota, or for a job that takes it up
+            return Decision(False, again=held or 1.0)
         ready, _ = await self.store.backlog(now=now)
         return decide(
             head,
             self.policy(head.lane),
             max_lines=provider.max_lines,
-            max_bytes=provider.max_bytes,
+            max_bytes=min(provider.max_bytes, room or provider.max_bytes),
             quiet=ready == 0 and not self._busy(),
             now=now,
         )
@@ -232,8 +245,14 @@ class Lanes:
         """Whether what was answered to a submission made no sense too often."""
         return self._nonsense.get(job.id, 0) >= PATIENCE
 
+    def refused_again(self, job: BatchJob) -> bool:
+        """A submission was answered with "too many"; whether so often that the job must be too large."""
+        count = self._refusals[job.id] = self._refusals.get(job.id, 0) + 1
+        return count >= REFUSALS
+
     def forget(self, job: BatchJob) -> None:
         """A job is closed."""
+        self._refusals.pop(job.id, None)
         self._due.pop(job.id, None)
         self._nonsense.pop(job.id, None)
 
@@ -254,11 +273,14 @@ class _Lane:
     async def submit(self, policy: Batch) -> BatchJob | None:
         """Take what waits into a job and send it."""
         ident = uuid4().hex
+        room = await self.lanes.room(self.head.lane)
+        if room == 0:
+            return None
         job = await self.store.take(
             self.head.lane,
             self.fence,
             max_lines=min(policy.max_lines, self.provider.max_lines),
-            max_bytes=min(policy.max_bytes, self.provider.max_bytes),
+            max_bytes=min(policy.max_bytes, self.provider.max_bytes, room or self.provider.max_bytes),
             job=ident,
             nonce=ident,
             now=self.clock.now(),
@@ -281,6 +303,9 @@ class _Lane:
             remote = await self.provider.submit(job.file, self.to, job.nonce, self._lines(job))
         except CallFault as fault:
             nonsense = fault.code == "bad_body" and self.lanes.makes_no_sense(job)
+            if fault.status == 429 and job.file and self.lanes.refused_again(job):
+                await self._over_quota(job, str(fault))
+                return None
             if fault.again and (job.file or not nonsense):
                 raise
             await self._refused(job, fault)
@@ -364,6 +389,8 @@ class _Lane:
         if remote.rejected:
             await self._rejected(job, remote)
             return
+        if self.lanes.quotas.known(job.lane):
+            self.lanes.quotas.accepted(job, await self.store.lanes())
         attempts = {line.id: line.attempt async for line in self._open_lines(job)}
         chunk: list[LineOutcome] = []
         strange: list[str] = []
@@ -430,10 +457,11 @@ class _Lane:
 
     async def _rejected(self, job: BatchJob, remote: RemoteJob) -> None:
         """The provider took none of the job: lines at fault fail, the others go round again."""
+        if admission.is_quota(remote.rejected):
+            await self._over_quota(job, remote.rejected)
+            return
         log.warning("batch job %s was rejected: %s", job.id, remote.rejected)
-        if "token_limit_exceeded" in remote.rejected:  # until other jobs are done
-            self.lanes.rest(self.head.lane, BACK_OFF[1])
-        bad = set(remote.bad_lines)
+        bad = admission.at_fault(job.lines, remote.bad_lines)
         chunk: list[LineOutcome] = []
         number = 0
         async for line in self._open_lines(job):
@@ -441,10 +469,30 @@ class _Lane:
             innocent = bool(bad) and number not in bad
             error = _failure(self.head.lane, 400, "batch_rejected", remote.rejected)
             again = innocent or fit_to_retry(500 if not bad else 400, "", line.attempt)
-            chunk.append(LineOutcome(line.id, "error", None, error, again))
+            chunk.append(LineOutcome(line.id, "error", None, error, again, free=innocent))
         for start in range(0, len(chunk), CHUNK):
             await self._store(job, chunk[start : start + CHUNK])
         await self._close(job, remote.status, 0, remote.rejected)
+
+    async def _over_quota(self, job: BatchJob, told: str) -> None:
+        """Too many tokens are enqueued: the lines wait again, for smaller jobs, and it wasn't an attempt of theirs."""
+        quota = self.lanes.quotas.refused(job, await self.store.lanes(), told)
+        log.warning(
+            "batch job %s is over the quota of enqueued tokens; from now on about %s at once: %s",
+            job.id,
+            f"{quota.limit:,}",
+            told,
+        )
+        error = _failure(self.head.lane, 429, "token_limit_exceeded", told)
+        after = ""
+        while lines := await self.store.job_lines(job.id, after, CHUNK, bodies=False):
+            after = lines[-1].id
+            chunk: list[LineOutcome] = []
+            for line in lines:
+                beyond = admission.is_beyond(quota, line.size)
+                chunk.append(LineOutcome(line.id, "error", None, error, not beyond, free=not beyond))
+            await self._store(job, chunk)
+        await self._close(job, "over quota", 0, told)
 
     async def _refused(self, job: BatchJob, fault: CallFault) -> None:
         """The provider didn't even take the job's file, or the job, and won't: its lines fail."""
