@@ -293,7 +293,8 @@ async def spawn(
 
     In an actor that has `groups`, a `group` puts it under supervision: it is ended before its supervisor ends, and by
     `restart` begins anew when it ends: always (`permanent`), only after a failure (`transient`), or never
-    (`temporary`).
+    (`temporary`). If the supervisor itself begins anew, its children have ended, and those that it spawns then have the
+    number of its life in their ids: `clock`, then `clock.2`.
     """
     branch = current("spawn")
     run = branch.run

@@ -49,7 +49,7 @@ class Checkpoint(msgspec.Struct, omit_defaults=True):
     `fields`: a JSON object of its durable ones. `state` and `data`: what is next, if it doesn't listen. `turns` so
     far. `actor`: whose fields these are, where it is another one than the run began as. `fresh`: it hasn't begun.
     `attempt`: so many have failed of what is next; `due`: not before then. `at`: when this was written. `children`:
-    those that it supervises; `closing`: it ends, and they end first.
+    those that it supervises; `closing`: it ends, and they end first. `lives`: how often it has begun anew.
     """
 
     fields: msgspec.Raw
@@ -64,6 +64,7 @@ class Checkpoint(msgspec.Struct, omit_defaults=True):
     at: float = 0.0
     children: list[Child] = []
     closing: bool = False
+    lives: int = 0
 
 
 class Delta(msgspec.Struct, array_like=True):

@@ -63,6 +63,7 @@ class Standing:
         self.children: list[Child] = stored.children  #: replaced, never changed
         self._family = stored.children  # as it was last written
         self.closing = stored.closing
+        self.lives = stored.lives  #: before this one
         self._kept: tuple[Any, ...]
 
     def _reach(self, end: End) -> None:
@@ -118,7 +119,7 @@ class Standing:
         self._fields = Fields(definition, self.actor)
         self.fresh, self.state, self.due = True, None, 0.0
         self.end, self.ending, self.closing, self.attempt, self.children = None, False, False, 0, []
-        self.verdict = None
+        self.verdict, self.lives = None, self.lives + 1
 
     @property
     def listens(self) -> bool:
@@ -162,6 +163,7 @@ class Standing:
             self.at,
             self.children,
             self.closing,
+            self.lives,
         )
 
     def write(self, turn: Turn) -> None:

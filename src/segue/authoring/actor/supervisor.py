@@ -77,6 +77,8 @@ class Supervisor:
                 f"actor {here.definition.name!r} can't supervise in {group!r}: {known}; "
                 f"set `groups = {type(group).__name__}` in its class"
             )
+        if id and here.lives:  # that of its former life has ended
+            id = f"{id}.{here.lives + 1}"
         run_id = id or child_id(branch, target, args)
         started: Target = target
         if target.kind == "flow":  # what is supervised is an actor that runs it
