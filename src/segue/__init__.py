@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .authoring.actor.marks import kind as kind
     from .authoring.actor.marks import on as on
     from .authoring.actor.marks import state as state
+    from .authoring.actor.migration import Stored as Stored
     from .authoring.actor.nexts import Again as Again
     from .authoring.actor.nexts import Answer as Answer
     from .authoring.actor.nexts import Done as Done
@@ -69,6 +70,8 @@ if TYPE_CHECKING:
     from .model.errors import SegueError as SegueError
     from .model.mode import Batch as Batch
     from .model.mode import Live as Live
+    from .model.upkeep import Summarise as Summarise
+    from .model.upkeep import Trim as Trim
     from .runtime.engine import Engine as Engine
     from .runtime.events import Asked as Asked
     from .runtime.events import Event as Event
@@ -140,7 +143,10 @@ _HOMES = {
     "Retry": "core.retry",
     "Run": "runtime.handles",
     "SegueError": "model.errors",
+    "Stored": "authoring.actor.migration",
+    "Summarise": "model.upkeep",
     "Token": "runtime.events",
+    "Trim": "model.upkeep",
     "ask": "authoring.ask",
     "batched": "authoring.iterables",
     "embed": "authoring.generate",

@@ -8,19 +8,23 @@ from contextvars import ContextVar
 from typing import TypedDict, Unpack
 
 from ..model.mode import Config, ModeLike, as_mode
+from ..model.upkeep import Upkeep
 from .context import Branch
 
 ModelLike = str | Sequence[str]
 
 
 class How(TypedDict, total=False):
-    """How a run is carried out. `models` gives names to roles; `tags` are for finding runs again."""
+    """How a run is carried out. `models` gives names to roles; `tags` are for finding runs again; `upkeep`:
+    what becomes of conversations that near their model's window.
+    """
 
     mode: ModeLike
     model: ModelLike
     models: Mapping[str, ModelLike]
     tags: Mapping[str, str]
     priority: int
+    upkeep: Upkeep
 
 
 _USING: ContextVar[Config | None] = ContextVar("segue_using", default=None)
@@ -37,6 +41,7 @@ def as_config(
     models: Mapping[str, ModelLike] | None = None,
     tags: Mapping[str, str] | None = None,
     priority: int = 0,
+    upkeep: Upkeep | None = None,
 ) -> Config:
     """Options as the record that goes with a run."""
     return Config(
@@ -45,6 +50,7 @@ def as_config(
         models={role: names(model) for role, model in (models or {}).items()},
         tags=dict(tags or {}),
         priority=priority,
+        upkeep=upkeep,
     )
 
 

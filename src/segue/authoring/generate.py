@@ -13,9 +13,11 @@ from ..core.schema import Shape
 from ..model.chat import Answer, ChatReply, ChatRequest, File, Message, Stop, Tokens, as_messages
 from ..model.errors import BadAnswer, InvalidValue, ModelFailed, Refused, TooManyTurns, Truncated
 from ..model.mode import Config, ModeLike
+from ..model.upkeep import Summarise, Upkeep
 from .config import ModelLike, as_config, config_of
 from .context import Branch, Work, current
 from .tool import Tool, as_tool, call_tool
+from .upkeep import Keeper
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm, Unpack
@@ -51,7 +53,7 @@ class Options(TypedDict, total=False):
 
     `max_turns` bounds a tool loop (default 10); `repairs` how often an unfit answer is sent back (2);
     `check` gets the typed answer and raises, or gives False, where it isn't fit; `extra` goes into the
-    provider's request body as it is.
+    provider's request body as it is; `upkeep` says what becomes of a conversation that nears the model's window.
     """
 
     system: str
@@ -64,6 +66,7 @@ class Options(TypedDict, total=False):
     max_tokens: int
     reasoning: Literal["none", "low", "medium", "high"]
     mode: ModeLike
+    upkeep: Upkeep
     extra: Mapping[str, Any]
 
 
@@ -82,7 +85,7 @@ async def generate(prompt: Prompt, /, *, returns: Any = str, **options: Any) -> 
     `TooManyTurns`.
     """
     branch = current("generate")
-    own = as_config(options.pop("mode", None), options.pop("model", ()))
+    own = as_config(options.pop("mode", None), options.pop("model", ()), upkeep=options.pop("upkeep", None))
     config = config_of(branch, own)
     models = branch.run.services.models(config.model, config)
     for number, model in enumerate(models):
@@ -126,6 +129,11 @@ class _Talk:
             extra=dict(options.get("extra") or {}),
         )
         self.told = 0  # messages that the journal has
+        self.place = 0  # of the last turn
+        self.keeper: Keeper | None = None
+        if config.upkeep is not None:
+            self.keeper = Keeper(config.upkeep, branch, model, self.request, self._ask)
+        self.asked = self.messages[_last_question(self.messages) :]
         self.tokens = Tokens()
 
     async def run(self) -> Any:
@@ -152,22 +160,36 @@ class _Talk:
 
     async def _turn(self) -> ChatReply:
         """One recorded call. The first holds all that the author said; later ones what was added since."""
+        if self.keeper is not None:
+            kept = await self.keeper.kept(self.messages, self.asked)
+            if kept is not self.messages:
+                self.messages, self.told = kept, 0
         added = self.messages[self.told :]
-        base: Any = (
-            {"after": self.branch.n - 1} if self.told else {"model": self.model, "request": self.request}
-        )
+        base: Any = {"after": self.place} if self.told else {"model": self.model, "request": self.request}
         args = encode({**base, "messages": added}, where="the prompt of generate()")
         request = msgspec.structs.replace(self.request, messages=list(self.messages))
         call = self.branch.run.services.model_call(
             self.branch, self.config, self.model, request, args, digest(args)
         )
-        run = self.branch.run
+        run, self.place = self.branch.run, self.branch.n
         made = run.perform(self.branch, call) if isinstance(call, Work) else run.record(self.branch, call)
         reply: ChatReply = await made
         self.messages.append(Message("assistant", reply.text, reply.tool_calls, opaque=reply.opaque))
         self.told = len(self.messages)
         self.tokens += reply.tokens
         return reply
+
+    async def _ask(self, system: str, text: str) -> str:
+        """Have a summary written."""
+        config, policy = self.config, self.config.upkeep
+        model = self.model
+        if isinstance(policy, Summarise) and policy.model:
+            model = self.branch.run.services.models((policy.model,), config)[0]
+        plain = msgspec.structs.replace(config, upkeep=None)
+        talk = _Talk(self.branch, plain, model, text, str, {"system": system})
+        summary: str = await talk.run()
+        self.tokens += talk.tokens
+        return summary
 
     async def _use_tools(self, reply: ChatReply) -> None:
         results = await asyncio.gather(*(call_tool(self.tools, call) for call in reply.tool_calls))
@@ -196,6 +218,14 @@ class _Talk:
             except Exception as error:  # whatever a check raises is its verdict
                 return None, str(error) or type(error).__name__
         return value, ""
+
+
+def _last_question(messages: list[Message]) -> int:
+    """Where the last messages of the user begin that stand side by side."""
+    number = next((n for n in reversed(range(len(messages))) if messages[n].role == "user"), len(messages))
+    while number > 0 and messages[number - 1].role == "user":
+        number -= 1
+    return number
 
 
 async def embed(

@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from .upkeep import Summarise, Trim
+
 
 class Live(msgspec.Struct, frozen=True, tag="live", kw_only=True):
     """Model calls are sent at once and streamed. `concurrency`: calls in flight to one model of one endpoint, in one
@@ -51,7 +53,7 @@ class Config(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a run was started with. `None` means: as the engine says. Recorded with the run.
 
     `model` is a name such as `openai:gpt-5-mini`, or several, the later ones being fall-backs.
-    `models` gives names to roles.
+    `models` gives names to roles. `upkeep`: what becomes of conversations that near their model's window.
     """
 
     mode: Mode | None = None
@@ -59,6 +61,7 @@ class Config(msgspec.Struct, frozen=True, omit_defaults=True):
     models: dict[str, tuple[str, ...]] = {}
     tags: dict[str, str] = {}
     priority: int = 0
+    upkeep: Trim | Summarise | None = None
 
     def instead_of(self, asked: Config) -> str:
         """What is in place of that which `asked` says otherwise, in words; nothing where it agrees or is silent."""
@@ -72,6 +75,8 @@ class Config(msgspec.Struct, frozen=True, omit_defaults=True):
             found.append(f"models {self.models}")
         if not asked.tags.items() <= self.tags.items():
             found.append(f"tags {self.tags}")
+        if asked.upkeep is not None and asked.upkeep != self.upkeep:
+            found.append(f"upkeep {self.upkeep}")
         if asked.priority and asked.priority != self.priority:
             found.append(f"priority {self.priority}")
         return ", ".join(found)
@@ -84,4 +89,5 @@ class Config(msgspec.Struct, frozen=True, omit_defaults=True):
             models={**other.models, **self.models},
             tags={**other.tags, **self.tags},
             priority=self.priority or other.priority,
+            upkeep=self.upkeep or other.upkeep,
         )

@@ -8,7 +8,7 @@ from ..model.errors import MissingExtra
 
 _LOCAL = frozenset({"llamacpp", "ollama", "vllm"})
 #: Names of the list's where they aren't ours.
-_NAMES = {
+LISTED = {
     "azure-responses": "azure",
     "gemini": "google",
     "openai-responses": "openai",
@@ -62,7 +62,7 @@ class Prices:
         if provider in _LOCAL:
             return None
         mean = max(1, input_tokens // max(1, calls))
-        rates = self._rates(_NAMES.get(provider, provider), name, lane, mean)
+        rates = self._rates(LISTED.get(provider, provider), name, lane, mean)
         if rates is None:
             return None
         cached = min(cached_tokens, input_tokens)
