@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from asyncio import Future, Task
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -62,7 +63,7 @@ class Mailbox:
     def __init__(self, run: Executor) -> None:
         self._run = run
         self._results: dict[int, Letter] = {}  # outcomes and orders, by id
-        self._posts: dict[int, Letter] = {}  # messages to the code, by id, in order
+        self._posts: OrderedDict[int, Letter] = OrderedDict()  # messages to the code, by id, in order
         self._unmatched = True  # posts or receivers have come since they were matched
         self._receivers: list[Call] = []
         self._joins: dict[Place, list[Call]] = {}  # waits for the ends of spawned runs

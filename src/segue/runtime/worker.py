@@ -87,6 +87,7 @@ class Worker:
         self._queued: dict[str, deque[Claimed]] = {}
         self._aside: dict[str, list[tuple[Claimed, list[Any]]]] = {}  # of flows that nobody named yet
         self._ready = asyncio.Event()
+        self._fetching: dict[str, bool] = {}  # whose mail is being read; whether more has come meanwhile
         self._tasks: set[asyncio.Task[Any]] = set()
         self._threads: ThreadPoolExecutor | None = None
         self._processes: Processes | None = None
@@ -243,14 +244,23 @@ class Worker:
         elif hint.kind == "mail":
             for run in hint.runs:
                 executor = self.awake.get(run)
-                if executor is not None:
+                if executor is None:
+                    continue
+                if run in self._fetching:
+                    self._fetching[run] = True
+                else:
                     self._spawn(self._fetch(executor))
 
     async def _fetch(self, executor: Executor) -> None:
-        try:
-            executor.mail(await self.store.inbox(executor.id, executor.seen))
-        except StoreError as error:  # it is looked for again, at the latest when the run parks
-            log.error("run %s: its mail can't be read: %s", executor.id, error)
+        """Hand a run its new mail, and what is hinted at meanwhile."""
+        again = True
+        while again and not executor.leaving:
+            self._fetching[executor.id] = False
+            try:
+                executor.mail(await self.store.inbox(executor.id, executor.seen))
+            except StoreError as error:  # it is looked for again, at the latest when the run parks
+                log.error("run %s: its mail can't be read: %s", executor.id, error)
+            again = self._fetching.pop(executor.id, False)
 
     async def _claim_loop(self) -> None:
         while not self.closing:

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from asyncio import Task
-from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ...core.codec import decoder, encode
+from ...core.codec import encode
 from ...model.entry import Failure
 from ...model.errors import RunInterrupted
 from ...model.message import Letter, Mail, answer_to
@@ -23,16 +21,15 @@ from ..context import current
 from ..failures import to_failure
 from ..mail import message_name
 from .ending import Ending, uncancel
-from .envelope import ENVELOPES
+from .interlude import Aborted, Interlude
 from .life import Life
 from .nexts import Again, Answer, Cancelled, Fail, Listen
-from .performing import Aborted, Interlude, Performer
+from .performing import Performer
 from .standing import Standing
 
 if TYPE_CHECKING:
     from .definition import ActorDef
     from .handlers import Handler
-    from .supervisor import Supervisor
 
 log = logging.getLogger("segue")
 
@@ -45,21 +42,17 @@ class Driver:
 
     def __init__(self, definition: ActorDef, claimed: Claimed, life: Life) -> None:
         self.life = life
-        life.beside = self._beside
         self.here = Standing(definition, claimed, life)
         self.performer = Performer(self.here, life, current("an actor"))
         self.ending = Ending(
             self.here, life, self.performer, claimed.head.spec, self._letter, lambda: self._save(seal=True)
         )
         life.supervisor = self.ending.supervisor
-        self.interlude = Interlude()
-        self._task: Task[Any] | None = asyncio.current_task()
+        self.interlude = Interlude(self.here, life, self.performer, self.ending.supervisor)
+        life.beside = self.interlude.beside
         self._began = 0.0  # the round
-        self._group, self._until = (
-            0,
-            0.0,
-        )  # messages since the last commit, and when they have to be committed
-        self._aborting = False
+        # Messages since the last commit, and when they have to be committed.
+        self._group, self._until = 0, 0.0
 
     # ------------------------------------------------------------ the loop
     async def run(self) -> bytes:
@@ -222,9 +215,9 @@ class Driver:
             self.here.restore()
             result = await performer.call(fallback, handler.read(data), error)
         except asyncio.CancelledError:
-            if not self._is_cut_off:
+            if not self.interlude.is_cut_off:
                 raise
-            await self._undo()
+            await self.interlude.undo()
             raise Aborted from None
         performer.at_work = ""
         if not self.interlude.quiet:
@@ -243,9 +236,9 @@ class Driver:
         try:
             result = await self.performer.hook(name, *arguments)
         except asyncio.CancelledError:
-            if not self._is_cut_off:
+            if not self.interlude.is_cut_off:
                 raise
-            await self._undo()
+            await self.interlude.undo()
             raise Aborted from None
         finally:
             self.performer.at_work = ""
@@ -288,24 +281,15 @@ class Driver:
         here, mail = self.here, letter.mail
         value: bytes | None = None
         failure: Failure | None = None
-        self.performer.enter(mail.name)
-        self.performer.at_work = mail.name
         try:
-            try:
-                value, then = await self._open(mail, _Turn(self))
-            except asyncio.CancelledError:
-                if not self._is_cut_off:
-                    raise
-                await self._undo()
-                raise RunInterrupted(self.life.id) from None
-            finally:
-                self.performer.at_work = ""
-            await self.interlude.settle()
+            value, then = await self.interlude.carry_out(mail)
             looked = here.look()
             if then is not None:
                 here.go(then)
             if not here.fresh:
                 here.take(looked)
+        except Aborted:
+            failure = to_failure(RunInterrupted(self.life.id))
         except Exception as error:
             here.restore()
             failure = to_failure(error)
@@ -314,64 +298,6 @@ class Driver:
                 self.life.bury(mail, "no handler took it", failure)
         self.life.close_letter(letter, self._reply(mail, value, failure))
         await self._save()
-
-    async def _open(self, mail: Mail, turn: _Turn) -> tuple[bytes | None, object]:
-        """Carry out an envelope: its answer, where it wants one, and what is next."""
-        here = self.here
-        cls = ENVELOPES.get(mail.name)
-        if cls is None:
-            known = ", ".join(sorted(here.definition.handlers.messages)) or "none"
-            raise TypeError(f"actor {here.definition.name!r} takes no {mail.name!r}; it takes {known}")
-        result = await decoder(cls)(mail.value or b"null").carry_out(here.actor, turn)
-        if mail.reply is None:
-            return None, result
-        then: object = None
-        if isinstance(result, Answer):
-            result, then = result.value, result.then
-        return encode(result, where=f"the answer of {mail.name}"), then
-
-    async def _beside(self, mail: Mail) -> None:
-        """Carry out an urgent message while a handler waits."""
-        task = asyncio.current_task()
-        assert task is not None  # a branch's
-        self.interlude.tasks.add(task)
-        value, failure = None, None
-        turn = _Turn(self, beside=True)
-        try:
-            await turn.enter()
-            try:
-                value, then = await self._open(mail, turn)
-                if then is not None:
-                    self.interlude.next = then
-            except Exception as error:
-                failure = to_failure(error)
-                log.warning("run %s: %s", self.life.id, error)
-            if mail.reply is not None:
-                await self.life.reply_beside(mail, value, failure)
-        finally:
-            turn.leave()
-            self.interlude.tasks.discard(task)
-
-    def cut_off(self) -> None:
-        """Cancel the handler at work."""
-        assert self._task is not None  # a handler is at work
-        self._aborting = True
-        self._task.cancel("the handler is cut off")
-
-    @property
-    def _is_cut_off(self) -> bool:
-        """Whether a cancellation is of the handler alone."""
-        return self._aborting and not self.life.leaving
-
-    async def _undo(self) -> None:
-        """The handler at work was cut off."""
-        assert self._task is not None  # `cut_off` cancelled it
-        self._task.uncancel()
-        self._aborting = False
-        self.here.restore(anew=True)  # what it left on a thread may still change the old one
-        await self.performer.hook("rollback")
-        self.performer.at_work = ""
-        await self.interlude.settle()
 
     # ------------------------------------------------------------ the end of a turn
     async def _save(self, *, seal: bool = False) -> None:
@@ -389,55 +315,3 @@ class Driver:
         if not life.save(here.write) or late:
             await life.seal()
             self._group, self._until = 0, monotonic() + MOMENT
-
-
-class _Turn:
-    """See `Turn`. Beside a handler, one is carried out at a time; those that wait for its end let others pass."""
-
-    def __init__(self, driver: Driver, *, beside: bool = False) -> None:
-        self._driver, self._beside, self._inside = driver, beside, False
-
-    async def enter(self) -> None:
-        """Wait until no other one is carried out."""
-        await self._driver.interlude.turn.acquire()
-        self._inside = True
-
-    def leave(self) -> None:
-        """Let the next one begin."""
-        if self._inside:
-            self._inside = False
-            self._driver.interlude.turn.release()
-
-    @property
-    def supervisor(self) -> Supervisor:
-        return self._driver.ending.supervisor
-
-    @property
-    def at_work(self) -> str:
-        return self._driver.performer.at_work if self._beside else ""
-
-    def handler(self, kind: str, takes: type[Any], /) -> Callable[[Any], Awaitable[Any]]:
-        definition = self._driver.here.definition
-        name = message_name(takes)
-        on = definition.handlers.messages.get(name) if kind == "on" else None
-        found = on or definition.handlers.others.get((kind, name))
-        if found is None:
-            raise TypeError(f"actor {definition.name!r} has no method marked {kind!r} that takes a {name}")
-        return lambda value: self._driver.performer.carry_out(found, value)
-
-    async def settled(self) -> None:
-        if self.at_work:
-            future = self._driver.life.own_wait()
-            self._driver.interlude.settling.append(future)
-            self.leave()
-            await future
-            await self.enter()
-
-    async def abort(self) -> None:
-        driver = self._driver
-        if self.at_work:
-            driver.cut_off()
-            await self.settled()
-        else:
-            driver.here.restore()
-            await driver.performer.hook("rollback")

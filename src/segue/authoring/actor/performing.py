@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from inspect import iscoroutine
@@ -111,39 +110,3 @@ class HandlerWork:
 
 def _performed(actor: Any, work: HandlerWork) -> Callable[[], Awaitable[Any]]:
     return lambda: actor.perform(work)
-
-
-class Aborted(Exception):
-    """The handler at work was cut off."""
-
-
-class Interlude:
-    """Urgent messages that are carried out while a handler waits, each in a branch of its own, one after the other.
-
-    Those that wait for the handler's end let others pass.
-    """
-
-    def __init__(self) -> None:
-        self.turn = asyncio.Lock()
-        self.tasks: set[asyncio.Task[Any]] = set()
-        self.next: object = None  #: what they say is next, once the handler is done
-        self.settling: list[asyncio.Future[Any]] = []
-
-    @property
-    def quiet(self) -> bool:
-        """Whether there is none, and none has said what is next."""
-        return not self.tasks and self.next is None
-
-    async def settle(self) -> None:
-        """The handler is done: those who wait for that go on, and come to their end before anything else begins."""
-        settling, self.settling = self.settling, []
-        for future in settling:
-            if not future.done():
-                future.set_result(None)
-        while self.tasks:
-            await asyncio.wait(list(self.tasks))
-
-    def take_next(self) -> object:
-        """What they say is next, once."""
-        taken, self.next = self.next, None
-        return taken
