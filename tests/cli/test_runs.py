@@ -197,3 +197,73 @@ def test_where_a_run_failed(desk: Desk):
     assert "    return await double(await double(n))" in shown
     (call,) = [row for row in desk.segue("show", "seven", "--json").rows if "call" in row]
     assert call["error"]["trace"].strip() == where
+
+
+TREE = """
+from dataclasses import dataclass
+from enum import Enum
+import segue
+from segue import Actor, Done, Listen, Restart
+
+
+class Floor(Enum):
+    CELLAR = 1
+    HALL = 2
+
+
+@dataclass
+class Opening: ...
+
+
+class Break(segue.Note): ...
+
+
+class Lodger(Actor[None]):
+    name: str
+
+    @segue.on
+    async def break_(self, _: Break) -> segue.Fail:
+        return segue.Fail(ValueError(f"{self.name} broke"))
+
+
+@segue.flow
+async def guest(name: str) -> str:
+    return await segue.ask("How long?")
+
+
+class House(Actor[str]):
+    groups = Floor
+    restart = Restart(times=9)
+
+    def begin(self) -> Opening:
+        return Opening()
+
+    @segue.state
+    async def open(self, _: Opening) -> Listen:
+        lodger = await segue.spawn(Lodger("ada"), group=Floor.HALL, id="ada")
+        await segue.spawn(guest("bob"), group=Floor.CELLAR, id="bob")
+        await lodger.tell(Break())
+        await segue.ask("Close?")
+        return Listen()
+"""
+
+
+def test_a_tree_of_runs(desk: Desk):
+    desk.write("house.py", TREE)
+    desk.segue("run", "house.py:House", "--id", "house")
+    desk.segue("run", "app.py:sure", "hi", "--id", "q")
+    desk.segue("advance", "house.py")
+    said = desk.segue("runs", "--tree").out.splitlines()
+    assert said[0].split() == ["RUN", "STATUS", "FLOW", "RESTARTS", "AGE", "WHAT"]
+    by_id = {line.split()[0]: line for line in said[1:]}
+    assert by_id["house"].split()[1:3] == ["parked", "House"]
+    assert by_id["ada"].startswith("  ada ")
+    assert by_id["ada"].split()[1:4] == ["parked", "Lodger", "1"]
+    assert by_id["bob"].split()[1:3] == ["parked", "guest"]
+    assert [line for line in said if line.startswith("    bob.")]  # the flow that it carries out
+    assert by_id["q"].startswith("q ")
+    assert [row["id"] for row in desk.segue("runs", "--tree", "ada", "--json").rows] == ["ada"]
+    rows = {row["id"]: row for row in desk.segue("runs", "--tree", "house", "--json").rows}
+    assert (rows["ada"]["parent"], rows["ada"]["restarts"]) == ("house", 1)
+    assert "q" not in rows
+    assert "there is no run 'nobody'" in desk.segue("runs", "--tree", "nobody").err

@@ -26,6 +26,9 @@ def declare_runs(parser: argparse.ArgumentParser) -> None:
         "--status", action="append", choices=STATUSES, default=[], help="only those; may be given again"
     )
     parser.add_argument("--failed", action="store_true", help="failed and held runs, grouped by cause")
+    parser.add_argument(
+        "--tree", nargs="?", const="", metavar="RUN", help="runs under those that started them; of one run"
+    )
     parser.add_argument("--asks", action="store_true", help="open questions")
     parser.add_argument(
         "--limit", type=int, default=50, metavar="N", help="the newest N (default 50; 0 for all)"
@@ -42,6 +45,10 @@ async def do_runs(args: argparse.Namespace) -> int:
             await _asks(store, args)
         elif args.failed:
             await _causes(store, args)
+        elif args.tree is not None:
+            from .tree import show_tree  # it needs actors, which the rest doesn't
+
+            await show_tree(store, args)
         else:
             await _runs(store, args)
     return exit.OK
