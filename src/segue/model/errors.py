@@ -95,6 +95,22 @@ class ReplayMismatch(AuthorError):
         return f"A recorded call is another one now: it was {self.recorded} and is {self.asked}."
 
 
+class StateMismatch(AuthorError):
+    """What is stored of an actor doesn't fit its class any more; the run is held and nothing stored is changed."""
+
+    def __init__(self, run: str, actor: str, problem: str) -> None:
+        self.run, self.actor, self.problem = run, actor, problem
+        super().__init__(
+            f"run {run!r}: what is stored of it doesn't fit {actor}: {problem}. Nothing stored was changed. "
+            f"Restore the class, or give it a `migrate(cls, old)`; then `segue resume {run}`."
+        )
+
+    @property
+    def cause(self) -> str:
+        """What differs, in words that are the same for all runs of the same code."""
+        return f"What is stored doesn't fit {self.actor}: {self.problem}"
+
+
 class ResultMismatch(AuthorError):
     """A finished run gives another result when it is replayed, although its calls are the same."""
 

@@ -50,6 +50,7 @@ class Checkpoint(msgspec.Struct, omit_defaults=True):
     far. `actor`: whose fields these are, where it is another one than the run began as. `fresh`: it hasn't begun.
     `attempt`: so many have failed of what is next; `due`: not before then. `at`: when this was written. `children`:
     those that it supervises; `closing`: it ends, and they end first. `lives`: how often it has begun anew.
+    `version`: what the class declares.
     """
 
     fields: msgspec.Raw
@@ -65,6 +66,7 @@ class Checkpoint(msgspec.Struct, omit_defaults=True):
     children: list[Child] = []
     closing: bool = False
     lives: int = 0
+    version: str = ""
 
 
 class Delta(msgspec.Struct, array_like=True):

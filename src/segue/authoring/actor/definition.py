@@ -15,7 +15,7 @@ import msgspec
 from ...core.codec import decoder, encode
 from ...core.restarts import Restart
 from ...core.signature import InputShape
-from ...model.errors import BadSignature, InvalidValue, NotEncodable
+from ...model.errors import BadSignature, InvalidValue, NotEncodable, StateMismatch
 from ...ports.store import Claimed
 from ..flow import fingerprint
 from ..message import Mailbox
@@ -50,9 +50,9 @@ class ActorDef:
 
     @property
     def version(self) -> str:
-        """A fingerprint of the source."""
+        """What the class declares, or a fingerprint of its source."""
         if not self._version:
-            self._version = fingerprint(self.cls)
+            self._version = self.declared or fingerprint(self.cls)
         return self._version
 
     _version = ""
@@ -98,20 +98,35 @@ class ActorDef:
             values = {name: values[name] for name in self.durable}
         return values
 
+    @functools.cached_property
+    def declared(self) -> str:
+        """The version that the class states."""
+        version = getattr(self.cls, "version", "")
+        return version if isinstance(version, str) and "version" not in self.durable else ""
+
+    @functools.cached_property
+    def required(self) -> list[str]:
+        """Its durable fields without a default."""
+        none = dataclasses.MISSING
+        parts = dataclasses.fields(self.cls)
+        found = [part.name for part in parts if part.default is none and part.default_factory is none]
+        return [name for name in found if name in self.durable]
+
     def is_whole(self, fields: msgspec.Raw) -> bool:
         """Whether stored fields are those of the class, no more and no less."""
         return read_texts(fields).keys() == self.durable.keys()
 
     def load(self, fields: msgspec.Raw) -> Any:
         """An instance with its stored fields; those that the class has gained take their defaults."""
-        return self.cls(**self._read(fields))
+        return self.cls(**self.read(fields))
 
     def restore(self, actor: Any, fields: msgspec.Raw) -> None:
         """Give an instance's fields the values that are stored."""
-        for name, value in self._read(fields).items():
+        for name, value in self.read(fields).items():
             setattr(actor, name, value)
 
-    def _read(self, fields: msgspec.Raw) -> dict[str, Any]:
+    def read(self, fields: msgspec.Raw) -> dict[str, Any]:
+        """Stored fields, as far as the class has them. Raises `InvalidValue`."""
         stored = read_texts(fields)
         values: dict[str, Any] = {}
         for name, read in self.durable.items():
@@ -156,7 +171,7 @@ class ActorDef:
 
     def check_args(self, args: bytes) -> None:
         """Raise `InvalidValue` where a run of it couldn't read them."""
-        self._read(msgspec.Raw(args))
+        self.read(msgspec.Raw(args))
 
     def take(self, actor: Any) -> bytes:
         """What is stored of an instance that is to be started; also checks the class."""
@@ -185,4 +200,9 @@ class ActorDef:
     # ------------------------------------------------------------ a life
     async def code(self, claimed: Claimed, life: Life) -> bytes:
         """The coroutine that a run of it consists of: one turn after the other."""
-        return await Driver(self, claimed, life).run()
+        try:
+            driver = Driver(self, claimed, life)
+        except StateMismatch as error:
+            await life.hold(f"{error.cause}\n{error}")
+            raise
+        return await driver.run()

@@ -8,13 +8,14 @@ import msgspec
 
 from ...core.codec import encode
 from ...core.restarts import Verdict
-from ...model.errors import BadSignature
+from ...model.errors import BadSignature, StateMismatch
 from ...ports.store import Claimed, Turn
 from ..failures import to_exception, to_failure
 from ..flow import target_named
 from ..mail import message_name
 from .checkpoint import Checkpoint, Child, Delta, End, read_stored, write_checkpoint, write_delta
 from .fields import Fields, Looked
+from .migration import Read, first
 from .nexts import Again, Cancelled, Done, Fail, Interrupted, Listen
 
 if TYPE_CHECKING:
@@ -32,27 +33,27 @@ class Standing:
 
     def __init__(self, definition: ActorDef, claimed: Claimed, life: Life) -> None:
         spec = claimed.head.spec
-        self._first = definition, msgspec.Raw(spec.args)
+        self._first, self._run = (definition, spec), claimed.head.id
         if claimed.checkpoint is not None:
             stored = read_stored(claimed.checkpoint, claimed.deltas)
         else:
-            stored = Checkpoint(msgspec.Raw(spec.args), fresh=True, at=spec.created)
+            stored = first(spec, definition)
         if stored.actor:
             found: ActorDef | None = life.target(stored.actor) or target_named(stored.actor)
             if found is None:
-                cure = "import the file that defines it"
-                raise BadSignature(stored.actor, "the run goes on as this actor, which isn't here", cure)
+                problem = f"it goes on as {stored.actor}, which isn't here; import the file that defines it"
+                raise StateMismatch(self._run, definition.name, problem)
             definition = found
         self.definition = definition
-        self.actor = definition.load(stored.fields)
-        self._fields = Fields(definition, self.actor, stored.fields if claimed.checkpoint else None)
+        read = Read(definition, stored, self._run)
+        self.actor = read.actor
+        as_stored = claimed.checkpoint is not None and not read.changed
+        self._fields = Fields(definition, self.actor, stored.fields if as_stored else None)
         self._written = len(claimed.checkpoint or b"") + sum(len(delta) + ROW for delta in claimed.deltas)
         self.turns, self.fresh, self.attempt = stored.turns, stored.fresh, stored.attempt
         self.due, self.at = stored.due, stored.at
-        self.state: Any = None  #: what is next; None to listen
+        self.state: Any = read.state  #: what is next; None to listen
         self.data = stored.data  #: of the state, as it was when it became next
-        if stored.state:
-            self.state = definition.handlers.states[stored.state].read(bytes(stored.data))
         self.end: Done[Any] | Fail | Interrupted | Cancelled | None = None
         self.result = b"null"
         self.ending = stored.end is not None  #: whether the end was written down before
@@ -114,8 +115,9 @@ class Standing:
 
     def begin_anew(self) -> None:
         """As it was first."""
-        definition, fields = self._first
-        self.definition, self.actor, self._molted = definition, definition.load(fields), ""
+        definition, spec = self._first
+        self.definition, self._molted = definition, ""
+        self.actor = Read(definition, first(spec, definition), self._run).actor
         self._fields = Fields(definition, self.actor)
         self.fresh, self.state, self.due = True, None, 0.0
         self.end, self.ending, self.closing, self.attempt, self.children = None, False, False, 0, []
@@ -201,4 +203,6 @@ class Standing:
                 pass
         if end is not None:
             end.verdict = verdict
-        return Checkpoint(_NULL, state, data, turns, molted, fresh, end, *rest)
+        head = Checkpoint(_NULL, state, data, turns, molted, fresh, end, *rest)
+        head.version = self.definition.declared
+        return head

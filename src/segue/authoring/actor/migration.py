@@ -1,0 +1,109 @@
+"""How what is stored of an actor is read by a class that has changed since."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import msgspec
+
+from ...core.codec import decode, encode
+from ...model.errors import InvalidValue, SegueError, StateMismatch
+from ...model.run import Spec
+from .checkpoint import Checkpoint, read_texts
+
+if TYPE_CHECKING:
+    from .definition import ActorDef
+
+log = logging.getLogger("segue")
+
+_NULL = msgspec.Raw(b"null")
+
+
+@dataclasses.dataclass
+class Stored:
+    """What is stored of an actor, to be changed in place by its class's `migrate`.
+
+    `fields`: JSON values by name. `state`: the name of the state that is next, "" if it listens, and `data`: that
+    state as JSON. `version`: the `version` of the class that wrote it; "" if that declared none.
+    """
+
+    fields: dict[str, Any]
+    state: str
+    data: Any
+    version: str
+
+
+class Read:
+    """An actor as it was read. `changed`: from something else than what is stored."""
+
+    def __init__(self, definition: ActorDef, stored: Checkpoint, run: str) -> None:
+        self.changed = False
+        migrate = getattr(definition.cls, "migrate", None)
+        try:
+            if migrate is not None and not _fits(definition, stored):
+                self._migrate(definition, stored, run, migrate)
+            try:
+                self._read(definition, stored)
+            except (InvalidValue, _Gone):
+                if migrate is None or self.changed:
+                    raise
+                self._migrate(definition, stored, run, migrate)
+                self._read(definition, stored)
+        except SegueError as error:
+            _refuse(run, definition, error)
+        if dropped := read_texts(stored.fields).keys() - definition.durable.keys():
+            self.changed = True
+            names = ", ".join(sorted(dropped))
+            log.warning("run %s: %s has no field %s any more; it is dropped", run, definition.name, names)
+
+    def _read(self, definition: ActorDef, stored: Checkpoint) -> None:
+        values = definition.read(stored.fields)
+        missing = [name for name in definition.required if name not in values]
+        if missing:
+            raise _Gone(f"it has no {', '.join(missing)} yet, and the class has no default for that")
+        self.actor: Any = definition.cls(**values)
+        self.state: Any = None
+        if stored.state:
+            handler = definition.handlers.states.get(stored.state)
+            if handler is None:
+                raise _Gone(f"its next state is {stored.state}, and the class has no handler for that")
+            self.state = handler.read(bytes(stored.data))
+
+    def _migrate(self, definition: ActorDef, stored: Checkpoint, run: str, migrate: Any) -> None:
+        state: Any = decode(bytes(stored.data)) if stored.state else None
+        old = Stored(decode(bytes(stored.fields)), stored.state, state, stored.version)
+        try:
+            migrate(old)
+        except Exception as error:
+            problem = f"migrate() raised {type(error).__name__}: {error}"
+            raise StateMismatch(run, definition.name, problem) from error
+        where = f"what {definition.name}.migrate() left"
+        stored.fields = msgspec.Raw(encode(old.fields, where=where))
+        stored.state = old.state
+        stored.data = msgspec.Raw(encode(old.data, where=where)) if old.state else _NULL
+        self.changed = True
+
+
+class _Gone(SegueError):
+    """The class lacks something."""
+
+
+def first(spec: Spec, definition: ActorDef) -> Checkpoint:
+    """An actor that hasn't begun."""
+    version = spec.version if definition.declared else ""
+    return Checkpoint(msgspec.Raw(spec.args), fresh=True, at=spec.created, version=version)
+
+
+def _fits(definition: ActorDef, stored: Checkpoint) -> bool:
+    """Whether it is of the class as it is now, as far as can be seen without reading it."""
+    if definition.declared:
+        return stored.version == definition.declared
+    return definition.is_whole(stored.fields)
+
+
+def _refuse(run: str, definition: ActorDef, error: SegueError) -> NoReturn:
+    if isinstance(error, StateMismatch):
+        raise error
+    raise StateMismatch(run, definition.name, str(error)) from error
