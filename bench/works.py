@@ -268,6 +268,38 @@ WORKS = (
         ),
     ),
     Work(
+        "tree",
+        "a supervisor with 100 supervisors, each with its share of the others: all started, then ended in order",
+        (
+            Run(
+                (
+                    Case("start", "{n} actors, in memory, start", "s", "asyncio tasks in nested task groups"),
+                    Case(
+                        "stop",
+                        "{n} actors, in memory, stop",
+                        "s",
+                        "the same: each told to end, and waited for",
+                    ),
+                ),
+                ("tree_memory",),
+                n=10_000,
+                quick=1000,
+                rounds=3,
+            ),
+            Run(
+                (
+                    Case("sqlite.start", "{n} actors, SQLite, start", "s", "the same, which keep nothing"),
+                    Case("sqlite.stop", "{n} actors, SQLite, stop", "s", "the same"),
+                ),
+                ("tree_sqlite",),
+                n=10_000,
+                quick=1000,
+                rounds=2,
+            ),
+        ),
+        (SQLITE, "An actor counts as started once it has run its first state."),
+    ),
+    Work(
         "import",
         "CPU time of the import in a new interpreter",
         (

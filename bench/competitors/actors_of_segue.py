@@ -1,5 +1,8 @@
 """The actor that segue is measured with."""
 
+from dataclasses import dataclass
+from enum import Enum
+
 import segue
 
 
@@ -27,3 +30,83 @@ class Counter(segue.Actor[None]):
     @segue.on
     async def tell_total(self, _: Total) -> int:
         return self.total
+
+
+# ------------------------------------------------------------------------------------------------ a tree
+class Group(Enum):
+    ALL = 1
+
+
+@dataclass
+class Opening: ...
+
+
+class Up(segue.Note):
+    n: int
+
+
+class Size(segue.Request[int]): ...
+
+
+class Leaf(segue.Actor[None]):
+    above: segue.Run[None]
+
+    def begin(self) -> Opening:
+        return Opening()
+
+    @segue.state
+    async def open(self, _: Opening) -> segue.Listen:
+        await self.above.tell(Up(1))
+        return segue.Listen()
+
+
+class Middle(segue.Actor[None]):
+    groups = Group
+    above: segue.Run[None]
+    leaves: int
+    up: int = 0
+
+    def begin(self) -> Opening:
+        return Opening()
+
+    @segue.state
+    async def open(self, _: Opening) -> segue.Listen:
+        for _ in range(self.leaves):
+            await segue.spawn(Leaf(self.me), group=Group.ALL)
+        return segue.Listen()
+
+    @segue.on
+    async def count(self, up: Up) -> None:
+        self.up += up.n
+        if self.up == self.leaves:
+            await self.above.tell(Up(self.up + 1))
+
+
+class Top(segue.Actor[None]):
+    groups = Group
+    each: list[int]
+    up: int = 1
+    waits: segue.Responder[int] | None = None
+
+    def begin(self) -> Opening:
+        return Opening()
+
+    @segue.state
+    async def open(self, _: Opening) -> segue.Listen:
+        for leaves in self.each:
+            await segue.spawn(Middle(self.me, leaves), group=Group.ALL)
+        return segue.Listen()
+
+    @segue.on
+    async def count(self, up: Up) -> None:
+        self.up += up.n
+        await self.look()
+
+    @segue.on
+    async def size(self, _: Size, reply: segue.Responder[int]) -> None:
+        self.waits = reply
+        await self.look()
+
+    async def look(self) -> None:
+        if self.waits is not None and self.up == 1 + len(self.each) + sum(self.each):
+            await self.waits.send(self.up)

@@ -355,6 +355,55 @@ async def actor_durable(order: dict[str, Any]) -> Figures:
     return {"durable": w.rate(each * actors)}
 
 
+# ------------------------------------------------------------------------------------------------ tree
+async def tree(order: dict[str, Any], key: str) -> Figures:
+    """Tasks in nested groups: each tells the one above that it is there, waits, and ends when it is told to."""
+    n, middles = order["n"], 100
+    each = [(n - 1 - middles + i) // middles for i in range(middles)]
+    there = asyncio.Event()
+    up = 0
+
+    def count() -> None:
+        nonlocal up
+        up += 1
+        if up == n:
+            there.set()
+
+    async def leaf(box: asyncio.Queue[str]) -> None:
+        count()
+        assert await box.get() == "end"
+
+    async def parent(box: asyncio.Queue[str], children: list[Any]) -> None:
+        count()
+        boxes: list[asyncio.Queue[str]] = [asyncio.Queue() for _ in children]
+        async with asyncio.TaskGroup() as group:
+            for make, below in zip(children, boxes, strict=True):
+                group.create_task(make(below))
+            assert await box.get() == "end"
+            for below in boxes:
+                below.put_nowait("end")
+
+    def middle(leaves: int) -> Any:
+        return lambda box: parent(box, [leaf] * leaves)
+
+    top: asyncio.Queue[str] = asyncio.Queue()
+    with watch() as start:
+        task = asyncio.create_task(parent(top, [middle(leaves) for leaves in each]))
+        await there.wait()
+    with watch() as stop:
+        top.put_nowait("end")
+        await task
+    return {f"{key}start": start.per(1), f"{key}stop": stop.per(1)}
+
+
+async def tree_memory(order: dict[str, Any]) -> Figures:
+    return await tree(order, "")
+
+
+async def tree_sqlite(order: dict[str, Any]) -> Figures:
+    return await tree(order, "sqlite.")
+
+
 if __name__ == "__main__":
     common.serve(
         {
@@ -369,6 +418,8 @@ if __name__ == "__main__":
             "fanout_sqlite": fanout_sqlite,
             "actor_memory": actor_memory,
             "actor_durable": actor_durable,
+            "tree_memory": tree_memory,
+            "tree_sqlite": tree_sqlite,
         },
         common.versions("aiohttp"),
     )

@@ -226,6 +226,30 @@ async def actor_durable(order: dict[str, Any]) -> Figures:
     return {"durable": w.rate(each * 100)}
 
 
+# ------------------------------------------------------------------------------------------------ tree
+async def tree(e: Any, key: str, n: int) -> Figures:
+    actors, middles = counter(), 100
+    each = [(n - 1 - middles + i) // middles for i in range(middles)]
+    with watch() as start:
+        top = await e.start(actors.Top(each), id="top")
+        assert await top.request(actors.Size()) == n
+    with watch() as stop:
+        await top.interrupt()
+        head = await e.wait("top")
+        assert head.status == "cancelled", head
+    return {f"{key}start": start.per(1), f"{key}stop": stop.per(1)}
+
+
+async def tree_memory(order: dict[str, Any]) -> Figures:
+    async with segue.Engine("memory:") as e:
+        return await tree(e, "", order["n"])
+
+
+async def tree_sqlite(order: dict[str, Any]) -> Figures:
+    async with engine(order) as e:
+        return await tree(e, "sqlite.", order["n"])
+
+
 if __name__ == "__main__":
     if not hasattr(segue, "Engine"):
         raise SystemExit("segue has no engine yet")
@@ -242,6 +266,8 @@ if __name__ == "__main__":
             "fanout_sqlite": fanout_sqlite,
             "actor_memory": actor_memory,
             "actor_durable": actor_durable,
+            "tree_memory": tree_memory,
+            "tree_sqlite": tree_sqlite,
         },
         common.versions("segue", "msgspec", "aiohttp"),
     )

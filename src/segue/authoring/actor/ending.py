@@ -116,7 +116,8 @@ class Ending:
 
     async def _close(self) -> None:
         """End the children, and wait for each group to be empty."""
-        here, life, end = self._here, self._life, self._here.end
+        here, life = self._here, self._life
+        end, result = here.end, here.result
         while here.children:
             here.closing = True
             self._performer.enter("closing")
@@ -134,7 +135,7 @@ class Ending:
                     raise
                 uncancel()
                 self.supervisor.press()
-            here.end = end  # whatever a message said
+            here.end, here.result = end, result  # whatever a message said
         here.closing = False
 
 
