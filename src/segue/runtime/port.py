@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from ..authoring.failures import to_exception
-from ..authoring.mail import overdue
+from ..authoring.time import overdue
 from ..model.errors import RunFailed, StepFailed, StoreError
 from ..model.message import PORT, Letter, Mail, MailKind
 from ..model.run import CallRef
