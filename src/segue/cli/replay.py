@@ -21,6 +21,7 @@ from ..runtime.engine import Engine
 from ..runtime.executor import Executor
 from ..runtime.rebase import entries_of
 from . import exit
+from .parity import against
 from .place import declare_store, existing
 from .screen import count, note, put_json, shown
 from .target import load_module
@@ -29,12 +30,17 @@ from .target import load_module
 def declare_replay(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Run a run's history through today's code. Nothing is called, paid or written: recorded calls return what\n"
-        "they returned, and the first one that differs is shown. --pdb stops at the flow's first line and there."
+        "they returned, and the first one that differs is shown. --pdb stops at the flow's first line and there;\n"
+        "`call` goes on to the next recorded call. --against builds the run's model requests for the other mode too,\n"
+        "and shows the first byte that differs."
     )
     parser.add_argument("file", metavar="app.py", help="what defines the flow")
     parser.add_argument("run", help="the run")
     parser.add_argument(
         "--pdb", action="store_true", help="step through it: the flow's first line, and a difference"
+    )
+    parser.add_argument(
+        "--against", choices=("live", "batch"), help="compare its model requests with those of that mode"
     )
     parser.add_argument("--json", action="store_true", help="what came of it, as JSON")
     declare_store(parser)
@@ -50,6 +56,8 @@ async def do_replay(args: argparse.Namespace) -> int:
             raise UnknownName(
                 "flow", head.spec.target, f"{args.file} doesn't define it; rename it back, or give its file"
             )
+        if args.against:
+            return await against(engine, head, args)
         debugger = _Debugger() if args.pdb else None
         if debugger is not None:
             debugger.stop_in(target.fn)

@@ -23,6 +23,7 @@ from .call import Call
 from .executor import Executor
 from .host import Host
 from .mailbox import HAND
+from .parity import Requests
 from .rebase import entries_of
 from .worker import Worker, code_of
 
@@ -33,10 +34,12 @@ CURE = "What a flow does must follow from its arguments and from recorded calls 
 Looker = Callable[[Exception, "_Replayed"], None]
 
 
-async def replay_stored(worker: Worker, store: Store, head: Head, *, look: Looker | None = None) -> None:
+async def replay_stored(
+    worker: Worker, store: Store, head: Head, *, look: Looker | None = None, requests: Requests | None = None
+) -> None:
     """Replay a run that a store has; see `replay`."""
     stored, entries = await store.load(head.id), await entries_of(store, head.id)
-    await replay(worker, head, entries, stored=stored, look=look)
+    await replay(worker, head, entries, stored=stored, look=look, requests=requests)
 
 
 async def replay(
@@ -46,6 +49,7 @@ async def replay(
     *,
     stored: Claimed | None = None,
     look: Looker | None = None,
+    requests: Requests | None = None,
 ) -> None:
     """Run a run's entries, large contents in place, through the code that this process has.
 
@@ -53,6 +57,7 @@ async def replay(
     result; `UnknownName` if this process doesn't know the flow. A run that hasn't ended is replayed up to where
     it stands: what the code does from there on is no difference. Of an actor, that is its last turn, from the
     checkpoint that is `stored` on: a state, or the message in hand if the inbox still has it. The rest is history.
+    `requests` are told of every model call.
     """
     spec = head.spec
     target = worker.target(spec.target, spec.module)
@@ -64,7 +69,9 @@ async def replay(
             claimed = msgspec.structs.replace(stored, head=head, pool=None, journal=[])
         if not _can_be_replayed(claimed, entries):
             return
-    replayed = _Replayed(_Desk(worker, head), claimed, list(entries), head.spec.config.over(worker.config))
+    replayed = _Replayed(
+        _Desk(worker, head, requests), claimed, list(entries), head.spec.config.over(worker.config)
+    )
     replayed.look = look
     replayed.begin(code_of(target, claimed, replayed))
     try:
@@ -187,8 +194,8 @@ def _outcome(status: str, value: bytes | None, error: Failure | None) -> str:
 class _Desk:
     """A host that carries nothing out."""
 
-    def __init__(self, worker: Worker, head: Head) -> None:
-        self._worker, self._head = worker, head
+    def __init__(self, worker: Worker, head: Head, requests: Requests | None) -> None:
+        self._worker, self._head, self._requests = worker, head, requests
         self.loop: AbstractEventLoop = worker.loop
         self.name = worker.name
         self.linger = worker.linger
@@ -201,9 +208,13 @@ class _Desk:
     def model_call(
         self, branch: Branch, config: Config, model: str, request: Any, args: bytes, digest: bytes
     ) -> Work | Wait:
+        if self._requests is not None:
+            return self._requests.model_call(branch, config, model, request, args, digest)
         return self._worker.model_call(branch, config, model, request, args, digest)
 
     def wire_call(self, branch: Branch, config: Config, call: WireCall) -> Work | Wait:
+        if self._requests is not None:
+            return self._requests.wire_call(branch, config, call)
         return self._worker.wire_call(branch, config, call, replays=True)
 
     async def in_thread(self, fn: Callable[[], Any]) -> Any:
