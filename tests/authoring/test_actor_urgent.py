@@ -453,3 +453,48 @@ async def test_between_rounds_and_attempts() -> None:
         await run.tell(Louder())
         await interrupted(engine, run, Interrupt.AFTER_HANDLER)
     assert set(DID) == {"round", "louder"}
+
+
+# ---------------------------------------------------------------- a call that its task carries out by itself
+class Deed(Note):
+    pass
+
+
+class DeedCounts(segue.Subscription[int, int]):
+    pass
+
+
+class Doer(Actor[None]):
+    """Its handler has nothing under way but one long step."""
+
+    @segue.on
+    async def deed(self, _: Deed) -> None:
+        await long_deed()
+        LONG_DEED[2] = asyncio.Event()
+
+    @segue.on
+    async def counts(self, _: DeedCounts) -> int:
+        return 7
+
+
+LONG_DEED: dict[int, asyncio.Event] = {}
+
+
+@segue.step
+async def long_deed() -> None:
+    LONG_DEED[0].set()
+    await LONG_DEED[1].wait()
+
+
+async def test_urgent_ones_find_a_handler_that_carries_out_a_call_by_itself() -> None:
+    LONG_DEED.update({0: asyncio.Event(), 1: asyncio.Event()})
+    async with segue.Engine() as engine, asyncio.timeout(10):
+        run = await engine.start(Doer(), id="doer")
+        await run.tell(Deed())
+        await LONG_DEED[0].wait()
+        async with run.subscribe(DeedCounts()) as feed:
+            assert feed.snapshot == 7
+        await run.interrupt(Interrupt.NOW)
+        with pytest.raises(RunInterrupted):
+            await run
+    assert 2 not in LONG_DEED

@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 class Carrying:
     """What of a run is carried out here and now."""
 
-    __slots__ = ("_run", "local", "precommit")
+    __slots__ = ("_run", "alone", "local", "precommit")
 
     def __init__(self, run: Executor) -> None:
         self._run = run
         self.local: set[Task[Any]] = set()  #: carry out calls, or look something up for them
         self.precommit: list[Call] = []  #: at-most-once ones, begun once the journal holds them
+        self.alone: Branch | None = None  #: whose task carries out a call by itself
 
     @property
     def at_work(self) -> set[Task[Any]]:
@@ -89,7 +90,7 @@ class Carrying:
         cause: BaseException | None = None
         (task,) = run.tasks  # the only one, and it calls
         assert isinstance(task, BranchTask)
-        task.branch, run.still.busy_by_itself = None, task
+        task.branch, run.still.busy_by_itself, self.alone = None, task, branch
         if run.host.watchers:
             self._tell_started(place, work)
         try:
@@ -109,7 +110,7 @@ class Carrying:
             again = work.again is not None and work.again(raised)
             error, cause = to_failure(raised, again=again), raised
         finally:
-            task.branch, run.still.busy_by_itself = branch, None
+            task.branch, run.still.busy_by_itself, self.alone = branch, None, None
         if run.leaving:
             raise Parked(f"run {run.id} is leaving memory")
         alone = value is not None and run.phase is Phase.LIVE and run.commits.is_plain(work, value)

@@ -207,6 +207,8 @@ class Handling:
         """
         run = self._run
         self._saved = checkpoint
+        if self._clean and run.phase is Phase.LIVE and self._is_quiet():
+            return True
         if run.phase is Phase.REPLAYING and run.replay.used_up and not run.held:
             run.phase = Phase.LIVE
         self._clean = (
@@ -220,6 +222,18 @@ class Handling:
         if self._clean:
             self._forget()
         return self._clean
+
+    def _is_quiet(self) -> bool:
+        """Whether the handler has recorded nothing, started nothing and left nothing, as most that are short."""
+        run = self._run
+        branch = run.root.branch if type(run.root) is BranchTask else None
+        return (
+            branch is not None
+            and branch.n == 0
+            and branch.kids is None
+            and not (run.open or run.done or run.made or self._struck or run.commits.entries)
+            and len(run.tasks) == 1
+        )
 
     def seal(self) -> Future[None]:
         """Commit. Tasks that the handler left behind don't outlive it."""
@@ -380,11 +394,13 @@ class Handling:
     def _begin_beside(self, call: Future[Any]) -> None:
         """Carry out an urgent message in a branch of its own."""
         run, root = self._run, self._run.root
-        if call.cancelled() or run.leaving or not isinstance(root, BranchTask) or root.branch is None:
+        if call.cancelled() or run.leaving or not isinstance(root, BranchTask):
             return
+        beneath = root.branch or run.carrying.alone
+        assert beneath is not None  # the root has one, or carries out a call by itself
         mail = _read_mail(call.result())
         assert isinstance(call, Call)  # it was made here
-        branch = Branch(run, f"{root.branch.path}/{mail.name}.{call.place[1]}")
+        branch = Branch(run, f"{beneath.path}/{mail.name}.{call.place[1]}")
         tasks.start(run.loop, self.beside(mail), branch, copy_context(), f"segue {run.id} {mail.name}")
         run.kick()
 
