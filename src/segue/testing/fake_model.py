@@ -290,7 +290,9 @@ class FakeEngine(Engine):
             if at_work:
                 if not at_work <= sleeping:
                     return True
-            elif executor.nap is None:
+            elif (
+                executor.nap is None and executor.head.spec.home != self.worker.name
+            ):  # one that stays here waits
                 return True
         return False
 
