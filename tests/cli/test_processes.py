@@ -118,6 +118,23 @@ def test_the_debugger(desk: Desk):
     assert said.err.count("it differs") == 1
 
 
+def test_the_debugger_goes_from_call_to_call(desk: Desk):
+    desk.change(
+        "return await double(await double(n))",
+        "once = await double(n)\n    again = await double(once)\n    return again",
+    )
+    desk.segue("run", "app.py:twice", "4", "--id", "t")
+    process = desk.start("replay", "app.py", "t", "--pdb", stdin=subprocess.PIPE)
+    said = desk.finish(process, "call\np n + 1000\nn\np once + 2000\ncall\ncall\n")
+    assert said.code == 0
+    told = [
+        said.out.index(text)
+        for text in ("#0 step double: 8", "1004", "-> again =", "2008", "#1 step double: 16")
+    ]
+    assert told == sorted(told)
+    assert "the same 2 calls" in said.err
+
+
 ONCE = """
 import asyncio
 from pathlib import Path

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ..authoring.context import BranchTask
+from ..authoring.context import Act, Branch, BranchTask, Wait, Work
+from ..model.entry import Entry
 from ..model.errors import AuthorError, UnknownName
 from ..model.run import ENDED, Head
 from ..runtime import verify
@@ -25,6 +26,7 @@ from .parity import against
 from .place import declare_store, existing
 from .screen import count, note, put_json, shown
 from .target import load_module
+from .timeline import said
 
 
 def declare_replay(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +65,8 @@ async def do_replay(args: argparse.Namespace) -> int:
             debugger.stop_in(target.fn)
         try:
             look = debugger.look if debugger is not None else None
-            await verify.replay_stored(engine.worker, engine.store, head, look=look)
+            watch = debugger.watch if debugger is not None else None
+            await verify.replay_stored(engine.worker, engine.store, head, look=look, watch=watch)
         except AuthorError as difference:
             return _differs(args, difference, told=debugger is not None and debugger.told)
         finally:
@@ -96,13 +99,14 @@ def _same(args: argparse.Namespace, head: Head, calls: int) -> int:
 
 # ---------------------------------------------------------------- the debugger
 class _Debugger(pdb.Pdb):
-    """Stops at a flow's first line and at the first difference."""
+    """Stops at a flow's first line, at the first difference and, where `call` is said, at the next recorded call."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(skip=["segue", "segue.*", "asyncio", "asyncio.*"])
         self.prompt = "(segue) "
         self._standing: list[tuple[FrameType, int]] = []
         self.told = False
+        self._to_call = False
 
     def stop_in(self, fn: Any) -> None:
         """Stop where that function begins."""
@@ -118,6 +122,34 @@ class _Debugger(pdb.Pdb):
         sys.settrace(None)
         sys.stdout.flush()
         os._exit(exit.OK)  # nothing was written, so there is nothing to tidy up
+
+    def do_call(self, arg: str) -> bool | None:
+        """call
+
+        Go on to the next recorded call, and show what came of it.
+        """
+        self._to_call = True
+        return self.do_continue(arg)
+
+    def watch(
+        self, run: Executor, branch: Branch, request: Work | Wait | Act, recorded: Entry | None
+    ) -> None:
+        """Stop at a call that the code makes, if that was asked for."""
+        frames = frames_of(run, branch.path) if self._to_call else []
+        if not frames:
+            return
+        self._to_call = False
+        sys.settrace(None)
+        name = "" if request.name == request.kind else f" {request.name}"
+        came = said(recorded) if recorded is not None else "nothing is recorded"
+        self.message(f"{branch.path}#{branch.n} {request.kind}{name}: {came}")
+        self._standing = [(frame, frame.f_lineno) for frame in frames]
+        self.botframe = sys._getframe()
+        self.interaction(frames[-1], None)
+        self._standing = []
+        if self.stopframe is not self.botframe:  # not to go on, but line by line
+            frames[-1].f_trace = self.trace_dispatch
+            sys.settrace(self.trace_dispatch)
 
     def look(self, difference: Exception, run: Executor) -> None:
         """Stop at a difference, the code still standing there."""

@@ -32,14 +32,22 @@ CURE = "What a flow does must follow from its arguments and from recorded calls 
 
 #: Gets the first difference while the code still stands there.
 Looker = Callable[[Exception, "_Replayed"], None]
+#: Gets each call that the code makes, while it stands there, and what is recorded of it, if anything.
+Watcher = Callable[["_Replayed", Branch, Work | Wait | Act, Entry | None], None]
 
 
 async def replay_stored(
-    worker: Worker, store: Store, head: Head, *, look: Looker | None = None, requests: Requests | None = None
+    worker: Worker,
+    store: Store,
+    head: Head,
+    *,
+    look: Looker | None = None,
+    watch: Watcher | None = None,
+    requests: Requests | None = None,
 ) -> None:
     """Replay a run that a store has; see `replay`."""
     stored, entries = await store.load(head.id), await entries_of(store, head.id)
-    await replay(worker, head, entries, stored=stored, look=look, requests=requests)
+    await replay(worker, head, entries, stored=stored, look=look, watch=watch, requests=requests)
 
 
 async def replay(
@@ -49,6 +57,7 @@ async def replay(
     *,
     stored: Claimed | None = None,
     look: Looker | None = None,
+    watch: Watcher | None = None,
     requests: Requests | None = None,
 ) -> None:
     """Run a run's entries, large contents in place, through the code that this process has.
@@ -72,7 +81,7 @@ async def replay(
     replayed = _Replayed(
         _Desk(worker, head, requests), claimed, list(entries), head.spec.config.over(worker.config)
     )
-    replayed.look = look
+    replayed.look, replayed.watch = look, watch
     replayed.begin(code_of(target, claimed, replayed))
     try:
         await replayed.has_left()
@@ -101,6 +110,7 @@ class _Replayed(Executor):
         self.difference: Exception | None = None
         self.last = Turn(run=self.id, fence=0)
         self.look: Looker | None = None
+        self.watch: Watcher | None = None
         self.fresh: list[Call] = []  # calls that the journal doesn't have
 
     async def stopped(self) -> None:
@@ -123,6 +133,11 @@ class _Replayed(Executor):
 
     def start(self, call: Call) -> None:
         self.fresh.append(call)  # judged at rest: a run may end while a task that nobody awaits begins a call
+
+    def record(self, branch: Branch, request: Work | Wait | Act) -> Future[Any]:
+        if self.watch is not None and not self.leaving:
+            self.watch(self, branch, request, self.replay.calls.get((branch.path, branch.n)))
+        return super().record(branch, request)
 
     def perform(self, branch: Branch, work: Work) -> Awaitable[Any]:
         return self.record(branch, work)  # nothing is carried out here, in the caller's task neither
