@@ -85,6 +85,7 @@ def test_labels(desk: Desk, name: str, content: str):
     assert list(told["fields"]) == ["topic"]  # what isn't labelled isn't judged
     assert (told["only_a"], told["only_b"]) == (2, 1)
     assert "accuracy 50.0% (1 of 2" in desk.segue("compare", "a", name).out
+    assert "accuracy 50.0% (1 of 2" in desk.segue("compare", name, "a").out
 
 
 def test_rows_are_matched_by_a_field_of_their_input(desk: Desk):

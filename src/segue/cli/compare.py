@@ -82,6 +82,8 @@ async def do_compare(args: argparse.Namespace) -> int:
     check_writable(args.output)
     async with Engine(existing(args.store), worker=False) as engine:
         a, b = await side_of(engine.store, args.a, args.by), await side_of(engine.store, args.b, args.by)
+        if a.is_labels and not b.is_labels:
+            a, b = b, a
         agreement = Agreement(labels=b.is_labels)
         shown = await _pass(args, a, b, agreement)
         if not agreement.rows and a.rows and b.rows and agreement.only_a == a.rows:
