@@ -310,15 +310,7 @@ async def test_children_that_dont_want_to_end_dont_keep_the_house_open() -> None
         house = await engine.start(Riot(), id="house")
         await until(lambda: len(S) == 3)
         await house.tell(Stop())
-        closing = asyncio.ensure_future(engine.wait("house"))
-        began = time.monotonic()
-        while not closing.done():
-            desk.fake.clock.advance(31)
-            await asyncio.sleep(0.01)
-            assert time.monotonic() - began < 20, [
-                (head.id, head.status, head.reason) for head in await desk.store.runs()
-            ]
-        assert (await desk.head("house")).status == "done"
+        assert (await closes(desk, engine, "house")).status == "done"
 
 
 class Crowd(House):
@@ -426,3 +418,65 @@ async def test_what_is_said_while_a_tree_ends_doesnt_change_its_result() -> None
         await house.request(Hire(Floor.HALL, "last"))
         await (await engine.get("lodger/last")).tell(Stop())
         assert await house == "lodger/last"
+
+
+class Boom(BaseException):
+    pass
+
+
+class Explodes(Lodger):
+    async def rollback(self) -> None:
+        raise Boom
+
+    async def interrupted(self) -> None:
+        raise Boom
+
+
+class Hazard(House):
+    def begin(self) -> Opening:
+        return Opening()
+
+    @segue.state
+    async def open(self, _: Opening) -> Listen:
+        await segue.spawn(Explodes("boom"), group=Floor.HALL, id="boom")
+        await segue.spawn(Lodger("safe"), group=Floor.CELLAR, id="safe")
+        return Listen()
+
+
+async def closes(desk: Desk, engine: Any, run: str) -> Head:
+    """Its end, however long it takes; minutes pass."""
+    closing = asyncio.ensure_future(engine.wait(run))
+    began = time.monotonic()
+    while not closing.done():
+        desk.fake.clock.advance(31)
+        await asyncio.sleep(0.01)
+        assert time.monotonic() - began < 20, [
+            (head.id, head.status, head.reason) for head in await desk.store.runs()
+        ]
+    head: Head = closing.result()
+    return head
+
+
+async def test_a_child_that_panics_doesnt_keep_the_others() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        house = await engine.start(Hazard(), id="house")
+        await until(lambda: {"boom comes", "safe comes"} <= set(S))
+        await house.tell(Stop())
+        assert (await closes(desk, engine, "house")).status == "done"
+        assert (await desk.head("safe")).status == "cancelled"
+
+
+async def test_a_child_that_no_worker_knows_doesnt_keep_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        await engine.start(Hazard(), id="house")
+        await until(lambda: {"boom comes", "safe comes"} <= set(S))
+        await desk.parked("boom")
+    async with desk.engine() as engine:
+        known = engine.worker.target
+        engine.worker.target = lambda name, module="": None if name == "Explodes" else known(name, module)
+        await (await engine.get("house")).tell(Stop())
+        assert (await closes(desk, engine, "house")).status == "done"
+        assert (await desk.head("safe")).status == "cancelled"
+        assert "its child boom didn't end, and is left behind" in caplog.text

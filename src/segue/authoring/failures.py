@@ -6,6 +6,7 @@ import builtins
 import functools
 import inspect
 import sys
+from typing import Any
 
 from ..core.codec import decoder, encode
 from ..model.entry import Failure
@@ -88,12 +89,19 @@ def _arguments(error: BaseException) -> list[object]:
 
 def _fields(error: BaseException) -> dict[str, object] | None:
     """Constructor arguments found as attributes of the same name."""
+    cls: Any = type(error)  # hashable, whatever type checkers read from `object`
+    names, held = _parameters(cls), vars(error)
+    if names is None or not all(name in held for name in names):
+        return None
+    return {name: held[name] for name in names}
+
+
+@functools.lru_cache(maxsize=256)
+def _parameters(cls: type[BaseException]) -> tuple[str, ...] | None:
     try:
-        names = list(inspect.signature(type(error)).parameters)
+        return tuple(inspect.signature(cls).parameters)
     except (ValueError, TypeError):
         return None
-    held = vars(error)
-    return {name: held[name] for name in names} if all(name in held for name in names) else None
 
 
 def _build(failure: Failure, cls: type[BaseException]) -> BaseException | None:

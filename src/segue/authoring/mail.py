@@ -303,7 +303,9 @@ async def spawn(
     config = as_config(**how).over(config_of(branch))
     if group is not None:
         if run.supervisor is None:
-            raise WrongPlace(f"run {run.id!r} is no actor, so it can't supervise in {group!r}: leave group= out")
+            raise WrongPlace(
+                f"run {run.id!r} is no actor, so it can't supervise in {group!r}: leave group= out"
+            )
         return await run.supervisor.spawn(branch, flow, args, config, group, restart, id)
     run_id = id or child_id(branch, flow, args)
 

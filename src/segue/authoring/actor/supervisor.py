@@ -63,6 +63,7 @@ class Supervisor:
 
     def __init__(self, here: Standing, life: Life) -> None:
         self._here, self._life = here, life
+        self._hurried = False  # while children were being asked
 
     # ------------------------------------------------------------ children come
     async def spawn(
@@ -111,14 +112,16 @@ class Supervisor:
             )
             here.children = [*here.children, child]
             if here.closing:
-                await self._ask_to_end(branch, child)
+                self._put({child.id: await self._ask_to_end(branch, child)})
         return handle
 
     def _child(self, id: str) -> Child | None:
         return next((child for child in self._here.children if child.id == id), None)
 
-    def _replace(self, new: Child) -> None:
-        self._here.children = [new if child.id == new.id else child for child in self._here.children]
+    def _put(self, changed: dict[str, Child | None]) -> None:
+        """Children as they are now; None for one that is left behind. Others may have come or gone meanwhile."""
+        now = [changed.get(child.id, child) for child in self._here.children]
+        self._here.children = [child for child in now if child is not None]
 
     # ------------------------------------------------------------ children go
     async def stops(
@@ -131,7 +134,7 @@ class Supervisor:
         now = self._life.now()
         policy = here.definition.restart
         verdict, restarts = decide(policy, child.restarts, now)
-        self._replace(msgspec.structs.replace(child, restarts=restarts))
+        self._put({id: msgspec.structs.replace(child, restarts=restarts)})
         said = f": {error.message}" if error is not None else ""
         if verdict.what == "anew":
             log.warning("run %s: its child %s begins anew%s", self._life.id, id, said)
@@ -179,6 +182,7 @@ class Supervisor:
     # ------------------------------------------------------------ the end of all
     def press(self) -> None:
         """Somebody is in a hurry: children are asked more urgently now."""
+        self._hurried = True
         self._here.children = [msgspec.structs.replace(child, due=0.0) for child in self._here.children]
 
     async def ask_to_end(self) -> float:
@@ -189,13 +193,14 @@ class Supervisor:
         order = [group.name for group in groups]
         last = max(order.index(child.group) for child in here.children)
         now, members = here.at, [child for child in here.children if child.group == order[last]]
-        for child in members:
-            if child.due <= now:
-                await self._ask_to_end(branch, child)
+        self._hurried = False
+        self._put({child.id: await self._ask_to_end(branch, child) for child in members if child.due <= now})
+        if self._hurried:
+            self.press()
         return min((child.due for child in here.children if child.group == order[last]), default=now)
 
-    async def _ask_to_end(self, branch: Branch, child: Child) -> None:
-        """Ask a child to end, more urgently than before."""
+    async def _ask_to_end(self, branch: Branch, child: Child) -> Child | None:
+        """Ask a child to end, more urgently than before; None if it is left behind."""
         here, level = self._here, child.level + 1
         if level <= Interrupt.NOW:
             await send(branch, child.id, Interruption(Interrupt(level)))
@@ -203,10 +208,9 @@ class Supervisor:
             await _cancel(branch, child.id)
         else:
             log.error("run %s: its child %s didn't end, and is left behind", self._life.id, child.id)
-            here.children = [other for other in here.children if other.id != child.id]
-            return
+            return None
         due = here.at + here.definition.grace.total_seconds()
-        self._replace(msgspec.structs.replace(child, level=int(level), due=due))
+        return msgspec.structs.replace(child, level=int(level), due=due)
 
 
 async def _cancel(branch: Branch, id: str) -> None:
