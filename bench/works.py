@@ -268,6 +268,31 @@ WORKS = (
         ),
     ),
     Work(
+        "lanes",
+        "lines that wait in a lane: jobs built, submitted, fetched, and each outcome delivered to its run; no network",
+        (
+            Run(
+                (
+                    Case(
+                        "lines",
+                        "{n} lines",
+                        "lines/s",
+                        "the same JSONL written, then read line by line and its answers written",
+                        ratio=0.3,
+                        better="more",
+                    ),
+                    Case("grown", "{n} lines: memory grown by", "MB", "the same", value=50),
+                ),
+                ("lanes",),
+                n=1_000_000,
+                quick=50_000,
+                rounds=1,
+                fresh=True,
+            ),
+        ),
+        (SQLITE, "Jobs of 50,000 lines, requests of 600 bytes; what the provider itself does isn't counted."),
+    ),
+    Work(
         "tree",
         "a supervisor with 100 supervisors, each with its share of the others: all started, then ended in order",
         (

@@ -30,10 +30,38 @@ KB = {  # 1,040 bytes of JSON: what a step returns in the chain
 }
 LINE = "x" * 198  # 200 bytes as JSON: what a step of a long run returns
 QUESTION = "Shall this order be refunded? The customer has written twice."
+ASKED = json.dumps(  # a request of 600 bytes, as a line of a batch has it
+    {
+        "model": "m",
+        "messages": [{"role": "user", "content": "lorem ipsum dolor sit amet " * 19}],
+        "max_tokens": 100,
+    }
+)
+_ANSWER = json.dumps(  # and its answer
+    {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "model": "m",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "consectetur adipiscing elit " * 12},
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 120, "completion_tokens": 80, "total_tokens": 200},
+    }
+)
 REST = 0.5  # seconds between a run's coming to wait and the death of its process: no lease is held any more
 
 Figures = dict[str, Any]
 Handler = Callable[[dict[str, Any]], Awaitable[Figures]]
+
+
+def answer_line(ident: str) -> bytes:
+    """A line of a batch's results."""
+    told = f'{{"status_code": 200, "request_id": "r", "body": {_ANSWER}}}'
+    return f'{{"id": "b", "custom_id": "{ident}", "response": {told}, "error": null}}\n'.encode()
 
 
 class NotMeasured(Exception):

@@ -404,6 +404,26 @@ async def tree_sqlite(order: dict[str, Any]) -> Figures:
     return await tree(order, "sqlite.")
 
 
+# ------------------------------------------------------------------------------------------------ lanes
+async def lanes(order: dict[str, Any]) -> Figures:
+    n, folder = order["n"], order["dir"]
+    idents = [f"{i:032x}" for i in range(n)]
+    with open(f"{folder}/out.jsonl", "wb") as file:
+        file.writelines(map(common.answer_line, idents))
+    before = common.resident()
+    with watch() as w:
+        with open(f"{folder}/in.jsonl", "w") as file:
+            for ident in idents:
+                file.write(
+                    f'{{"custom_id":"{ident}","method":"POST","url":"/v1/chat/completions","body":{common.ASKED}}}\n'
+                )
+        with open(f"{folder}/out.jsonl", "rb") as file, open(f"{folder}/kept.jsonl", "w") as kept:
+            for line in file:
+                answer = json.loads(line)
+                kept.write(f"{answer['custom_id']} {json.dumps(answer['response']['body'])}\n")
+    return {"lines": w.rate(n), "grown": {"value": (common.resident() - before) / 1e6}}
+
+
 if __name__ == "__main__":
     common.serve(
         {
@@ -418,6 +438,7 @@ if __name__ == "__main__":
             "fanout_sqlite": fanout_sqlite,
             "actor_memory": actor_memory,
             "actor_durable": actor_durable,
+            "lanes": lanes,
             "tree_memory": tree_memory,
             "tree_sqlite": tree_sqlite,
         },

@@ -1,6 +1,7 @@
 """segue: flows and steps on `memory:` and `sqlite:`, as its users write them."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import common
@@ -250,6 +251,24 @@ async def tree_sqlite(order: dict[str, Any]) -> Figures:
         return await tree(e, "sqlite.", order["n"])
 
 
+# ------------------------------------------------------------------------------------------------ lanes
+async def lanes(order: dict[str, Any]) -> Figures:
+    import lanes_of_segue as far
+
+    n, provider = order["n"], far.Far(Path(order["dir"]))
+    async with engine(order, mode="batch", worker=False, providers={"far": lambda _: provider}) as e:
+        await far.fill(e.store, n)
+        before = common.resident()
+        with watch() as w:
+            while await e.lanes.sweep(poll_now=True) is not None:
+                pass
+        grown = common.resident() - before
+        assert await e.store.line_counts() == {"ok": n}
+    w.wall -= provider.spent
+    w.cpu -= provider.spent
+    return {"lines": w.rate(n), "grown": {"value": grown / 1e6}}
+
+
 if __name__ == "__main__":
     if not hasattr(segue, "Engine"):
         raise SystemExit("segue has no engine yet")
@@ -266,6 +285,7 @@ if __name__ == "__main__":
             "fanout_sqlite": fanout_sqlite,
             "actor_memory": actor_memory,
             "actor_durable": actor_durable,
+            "lanes": lanes,
             "tree_memory": tree_memory,
             "tree_sqlite": tree_sqlite,
         },
