@@ -102,6 +102,19 @@ async def upkeep_listed(length: int) -> str:
     return str(len(reply.messages))
 
 
+@segue.flow
+async def upkeep_unsaid() -> str:
+    return await segue.generate("Read it all.", tools=[look_up_page], max_turns=20)
+
+
+async def test_it_goes_with_a_run() -> None:
+    desk = Desk(verify=True, park="always")
+    reader(desk)
+    assert await desk.run(upkeep_unsaid(), mode="batch", upkeep=Summarise(window=500, words=20)) == "read"
+    assert (await desk.head()).spec.config.upkeep == Summarise(window=500, words=20)
+    assert any(HEADING in call.text for call in desk.fake.calls)
+
+
 async def test_the_window_is_that_of_the_model_and_recorded() -> None:
     desk = Desk(verify=True)
     desk.fake.when("new").reply("answer")
