@@ -211,7 +211,7 @@ async def once(work: Work, run: Run, side: Side, url: str, quick: bool) -> Figur
         for phase in run.phases:
             order = {"do": phase, "n": run.size(side.name, quick), "dir": folder, "url": url}
             try:
-                figures |= await side.order(order, seconds=30 if quick else 90)
+                figures |= await side.order(order, seconds=30 if quick else run.seconds)
             except Failed as e:
                 raise Failed(f"{phase}, {e}") from None
             if run.fresh:

@@ -38,6 +38,7 @@ class Run:
     rounds: int = 5
     fresh: bool = False  # a new process every round
     model: bool = False  # needs the local model
+    seconds: int = 90  # for an order at most, unless it is quick
 
     def size(self, side: str, quick: bool) -> int:
         full = self.sizes.get(side, self.n)
@@ -288,6 +289,7 @@ WORKS = (
                 quick=50_000,
                 rounds=1,
                 fresh=True,
+                seconds=600,
             ),
         ),
         (SQLITE, "Jobs of 50,000 lines, requests of 600 bytes; what the provider itself does isn't counted."),
