@@ -14,7 +14,7 @@ from ..model.entry import Entry, Pool, decode_pool, encode_pool
 from ..model.errors import Conflict, UnknownName
 from ..model.mode import Config
 from ..model.run import Head, Spec
-from ..ports.store import Store
+from ..ports.store import Claimed, Store
 from .names import unknown_run
 
 #: Added to the number of a paid call whose place another one has taken.
@@ -26,6 +26,11 @@ async def entries_of(store: Store, run: str) -> list[Entry]:
     loaded = await store.load(run)
     if loaded is None:
         raise await unknown_run(store, run)
+    return await entries_in(store, loaded)
+
+
+async def entries_in(store: Store, loaded: Claimed) -> list[Entry]:
+    """The same, of a run that was loaded."""
     entries = journal.read(loaded.journal)
     digests = journal.blobs_of(entries)
     contents = await store.get_blobs(digests) if digests else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
@@ -11,12 +11,11 @@ import msgspec
 from ...core.codec import decode, encode
 from ...model.errors import InvalidValue, SegueError, StateMismatch
 from ...model.run import Spec
+from ..flow import target_named
 from .checkpoint import Checkpoint, read_texts
 
 if TYPE_CHECKING:
     from .definition import ActorDef
-
-log = logging.getLogger("segue")
 
 _NULL = msgspec.Raw(b"null")
 
@@ -53,10 +52,9 @@ class Read:
                 self._read(definition, stored)
         except SegueError as error:
             _refuse(run, definition, error)
-        if dropped := read_texts(stored.fields).keys() - definition.durable.keys():
-            self.changed = True
-            names = ", ".join(sorted(dropped))
-            log.warning("run %s: %s has no field %s any more; it is dropped", run, definition.name, names)
+        #: Fields that the class no longer has.
+        self.dropped = sorted(read_texts(stored.fields).keys() - definition.durable.keys())
+        self.changed = self.changed or bool(self.dropped)
 
     def _read(self, definition: ActorDef, stored: Checkpoint) -> None:
         values = definition.read(stored.fields)
@@ -88,6 +86,17 @@ class Read:
 
 class _Gone(SegueError):
     """The class lacks something."""
+
+
+def find(definition: ActorDef, stored: Checkpoint, run: str, look: Callable[[str], Any]) -> ActorDef:
+    """Whose fields these are. Raises `StateMismatch`."""
+    if not stored.actor:
+        return definition
+    found: ActorDef | None = look(stored.actor) or target_named(stored.actor)
+    if found is None:
+        problem = f"it goes on as {stored.actor}, which isn't here; import the file that defines it"
+        raise StateMismatch(run, definition.name, problem)
+    return found
 
 
 def first(spec: Spec, definition: ActorDef) -> Checkpoint:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ...core.codec import encode
 from ...core.restarts import Verdict
-from ...model.errors import BadSignature, StateMismatch
+from ...model.errors import BadSignature
 from ...ports.store import Claimed, Turn
 from ..failures import to_exception, to_failure
-from ..flow import target_named
 from ..mail import message_name
 from .checkpoint import Checkpoint, Child, Delta, End, read_stored, write_checkpoint, write_delta
 from .fields import Fields, Looked
-from .migration import Read, first
+from .migration import Read, find, first
 from .nexts import Again, Cancelled, Done, Fail, Interrupted, Listen
 
 if TYPE_CHECKING:
     from .definition import ActorDef
     from .life import Life
+
+log = logging.getLogger("segue")
 
 _NULL = msgspec.Raw(b"null")
 
@@ -38,15 +40,15 @@ class Standing:
             stored = read_stored(claimed.checkpoint, claimed.deltas)
         else:
             stored = first(spec, definition)
-        if stored.actor:
-            found: ActorDef | None = life.target(stored.actor) or target_named(stored.actor)
-            if found is None:
-                problem = f"it goes on as {stored.actor}, which isn't here; import the file that defines it"
-                raise StateMismatch(self._run, definition.name, problem)
-            definition = found
+        definition = find(definition, stored, self._run, life.target)
         self.definition = definition
         read = Read(definition, stored, self._run)
         self.actor = read.actor
+        if read.dropped:
+            names = ", ".join(read.dropped)
+            log.warning(
+                "run %s: %s has no field %s any more; it is dropped", self._run, definition.name, names
+            )
         as_stored = claimed.checkpoint is not None and not read.changed
         self._fields = Fields(definition, self.actor, stored.fields if as_stored else None)
         self._written = len(claimed.checkpoint or b"") + sum(len(delta) + ROW for delta in claimed.deltas)

@@ -1,0 +1,85 @@
+"""Every run that is stored, rehearsed with the code of this process: nothing is called, paid or written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+
+import msgspec
+
+from ..authoring.actor.checkpoint import read_stored
+from ..authoring.actor.definition import ActorDef
+from ..authoring.actor.migration import Read, find, first
+from ..model.errors import ReplayMismatch, SegueError, StateMismatch, UnknownName
+from ..model.run import Head, Status
+from ..ports.store import Claimed
+from ..runtime import verify
+from ..runtime.engine import Engine
+from ..runtime.rebase import entries_in
+
+#: Of those that have ended, nothing goes on.
+LIVING: tuple[Status, ...] = ("ready", "parked", "held")
+
+#: So many runs are listed, and rehearsed beside each other, at a time.
+PAGE, BESIDE = 1000, 16
+
+What = Literal["same", "migrates", "held"]
+
+
+class Rehearsed(msgspec.Struct, frozen=True):
+    """How a run would go on. `cause` is the same for all runs of one cause; `difference` is this run's own."""
+
+    run: str
+    target: str
+    what: What
+    cause: str = ""
+    difference: str = ""
+
+
+async def rehearse(engine: Engine) -> AsyncIterator[Rehearsed]:
+    """Each run of the engine's store that hasn't ended, in order of id; the engine may be one without a worker."""
+    after = ""
+    while heads := await engine.store.runs(status=LIVING, after=after, limit=PAGE):
+        for start in range(0, len(heads), BESIDE):
+            some = heads[start : start + BESIDE]
+            for rehearsed in await asyncio.gather(*(_rehearse(engine, head) for head in some)):
+                yield rehearsed
+        after = heads[-1].id
+
+
+async def _rehearse(engine: Engine, head: Head) -> Rehearsed:
+    target = head.spec.target
+    try:
+        loaded = await engine.store.load(head.id)
+        if loaded is None:  # gone since it was listed
+            return Rehearsed(head.id, target, "same")
+        told = _migrate(engine, loaded)
+        await verify.replay(engine.worker, head, await entries_in(engine.store, loaded), stored=loaded)
+    except (ReplayMismatch, StateMismatch) as error:
+        return Rehearsed(head.id, target, "held", error.cause, str(error))
+    except UnknownName:
+        cause = (
+            f"no {head.spec.kind} {target!r} is defined: rename it back, or import the file that defines it"
+        )
+        return Rehearsed(head.id, target, "held", cause)
+    except SegueError as error:
+        return Rehearsed(head.id, target, "held", f"{type(error).__name__}: {error}")
+    return Rehearsed(head.id, target, "migrates" if told else "same", told)
+
+
+def _migrate(engine: Engine, loaded: Claimed) -> str:
+    """What becomes of an actor's fields; "" if nothing. Raises `StateMismatch`."""
+    spec = loaded.head.spec
+    definition: Any = engine.worker.target(spec.target, spec.module)
+    if not isinstance(definition, ActorDef):
+        return ""
+    if loaded.checkpoint is None:
+        stored = first(spec, definition)
+    else:
+        stored = read_stored(loaded.checkpoint, loaded.deltas)
+    definition = find(definition, stored, loaded.head.id, engine.worker.target)
+    read = Read(definition, stored, loaded.head.id)
+    if read.dropped:
+        return f"{definition.name} has no field {', '.join(read.dropped)} any more"
+    return f"what is stored becomes a {definition.name} of today" if read.changed else ""
