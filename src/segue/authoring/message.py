@@ -57,7 +57,7 @@ def response_type(request: type[Any]) -> Any:
 
 def message_name(tp: Any) -> str:
     """The name by which mail of a type is told from other mail."""
-    if get_origin(tp) is Response:
+    if not isinstance(tp, type) and get_origin(tp) is Response:
         return response_name(message_name(get_args(tp)[0]))
     return str(getattr(tp, "__qualname__", tp)).replace("<locals>.", "")
 

@@ -14,7 +14,7 @@ import msgspec
 from ..authoring.context import find_branch
 from ..authoring.failures import to_exception
 from ..authoring.flow import target_named
-from ..authoring.mail import When, join, kind_of, ping, send, unschedule
+from ..authoring.mail import AT_ONCE, When, join, kind_of, ping, send, unschedule
 from ..authoring.message import Pong, Request, message_name, read_pong
 from ..authoring.resource import SERVICES
 from ..authoring.trace import attach
@@ -213,12 +213,13 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
         `after`, `every` and `key`: as `segue.tell` has them. Outside, it waits while the run's mailbox is full, or
         raises `MailboxFull`, as the mailbox says.
         """
-        branch, when = find_branch(), When.of(after, every, key)
+        branch = find_branch()
+        when = AT_ONCE if after is None and every is None and not key else When.of(after, every, key)
         if branch is not None:
             await send(branch, self.id, message, when)
             return
         name, value = message_name(type(message)), encode(message, where="the message")
-        due = when.due(self.engine.clock.now())
+        due = 0.0 if when is AT_ONCE else when.due(self.engine.clock.now())
         mail = Mail(self.id, "", 0, kind_of(message), name, value, due=due, every=when.every, key=when.key)
         await self.engine.postbox.post(mail)
 

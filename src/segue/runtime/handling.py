@@ -200,14 +200,20 @@ class Handling:
         )
         return branch.run.record(branch, act)
 
-    def save(self, checkpoint: Callable[[Turn], None]) -> bool:
-        """Have the next commit write a checkpoint: what was recorded so far is history.
+    def save(self, checkpoint: Callable[[Turn], None], *, quiet: bool = False) -> bool:
+        """Have the next commit write a checkpoint: what was recorded so far is history. `quiet`: nothing was.
 
         False where something of the handler is left, so that `seal` must follow.
         """
         run = self._run
         self._saved = checkpoint
-        if self._clean and run.phase is Phase.LIVE and self._is_quiet():
+        if (
+            quiet
+            and self._clean
+            and run.phase is Phase.LIVE
+            and not (run.open or run.done or run.made or self._struck or run.commits.entries)
+            and len(run.tasks) == 1
+        ):
             return True
         if run.phase is Phase.REPLAYING and run.replay.used_up and not run.held:
             run.phase = Phase.LIVE
@@ -222,18 +228,6 @@ class Handling:
         if self._clean:
             self._forget()
         return self._clean
-
-    def _is_quiet(self) -> bool:
-        """Whether the handler has recorded nothing, started nothing and left nothing, as most that are short."""
-        run = self._run
-        branch = run.root.branch if type(run.root) is BranchTask else None
-        return (
-            branch is not None
-            and branch.n == 0
-            and branch.kids is None
-            and not (run.open or run.done or run.made or self._struck or run.commits.entries)
-            and len(run.tasks) == 1
-        )
 
     def seal(self) -> Future[None]:
         """Commit. Tasks that the handler left behind don't outlive it."""

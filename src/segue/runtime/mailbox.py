@@ -147,21 +147,27 @@ class Mailbox:
     def consume(self, letter: int) -> None:
         """The code is done with a letter: the next commit takes it out of the inbox, unless it is kept."""
         known = self._posts.pop(letter, None) or self.urgent.pop(letter, None)
-        if known is not None and known.mail.reply is not None and not self.keeping.is_done(known):
+        if known is None:
+            self.take_out(letter)
             return
-        self.take_out(letter)
-        if known is not None and self._timers is not None and (known.mail.every or known.mail.key):
+        if known.mail.reply is not None and not self.keeping.is_done(known):
+            return
+        self._leaves(letter)
+        if self._timers is not None and (known.mail.every or known.mail.key):
             tick = self._timers.consumed(known)
             if tick is not None:
                 self._run.commits.send(tick)
 
     def take_out(self, letter: int) -> None:
         """Have the next commit take a letter out of the inbox."""
-        if letter == self.hand:
-            self.hand = 0
         for letters in (self._posts, self.urgent, self._results, self.keeping.letters):
             if letters.pop(letter, None) is not None:
                 break
+        self._leaves(letter)
+
+    def _leaves(self, letter: int) -> None:
+        if letter == self.hand:
+            self.hand = 0
         turn = self._run.commits.turn
         if isinstance(turn.consumed, list):
             turn.consumed.append(letter)

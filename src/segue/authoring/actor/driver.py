@@ -312,6 +312,6 @@ class Driver:
         if late:
             here.at = max(here.at, life.clock())
         here.keep()
-        if not life.save(here.write) or late:
+        if not life.save(here.write, quiet=self.performer.over()) or late:
             await life.seal()
             self._group, self._until = 0, monotonic() + MOMENT

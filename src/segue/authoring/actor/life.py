@@ -51,8 +51,8 @@ class Life(Protocol):
         """Have the next commit consume a message and send its answer."""
         ...
 
-    def save(self, checkpoint: Callable[[Turn], None]) -> bool:
-        """Have the next commit write a checkpoint: what was recorded so far is history.
+    def save(self, checkpoint: Callable[[Turn], None], *, quiet: bool = False) -> bool:
+        """Have the next commit write a checkpoint: what was recorded so far is history. `quiet`: nothing was.
 
         False where something of the handler is left, so that `seal` must follow.
         """

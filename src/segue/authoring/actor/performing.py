@@ -24,11 +24,22 @@ class Performer:
     def __init__(self, here: Standing, life: Life, branch: Branch) -> None:
         self._here, self._life, self._branch = here, life, branch
         self.at_work = ""  #: the handler that is carried out
+        self._recorded = False  # something, of an earlier method of this turn
 
     def enter(self, method: str) -> None:
         """From here on, calls are recorded as of that method in this turn."""
         branch = self._branch
+        if branch.n or branch.kids is not None:
+            self._recorded = True
         branch.restart(f"/{method}.{self._here.turns}")
+
+    def over(self) -> bool:
+        """The turn is over: whether nothing was recorded or begun in it."""
+        branch = self._branch
+        quiet = not (self._recorded or branch.n or branch.timeouts or branch.kids is not None)
+        if not quiet:
+            self._recorded, branch.n, branch.kids = False, 0, None
+        return quiet
 
     def path(self, handler: Handler) -> str:
         """Where its calls will be recorded."""
@@ -37,6 +48,8 @@ class Performer:
     def call(self, handler: Handler, *arguments: Any) -> Awaitable[Any]:
         """A handler at work. `leave` it when it is done."""
         branch, method = self._branch, handler.method
+        if branch.n or branch.kids is not None:
+            self._recorded = True
         branch.restart(f"/{method}.{self._here.turns}")
         self.at_work = method
         if handler.plain and self._here.definition.simple:
