@@ -240,6 +240,7 @@ async def test_others_begin_anew_with_it_by_strategy(cls: type[House], comes: se
         house = await engine.start(cls(), id="house")
         for name in "abc":
             await house.request(Hire(Floor.HALL, name))
+        await until(lambda: {f"{name} comes" for name in "abc"} <= set(S))
         S.clear()
         await (await engine.get("lodger/b")).tell(Break())
         wanted = {f"{name} comes" for name in comes}

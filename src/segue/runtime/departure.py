@@ -54,7 +54,7 @@ def idle(run: Executor) -> None:
         later, left = stay
         run.nap = later(left, run.end_nap)
         return
-    if home:
+    if home or (run.handling is not None and run.handling.rests()):
         return
     if run.still.foreign_since is not None:
         log.warning(

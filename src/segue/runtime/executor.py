@@ -261,7 +261,8 @@ class Executor:
         fresh = [letter for letter in letters if letter.id > self.seen]
         if fresh:
             self._file(fresh)
-        self.kick()
+        if self.handling is None or not self.handling.serve_at_once():
+            self.kick()
 
     def _file(self, letters: Sequence[Letter]) -> None:
         self.seen = letters[-1].id
@@ -341,6 +342,8 @@ class Executor:
                     self._commit()
             elif self.streaming is not None and self.streaming.begin_next():
                 pass
+            elif self.handling is not None and carrying.local and self.handling.unwritten:
+                self.handling.flush()  # a handler works on a thread: answers given before don't wait for it
             elif not carrying.local and self.still.busy_by_itself is None:
                 self.idle()
 

@@ -22,6 +22,12 @@ class Host(Services, Protocol):
     loop: AbstractEventLoop
     name: str  #: the worker's
     park_always: bool
+
+    @property
+    def is_roomy(self) -> bool:
+        """Whether runs may stay in memory for a moment, for what may come."""
+        ...
+
     watchers: Mapping[str, Any]  #: empty if nobody watches any run
 
     def commit(self, turn: Turn) -> Future[list[CommitResult]]: ...

@@ -257,6 +257,11 @@ class Mailbox:
             self._early.clear()
 
     @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing to be looked at but messages, one after the other."""
+        return not (self._dues or self._results or self.urgent) and self._timers is None
+
+    @property
     def next_due(self) -> float | None:
         """When the next time strikes, of a call that waits for it or of mail."""
         return _sooner(self._dues[0][0] if self._dues else None, self._timers)

@@ -215,6 +215,7 @@ class _Desk:
         self.name = worker.name
         self.linger = worker.linger
         self.park_always = False
+        self.is_roomy = False
         self.watchers: Mapping[str, Any] = {}
 
     def models(self, names: Any, config: Config) -> list[str]:

@@ -87,7 +87,8 @@ class Worker:
         self._queued: dict[str, deque[Claimed]] = {}
         self._aside: dict[str, list[tuple[Claimed, list[Any]]]] = {}  # of flows that nobody named yet
         self._ready = asyncio.Event()
-        self._fetching: dict[str, bool] = {}  # whose mail is being read; whether more has come meanwhile
+        self._mailed: set[str] = set()  # runs at work that have new mail
+        self._fetching = False  # some of it is being read
         self._tasks: set[asyncio.Task[Any]] = set()
         self._threads: ThreadPoolExecutor | None = None
         self._processes: Processes | None = None
@@ -170,6 +171,10 @@ class Worker:
     async def find(self, run: str) -> Head | None:
         return await self.store.get(run)
 
+    @property
+    def is_roomy(self) -> bool:
+        return len(self.awake) * 2 <= self.room
+
     def clock_now(self) -> float:
         return self.clock.now()
 
@@ -242,25 +247,35 @@ class Worker:
         if hint.kind == "ready":
             self._ready.set()
         elif hint.kind == "mail":
-            for run in hint.runs:
-                executor = self.awake.get(run)
-                if executor is None:
-                    continue
-                if run in self._fetching:
-                    self._fetching[run] = True
-                else:
-                    self._spawn(self._fetch(executor))
+            self._mailed.update(run for run in hint.runs if run in self.awake)
+            self._fetch()
 
-    async def _fetch(self, executor: Executor) -> None:
-        """Hand a run its new mail, and what is hinted at meanwhile."""
-        again = True
-        while again and not executor.leaving:
-            self._fetching[executor.id] = False
-            try:
-                executor.mail(await self.store.inbox(executor.id, executor.seen))
-            except StoreError as error:  # it is looked for again, at the latest when the run parks
-                log.error("run %s: its mail can't be read: %s", executor.id, error)
-            again = self._fetching.pop(executor.id, False)
+    def _fetch(self) -> None:
+        """Read the mail of runs at work, of all that have some together."""
+        if self._fetching or not self._mailed:
+            return
+        mailed = [one for run in self._mailed if (one := self.awake.get(run)) is not None]
+        self._mailed.clear()
+        found = self.store.letters({one.id: one.seen for one in mailed})
+        if found.done():
+            self._fetched(mailed, found)
+        else:
+            self._fetching = True
+            found.add_done_callback(lambda found: self._fetched(mailed, found))
+
+    def _fetched(self, mailed: list[Executor], found: Future[dict[str, list[Letter]]]) -> None:
+        self._fetching = False
+        if found.cancelled():
+            return
+        error = found.exception()
+        if error is not None:  # it is looked for again, at the latest when the run parks
+            log.error("the mail of %d runs can't be read: %s", len(mailed), error)
+            return
+        letters = found.result()
+        for one in mailed:
+            if one.id in letters and not one.over:
+                one.mail(letters[one.id])
+        self._fetch()
 
     async def _claim_loop(self) -> None:
         while not self.closing:
@@ -423,7 +438,8 @@ class Worker:
             for _ in range(min(len(turn), LOOKS)):
                 run = turn.popleft()
                 if run in self.awake:
-                    await self._fetch(self.awake[run])
+                    self._mailed.add(run)
+            self._fetch()
 
     async def _renew(self) -> None:
         self._renewed = self.clock.now()
