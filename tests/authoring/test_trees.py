@@ -80,9 +80,6 @@ async def test_a_tree_killed_at_every_commit_of_its_end(kind: str, how: Any, tmp
         else:
             await run.tell(Interruption(how), after=timedelta(seconds=3))
 
-    async def check(desk: Desk, head: Head) -> None:
-        assert head.status == "cancelled"
-
     ends: list[Any] = []
 
     def seen(desk: Desk, head: Head) -> None:
@@ -101,8 +98,10 @@ async def test_a_tree_killed_at_every_commit_of_its_end(kind: str, how: Any, tmp
     assert lives > 5
 
 
-class Slow(Lodger):
+class Slow(Actor[str]):
     """Takes its time to end, so that whoever waits for it leaves memory."""
+
+    name: str
 
     async def teardown(self) -> None:
         await segue.sleep(timedelta(seconds=20))
@@ -149,7 +148,8 @@ class Outer(Actor[str]):
 @pytest.mark.parametrize("park", ["linger", "always"])
 async def test_a_supervisor_that_begins_anew_asks_once(park: str) -> None:
     desk = Desk()
-    async with desk.engine(**({"park": park} if park == "always" else {})) as engine:
+    options: dict[str, Any] = {"park": park} if park == "always" else {}
+    async with desk.engine(**options) as engine:
         assert await engine.run(Outer(), id="outer") == "7"
         assert S.count("inner comes") == 2
         assert S.count("slow goes") >= 1

@@ -26,6 +26,7 @@ from ..model.message import Letter, Mail, Question
 from ..model.mode import Batch, Config
 from ..model.run import CallRef, Spec, Status, Usage
 from ..ports.store import Claimed, CommitResult, Hint, JobHead, Lease, NewRun, Store, Turn
+from ..stores.poison import LAPSES
 from .mail_contract import MailContract
 from .port_contract import PortContract
 
@@ -292,20 +293,20 @@ class StoreContract(MailContract, PortContract):
 
     async def test_poison_is_held(self, store: Store) -> None:
         await create(store, "a")
-        for n in range(5):
+        for n in range(LAPSES):
             got = await claim(store, now=n * HOUR, worker=f"w{n}")
             assert list(got) == ["a"]
-        assert await claim(store, now=5 * HOUR) == {}
+        assert await claim(store, now=LAPSES * HOUR) == {}
         head = (await loaded(store, "a")).head
         assert (head.status, head.cause) == (
             "held",
-            "its claim lapsed 5 times with nothing done between: it may be what its workers died of",
+            f"its claim lapsed {LAPSES} times with nothing done between: it may be what its workers died of",
         )
         assert "segue resume a" in head.reason
         assert await commit(store, "a", got["a"].head.fence, entries=b"late") == "fenced"
         assert await claim(store, now=50 * HOUR) == {}
         assert await store.revive("a", pool=None, now=50 * HOUR, status=("held",))
-        for n in range(5):  # from the start
+        for n in range(LAPSES):  # from the start
             assert list(await claim(store, now=(51 + n) * HOUR, worker=f"w{n}")) == ["a"]
 
     @pytest.mark.parametrize(
@@ -320,7 +321,7 @@ class StoreContract(MailContract, PortContract):
     )
     async def test_what_gets_on_is_no_poison(self, store: Store, done: dict[str, Any]) -> None:
         await create(store, "a")
-        for n in range(20):
+        for n in range(4 * LAPSES):
             got = await claim(store, limit=1, now=n * HOUR, worker=f"w{n}")
             assert list(got) == ["a"]
             if n % 4 == 3:
