@@ -182,7 +182,7 @@ class Store(Protocol):
     async def claim(self, worker: str, limit: int, ttl: float, *, now: float) -> list[Claimed]:
         """Take up to `limit` runs that are ready, due, or whose claim has lapsed; highest priority, then oldest.
 
-        The fence of each grows by one, so that commits under an older claim fail. A run whose claim lapsed five
+        The fence of each grows by one, so that commits under an older claim fail. A run whose claim lapsed twenty
         times with no commit between is held instead; from the third time on, a worker gets one such at a time.
         """
         ...

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-#: A run whose claim lapsed so many times, with no commit between, is held.
-LAPSES: Final = 5
+#: A run whose claim lapsed so many times, with no commit between, is held. Many, for who kills a program again and
+#: again before a run gets anything done has no poison.
+LAPSES: Final = 20
 
 #: From so many on, a run is claimed while no other such is at work with the same worker: so that those which only
 #: happened to be claimed together with it are told apart from it by what they commit.
