@@ -241,7 +241,7 @@ class MemoryStore:
         self._lines: dict[str, _Line] = {}
         self._batches: dict[str, _Batch] = {}
         self._listeners: list[Callable[[Hint], None]] = []
-        self._hints: dict[HintKind, list[str]] = {}
+        self._hints: dict[HintKind, dict[str, None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._appended: Future[list[CommitResult]] | None = None  #: the answer to every plain commit
 
@@ -268,12 +268,16 @@ class MemoryStore:
             return
         if not self._hints:
             asyncio.get_running_loop().call_soon(self._tell)
-        self._hints.setdefault(kind, []).append(name)
+        names = self._hints.get(kind)
+        if names is None:
+            self._hints[kind] = {name: None}
+        else:
+            names[name] = None
 
     def _tell(self) -> None:
         hints, self._hints = self._hints, {}
         for kind, names in hints.items():
-            hint = Hint(kind, list(dict.fromkeys(names)))
+            hint = Hint(kind, list(names))
             for listener in list(self._listeners):
                 listener(hint)
 
