@@ -18,7 +18,7 @@ from segue.providers.anthropic import Anthropic
 from segue.providers.anthropic_batches import labelled
 from segue.providers.gemini import Gemini
 from segue.runtime.models import line_id
-from segue.testing.simulator import Failure, Pace, Simulator
+from segue.testing.simulator import Failure, Limits, Pace, Simulator
 from segue.transports.pooled import Pooled
 from tests.crash.remote import FastClock
 
@@ -104,6 +104,14 @@ async def until(found: Callable[[], Any]) -> Any:
 
 
 ONCE = dict.fromkeys(range(ROWS), 1)
+
+
+# ---------------------------------------------------------------- how much may be sent
+async def test_a_submission_that_is_too_many_tokens_is_made_smaller(world: World) -> None:
+    sim = await world.simulator(limits=Limits(enqueued_tokens=100))
+    all_well(await world.run())
+    assert world.paid() == ONCE
+    assert len(sim.batches()) > 1
 
 
 # ---------------------------------------------------------------- what is in the results

@@ -37,8 +37,8 @@ def estimate(size: int) -> int:
 
 
 def is_quota(told: str) -> bool:
-    """Whether a job was rejected because too many tokens are enqueued."""
-    return "token_limit_exceeded" in told
+    """Whether a job was refused because too many tokens are enqueued, by its code or in words."""
+    return "token_limit_exceeded" in told or "nqueued token" in told
 
 
 def room(quota: Quota, queued: int, waiting: int) -> int | None:

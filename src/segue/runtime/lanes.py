@@ -303,8 +303,13 @@ class _Lane:
             remote = await self.provider.submit(job.file, self.to, job.nonce, self._lines(job))
         except CallFault as fault:
             nonsense = fault.code == "bad_body" and self.lanes.makes_no_sense(job)
-            if fault.status == 429 and job.file and self.lanes.refused_again(job):
-                await self._over_quota(job, str(fault))
+            told = f"{fault} ({fault.code})"
+            if (
+                fault.status == 429
+                and job.file
+                and (admission.is_quota(told) or self.lanes.refused_again(job))
+            ):
+                await self._over_quota(job, told)
                 return None
             if fault.again and (job.file or not nonsense):
                 raise
