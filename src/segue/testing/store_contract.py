@@ -293,6 +293,7 @@ class StoreContract(MailContract, PortContract):
 
     async def test_poison_is_held(self, store: Store) -> None:
         await create(store, "a")
+        got: dict[str, Claimed] = {}
         for n in range(LAPSES):
             got = await claim(store, now=n * HOUR, worker=f"w{n}")
             assert list(got) == ["a"]
