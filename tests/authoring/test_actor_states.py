@@ -404,7 +404,7 @@ async def test_a_rollback_that_waits_isnt_disturbed_by_mail() -> None:
             DID.append("go")
 
         async def rollback(self) -> None:
-            await note(await until_told())
+            await note(await (await segue.spawn(until_told())))
 
     desk = Desk()
     async with desk.engine() as engine:
