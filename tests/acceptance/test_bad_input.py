@@ -166,7 +166,7 @@ def _other(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (_newer, "version 2.*upgrade segue"),
+        (_newer, r"version \d+.*upgrade segue"),
         (_other, "another program's database.*new file"),
         (lambda path: path.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000), "database|damaged"),
         (lambda path: path.write_text("these are notes, not runs\n" * 100), "isn't a SQLite database"),
