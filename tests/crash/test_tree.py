@@ -17,7 +17,7 @@ from .tree import NODES, address, recipient
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks and kills")
 #: Messages, kills, seconds at most between two kills, seconds in all.
-QUICK = (1_000, 4, 1.0, 50)
+QUICK = (10_000, 4, 0.6, 50)
 FULL = (100_000, 20, 2.0, 1_500)
 
 
