@@ -259,5 +259,3 @@ def test_an_id_that_nothing_has_and_no_input(desk: Desk):
     assert said.code == 2
     assert "there is no run 'letter-on'; did you mean 'letter-one'?" in said.err
     assert "give its input to begin it" in said.err
-
-

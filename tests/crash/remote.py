@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import time
 from collections import Counter
@@ -182,6 +183,9 @@ class MortalStore:
                     return future
 
                 return lost
+            return found
+
+        if not inspect.iscoroutinefunction(found):
             return found
 
         async def alive(*args: Any, **kwargs: Any) -> Any:

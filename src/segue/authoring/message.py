@@ -179,7 +179,9 @@ class Mailbox(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.full not in ("wait", "drop", "fail"):
-            raise ValueError(f"{self!r}: a mailbox has room for one message at least, and waits, drops or fails")
+            raise ValueError(
+                f"{self!r}: a mailbox has room for one message at least, and waits, drops or fails"
+            )
 
 
 class Pong(msgspec.Struct, frozen=True):

@@ -22,7 +22,12 @@ def declare_dead(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("run", nargs="?", default="", help="only those to this run")
     parser.add_argument(
-        "--resend", type=int, action="append", default=[], metavar="ID", help="send it again; may be given again"
+        "--resend",
+        type=int,
+        action="append",
+        default=[],
+        metavar="ID",
+        help="send it again; may be given again",
     )
     parser.add_argument(
         "--drop", type=int, action="append", default=[], metavar="ID", help="forget it; may be given again"

@@ -59,7 +59,9 @@ COMMANDS = {
     "cancel": Command("revival", "ask runs to end"),
     "fork": Command("revival", "a new run that shares another's history up to a call"),
     "replay": Command("replay", "run a run's history against today's code; nothing is called"),
-    "check": Command("check", "rehearse today's code with every run that is stored: who goes on, who would be held"),
+    "check": Command(
+        "check", "rehearse today's code with every run that is stored: who goes on, who would be held"
+    ),
     "compare": Command(
         "compare", "two jobs, or a job and its labels: agreement, cost, time, and where they differ"
     ),

@@ -367,7 +367,7 @@ class Store(Protocol):
         """
         ...
 
-    async def withdraw(self, lines: Sequence[str]) -> list[bool]:
+    async def withdraw(self, ids: Sequence[str]) -> list[bool]:
         """Nobody waits for these lines any more: those that wait are cancelled, atomically, and true is given for them.
 
         One that is in a provider job stays there and its outcome is sent as ever, but it doesn't go round again: where

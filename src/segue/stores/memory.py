@@ -947,8 +947,8 @@ class MemoryStore:
         if not outcome.again:
             self._deliver(mail, now, mark=False)
 
-    async def withdraw(self, lines: Sequence[str]) -> list[bool]:
-        return self._withdraw(lines)
+    async def withdraw(self, ids: Sequence[str]) -> list[bool]:
+        return self._withdraw(ids)
 
     def _withdraw(self, ids: Sequence[str]) -> list[bool]:
         return [id in self._lines and self._take_out(self._lines[id]) for id in ids]

@@ -90,15 +90,15 @@ def read_stored(checkpoint: bytes, deltas: Sequence[bytes]) -> Checkpoint:
     if not deltas:
         return stored
     texts = {name: bytearray(text) for name, text in read_texts(stored.fields).items()}
-    children, head = stored.children, stored
-    for data in deltas:
-        delta = _read_delta(data)
+    children, last = stored.children, b""
+    for delta in map(_read_delta, deltas):
+        last = delta.head
         for name, front, back, middle in delta.splices:
             text = texts[name]
             text[front : len(text) - back] = middle
         if delta.family:
             children = read_checkpoint(delta.head).children
-    head = read_checkpoint(delta.head)
+    head = read_checkpoint(last)
     head.fields, head.children = msgspec.Raw(join((name, text) for name, text in texts.items())), children
     return head
 

@@ -115,7 +115,7 @@ class Field:
                 added = value[len(self._value) :]
                 return self._append(name, value, added, where)
         text = encode(value, where=f"{where}.{name}")
-        if text == self.text:
+        if text == bytes(self.text):
             changes = self._trust == CHANGES and type(value) is type(self._value)
             return None if changes else Change(name, None, value)
         return Change(name, self._splice(name, text), value)
