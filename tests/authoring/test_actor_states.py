@@ -14,6 +14,7 @@ import pytest
 
 import segue
 from segue import Actor, Again, Done, Fail, Listen, Note, Request, Retry
+from segue.authoring.actor.driver import next_round
 from segue.model.run import Head
 from segue.ports.store import Turn
 from tests.authoring.killed import at_every_commit, through
@@ -585,3 +586,10 @@ async def test_a_machine_whose_state_is_an_enum() -> None:
     desk = Desk()
     async with desk.engine() as engine:
         assert await engine.run(Crossing(), id="x") == 6
+
+
+@pytest.mark.parametrize(
+    ("now", "due"), [(100.0, 110.0), (104.0, 110.0), (110.0, 110.0), (111.0, 120.0), (175.0, 180.0)]
+)
+def test_rounds_that_were_missed_are_left_out(now: float, due: float) -> None:
+    assert next_round(100.0, 10.0, now) == due

@@ -261,6 +261,7 @@ async def test_one_that_fails_too_often_is_set_aside_and_a_person_may_resume_it(
         with pytest.raises(RunHeld, match="y broke"):
             await y
         assert S.count("y comes") == 3
+        await until(lambda: "lodger/y HALL set aside y broke" in S)
         await engine.resume("lodger/y")
         assert await y.request(Count()) == 1
         assert S.count("y comes") == 4

@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks and kills")
 #: Messages, kills, seconds at most between two kills, seconds in all.
 QUICK = (10_000, 4, 0.6, 50)
-FULL = (100_000, 20, 2.0, 1_500)
+FULL = (100_000, 40, 1.0, 1_500)
 
 
 @pytest.mark.slow

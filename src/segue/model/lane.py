@@ -51,8 +51,8 @@ class BatchJob(msgspec.Struct, frozen=True):
     """A provider's job. `nonce` goes with it as metadata, so that an orphan can be found again.
 
     `remote` and `file` are the provider's ids; `seen` is the provider's own status, last time we looked;
-    `progress` the lines done there; `size` the bytes of its lines' bodies when it was made. `uploaded` is when a submission was about to be tried last; `short` how
-    often its results were read and lacked lines.
+    `progress` the lines done there; `size` the bytes of its lines' bodies when it was made. `uploaded` is when a
+    submission was about to be tried last; `short` how often its results were read and lacked lines.
     """
 
     id: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from math import ceil
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -138,7 +139,7 @@ class Driver:
                 result = Fail(error)
         here.attempt = 0
         if isinstance(result, Again) or result is Again:
-            here.stay(max(began + handler.every, life.clock()) if handler.every else 0.0)
+            here.stay(next_round(began, handler.every, life.clock()) if handler.every else 0.0)
         else:
             here.go(Listen() if result is None else result)
         if not here.fresh:
@@ -315,3 +316,8 @@ class Driver:
         if not life.save(here.write, quiet=self.performer.over()) or late:
             await life.seal()
             self._group, self._until = 0, monotonic() + MOMENT
+
+
+def next_round(began: float, every: float, now: float) -> float:
+    """When a round is due after one that began then. Rounds that were missed are left out."""
+    return began + every * max(ceil((now - began) / every), 1)

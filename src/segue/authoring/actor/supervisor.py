@@ -49,11 +49,14 @@ CANCELLED, LEFT = Interrupt.NOW + 1, Interrupt.NOW + 2
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """The end of a child, as `finished` is told it. `value` of one that is done, else `error`."""
+    """The end of a child, as `finished` is told it. `value` of one that is done, else `error`.
+
+    One that is `set aside` ended too often: it is held with its error, for a person, and may go on.
+    """
 
     run: Any
     group: Enum
-    why: Literal["done", "failed", "interrupted"]
+    why: Literal["done", "failed", "interrupted", "set aside"]
     value: Any = None
     error: Exception | None = None
 
@@ -142,6 +145,9 @@ class Supervisor:
         elif policy.escalate:
             failure = to_exception(error) if error is not None else RuntimeError("it ended")
             return verdict, Fail(failure)
+        elif "finished" in here.definition.own:  # told by itself, so that the verdict waits for no handler
+            aside = ChildEnded(run=id, value=msgspec.Raw(b"null"), error=error, aside=True)
+            await send(current("a verdict"), self._life.id, aside)
         return verdict, None
 
     async def _restart_others(self, child: Child, policy: Restart) -> None:
@@ -160,17 +166,20 @@ class Supervisor:
         here, child = self._here, self._child(mail.run)
         if child is None:
             return None
-        here.children = [other for other in here.children if other.id != mail.run]
+        if not mail.aside:
+            here.children = [other for other in here.children if other.id != mail.run]
         if "finished" not in here.definition.own:
             return None
         if not here.closing:
             await turn.settled()
         target, error = self._life.target(child.target), mail.error
         value = None
-        if error is None and target is not None:
+        if error is None and target is not None and not mail.aside:
             value = target.read_result(bytes(mail.value))
-        why: Literal["done", "failed", "interrupted"] = "done" if error is None else "failed"
-        if error is not None and error.type.rpartition(":")[2] in ("RunInterrupted", "RunCancelled"):
+        why: Literal["done", "failed", "interrupted", "set aside"] = "done" if error is None else "failed"
+        if mail.aside:
+            why = "set aside"
+        elif error is not None and error.type.rpartition(":")[2] in ("RunInterrupted", "RunCancelled"):
             why = "interrupted"
         groups = here.definition.groups
         assert groups is not None  # it has had children
@@ -266,6 +275,7 @@ class ChildEnded(Envelope):
     run: str
     value: msgspec.Raw
     error: Failure | None
+    aside: bool = False  #: it goes on once a person lets it
 
     async def carry_out(self, actor: Any, turn: Handling) -> object:
         """Tell the actor."""
