@@ -75,7 +75,7 @@ async def test_an_issue_whatever_crashes(here: Path) -> None:
         await engine.start(newsletter.Newsletter(1, "pytest", 2), id="issue")
 
     def check(desk: Desk, head: Head) -> None:
-        assert head.status == "done", head
+        assert head.status == "done", head.reason
         assert (here / "issues" / "1.md").read_text().startswith(EXPECTED.replace("NEWS", "News"))
         (here / "issues" / "1.md").unlink()
 
