@@ -426,3 +426,13 @@ async def until(what: Callable[[], object]) -> None:
             return
         await asyncio.sleep(0.001)
     raise AssertionError(S)
+
+
+async def test_a_result_of_a_class_that_isnt_known_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segue.runtime.handling.Handling.target", lambda self, name, module="": None)
+    desk = Desk()
+    async with desk.engine() as engine:
+        house = await engine.start(House(), id="house")
+        await house.request(Hire(Floor.HALL, "x"))
+        await (await engine.get("lodger/x")).tell(Stop())
+        await until(lambda: "lodger/x HALL done x" in S)

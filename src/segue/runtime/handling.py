@@ -105,8 +105,8 @@ class Handling:
     def next_number(self) -> int:
         return self._run.next_number()
 
-    def target(self, name: str) -> Any:
-        return self._run.host.target(name)
+    def target(self, name: str, module: str = "") -> Any:
+        return self._run.host.target(name, module)
 
     def hold(self, reason: str) -> Future[Any]:
         self._run.hold(reason)

@@ -259,8 +259,8 @@ class _Desk:
         written.set_result(["committed"])
         return written
 
-    def target(self, name: str) -> Any:
-        return self._worker.target(name)
+    def target(self, name: str, module: str = "") -> Any:
+        return self._worker.target(name, module)
 
     async def find(self, run: str) -> Head | None:
         return None

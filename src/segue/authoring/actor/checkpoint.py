@@ -40,6 +40,7 @@ class Child(msgspec.Struct, omit_defaults=True):
     kind: Kind
     restarts: list[float] = []
     level: int = 0
+    module: str = ""  #: the target's
     due: float = 0.0
 
 

@@ -111,7 +111,12 @@ class Supervisor:
         handle = await run.record(branch, act)
         if all(child.id != handle.id for child in here.children):
             child = Child(
-                handle.id, group.name, target.name, kind, level=QUIET if started is not target else 0
+                handle.id,
+                group.name,
+                target.name,
+                kind,
+                level=0 if started is target else QUIET,
+                module=target.module,
             )
             here.children = [*here.children, child]
             if here.closing:
@@ -172,10 +177,11 @@ class Supervisor:
             return None
         if not here.closing:
             await turn.settled()
-        target, error = self._life.target(child.target), mail.error
+        target, error = self._life.target(child.target, child.module), mail.error
         value = None
-        if error is None and target is not None and not mail.aside:
-            value = target.read_result(bytes(mail.value))
+        if error is None and not mail.aside:
+            read = decoder(object) if target is None else target.read_result
+            value = read(bytes(mail.value))
         why: Literal["done", "failed", "interrupted", "set aside"] = "done" if error is None else "failed"
         if mail.aside:
             why = "set aside"
