@@ -61,8 +61,8 @@ async def triage(remark: str) -> Triaged:
     label = await segue.generate(f"{LABELS}\nReview: {remark}\nLabel:", returns=Label)
     if label.sentiment == "positive":
         return Triaged(label, "filed")
-    draft = await segue.generate(f"{ANSWERS}\nReview: {remark}\nAnswer:")
-    answer = f"{draft.strip()} {await desk(label.topic)}"
+    draft = await segue.generate(f"{ANSWERS}\nReview: {remark}\nAnswer:", returns=segue.Reply[str])
+    answer = f"{draft.text.strip()} {await desk(label.topic)}"  # a draft that was cut off will do
     if label.urgent and not await segue.ask("Send this?", show=[remark, answer], returns=bool):
         return Triaged(label, "escalated", answer)
     return Triaged(label, "answered", answer)
