@@ -97,16 +97,12 @@ class Newsletter(Actor[str]):
     @state
     async def write(self, _: Writing) -> segue.Listen:
         for n in self.news:
-            writer = f"{self.me.id}/{n.package}"
-            await segue.spawn(
-                Writer(n), group=Crew.WRITERS, id=writer, restart="temporary"
-            )  # it tries by itself
+            writer = f"{self.me.id}/{n.package}"  # which tries again by itself, and then gives up
+            await segue.spawn(Writer(n), group=Crew.WRITERS, id=writer, restart="temporary")
         return segue.Listen()
 
     def finished(self, child: segue.Ended) -> Editing | None:
-        self.pieces[child.run.id] = (
-            child.value if child.why == "done" else ""
-        )  # one that was given up is left out
+        self.pieces[child.run.id] = child.value or ""  # one that was given up is left out
         return Editing() if len(self.pieces) == len(self.news) else None
 
     @state
