@@ -134,10 +134,10 @@ class Model:
         self.process: asyncio.subprocess.Process | None = None
         self.url = ""
 
-    async def begin(self) -> None:
+    async def begin(self, seconds: float) -> None:
         pipe = asyncio.subprocess.PIPE
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, HERE / "model.py", "0.2", stdin=pipe, stdout=pipe
+            sys.executable, HERE / "model.py", str(seconds), stdin=pipe, stdout=pipe
         )
         assert self.process.stdout is not None
         self.url = f"http://127.0.0.1:{int(await self.process.stdout.readline())}/v1"
@@ -175,7 +175,7 @@ async def measure(work: Work, run: Run, sides: list[str], pythons: dict[str, Pat
     results, budget = Results(), 3.0 if quick else 12.0
     model = Model()
     if run.model:
-        await model.begin()
+        await model.begin(run.model)
     open_sides = {name: Side(name, pythons[name]) for name in sides}
     spent = dict.fromkeys(sides, 0.0)
     try:

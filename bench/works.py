@@ -37,7 +37,7 @@ class Run:
     )  # a slower side is given less where a rate is measured
     rounds: int = 5
     fresh: bool = False  # a new process every round
-    model: bool = False  # needs the local model
+    model: float = 0.0  # needs the local model, which answers after so many seconds
     seconds: int = 90  # for an order at most, unless it is quick
 
     def size(self, side: str, quick: bool) -> int:
@@ -51,6 +51,16 @@ class Work:
     what: str
     runs: tuple[Run, ...]
     notes: tuple[str, ...] = ()
+
+
+def served(key: str, where: str) -> tuple[Case, ...]:
+    limit = "bare aiohttp, streaming"
+    return (
+        Case(f"{key}.p50", f"{where}: half are answered within", "s", limit, value=1.25),
+        Case(f"{key}.p99", f"{where}: 99 of 100 within", "s", limit, value=1.6),
+        Case(f"{key}.rate", f"{where}: answered", "requests/s", limit, value=590, better="more"),
+        Case(f"{key}.held", f"{where}: memory a run", "KB", limit, value=50),
+    )
 
 
 def parked(n: int, wake_goal: float | None) -> tuple[Case, ...]:
@@ -145,10 +155,35 @@ WORKS = (
                 quick=150,
                 peers=("langgraph", "dbos"),
                 rounds=3,
-                model=True,
+                model=0.2,
             ),
         ),
         (SQLITE, "The limit keeps nothing; all peers call the model with aiohttp inside a node or step."),
+    ),
+    Work(
+        "served",
+        "600 requests a second come in, each a run that streams one answer of a model that takes 1.2 s (8 chunks)",
+        (
+            Run(
+                tuple(
+                    case
+                    for key, where in (("memory", "in memory"), ("sqlite", "SQLite"))
+                    for case in served(key, where)
+                ),
+                ("served_memory", "served_sqlite"),
+                n=6000,
+                quick=1200,
+                rounds=2,
+                fresh=True,
+                model=1.2,
+            ),
+        ),
+        (
+            SQLITE,
+            "From the time a request was due until its answer was whole; 600 come in a second, whatever is under way.",
+            "A thousand at once come before, twice: segue's limit of live calls, 2,000 here, widens with answers.",
+            "Answered: from the first answer to the last. Memory: the process's growth, over a thousand at once.",
+        ),
     ),
     Work(
         "parked",

@@ -112,6 +112,10 @@ def resident() -> int:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+    return resident_now()
+
+
+def resident_now() -> int:
     try:
         with open("/proc/self/statm") as f:
             return int(f.read().split()[1]) * resource.getpagesize()
@@ -142,6 +146,42 @@ async def workers(n: int, jobs: Iterator[Any] | Any, act: Callable[[Any], Awaita
             await act(job)
 
     await asyncio.gather(*(worker() for _ in range(n)))
+
+
+async def served(n: int, request: Callable[[int], Awaitable[Any]], a_second: int = 600) -> Figures:
+    """Let requests come in at a steady pace, each in a task of its own; how long they took, from when they were due.
+
+    Before, a thousand at once, twice: connections are open then, and no side begins cold.
+    """
+    loop, before, at_once = asyncio.get_running_loop(), resident(), 1000
+    for _ in range(2):
+        await asyncio.gather(*map(request, range(at_once)))
+    took: list[float] = []
+    ended: list[float] = []
+    largest = resident_now()
+
+    async def one(i: int, due: float) -> None:
+        await request(i)
+        ended.append(loop.time())
+        took.append(ended[-1] - due)
+
+    begun, cpu = loop.time(), time.process_time()
+    async with asyncio.TaskGroup() as group:
+        for i in range(n):
+            due = begun + i / a_second
+            if (ahead := due - loop.time()) > 0:
+                await asyncio.sleep(ahead)
+            group.create_task(one(i, due))
+            if i % 100 == 0:
+                largest = max(largest, resident_now())
+    cpu = time.process_time() - cpu
+    took.sort()
+    return {
+        "p50": {"value": took[n // 2]},
+        "p99": {"value": took[n * 99 // 100]},
+        "rate": {"value": n / (ended[-1] - ended[0]), "cpu": n / cpu},
+        "held": {"value": (largest - before) / at_once / 1024},
+    }
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import common
@@ -181,6 +182,26 @@ async def llm(order: dict[str, Any]) -> Figures:
         with watch() as w:
             await asyncio.gather(*(flow(i) for i in range(runs)))
     return {"memory": w.rate(runs), "sqlite": w.rate(runs)}
+
+
+async def served(where: str, order: dict[str, Any]) -> Figures:
+    import aiohttp
+
+    url = f"{order['url']}/chat/completions"
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def call(i: int) -> str:
+            said = []
+            body = {"model": "test", "stream": True, "messages": [{"role": "user", "content": f"Case {i}."}]}
+            async with session.post(url, json=body) as response:
+                async for line in response.content:
+                    if line.startswith(b"data: {"):
+                        for choice in json.loads(line[6:])["choices"]:
+                            said.append(choice["delta"].get("content") or "")
+            return "".join(said)
+
+        figures = await common.served(order["n"], call)
+    return {f"{where}.{key}": figure for key, figure in figures.items()}
 
 
 # ------------------------------------------------------------------------------------------------ parked
@@ -431,6 +452,8 @@ if __name__ == "__main__":
             "chain_one": chain_one,
             "chain_hundred": chain_hundred,
             "llm": llm,
+            "served_memory": partial(served, "memory"),
+            "served_sqlite": partial(served, "sqlite"),
             "parked": parked,
             "long_write": long_write,
             "long_resume": long_resume,

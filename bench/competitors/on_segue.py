@@ -1,6 +1,7 @@
 """segue: flows and steps on `memory:` and `sqlite:`, as its users write them."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,23 @@ async def llm(order: dict[str, Any]) -> Figures:
                 await asyncio.gather(*(e.run(judge(f"Case {i}.")) for i in range(runs)))
         figures[key] = w.rate(runs)
     return figures
+
+
+@segue.flow
+async def answer(i: int) -> str:
+    return await segue.generate(f"Case {i}.")
+
+
+async def served(where: str, order: dict[str, Any]) -> Figures:
+    made = {"model": f"openai:test@{order['url']}", "mode": segue.Live(concurrency=2000)}
+    async with segue.Engine("memory:", **made) if where == "memory" else engine(order, **made) as e:
+
+        async def request(i: int) -> str:
+            run = await e.start(answer(i))
+            return "".join([text async for text in run.text()])
+
+        figures = await common.served(order["n"], request)
+    return {f"{where}.{key}": figure for key, figure in figures.items()}
 
 
 # ------------------------------------------------------------------------------------------------ parked
@@ -278,6 +296,8 @@ if __name__ == "__main__":
             "chain_one": chain_one,
             "chain_hundred": chain_hundred,
             "llm": llm,
+            "served_memory": partial(served, "memory"),
+            "served_sqlite": partial(served, "sqlite"),
             "parked": parked,
             "long_write": long_write,
             "long_resume": long_resume,
