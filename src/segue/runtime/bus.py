@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from asyncio import Future
 from collections.abc import Callable
+from typing import Any, cast
+
+from .events import Event
 
 Listener = Callable[[object], None]
 
@@ -35,3 +40,32 @@ class Bus:
                 self.of.pop(run, None)
 
         return end
+
+
+class Watching:
+    """What a watcher has not taken yet of a run's events, in order. For one task; it waits without one of its own."""
+
+    def __init__(self, bus: Bus, run: str) -> None:
+        self._events: list[Event] = []
+        self._awaited: Future[None] | None = None
+        self.end = bus.watch(run, self._put)
+
+    def _put(self, event: object) -> None:
+        self._events.append(cast(Event, event))
+        self._wake()
+
+    def _wake(self, _: object = None) -> None:
+        if self._awaited is not None and not self._awaited.done():
+            self._awaited.set_result(None)
+
+    async def until(self, ending: Future[Any]) -> list[Event]:
+        """The events that came since, at least one; none once `ending` is done and all were taken."""
+        if not self._events and not ending.done():
+            self._awaited = asyncio.get_running_loop().create_future()
+            ending.add_done_callback(self._wake)
+            try:
+                await self._awaited
+            finally:
+                ending.remove_done_callback(self._wake)
+        events, self._events = self._events, []
+        return events

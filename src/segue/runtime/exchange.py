@@ -14,6 +14,7 @@ from ..core.codec import decoder, encode
 from ..model.errors import WrongPlace
 from ..model.message import Mail, MailKind
 from ..model.run import CallRef
+from .bus import Watching
 from .events import Event, Handling, Token
 
 if TYPE_CHECKING:
@@ -87,29 +88,21 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
             raise WrongPlace(
                 "what a request's handler does can be watched from outside runs only; await the answer"
             )
-        events: asyncio.Queue[Event] = asyncio.Queue()
         self._id = self._id or self._run.engine.port.new_call()
-        end = self._run.engine.bus.watch(self._run.id, events.put_nowait)  # type: ignore[arg-type]  # events only
+        watching = Watching(self._run.engine.bus, self._run.id)
         if self._task is None:
             self._task = asyncio.ensure_future(self._begin())
-        answered = asyncio.ensure_future(_silently(self._task))
         path: str | None = None
         try:
-            while not (answered.done() and events.empty()):
-                getting = asyncio.ensure_future(events.get())
-                await asyncio.wait({getting, answered}, return_when=asyncio.FIRST_COMPLETED)
-                if not getting.done():
-                    getting.cancel()
-                    continue
-                event = getting.result()
-                if isinstance(event, Handling) and event.caller == self._id:
-                    path = event.path
-                elif path is None or not (event.path == path or event.path.startswith(f"{path}/")):
-                    continue
-                yield event
+            while events := await watching.until(self._task):
+                for event in events:
+                    if isinstance(event, Handling) and event.caller == self._id:
+                        path = event.path
+                    elif path is None or not (event.path == path or event.path.startswith(f"{path}/")):
+                        continue
+                    yield event
         finally:
-            end()
-            answered.cancel()
+            watching.end()
 
     async def text(self) -> AsyncIterator[str]:
         """The tokens of its handler's model calls, as they come. Where none came, an answer that is a text comes whole.
@@ -143,7 +136,3 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
             self._run.id, "", 0, self._kind, self._name, self._value, reply=reply, tag=tag, forwarded=True
         )
         await self._run.engine.postbox.post(mail)
-
-
-async def _silently(task: asyncio.Task[Any]) -> None:
-    await asyncio.wait({task})

@@ -31,6 +31,7 @@ from ..model.errors import (
 )
 from ..model.message import Mail, Question
 from ..model.run import Head
+from .bus import Watching
 from .events import Asked, Event, Finished, Token
 from .exchange import Exchange
 from .names import unknown_ask
@@ -146,10 +147,8 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
         raise run_error(head)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
-        events: asyncio.Queue[Event] = asyncio.Queue()
-        early = self._take_early()
+        early, watching = self._take_early(), Watching(self.engine.bus, self.id)
         asked = {event.question.id for event in early if isinstance(event, Asked)}
-        end = self.engine.bus.watch(self.id, events.put_nowait)  # type: ignore[arg-type]  # events only
         try:
             for event in early:
                 yield event
@@ -159,37 +158,22 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
                 asked.add(question.id)
                 yield Asked(run=self.id, path=question.path, n=question.n, question=question)
             ending = asyncio.ensure_future(self.engine.wait(self.id))
-            getting: asyncio.Future[Event] | None = None
             try:
-                while True:
-                    getting = asyncio.ensure_future(events.get())
-                    await asyncio.wait({getting, ending}, return_when=asyncio.FIRST_COMPLETED)
-                    while getting.done() or not events.empty():
-                        event = getting.result() if getting.done() else events.get_nowait()
-                        getting = asyncio.ensure_future(events.get()) if getting.done() else getting
-                        await asyncio.sleep(0)
+                while events := await watching.until(ending):
+                    for event in events:
                         if isinstance(event, Asked) and event.question.id in asked:
                             continue
                         yield event
                         if isinstance(event, Finished):
                             return
-                    getting.cancel()
-                    if ending.done():
-                        head = ending.result()
-                        yield Finished(
-                            run=self.id,
-                            status=head.status,
-                            value=head.value,
-                            error=head.error,
-                            reason=head.reason,
-                        )
-                        return
+                head = ending.result()
+                yield Finished(
+                    run=self.id, status=head.status, value=head.value, error=head.error, reason=head.reason
+                )
             finally:
                 ending.cancel()
-                if getting is not None:
-                    getting.cancel()
         finally:
-            end()
+            watching.end()
 
     async def text(self) -> AsyncIterator[str]:
         """The tokens of all its model calls, as they come."""
