@@ -89,7 +89,7 @@ def test_names(name: str, environment: dict[str, str], expected: Endpoint):
     provider = make(expected, environment, Pooled())
     assert isinstance(provider, OpenAI)
     assert (provider.name, provider.base_url) == (expected.provider, expected.base_url)
-    assert provider.batches is (expected.provider not in ("llamacpp", "ollama", "vllm", "xai"))
+    assert provider.batches is (expected.provider not in ("llamacpp", "ollama", "vllm"))
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_where_a_key_goes():
 
 
 @pytest.mark.parametrize(
-    ("provider", "batches"), [("azure", True), ("mistral", True), ("xai", False), ("ollama", False)]
+    ("provider", "batches"), [("azure", True), ("mistral", True), ("xai", True), ("ollama", False)]
 )
 def test_who_has_a_batch_api(provider: str, batches: bool):
     environment = {

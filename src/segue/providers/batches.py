@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.parse
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,17 +17,23 @@ LABEL = "segue"  #: the key of our nonce in a job's metadata
 _OVER = frozenset({"completed", "failed", "expired", "cancelled", "canceled"})
 
 
-class _Error(msgspec.Struct):
+class JobError(msgspec.Struct):
+    """What is wrong with a job, or with one of its lines."""
+
     code: str | int | None = None
     message: str | None = None
     line: int | None = None
 
 
-class _Errors(msgspec.Struct):
-    data: list[_Error] | None = None
+class Errors(msgspec.Struct):
+    """All that is wrong with a job."""
+
+    data: list[JobError] | None = None
 
 
-class _Counts(msgspec.Struct):
+class Counts(msgspec.Struct):
+    """How many of a job's lines have ended, and how."""
+
     total: int | None = None
     completed: int | None = None
     failed: int | None = None
@@ -41,8 +48,8 @@ class Job(msgspec.Struct):
     input_file_id: str | None = None
     output_file_id: str | None = None
     error_file_id: str | None = None
-    errors: _Errors | None = None
-    request_counts: _Counts | None = None
+    errors: Errors | None = None
+    request_counts: Counts | None = None
     metadata: dict[str, Any] | None = None
 
     @property
@@ -56,6 +63,12 @@ class Page(msgspec.Struct):
 
     data: list[Job]
     has_more: bool | None = None
+    following: str = ""  #: what asks for the next one, if it isn't the id of the last job
+
+    @property
+    def cursor(self) -> str:
+        """What asks for the page after this one, which isn't empty."""
+        return self.following or self.data[-1].id
 
     def more(self, most: int) -> bool:
         """Whether another page may follow this one, which was to hold so many at most."""
@@ -112,6 +125,8 @@ class Format:
     max_lines = 50_000
     max_bytes = 190_000_000  #: of bodies; 200 MB less what stands around them in a file
     settles = False  #: an uploaded file has to be looked at until it is processed
+    live_only: tuple[str, ...] = ()  #: endpoints that it takes no jobs for
+    paged = False  #: outcomes come in pages (`rows`), not as the lines of a file
 
     def fields(self, name: str) -> dict[str, str]:
         """What goes with a file, but for the file."""
@@ -142,6 +157,18 @@ class Format:
     def page(self, body: bytes) -> Page:
         """A page of that list. Raises `ValueError`."""
         return _page.decode(body)
+
+    def cancel(self, job: str) -> str:
+        """Where a job is cancelled; its id is quoted already, as all that follow."""
+        return f"{self.jobs}/{job}/cancel"
+
+    def outcomes(self, file: str, after: str) -> str:
+        """Where a file of outcomes is, or its page after that which told `after`."""
+        return f"{self.files}/{file}/content"
+
+    def rows(self, body: bytes) -> tuple[Sequence[bytes], str]:
+        """A page of outcomes, as lines that OpenAI would write, and what asks for the next. Raises `ValueError`."""
+        raise NotImplementedError
 
 
 class AzureFormat(Format):
@@ -220,8 +247,8 @@ class MistralFormat(Format):
             input_file_id=job.input_files[0] if job.input_files else None,
             output_file_id=job.output_file,
             error_file_id=job.error_file,
-            errors=_Errors([_Error(message=str(each.get("message") or each)) for each in job.errors]),
-            request_counts=_Counts(job.total_requests, job.succeeded_requests, job.failed_requests),
+            errors=Errors([JobError(message=str(each.get("message") or each)) for each in job.errors]),
+            request_counts=Counts(job.total_requests, job.succeeded_requests, job.failed_requests),
             metadata=job.metadata,
         )
 
@@ -281,7 +308,7 @@ class TogetherFormat(Format):
             input_file_id=job.input_file_id,
             output_file_id=job.output_file_id,
             error_file_id=job.error_file_id,
-            errors=_Errors([_Error(message=job.error)]) if job.error else None,
+            errors=Errors([JobError(message=job.error)]) if job.error else None,
         )
 
 
@@ -295,7 +322,7 @@ def _moment(text: str | None) -> float | None:
 def remote_job(job: Job, mask: Mask) -> RemoteJob:
     """A job in the words of the contract."""
     status = job.status.lower()
-    counts = job.request_counts or _Counts()
+    counts = job.request_counts or Counts()
     files = tuple(each for each in (job.output_file_id, job.error_file_id) if each)
     errors = (job.errors.data if job.errors else None) or []
     rejected = ""
@@ -337,7 +364,7 @@ def line_result(line: bytes, mask: Mask) -> LineResult | str:
     return LineResult(outcome.custom_id, status, _masked(body, mask), mask(named_code))
 
 
-def _told(errors: list[_Error]) -> str:
+def _told(errors: list[JobError]) -> str:
     told = [
         f"{f'line {each.line}: ' if each.line else ''}{each.message or each.code or 'no reason given'}"
         f"{f' ({each.code})' if each.code and each.message else ''}"

@@ -11,6 +11,7 @@ from .batches import AzureFormat, Format, GroqFormat, MistralFormat, TogetherFor
 from .openai import OpenAI
 from .responses import Responses
 from .speech import Speech
+from .xai import XAIFormat
 
 #: What goes with OpenAI's own key.
 _ACCOUNT = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
@@ -81,5 +82,5 @@ COMPATIBLE: dict[str, Compatible] = {
         "https://api.together.ai/v1", "TOGETHER_BASE_URL", "TOGETHER_API_KEY", format=TogetherFormat
     ),
     "vllm": Compatible("http://127.0.0.1:8000/v1", "VLLM_BASE_URL", "VLLM_API_KEY", False),
-    "xai": Compatible("https://api.x.ai/v1", "XAI_BASE_URL", "XAI_API_KEY"),
+    "xai": Compatible("https://api.x.ai/v1", "XAI_BASE_URL", "XAI_API_KEY", format=XAIFormat),
 }

@@ -88,9 +88,9 @@ class Jobs:
                 for job in page.data
                 if (nonce and job.nonce == nonce) or (file and job.input_file_id == file)
             ]
-            if not page.more(PAGE) or page.data[-1].id == after or _too_old(page.data, since - _SLACK):
+            if not page.more(PAGE) or page.cursor == after or _too_old(page.data, since - _SLACK):
                 break
-            after = page.data[-1].id
+            after = page.cursor
         if not found:
             return None
         return self._told(min(found, key=lambda job: (job.status.lower() == "failed", job.created_at or 0.0)))
@@ -105,29 +105,47 @@ class Jobs:
         read = 0
         mask = self._exchange.mask
         for file in job.files:
-            url = self._exchange.url(f"{self._format.files}/{_part(file)}/content")
-            async with self._exchange.transport.request(
-                "GET", url, headers=self._exchange.headers
-            ) as response:
-                if not 200 <= response.status < 300:
-                    raise http_fault(response.status, response.headers, await response.read(), mask)
-                if "text/html" in response.headers.get("content-type", ""):
-                    raise garbage("a file of results is a web page", await response.read(), mask)
-                number = 0
-                async for line in response.lines():
-                    number += 1
-                    if not line.strip():
-                        continue
-                    read += 1
-                    result = line_result(line, mask)
-                    yield f"{file}, line {number}: {result}" if isinstance(result, str) else result
+            number = 0
+            async for line in self._outcomes(file):
+                number += 1
+                if not line.strip():
+                    continue
+                read += 1
+                result = line_result(line, mask)
+                yield f"{file}, line {number}: {result}" if isinstance(result, str) else result
         if job.files and not read and job.done + job.failed:
             text = f"the files of {job.id} are empty, though it tells of {job.done + job.failed} outcomes"
             raise CallFault(200, text, again=True, code="bad_body")
 
+    async def _outcomes(self, file: str) -> AsyncIterator[bytes]:
+        """The lines of a file of outcomes."""
+        if self._format.paged:
+            async for line in self._pages(file):
+                yield line
+            return
+        url, mask = self._exchange.url(self._format.outcomes(_part(file), "")), self._exchange.mask
+        async with self._exchange.transport.request("GET", url, headers=self._exchange.headers) as response:
+            if not 200 <= response.status < 300:
+                raise http_fault(response.status, response.headers, await response.read(), mask)
+            if "text/html" in response.headers.get("content-type", ""):
+                raise garbage("a file of results is a web page", await response.read(), mask)
+            async for line in response.lines():
+                yield line
+
+    async def _pages(self, file: str) -> AsyncIterator[bytes]:
+        after, following = None, ""
+        while following != after:
+            after = following
+            where = self._format.outcomes(_part(file), after)
+            lines, following = await self._exchange.call("GET", where, self._format.rows, "a page of results")
+            for line in lines:
+                yield line
+            if not following:
+                return
+
     async def cancel(self, job: str) -> None:
         """See `BatchProvider.cancel`. A job that is over already is fine."""
-        where = f"{self._format.jobs}/{_part(job)}/cancel"
+        where = self._format.cancel(_part(job))
         try:
             await self._exchange.call("POST", where, self._format.job, "a batch")
         except CallFault as fault:

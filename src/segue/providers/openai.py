@@ -65,7 +65,7 @@ class OpenAI:
         self._mask = self.exchange.mask
         self._transport = transport
         format = format or Format()
-        self.max_lines, self.max_bytes = format.max_lines, format.max_bytes
+        self.max_lines, self.max_bytes, self.live_only = format.max_lines, format.max_bytes, format.live_only
         self._jobs = Jobs(self.exchange, format)
         self._speech = speech or Completions(_limit(self.base_url))
         self._paths = {"chat": self._speech.path, "embed": _EMBED}

@@ -15,6 +15,7 @@ from .files import File
 from .model import ENDPOINTS
 from .openai import OpenAI
 from .replies import Failure
+from .xai import XAI
 
 __all__ = ["PLAYS", "Azure", "Groq", "Mistral", "Together", "Without"]
 
@@ -188,4 +189,5 @@ PLAYS: dict[str, type[OpenAI]] = {
     "openai": OpenAI,
     "together": Together,
     "without": Without,
+    "xai": XAI,
 }

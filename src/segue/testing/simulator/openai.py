@@ -29,6 +29,7 @@ class OpenAI:
     validates = True
     prefix = ""  #: what its paths begin with
     purpose = "batch"  #: of a file for a batch
+    usual_purpose = ""  #: of a file that comes without one; none may
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -122,6 +123,7 @@ class OpenAI:
 
     async def _upload(self, request: web.Request) -> web.StreamResponse:
         purpose, filename, content = await _form(request)
+        purpose = purpose or self.usual_purpose
         if content is None or not purpose:
             missing = "file" if content is None else "purpose"
             raise Failure(400, f"Missing required parameter: {missing!r}.", param=missing)
