@@ -84,6 +84,14 @@ class Work(msgspec.Struct, kw_only=True):
     key: str = ""
     caller: Branch | None = None  #: of a step: who called it
 
+    def let_go(self) -> None:
+        """It is over. What it opened and keeps open, say a pooled connection, keeps its context, and so this."""
+        self.run, self.caller = _is_over, None
+
+
+async def _is_over() -> bytes:
+    raise RuntimeError("this work was carried out already")
+
 
 class Wait(msgspec.Struct, kw_only=True):
     """A call that outlives this process: it is journaled when made, and its outcome comes as mail.

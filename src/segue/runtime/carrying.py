@@ -75,6 +75,8 @@ class Carrying:
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
             return
+        finally:
+            work.let_go()
         if call.task is not None:
             self.local.discard(call.task)
         if outcome.value is not None or not call.done():
@@ -111,6 +113,7 @@ class Carrying:
             error, cause = to_failure(raised, again=again), raised
         finally:
             task.branch, run.still.busy_by_itself, self.alone = branch, None, None
+            work.let_go()
         if run.leaving:
             raise Parked(f"run {run.id} is leaving memory")
         alone = value is not None and run.phase is Phase.LIVE and run.commits.is_plain(work, value)
