@@ -81,6 +81,9 @@ async def test_a_file_of_the_version_before_is_brought_up_to_date(tmp_path: Path
     cx = sqlite3.connect(path, isolation_level=None)
     cx.executescript(
         "drop table waiting; drop table dead; drop table deltas; drop table ports;"
+        " drop index lines_due; drop index lines_hedged; drop table unclaimed; alter table lines drop column due;"
+        " alter table lines drop column late; alter table lines drop column promoted;"
+        " alter table lines drop column hedged;"
         " alter table lines drop column unwanted; alter table inbox drop column state;"
         " alter table runs drop column bound; alter table runs drop column lapses;"
         " alter table runs drop column progress; pragma user_version = 1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 from typing import TypedDict, Unpack
 
 from ..model.mode import Config, ModeLike, as_mode
@@ -16,7 +17,8 @@ ModelLike = str | Sequence[str]
 
 class How(TypedDict, total=False):
     """How a run is carried out. `models` gives names to roles; `tags` are for finding runs again; `upkeep`:
-    what becomes of conversations that near their model's window.
+    what becomes of conversations that near their model's window. `deadline`: by when it should be done, from its start:
+    each model call goes the cheapest way that is in time; see `segue.Batch`.
     """
 
     mode: ModeLike
@@ -25,6 +27,7 @@ class How(TypedDict, total=False):
     tags: Mapping[str, str]
     priority: int
     upkeep: Upkeep
+    deadline: timedelta
 
 
 _USING: ContextVar[Config | None] = ContextVar("segue_using", default=None)
@@ -42,8 +45,11 @@ def as_config(
     tags: Mapping[str, str] | None = None,
     priority: int = 0,
     upkeep: Upkeep | None = None,
+    deadline: timedelta | None = None,
 ) -> Config:
-    """Options as the record that goes with a run."""
+    """Options as the record that goes with a run. Raises `ValueError` for a deadline that isn't ahead."""
+    if deadline is not None and deadline <= timedelta(0):
+        raise ValueError(f"deadline must be longer than nothing, not {deadline!r}")
     return Config(
         mode=None if mode is None else as_mode(mode),
         model=names(model),
@@ -51,6 +57,7 @@ def as_config(
         tags=dict(tags or {}),
         priority=priority,
         upkeep=upkeep,
+        deadline=deadline,
     )
 
 

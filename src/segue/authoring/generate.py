@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar, get_args, get_origin, overload
 
 import msgspec
@@ -53,7 +54,8 @@ class Options(TypedDict, total=False):
 
     `max_turns` bounds a tool loop (default 10); `repairs` how often an unfit answer is sent back (2);
     `check` gets the typed answer and raises, or gives False, where it isn't fit; `extra` goes into the
-    provider's request body as it is; `upkeep` says what becomes of a conversation that nears the model's window.
+    provider's request body as it is; `upkeep` says what becomes of a conversation that nears the model's window;
+    `deadline`: each turn goes the cheapest way that is answered so soon.
     """
 
     system: str
@@ -67,6 +69,7 @@ class Options(TypedDict, total=False):
     reasoning: Literal["none", "low", "medium", "high"]
     mode: ModeLike
     upkeep: Upkeep
+    deadline: timedelta
     extra: Mapping[str, Any]
 
 
@@ -81,11 +84,16 @@ async def generate(prompt: Prompt, /, *, returns: Any = str, **options: Any) -> 
     schema, and its answer is read, validated and, where unfit, sent back with the problem, up to
     `repairs` times. With `tools`, the model may call them, in parallel, for up to `max_turns` turns.
     `model` is a name, a role, or several, the later ones being fall-backs. Raises `ModelFailed` (and of it
-    `ContextOverflow`, for a conversation that is too long), `BadAnswer` (and of it `Truncated` and `Refused`) and
-    `TooManyTurns`.
+    `ContextOverflow`, for a conversation that is too long), `BadAnswer` (and of it `Truncated` and `Refused`),
+    `TooManyTurns` and, in a batch whose late calls are to fail, `DeadlineMissed`.
     """
     branch = current("generate")
-    own = as_config(options.pop("mode", None), options.pop("model", ()), upkeep=options.pop("upkeep", None))
+    own = as_config(
+        options.pop("mode", None),
+        options.pop("model", ()),
+        upkeep=options.pop("upkeep", None),
+        deadline=options.pop("deadline", None),
+    )
     config = config_of(branch, own)
     models = branch.run.services.models(config.model, config)
     for number, model in enumerate(models):

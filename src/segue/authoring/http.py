@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import msgspec
 
 from ..model.errors import MissingExtra, ModelFailed, NotInRun, ProviderFault, SegueError, WrongPlace
-from ..model.mode import Batch
 from ..providers.wire import Request, recognise
 from ..transports.wrapped import Wrapped
 from .agents import Tools
@@ -138,7 +137,7 @@ class _Wiring:
         work = BRANCH.get()
         if isinstance(work, Work):
             caller = work.caller
-            if caller is None or not isinstance(config_of(caller).mode, Batch):
+            if caller is None or config_of(caller).pooled is None:
                 return None
             return WrongPlace(
                 f"a model was called in the step {work.name!r}, which is recorded whole and so can't wait for a "

@@ -272,7 +272,7 @@ def make_spec(flow: Target, args: bytes, config: Config, now: float, **more: Any
         target=flow.name,
         module=flow.module,
         args=args,
-        config=config,
+        config=config.begun(now),
         version=flow.version,
         python=f"{sys.version_info[0]}.{sys.version_info[1]}",
         created=now,

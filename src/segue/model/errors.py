@@ -228,6 +228,17 @@ class ModelFailed(CallerError):
         super().__init__(f"model {model!r} failed{at}: {message}")
 
 
+class DeadlineMissed(CallerError):
+    """A model call of `Batch(late="fail")` wasn't answered in time. `lane` is where it waited, `lateness` in words."""
+
+    def __init__(self, model: str, lane: str, lateness: str) -> None:
+        self.model, self.lane, self.lateness = model, lane, lateness
+        super().__init__(
+            f"model {model!r} gave no answer in time: the call waited in lane {lane!r}, and {lateness}; "
+            f"give it longer (deadline=, or within= of segue.Batch), or have late calls sent live: late='live'"
+        )
+
+
 class ContextOverflow(ModelFailed):
     """A conversation is longer than the model reads. Its cure is a shorter one, or a model that reads more."""
 

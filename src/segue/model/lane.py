@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from .entry import Failure
-from .run import CallRef
+from .mode import Late
+from .run import CallRef, Usage
 
 #: `taken` is in a provider job; the last five are final. A line ends as exactly one of them.
 LineStatus = Literal["waiting", "taken", "ok", "error", "expired", "missing", "cancelled"]
 
-#: `intent` is written before anything is sent; `uploaded` has a file; `sent` has a provider's job id.
-JobState = Literal["intent", "uploaded", "sent", "closed"]
+#: `intent` is written before anything is sent; `uploaded` has a file; `sent` has a provider's job id. `live` isn't a
+#: job of the provider's: its lines are sent as live calls, since they would be late otherwise.
+JobState = Literal["intent", "uploaded", "sent", "live", "closed"]
+#: `BatchJob.remote` of those.
+LIVE: Final = "live"
 
 
 class Line(msgspec.Struct, frozen=True):
     """One request of a lane. `id` is unique, fits every provider's rules and never changes; `body` is JSON.
 
     `lane` is `provider|base_url|endpoint|model|credential`; `size` the bytes of the body; `attempt` counts
-    from 1.
+    from 1. `due`: when it is late, in seconds since the epoch, 0 for never; `late`: what becomes of it then, `wait`
+    where it is never late. `promoted`: it was taken for a live call for that, as happens once.
     """
 
     id: str
@@ -30,13 +35,17 @@ class Line(msgspec.Struct, frozen=True):
     size: int = 0
     created: float = 0.0
     attempt: int = 1
+    due: float = 0.0
+    late: Late = "wait"
+    promoted: bool = False
 
 
 class LineOutcome(msgspec.Struct, frozen=True):
     """How one line ended. `value` is the JSON of the provider's response body.
 
     `again`: it didn't work out and is fit to be sent once more: it goes back to waiting, its run isn't told.
-    `free`: that wasn't its fault, nor was it paid: it doesn't count as an attempt.
+    `free`: that wasn't its fault, nor was it paid: it doesn't count as an attempt. `used`: what was paid for it, of a
+    line that was sent in two ways: kept where its outcome comes second. `lane`: as receipts have it.
     """
 
     id: str
@@ -45,6 +54,8 @@ class LineOutcome(msgspec.Struct, frozen=True):
     error: Failure | None = None
     again: bool = False
     free: bool = False
+    used: Usage | None = None
+    lane: str = ""
 
 
 class BatchJob(msgspec.Struct, frozen=True):
@@ -52,7 +63,8 @@ class BatchJob(msgspec.Struct, frozen=True):
 
     `remote` and `file` are the provider's ids; `seen` is the provider's own status, last time we looked;
     `progress` the lines done there; `size` the bytes of its lines' bodies when it was made. `uploaded` is when a
-    submission was about to be tried last; `short` how often its results were read and lacked lines.
+    submission was about to be tried last; `short` how often its results were read and lacked lines; `over` when it was
+    closed, if it was sent.
     """
 
     id: str
@@ -70,13 +82,18 @@ class BatchJob(msgspec.Struct, frozen=True):
     uploaded: float = 0.0
     short: int = 0
     size: int = 0
+    over: float = 0.0
 
 
 class LaneHead(msgspec.Struct, frozen=True):
-    """A lane at a glance: what waits (`waiting` lines, `size` bytes, `oldest` in epoch seconds), open jobs."""
+    """A lane at a glance: what waits (`waiting` lines, `size` bytes, `oldest` in epoch seconds), open jobs.
+
+    `due`: when the first of all its lines without an outcome is late that wasn't promoted yet; 0 for never.
+    """
 
     lane: str
     waiting: int
     size: int
     oldest: float
     jobs: list[BatchJob] = []
+    due: float = 0.0

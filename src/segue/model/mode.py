@@ -18,16 +18,23 @@ class Live(msgspec.Struct, frozen=True, tag="live", kw_only=True):
     concurrency: int = 256
 
 
+#: What becomes of a call whose answer isn't there in time: it waits on, is sent live as well, or fails.
+Late = Literal["wait", "live", "fail"]
+
+
 class Batch(msgspec.Struct, frozen=True, tag="batch", kw_only=True):
     """Model calls are pooled into a provider's batch jobs, at half the price.
 
-    `within`: when answers are wanted; where a provider has ways between live and batch, as OpenAI's Responses have
-    for two and eight hours, the slowest that is in time is taken, or else the soonest. `max_age`: how long the
-    oldest line waits for company at most. `max_lines` and `max_bytes`: the size of a job, never above what the
-    provider takes.
+    `within`: when answers are wanted, from when a call is made; where a provider has ways between live and batch, as
+    OpenAI's Responses have for two and eight hours, the slowest that is in time is taken, or else the soonest. `late`:
+    what becomes of a call that isn't answered by then. It waits; with `"live"` it is sent live in time, once, and the
+    first answer counts; with `"fail"` it raises `DeadlineMissed`. A run's or call's `deadline` takes the place of
+    `within`, and then a late call is sent live unless it is to fail. `max_age`: how long the oldest line waits for
+    company at most. `max_lines` and `max_bytes`: the size of a job, never above what the provider takes.
     """
 
     within: timedelta = timedelta(hours=24)
+    late: Late = "wait"
     max_lines: int = 50_000
     max_bytes: int = 190_000_000
     max_age: timedelta = timedelta(minutes=10)
@@ -54,6 +61,8 @@ class Config(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `model` is a name such as `openai:gpt-5-mini`, or several, the later ones being fall-backs.
     `models` gives names to roles. `upkeep`: what becomes of conversations that near their model's window.
+    `deadline`: how long from its start a run may take; `due`: when that is over, in seconds since the epoch, 0 where
+    nothing has started yet: then it counts from when a call is made.
     """
 
     mode: Mode | None = None
@@ -62,6 +71,30 @@ class Config(msgspec.Struct, frozen=True, omit_defaults=True):
     tags: dict[str, str] = {}
     priority: int = 0
     upkeep: Trim | Summarise | None = None
+    deadline: timedelta | None = None
+    due: float = 0.0
+
+    def begun(self, now: float) -> Config:
+        """As the record of what starts now: its deadline is a moment from here on."""
+        if self.deadline is None or self.due:
+            return self
+        return msgspec.structs.replace(self, due=now + self.deadline.total_seconds())
+
+    @property
+    def pooled(self) -> Batch | None:
+        """How calls are pooled, if they are: in batch mode, or where a deadline is all that is said."""
+        if self.mode is None and self.deadline is not None:
+            return Batch()
+        return self.mode if isinstance(self.mode, Batch) else None
+
+    def due_at(self, now: float) -> tuple[float, Late]:
+        """When a pooled call that is made now is late, 0 for never, and what becomes of it then."""
+        late: Late = "wait" if self.pooled is None else self.pooled.late
+        if self.deadline is not None:
+            return self.due or now + self.deadline.total_seconds(), "fail" if late == "fail" else "live"
+        if self.pooled is None or late == "wait":
+            return 0.0, "wait"
+        return now + self.pooled.within.total_seconds(), late
 
     def instead_of(self, asked: Config) -> str:
         """What is in place of that which `asked` says otherwise, in words; nothing where it agrees or is silent."""
@@ -79,6 +112,8 @@ class Config(msgspec.Struct, frozen=True, omit_defaults=True):
             found.append(f"upkeep {self.upkeep}")
         if asked.priority and asked.priority != self.priority:
             found.append(f"priority {self.priority}")
+        if asked.deadline is not None and asked.deadline != self.deadline:
+            found.append(f"deadline {self.deadline or 'none'}")
         return ", ".join(found)
 
     def over(self, other: Config) -> Config:
@@ -90,4 +125,6 @@ class Config(msgspec.Struct, frozen=True, omit_defaults=True):
             tags={**other.tags, **self.tags},
             priority=self.priority or other.priority,
             upkeep=self.upkeep or other.upkeep,
+            deadline=other.deadline if self.deadline is None else self.deadline,
+            due=other.due if self.deadline is None else self.due,
         )

@@ -334,16 +334,46 @@ class Store(Protocol):
         ...
 
     async def take(
-        self, lane: str, fence: int, *, max_lines: int, max_bytes: int, job: str, nonce: str, now: float
+        self,
+        lane: str,
+        fence: int,
+        *,
+        max_lines: int,
+        max_bytes: int,
+        job: str,
+        nonce: str,
+        now: float,
+        late_by: float = 0.0,
     ) -> BatchJob | None:
         """Assign the oldest waiting lines to a new job in state `intent`, in one transaction.
 
-        None: nothing waits, or fenced.
+        Those that are late by `late_by` are left: they are to be promoted. None: nothing waits, or fenced.
         """
         ...
 
+    async def promote(
+        self, lane: str, fence: int, *, by: float, max_lines: int, job: str, now: float
+    ) -> BatchJob | None:
+        """Assign lines that are late by then to a new job in state `live`, those due first, in one transaction.
+
+        Of those that fail when they are late, it takes what is due now.
+
+        One that waits is in that job only. One that is in a provider's is known to that still: the first outcome that
+        is `ok` counts, and the `used` of the other is kept as unclaimed; where its live call fails (`error`), it is
+        the provider's job's again. None: nothing is late, or fenced. A line is promoted once, and doesn't go round
+        again: its error is its run's.
+        """
+        ...
+
+    async def unclaimed(self, *, run: str = "", job: str = "") -> list[Usage]:
+        """What was paid and nobody got: the second outcomes of lines, and those of runs that had ended; one each."""
+        ...
+
     async def put_batch_job(self, job: BatchJob, fence: int) -> bool:
-        """Write a job's new state; false if fenced. A job is closed once all its lines have outcomes."""
+        """Write a job's new state; false if fenced. A job is closed once all its lines have outcomes.
+
+        One that is closed knows promoted lines no longer.
+        """
         ...
 
     async def batch_jobs(self, *, lane: str = "", open_only: bool = True) -> list[BatchJob]:
@@ -353,7 +383,7 @@ class Store(Protocol):
     async def job_lines(self, job: str, after: str, limit: int, *, bodies: bool = True) -> list[Line]:
         """Lines of a provider job that have no outcome yet, in order of id from the one after `after`.
 
-        Without `bodies` they may come empty.
+        Without `bodies` they may come empty, and promoted ones whose live call was answered are among them.
         """
         ...
 

@@ -78,6 +78,7 @@ class Outcome(msgspec.Struct):
     raises: Exception | None = None
     at: float = 0.0  # when, if it isn't now
     paid: bool = False  # already, by the run that this one was rebased from
+    lane: str = ""  # in which it was answered, if that isn't the one that the call asked for
 
 
 def end_error(run: str, status: Status, error: Failure | None) -> Failure | None:

@@ -192,6 +192,6 @@ class Commits:
         request = outcome.call.request
         if isinstance(request, Act) or not request.model or outcome.raises is not None or outcome.paid:
             return
-        key = (request.model, request.lane)
+        key = (request.model, outcome.lane or request.lane)
         self._used = True
         self._usage[key] = (self._usage.get(key) or Usage(*key)).plus(outcome.result.tokens)

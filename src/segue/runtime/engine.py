@@ -132,7 +132,10 @@ class Engine:
         self.worker.register(feed.WATCHER)
         self.port = Port(self.store, self.clock, self.postbox, self.worker.name, self.check)
         parts.callback(self.port.close)
-        self.lanes = Lanes(self.store, self.models, self.clock, self.worker.name, self.is_busy)
+        self.lanes = Lanes(
+            self.store, self.models, self.clock, self.worker.name, self.is_busy, self._kick_lanes.set
+        )
+        await self.lanes.promotions.learn()
         parts.callback(SERVICES.reset, SERVICES.set(self.worker))
         parts.callback(tasks.install(asyncio.get_running_loop()))
         parts.callback(strikes.install())

@@ -65,6 +65,7 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
         """Make runs of rows, some hundred at a time."""
         engine, flow = self._engine, self._flow
         began = engine.clock.now()
+        config = config.begun(began)  # all rows of a call have one deadline
         await engine.store.put_job(JobHead(self.id, flow.name, began))
         group = self.id if limit else ""
         chunk: list[NewRun] = []

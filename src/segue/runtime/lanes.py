@@ -28,7 +28,8 @@ from ..ports.clock import Clock
 from ..ports.provider import BatchProvider, CallFault, LineResult, RemoteJob
 from ..ports.store import Store
 from ..providers.faults import told
-from .models import Models, check_result, lane_endpoint, usage_name
+from .models import Models, check_result, lane_endpoint, lane_name, usage_name, used
+from .promotion import Promotions
 from .quotas import Quotas
 from .trying import model_failed
 
@@ -65,7 +66,13 @@ class Lanes:
     """Drives every lane of a store that this process can speak for."""
 
     def __init__(
-        self, store: Store, models: Models, clock: Clock, worker: str, busy: Callable[[], bool]
+        self,
+        store: Store,
+        models: Models,
+        clock: Clock,
+        worker: str,
+        busy: Callable[[], bool],
+        kick: Callable[[], None],
     ) -> None:
         self.store, self.models, self.clock, self.worker = store, models, clock, worker
         self._busy = busy  # whether this process may still add lines
@@ -74,9 +81,11 @@ class Lanes:
         self._failures: dict[str, int] = {}  # by lane, in a row
         self._nonsense: dict[str, int] = {}  # by job: answers to its submission that made no sense
         self._refusals: dict[str, int] = {}  # by job: submissions that were too many
+        self.ended: set[str] = set()  # jobs that were asked to end
         self._fences: dict[str, tuple[int, float]] = {}  # by lane: ours, and when it was last claimed
         self._warned: set[str] = set()
         self.quotas = Quotas(clock)
+        self.promotions = Promotions(store, models, clock, kick)
         self._sweeping = asyncio.Lock()
 
     async def sweep(self, *, poll_now: bool = False) -> float | None:
@@ -91,6 +100,8 @@ class Lanes:
         failures = [wait for wait in waits if isinstance(wait, BaseException)]
         if failures:
             raise failures[0]
+        if poll_now:  # who looks once waits for what live calls give
+            await self.promotions.settled()
         return min(wait for wait in waits if not isinstance(wait, BaseException))
 
     async def _drive(self, head: LaneHead, poll_now: bool) -> float:
@@ -132,13 +143,15 @@ class Lanes:
         head, again = lane.head, 60.0
         fault: CallFault | None = None
         at_once = lane.provider.at_once
-        for start in range(0, len(head.jobs), at_once):
-            some = head.jobs[start : start + at_once]
+        jobs = [job for job in head.jobs if job.state != "live"]
+        for start in range(0, len(jobs), at_once):
+            some = jobs[start : start + at_once]
             for wait in await _all(lane.advance(job, poll_now) for job in some):
                 if isinstance(wait, CallFault):
                     fault = wait
                 else:
                     again = min(again, wait)
+        again = min(again, await self.promotions.advance(head, lane.fence))
         if fault is not None and fault.again:
             return again, fault
         decision = await self._decide(head, lane.provider)
@@ -194,6 +207,7 @@ class Lanes:
 
     async def release(self) -> None:
         """Let other workers drive the lanes at once, not only when the lease has lapsed."""
+        await self.promotions.close()
         driven = list(self._fences)
         self._fences.clear()
         for lane in driven:
@@ -253,6 +267,7 @@ class Lanes:
     def forget(self, job: BatchJob) -> None:
         """A job is closed."""
         self._refusals.pop(job.id, None)
+        self.ended.discard(job.id)
         self._due.pop(job.id, None)
         self._nonsense.pop(job.id, None)
 
@@ -268,6 +283,7 @@ class _Lane:
     def __init__(self, lanes: Lanes, head: LaneHead, provider: BatchProvider, to: str, fence: int) -> None:
         self.lanes, self.store, self.clock = lanes, lanes.store, lanes.clock
         self.head, self.provider, self.to, self.fence = head, provider, to, fence
+        self.name = lane_name(to)
 
     # ------------------------------------------------------------ submit
     async def submit(self, policy: Batch) -> BatchJob | None:
@@ -284,6 +300,7 @@ class _Lane:
             job=ident,
             nonce=ident,
             now=self.clock.now(),
+            late_by=self.lanes.promotions.late_by(self.head),
         )
         return None if job is None else await self._send(job)
 
@@ -355,12 +372,23 @@ class _Lane:
         if remote.over:
             await self._collect(job, remote)
             return 0.0
+        await self._spare(job)
         done = remote.done + remote.failed
         if (remote.status, done) != (job.seen, job.progress):
             await self.store.put_batch_job(
                 msgspec.structs.replace(job, seen=remote.status, progress=done), self.fence
             )
         return self.lanes.look_in(job, poll_after(self.clock.now() - job.sent))
+
+    async def _spare(self, job: BatchJob) -> None:
+        """End a job whose lines were all answered live: what it hasn't done yet needn't be paid."""
+        if job.id in self.lanes.ended or await self.store.job_lines(job.id, "", 1):
+            return
+        self.lanes.ended.add(job.id)
+        try:
+            await self.provider.cancel(job.remote)
+        except CallFault as fault:
+            log.warning("batch job %s isn't needed any more, and can't be cancelled: %s", job.id, fault)
 
     async def _adopt(self, job: BatchJob) -> BatchJob | None:
         """A job whose submission was cut off: the provider's, if it has it; else sent again after the grace period."""
@@ -396,7 +424,12 @@ class _Lane:
             return
         if self.lanes.quotas.known(job.lane):
             self.lanes.quotas.accepted(job, await self.store.lanes())
-        attempts = {line.id: line.attempt async for line in self._open_lines(job)}
+        attempts: dict[str, int] = {}
+        promoted: set[str] = set()
+        async for line in self._open_lines(job):
+            attempts[line.id] = line.attempt
+            if line.promoted:
+                promoted.add(line.id)
         chunk: list[LineOutcome] = []
         strange: list[str] = []
         try:
@@ -408,7 +441,7 @@ class _Lane:
                 if attempt is None:
                     strange.append(result.id)
                     continue
-                chunk.append(self._outcome(result, attempt))
+                chunk.append(self._outcome(result, attempt, result.id in promoted))
                 if len(chunk) >= CHUNK:
                     await self._store(job, chunk)
                     chunk = []
@@ -440,11 +473,12 @@ class _Lane:
         await self._store(job, chunk)
         await self._close(job, remote.status, remote.done + remote.failed)
 
-    def _outcome(self, result: LineResult, attempt: int) -> LineOutcome:
+    def _outcome(self, result: LineResult, attempt: int, promoted: bool) -> LineOutcome:
         if result.status == 200:
             problem = check_result(self.provider, self.to, result.body)
             if problem is None:
-                return LineOutcome(result.id, "ok", result.body)
+                paid = used(self.head.lane, self.provider, result.body, self.name) if promoted else None
+                return LineOutcome(result.id, "ok", result.body, used=paid, lane=self.name)
             error = _failure(self.head.lane, 200, "bad_body", str(problem))
             return LineOutcome(result.id, "error", None, error, fit_to_retry(0, "bad_body", attempt))
         expired = result.code in ("batch_expired", "batch_cancelled")
@@ -512,11 +546,16 @@ class _Lane:
 
     async def _store(self, job: BatchJob, chunk: list[LineOutcome]) -> None:
         if chunk:
+            self.lanes.promotions.answered(self.head.lane, chunk)
             await self.store.outcomes(job.id, self.fence, chunk, now=self.clock.now())
 
     async def _close(self, job: BatchJob, seen: str, progress: int, error: str = "") -> None:
         self.lanes.forget(job)
-        closed = msgspec.structs.replace(job, state="closed", seen=seen, progress=progress, error=error)
+        over = self.clock.now() if job.sent else 0.0
+        closed = msgspec.structs.replace(
+            job, state="closed", seen=seen, progress=progress, error=error, over=over
+        )
+        self.lanes.promotions.closed(closed)
         await self.store.put_batch_job(closed, self.fence)
 
 

@@ -319,7 +319,7 @@ class Mailbox:
             if place in self._joins and any(not call.done() for call in self._joins[place]):
                 self._ended(place, mail.value, mail.error, letter.id)
             elif call is not None and not call.done() and self._is_for(mail, call):
-                self._close(call, Outcome(call, mail.value, mail.error, letter.id))
+                self._close(call, Outcome(call, mail.value, mail.error, letter.id, lane=mail.name))
             elif place in self._ends or (place not in self._spawned and not self._expects(place)):
                 self.consume(letter.id)  # answered already, or given up
             elif place in self._spawned and place not in self._joins:

@@ -11,11 +11,13 @@ from typing import Any, cast
 import msgspec
 
 from ..authoring.context import Branch, Wait, Work
+from ..core import deadlines
+from ..core.deadlines import Way
 from ..model.chat import ChatReply, ChatRequest, Tokens
 from ..model.errors import ModelFailed, ProviderFault, UnknownName
-from ..model.lane import Line
-from ..model.mode import Batch, Config, Live
-from ..model.run import CallRef
+from ..model.lane import LIVE, Line
+from ..model.mode import Batch, Config, Late, Live
+from ..model.run import CallRef, Usage
 from ..ports.clock import AlarmClock
 from ..ports.provider import BatchProvider, CallFault, Endpoint, PartlyLive, Provider, Windowed
 from ..ports.store import Turn
@@ -58,6 +60,9 @@ class Models:
         self._limits: dict[tuple[str, ...], Limit] = {}
         self.wire = Wire(self, clock, wants_events, open_pool)
         self.max_age: dict[str, Batch] = {}
+        self.took: dict[
+            str, list[float]
+        ] = {}  #: by lane, how long its jobs took in seconds; with `|live`, live rounds
 
     def named(self, names: Sequence[str], config: Config) -> list[str]:
         """Names and roles as full model names. Raises `UnknownName` for one that can't be had."""
@@ -113,13 +118,12 @@ class Models:
             kind, to, decode = "generate", "chat", _chat_reader(provider)
         else:
             kind, to, decode = "embed", "embed", _vector_reader(provider)
-        if isinstance(mode, Batch) and _pools(provider, to):
+        if config.pooled is not None and _pools(provider, to):
 
             def body() -> bytes:
                 return _body(provider, endpoint, to, request)
 
-            lane = to + _window(provider, mode, to)
-            return self.line(branch, endpoint, mode, (kind, kind), lane, body, args, digest, decode)
+            return self.line(branch, endpoint, config, (kind, kind), to, body, args, digest, decode)
         live = mode if isinstance(mode, Live) else Live()
         place = (branch.path, branch.n)
         ident = line_id(branch.run.id, *place, digest if branch.run.rebased else b"")
@@ -195,7 +199,7 @@ class Models:
         self,
         branch: Branch,
         endpoint: Endpoint,
-        mode: Batch,
+        config: Config,
         called: tuple[str, str],
         to: str,
         make_body: Callable[[], bytes],
@@ -205,7 +209,16 @@ class Models:
     ) -> Wait:
         """A recorded call that goes out as a line of a batch job. `called` is its kind and name."""
         run = branch.run
-        lane = lane_key(endpoint, to)
+        mode = config.pooled or Batch()
+        now = self._clock.now()
+        due, late = config.due_at(now)
+        if config.deadline is None:
+            way: str | None = _window(self.provider(endpoint), mode, to)
+        else:
+            way = self._way(endpoint, to, due - now, late)
+        if way is None:  # only a live call is in time: it goes as soon as it is in its lane
+            way, due = "", now
+        lane = lane_key(endpoint, to + way)
         self.max_age[lane] = mode
         ident = line_id(run.id, branch.path, branch.n, digest if run.rebased else b"")
 
@@ -218,6 +231,8 @@ class Models:
                 body=body,
                 size=len(body),
                 created=self._clock.now(),
+                due=due,
+                late=late,
             )
             turn.lines = [*turn.lines, line]
 
@@ -235,8 +250,35 @@ class Models:
             drops=drops,
             sender=f"line:{ident}",
             model=usage_name(endpoint),
-            lane=lane_name(to),
+            lane=lane_name(to + way),
         )
+
+    def _way(self, endpoint: Endpoint, to: str, left: float, late: Late) -> str | None:
+        """What is added to a lane's endpoint for the cheapest way that is in time; None for live."""
+        ways = self.ways(endpoint, to)
+        took = self.took.get(f"{lane_key(endpoint, to)}|{LIVE}", ())
+        found = deadlines.choose(list(ways), left, 0.0 if late == "fail" else deadlines.lead(took, 1))
+        if found is None and late == "fail":
+            found = min(ways, key=lambda way: way.expected)
+        return None if found is None else ways[found]
+
+    def ways(self, endpoint: Endpoint, to: str) -> dict[Way, str]:
+        """The ways below a live call, the cheapest first, with what they add to a lane's endpoint."""
+        provider = self.provider(endpoint)
+        added = {"": DAY.total_seconds()}
+        if to == "chat" and isinstance(provider, Windowed):
+            windows = sorted((window.total_seconds() for window in provider.windows), reverse=True)
+            added |= {f"~{int(window)}": window for window in windows}
+        found: dict[Way, str] = {}
+        for more, promised in added.items():
+            took = tuple(self.took.get(lane_key(endpoint, to + more), ()))
+            found[Way(lane_name(to + more), promised, took)] = more
+        return found
+
+    @property
+    def clock(self) -> AlarmClock:
+        """What live calls wait by."""
+        return self._clock
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -263,6 +305,12 @@ def in_window(to: str) -> tuple[str, timedelta | None]:
     """A lane's endpoint without its window, and the window."""
     endpoint, _, seconds = to.partition("~")
     return endpoint, timedelta(seconds=int(seconds)) if seconds else None
+
+
+def base_lane(lane: str) -> str:
+    """A lane's key without its window."""
+    endpoint, to = lane_endpoint(lane)
+    return lane_key(endpoint, in_window(to)[0])
 
 
 def lane_name(to: str) -> str:
@@ -299,6 +347,14 @@ def check_result(provider: Provider, to: str, body: bytes) -> Exception | None:
     except Exception as problem:  # whatever a provider stumbles over, one line's body harms no other line
         return problem
     return None
+
+
+def used(lane: str, provider: Provider, body: bytes, name: str) -> Usage:
+    """What a line's answer counts, in a lane of that name."""
+    endpoint, to = lane_endpoint(lane)
+    to, _ = in_window(to)
+    tokens = wire.tokens_of(to, body) if to.startswith("/") else _read(provider, to, body).tokens
+    return Usage(usage_name(endpoint), name).plus(tokens)
 
 
 def usage_name(endpoint: Endpoint) -> str:

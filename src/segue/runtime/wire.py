@@ -13,7 +13,7 @@ import msgspec
 from ..authoring.context import Answered, Branch, Wait, WireCall, Work
 from ..model.chat import Tokens
 from ..model.errors import MissingKey, ModelFailed, ProviderFault, SegueError, WrongPlace
-from ..model.mode import Batch, Config, Live
+from ..model.mode import Config, Live
 from ..ports.clock import Clock
 from ..ports.provider import CallFault, Endpoint, Provider
 from ..ports.transport import Response, Transport
@@ -80,11 +80,11 @@ class Wire:
             return Work(
                 kind="http", name=name, args=call.args, digest=call.digest, decode=_plain, run=other.run
             )
-        if isinstance(mode, Batch) and self._has_batches(request):
+        if config.pooled is not None and self._has_batches(request):
             try:
                 endpoint = self._nobodys(request) if replays else self._endpoint(call, request)
                 self._refuse_too_large(call, request, self._models.provider(endpoint))
-                return self._line(branch, endpoint, mode, name, call, request)
+                return self._line(branch, endpoint, config, name, call, request)
             except SegueError as error:  # it depends on this machine, so it is recorded
                 run = _failing(error)
         else:
@@ -100,7 +100,7 @@ class Wire:
         )
 
     def _line(
-        self, branch: Branch, endpoint: Endpoint, mode: Batch, name: str, call: WireCall, request: Request
+        self, branch: Branch, endpoint: Endpoint, config: Config, name: str, call: WireCall, request: Request
     ) -> Wait:
         def body() -> bytes:
             return msgspec.json.encode(request.dialect.line(request.body, request.model))
@@ -108,7 +108,7 @@ class Wire:
         return self._models.line(
             branch,
             endpoint,
-            mode,
+            config,
             ("http", name),
             request.dialect.to,
             body,
@@ -350,6 +350,11 @@ async def _events(response: Response) -> AsyncIterator[bytes]:
     data = events.end()
     if data is not None:
         yield data
+
+
+def tokens_of(to: str, body: bytes) -> Tokens:
+    """What an answer of that endpoint counts."""
+    return dialect_of(to).tokens(object_of(body))
 
 
 def check_answer(to: str, body: bytes) -> None:

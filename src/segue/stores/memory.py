@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from ..model.entry import Failure
-from ..model.lane import BatchJob, LaneHead, Line, LineOutcome, LineStatus
+from ..model.lane import LIVE, BatchJob, LaneHead, Line, LineOutcome, LineStatus
 from ..model.message import PORT, DeadLetter, Letter, Mail, Question
 from ..model.mode import Config
 from ..model.run import ENDED, CallRef, Head, Spec, Status, Usage
@@ -134,7 +134,7 @@ class _Run:
 
 
 class _Line:
-    __slots__ = ("batch", "line", "number", "status", "unwanted")
+    __slots__ = ("batch", "hedged", "line", "number", "status", "unwanted")
 
     def __init__(self, line: Line, number: int) -> None:
         self.line = line
@@ -142,21 +142,30 @@ class _Line:
         self.status: LineStatus = "waiting"
         self.batch = ""
         self.unwanted = False  # nobody waits for it any more, though it is in a provider job
+        self.hedged = ""  # the provider job that it is in as well, while `batch` is one of live calls
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it may be late, some time."""
+        waited_for = self.status in OPEN_LINE and not self.unwanted
+        return self.line.due > 0 and not self.line.promoted and waited_for
 
 
 class _Lane:
-    __slots__ = ("fence", "heap", "lease", "size", "waiting", "worker")
+    __slots__ = ("dues", "fence", "heap", "lease", "size", "waiting", "worker")
 
     def __init__(self) -> None:
         self.worker = ""
         self.fence = 0
         self.lease = 0.0
         self.heap: list[tuple[int, _Line]] = []
+        self.dues: list[tuple[float, int, _Line]] = []
         self.waiting = 0
         self.size = 0
 
     def put(self, line: _Line) -> None:
         heappush(self.heap, (line.number, line))
+        self.dues_again(line)
         self.waiting += 1
         self.size += line.line.size
 
@@ -169,14 +178,29 @@ class _Lane:
             heappop(self.heap)
         return self.heap[0][1] if self.heap else None
 
+    def dues_again(self, line: _Line) -> None:
+        if line.is_due:
+            heappush(self.dues, (line.line.due, line.number, line))
+
+    def first_due(self) -> _Line | None:
+        while self.dues and not (self.dues[0][2].is_due and self.dues[0][2].line.due == self.dues[0][0]):
+            heappop(self.dues)
+        return self.dues[0][2] if self.dues else None
+
 
 class _Batch:
-    __slots__ = ("ids", "job", "lines")
+    __slots__ = ("hedged", "ids", "job", "lines")
 
     def __init__(self, job: BatchJob, lines: dict[str, _Line]) -> None:
         self.job = job
         self.ids = sorted(lines)
         self.lines = lines  #: those without an outcome
+        self.hedged: dict[str, _Line] = {}  #: those that were promoted
+
+    def close_if_done(self, now: float) -> None:
+        if not self.lines and not self.hedged and self.job.state != "closed":
+            over = now if self.job.sent else 0.0
+            self.job = msgspec.structs.replace(self.job, state="closed", over=over)
 
 
 class _Ids:
@@ -239,6 +263,7 @@ class MemoryStore:
         self._blobs: dict[bytes, bytes] = {}
         self._lanes: dict[str, _Lane] = {}
         self._lines: dict[str, _Line] = {}
+        self._unclaimed: list[tuple[str, Usage]] = []
         self._batches: dict[str, _Batch] = {}
         self._listeners: list[Callable[[Hint], None]] = []
         self._hints: dict[HintKind, dict[str, None]] = {}
@@ -820,9 +845,12 @@ class MemoryStore:
         if known is None:
             known = self._lines[line.id] = _Line(line, len(self._lines))
         elif known.status in OPEN_LINE:
-            known.unwanted = False
+            if known.unwanted:
+                known.unwanted = False
+                self._lane(line.lane).dues_again(known)
             return
         else:
+            self._unhedge(known)
             known.line = msgspec.structs.replace(line, attempt=known.line.attempt + 1)
             known.status, known.batch, known.unwanted = "waiting", "", False
         if run.lines is None:
@@ -847,7 +875,9 @@ class MemoryStore:
             oldest = lane.oldest()
             if lane.waiting or name in jobs:
                 created = oldest.line.created if oldest else 0.0
-                out.append(LaneHead(name, lane.waiting, lane.size, created, jobs.get(name, [])))
+                first = lane.first_due()
+                due = first.line.due if first else 0.0
+                out.append(LaneHead(name, lane.waiting, lane.size, created, jobs.get(name, []), due))
         return out
 
     async def claim_lane(self, lane: str, worker: str, ttl: float, *, now: float) -> int | None:
@@ -864,15 +894,28 @@ class MemoryStore:
         return lane in self._lanes and self._lanes[lane].fence == fence
 
     async def take(
-        self, lane: str, fence: int, *, max_lines: int, max_bytes: int, job: str, nonce: str, now: float
+        self,
+        lane: str,
+        fence: int,
+        *,
+        max_lines: int,
+        max_bytes: int,
+        job: str,
+        nonce: str,
+        now: float,
+        late_by: float = 0.0,
     ) -> BatchJob | None:
         if not self._drives(lane, fence):
             return None
         if job in self._batches:
             return self._batches[job].job
-        known, size, taken = self._lanes[lane], 0, dict[str, _Line]()
+        known, size, taken, left = self._lanes[lane], 0, dict[str, _Line](), list[_Line]()
         while len(taken) < max_lines:
             line = known.oldest()
+            if line is not None and line.is_due and line.line.due <= late_by:
+                left.append(line)
+                heappop(known.heap)
+                continue
             if line is None or (taken and size + line.line.size > max_bytes):
                 break
             size += line.line.size
@@ -880,6 +923,8 @@ class MemoryStore:
             line.status, line.batch = "taken", job
             heappop(known.heap)
             taken[line.line.id] = line
+        for line in left:
+            heappush(known.heap, (line.number, line))
         if not taken:
             return None
         made = BatchJob(job, lane, nonce, "intent", len(taken), now, size=size)
@@ -890,8 +935,50 @@ class MemoryStore:
         if job.id not in self._batches or not self._drives(job.lane, fence):
             return False
         batch = self._batches[job.id]
-        batch.job = job if batch.lines else msgspec.structs.replace(job, state="closed")
+        if job.state == "closed":
+            for line in list(batch.hedged.values()):
+                self._unhedge(line)
+        is_open = batch.lines or batch.hedged
+        batch.job = job if is_open else msgspec.structs.replace(job, state="closed")
         return True
+
+    async def promote(
+        self, lane: str, fence: int, *, by: float, max_lines: int, job: str, now: float
+    ) -> BatchJob | None:
+        if not self._drives(lane, fence):
+            return None
+        if job in self._batches:
+            return self._batches[job].job
+        known, late, early = self._lanes[lane], list[_Line](), list[_Line]()
+        while len(late) < max_lines and (line := known.first_due()) is not None and line.line.due <= by:
+            heappop(known.dues)
+            if line.line.due > now and line.line.late == "fail":
+                early.append(line)
+            elif line not in late:
+                late.append(line)
+        for line in early:
+            known.dues_again(line)
+        if not late:
+            return None
+        made = BatchJob(job, lane, job, "live", len(late), now, remote=LIVE, sent=now)
+        batch = self._batches[job] = _Batch(made, {line.line.id: line for line in late})
+        for line in late:
+            if line.status == "waiting":
+                known.leave(line)
+            else:
+                line.hedged = line.batch
+                del self._batches[line.batch].lines[line.line.id]
+                self._batches[line.batch].hedged[line.line.id] = line
+            line.status, line.batch = "taken", job
+            line.line = msgspec.structs.replace(line.line, promoted=True)
+        return batch.job
+
+    async def unclaimed(self, *, run: str = "", job: str = "") -> list[Usage]:
+        return [
+            usage
+            for owner, usage in self._unclaimed
+            if run in ("", owner) and job in ("", self._runs[owner].spec.job)
+        ]
 
     async def batch_jobs(self, *, lane: str = "", open_only: bool = True) -> list[BatchJob]:
         jobs = (batch.job for batch in self._batches.values())
@@ -902,7 +989,11 @@ class MemoryStore:
             return []
         batch = self._batches[job]
         ids = islice(batch.ids, bisect_right(batch.ids, after) if after else 0, None)
-        return [self._lines[id].line for id in islice((id for id in ids if id in batch.lines), limit)]
+        hedged = {
+            id for id, line in batch.hedged.items() if not bodies or line.status == "taken"
+        }  # few, if any
+        open_ids = (id for id in ids if id in batch.lines or id in hedged)
+        return [self._lines[id].line for id in islice(open_ids, limit)]
 
     async def outcomes(
         self, job: str, fence: int, chunk: Sequence[LineOutcome], *, now: float
@@ -912,39 +1003,75 @@ class MemoryStore:
             return None
         strange: list[str] = []
         for outcome in chunk:
-            line = batch.lines.pop(outcome.id, None)
+            line = batch.lines.pop(outcome.id, None) or batch.hedged.get(outcome.id)
+            if line is None and batch.job.state == "live":
+                line = self._lines.get(outcome.id)
+                line = line if line is not None and line.batch == job else None
             if line is None:
                 strange.append(outcome.id)
-            else:
+            elif self._counts(line, job, outcome):
                 self._close_line(line, outcome, now)
-        if not batch.lines:
-            batch.job = msgspec.structs.replace(batch.job, state="closed")
+        batch.close_if_done(now)
         return strange
+
+    def _counts(self, line: _Line, job: str, outcome: LineOutcome) -> bool:
+        """Whether that is the end of a line that may be in two jobs."""
+        owner = line.line.call.run
+        if line.status != "taken":  # the other way was faster
+            self._claims_nothing(owner, outcome)
+            self._unhedge(line)
+            return False
+        if (
+            line.hedged and line.batch == job and outcome.status == "error"
+        ):  # the provider's job may do better
+            line.batch = line.hedged
+            self._unhedge(line)
+            self._batches[line.batch].lines[outcome.id] = line
+            return False
+        if line.hedged == job:
+            self._unhedge(line)
+            if outcome.status != "ok":
+                return False
+            self._batches[line.batch].lines.pop(outcome.id)
+        return True
+
+    def _unhedge(self, line: _Line) -> None:
+        if line.hedged:
+            self._batches[line.hedged].hedged.pop(line.line.id, None)
+            line.hedged = ""
+
+    def _claims_nothing(self, run: str, outcome: LineOutcome) -> None:
+        if outcome.status == "ok" and outcome.used is not None:
+            self._unclaimed.append((run, outcome.used))
 
     def _close_line(self, line: _Line, outcome: LineOutcome, now: float) -> None:
         call = line.line.call
         run = self._runs[call.run]
         ended = run.status in ENDED
-        if outcome.again and not ended and not line.unwanted:
+        if outcome.again and not ended and not line.unwanted and not line.line.promoted:
             attempt = line.line.attempt + (not outcome.free)
             line.line = msgspec.structs.replace(line.line, attempt=attempt)
             line.status, line.batch = "waiting", ""
             self._lane(line.line.lane).put(line)
             self._hint("lines", line.line.lane)
             return
+        quits = outcome.again and not (line.line.promoted and not line.unwanted)
         mail = Mail(
             call.run,
             f"line:{outcome.id}",
             line.line.attempt,
             "result",
+            outcome.lane,
             value=outcome.value,
             error=outcome.error,
             call=call,
             at=now,
         )
-        self._settle(line, "cancelled" if outcome.again else outcome.status)
+        self._settle(line, "cancelled" if quits else outcome.status)
         self._forget_line(line)
-        if not outcome.again:
+        if ended:
+            self._claims_nothing(call.run, outcome)
+        elif not quits:
             self._deliver(mail, now, mark=False)
 
     async def withdraw(self, ids: Sequence[str]) -> list[bool]:

@@ -8,16 +8,17 @@ from typing import Any
 
 import msgspec
 
-from ...model.lane import BatchJob, LaneHead, Line, LineOutcome
+from ...model.lane import LIVE, BatchJob, LaneHead, Line, LineOutcome
 from ...model.message import Mail
-from ...model.run import CallRef
+from ...model.run import CallRef, Usage
 from .bulk import Query, Values, as_json
 from .ledger import Ledger
 from .runs import Post, post
-from .schema import DONE, LINE_NUMBER, LINE_STATUSES, TAKEN, WAITING
+from .schema import DONE, LATES, LINE_NUMBER, LINE_STATUSES, TAKEN, WAITING
 
 _CANCELLED = LINE_NUMBER["cancelled"]
 _encode = msgspec.msgpack.Encoder().encode
+_decode_usage = msgspec.msgpack.Decoder(Usage).decode
 _decode_job = msgspec.msgpack.Decoder(BatchJob).decode
 
 #: Bodies are read in portions of about this many bytes.
@@ -33,6 +34,18 @@ class Taking(msgspec.Struct, frozen=True):
     max_bytes: int
     job: str
     nonce: str
+    now: float
+    late_by: float
+
+
+class Promoting(msgspec.Struct, frozen=True):
+    """A driver's wish to send late lines live."""
+
+    lane: str
+    fence: int
+    by: float
+    max_lines: int
+    job: str
     now: float
 
 
@@ -63,12 +76,13 @@ class Outcomes(msgspec.Struct, frozen=True):
 
 # ---------------------------------------------------------------- writing
 _LINES = Values(
-    "id, lane, run, path, n, size, created, attempt",
-    f"""insert into lines(id, lane, run, path, n, size, created, attempt, status)
-    select id, lane, run, path, n, size, created, attempt, {WAITING} from {{v}} where true
+    "id, lane, run, path, n, size, created, attempt, due, late",
+    f"""insert into lines(id, lane, run, path, n, size, created, attempt, due, late, status)
+    select id, lane, run, path, n, size, created, attempt, due, late, {WAITING} from {{v}} where true
     on conflict do update set lane = excluded.lane, run = excluded.run, path = excluded.path,
         n = excluded.n, size = excluded.size, created = excluded.created,
-        attempt = lines.attempt + 1, status = {WAITING}, batch = null, unwanted = 0
+        attempt = lines.attempt + 1, status = {WAITING}, batch = null, unwanted = 0,
+        due = excluded.due, late = excluded.late, promoted = 0, hedged = null
     where lines.status > {TAKEN}""",
 )
 _BODIES = Values(
@@ -96,6 +110,8 @@ def put_lines(ledger: Ledger, lines: Sequence[tuple[Line, int]]) -> None:
                 line.size or len(line.body),
                 line.created,
                 line.attempt,
+                line.due,
+                LATES.index(line.late),
             )
             for line, run in lines
         ],
@@ -162,9 +178,10 @@ def _take(ledger: Ledger, item: Taking) -> BatchJob | None:
             select k from (
                 select k, row_number() over (order by k) as place,
                     sum(size) over (order by k rows unbounded preceding) as total
-                from (select k, size from lines where lane = ? and status = {WAITING} order by k limit ?)
+                from (select k, size from lines where lane = ? and status = {WAITING}
+                    and (due = 0 or promoted or due > ?) order by k limit ?)
             ) where total <= ? or place = 1)""",
-        (batch, lane[0], item.max_lines, item.max_bytes),
+        (batch, lane[0], item.late_by, item.max_lines, item.max_bytes),
     ).rowcount
     if not taken:
         cx.execute("delete from batches where k = ?", (batch,))
@@ -172,6 +189,38 @@ def _take(ledger: Ledger, item: Taking) -> BatchJob | None:
     (size,) = ledger.one(f"select sum(size) from lines where batch = ? and status = {TAKEN}", batch)
     job = BatchJob(item.job, item.lane, item.nonce, "intent", taken, item.now, size=size)
     cx.execute("update batches set data = ? where k = ?", (_encode(job), batch))
+    return job
+
+
+def promote(ledger: Ledger, items: Sequence[Promoting]) -> list[BatchJob | None]:
+    """Make jobs of live calls of what is late."""
+    return [_promote(ledger, item) for item in items]
+
+
+def _promote(ledger: Ledger, item: Promoting) -> BatchJob | None:
+    cx = ledger.cx
+    lane = ledger.one("select k from lanes where name = ? and fence = ?", item.lane, item.fence)
+    if lane is None:
+        return None
+    known = ledger.one("select data from batches where id = ?", item.job)
+    if known is not None:
+        return _decode_job(known[0])
+    late = cx.execute(
+        f"""select k from lines where lane = ? and due > 0 and due <= ? and promoted = 0 and status <= {TAKEN}
+        and unwanted = 0 and (due <= ? or late = {LATES.index("live")}) order by due limit ?""",
+        (lane[0], item.by, item.now, item.max_lines),
+    ).fetchall()
+    if not late:
+        return None
+    job = BatchJob(item.job, item.lane, item.job, "live", len(late), item.now, remote=LIVE, sent=item.now)
+    batch = cx.execute(
+        "insert into batches(id, lane, open, data) values(?, ?, 1, ?)", (item.job, lane[0], _encode(job))
+    ).lastrowid
+    cx.execute(
+        f"""update lines set promoted = 1, hedged = iif(status = {TAKEN}, batch, null), status = {TAKEN}, batch = ?
+        where k in (select value from json_each(?))""",
+        (batch, as_json(k for (k,) in late)),
+    )
     return job
 
 
@@ -193,14 +242,19 @@ def _put_progress(ledger: Ledger, job: BatchJob, fence: int) -> bool:
     row = _batch(ledger, job.id, fence)
     if row is None:
         return False
-    if job.state != "closed" and not _has_open_lines(ledger, row[0]):
+    if job.state == "closed":
+        ledger.cx.execute("update lines set hedged = null where hedged = ?", (row[0],))
+    elif not _has_open_lines(ledger, row[0]):
         job = msgspec.structs.replace(job, state="closed")
     _store_batch(ledger, row[0], job)
     return True
 
 
 def _has_open_lines(ledger: Ledger, batch: int) -> bool:
-    return ledger.one(f"select 1 from lines where batch = ? and status = {TAKEN} limit 1", batch) is not None
+    """Whether anything is to come of a job: an outcome, or the second one of a line that was promoted."""
+    taken = f"select 1 from lines where batch = ? and status = {TAKEN} limit 1"
+    hedged = "select 1 from lines where hedged = ? limit 1"
+    return ledger.one(taken, batch) is not None or ledger.one(hedged, batch) is not None
 
 
 def _store_batch(ledger: Ledger, batch: int, job: BatchJob) -> None:
@@ -210,9 +264,24 @@ def _store_batch(ledger: Ledger, batch: int, job: BatchJob) -> None:
 
 
 _TAKEN = Query(
-    ("l.id", "l.k", "r.id", "l.path", "l.n", "l.attempt", "r.status", "a.name", "l.unwanted"),
+    (
+        "l.id",
+        "l.k",
+        "r.id",
+        "l.path",
+        "l.n",
+        "l.attempt",
+        "r.status",
+        "a.name",
+        "l.unwanted",
+        "l.status",
+        "l.batch",
+        "l.hedged",
+        "l.promoted",
+        "l.run",
+    ),
     f"""from json_each(?) as q cross join lines l on l.id = q.value join runs r on r.k = l.run
-    join lanes a on a.k = l.lane where l.batch = ? and l.status = {TAKEN}""",
+    join lanes a on a.k = l.lane where (l.batch = ?2 and (l.status = {TAKEN} or l.promoted)) or l.hedged = ?2""",
 )
 
 
@@ -232,23 +301,42 @@ def _outcomes(ledger: Ledger, item: Outcomes) -> list[str] | None:
     again: dict[bool, list[int]] = {}
     ended: dict[int, list[int]] = {}
     posts: list[Post] = []
+    dropped: list[int] = []
+    returned: list[int] = []
     for outcome in item.chunk:
         line = taken.pop(outcome.id, None)
         if line is None:
             strange.append(outcome.id)
             continue
-        k, run, path, n, attempt, status, lane, unwanted = line
-        if outcome.again and status < DONE and not unwanted:
+        k, run, path, n, attempt, status, lane, unwanted, stands, there, hedged, promoted, owner = line
+        if stands > TAKEN:  # the other way was faster
+            _claims_nothing(cx, owner, outcome)
+            dropped.append(k)
+            continue
+        if (
+            hedged is not None and outcome.status == "error" and there == batch
+        ):  # the provider's job may do better
+            returned.append(k)
+            continue
+        if hedged == batch:
+            dropped.append(k)
+            if outcome.status != "ok":
+                continue
+        if outcome.again and status < DONE and not unwanted and not promoted:
             again.setdefault(outcome.free, []).append(k)
             ledger.hint("lines", [lane])
             continue
-        ended.setdefault(_CANCELLED if outcome.again else LINE_NUMBER[outcome.status], []).append(k)
-        if status < DONE and not outcome.again:
+        quits = outcome.again and not (promoted and not unwanted)
+        ended.setdefault(_CANCELLED if quits else LINE_NUMBER[outcome.status], []).append(k)
+        if status >= DONE:
+            _claims_nothing(cx, owner, outcome)
+        elif not quits:
             mail = Mail(
                 run,
                 f"line:{outcome.id}",
                 attempt,
                 "result",
+                outcome.lane,
                 value=outcome.value,
                 error=outcome.error,
                 call=CallRef(run, path, n),
@@ -256,10 +344,28 @@ def _outcomes(ledger: Ledger, item: Outcomes) -> list[str] | None:
             )
             posts.append(Post(mail, item.now, marked=False))
     _close_lines(cx, again, ended)
+    _unhedge(cx, dropped, returned)
     post(ledger, posts)
     if not _has_open_lines(ledger, batch):
-        _store_batch(ledger, batch, msgspec.structs.replace(_decode_job(row[1]), state="closed"))
+        job = _decode_job(row[1])
+        over = item.now if job.sent else 0.0
+        _store_batch(ledger, batch, msgspec.structs.replace(job, state="closed", over=over))
     return strange
+
+
+def _claims_nothing(cx: sqlite3.Connection, run: int, outcome: LineOutcome) -> None:
+    """Keep what was paid for an outcome that nobody gets."""
+    if outcome.status == "ok" and outcome.used is not None:
+        cx.execute("insert into unclaimed(run, usage) values(?, ?)", (run, _encode(outcome.used)))
+
+
+def _unhedge(cx: sqlite3.Connection, dropped: list[int], returned: list[int]) -> None:
+    """Lines that are in one job only from now on; those returned are in the provider's."""
+    among = "in (select value from json_each(?))"
+    if dropped:
+        cx.execute(f"update lines set hedged = null where k {among}", (as_json(dropped),))
+    if returned:
+        cx.execute(f"update lines set batch = hedged, hedged = null where k {among}", (as_json(returned),))
 
 
 def _close_lines(cx: sqlite3.Connection, again: dict[bool, list[int]], ended: dict[int, list[int]]) -> None:
@@ -276,9 +382,11 @@ def _close_lines(cx: sqlite3.Connection, again: dict[bool, list[int]], ended: di
 
 # ---------------------------------------------------------------- reading
 _LANES = Query(
-    ("name", "waiting", "size", "~oldest"),
+    ("name", "waiting", "size", "~oldest", "~due"),
     f"""from (select name, waiting, size, (select l.created from lines l where l.lane = lanes.k
-        and l.status = {WAITING} order by l.k limit 1) as oldest from lanes
+        and l.status = {WAITING} order by l.k limit 1) as oldest,
+        (select l.due from lines l where l.lane = lanes.k and l.due > 0 and l.promoted = 0
+        and l.status <= {TAKEN} and l.unwanted = 0 order by l.due limit 1) as due from lanes
         where waiting > 0 or exists (select 1 from batches b where b.lane = lanes.k and b.open))
     order by name""",
 )
@@ -292,10 +400,26 @@ _OPEN_JOBS = Query(
     order by b.k""",
 )
 _JOB_LINES = Query(
-    ("l.k", "l.id", "a.name", "r.id", "l.path", "l.n", "l.size", "~l.created", "l.attempt"),
-    f"""from lines l join lanes a on a.k = l.lane join runs r on r.k = l.run
-    where l.batch = (select k from batches where id = ?) and l.status = {TAKEN} and l.id > ?
-    order by l.id limit ?""",
+    (
+        "l.k",
+        "l.id",
+        "a.name",
+        "r.id",
+        "l.path",
+        "l.n",
+        "l.size",
+        "~l.created",
+        "l.attempt",
+        "~l.due",
+        "l.late",
+        "l.promoted",
+    ),
+    f"""from (
+        select k, id from lines where batch = (select k from batches where id = ?1) and status = {TAKEN} and id > ?2
+        union all
+        select k, id from lines where hedged = (select k from batches where id = ?1) and id > ?2
+        and (status = {TAKEN} or ?4) order by id limit ?3
+    ) as q join lines l on l.k = q.k join lanes a on a.k = l.lane join runs r on r.k = l.run order by l.id""",
 )
 _BODIES_OF = Query(("line", "#body"), "from bodies where line in (select value from json_each(?))")
 
@@ -312,19 +436,38 @@ def lanes(cx: sqlite3.Connection) -> list[LaneHead]:
     for job in jobs(cx, "", True):
         of.setdefault(job.lane, []).append(job)
     return [
-        LaneHead(name, waiting, size, oldest or 0.0, of.get(name, []))
-        for name, waiting, size, oldest in _LANES.rows(cx)
+        LaneHead(name, waiting, size, oldest or 0.0, of.get(name, []), due or 0.0)
+        for name, waiting, size, oldest, due in _LANES.rows(cx)
     ]
 
 
 def job_lines(cx: sqlite3.Connection, job: str, after: str, limit: int, bodies: bool) -> list[Line]:
     """Lines of a job without an outcome."""
-    rows = _JOB_LINES.rows(cx, (job, after, limit))
+    rows = _JOB_LINES.rows(cx, (job, after, limit, not bodies))
     contents = _bodies(cx, rows) if bodies else {}
     return [
-        Line(id, lane, CallRef(run, path, n), contents.get(k, b""), size, created, attempt)
-        for k, id, lane, run, path, n, size, created, attempt in rows
+        Line(
+            id,
+            lane,
+            CallRef(run, path, n),
+            contents.get(k, b""),
+            size,
+            created,
+            attempt,
+            due,
+            LATES[late],
+            bool(promoted),
+        )
+        for k, id, lane, run, path, n, size, created, attempt, due, late, promoted in rows
     ]
+
+
+def unclaimed(cx: sqlite3.Connection, run: str, job: str) -> list[Usage]:
+    """What was paid and nobody got."""
+    mine = "where r.id = ?" if run else "where r.job = (select k from jobs where id = ?)" if job else ""
+    of = [run or job] if run or job else []
+    rows = cx.execute(f"select u.usage from unclaimed u join runs r on r.k = u.run {mine} order by u.k", of)
+    return [_decode_usage(usage) for (usage,) in rows.fetchall()]
 
 
 def _bodies(cx: sqlite3.Connection, rows: list[Any]) -> dict[int, bytes]:

@@ -14,7 +14,7 @@ from typing import Final
 from ...model.errors import StoreError
 
 #: The version of the tables, as `user_version` has it.
-VERSION: Final = 6
+VERSION: Final = 7
 
 #: Marks a file as segue's, as `application_id` has it: "sgue".
 APPLICATION: Final = 0x73677565
@@ -25,6 +25,7 @@ STATUS_NUMBER: Final = {name: number for number, name in enumerate(STATUSES)}
 
 WAITING, TAKEN = 0, 1
 LINE_STATUSES: Final = ("waiting", "taken", "ok", "error", "expired", "missing", "cancelled")
+LATES: Final = ("wait", "live", "fail")
 LINE_NUMBER: Final = {name: number for number, name in enumerate(LINE_STATUSES)}
 
 #: Of a letter that takes room in a bounded mailbox, and of one that was handled and is kept.
@@ -52,6 +53,14 @@ create table ports(k integer primary key autoincrement, port text not null, mail
 create index ports_port on ports(port);
 """
 
+#: What is known of lines that may be late, and what was paid for the slower of two answers.
+_LATE: Final = """
+create index lines_due on lines(lane, due) where due > 0 and promoted = 0 and status <= 1 and unwanted = 0;
+create index lines_hedged on lines(hedged, id) where hedged is not null;
+create table unclaimed(k integer primary key, run integer not null, usage blob not null);
+create index unclaimed_run on unclaimed(run);
+"""
+
 #: What a file of each older version lacks.
 _UPGRADES: Final = {
     1: "alter table runs add column bound integer not null default 0;\n"
@@ -61,6 +70,10 @@ _UPGRADES: Final = {
     4: "alter table runs add column lapses integer not null default 0;\n"
     "alter table runs add column progress integer not null default 0;",
     5: _PORTS,
+    6: "alter table lines add column due real not null default 0;\n"
+    "alter table lines add column late integer not null default 0;\n"
+    "alter table lines add column promoted integer not null default 0;\n"
+    "alter table lines add column hedged integer;\n" + _LATE,
 }
 
 TABLES: Final = (
@@ -122,13 +135,16 @@ create table lanes(
 create table lines(
     k integer primary key, id text not null unique, lane integer not null, run integer not null,
     path text not null, n integer not null, size integer not null, created real not null,
-    attempt integer not null, status integer not null, batch integer, unwanted integer not null default 0
+    attempt integer not null, status integer not null, batch integer, unwanted integer not null default 0,
+    due real not null default 0, late integer not null default 0, promoted integer not null default 0,
+    hedged integer
 );
 create index lines_waiting on lines(lane) where status = 0;
 create index lines_run on lines(run) where status = 0;
 create index lines_batch on lines(batch, status, id);
 create table bodies(line integer primary key, body blob not null);
--- lines.unwanted: nobody waits for it any more, though it is in a provider job
+-- lines.unwanted: nobody waits for it any more, though it is in a provider job; promoted: its batch is one of live
+-- calls, hedged the provider job that it is in as well
 create table batches(
     k integer primary key, id text not null unique, lane integer not null, open integer not null,
     data blob not null
@@ -149,6 +165,7 @@ end;
     + _UNTAKEN
     + _DELTAS
     + _PORTS
+    + _LATE
 )
 
 

@@ -12,7 +12,7 @@ from ...model.errors import StoreError
 from ...model.lane import BatchJob, LaneHead, Line, LineOutcome
 from ...model.message import DeadLetter, Letter, Mail, Question
 from ...model.mode import Config
-from ...model.run import Head, Status
+from ...model.run import Head, Status, Usage
 from ...ports.store import (
     AnswerResult,
     Claimed,
@@ -218,10 +218,28 @@ class SqliteStore:
         return cast(int | None, await self._write(lines.drive, [lines.Driving(lane, worker, ttl, now)]))
 
     async def take(
-        self, lane: str, fence: int, *, max_lines: int, max_bytes: int, job: str, nonce: str, now: float
+        self,
+        lane: str,
+        fence: int,
+        *,
+        max_lines: int,
+        max_bytes: int,
+        job: str,
+        nonce: str,
+        now: float,
+        late_by: float = 0.0,
     ) -> BatchJob | None:
-        item = lines.Taking(lane, fence, max_lines, max_bytes, job, nonce, now)
+        item = lines.Taking(lane, fence, max_lines, max_bytes, job, nonce, now, late_by)
         return cast(BatchJob | None, await self._write(lines.take, [item]))
+
+    async def promote(
+        self, lane: str, fence: int, *, by: float, max_lines: int, job: str, now: float
+    ) -> BatchJob | None:
+        item = lines.Promoting(lane, fence, by, max_lines, job, now)
+        return cast(BatchJob | None, await self._write(lines.promote, [item]))
+
+    async def unclaimed(self, *, run: str = "", job: str = "") -> list[Usage]:
+        return cast(list[Usage], await self._look(lines.unclaimed, run, job))
 
     async def put_batch_job(self, job: BatchJob, fence: int) -> bool:
         return bool(await self._write(lines.put_progress, [lines.Progress(job, fence)]))

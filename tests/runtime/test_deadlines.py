@@ -1,0 +1,164 @@
+"""Deadlines: which way calls go, and what becomes of those that would be late."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import segue
+from segue.errors import DeadlineMissed
+from segue.runtime.receipt import total
+from segue.testing.simulator import Pace, Simulator
+from tests.runtime.test_lanes import World
+
+ROWS = 6
+#: Batches that take hours, and end at once when they are cancelled.
+STUCK = Pace(validating=0.0, working=3600.0, finalizing=0.0, cancelling=0.0)
+MINUTE = timedelta(minutes=1)
+
+
+@segue.flow(name="deadlines.echo")
+async def echo(number: int) -> str:
+    return await segue.generate(f"row {number}")
+
+
+@segue.flow(name="deadlines.own")
+async def own(number: int) -> str:
+    return await segue.generate(f"row {number}", deadline=MINUTE)
+
+
+@segue.flow(name="deadlines.parent")
+async def parent(number: int) -> list[str]:
+    return await segue.map(echo, range(number))
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def world(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    world = World(tmp_path)
+    world.store = "memory:" if request.param == "memory" else f"sqlite:{tmp_path / 'runs.db'}"  # type: ignore[attr-defined]
+    yield world
+    await world.sim.close()
+
+
+def engine(world: World, **options: Any) -> segue.Engine:
+    return world.engine(world.store, **options)  # type: ignore[attr-defined]
+
+
+async def mapped(engine: segue.Engine, **how: Any) -> list[Any]:
+    async with asyncio.timeout(30):
+        return [outcome async for outcome in engine.map(echo, range(ROWS), id="job", **how)]
+
+
+def kinds(sim: Simulator) -> dict[str, int]:
+    """How many requests were paid, by kind."""
+    counts: dict[str, int] = {}
+    for entry in sim.ledger.lines():
+        if entry.paid:
+            counts[entry.kind] = counts.get(entry.kind, 0) + 1
+    return counts
+
+
+async def test_without_knowledge_a_near_deadline_goes_live(world: World) -> None:
+    sim = await world.simulator()
+    async with engine(world, mode=None) as desk:
+        assert all(outcome.ok for outcome in await mapped(desk, deadline=MINUTE))
+        (use,) = total(use for head in await desk.store.runs(job="job") for use in head.usage)
+        assert (use.lane, use.calls) == ("live", ROWS)
+        assert await desk.store.lanes() == []
+    assert kinds(sim) == {"live": ROWS}
+
+
+async def test_a_batch_that_was_fast_so_far_is_taken(world: World) -> None:
+    sim = await world.simulator()
+    for number in range(3):
+        async with engine(world) as desk:
+            assert await desk.run(echo(number)) == f"You said: row {number}"
+            await desk.advance()
+    if world.store == "memory:":  # type: ignore[attr-defined]
+        return  # nothing is learned across processes
+    async with engine(world, mode=None) as desk:
+        assert all(outcome.ok for outcome in await mapped(desk, deadline=timedelta(hours=6)))
+    assert kinds(sim) == {"batch": 3 + ROWS}
+
+
+async def test_late_lines_of_a_stuck_job_go_live_and_the_job_is_ended(world: World) -> None:
+    sim = await world.simulator(pace=STUCK)
+    async with engine(world, mode=segue.Batch(within=timedelta(minutes=2), late="live")) as desk:
+        assert all(outcome.ok for outcome in await mapped(desk))
+        (use,) = total(use for head in await desk.store.runs(job="job") for use in head.usage)
+        assert (use.lane, use.calls) == ("live", ROWS)
+        assert await desk.store.unclaimed(job="job") == []
+        async with asyncio.timeout(20):
+            while await desk.store.lanes():
+                await desk.advance()
+    (batch,) = sim.batches()
+    assert batch.status in ("cancelling", "cancelled")
+    assert kinds(sim) == {"live": ROWS}
+
+
+async def test_lines_that_wait_unsubmitted_go_live_once(world: World) -> None:
+    sim = await world.simulator()
+    sim.faults.fail(10_000, status=503, on="files")
+    async with engine(world, mode=segue.Batch(within=timedelta(minutes=2), late="live")) as desk:
+        assert all(outcome.ok for outcome in await mapped(desk))
+    assert kinds(sim) == {"live": ROWS}
+
+
+async def test_late_fail(world: World) -> None:
+    await world.simulator(batch_time=timedelta(hours=1))
+    async with engine(world, mode=segue.Batch(within=MINUTE, late="fail")) as desk:
+        outcomes = await mapped(desk)
+        assert [type(outcome.error) for outcome in outcomes] == [DeadlineMissed] * ROWS
+        with pytest.raises(DeadlineMissed, match=r"gave no answer in time.*late='live'"):
+            await desk.run(echo(1))
+
+
+async def test_a_call_has_its_own_deadline(world: World) -> None:
+    sim = await world.simulator(batch_time=timedelta(hours=1))
+    async with engine(world, mode="batch") as desk:
+        assert await desk.run(own(1)) == "You said: row 1"
+    assert kinds(sim) == {"live": 1}
+
+
+async def test_children_inherit_the_moment(world: World) -> None:
+    sim = await world.simulator()
+    async with engine(world, mode="batch") as desk:
+        run = await desk.start(parent(3), deadline=MINUTE)
+        assert len(await run) == 3
+        heads = await desk.store.runs()
+        assert len(heads) == 4
+        assert len({head.spec.config.due for head in heads}) == 1
+        mine = await desk.head(run.id)
+        assert mine.spec.config.due == mine.spec.created + 60.0
+    assert kinds(sim) == {"live": 3}
+
+
+async def test_both_answers_come_and_one_is_unclaimed(world: World) -> None:
+    """The batch works on its lines beside the live calls, which are slow enough for both to be paid."""
+    sim = await world.simulator(
+        batch_time=timedelta(seconds=4), latency=timedelta(seconds=1.5)
+    )  # 80 s and 30 s by the engine's clock
+    async with engine(world, mode=segue.Batch(within=timedelta(seconds=90), late="live")) as desk:
+        assert all(outcome.ok for outcome in await mapped(desk))
+        async with asyncio.timeout(20):
+            while await desk.store.lanes():
+                await desk.advance()
+        claimed = total(use for head in await desk.store.runs(job="job") for use in head.usage)
+        waste = total(await desk.store.unclaimed(job="job"))
+    paid: dict[str, tuple[int, int, int]] = {}
+    for entry in sim.ledger.lines():
+        if entry.paid:
+            calls, given, got = paid.get(entry.kind, (0, 0, 0))
+            paid[entry.kind] = calls + 1, given + entry.tokens_in, got + entry.tokens_out
+    counted: dict[str, tuple[int, int, int]] = {}
+    for use in [*claimed, *waste]:
+        calls, given, got = counted.get(use.lane, (0, 0, 0))
+        counted[use.lane] = calls + use.calls, given + use.input_tokens, got + use.output_tokens
+    assert sum(use.calls for use in claimed) == ROWS
+    assert waste
+    assert counted == paid
