@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from tests.cli.desk import Desk, Provider
 
 
@@ -43,3 +45,49 @@ def test_a_sample_that_asks_and_one_that_fails(desk: Desk):
     desk.write("sevens.jsonl", "7\n")
     (plan,) = desk.segue("plan", "app.py:twice", "sevens.jsonl", "--sample", "1", "--json").rows
     assert "seven is right out" in plan["notes"][0]
+
+
+def test_ways_and_a_deadline(desk: Desk, provider: Provider):
+    """Each way with its price and time; what jobs took counts from the third on."""
+    desk.write("rows.jsonl", '"a"\n"b"\n"c"\n')
+    how = ("--model", provider.model, "--deadline", "6h")
+    sampled = desk.segue("plan", "app.py:triage", "rows.jsonl", "--sample", "1", *how, "--json").rows[0]
+    assert [(way["name"], way["wave"], way["seconds"], way["seen"]) for way in sampled["ways"]] == [
+        ("batch", 86400.0, 172800.0, False)
+    ]
+    assert sampled["chosen"] == "live"
+    assert desk.segue("map", "app.py:triage", "rows.jsonl", "--batch", "--model", provider.model).code == 0
+    desk.write("more.jsonl", '"d"\n"e"\n')
+    assert desk.segue("map", "app.py:triage", "more.jsonl", "--batch", "--model", provider.model).code == 0
+    (plan,) = desk.segue("plan", "app.py:triage", "rows.jsonl", *how, "--json").rows
+    (way,) = plan["ways"]
+    assert way["seen"]
+    assert 0 < way["wave"] < 60
+    assert way["seconds"] == 2 * way["wave"]
+    assert plan["chosen"] == "batch"
+    said = desk.segue("plan", "app.py:triage", "rows.jsonl", *how)
+    assert "in 2 waves" in said.out
+    assert "each, as jobs were so far" in said.out
+    assert "the first wave goes by batch" in said.out
+    again = desk.segue("plan", "app.py:triage", "rows.jsonl", "--sample", "1", *how, "--json").rows[0]
+    assert again["chosen"] == "batch"
+
+
+def test_times_on_the_command_line(desk: Desk, provider: Provider):
+    said = desk.segue("run", "app.py:triage", "hello", "--batch=6h", "--model", provider.model, "--id", "one")
+    assert said.code == 0
+    said = desk.segue(
+        "run", "app.py:triage", "hello", "--deadline", "1m", "--model", provider.model, "--id", "two"
+    )
+    assert said.code == 0
+    (used,) = desk.segue("receipt", "two", "--json").rows
+    assert [line["lane"] for line in used["lines"]] == ["live"]
+    (used,) = desk.segue("receipt", "one", "--json").rows
+    assert [line["lane"] for line in used["lines"]] == ["batch"]
+
+
+def test_a_time_that_is_none(desk: Desk, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        desk.segue("run", "app.py:triage", "hello", "--deadline", "soon")
+    assert ended.value.code == 2
+    assert "write it as 90s, 15m, 6h or 2d" in capsys.readouterr().err

@@ -71,9 +71,14 @@ COMMANDS = {
 }
 
 
+def written_out(words: list[str]) -> list[str]:
+    """With `--batch=6h` as argparse knows it: one option that may have a value would take the next word for it."""
+    return [f"--batch-within={word[8:]}" if word.startswith("--batch=") else word for word in words]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = written_out(list(sys.argv[1:] if argv is None else argv))
     parser = make_parser(words)
     if words and words[0] not in COMMANDS and words[0] not in ("-h", "--help"):
         parser.error(unknown(words[0]))

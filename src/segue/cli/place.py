@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from ..authoring.config import How
 from ..model.errors import UnknownName
+from ..model.mode import Batch
 from ..ports.store import Store
 from ..runtime.engine import Engine
 from ..stores import open_store
 
 DEFAULT = "sqlite:segue.db"
+_PERIOD = re.compile(r"(\d+(?:\.\d+)?) ?([smhd])")
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def declare_store(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +50,31 @@ def declare_how(parser: argparse.ArgumentParser) -> None:
         dest="mode",
         action="store_const",
         const="batch",
-        help="pool model calls, at half the price",
+        help="pool model calls, at half the price; with a time, as --batch=6h, late ones are sent live as well",
     )
+    mode.add_argument(
+        "--batch-within", dest="mode", type=_batch, metavar="TIME", help="what `--batch=TIME` is, written out"
+    )
+    parser.add_argument(
+        "--deadline",
+        type=period,
+        default=None,
+        metavar="TIME",
+        help="such as 6h or 90m: each model call goes the cheapest way that is in time; late ones are sent live",
+    )
+
+
+def period(text: str) -> timedelta:
+    """`90s`, `15m`, `6h` or `2d`."""
+    found = _PERIOD.fullmatch(text.strip())
+    if found is None or float(found[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write it as 90s, 15m, 6h or 2d")
+    return timedelta(seconds=float(found[1]) * _UNITS[found[2]])
+
+
+def _batch(text: str) -> Batch:
+    """`--batch=6h`, which reaches the parser as `--batch-within=6h`."""
+    return Batch(within=period(text), late="live")
 
 
 def how(args: argparse.Namespace) -> How:
@@ -56,6 +84,8 @@ def how(args: argparse.Namespace) -> How:
         options["model"] = args.model
     if args.mode:
         options["mode"] = args.mode
+    if args.deadline is not None:
+        options["deadline"] = args.deadline
     return options
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ..authoring.flow import FlowDef, definition
+from ..core import deadlines
 from ..model.entry import Entry
 from ..model.errors import SegueError
 from ..model.run import ENDED, Head, Usage
@@ -21,15 +22,29 @@ from ..runtime.engine import Engine
 from ..runtime.job import Job
 from ..runtime.rebase import entries_of
 from ..runtime.receipt import Receipt, total
+from ..stores import open_store
 from . import exit
 from .job import each_run
-from .place import check_models, declare_store
+from .place import check_models, declare_store, period
 from .rows import RowFile, bind, check_first, key_of, without_errors
 from .screen import count, duration, money, note, put_json
 from .target import load_flow
 
 #: Earlier runs that are looked at, at most.
 ENOUGH = 200
+
+
+class PlanWay(msgspec.Struct):
+    """A way for all model calls to go: its price, how long it takes, and whether that is known or the provider's word.
+
+    `wave` is what one wave takes, in seconds.
+    """
+
+    name: str
+    usd: float | None
+    wave: float
+    seconds: float
+    seen: bool
 
 
 class Plan(msgspec.Struct):
@@ -48,6 +63,8 @@ class Plan(msgspec.Struct):
     usd_live: float | None = None
     usd_batch: float | None = None
     sample_seconds: float = 0
+    ways: list[PlanWay] = []
+    chosen: str = ""  #: with a deadline, the way that the first wave goes
     unpriced: list[str] = []
     notes: list[str] = []
 
@@ -75,6 +92,9 @@ def declare_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", action="append", default=[], metavar="NAME", help="for the sample, and the prices"
     )
+    parser.add_argument(
+        "--deadline", type=period, default=None, metavar="TIME", help="such as 6h: which way would be in time"
+    )
     parser.add_argument("--json", action="store_true", help="as JSON")
     declare_store(parser)
 
@@ -96,6 +116,7 @@ async def do_plan(args: argparse.Namespace) -> int:
             if samples:
                 _estimate(plan, samples, mean_size)
                 _price(plan, samples, engine, args.model)
+                await _time(plan, samples, engine, args)
     plan.sampled = len(samples)
     if args.json:
         put_json(plan)
@@ -235,6 +256,45 @@ def _in_lane(use: Usage, lane: str) -> Usage:
     return msgspec.structs.replace(use, lane=lane)
 
 
+async def _time(plan: Plan, samples: list[Sample], engine: Engine, args: argparse.Namespace) -> None:
+    """The ways that there are below live, as far as a provider can be asked: how long each takes by earlier jobs."""
+    uses = total(use for sample in samples for use in sample.usage)
+    names = [*args.model, *(use.model for use in uses)]
+    if not names:
+        return
+    if args.sample and _is_there(args.store):  # it ran in memory, which has seen no job
+        store = open_store(args.store)
+        await store.open()
+        try:
+            await engine.lanes.promotions.learn(store)
+        finally:
+            await store.close()
+    try:
+        endpoint = engine.models.endpoint(names[0])
+        ways = list(engine.models.ways(endpoint, "chat")) if engine.models.provider(endpoint).batches else []
+    except SegueError as error:
+        plan.notes.append(f"of the ways below live, nothing is known but the price: {error}")
+        return
+    for way in ways:
+        seen = len(way.took) >= deadlines.ENOUGH
+        usd = _way_price(plan, uses, engine, way.name, args.model)
+        plan.ways.append(PlanWay(way.name, usd, way.expected, way.expected * plan.waves, seen))
+    if args.deadline is not None:
+        left = args.deadline.total_seconds()
+        found = deadlines.choose(ways, left, engine.models.lead(endpoint, "chat"))
+        plan.chosen = "live" if found is None else found.name
+
+
+def _way_price(plan: Plan, uses: list[Usage], engine: Engine, lane: str, models: list[str]) -> float | None:
+    named = (
+        [msgspec.structs.replace(use, model=models[0].partition("@")[0]) for use in uses] if models else uses
+    )
+    try:
+        return _scaled(engine.price(total(_in_lane(use, lane) for use in named)), plan)
+    except SegueError:  # said of the others
+        return None
+
+
 def _scaled(receipt: Receipt, plan: Plan) -> float | None:
     tokens = sum(line.input_tokens + line.output_tokens for line in receipt.lines)
     if not tokens or len(receipt.unpriced) == len({line.model for line in receipt.lines}):
@@ -257,10 +317,24 @@ def _show(plan: Plan) -> None:
         return
     give = f" ± {max(plan.spread * 200, 1):.0f} %" if plan.spread else ""
     tokens = f"{count(round(plan.input_tokens))} tokens in, {count(round(plan.output_tokens))} out"
-    waves = f"{plan.waves} wave{'s' if plan.waves != 1 else ''}, each as long as the provider takes (24 h at most)"
+    waves = f"{plan.waves} wave{'s' if plan.waves != 1 else ''}"
     print(f"  about {count(round(plan.requests))} requests, {tokens}{give}")
     print(f"  live   {money(plan.usd_live):>10}")
-    print(f"  batch  {money(plan.usd_batch):>10}   in {waves}")
+    if not plan.ways:
+        print(
+            f"  batch  {money(plan.usd_batch):>10}   in {waves}, each as long as the provider takes (24 h at most)"
+        )
+    for way in reversed(plan.ways):
+        each = (
+            f"{duration(way.wave)} each, as jobs were so far"
+            if way.seen
+            else f"{duration(way.wave)} each at most"
+        )
+        print(f"  {way.name:<6} {money(way.usd):>10}   in {waves}, {each}: {duration(way.seconds)}")
+    if plan.chosen:
+        print(
+            f"  with that deadline, the first wave goes {'live' if plan.chosen == 'live' else f'by {plan.chosen}'}"
+        )
     if plan.asks >= 0.5:
         print(f"  about {count(round(plan.asks))} questions to people")
     note(

@@ -22,7 +22,8 @@ def declare_receipt(parser: argparse.ArgumentParser) -> None:
 
 async def do_receipt(args: argparse.Namespace) -> int:
     async with Engine(existing(args.store), worker=False) as engine:
-        receipt = engine.price(await _usage(engine, args))
+        usage = await _usage(engine, args)
+        receipt = engine.price(usage, await engine.store.unclaimed(run=args.run, job=args.job))
     if args.json:
         put_json(receipt)
     else:
@@ -45,7 +46,7 @@ async def _usage(engine: Engine, args: argparse.Namespace) -> list[Usage]:
 
 def show(receipt: Receipt) -> None:
     """A receipt for people."""
-    if not receipt.lines:
+    if not receipt.lines and not receipt.unclaimed:
         note("no model was called")
         return
     rows = [
@@ -61,6 +62,19 @@ def show(receipt: Receipt) -> None:
         )
         for line in receipt.lines
     ]
+    rows += [
+        (
+            line.model,
+            f"{line.lane}, unclaimed",
+            count(line.calls),
+            count(line.input_tokens),
+            count(line.cached_tokens),
+            count(line.output_tokens),
+            money(line.usd),
+            "",
+        )
+        for line in receipt.unclaimed
+    ]
     columns = ("MODEL", "LANE", "CALLS", "TOKENS IN", "CACHED", "TOKENS OUT", "COST", "IF LIVE")
     table(columns, rows, right=",".join(columns[2:]))
     priced = len(receipt.unpriced) < len({line.model for line in receipt.lines})
@@ -68,6 +82,10 @@ def show(receipt: Receipt) -> None:
         saved = receipt.usd_if_live - receipt.usd
         less = f", {money(saved)} less than live" if saved > 0 else ""
         print(f"total {money(receipt.usd)}{less}")
+    if receipt.unclaimed:
+        twice = count(sum(line.calls for line in receipt.unclaimed))
+        cost = f", {money(receipt.usd_unclaimed)} of the total" if priced else ""
+        note(f"unclaimed: {twice} answers that came second, to late calls, or to runs that had ended{cost}")
     if receipt.unpriced:
         note(
             f"no price is known for {', '.join(receipt.unpriced)}: {'they count' if priced else 'counted'} as nothing"

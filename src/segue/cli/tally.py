@@ -7,6 +7,7 @@ from collections import Counter
 
 import msgspec
 
+from ..model.lane import LIVE
 from ..model.run import Usage
 from ..ports.store import Store
 from ..runtime.receipt import total
@@ -90,7 +91,11 @@ class Tally:
         until = (
             self._ended if standing.settled and not standing.held else math.inf
         )  # later ones are of other jobs
-        jobs = [job for job in await self.store.batch_jobs(open_only=False) if since <= job.created <= until]
+        jobs = [
+            job
+            for job in await self.store.batch_jobs(open_only=False)
+            if since <= job.created <= until and job.remote != LIVE
+        ]
         standing.waves = len(jobs)
         open_jobs = [job for job in jobs if job.state != "closed"]
         standing.sent = sum(job.lines for job in open_jobs)

@@ -80,6 +80,10 @@ class Config(msgspec.Struct, frozen=True, omit_defaults=True):
             return self
         return msgspec.structs.replace(self, due=now + self.deadline.total_seconds())
 
+    def begun_anew(self, now: float) -> Config:
+        """As `begun`, for what starts over: an earlier moment holds no more."""
+        return msgspec.structs.replace(self, due=0.0).begun(now)
+
     @property
     def pooled(self) -> Batch | None:
         """How calls are pooled, if they are: in batch mode, or where a deadline is all that is said."""

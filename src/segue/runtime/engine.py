@@ -413,7 +413,7 @@ class Engine:
         such as `model`, hold from now on; what another model has answered is asked anew, unless `keep`.
         """
         head = await self.head(run)
-        config = self._config(how).over(head.spec.config) if how else None
+        config = self._config(how).over(head.spec.config).begun(self.clock.now()) if how else None
         await rebase.resume(
             self.store, head, keep=keep, value=value, repeat=repeat, config=config, now=self.clock.now()
         )
@@ -554,13 +554,13 @@ class Engine:
         return bool(waiting)
 
     # ------------------------------------------------------------ money
-    def price(self, usage: Iterable[Usage]) -> Receipt:
-        """A receipt for model use."""
+    def price(self, usage: Iterable[Usage], unclaimed: Iterable[Usage] = ()) -> Receipt:
+        """A receipt for model use, and for what was paid and nobody got."""
         if self._prices is None:
             from ..providers.prices import Prices
 
             self._prices = Prices()
-        return receipt.price(usage, self._prices)
+        return receipt.price(usage, self._prices, unclaimed)
 
     async def job_receipt(self, job: str) -> Receipt:
         """A receipt for all runs of a job."""
@@ -569,7 +569,7 @@ class Engine:
         while heads := await self.store.runs(job=job, after=after, limit=1000):
             uses = receipt.total([*uses, *(use for head in heads for use in head.usage)])
             after = heads[-1].id
-        return self.price(uses)
+        return self.price(uses, await self.store.unclaimed(job=job))
 
 
 async def _each(rows: Any) -> AsyncIterator[Any]:

@@ -274,7 +274,8 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
 
     async def receipt(self) -> Receipt:
         """What its model calls cost, and what they would have cost live."""
-        return self.engine.price((await self.head()).usage)
+        unclaimed = await self.engine.store.unclaimed(run=self.id)
+        return self.engine.price((await self.head()).usage, unclaimed)
 
 
 def run_error(head: Head) -> Exception:

@@ -256,11 +256,14 @@ class Models:
     def _way(self, endpoint: Endpoint, to: str, left: float, late: Late) -> str | None:
         """What is added to a lane's endpoint for the cheapest way that is in time; None for live."""
         ways = self.ways(endpoint, to)
-        took = self.took.get(f"{lane_key(endpoint, to)}|{LIVE}", ())
-        found = deadlines.choose(list(ways), left, 0.0 if late == "fail" else deadlines.lead(took, 1))
+        found = deadlines.choose(list(ways), left, 0.0 if late == "fail" else self.lead(endpoint, to))
         if found is None and late == "fail":
             found = min(ways, key=lambda way: way.expected)
         return None if found is None else ways[found]
+
+    def lead(self, endpoint: Endpoint, to: str) -> float:
+        """Seconds that a live call needs before its deadline."""
+        return deadlines.lead(self.took.get(f"{lane_key(endpoint, to)}|{LIVE}", ()), 1)
 
     def ways(self, endpoint: Endpoint, to: str) -> dict[Way, str]:
         """The ways below a live call, the cheapest first, with what they add to a lane's endpoint."""

@@ -43,9 +43,9 @@ class Promotions:
         self._rounds: dict[str, _Round] = {}  # by lane
         self._rests: dict[str, float] = {}  # by lane: until when no round begins
 
-    async def learn(self) -> None:
-        """Take note of how long the jobs of this store took."""
-        for job in await self._store.batch_jobs(open_only=False):
+    async def learn(self, store: Store | None = None) -> None:
+        """Take note of how long the jobs of this store, or of another, took."""
+        for job in await (store or self._store).batch_jobs(open_only=False):
             self.closed(job)
 
     def closed(self, job: BatchJob) -> None:

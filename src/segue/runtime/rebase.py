@@ -150,7 +150,7 @@ def forked(origin: Head, config: Config, now: float) -> Spec:
     spec = origin.spec
     return msgspec.structs.replace(
         spec,
-        config=config.over(spec.config),
+        config=config.over(spec.config).begun_anew(now),
         parent=None,
         job="",
         origin=origin.id,

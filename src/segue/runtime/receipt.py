@@ -25,22 +25,32 @@ class ReceiptLine(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """Tokens and money by model and lane. `unpriced` are models whose price isn't known: they count as nothing."""
+    """Tokens and money by model and lane. `unpriced` are models whose price isn't known: they count as nothing.
+
+    `unclaimed` is what was paid for answers that nobody got, such as the second one of a late call; `usd` has it in,
+    and `usd_if_live` has none of it.
+    """
 
     lines: list[ReceiptLine]
     usd: float
     usd_if_live: float
     unpriced: list[str]
+    unclaimed: list[ReceiptLine] = []
+    usd_unclaimed: float = 0.0
 
 
-def price(uses: Iterable[Usage], prices: PriceList) -> Receipt:
+def price(uses: Iterable[Usage], prices: PriceList, unclaimed: Iterable[Usage] = ()) -> Receipt:
     """The receipt for model use, summed by model and lane."""
     lines = [_line(use, prices) for use in total(uses)]
+    lost = [_line(use, prices) for use in total(unclaimed)]
+    usd_lost = sum(line.usd or 0.0 for line in lost)
     return Receipt(
         lines,
-        sum(line.usd or 0.0 for line in lines),
+        sum(line.usd or 0.0 for line in lines) + usd_lost,
         sum(line.usd_if_live or 0.0 for line in lines),
-        sorted({line.model for line in lines if line.usd is None}),
+        sorted({line.model for line in [*lines, *lost] if line.usd is None}),
+        lost,
+        usd_lost,
     )
 
 

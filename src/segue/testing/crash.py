@@ -19,12 +19,13 @@ _DEAD: dict[str, Callable[..., Any]] = {
     "deliver": lambda mail: ["gone"] * len(mail),
     "drop_dead": lambda *args: 0,
     "outcomes": lambda *args: None,
+    "promote": lambda *args, **kwargs: None,
     "put_batch_job": lambda *args: False,
     "resend_dead": lambda *args: None,
     "take": lambda *args: None,
 }
 #: Writes that count, besides commits, where all do.
-_COUNTED = frozenset({"answer", "deliver", "outcomes", "put_batch_job", "take"})
+_COUNTED = frozenset({"answer", "deliver", "outcomes", "promote", "put_batch_job", "take"})
 
 
 class Mortal:
