@@ -218,6 +218,27 @@ async def test_retries_are_recorded_one_by_one() -> None:
     assert 3600 <= desk.fake.clock.now() - 1000 - before <= 2 * 3600  # each less up to half
 
 
+@pytest.mark.parametrize("together", [False, True])
+async def test_a_retry_in_the_same_life(together: bool) -> None:
+    done: list[int] = []
+
+    @segue.step(retry=segue.Retry(3, wait=timedelta()))
+    async def flaky(n: int) -> int:
+        done.append(n)
+        if len(done) < 3:
+            raise OSError("down")
+        return len(done)
+
+    @segue.flow
+    async def flow() -> list[int]:
+        entered.append(1)
+        return await asyncio.gather(flaky(1), flaky(2)) if together else [await flaky(1)]
+
+    entered: list[int] = []
+    assert max(await Desk().run(flow())) == len(done) == (4 if together else 3)
+    assert len(entered) == 1
+
+
 async def test_a_long_back_off_parks() -> None:
     done: list[int] = []
 

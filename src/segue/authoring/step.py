@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
+from copy import copy
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypedDict, TypeVar, overload
 
@@ -212,11 +213,11 @@ def make(
 
 async def carry_out(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Record a call of a step on that branch, with its retries."""
-    work, place = attempt(branch, step, args, kwargs), f"{branch.path}:{branch.n}"
+    first, place = attempt(branch, step, args, kwargs), f"{branch.path}:{branch.n}"
     attempts = 1
     while True:
         try:
-            return await branch.run.perform(branch, work)
+            return await branch.run.perform(branch, copy(first))  # what is over isn't carried out again
         except Exception as error:
             if attempts >= step.retry.attempts or not getattr(error, "__segue_again__", False):
                 raise
