@@ -125,6 +125,27 @@ async def test_half_a_line(world: World) -> None:
     assert sorted(world.paid().values()) == [1, 1, 1, 1, 1, 2]
 
 
+async def test_a_copy_of_the_results_that_is_empty_isnt_believed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not while the job tells of more outcomes than were read, though another of its files is whole."""
+    sim = await world.simulator(
+        rule=lambda body: ("5" in str(body["messages"]) and Failure(400, "No.")) or "Yes."
+    )
+    write = sim._processor._result_file
+
+    def written(batch: Any, content: bytes, what: str) -> str | None:
+        file = write(batch, content, what)
+        if what == "output" and file:
+            sim.faults.empty_reply(3, on=file)
+        return file
+
+    monkeypatch.setattr(sim._processor, "_result_file", written)
+    outcomes = await world.run()
+    assert [outcome.error is None for outcome in outcomes] == [True] * 5 + [False]
+    assert world.paid() == ONCE | {5: 0}
+
+
 async def test_no_output_file(world: World) -> None:
     (await world.simulator()).faults.no_output_file()
     all_well(await world.run())

@@ -45,6 +45,8 @@ GRACE = 20.0
 LEASE = 60.0
 #: What makes no sense as an answer to an upload is taken for a passing trouble so many times.
 PATIENCE = 5
+#: Results that lack lines are read so often: always, and where the job tells of more outcomes than they hold.
+LOOKS = (2, 5)
 #: A job whose submission is refused so often as too many is taken for too large.
 REFUSALS = 3
 #: Back-off after a failure, in seconds: the first, and the longest.
@@ -432,6 +434,7 @@ class _Lane:
                 promoted.add(line.id)
         chunk: list[LineOutcome] = []
         strange: list[str] = []
+        known = 0
         try:
             async for result in self.provider.results(remote):
                 if isinstance(result, str):
@@ -441,6 +444,7 @@ class _Lane:
                 if attempt is None:
                     strange.append(result.id)
                     continue
+                known += 1
                 chunk.append(self._outcome(result, attempt, result.id in promoted))
                 if len(chunk) >= CHUNK:
                     await self._store(job, chunk)
@@ -459,10 +463,11 @@ class _Lane:
                 strange[0],
             )
         status, code, text = _LEFT.get(remote.status, _MISSING)
-        if attempts and not job.short and status == "missing":  # they may be late: look once more
-            await self._store(job, chunk)
-            await self.store.put_batch_job(msgspec.structs.replace(job, short=1), self.fence)
-            self.lanes.look_in(job, BACK_OFF[0])
+        lacking = known + len(set(strange)) < remote.done + remote.failed
+        if attempts and job.short + 1 < LOOKS[lacking] and (lacking or status == "missing"):
+            await self._store(job, chunk)  # the others may be late, or this was a bad copy
+            await self.store.put_batch_job(msgspec.structs.replace(job, short=job.short + 1), self.fence)
+            self.lanes.look_in(job, BACK_OFF[0] * 2.0**job.short)
             return
         for ident, attempt in attempts.items():
             error = _failure(self.head.lane, 0, code, text)
