@@ -131,7 +131,7 @@ def test_a_line_that_failed(row: dict[str, Any], expected: int):
 
 
 async def test_a_line_that_cannot_be_read_is_told_and_the_rest_is_used(sim: Simulator, xai: Any):
-    sim.faults.lines.half_line = True
+    sim.faults.half_line()
     job = await submitted(xai, "n", "a", "b")
     await sim.finish()
     results = [line async for line in xai.results(await xai.poll(job.id))]

@@ -1,4 +1,4 @@
-"""A provider on your own machine: it speaks the OpenAI protocol, batches included, and keeps account.
+"""Providers on your own machine: OpenAI's, Anthropic's and Gemini's protocols, batches included, and an account.
 
 ```python
 async with Simulator(clock=VirtualClock(), batch_time=timedelta(hours=1)) as sim:
@@ -13,6 +13,7 @@ Needs `aiohttp`.
 """
 
 from .batches import Batch, BatchError, Pace
+from .chaos import Chaos
 from .clock import SystemClock, VirtualClock
 from .command import add_arguments, main, serve
 from .faults import Faults
@@ -24,6 +25,7 @@ from .server import Simulator
 __all__ = [
     "Batch",
     "BatchError",
+    "Chaos",
     "Entry",
     "Failure",
     "Faults",

@@ -69,8 +69,8 @@ class Batch(msgspec.Struct, kw_only=True):
     """What is known of a batch, whoever asked for it.
 
     `input_file_id` holds its requests, `output_file_id` and `error_file_id` how they ended. `asked` is what else
-    its dialect wants to know of it. `ordered`: results come in the order of the requests. `stalled`: it never
-    gets any work done.
+    its dialect wants to know of it. `ordered`: results come in the order of the requests. `works`: the share of its
+    lines that it gets done, the rest expires. `late`: how much longer its validation takes.
     """
 
     id: str
@@ -82,7 +82,8 @@ class Batch(msgspec.Struct, kw_only=True):
     created_at: float
     expires_at: float
     ordered: bool = False
-    stalled: bool = False
+    works: float = 1.0
+    late: float = 0.0
     status: Status = "validating"
     model: str | None = None
     errors: list[BatchError] = []
@@ -147,7 +148,7 @@ class Job:
         batch = self.batch
         match batch.status:
             case "validating":
-                return self._or_expire(Event(batch.created_at + self._pace.validating, "validate"))
+                return self._or_expire(Event(batch.created_at + self._pace.validating + batch.late, "validate"))
             case "in_progress":
                 return self._or_expire(self._next_work())
             case "finalizing":
@@ -185,7 +186,7 @@ class Job:
     def wave(self, at: float) -> list[int]:
         """The lines that are due by now and weren't handed out yet."""
         first = self._handed
-        while self._handed < len(self._order) and self._due(self._handed) <= at:
+        while self._handed < self._most and self._due(self._handed) <= at:
             self._handed += 1
         due = [index for index in self._order[first : self._handed] if index not in self.outcomes]
         self._pending += len(due)
@@ -238,13 +239,16 @@ class Job:
             self._random("result").shuffle(order)
         return [Row(self.lines[index].custom_id, index, self.outcomes.get(index)) for index in order]
 
+    @property
+    def _most(self) -> int:
+        """How many lines will be handed out."""
+        return int(len(self._order) * self.batch.works)
+
     def _next_work(self) -> Event | None:
         started = self.batch.in_progress_at or 0.0
-        if self.batch.stalled:
-            return None
-        if self._handed < len(self._order):
+        if self._handed < self._most:
             return Event(self._due(self._handed), "wave")
-        if len(self.outcomes) == len(self.lines):
+        if len(self.outcomes) == len(self.lines) and self.batch.works == 1:
             return Event(started + self._pace.working, "finalize")
         return None
 

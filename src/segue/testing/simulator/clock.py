@@ -11,15 +11,19 @@ __all__ = ["SystemClock", "VirtualClock"]
 
 
 class SystemClock:
-    """The machine's own time."""
+    """The machine's own time; with `speed` it runs so much faster from now on."""
+
+    def __init__(self, speed: float = 1.0) -> None:
+        self._speed = speed
+        self._began = time.time()
 
     def now(self) -> float:
         """Seconds since the epoch."""
-        return time.time()
+        return self._began + (time.time() - self._began) * self._speed
 
     async def sleep(self, seconds: float) -> None:
         """Wait that long."""
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(seconds / self._speed)
 
 
 class VirtualClock:

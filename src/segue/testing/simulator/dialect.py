@@ -12,6 +12,7 @@ from aiohttp import web
 from segue.ports.clock import Clock
 
 from .batches import Batch, Checked, Row
+from .chaos import Chaos
 from .faults import Faults
 from .files import Files
 from .ledger import Entry, Ledger, digest
@@ -75,6 +76,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
     clock: Clock
     faults: Faults
+    chaos: Chaos
     files: Files
     ledger: Ledger
     model: Model
@@ -121,6 +123,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
         `end` follows a whole stream; `error` makes the event that breaks one off.
         """
+        self.chaos.strike("stream", self.faults)
         cut = self.faults.take(request.path, "cut")
         slow = self.faults.take(request.path, "slow")
         response = web.StreamResponse(

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+from collections import Counter
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
+
+from segue.model.errors import InvalidValue
 
 __all__ = ["Fault", "Faults", "LineFaults"]
 
 Effect = Literal["html", "fail", "refuse", "lose", "empty", "delay", "cut", "slow"]
+Spoiling = Literal["drop", "rename", "double", "zero"]
 
 
 class Fault(msgspec.Struct, kw_only=True):
@@ -24,14 +30,28 @@ class Fault(msgspec.Struct, kw_only=True):
 
 
 class LineFaults(msgspec.Struct, kw_only=True):
-    """What goes wrong with the files of batches; the flags hold for the next batch that ends."""
+    """What goes wrong with the lines of batches and with their files, and how often that is still to happen.
 
-    dropped: set[str] = msgspec.field(default_factory=set)
-    renamed: set[str] = msgspec.field(default_factory=set)
-    doubled: set[str] = msgspec.field(default_factory=set)
-    half_line: bool = False
-    no_output_file: bool = False
-    empty_error_file_id: bool = False
+    A line is named by its custom id; `""` stands for any.
+    """
+
+    named: dict[str, Counter[str]] = {}
+    half_line: int = 0
+    no_output_file: int = 0
+    empty_error_file_id: int = 0
+
+    def add(self, what: Spoiling, custom_id: str | None, times: int) -> None:
+        """Have it happen to a line."""
+        self.named.setdefault(what, Counter())[custom_id or ""] += times
+
+    def take(self, what: Spoiling, custom_id: str) -> bool:
+        """Whether it happens to this line; one less is left."""
+        due = self.named.get(what, Counter())
+        for ident in (custom_id, ""):
+            if due[ident] > 0:
+                due[ident] -= 1
+                return True
+        return False
 
 
 class Faults:
@@ -45,6 +65,10 @@ class Faults:
         self.lines = LineFaults()
         self.failed_batches: list[tuple[str, str]] = []
         self.stalled_batches = 0
+        self.expired_batches: list[float] = []
+        self.late_batches: list[float] = []
+
+    # Calls.
 
     def reply_html(self, times: int = 1, *, status: int = 502, on: str = "") -> None:
         """An HTML page, as a proxy sends one; nothing was done."""
@@ -77,6 +101,8 @@ class Faults:
         """Wait, on the simulator's clock, before doing anything."""
         self._add(Fault(effect="delay", on=on, times=times, amount=by.total_seconds()))
 
+    # Streams.
+
     def cut_stream_after(self, chunks: int, times: int = 1, *, abort: bool = False, error: int = 0) -> None:
         """End a stream after so many chunks, as if it were over; with `abort` by hanging up, with `error` by one."""
         fault = Fault(effect="cut", on="", times=times, amount=chunks, aborts=abort, status=error)
@@ -86,37 +112,79 @@ class Faults:
         """Wait, on the simulator's clock, before each chunk of a stream."""
         self._add(Fault(effect="slow", on="", times=times, amount=by.total_seconds()))
 
-    def drop_line(self, custom_id: str) -> None:
+    # Lines of batches; without an id any line will do.
+
+    def drop_line(self, custom_id: str | None = None, times: int = 1) -> None:
         """Leave a line out of the files of the next batch that has it, though it is paid."""
-        self.lines.dropped.add(custom_id)
+        self.lines.add("drop", custom_id, times)
 
-    def wrong_id(self, custom_id: str) -> None:
+    def wrong_id(self, custom_id: str | None = None, times: int = 1) -> None:
         """Give this line another custom id, one that nobody asked for."""
-        self.lines.renamed.add(custom_id)
+        self.lines.add("rename", custom_id, times)
 
-    def double_line(self, custom_id: str) -> None:
+    def double_line(self, custom_id: str | None = None, times: int = 1) -> None:
         """Tell of this line twice; it is paid once."""
-        self.lines.doubled.add(custom_id)
+        self.lines.add("double", custom_id, times)
 
-    def half_line(self) -> None:
+    def zero_line(self, custom_id: str | None = None, times: int = 1) -> None:
+        """End this line with the status 0, unpaid. Anthropic and Gemini have no status: an error without a reason."""
+        self.lines.add("zero", custom_id, times)
+
+    def half_line(self, times: int = 1) -> None:
         """The next output file ends in the middle of its last line."""
-        self.lines.half_line = True
+        self.lines.half_line += times
 
-    def no_output_file(self) -> None:
+    def no_output_file(self, times: int = 1) -> None:
         """The next batch to end has no output file, though its lines are paid."""
-        self.lines.no_output_file = True
+        self.lines.no_output_file += times
 
-    def empty_error_file_id(self) -> None:
+    def empty_error_file_id(self, times: int = 1) -> None:
         """The next batch to end without errors has `""` where an id or address would be."""
-        self.lines.empty_error_file_id = True
+        self.lines.empty_error_file_id += times
 
-    def fail_batch(self, code: str, message: str = "") -> None:
+    # Batches.
+
+    def fail_batch(self, code: str = "server_error", message: str = "", times: int = 1) -> None:
         """The next batch fails its validation with this code. Anthropic's batches have none."""
-        self.failed_batches.append((code, message or f"The simulator was told to fail with {code}"))
+        told = code, message or f"The simulator was told to fail with {code}"
+        self.failed_batches.extend([told] * times)
 
     def stall_batch(self, times: int = 1) -> None:
         """The next batch to pass its validation gets no work done, and expires."""
         self.stalled_batches += times
+
+    def expire_batch(self, times: int = 1, *, done: float = 0.5) -> None:
+        """The next batch to pass its validation has this share of its lines done, and expires when it would be over."""
+        self.expired_batches.extend([done] * times)
+
+    def late_validation(self, by: timedelta, times: int = 1) -> None:
+        """The next batch to be made is validated so much later."""
+        self.late_batches.extend([by.total_seconds()] * times)
+
+    # For those who carry them out.
+
+    def order(self, text: str) -> None:
+        """Do what a text says as a call here: `fail(3, status=429)`, `drop_line`. Times are in seconds.
+
+        Raises `InvalidValue`.
+        """
+        name, given, named = _read(text)
+        method = getattr(self, name)
+        known = inspect.signature(method)
+        try:
+            bound = known.bind(*given, **named)
+            for each in ("by", "retry_after"):
+                if each in bound.arguments:
+                    bound.arguments[each] = timedelta(seconds=bound.arguments[each])
+        except TypeError as problem:
+            raise InvalidValue("a fault", f"{name}{_told(known)}", f"{text!r}: {problem}") from None
+        method(*bound.args, **bound.kwargs)
+
+    def coming(self) -> dict[str, Any]:
+        """What is still to happen, as JSON."""
+        told: dict[str, Any] = {name: value for name, value in vars(self).items() if name[0] != "_"}
+        found: dict[str, Any] = msgspec.to_builtins(told | {"calls": self._coming})
+        return found
 
     def take(self, path: str, *effects: Effect) -> Fault | None:
         """The first fault of these kinds that is due on this route; one less of it is left."""
@@ -130,3 +198,25 @@ class Faults:
 
     def _add(self, fault: Fault) -> None:
         self._coming.append(fault)
+
+
+_ORDERS = sorted(set(dir(Faults)) - {"order", "take"} - {each for each in dir(Faults) if each[0] == "_"})
+
+
+def _read(text: str) -> tuple[str, list[Any], dict[str, Any]]:
+    """The name of a fault and what is said of it; nothing is evaluated but literals."""
+    try:
+        said = ast.parse(text.strip(), mode="eval").body
+        call = said if isinstance(said, ast.Call) else ast.Call(said, [], [])
+        name = call.func.id if isinstance(call.func, ast.Name) else ""
+        given = [ast.literal_eval(each) for each in call.args]
+        named = {each.arg or "": ast.literal_eval(each.value) for each in call.keywords}
+    except (SyntaxError, ValueError) as problem:
+        raise InvalidValue("a fault", "a call such as fail(3, status=429)", f"{text!r}: {problem}") from None
+    if name not in _ORDERS:
+        raise InvalidValue("a fault", f"one of {', '.join(_ORDERS)}", repr(text))
+    return name, given, named
+
+
+def _told(known: inspect.Signature) -> str:
+    return str(known).removesuffix(" -> None").replace("'", "")

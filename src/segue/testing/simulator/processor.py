@@ -15,12 +15,13 @@ from segue.ports.clock import Clock
 
 from .archive import Archive
 from .batches import Batch, BatchError, Checked, Event, Job, Outcome, Pace, Row
+from .chaos import Chaos
 from .clock import VirtualClock
 from .dialect import Dialect
 from .faults import Faults
 from .files import Files
 from .ledger import Entry, Ledger, digest
-from .model import Model
+from .model import Answer, Model
 from .replies import Failure
 
 __all__ = ["Limits", "Processor"]
@@ -49,6 +50,7 @@ class Processor:
         files: Files,
         ledger: Ledger,
         faults: Faults,
+        chaos: Chaos,
         clock: Clock,
         pace: Pace,
         limits: Limits,
@@ -61,6 +63,7 @@ class Processor:
         self._files = files
         self._ledger = ledger
         self._faults = faults
+        self._chaos = chaos
         self._clock = clock
         self.pace = pace
         self._limits = limits
@@ -107,6 +110,9 @@ class Processor:
             created_at=now,
             expires_at=now + lasting.total_seconds(),
         )
+        self._chaos.strike("batch", self._faults)
+        if self._faults.late_batches:
+            batch.late = self._faults.late_batches.pop(0)
         self._batches[batch.id] = batch
         self._jobs[batch.id] = self._job(batch)
         self._changed(batch)
@@ -239,10 +245,17 @@ class Processor:
         errors = checked.errors or (self._over_limits(len(content), checked) if dialect.validates else [])
         if errors:
             return job.fail(errors, at)
+        job.start(checked, at)
+        self._hinder(batch)
+
+    def _hinder(self, batch: Batch) -> None:
+        """A batch that will not be done: it stands still until it expires, or does so when it should be over."""
         if self._faults.stalled_batches:
             self._faults.stalled_batches -= 1
-            batch.stalled = True
-        job.start(checked, at)
+            batch.works = 0.0
+        elif self._faults.expired_batches:
+            batch.works = min(self._faults.expired_batches.pop(0), 1 - 1 / (batch.total + 1))
+            batch.expires_at = min(batch.expires_at, (batch.in_progress_at or 0.0) + self.pace.working)
 
     def _over_limits(self, size: int, checked: Checked) -> list[BatchError]:
         if size > self._limits.bytes:
@@ -275,7 +288,10 @@ class Processor:
     async def _line(self, job: Job, index: int) -> None:
         dialect = self._dialects[job.batch.dialect]
         body = msgspec.json.decode(job.lines[index].body)
-        answer = await dialect.work(job.batch.endpoint, body)
+        if self._faults.lines.take("zero", job.lines[index].custom_id):
+            answer = Answer(0, dialect.error(Failure(500, "The simulator was told to end this line so")))
+        else:
+            answer = await dialect.work(job.batch.endpoint, body)
         tokens = dialect.usage(answer.body) if answer.status == 200 else (0, 0)
         outcome = Outcome(index, answer.status, answer.body, *tokens)
         self._archive.add(job.batch, outcome)
@@ -306,27 +322,25 @@ class Processor:
             found[which].append(msgspec.json.encode(line) + b"\n")
         content = b"".join(found["output"])
         if faults.half_line and content:
-            faults.half_line = False
+            faults.half_line -= 1
             content = content[: -(len(found["output"][-1]) - 1) // 2 - 1]
         if faults.no_output_file and content:
-            faults.no_output_file = False
+            faults.no_output_file -= 1
             content = b""
         batch.output_file_id = self._result_file(batch, content, "output")
         batch.error_file_id = self._result_file(batch, b"".join(found["error"]), "error")
         if faults.empty_error_file_id and batch.error_file_id is None:
-            faults.empty_error_file_id = False
+            faults.empty_error_file_id -= 1
             batch.error_file_id = ""
 
     def _with_faults(self, batch: Batch, rows: list[Row]) -> Iterator[Row]:
         faults = self._faults.lines
         for row in rows:
-            if row.id in faults.dropped:
-                faults.dropped.discard(row.id)
-            elif row.id in faults.renamed:
-                faults.renamed.discard(row.id)
+            if faults.take("drop", row.id):
+                continue
+            if faults.take("rename", row.id):
                 yield Row(f"unknown-{batch.number}-{row.index}", row.index, row.outcome)
-            elif row.id in faults.doubled:
-                faults.doubled.discard(row.id)
+            elif faults.take("double", row.id):
                 yield from (row, row)
             else:
                 yield row

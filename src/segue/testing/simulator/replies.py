@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any, Self, TypeAlias
+
+import msgspec
+
+from segue.model.errors import InvalidValue
 
 from .schema import instance
 
@@ -100,6 +105,21 @@ class Script:
         self._scenes.append(scene := Scene(contains))
         return scene
 
+    def load(self, path: Path) -> None:
+        """Scenes from a file; of one text the lines answer in turn."""
+        told = "lines as {\"when\": TEXT, \"reply\": VALUE}, or with tool or status instead of reply"
+        scenes: dict[str, Scene] = {}
+        try:
+            for number, line in enumerate(path.read_bytes().splitlines(), 1):
+                if line.strip():
+                    said = msgspec.json.decode(line, type=_Told)
+                    scene = scenes.get(said.when) or scenes.setdefault(said.when, self.when(said.when))
+                    scene.reply(said.said())
+        except OSError as problem:
+            raise InvalidValue(f"{path}", told, problem.strerror or repr(problem)) from None
+        except msgspec.DecodeError as problem:
+            raise InvalidValue(f"{path}, line {number}", told, str(problem)) from None
+
     def next(self, body: dict[str, Any]) -> tuple[bool, Reply]:
         """Whether a scene fits, and what it says."""
         text = text_of(body)
@@ -107,6 +127,23 @@ class Script:
         if not fitting:
             return False, None
         return True, max(fitting, key=lambda scene: len(scene.contains)).next()
+
+
+class _Told(msgspec.Struct, forbid_unknown_fields=True):
+    """A line of a script."""
+
+    when: str
+    reply: Any = None
+    tool: str = ""
+    arguments: dict[str, Any] = {}
+    status: int = 0
+    message: str = ""
+
+    def said(self) -> Reply:
+        if self.status:
+            return Failure(self.status, self.message)
+        made: Reply = ToolCall(self.tool, self.arguments) if self.tool else self.reply
+        return made
 
 
 class Scene:

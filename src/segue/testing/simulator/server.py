@@ -12,10 +12,12 @@ from typing import Self
 import msgspec
 from aiohttp import web
 
+from segue.model.errors import InvalidValue
 from segue.ports.clock import Clock
 
 from .anthropic import Anthropic
 from .batches import Batch, Pace
+from .chaos import Chaos
 from .clock import SystemClock
 from .compatible import PLAYS
 from .crowd import Crowd
@@ -41,6 +43,7 @@ class Simulator:
     `when(…).reply(…)`, else from `rule`, else a valid one is made up; with `upstream` all chat requests go to
     that server instead. `batch_time` is how long a batch takes, from creation to the end (with an upstream, at
     least), `pace` says it state by state, and `window` is how long one may take whatever window was asked for.
+    `faults` has things go wrong on command, `chaos` by chance.
     `latency` is the time before the first byte of a live answer. `concurrency` is how many batch lines are
     worked on at once; live calls don't queue behind them. With `directory` files, batches and the ledger are
     there again after a restart. `plays` is whose differences OpenAI's protocol has here: `openai`, `azure`, `groq`,
@@ -63,6 +66,7 @@ class Simulator:
         window: timedelta | None = None,
         latency: timedelta = timedelta(0),
         limits: Limits | None = None,
+        chaos: Chaos | None = None,
         plays: str = "openai",
         concurrency: int = 8,
         directory: str | Path | None = None,
@@ -74,6 +78,7 @@ class Simulator:
         limits = limits or Limits()
         self.clock: Clock = clock if clock is not None else SystemClock()
         self.faults = Faults()
+        self.chaos = chaos or Chaos(0.0)
         self.base_url = self.url = ""
         self.crowd = Crowd(limits.at_once, limits.a_minute, self.clock.now)
         self._key = key
@@ -96,6 +101,7 @@ class Simulator:
             files=self.files,
             ledger=self.ledger,
             faults=self.faults,
+            chaos=self.chaos,
             clock=self.clock,
             pace=pace or Pace.of(batch_time),
             limits=limits,
@@ -107,6 +113,7 @@ class Simulator:
         self._service = Service(
             clock=self.clock,
             faults=self.faults,
+            chaos=self.chaos,
             files=self.files,
             ledger=self.ledger,
             model=model,
@@ -127,6 +134,13 @@ class Simulator:
     def when(self, contains: str) -> Scene:
         """Script a reply: `sim.when("refund").reply("Certainly.")`; the longest text that is found wins."""
         return self._script.when(contains)
+
+    def load(self, path: str | Path) -> None:
+        """Script replies from a JSONL file, lines as `{"when": "refund", "reply": "Certainly."}`.
+
+        Instead of `reply`: `tool` and `arguments`, or `status` and `message` of an error. Raises `InvalidValue`.
+        """
+        self._script.load(Path(path))
 
     async def advance(self, by: timedelta) -> None:
         """Move the virtual clock; whatever was to happen meanwhile has happened on return."""
@@ -175,7 +189,13 @@ class Simulator:
             client_max_size=self._service.limits.bytes + 2**20,
         )
         app.add_routes(self._routes())
-        app.add_routes([web.get("/_ledger", self._show_ledger)])
+        app.add_routes(
+            [
+                web.get("/_ledger", self._show_ledger),
+                web.get("/_faults", self._show_faults),
+                web.post("/_faults", self._order_faults),
+            ]
+        )
         return app
 
     def _routes(self) -> list[web.RouteDef]:
@@ -233,6 +253,9 @@ class Simulator:
 
     @web.middleware
     async def _faulty(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path.startswith("/_"):
+            return await handler(request)
+        self.chaos.strike("call", self.faults)
         if (delay := self.faults.take(request.path, "delay")) is not None:
             await self.clock.sleep(delay.amount or 0.0)
         if (fault := self.faults.take(request.path, "html", "fail", "refuse")) is not None:
@@ -270,7 +293,18 @@ class Simulator:
             hang_up(request)
         raise Failure(fault.status, retry_after=fault.amount)
 
-    # The ledger.
+    # The desk: what was asked and paid, and what is to go wrong.
+
+    async def _show_faults(self, request: web.Request) -> web.StreamResponse:
+        return json_response({"coming": self.faults.coming(), "drawn": self.chaos.done})
+
+    async def _order_faults(self, request: web.Request) -> web.StreamResponse:
+        try:
+            for line in (await request.text()).splitlines():
+                self.faults.order(line)
+        except InvalidValue as wrong:
+            raise Failure(400, str(wrong)) from None
+        return await self._show_faults(request)
 
     async def _show_ledger(self, request: web.Request) -> web.StreamResponse:
         if request.query.get("summary"):
