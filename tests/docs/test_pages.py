@@ -11,6 +11,7 @@ import pytest
 
 import segue
 import segue.testing
+import segue.testing.simulator
 from segue.cli.main import COMMANDS, find
 
 from .blocks import PAGES, ROOT, blocks_of, prose_of
@@ -57,7 +58,11 @@ def test_names_are_public(page: Path) -> None:
     for names in re.findall(r"from segue\.testing import (.+)", text):
         assert set(re.findall(r"\w+", names)) <= set(segue.testing.__all__)
     for name in re.findall(r"segue\.testing\.([A-Za-z_]\w*)", text):
-        assert name in segue.testing.__all__ or name == "store_contract", f"segue.testing.{name}"
+        assert name in segue.testing.__all__ or name in ("store_contract", "simulator"), (
+            f"segue.testing.{name}"
+        )
+    for names in re.findall(r"from segue\.testing\.simulator import (.+)", text):
+        assert set(re.findall(r"\w+", names)) <= set(segue.testing.simulator.__all__)
 
 
 @every_page

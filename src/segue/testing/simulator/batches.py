@@ -148,7 +148,9 @@ class Job:
         batch = self.batch
         match batch.status:
             case "validating":
-                return self._or_expire(Event(batch.created_at + self._pace.validating + batch.late, "validate"))
+                return self._or_expire(
+                    Event(batch.created_at + self._pace.validating + batch.late, "validate")
+                )
             case "in_progress":
                 return self._or_expire(self._next_work())
             case "finalizing":

@@ -91,7 +91,9 @@ def _add_times(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--latency", type=_seconds, default=_seconds("0"), metavar="SECONDS", help="of a live call"
     )
-    group.add_argument("--speed", type=float, default=1.0, metavar="FACTOR", help="time passes so much faster")
+    group.add_argument(
+        "--speed", type=float, default=1.0, metavar="FACTOR", help="time passes so much faster"
+    )
 
 
 def _add_limits(group: argparse._ArgumentGroup) -> None:

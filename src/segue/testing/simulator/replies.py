@@ -106,19 +106,11 @@ class Script:
         return scene
 
     def load(self, path: Path) -> None:
-        """Scenes from a file; of one text the lines answer in turn."""
-        told = "lines as {\"when\": TEXT, \"reply\": VALUE}, or with tool or status instead of reply"
+        """Scenes from a file; of one text the lines answer in turn. Raises `InvalidValue`."""
         scenes: dict[str, Scene] = {}
-        try:
-            for number, line in enumerate(path.read_bytes().splitlines(), 1):
-                if line.strip():
-                    said = msgspec.json.decode(line, type=_Told)
-                    scene = scenes.get(said.when) or scenes.setdefault(said.when, self.when(said.when))
-                    scene.reply(said.said())
-        except OSError as problem:
-            raise InvalidValue(f"{path}", told, problem.strerror or repr(problem)) from None
-        except msgspec.DecodeError as problem:
-            raise InvalidValue(f"{path}, line {number}", told, str(problem)) from None
+        for told in _read(path):
+            scene = scenes.get(told.when) or scenes.setdefault(told.when, self.when(told.when))
+            scene.reply(told.said())
 
     def next(self, body: dict[str, Any]) -> tuple[bool, Reply]:
         """Whether a scene fits, and what it says."""
@@ -144,6 +136,22 @@ class _Told(msgspec.Struct, forbid_unknown_fields=True):
             return Failure(self.status, self.message)
         made: Reply = ToolCall(self.tool, self.arguments) if self.tool else self.reply
         return made
+
+
+def _read(path: Path) -> list[_Told]:
+    form = 'lines as {"when": TEXT, "reply": VALUE}, or with tool or status instead of reply'
+    try:
+        lines = list(enumerate(path.read_bytes().splitlines(), 1))
+    except OSError as problem:
+        raise InvalidValue(str(path), form, problem.strerror or repr(problem)) from None
+    told: list[_Told] = []
+    for number, line in lines:
+        try:
+            if line.strip():
+                told.append(msgspec.json.decode(line, type=_Told))
+        except msgspec.DecodeError as problem:
+            raise InvalidValue(f"{path}, line {number}", form, str(problem)) from None
+    return told
 
 
 class Scene:
