@@ -108,10 +108,11 @@ async def test_lines_that_are_missing_unknown_or_told_twice(desk: Desk):
     assert desk.sim.ledger.counts()["batch_paid"] == 8 * 3
 
 
-async def test_a_line_of_status_0_is_no_answer_and_isnt_paid(desk: Desk):
-    desk.sim.faults.zero_line(desk.sent("b"))
+@pytest.mark.parametrize("status", [0, 429, 500])
+async def test_a_line_that_fails_is_no_answer_and_isnt_paid(desk: Desk, status: int):
+    desk.sim.faults.fail_line(desk.sent("b"), status=status)
     statuses = dict(await desk.statuses("a", "b", "c"))
-    assert statuses.pop("b") in (0, 500)
+    assert statuses.pop("b") == (500 if desk.dialect != "openai" and not status else status)
     assert statuses == {"a": 200, "c": 200}
     assert desk.sim.ledger.counts()["batch_paid"] == 2
 

@@ -39,7 +39,10 @@ _KINDS: dict[str, dict[str, Doing]] = {
         "dropped": lambda faults, chance: faults.drop_line(times=chance.randint(1, 3)),
         "unknown-id": lambda faults, chance: faults.wrong_id(times=chance.randint(1, 3)),
         "doubled": lambda faults, chance: faults.double_line(times=chance.randint(1, 3)),
-        "zero": lambda faults, chance: faults.zero_line(times=chance.randint(1, 3)),
+        "zero": lambda faults, chance: faults.fail_line(times=chance.randint(1, 3), status=0),
+        "line-error": lambda faults, chance: faults.fail_line(
+            times=chance.randint(1, 3), status=chance.choice([429, 500, 503])
+        ),
         "half-line": lambda faults, _: faults.half_line(),
         "no-file": lambda faults, _: faults.no_output_file(),
         "empty-id": lambda faults, _: faults.empty_error_file_id(),

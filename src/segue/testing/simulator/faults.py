@@ -15,7 +15,7 @@ from segue.model.errors import InvalidValue
 __all__ = ["Fault", "Faults", "LineFaults"]
 
 Effect = Literal["html", "fail", "refuse", "lose", "empty", "delay", "cut", "slow"]
-Spoiling = Literal["drop", "rename", "double", "zero"]
+Spoiling = Literal["drop", "rename", "double"]
 
 
 class Fault(msgspec.Struct, kw_only=True):
@@ -36,6 +36,7 @@ class LineFaults(msgspec.Struct, kw_only=True):
     """
 
     named: dict[str, Counter[str]] = {}
+    failed: list[tuple[str, int]] = []
     half_line: int = 0
     no_output_file: int = 0
     empty_error_file_id: int = 0
@@ -52,6 +53,14 @@ class LineFaults(msgspec.Struct, kw_only=True):
                 due[ident] -= 1
                 return True
         return False
+
+    def status(self, custom_id: str) -> int | None:
+        """With which status this line is to fail, if it is."""
+        for each in self.failed:
+            if each[0] in (custom_id, ""):
+                self.failed.remove(each)
+                return each[1]
+        return None
 
 
 class Faults:
@@ -126,9 +135,9 @@ class Faults:
         """Tell of this line twice; it is paid once."""
         self.lines.add("double", custom_id, times)
 
-    def zero_line(self, custom_id: str | None = None, times: int = 1) -> None:
-        """End this line with the status 0, unpaid. Anthropic and Gemini have no status: an error without a reason."""
-        self.lines.add("zero", custom_id, times)
+    def fail_line(self, custom_id: str | None = None, times: int = 1, *, status: int = 500) -> None:
+        """End this line with an error, unpaid; 0 is a status too, at OpenAI, that says nothing."""
+        self.lines.failed.extend([(custom_id or "", status)] * times)
 
     def half_line(self, times: int = 1) -> None:
         """The next output file ends in the middle of its last line."""

@@ -288,8 +288,9 @@ class Processor:
     async def _line(self, job: Job, index: int) -> None:
         dialect = self._dialects[job.batch.dialect]
         body = msgspec.json.decode(job.lines[index].body)
-        if self._faults.lines.take("zero", job.lines[index].custom_id):
-            answer = Answer(0, dialect.error(Failure(500, "The simulator was told to end this line so")))
+        status = self._faults.lines.status(job.lines[index].custom_id)
+        if status is not None:
+            answer = Answer(status, dialect.error(Failure(status or 500)))
         else:
             answer = await dialect.work(job.batch.endpoint, body)
         tokens = dialect.usage(answer.body) if answer.status == 200 else (0, 0)
