@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import segue
+from segue.errors import InvalidValue
 from segue.model.run import Head
 from tests.runtime.lives import Desk, everywhere
 
@@ -244,7 +245,7 @@ async def test_what_a_map_takes() -> None:
 
     with pytest.raises(TypeError, match=r"make it|segue\.step\(len\)"):
         await Desk().run(flow(0))
-    with pytest.raises(ValueError, match="limit"):
+    with pytest.raises(InvalidValue, match="limit"):
         await Desk().run(flow(1))
     await Desk().run(flow(2))
 

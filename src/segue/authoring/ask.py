@@ -10,6 +10,7 @@ import msgspec
 
 from ..core.codec import decoder, digest, encode
 from ..core.schema import schema
+from ..model.checks import moment
 from ..model.entry import Failure
 from ..model.message import Question
 from ..ports.store import Turn
@@ -93,7 +94,7 @@ def put(
     if default is not _UNSET:
         late = encode(default, where="the default answer")
     shown = encode(show)
-    due = 0.0 if timeout is None else run.now() + timeout.total_seconds()
+    due = moment(timeout, "timeout of ask()", run.now())
 
     def opens(turn: Turn, path: str, n: int) -> None:
         turn.asks = [

@@ -6,8 +6,9 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
+from ..model import checks
 from ..model.mode import Config, ModeLike, as_mode
 from ..model.upkeep import Upkeep
 from .context import Branch
@@ -48,7 +49,7 @@ def as_config(
     deadline: timedelta | None = None,
 ) -> Config:
     """Options as the record that goes with a run. Raises `ValueError` for a deadline that isn't ahead."""
-    if deadline is not None and deadline <= timedelta(0):
+    if deadline is not None and checks.seconds("deadline", deadline) <= 0:
         raise ValueError(f"deadline must be longer than nothing, not {deadline!r}")
     return Config(
         mode=None if mode is None else as_mode(mode),
@@ -61,10 +62,16 @@ def as_config(
     )
 
 
+def configured(verb: str, how: Mapping[str, Any]) -> Config:
+    """The same, of what a verb was given. Raises `TypeError` for an option that isn't known."""
+    checks.options(verb, how, How.__annotations__)
+    return as_config(**how)
+
+
 @contextmanager
 def using(**how: Unpack[How]) -> Generator[None]:
     """`with segue.using(mode="batch", model=…):` for the calls inside, and the runs that they start."""
-    own = as_config(**how)
+    own = configured("using()", how)
     outer = _USING.get()
     token = _USING.set(own if outer is None else own.over(outer))
     try:

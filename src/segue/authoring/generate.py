@@ -11,6 +11,7 @@ import msgspec
 
 from ..core.codec import digest, encode
 from ..core.schema import Shape
+from ..model import checks
 from ..model.chat import Answer, ChatReply, ChatRequest, File, Message, Stop, Tokens, as_messages
 from ..model.errors import BadAnswer, InvalidValue, ModelFailed, Refused, TooManyTurns, Truncated
 from ..model.mode import Config, ModeLike
@@ -88,6 +89,7 @@ async def generate(prompt: Prompt, /, *, returns: Any = str, **options: Any) -> 
     `TooManyTurns` and, in a batch whose late calls are to fail, `DeadlineMissed`.
     """
     branch = current("generate")
+    checks.options("generate()", options, Options.__annotations__)
     own = as_config(
         options.pop("mode", None),
         options.pop("model", ()),

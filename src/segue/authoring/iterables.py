@@ -9,6 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
+from ..model.checks import seconds
 from .context import current
 from .stream import Branches, Each, Stream
 from .time import timer
@@ -127,7 +128,7 @@ class _Batches(Generic[T]):
                 if fetched.items:
                     batch.append(fetched.take())
                     if self._within is not None and over is None:
-                        over = timer(current("batched"), self._within.total_seconds())
+                        over = timer(current("batched"), seconds("within of batched()", self._within))
                         over.add_done_callback(fetched.changed)
                 elif (over is not None and over.done()) or not fetched.open:
                     break

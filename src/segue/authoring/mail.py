@@ -13,12 +13,13 @@ import msgspec
 from ..core.codec import decoder, digest, encode
 from ..core.forms import members
 from ..core.restarts import Kind
+from ..model.checks import moment, seconds
 from ..model.errors import Deadlock, WrongPlace
 from ..model.message import Mail, MailKind
 from ..model.mode import Config
 from ..model.run import CallRef, Spec
 from ..ports.store import NewRun, Turn
-from .config import How, as_config, config_of
+from .config import How, config_of, configured
 from .context import Act, Branch, Wait, current
 from .flow import Target, take_call
 from .message import message_name as message_name
@@ -60,7 +61,7 @@ async def receive(message: TypeForm[M], /, *, timeout: timedelta | None = None) 
         args=args,
         digest=digest(args),
         decode=read,
-        due=0.0 if timeout is None else branch.run.now() + timeout.total_seconds(),
+        due=moment(timeout, "timeout of receive()", branch.run.now()),
         late=overdue(f"waiting for {' or '.join(kinds)}"),
         accepts=frozenset(kinds),
     )
@@ -84,12 +85,12 @@ class When(msgspec.Struct, frozen=True, omit_defaults=True):
     @classmethod
     def of(cls, after: timedelta | None, every: timedelta | None, key: str) -> When:
         """As `tell` takes it. Raises `ValueError`."""
-        seconds = 0.0 if every is None else every.total_seconds()
-        if every is not None and seconds <= 0.0:
+        pause = 0.0 if every is None else seconds("every", every)
+        if every is not None and pause <= 0.0:
             raise ValueError(
                 f"every={every!r}: a message repeats after some time, as in timedelta(minutes=5)"
             )
-        return cls(seconds if after is None else max(after.total_seconds(), 0.0), seconds, key)
+        return cls(pause if after is None else max(seconds("after", after), 0.0), pause, key)
 
     def due(self, now: float) -> float:
         """When it is due for the first time; 0 for at once."""
@@ -191,7 +192,7 @@ def request(
         digest=check,
         decode=decode,
         opens=opens,
-        due=0.0 if timeout is None else run.now() + timeout.total_seconds(),
+        due=moment(timeout, f"timeout of the request {name}", run.now()),
         late=overdue(f"the request {name} to {to!r}"),
     )
     return run.record(branch, wait)
@@ -300,7 +301,7 @@ async def spawn(
     run = branch.run
     flow, args = take_call(call)
     run.services.register(flow)
-    config = as_config(**how).over(config_of(branch))
+    config = configured("spawn()", how).over(config_of(branch))
     if group is not None:
         if run.supervisor is None:
             raise WrongPlace(

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, C
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar, overload
 
+from ..model import checks
+from ..model.errors import InvalidValue
 from .config import config_of
 from .context import Branch, Slot, current
 from .flow import FlowCall, definition, take_call
@@ -29,6 +31,7 @@ AHEAD = 64
 OPEN = 50_000
 #: So many runs are opened between two commits.
 OPENS = 500
+_ERRORS = ("raise", "skip", "return")
 
 
 class Outcome(Generic[In, Out]):
@@ -345,6 +348,8 @@ def map(fn: Any, items: Any, /, *, limit: int = 100, ordered: bool = True, error
     current("map")
     if not callable(fn):
         raise _cant_map(fn)
-    if limit < 1:
-        raise ValueError(f"limit must be at least 1, not {limit}")
+    if not isinstance(items, Iterable | AsyncIterable):
+        raise InvalidValue("the items of map()", "an iterable, plain or async", "it is none", repr(items))
+    checks.count("limit of map()", limit)
+    checks.one_of("errors of map()", errors, _ERRORS)
     return Mapped(fn, items, limit, ordered, errors)

@@ -8,12 +8,13 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from copy import copy
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypedDict, TypeVar, get_args, overload
 
 from ..core.codec import decoder, digest, encode
 from ..core.encoding import write
 from ..core.retry import Retry
 from ..core.signature import InputShape
+from ..model import checks
 from ..model.errors import AuthorError, ProcessDied
 from .context import BRANCH, Branch, Effect, Work, find_branch
 from .pooled import Named, OverTime, Pool, named, side_by_side
@@ -153,6 +154,7 @@ def step(fn: Any = None, /, **options: Any) -> Any:
     takes. (Where threads run side by side, on a free-threaded Python, it is a thread.) Outside a run the function is
     just called.
     """
+    checks.options("step()", options, StepOptions.__annotations__)
     if fn is None:
         return functools.partial(step, **options)
     definition = make(fn, **options)
@@ -205,9 +207,13 @@ def make(
     effect: Effect = "idempotent",
     pool: Pool = "thread",
 ) -> StepDef:
-    """The definition of a step."""
-    policy = Retry(retry) if isinstance(retry, int) else retry
+    """The definition of a step. Raises `InvalidValue` for an option that can't be."""
     label = name or getattr(fn, "__qualname__", type(fn).__qualname__).replace("<locals>.", "")
+    checks.one_of(f"effect of step {label!r}", effect, get_args(Effect))
+    checks.one_of(f"pool of step {label!r}", pool, get_args(Pool))
+    if timeout is not None:
+        checks.seconds(f"timeout of step {label!r}", timeout)
+    policy = retry if isinstance(retry, Retry) else Retry(retry)
     return StepDef(fn, label, policy, timeout, effect, pool)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from ..core.codec import digest, encode
+from ..model.checks import seconds
 from ..model.entry import Failure
 from .context import Branch, Wait, current
 
@@ -68,8 +69,8 @@ async def sleep(until: timedelta | datetime, /) -> None:
     A `datetime` must know its time zone.
     """
     branch = current("sleep")
-    if isinstance(until, timedelta):
-        await pause(branch, until.total_seconds())
+    if not isinstance(until, datetime):
+        await pause(branch, seconds("sleep()", until))
         return
     if until.tzinfo is None:
         raise ValueError(
@@ -78,15 +79,15 @@ async def sleep(until: timedelta | datetime, /) -> None:
     await _wait_until(branch, "sleep", until.timestamp(), encode(until))
 
 
-async def pause(branch: Branch, seconds: float) -> None:
-    """Wait durably on a branch."""
-    await timer(branch, seconds)
+async def pause(branch: Branch, length: float) -> None:
+    """Wait durably on a branch, for so many seconds."""
+    await timer(branch, length)
 
 
-def timer(branch: Branch, seconds: float) -> asyncio.Future[None]:
-    """A durable wait that is done after that long; cancelling it gives it up."""
-    when = branch.run.now() + seconds
-    waits: asyncio.Future[None] = _wait_until(branch, "sleep", when, encode(round(seconds, 6)))
+def timer(branch: Branch, length: float) -> asyncio.Future[None]:
+    """A durable wait that is done after so many seconds; cancelling it gives it up."""
+    when = branch.run.now() + length
+    waits: asyncio.Future[None] = _wait_until(branch, "sleep", when, encode(round(length, 6)))
     return waits
 
 
@@ -111,8 +112,8 @@ async def timeout(after: timedelta, /) -> AsyncGenerator[None]:
     branch = current("timeout")
     task = asyncio.current_task()
     assert task is not None  # a branch that is awaited has a task
-    args = encode(after.total_seconds())
-    timer = _wait_until(branch, "timeout", branch.run.now() + after.total_seconds(), args)
+    length = seconds("timeout()", after)
+    timer = _wait_until(branch, "timeout", branch.run.now() + length, encode(length))
     cancels, fired, over = task.cancelling(), False, False
 
     def fire(timer: asyncio.Future[Any]) -> None:

@@ -7,6 +7,9 @@ from hashlib import blake2b
 
 import msgspec
 
+from ..model import checks
+from ..model.errors import InvalidValue
+
 
 class Retry(msgspec.Struct, frozen=True):
     """Up to `attempts` in all; the wait starts at `wait` and doubles up to `longest` (or stays, where `wait` is
@@ -19,6 +22,16 @@ class Retry(msgspec.Struct, frozen=True):
     wait: timedelta = timedelta(seconds=1)
     longest: timedelta = timedelta(minutes=5)
     on: type[Exception] | tuple[type[Exception], ...] = Exception
+
+    def __post_init__(self) -> None:
+        checks.count("attempts of Retry()", self.attempts)
+        checks.seconds("wait of Retry()", self.wait)
+        checks.seconds("longest of Retry()", self.longest)
+        kinds = self.on if isinstance(self.on, tuple) else (self.on,)
+        if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+            raise InvalidValue(
+                "on of Retry()", "an error's class, or a tuple of them", "it isn't", repr(self.on)
+            )
 
     def wants(self, error: BaseException) -> bool:
         """Whether the policy would try that error once more."""

@@ -7,11 +7,15 @@ import mimetypes
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
+from . import checks
+from .errors import InvalidValue
+
 Role = Literal["system", "user", "assistant", "tool"]
+_ROLES = get_args(Role)
 
 
 class File(msgspec.Struct, frozen=True, tag="file", omit_defaults=True):
@@ -74,6 +78,9 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     tool_calls: list[ToolCall] = []
     call: str = ""
     opaque: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        checks.one_of("role of Message()", self.role, _ROLES)
 
 
 class ToolSpec(msgspec.Struct, frozen=True):
@@ -152,8 +159,12 @@ class ChatReply(msgspec.Struct, frozen=True):
 
 
 def as_messages(prompt: str | File | Sequence[Message | str | File]) -> list[Message]:
-    """A prompt as messages: loose texts and files side by side are one message of the user."""
-    items = [prompt] if isinstance(prompt, str | File) else prompt
+    """A prompt as messages: loose texts and files side by side are one message of the user.
+
+    Raises `InvalidValue` for what is none of these, and for nothing.
+    """
+    items = [prompt] if isinstance(prompt, str | File | Message) else prompt
+    _check_prompt(items)
     out: list[Message] = []
     for loose, group in groupby(items, key=_is_loose):
         parts = list(group)
@@ -164,6 +175,16 @@ def as_messages(prompt: str | File | Sequence[Message | str | File]) -> list[Mes
             only = content[0] if len(content) == 1 else None
             out.append(Message("user", only if isinstance(only, str) else content))
     return out
+
+
+def _check_prompt(items: Any) -> None:
+    wanted = 'a text, or a list of segue.Message("user", …), texts and segue.File(…)'
+    if not isinstance(items, Sequence) or isinstance(items, bytes) or not items:
+        problem = "it is empty" if isinstance(items, Sequence) and not items else f"it is {items!r:.80}"
+        raise InvalidValue("the prompt of generate()", wanted, problem)
+    for item in items:
+        if not isinstance(item, Message | str | File):
+            raise InvalidValue("the prompt of generate()", wanted, f"one of it is {item!r:.80}")
 
 
 def _is_loose(item: Message | str | File) -> bool:

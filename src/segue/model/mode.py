@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
+from . import checks
 from .upkeep import Summarise, Trim
 
 
@@ -16,6 +17,9 @@ class Live(msgspec.Struct, frozen=True, tag="live", kw_only=True):
     """
 
     concurrency: int = 256
+
+    def __post_init__(self) -> None:
+        checks.count("concurrency of Live()", self.concurrency)
 
 
 #: What becomes of a call whose answer isn't there in time: it waits on, is sent live as well, or fails.
@@ -38,6 +42,13 @@ class Batch(msgspec.Struct, frozen=True, tag="batch", kw_only=True):
     max_lines: int = 50_000
     max_bytes: int = 190_000_000
     max_age: timedelta = timedelta(minutes=10)
+
+    def __post_init__(self) -> None:
+        checks.seconds("within of Batch()", self.within)
+        checks.seconds("max_age of Batch()", self.max_age)
+        checks.one_of("late of Batch()", self.late, get_args(Late))
+        checks.count("max_lines of Batch()", self.max_lines)
+        checks.count("max_bytes of Batch()", self.max_bytes)
 
 
 Mode = Live | Batch

@@ -14,7 +14,7 @@ from uuid import uuid4
 import msgspec
 
 from ..authoring.actor import Actor
-from ..authoring.config import How, ModelLike, as_config
+from ..authoring.config import How, ModelLike, as_config, configured
 from ..authoring.flow import short_name, take_call, target_of
 from ..authoring.mail import make_spec
 from ..authoring.resource import SERVICES
@@ -245,7 +245,7 @@ class Engine:
 
     def _config(self, how: How) -> Config:
         """Options as the record that goes with a run. Raises for a model that can't be had, before anything is made."""
-        config = as_config(**how)
+        config = configured("a run", how)
         whole = config.over(self.config)
         if whole.model:
             self.models.named(whole.model, whole)

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from ..authoring.failures import to_exception
 from ..authoring.time import overdue
+from ..model.checks import seconds
 from ..model.errors import RunFailed, StepFailed, StoreError
 from ..model.message import PORT, Letter, Mail, MailKind
 from ..model.run import CallRef
@@ -61,8 +62,9 @@ class Port:
         self._calls[call] = future
         timer = None
         if timeout is not None:
+            wait = seconds(f"timeout of the request {name}", timeout)
             late = to_exception(overdue(f"the request {name} to {to!r}"))
-            timer = self._clock.call_later(timeout.total_seconds(), lambda: _fail(future, late))
+            timer = self._clock.call_later(wait, lambda: _fail(future, late))
         if self._timer is None:
             self._timer = self._loop.call_later(POLL, self._tick)
         try:

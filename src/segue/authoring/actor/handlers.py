@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from ...core.retry import Retry
+from ...model.checks import seconds
 from ...model.errors import BadSignature
 from ...model.mode import Mode, as_mode
 from ..mail import message_name
@@ -147,7 +148,7 @@ def _handler(cls: type[Any], owner: str, method: str, fn: Any, mark: Mark) -> Ha
         mode=None if mark.mode is None else as_mode(mark.mode),
         retry=Retry(mark.retry) if isinstance(mark.retry, int) else mark.retry,
         timeout=mark.timeout,
-        every=0.0 if mark.every is None else mark.every.total_seconds(),
+        every=0.0 if mark.every is None else seconds(f"every of {where}", mark.every),
         is_async=is_async,
         is_request=is_request,
         keeps=keeps,

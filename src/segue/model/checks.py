@@ -1,0 +1,51 @@
+"""What is asked of values that people hand in, where a type checker may not have looked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from datetime import timedelta
+from difflib import get_close_matches
+from typing import Any
+
+from .errors import InvalidValue
+
+
+def seconds(where: str, value: Any) -> float:
+    """A duration in seconds. Raises `InvalidValue` for anything but a `timedelta`: a number alone says no unit."""
+    if not isinstance(value, timedelta):
+        raise InvalidValue(where, "a timedelta, such as timedelta(seconds=5)", _kind(value), repr(value))
+    return value.total_seconds()
+
+
+def moment(value: timedelta | None, where: str, now: float) -> float:
+    """When it is over that long from now, in seconds since the epoch; 0 for never."""
+    return 0.0 if value is None else now + seconds(where, value)
+
+
+def one_of(where: str, value: Any, allowed: Collection[str]) -> None:
+    """Raises `InvalidValue` for anything else."""
+    if value not in allowed:
+        wanted = " or ".join(map(repr, allowed))
+        raise InvalidValue(where, wanted, "it is something else", repr(value))
+
+
+def count(where: str, value: Any, least: int = 1) -> None:
+    """Raises `InvalidValue` for anything but a whole number from `least` on."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidValue(where, "a whole number", _kind(value), repr(value))
+    if value < least:
+        raise InvalidValue(where, f"a whole number from {least} on", "it is less", repr(value))
+
+
+def options(verb: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Raises `TypeError`, as Python does for a parameter that isn't there, for an option that isn't known."""
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            meant = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(sorted(known))}"
+            raise TypeError(f"{verb} got an unexpected option {name!r}; {meant}")
+
+
+def _kind(value: Any) -> str:
+    name = type(value).__name__
+    return f"it is {'an' if name[0] in 'aeiou' else 'a'} {name}"

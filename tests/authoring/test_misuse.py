@@ -1,0 +1,97 @@
+"""What a type checker would have said: options and values that can't be are refused by name, with the cure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+import segue
+from segue.errors import InvalidValue
+from segue.model.chat import as_messages
+from segue.testing import FakeModel
+
+SOON = timedelta(seconds=5)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: segue.step(effect="once")(print), r"effect of step 'print': .* 'at-most-once'"),
+        (lambda: segue.step(pool="gpu")(print), "pool of step 'print': .*'thread' or 'process'"),
+        (lambda: segue.step(retry="3")(print), r"attempts of Retry\(\): .* whole number.* a str"),
+        (lambda: segue.step(timeout=5)(print), r"timeout of step 'print': .*timedelta\(seconds=5\).* an int"),
+        (lambda: segue.Retry(0), "attempts.* from 1 on"),
+        (lambda: segue.Retry(2, wait=1.0), "wait of Retry.*timedelta"),
+        (lambda: segue.Retry(2, on="OSError"), "on of Retry.*class"),
+        (lambda: segue.Batch(late="maybe"), "late of Batch.*'wait' or 'live' or 'fail'"),
+        (lambda: segue.Batch(within=5), "within of Batch.*timedelta"),
+        (lambda: segue.Batch(max_lines=0), "max_lines of Batch.* from 1 on"),
+        (lambda: segue.Live(concurrency=0), "concurrency of Live.* from 1 on"),
+        (lambda: segue.Message("usr", "hi"), "role of Message.*'system' or 'user'"),
+    ],
+)
+def test_a_value_that_cant_be(make: Callable[[], Any], told: str) -> None:
+    with pytest.raises(InvalidValue, match=told):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (
+            lambda: segue.step(timout=SOON),
+            r"step\(\) got an unexpected option 'timout'; did you mean 'timeout'\?",
+        ),
+        (lambda: segue.using(modl="m").__enter__(), r"using\(\) .* did you mean 'model'\?"),
+        (lambda: segue.using(colour="red").__enter__(), r"it takes deadline, .*tags"),
+    ],
+)
+def test_an_option_that_isnt_there(make: Callable[[], Any], told: str) -> None:
+    with pytest.raises(TypeError, match=told):
+        make()
+
+
+@pytest.mark.parametrize("prompt", [[{"role": "user", "content": "hi"}], 5, b"bytes", [], ["a", None]])
+def test_what_is_no_prompt(prompt: Any) -> None:
+    with pytest.raises(InvalidValue, match=r'prompt of generate\(\).*segue\.Message\("user"'):
+        as_messages(prompt)
+
+
+async def _even(n: int) -> bool:
+    return n % 2 == 0
+
+
+@pytest.mark.parametrize(
+    ("act", "told"),
+    [
+        (lambda: segue.generate("x", temprature=1), "did you mean 'temperature'"),
+        (lambda: segue.generate("x", deadline=5), "deadline: .*timedelta"),
+        (lambda: segue.sleep(5), r"sleep\(\): .*timedelta"),
+        (lambda: segue.ask("x", timeout=5), r"timeout of ask\(\): .*timedelta"),
+        (lambda: segue.receive(str, timeout=5), r"timeout of receive\(\): .*timedelta"),
+        (lambda: segue.timeout(5).__aenter__(), r"timeout\(\): .*timedelta"),
+        (lambda: segue.map(_even, [1], errors="ignore"), r"errors of map\(\): .*'skip'.*'ignore'"),
+        (lambda: segue.map(_even, [1], limit=0), r"limit of map\(\)"),
+        (lambda: segue.map(_even, 5), r"items of map\(\): .*iterable"),
+    ],
+)
+async def test_in_a_run(act: Callable[[], Any], told: str) -> None:
+    @segue.flow(name="misuse.flow")
+    async def flow() -> None:
+        await act()
+
+    async with FakeModel().when("").reply("yes"):
+        with pytest.raises((InvalidValue, TypeError), match=told):
+            await flow()
+
+
+async def test_of_an_engine() -> None:
+    @segue.flow(name="misuse.run")
+    async def flow() -> None: ...
+
+    async with segue.Engine() as engine:
+        with pytest.raises(TypeError, match="a run got an unexpected option 'modle'; did you mean 'mode"):
+            await engine.run(flow(), modle="m")  # type: ignore[call-arg]
