@@ -381,7 +381,7 @@ class Store(Protocol):
         ...
 
     async def job_lines(self, job: str, after: str, limit: int, *, bodies: bool = True) -> list[Line]:
-        """Lines of a provider job that have no outcome yet, in order of id from the one after `after`.
+        """Lines of a provider job that have no outcome yet, in the order in which they came; those after `after`.
 
         Without `bodies` they may come empty, and promoted ones whose live call was answered are among them.
         """

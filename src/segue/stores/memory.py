@@ -193,7 +193,7 @@ class _Batch:
 
     def __init__(self, job: BatchJob, lines: dict[str, _Line]) -> None:
         self.job = job
-        self.ids = sorted(lines)
+        self.ids = sorted(lines, key=lambda id: lines[id].number)
         self.lines = lines  #: those without an outcome
         self.hedged: dict[str, _Line] = {}  #: those that were promoted
 
@@ -987,13 +987,16 @@ class MemoryStore:
     async def job_lines(self, job: str, after: str, limit: int, *, bodies: bool = True) -> list[Line]:
         if job not in self._batches:
             return []
-        batch = self._batches[job]
-        ids = islice(batch.ids, bisect_right(batch.ids, after) if after else 0, None)
+        batch, known = self._batches[job], self._lines
+        start = 0
+        if after:
+            start = bisect_right(batch.ids, known[after].number, key=lambda id: known[id].number)
+        ids = islice(batch.ids, start, None)
         hedged = {
             id for id, line in batch.hedged.items() if not bodies or line.status == "taken"
         }  # few, if any
         open_ids = (id for id in ids if id in batch.lines or id in hedged)
-        return [self._lines[id].line for id in islice(open_ids, limit)]
+        return [known[id].line for id in islice(open_ids, limit)]
 
     async def outcomes(
         self, job: str, fence: int, chunk: Sequence[LineOutcome], *, now: float

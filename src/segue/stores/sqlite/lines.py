@@ -415,11 +415,13 @@ _JOB_LINES = Query(
         "l.promoted",
     ),
     f"""from (
-        select k, id from lines where batch = (select k from batches where id = ?1) and status = {TAKEN} and id > ?2
+        select k from lines where batch = (select k from batches where id = ?1) and status = {TAKEN}
+        and k > coalesce((select k from lines where id = ?2), 0)
         union all
-        select k, id from lines where hedged = (select k from batches where id = ?1) and id > ?2
-        and (status = {TAKEN} or ?4) order by id limit ?3
-    ) as q join lines l on l.k = q.k join lanes a on a.k = l.lane join runs r on r.k = l.run order by l.id""",
+        select k from lines where hedged = (select k from batches where id = ?1)
+        and k > coalesce((select k from lines where id = ?2), 0) and (status = {TAKEN} or ?4)
+        order by k limit ?3
+    ) as q cross join lines l on l.k = q.k join lanes a on a.k = l.lane join runs r on r.k = l.run order by q.k""",
 )
 _BODIES_OF = Query(("line", "#body"), "from bodies where line in (select value from json_each(?))")
 

@@ -14,7 +14,7 @@ from typing import Final
 from ...model.errors import StoreError
 
 #: The version of the tables, as `user_version` has it.
-VERSION: Final = 7
+VERSION: Final = 8
 
 #: Marks a file as segue's, as `application_id` has it: "sgue".
 APPLICATION: Final = 0x73677565
@@ -56,9 +56,14 @@ create index ports_port on ports(port);
 #: What is known of lines that may be late, and what was paid for the slower of two answers.
 _LATE: Final = """
 create index lines_due on lines(lane, due) where due > 0 and promoted = 0 and status <= 1 and unwanted = 0;
-create index lines_hedged on lines(hedged, id) where hedged is not null;
 create table unclaimed(k integer primary key, run integer not null, usage blob not null);
 create index unclaimed_run on unclaimed(run);
+"""
+
+#: Which lines a job has, in the order in which they came: what is done to many of them touches few pages.
+_OF_JOBS: Final = """
+create index lines_batch on lines(batch, status) where batch is not null;
+create index lines_hedged on lines(hedged) where hedged is not null;
 """
 
 #: What a file of each older version lacks.
@@ -74,6 +79,7 @@ _UPGRADES: Final = {
     "alter table lines add column late integer not null default 0;\n"
     "alter table lines add column promoted integer not null default 0;\n"
     "alter table lines add column hedged integer;\n" + _LATE,
+    7: "drop index lines_batch;\ndrop index if exists lines_hedged;\n" + _OF_JOBS,
 }
 
 TABLES: Final = (
@@ -141,7 +147,6 @@ create table lines(
 );
 create index lines_waiting on lines(lane) where status = 0;
 create index lines_run on lines(run) where status = 0;
-create index lines_batch on lines(batch, status, id);
 create table bodies(line integer primary key, body blob not null);
 -- lines.unwanted: nobody waits for it any more, though it is in a provider job; promoted: its batch is one of live
 -- calls, hedged the provider job that it is in as well
@@ -166,6 +171,7 @@ end;
     + _DELTAS
     + _PORTS
     + _LATE
+    + _OF_JOBS
 )
 
 
