@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from segue.core.batching import ATTEMPTS, decide, fit_to_retry, poll_after
+from segue.core.batching import decide, fit_to_retry, poll_after
 from segue.model.lane import LaneHead
 from segue.model.mode import Batch
 
@@ -56,5 +56,4 @@ def test_polls_thin_out() -> None:
     ],
 )
 def test_passing_failures_go_round_again_but_not_for_ever(status: int, code: str, again: bool) -> None:
-    assert fit_to_retry(status, code, 1) is again
-    assert fit_to_retry(status, code, ATTEMPTS) is False
+    assert fit_to_retry(status, code) is again

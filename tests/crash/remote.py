@@ -160,7 +160,7 @@ class Death:
 class MortalStore:
     """A store as seen by a process that dies."""
 
-    WATCHED: tuple[str, ...] = ("claim_lane", "take", "put_batch_job", "outcomes", "job_lines")
+    WATCHED: tuple[str, ...] = ("claim_lane", "take", "put_batch_job", "outcomes", "job_lines", "job_bodies")
 
     def __init__(self, inner: Store, death: Death) -> None:
         self.inner, self.death = inner, death

@@ -12,7 +12,7 @@ import pytest
 import segue
 from segue.ports.provider import CallFault, RemoteJob
 from segue.ports.store import Store
-from segue.runtime import lanes
+from segue.runtime import delivery, lanes
 from segue.stores import open_store
 from tests.crash.remote import Death, Far, FastClock, MortalFar, MortalStore, Remote
 
@@ -31,6 +31,7 @@ async def twice(text: str) -> str:
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "CHUNK", 3)
+    monkeypatch.setattr(delivery, "CHUNK", 3)
 
 
 def engine_of(store: Any, provider: Far, clock: FastClock) -> segue.Engine:
@@ -91,7 +92,18 @@ async def every(address: Any, after: bool, lag: float) -> set[str]:
     raise AssertionError("the work takes more calls than were tried")
 
 
-ALL = {"claim_lane", "take", "job_lines", "upload", "put_batch_job", "submit", "poll", "results", "outcomes"}
+ALL = {
+    "claim_lane",
+    "take",
+    "job_lines",
+    "job_bodies",
+    "upload",
+    "put_batch_job",
+    "submit",
+    "poll",
+    "results",
+    "outcomes",
+}
 
 
 @pytest.mark.slow

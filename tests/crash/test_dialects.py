@@ -17,7 +17,7 @@ from segue.providers.anthropic import Anthropic
 from segue.providers.anthropic_batches import labelled
 from segue.providers.gemini import Gemini
 from segue.providers.openai import OpenAI
-from segue.runtime import lanes
+from segue.runtime import delivery, lanes
 from segue.stores import open_store
 from segue.testing.simulator import Simulator
 from segue.transports.pooled import Pooled
@@ -31,6 +31,7 @@ EACH = 40
 STRIKES = {
     "take": EACH,
     "job_lines": EACH,
+    "job_bodies": EACH,
     "upload": EACH,
     "submit": EACH,
     "results": EACH,
@@ -57,6 +58,7 @@ async def twice(text: str) -> str:
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "CHUNK", 3)
+    monkeypatch.setattr(delivery, "CHUNK", 3)
 
 
 def heard(body: dict[str, Any]) -> str:

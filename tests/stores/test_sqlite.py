@@ -198,12 +198,17 @@ async def test_another_process_may_have_revived_it(store, path):
 async def test_bodies_are_read_in_portions(store, monkeypatch):
     monkeypatch.setattr("segue.stores.sqlite.lines._PORTION", 100)
     await start(store, "a")
-    bodies = {f"l{i:02}": b"x" * (i * 7) for i in range(30)}
+    bodies = {f"l{i:02}": b"\x00\xff\r\n,x}"[:i] * i for i in range(30)}
     lines = [Line(id, "lane", CallRef("a", "", 0), body) for id, body in bodies.items()]
     await store.commit([Turn(run="a", fence=1, lines=lines)])
     fence = await store.claim_lane("lane", "w", 9.0, now=0.0)
     await store.take("lane", fence, max_lines=50, max_bytes=10**9, job="B", nonce="n", now=0.0)
     assert {line.id: line.body for line in await store.job_lines("B", "", 100)} == bodies
+    found, after, pages = [], "", 0
+    while page := await store.job_bodies("B", after, 10):
+        found, after, pages = found + page, page[-1][0], pages + 1
+    assert found == list(bodies.items())
+    assert pages > 3
 
 
 async def test_large_rows(store):

@@ -50,8 +50,6 @@ def poll_after(elapsed: float) -> float:
     return min(max(elapsed / 20, 0.25), 60.0)
 
 
-def fit_to_retry(status: int, code: str, attempt: int) -> bool:
-    """Whether a line that came back so should go round again."""
-    if attempt >= ATTEMPTS:
-        return False
+def fit_to_retry(status: int, code: str) -> bool:
+    """Whether a line that came back so should go round again, `ATTEMPTS` times in all."""
     return code in _PASSING or status in (0, 408, 409, 425, 429) or status >= 500

@@ -43,7 +43,8 @@ class Line(msgspec.Struct, frozen=True):
 class LineOutcome(msgspec.Struct, frozen=True):
     """How one line ended. `value` is the JSON of the provider's response body.
 
-    `again`: it didn't work out and is fit to be sent once more: it goes back to waiting, its run isn't told.
+    `again`: it didn't work out and is fit to be sent once more: it goes back to waiting and its run isn't told, unless
+    it was sent `most` times already (0: any number).
     `free`: that wasn't its fault, nor was it paid: it doesn't count as an attempt. `used`: what was paid for it, of a
     line that was sent in two ways: kept where its outcome comes second. `lane`: as receipts have it.
     """
@@ -56,6 +57,7 @@ class LineOutcome(msgspec.Struct, frozen=True):
     free: bool = False
     used: Usage | None = None
     lane: str = ""
+    most: int = 0
 
 
 class BatchJob(msgspec.Struct, frozen=True):
@@ -64,7 +66,7 @@ class BatchJob(msgspec.Struct, frozen=True):
     `remote` and `file` are the provider's ids; `seen` is the provider's own status, last time we looked;
     `progress` the lines done there; `size` the bytes of its lines' bodies when it was made. `uploaded` is when a
     submission was about to be tried last; `short` how often its results were read and lacked lines; `over` when it was
-    closed, if it was sent.
+    closed, if it was sent. `dated`: some of its lines may be late, so they may be promoted.
     """
 
     id: str
@@ -83,6 +85,7 @@ class BatchJob(msgspec.Struct, frozen=True):
     short: int = 0
     size: int = 0
     over: float = 0.0
+    dated: bool = True
 
 
 class LaneHead(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ import msgspec
 
 from ..authoring.failures import to_failure
 from ..core import admission
-from ..core.batching import Decision, decide, fit_to_retry, poll_after
+from ..core.batching import ATTEMPTS, Decision, decide, fit_to_retry, poll_after
 from ..model.entry import Failure
 from ..model.errors import CallerError, OperatorError, StoreError
 from ..model.lane import BatchJob, LaneHead, Line, LineOutcome, LineStatus
@@ -28,6 +28,7 @@ from ..ports.clock import Clock
 from ..ports.provider import BatchProvider, CallFault, LineResult, RemoteJob
 from ..ports.store import Store
 from ..providers.faults import told
+from .delivery import CHUNK, Delivery
 from .models import Models, check_result, lane_endpoint, lane_name, usage_name, used
 from .promotion import Promotions
 from .quotas import Quotas
@@ -37,8 +38,6 @@ log = logging.getLogger("segue")
 
 T = TypeVar("T")
 
-#: Outcomes are stored, and runs woken, so many at a time.
-CHUNK = 1000
 #: How long a job that the provider doesn't list may still turn up, in seconds.
 GRACE = 20.0
 #: How long a lane stays with one worker without word of it, in seconds.
@@ -343,12 +342,15 @@ class _Lane:
         return job if await self.store.put_batch_job(job, self.fence) else None
 
     async def _lines(self, job: BatchJob) -> AsyncIterator[tuple[str, bytes]]:
-        async for line in self._open_lines(job, bodies=True):
-            yield line.id, line.body
-
-    async def _open_lines(self, job: BatchJob, *, bodies: bool = False) -> AsyncIterator[Line]:
         after = ""
-        while chunk := await self.store.job_lines(job.id, after, CHUNK, bodies=bodies):
+        while chunk := await self.store.job_bodies(job.id, after, CHUNK):
+            for line in chunk:
+                yield line
+            after = chunk[-1][0]
+
+    async def _open_lines(self, job: BatchJob) -> AsyncIterator[Line]:
+        after = ""
+        while chunk := await self.store.job_lines(job.id, after, CHUNK, bodies=False):
             for line in chunk:
                 yield line
             after = chunk[-1].id
@@ -426,66 +428,61 @@ class _Lane:
             return
         if self.lanes.quotas.known(job.lane):
             self.lanes.quotas.accepted(job, await self.store.lanes())
-        attempts: dict[str, int] = {}
-        promoted: set[str] = set()
-        async for line in self._open_lines(job):
-            attempts[line.id] = line.attempt
-            if line.promoted:
-                promoted.add(line.id)
-        chunk: list[LineOutcome] = []
-        strange: list[str] = []
-        known = 0
-        try:
-            async for result in self.provider.results(remote):
-                if isinstance(result, str):
-                    log.warning("batch job %s: a line of its results can't be read: %s", job.id, result)
-                    continue
-                attempt = attempts.pop(result.id, None)
-                if attempt is None:
-                    strange.append(result.id)
-                    continue
-                known += 1
-                chunk.append(self._outcome(result, attempt, result.id in promoted))
-                if len(chunk) >= CHUNK:
-                    await self._store(job, chunk)
-                    chunk = []
-        except CallFault as fault:
-            await self._store(job, chunk)
-            chunk = []
-            if fault.status not in (404, 410):
-                raise
-            log.warning("batch job %s: a file of its results is gone: %s", job.id, fault)
-        if strange and not job.short and len(strange) + len(attempts) > 0:
+        promoted = (
+            {line.id async for line in self._open_lines(job) if line.promoted} if job.dated else set[str]()
+        )
+        read = 0
+        async with self._delivery(job) as delivery:
+            try:
+                async for result in self.provider.results(remote):
+                    if isinstance(result, str):
+                        log.warning("batch job %s: a line of its results can't be read: %s", job.id, result)
+                        continue
+                    read += 1
+                    if delivery.add(self._outcome(result, result.id in promoted)):
+                        await delivery.send()
+            except CallFault as fault:
+                if fault.status not in (404, 410):
+                    raise
+                log.warning("batch job %s: a file of its results is gone: %s", job.id, fault)
+        strange = delivery.strange
+        if strange and not job.short:
             log.warning(
                 "batch job %s: %d results are for lines that aren't open, such as %r",
                 job.id,
                 len(strange),
                 strange[0],
             )
-        status, code, text = _LEFT.get(remote.status, _MISSING)
-        lacking = known + len(set(strange)) < remote.done + remote.failed
-        if attempts and job.short + 1 < LOOKS[lacking] and (lacking or status == "missing"):
-            await self._store(job, chunk)  # the others may be late, or this was a bad copy
-            await self.store.put_batch_job(msgspec.structs.replace(job, short=job.short + 1), self.fence)
-            self.lanes.look_in(job, BACK_OFF[0] * 2.0**job.short)
-            return
-        for ident, attempt in attempts.items():
-            error = _failure(self.head.lane, 0, code, text)
-            chunk.append(LineOutcome(ident, status, None, error, fit_to_retry(0, code, attempt)))
-            if len(chunk) >= CHUNK:
-                await self._store(job, chunk)
-                chunk = []
-        await self._store(job, chunk)
+        if await self.store.job_lines(job.id, "", 1, bodies=False):
+            if await self._looks_again(job, remote, read - len(strange) + len(set(strange))):
+                return
+            await self._lack(job, remote)
         await self._close(job, remote.status, remote.done + remote.failed)
 
-    def _outcome(self, result: LineResult, attempt: int, promoted: bool) -> LineOutcome:
+    async def _lack(self, job: BatchJob, remote: RemoteJob) -> None:
+        """The lines that a job has no result for end without one."""
+        status, code, text = _LEFT.get(remote.status, _MISSING)
+        error = _failure(self.head.lane, 0, code, text)
+        again = fit_to_retry(0, code)
+        await self._end(job, lambda line: LineOutcome(line.id, status, None, error, again, most=ATTEMPTS))
+
+    async def _looks_again(self, job: BatchJob, remote: RemoteJob, read: int) -> bool:
+        """Whether a job's results, which lack lines, are read once more: those may be late, or this was a bad copy."""
+        lacking = read < remote.done + remote.failed
+        if job.short + 1 >= LOOKS[lacking] or (remote.status in _LEFT and not lacking):
+            return False
+        await self.store.put_batch_job(msgspec.structs.replace(job, short=job.short + 1), self.fence)
+        self.lanes.look_in(job, BACK_OFF[0] * 2.0**job.short)
+        return True
+
+    def _outcome(self, result: LineResult, promoted: bool) -> LineOutcome:
         if result.status == 200:
             problem = check_result(self.provider, self.to, result.body)
             if problem is None:
                 paid = used(self.head.lane, self.provider, result.body, self.name) if promoted else None
                 return LineOutcome(result.id, "ok", result.body, used=paid, lane=self.name)
             error = _failure(self.head.lane, 200, "bad_body", str(problem))
-            return LineOutcome(result.id, "error", None, error, fit_to_retry(0, "bad_body", attempt))
+            return LineOutcome(result.id, "error", None, error, fit_to_retry(0, "bad_body"), most=ATTEMPTS)
         expired = result.code in ("batch_expired", "batch_cancelled")
         status = {"batch_expired": "expired", "batch_cancelled": "cancelled"}.get(result.code, "error")
         message = result.code
@@ -496,7 +493,8 @@ class _Lane:
             status,  # type: ignore[arg-type]  # one of LineStatus, from the table
             None,
             _failure(self.head.lane, result.status, result.code, message),
-            fit_to_retry(result.status, result.code, attempt),
+            fit_to_retry(result.status, result.code),
+            most=ATTEMPTS,
         )
 
     async def _rejected(self, job: BatchJob, remote: RemoteJob) -> None:
@@ -506,16 +504,19 @@ class _Lane:
             return
         log.warning("batch job %s was rejected: %s", job.id, remote.rejected)
         bad = admission.at_fault(job.lines, remote.bad_lines)
-        chunk: list[LineOutcome] = []
-        number = 0
+        error = _failure(self.head.lane, 400, "batch_rejected", remote.rejected)
+        again = not bad and fit_to_retry(500, "")
+        outcomes: list[LineOutcome] = []
         async for line in self._open_lines(job):
-            number += 1
-            innocent = bool(bad) and number not in bad
-            error = _failure(self.head.lane, 400, "batch_rejected", remote.rejected)
-            again = innocent or fit_to_retry(500 if not bad else 400, "", line.attempt)
-            chunk.append(LineOutcome(line.id, "error", None, error, again, free=innocent))
-        for start in range(0, len(chunk), CHUNK):
-            await self._store(job, chunk[start : start + CHUNK])
+            innocent = bool(bad) and len(outcomes) + 1 not in bad
+            most = 0 if innocent else ATTEMPTS
+            outcomes.append(
+                LineOutcome(line.id, "error", None, error, innocent or again, innocent, most=most)
+            )
+        async with self._delivery(job) as delivery:
+            for outcome in reversed(outcomes):  # if this breaks off, what is left is numbered as it was
+                if delivery.add(outcome):
+                    await delivery.send()
         await self._close(job, remote.status, 0, remote.rejected)
 
     async def _over_quota(self, job: BatchJob, told: str) -> None:
@@ -528,14 +529,12 @@ class _Lane:
             told,
         )
         error = _failure(self.head.lane, 429, "token_limit_exceeded", told)
-        after = ""
-        while lines := await self.store.job_lines(job.id, after, CHUNK, bodies=False):
-            after = lines[-1].id
-            chunk: list[LineOutcome] = []
-            for line in lines:
-                beyond = admission.is_beyond(quota, line.size)
-                chunk.append(LineOutcome(line.id, "error", None, error, not beyond, free=not beyond))
-            await self._store(job, chunk)
+
+        def outcome(line: Line) -> LineOutcome:
+            beyond = admission.is_beyond(quota, line.size)
+            return LineOutcome(line.id, "error", None, error, not beyond, free=not beyond)
+
+        await self._end(job, outcome)
         await self._close(job, "over quota", 0, told)
 
     async def _refused(self, job: BatchJob, fault: CallFault) -> None:
@@ -543,16 +542,22 @@ class _Lane:
         log.warning("batch job %s was refused: %s", job.id, fault)
         text = f"{self.provider.name} refused the batch job: {fault.message}"
         error = _failure(self.head.lane, fault.status, fault.code or "batch_refused", text)
-        after = ""
-        while lines := await self.store.job_lines(job.id, after, CHUNK, bodies=False):
-            after = lines[-1].id
-            await self._store(job, [LineOutcome(line.id, "error", None, error) for line in lines])
+        await self._end(job, lambda line: LineOutcome(line.id, "error", None, error))
         await self._close(job, "refused", 0, fault.message)
 
-    async def _store(self, job: BatchJob, chunk: list[LineOutcome]) -> None:
-        if chunk:
+    async def _end(self, job: BatchJob, outcome: Callable[[Line], LineOutcome]) -> None:
+        """Store how all lines of a job end that have no outcome yet."""
+        async with self._delivery(job) as delivery:
+            async for line in self._open_lines(job):
+                if delivery.add(outcome(line)):
+                    await delivery.send()
+
+    def _delivery(self, job: BatchJob) -> Delivery:
+        async def put(chunk: list[LineOutcome]) -> list[str] | None:
             self.lanes.promotions.answered(self.head.lane, chunk)
-            await self.store.outcomes(job.id, self.fence, chunk, now=self.clock.now())
+            return await self.store.outcomes(job.id, self.fence, chunk, now=self.clock.now())
+
+        return Delivery(put)
 
     async def _close(self, job: BatchJob, seen: str, progress: int, error: str = "") -> None:
         self.lanes.forget(job)

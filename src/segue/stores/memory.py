@@ -928,6 +928,7 @@ class MemoryStore:
         if not taken:
             return None
         made = BatchJob(job, lane, nonce, "intent", len(taken), now, size=size)
+        made = msgspec.structs.replace(made, dated=any(line.line.due for line in taken.values()))
         batch = self._batches[job] = _Batch(made, taken)
         return batch.job
 
@@ -998,6 +999,9 @@ class MemoryStore:
         open_ids = (id for id in ids if id in batch.lines or id in hedged)
         return [known[id].line for id in islice(open_ids, limit)]
 
+    async def job_bodies(self, job: str, after: str, limit: int) -> list[tuple[str, bytes]]:
+        return [(line.id, line.body) for line in await self.job_lines(job, after, limit)]
+
     async def outcomes(
         self, job: str, fence: int, chunk: Sequence[LineOutcome], *, now: float
     ) -> list[str] | None:
@@ -1051,14 +1055,15 @@ class MemoryStore:
         call = line.line.call
         run = self._runs[call.run]
         ended = run.status in ENDED
-        if outcome.again and not ended and not line.unwanted and not line.line.promoted:
+        again = outcome.again and not 0 < outcome.most <= line.line.attempt
+        if again and not ended and not line.unwanted and not line.line.promoted:
             attempt = line.line.attempt + (not outcome.free)
             line.line = msgspec.structs.replace(line.line, attempt=attempt)
             line.status, line.batch = "waiting", ""
             self._lane(line.line.lane).put(line)
             self._hint("lines", line.line.lane)
             return
-        quits = outcome.again and not (line.line.promoted and not line.unwanted)
+        quits = again and not (line.line.promoted and not line.unwanted)
         mail = Mail(
             call.run,
             f"line:{outcome.id}",

@@ -984,7 +984,7 @@ class StoreContract(MailContract, PortContract):
         assert drive is not None
         assert await take(store, drive + 1, job="B0") is None
         job = await take(store, drive, lines=2, job="B1")
-        assert job == BatchJob("B1", LANE, "nonce-B1", "intent", 2, 5.0, size=20)
+        assert job == BatchJob("B1", LANE, "nonce-B1", "intent", 2, 5.0, size=20, dated=False)
         assert [one.id for one in await store.job_lines("B1", "", 10)] == ["l5", "l4"]
         second = await take(store, drive, size=25, job="B2")
         assert second is not None
@@ -1022,6 +1022,9 @@ class StoreContract(MailContract, PortContract):
                 (b'{"x":1}', 7, 1.5, 1)
             }
         assert pages == [ids[:10], ids[10:20], ids[20:]]
+        assert await store.job_bodies("B1", "", 2) == [("l24", b'{"x":1}'), ("l23", b'{"x":1}')]
+        assert await store.job_bodies("B1", "l02", 10) == [("l01", b'{"x":1}'), ("l00", b'{"x":1}')]
+        assert await store.job_bodies("B1", "l00", 10) == []
         (one, *_) = await store.job_lines("B1", "", 1, bodies=False)
         assert one.size == 7
         assert (one.lane, one.call) == (LANE, CallRef("r", "", 0))
@@ -1130,6 +1133,25 @@ class StoreContract(MailContract, PortContract):
             ("l1", 1),
             ("l2", 2),
         ]
+
+    async def test_a_line_goes_round_so_often_at_most(self, store: Store) -> None:
+        fence = await lane_with(store, "l1")
+        last = [LineOutcome("l1", "expired", again=True, most=2)]
+        assert await store.outcomes("B1", fence, last, now=0.0) == []
+        assert await mail_of(store, "r") == []
+        await take(store, fence, job="B2")
+        assert await store.outcomes("B2", fence, last, now=0.0) == []
+        assert len(await mail_of(store, "r")) == 1
+        assert await store.line_counts() == {"expired": 1}
+
+    async def test_a_job_knows_whether_lines_may_be_late(self, store: Store) -> None:
+        await start(store, "r")
+        lines = [line("l1", "r"), msgspec.structs.replace(line("l2", "r"), due=HOUR, late="live")]
+        await commit(store, "r", 1, lines=lines)
+        drive = await store.claim_lane(LANE, "w", HOUR, now=0.0)
+        assert drive is not None
+        assert (await take(store, drive, lines=1, job="B1")) != (await take(store, drive, lines=1, job="B2"))
+        assert [job.dated for job in await store.batch_jobs()] == [False, True]
 
     async def test_a_job_knows_its_size(self, store: Store) -> None:
         await lane_with(store, "l1", "l2", body=b"[1,2]")

@@ -11,7 +11,7 @@ import msgspec
 from ...model.lane import LIVE, BatchJob, LaneHead, Line, LineOutcome
 from ...model.message import Mail
 from ...model.run import CallRef, Usage
-from .bulk import Query, Values, as_json
+from .bulk import Query, Values, as_json, pieces
 from .ledger import Ledger
 from .runs import Post, post
 from .schema import DONE, LATES, LINE_NUMBER, LINE_STATUSES, TAKEN, WAITING
@@ -186,8 +186,9 @@ def _take(ledger: Ledger, item: Taking) -> BatchJob | None:
     if not taken:
         cx.execute("delete from batches where k = ?", (batch,))
         return None
-    (size,) = ledger.one(f"select sum(size) from lines where batch = ? and status = {TAKEN}", batch)
-    job = BatchJob(item.job, item.lane, item.nonce, "intent", taken, item.now, size=size)
+    mine = f"from lines where batch = ? and status = {TAKEN}"
+    size, due = ledger.one(f"select sum(size), max(due) {mine}", batch)
+    job = BatchJob(item.job, item.lane, item.nonce, "intent", taken, item.now, size=size, dated=due > 0)
     cx.execute("update batches set data = ? where k = ?", (_encode(job), batch))
     return job
 
@@ -322,11 +323,12 @@ def _outcomes(ledger: Ledger, item: Outcomes) -> list[str] | None:
             dropped.append(k)
             if outcome.status != "ok":
                 continue
-        if outcome.again and status < DONE and not unwanted and not promoted:
+        goes_again = outcome.again and not 0 < outcome.most <= attempt
+        if goes_again and status < DONE and not unwanted and not promoted:
             again.setdefault(outcome.free, []).append(k)
             ledger.hint("lines", [lane])
             continue
-        quits = outcome.again and not (promoted and not unwanted)
+        quits = goes_again and not (promoted and not unwanted)
         ended.setdefault(_CANCELLED if quits else LINE_NUMBER[outcome.status], []).append(k)
         if status >= DONE:
             _claims_nothing(cx, owner, outcome)
@@ -399,6 +401,15 @@ _OPEN_JOBS = Query(
     """from batches b where b.open and (:lane = '' or b.lane = (select k from lanes where name = :lane))
     order by b.k""",
 )
+#: Keys of a job's lines without an outcome, some of them: job, line before, limit, whether those answered live too.
+_PAGE = f"""(
+    select k from lines where batch = (select k from batches where id = ?1) and status = {TAKEN}
+    and k > coalesce((select k from lines where id = ?2), 0)
+    union all
+    select k from lines where hedged = (select k from batches where id = ?1)
+    and k > coalesce((select k from lines where id = ?2), 0) and (status = {TAKEN} or ?4)
+    order by k limit ?3
+)"""
 _JOB_LINES = Query(
     (
         "l.k",
@@ -414,15 +425,10 @@ _JOB_LINES = Query(
         "l.late",
         "l.promoted",
     ),
-    f"""from (
-        select k from lines where batch = (select k from batches where id = ?1) and status = {TAKEN}
-        and k > coalesce((select k from lines where id = ?2), 0)
-        union all
-        select k from lines where hedged = (select k from batches where id = ?1)
-        and k > coalesce((select k from lines where id = ?2), 0) and (status = {TAKEN} or ?4)
-        order by k limit ?3
-    ) as q cross join lines l on l.k = q.k join lanes a on a.k = l.lane join runs r on r.k = l.run order by q.k""",
+    f"""from {_PAGE} as q cross join lines l on l.k = q.k join lanes a on a.k = l.lane join runs r on r.k = l.run
+    order by q.k""",
 )
+_SIZES = Query(("l.k", "l.id", "l.size"), f"from {_PAGE} as q cross join lines l on l.k = q.k order by q.k")
 _BODIES_OF = Query(("line", "#body"), "from bodies where line in (select value from json_each(?))")
 
 
@@ -462,6 +468,18 @@ def job_lines(cx: sqlite3.Connection, job: str, after: str, limit: int, bodies: 
         )
         for k, id, lane, run, path, n, size, created, attempt, due, late, promoted in rows
     ]
+
+
+def job_bodies(cx: sqlite3.Connection, job: str, after: str, limit: int) -> list[tuple[str, bytes]]:
+    """Ids and bodies of a job's lines without an outcome, of some megabytes at most."""
+    rows, size = [], 0
+    for row in _SIZES.rows(cx, (job, after, limit, False)):
+        rows.append(row)
+        size += row[2]
+        if size >= _PORTION:
+            break
+    bodies = pieces(cx, "bodies", "line", "body", [k for k, _, _ in rows])
+    return [(id, bodies[k]) for k, id, _ in rows]
 
 
 def unclaimed(cx: sqlite3.Connection, run: str, job: str) -> list[Usage]:

@@ -250,6 +250,9 @@ class SqliteStore:
     async def job_lines(self, job: str, after: str, limit: int, *, bodies: bool = True) -> list[Line]:
         return cast(list[Line], await self._look(lines.job_lines, job, after, limit, bodies))
 
+    async def job_bodies(self, job: str, after: str, limit: int) -> list[tuple[str, bytes]]:
+        return cast(list[tuple[str, bytes]], await self._look(lines.job_bodies, job, after, limit))
+
     async def outcomes(
         self, job: str, fence: int, chunk: Sequence[LineOutcome], *, now: float
     ) -> list[str] | None:
