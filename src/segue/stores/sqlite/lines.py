@@ -13,7 +13,7 @@ from ...model.message import Mail
 from ...model.run import CallRef, Usage
 from .bulk import Query, Values, as_json, pieces
 from .ledger import Ledger
-from .runs import Post, post
+from .runs import Result, bring
 from .schema import DONE, LATES, LINE_NUMBER, LINE_STATUSES, TAKEN, WAITING
 
 _CANCELLED = LINE_NUMBER["cancelled"]
@@ -231,9 +231,9 @@ def put_progress(ledger: Ledger, items: Sequence[Progress]) -> list[bool]:
 
 
 def _batch(ledger: Ledger, job: str, fence: int) -> Any:
-    """Key and data of a job, if that fence holds for its lane."""
+    """Key and data of a job and its lane's name, if that fence holds for the lane."""
     return ledger.one(
-        "select b.k, b.data from batches b join lanes l on l.k = b.lane where b.id = ? and l.fence = ?",
+        "select b.k, b.data, l.name from batches b join lanes l on l.k = b.lane where b.id = ? and l.fence = ?",
         job,
         fence,
     )
@@ -273,7 +273,6 @@ _TAKEN = Query(
         "l.n",
         "l.attempt",
         "r.status",
-        "a.name",
         "l.unwanted",
         "l.status",
         "l.batch",
@@ -282,7 +281,7 @@ _TAKEN = Query(
         "l.run",
     ),
     f"""from json_each(?) as q cross join lines l on l.id = q.value join runs r on r.k = l.run
-    join lanes a on a.k = l.lane where (l.batch = ?2 and (l.status = {TAKEN} or l.promoted)) or l.hedged = ?2""",
+    where (l.batch = ?2 and (l.status = {TAKEN} or l.promoted)) or l.hedged = ?2""",
 )
 
 
@@ -296,12 +295,12 @@ def _outcomes(ledger: Ledger, item: Outcomes) -> list[str] | None:
     if row is None:
         return None
     cx, batch = ledger.cx, row[0]
-    ids = as_json({outcome.id for outcome in item.chunk})
+    ids = as_json(sorted({outcome.id for outcome in item.chunk}))
     taken = {line[0]: line[1:] for line in _TAKEN.rows(cx, (ids, batch))}
     strange: list[str] = []
     again: dict[bool, list[int]] = {}
     ended: dict[int, list[int]] = {}
-    posts: list[Post] = []
+    results: list[Result] = []
     dropped: list[int] = []
     returned: list[int] = []
     for outcome in item.chunk:
@@ -309,7 +308,7 @@ def _outcomes(ledger: Ledger, item: Outcomes) -> list[str] | None:
         if line is None:
             strange.append(outcome.id)
             continue
-        k, run, path, n, attempt, status, lane, unwanted, stands, there, hedged, promoted, owner = line
+        k, run, path, n, attempt, status, unwanted, stands, there, hedged, promoted, owner = line
         if stands > TAKEN:  # the other way was faster
             _claims_nothing(cx, owner, outcome)
             dropped.append(k)
@@ -326,7 +325,7 @@ def _outcomes(ledger: Ledger, item: Outcomes) -> list[str] | None:
         goes_again = outcome.again and not 0 < outcome.most <= attempt
         if goes_again and status < DONE and not unwanted and not promoted:
             again.setdefault(outcome.free, []).append(k)
-            ledger.hint("lines", [lane])
+            ledger.hint("lines", [row[2]])
             continue
         quits = goes_again and not (promoted and not unwanted)
         ended.setdefault(_CANCELLED if quits else LINE_NUMBER[outcome.status], []).append(k)
@@ -344,10 +343,10 @@ def _outcomes(ledger: Ledger, item: Outcomes) -> list[str] | None:
                 call=CallRef(run, path, n),
                 at=item.now,
             )
-            posts.append(Post(mail, item.now, marked=False))
+            results.append((owner, status, mail))
     _close_lines(cx, again, ended)
     _unhedge(cx, dropped, returned)
-    post(ledger, posts)
+    bring(ledger, results, item.now)
     if not _has_open_lines(ledger, batch):
         job = _decode_job(row[1])
         over = item.now if job.sent else 0.0

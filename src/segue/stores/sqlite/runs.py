@@ -68,6 +68,10 @@ class Post(msgspec.Struct, frozen=True):
     admitted: bool = False
 
 
+#: A run by its key, its status, and a result for it, which is sent once and takes no room in a mailbox.
+Result = tuple[int, int, Mail]
+
+
 class Resending(msgspec.Struct, frozen=True):
     """A dead letter to be sent again."""
 
@@ -399,14 +403,8 @@ def post(ledger: Ledger, items: Sequence[Post]) -> list[Delivery]:
         _LETTERS.run(cx, letters)
     if marked:
         _MARK.run(cx, [(*pair, number) for pair, number in marked.items()])
-    woken = parked & told.keys()
-    if woken:
-        cx.execute(
-            f"update runs set status = {READY}, wake = null, updated = ? where status in ({PARKED}, {HELD})"
-            " and k in (select value from json_each(?))",
-            (items[0].now, as_json(live[id] for id in woken)),
-        )
-        ledger.hint("ready", woken)
+    woken = {id: live[id] for id in told if id in parked}
+    _wake(ledger, woken, items[0].now)
     if len(woken) < len(told):
         ledger.hint("mail", (id for id in told if id not in woken))
     if boxes is not None:
@@ -414,6 +412,29 @@ def post(ledger: Ledger, items: Sequence[Post]) -> list[Delivery]:
     for one in refused:
         refuse(ledger, one, items[0].now)
     return out
+
+
+def bring(ledger: Ledger, results: Sequence[Result], now: float) -> None:
+    """Put results into the inboxes of runs that haven't ended, and make parked ones ready: two statements, of which one
+    is for a few hundred letters."""
+    if not results:
+        return
+    _LETTERS.run(ledger.cx, [(run, encode(mail)) for run, _, mail in results])
+    _wake(ledger, {mail.to: run for run, status, mail in results if status == PARKED}, now)
+    there = [mail.to for _, status, mail in results if status != PARKED]
+    if there:
+        ledger.hint("mail", there)
+
+
+def _wake(ledger: Ledger, runs: dict[str, int], now: float) -> None:
+    """Runs that waited, by id, are ready."""
+    if runs:
+        ledger.cx.execute(
+            f"update runs set status = {READY}, wake = null, updated = ? where status in ({PARKED}, {HELD})"
+            " and k in (select value from json_each(?))",
+            (now, as_json(runs.values())),
+        )
+        ledger.hint("ready", runs)
 
 
 def refuse(ledger: Ledger, refused: refusal.Refused, now: float) -> None:
