@@ -5,6 +5,7 @@ from __future__ import annotations
 import urllib.parse
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -94,17 +95,19 @@ class _Outcome(msgspec.Struct):
 
 
 _outcome = msgspec.json.Decoder(_Outcome)
+_text = msgspec.json.Encoder().encode
 
 
 def job_line(ident: str, path: str, body: bytes) -> bytes:
     """One line of a job's file; the body goes in as it is."""
     if b"\n" in body or b"\r" in body:  # in JSON they stand between tokens only
         body = body.replace(b"\n", b" ").replace(b"\r", b" ")
-    head = b'{"custom_id":%s,"method":"POST","url":%s,"body":' % (
-        msgspec.json.encode(ident),
-        msgspec.json.encode(path),
-    )
-    return head + body + b"}\n"
+    return b'{"custom_id":%s%s%s}\n' % (_text(ident), _between(path), body)
+
+
+@lru_cache(64)
+def _between(path: str) -> bytes:
+    return b',"method":"POST","url":%s,"body":' % _text(path)
 
 
 _job = msgspec.json.Decoder(Job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, cast
 
@@ -304,6 +305,7 @@ def lane_endpoint(lane: str) -> tuple[Endpoint, str]:
     return Endpoint(provider, base_url, model, credential), to
 
 
+@lru_cache(256)
 def in_window(to: str) -> tuple[str, timedelta | None]:
     """A lane's endpoint without its window, and the window."""
     endpoint, _, seconds = to.partition("~")
