@@ -84,6 +84,7 @@ async def test_a_file_of_the_version_before_is_brought_up_to_date(tmp_path: Path
         " drop index lines_due; drop index lines_hedged; drop table unclaimed; alter table lines drop column due;"
         " alter table lines drop column late; alter table lines drop column promoted;"
         " alter table lines drop column hedged;"
+        " drop index lines_batch; create index lines_batch on lines(batch, status, id);"
         " alter table lines drop column unwanted; alter table inbox drop column state;"
         " alter table runs drop column bound; alter table runs drop column lapses;"
         " alter table runs drop column progress; pragma user_version = 1"
@@ -98,3 +99,15 @@ async def test_a_file_of_the_version_before_is_brought_up_to_date(tmp_path: Path
     await store.commit([Turn(run="a", fence=claimed.head.fence, status="done")])
     assert [dead.mail.number for dead in await store.dead_letters()] == [1]
     await store.close()
+    fresh = SqliteStore(str(tmp_path / "fresh.db"))
+    await fresh.open()
+    await fresh.close()
+    assert indices(path) == indices(tmp_path / "fresh.db")
+
+
+def indices(path: Path) -> list[tuple[str, str]]:
+    cx = sqlite3.connect(path)
+    found = cx.execute("select name, sql from sqlite_master where type = 'index' and sql > '' order by name")
+    rows = [(name, " ".join(sql.split())) for name, sql in found]
+    cx.close()
+    return rows

@@ -1,6 +1,7 @@
 """The store in a SQLite file: the contract, several processes, crashes, and what can be wrong with a file."""
 
 import asyncio
+import hashlib
 import os
 import signal
 import sqlite3
@@ -14,7 +15,7 @@ import pytest
 
 import segue
 from segue.model.errors import StoreError
-from segue.model.lane import Line
+from segue.model.lane import Line, LineOutcome
 from segue.model.message import Mail
 from segue.model.run import CallRef, Spec
 from segue.ports.store import NewRun, Turn
@@ -209,6 +210,30 @@ async def test_bodies_are_read_in_portions(store, monkeypatch):
         found, after, pages = found + page, page[-1][0], pages + 1
     assert found == list(bodies.items())
     assert pages > 3
+
+
+async def test_outcomes_of_lines_that_came_together_touch_few_pages(store, path):
+    """Whatever their ids are: a chunk that touches a page or two for each line writes ten times as much."""
+    runs = [f"r{i:04}" for i in range(3000)]
+    await start(store, *runs)
+    ids = [hashlib.sha256(run.encode()).hexdigest()[:32] for run in runs]
+    turns = [
+        Turn(
+            run=run,
+            fence=1,
+            status="parked",
+            release=True,
+            lines=[Line(id, "lane", CallRef(run, "", 0), b"x" * 500)],
+        )
+        for run, id in zip(runs, ids, strict=True)
+    ]
+    await store.commit(turns)
+    fence = await store.claim_lane("lane", "w", 9.0, now=0.0)
+    await store.take("lane", fence, max_lines=5000, max_bytes=10**9, job="B", nonce="n", now=0.0)
+    assert [id for id, _ in await store.job_bodies("B", "", 5000)] == ids
+    before = Path(f"{path}-wal").stat().st_size
+    await store.outcomes("B", fence, [LineOutcome(id, "ok", b"y" * 500) for id in ids[-500:]], now=0.0)
+    assert Path(f"{path}-wal").stat().st_size - before < 500 * 2000
 
 
 async def test_large_rows(store):
