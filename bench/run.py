@@ -22,37 +22,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from environments import environment
 from works import IMPORTS, WORKS, Case, Run, Work
 
 HERE = Path(__file__).resolve().parent
-ENVS, TEMP = HERE / ".envs", HERE / ".tmp" / str(os.getpid())
+TEMP = HERE / ".tmp" / str(os.getpid())
 PEERS = {path.stem: path for path in sorted((HERE / "requirements").glob("*.txt"))}
 SIDES = {"limit": "limit.py", "segue": "on_segue.py"} | {peer: f"on_{peer}.py" for peer in PEERS}
 NAMES = {"langgraph": "LangGraph", "dbos": "DBOS", "pykka": "Pykka", "thespian": "Thespian"}
-
-
-# ------------------------------------------------------------------------------------------------ environments
-def environment(peer: str) -> Path:
-    """The Python of a peer's own environment, made if it isn't there or its requirements have changed."""
-    root, wanted = ENVS / peer, PEERS[peer].read_text()
-    python, stamp = root / "bin/python", root / "installed.txt"
-    if stamp.exists() and stamp.read_text() == wanted:
-        return python
-    print(f"making an environment for {NAMES[peer]}", file=sys.stderr)
-    shutil.rmtree(root, ignore_errors=True)
-    uv = Path(sys.executable).with_name("uv")
-    found = str(uv) if uv.exists() else shutil.which("uv")
-    env = os.environ | {"UV_PYTHON_DOWNLOADS": "never", "UV_LINK_MODE": "copy"}
-    if found:
-        make = [[found, "-q", "venv", "--python", sys.executable, root]]
-        make += [[found, "-q", "pip", "install", "--python", python, "-r", PEERS[peer]]]
-    else:
-        make = [[sys.executable, "-m", "venv", root]]
-        make += [[python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", PEERS[peer]]]
-    for command in make:
-        subprocess.run([str(part) for part in command], check=True, env=env)
-    stamp.write_text(wanted)
-    return python
 
 
 # ------------------------------------------------------------------------------------------------ sides
@@ -377,7 +354,7 @@ async def main() -> None:
     chosen = [work for work in WORKS if not args.work or work.name in args.work]
     needed = {p for work in chosen for run in work.runs for p in run.peers} & only
     pythons = dict.fromkeys(("limit", "segue"), Path(sys.executable))
-    pythons |= {peer: environment(peer) for peer in sorted(needed)}
+    pythons |= {peer: environment(peer, PEERS[peer]) for peer in sorted(needed)}
 
     begun, around = time.monotonic(), surroundings(args.quick)
     print(f"# {said(around)}\n", flush=True)

@@ -145,7 +145,7 @@ class Together(OpenAI):
 
     name = "together"
     batch_prefix = ""
-    purpose = "batch-api"
+    purposes = frozenset({"batch-api"})
 
     def file_routes(self, at: str) -> list[web.RouteDef]:
         return [

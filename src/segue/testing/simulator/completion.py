@@ -69,11 +69,12 @@ def completion(body: dict[str, Any], reply: Reply, *, id: str, created: int) -> 
 def chunks(whole: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The `chat.completion.chunk`s that add up to a completion; the last one has the usage and no choice."""
     head = {key: whole[key] for key in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
+    head["system_fingerprint"] = whole.get("system_fingerprint")
     for choice in whole["choices"]:
+        begun = {"index": choice["index"], "logprobs": None, "finish_reason": None}
         for delta in _deltas(choice["message"]):
-            yield head | {"choices": [{"index": choice["index"], "delta": delta, "finish_reason": None}]}
-        last = {"index": choice["index"], "delta": {}, "finish_reason": choice["finish_reason"]}
-        yield head | {"choices": [last]}
+            yield head | {"choices": [begun | {"delta": delta}]}
+        yield head | {"choices": [begun | {"delta": {}, "finish_reason": choice["finish_reason"]}]}
     yield head | {"choices": [], "usage": whole["usage"]}
 
 

@@ -28,7 +28,8 @@ class OpenAI:
     batch_prefix = "batch_"
     validates = True
     prefix = ""  #: what its paths begin with
-    purpose = "batch"  #: of a file for a batch
+    #: What a file may be for.
+    purposes = frozenset({"assistants", "batch", "evals", "fine-tune", "user_data", "vision"})
     usual_purpose = ""  #: of a file that comes without one; none may
 
     def __init__(self, service: Service) -> None:
@@ -127,7 +128,7 @@ class OpenAI:
         if content is None or not purpose:
             missing = "file" if content is None else "purpose"
             raise Failure(400, f"Missing required parameter: {missing!r}.", param=missing)
-        if self.purpose != "batch" and purpose != self.purpose:
+        if purpose not in self.purposes:
             raise Failure(400, f"Invalid purpose: {purpose!r}.", param="purpose")
         if len(content) > (most := self._service.limits.bytes):
             raise Failure(413, f"The file has more than {most} bytes.", param="file")
@@ -257,7 +258,9 @@ class _Said:
             if chunk.get("usage"):
                 self._stated = usage_of(chunk)
             self._pieces.extend(choice.get("delta", {}) for choice in chunk.get("choices", []))
-            if chunk.get("choices") or self._wants_usage:
+            if self._wants_usage:
+                yield {"usage": None, **chunk}
+            elif chunk.get("choices"):
                 yield chunk
 
     def usage(self) -> tuple[int, int]:

@@ -185,7 +185,7 @@ def response(body: dict[str, Any], completion: dict[str, Any], *, id: str, now: 
     asked, said = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
     return _head(body, id, now) | {
         "status": status,
-        "completed_at": None if reason else now,
+        "completed_at": None if reason else int(now),
         "incomplete_details": {"reason": reason} if reason else None,
         "model": completion.get("model") or body["model"],
         "output": [*_items(body, message, id.rpartition("_")[2], status)],
@@ -220,7 +220,7 @@ def _head(body: dict[str, Any], id: str, now: float) -> dict[str, Any]:
     return {
         "id": id,
         "object": "response",
-        "created_at": now,
+        "created_at": int(now),
         "completed_at": None,
         "background": bool(body.get("background")),
         "error": None,
