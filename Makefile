@@ -24,13 +24,17 @@ PINNED := $(VENV)-instructor/.installed
 AIMOCK := $(VENV)/aimock/.installed-1.43.0
 UV := UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy $(BIN)/uv --no-progress
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo newsletter test check format bench clean
 
 help:
-	@echo 'make demo | test | check | format | bench | clean'
+	@echo 'make demo | newsletter | test | check | format | bench | clean'
 
 demo: $(DEMO)
 	$(PY) demo/demo.py $(ARGS)
+
+# ARGS: the input, and options of `segue run`.
+newsletter: $(DEMO)
+	$(PY) examples/newsletter/small.py $(ARGS) || [ $$? -eq 3 ] # where it waits for an answer
 
 test: check $(PINNED) $(AIMOCK)
 	$(PY) -m pytest -n $(WORKERS) $(ARGS)

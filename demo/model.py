@@ -26,12 +26,13 @@ def weights() -> Path:
     return next(Path(spec.origin).parent.glob("*.gguf"))
 
 
-def llama(threads: int) -> xllamacpp.Server:
+def llama(threads: int, *, chats: bool) -> xllamacpp.Server:
     """The model itself, which answers several questions at once and keeps the examples that they begin with."""
     params = xllamacpp.CommonParams()
     params.model.path = str(weights())
     params.hostnames, params.port = ["127.0.0.1"], 0
-    params.chat_template = TEMPLATE
+    if not chats:
+        params.chat_template = TEMPLATE
     params.n_parallel, params.n_ctx = SLOTS, 1024 * SLOTS
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.n_gpu_layers = 0
@@ -105,8 +106,8 @@ def _chunk(known: dict[str, Any], choices: list[Any]) -> dict[str, Any]:
 
 
 async def main() -> None:
-    """`model.py THREADS`"""
-    server = llama(int(sys.argv[1]))
+    """`model.py THREADS [--chat]`; with the latter messages go in as the model's own template has them."""
+    server = llama(int(sys.argv[1]), chats="--chat" in sys.argv)
     app = web.Application(client_max_size=2**24)
     app.add_routes([web.post("/v1/chat/completions", Memory(server.listening_address).chat)])
     stop = asyncio.Event()

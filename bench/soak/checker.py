@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Verdict:
     jobs: int = 0
     seconds: float = 0.0
     errors: tuple[tuple[str, int], ...] = ()
+    drawn: dict[str, int] = field(default_factory=dict)
 
     def words(self, spoils: int | None) -> str:
         """In a few words. What had to be paid again is no fault of anyone's."""

@@ -20,6 +20,7 @@ import time
 import urllib.request
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
@@ -31,7 +32,7 @@ from talk import TURNS  # noqa: E402
 
 SIDES = {"segue": "segue", "inspect": "Inspect AI", "batchling": "batchling"}
 #: Seconds that a side may do nothing, while no job is open, before it is said to hang; waits between tries are shorter.
-QUIET = 45.0
+QUIET = 100.0
 TEMP = HERE.parent / ".tmp" / f"soak-{os.getpid()}"
 
 
@@ -102,12 +103,21 @@ def happened(folder: Path) -> tuple[object, ...]:
     return "open" if opens else "over", len(batches), *sizes
 
 
-async def paid(url: str) -> int:
-    def look() -> int:
-        with urllib.request.urlopen(f"{url.removesuffix('/v1')}/_ledger?summary=1", timeout=5) as answer:
-            return json.load(answer)["batch_paid"]
+async def look(url: str, path: str) -> Any:
+    """What the simulator says of itself."""
 
-    return await asyncio.to_thread(look)
+    def read() -> Any:
+        with urllib.request.urlopen(f"{url.removesuffix('/v1')}{path}", timeout=5) as answer:
+            return json.load(answer)
+
+    return await asyncio.to_thread(read)
+
+
+async def reached(url: str, folder: Path, kill: str | float, runs: int) -> bool:
+    """Whether it is time to die: at the first job, or when that share of all lines is paid."""
+    if kill == "job":
+        return any((folder / "sim" / "batches").glob("*.json"))
+    return (await look(url, "/_ledger?summary=1"))["batch_paid"] >= float(kill) * TURNS * runs
 
 
 async def soak(side: str, python: Path, scenario: Scenario, runs: int, job: int) -> Verdict:
@@ -120,17 +130,18 @@ async def soak(side: str, python: Path, scenario: Scenario, runs: int, job: int)
         url = (await simulator.process.stdout.readline()).decode().strip()
         program = [str(python), str(HERE / f"on_{side}.py"), url, str(runs), str(job), str(folder)]
         began = time.monotonic()
-        for share in scenario.kills:
+        for kill in scenario.kills:
             async with Process(program, folder / "side.log") as process:
-                while await paid(url) < share * TURNS * runs and process.process.returncode is None:
+                while not await reached(url, folder, kill, runs) and process.process.returncode is None:
                     if time.monotonic() - began > scenario.limit:
                         break
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(0.02)
         async with Process(program, folder / "side.log") as process:
             ended = await process.ended(folder, began + scenario.limit)
         seconds = time.monotonic() - began
+        drawn = (await look(url, "/_faults"))["drawn"]
     verdict = judge_folder(runs, folder, ended=ended)
-    verdict.seconds = seconds
+    verdict.seconds, verdict.drawn = seconds, drawn
     return verdict
 
 

