@@ -1,4 +1,4 @@
-"""The conversations in Inspect AI, by its batch mode: `on_inspect.py URL RUNS JOB FOLDER`.
+"""The conversations in Inspect AI, by its batch mode: `on_inspect.py URL RUNS JOB FOLDER [ATTEMPT_TIMEOUT]`.
 
 As its documentation has it for work that is to go on after a crash: an eval set with a log directory, which takes up
 what was logged of samples that ended, and its cache for answers of samples that didn't. Every retry that it has is on:
@@ -12,7 +12,7 @@ import sys
 from talk import TURNS, Told, first
 
 
-def main(url: str, runs: int, job: int, folder: str) -> None:
+def main(url: str, runs: int, job: int, folder: str, timeout: int | None) -> None:
     os.environ |= {"INSPECT_CACHE_DIR": f"{folder}/cache", "INSPECT_TRACE_FILE": f"{folder}/trace.log"}
     from inspect_ai import Task, eval_set
     from inspect_ai.dataset import Sample
@@ -21,7 +21,7 @@ def main(url: str, runs: int, job: int, folder: str) -> None:
 
     told = Told(folder)
     batch = BatchConfig(size=job, max_size=job, send_delay=0.5, tick=0.25)
-    config = GenerateConfig(batch=batch, max_connections=runs)
+    config = GenerateConfig(batch=batch, max_connections=runs, attempt_timeout=timeout)
     model = get_model("openai/gpt-4o-mini", base_url=url, api_key="any", responses_api=False, config=config)
 
     @solver
@@ -63,4 +63,5 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["versions"]:
         print(*(f"{name} {importlib.metadata.version(name)}" for name in ("inspect_ai", "openai")), sep=", ")
     else:
-        main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+        timeout = int(sys.argv[5]) if sys.argv[5:] else None
+        main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], timeout)

@@ -1,4 +1,4 @@
-"""The same conversations through segue, Inspect AI and batchling, while things go wrong: `python bench/soak/run.py`.
+"""The same conversations through segue, Inspect AI and batchling, as things go wrong: `python bench/soak/run.py`.
 
 Each side is a process of its own in an environment of its own, and has a simulator of its own. The sides of a scenario
 run at the same time.
@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import contextlib
 import datetime
+import functools
 import glob
 import json
 import os
@@ -30,12 +31,24 @@ from environments import environment  # noqa: E402
 from scenarios import Scenario, scenarios  # noqa: E402
 from talk import TURNS  # noqa: E402
 
-SIDES = {"segue": "segue", "inspect": "Inspect AI", "batchling": "batchling"}
+SIDES = {
+    "segue": "segue",
+    "inspect": "Inspect AI",
+    "inspect-timeout": "Inspect AI, attempt_timeout=40",
+    "batchling": "batchling",
+}
 #: Seconds that a side may do nothing, while no job is open, before it is said to hang; waits between tries are shorter.
 QUIET = 100.0
 TEMP = HERE.parent / ".tmp" / f"soak-{os.getpid()}"
 
 
+def program(side: str) -> list[str]:
+    """Its Python, its file, and what makes it another one's variant."""
+    name, _, variant = side.partition("-")
+    return [str(python_of(name)), str(HERE / f"on_{name}.py"), *(["40"] if variant else [])]
+
+
+@functools.cache
 def python_of(side: str) -> Path:
     if side == "segue":
         return Path(sys.executable)
@@ -120,7 +133,7 @@ async def reached(url: str, folder: Path, kill: str | float, runs: int) -> bool:
     return (await look(url, "/_ledger?summary=1"))["batch_paid"] >= float(kill) * TURNS * runs
 
 
-async def soak(side: str, python: Path, scenario: Scenario, runs: int, job: int) -> Verdict:
+async def soak(side: str, scenario: Scenario, runs: int, job: int) -> Verdict:
     """One side through one scenario."""
     folder = TEMP / scenario.name / side
     folder.mkdir(parents=True)
@@ -128,15 +141,16 @@ async def soak(side: str, python: Path, scenario: Scenario, runs: int, job: int)
     async with Process([sys.executable, "-m", "segue", *words], folder / "simulator.log") as simulator:
         assert simulator.process.stdout is not None
         url = (await simulator.process.stdout.readline()).decode().strip()
-        program = [str(python), str(HERE / f"on_{side}.py"), url, str(runs), str(job), str(folder)]
+        python, file, *variant = program(side)
+        command = [python, file, url, str(runs), str(job), str(folder), *variant]
         began = time.monotonic()
         for kill in scenario.kills:
-            async with Process(program, folder / "side.log") as process:
+            async with Process(command, folder / "side.log") as process:
                 while not await reached(url, folder, kill, runs) and process.process.returncode is None:
                     if time.monotonic() - began > scenario.limit:
                         break
                     await asyncio.sleep(0.02)
-        async with Process(program, folder / "side.log") as process:
+        async with Process(command, folder / "side.log") as process:
             ended = await process.ended(folder, began + scenario.limit)
         seconds = time.monotonic() - began
         drawn = (await look(url, "/_faults"))["drawn"]
@@ -145,16 +159,15 @@ async def soak(side: str, python: Path, scenario: Scenario, runs: int, job: int)
     return verdict
 
 
-def versions(pythons: dict[str, Path]) -> str:
+def versions(sides: list[str]) -> str:
     told = []
-    for side, python in pythons.items():
-        command = [str(python), str(HERE / f"on_{side}.py"), "versions"]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-        version = subprocess.run(
-            [str(python), "-V"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        told.append(f"{said} on {version}")
-    return "; ".join(told)
+    for python, file, *_ in map(program, sides):
+        ask = ([python, file, "versions"], [python, "-V"])
+        said = [
+            subprocess.run(each, capture_output=True, text=True, check=True).stdout.strip() for each in ask
+        ]
+        told.append(" on ".join(said))
+    return "; ".join(dict.fromkeys(told))
 
 
 async def main() -> None:
@@ -167,25 +180,20 @@ async def main() -> None:
     args = parser.parse_args()
     task = asyncio.current_task()
     assert task is not None
-    asyncio.get_running_loop().add_signal_handler(
-        signal.SIGTERM, task.cancel
-    )  # and what was started is ended
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # what was started is ended
     known = {each.name: each for each in scenarios(args.job)}
     sides = args.sides.split(",")
     if unknown := (set(args.scenario) - set(known)) | (set(sides) - set(SIDES)):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join([*known, *SIDES])}")
     TEMP.mkdir(parents=True)
-    pythons = {side: python_of(side) for side in sides}
-    told = versions(pythons)
+    told = versions(sides)
     print(f"{args.runs} conversations of {TURNS} turns, {args.job} lines a job, {datetime.date.today()}")
     print(f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores; {told}\n")
     print("|".join(["", " what goes wrong ", *(f" {SIDES[side]} " for side in sides), ""]))
     print("|".join(["", *["---"] * (len(sides) + 1), ""]), flush=True)
     report = {}
     for scenario in [known[name] for name in args.scenario or known]:
-        found = await asyncio.gather(
-            *(soak(side, pythons[side], scenario, args.runs, args.job) for side in sides)
-        )
+        found = await asyncio.gather(*(soak(side, scenario, args.runs, args.job) for side in sides))
         report[scenario.name] = {side: asdict(verdict) for side, verdict in zip(sides, found, strict=True)}
         cells = [verdict.words(scenario.spoils) for verdict in found]
         print("|".join(["", f" {scenario.what} ", *(f" {cell} " for cell in cells), ""]), flush=True)

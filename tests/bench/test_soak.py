@@ -90,7 +90,7 @@ async def test_segue_gets_through(
     run = soak["run"]
     monkeypatch.setattr(run, "TEMP", tmp_path)
     [scenario] = [each for each in soak["scenarios"].scenarios(4) if each.name == name]
-    found = await asyncio.wait_for(run.soak("segue", Path(sys.executable), scenario, 8, 4), 180)
+    found = await asyncio.wait_for(run.soak("segue", scenario, 8, 4), 180)
     assert (found.right, found.errors) == (8, ())
     if scenario.spoils is not None:
         assert found.again <= scenario.spoils
