@@ -20,8 +20,9 @@ class Told:
     """A line a conversation that ended, written at once: it is there whatever becomes of the process."""
 
     def __init__(self, folder: str) -> None:
-        self._file = (Path(folder) / "told.jsonl").open("a", buffering=1)
+        self._path = Path(folder) / "told.jsonl"
 
     def end(self, number: int, said: str | None, error: BaseException | None = None) -> None:
         how = {"said": said} if error is None else {"error": f"{type(error).__name__}: {error}"[:300]}
-        self._file.write(json.dumps({"number": number, **how}) + "\n")
+        with self._path.open("a") as file:
+            file.write(json.dumps({"number": number, **how}) + "\n")

@@ -136,6 +136,19 @@ def test_a_day_passes_in_a_moment(start: Start):
     assert 80_000 <= batch["completed_at"] - batch["created_at"] < 24 * 3600
 
 
+def test_limits(start: Start):
+    program = start("--enqueued-tokens", "20", "--max-lines", "9", "--a-minute", "1", "--batch-time", "0.1")
+    failed = [program.over(program.batch(*names)) for names in (["a"], "ab", "abcdefghij")]
+    assert [batch["status"] for batch in failed] == ["completed", "failed", "failed"]
+    assert [batch["errors"]["data"][0]["code"] for batch in failed[1:]] == [
+        "token_limit_exceeded",
+        "too_many_tasks",
+    ]
+    assert [program.say(dialect)[0] for dialect in WIRE] == [200, 429, 429]
+    busy = start("--at-once", "0")
+    assert busy.say("anthropic")[0] == 429
+
+
 def test_a_script_from_a_file(start: Start, tmp_path: Path):
     script = tmp_path / "script.jsonl"
     script.write_text(
