@@ -29,6 +29,7 @@ class Verdict:
     again: int = 0
     jobs: int = 0
     seconds: float = 0.0
+    restarts: int = 0
     errors: tuple[tuple[str, int], ...] = ()
     drawn: dict[str, int] = field(default_factory=dict)
 
@@ -38,6 +39,8 @@ class Verdict:
             f"{n} {how}" for how in ("right", "wrong", "failed", "hung", "lost") if (n := getattr(self, how))
         ]
         said = ", ".join(ends) if self.right < self.runs else "all right"
+        if self.restarts:
+            said += f" (it crashed; started again {self.restarts}×)"
         if self.again:
             said += f"; {self.again} paid again"
             if spoils is not None and self.again <= spoils:

@@ -39,6 +39,8 @@ SIDES = {
 }
 #: Seconds that a side may do nothing, while no job is open, before it is said to hang; waits between tries are shorter.
 QUIET = 100.0
+#: How often the same command is given again where the program ended and conversations are without a word.
+AGAIN = 2
 TEMP = HERE.parent / ".tmp" / f"soak-{os.getpid()}"
 
 
@@ -150,12 +152,15 @@ async def soak(side: str, scenario: Scenario, runs: int, job: int) -> Verdict:
                     if time.monotonic() - began > scenario.limit:
                         break
                     await asyncio.sleep(0.02)
-        async with Process(command, folder / "side.log") as process:
-            ended = await process.ended(folder, began + scenario.limit)
-        seconds = time.monotonic() - began
-        drawn = (await look(url, "/_faults"))["drawn"]
-    verdict = judge_folder(runs, folder, ended=ended)
-    verdict.seconds, verdict.drawn = seconds, drawn
+        for again in range(AGAIN + 1):
+            async with Process(command, folder / "side.log") as process:
+                ended = await process.ended(folder, began + scenario.limit)
+            verdict = judge_folder(runs, folder, ended=ended)
+            verdict.restarts = again
+            if not verdict.lost:
+                break
+        verdict.seconds = time.monotonic() - began
+        verdict.drawn = (await look(url, "/_faults"))["drawn"]
     return verdict
 
 

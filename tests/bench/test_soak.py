@@ -59,6 +59,8 @@ def test_the_checker_tells_how_each_conversation_ended(soak: dict[str, Any]) -> 
     assert "; 2 paid again, as they must; " in found.words(2)
     found = judge(6, told, [], 0, ended=True)
     assert (found.hung, found.lost) == (0, 2)
+    found.restarts = 2
+    assert "2 lost (it crashed; started again 2×); " in found.words(0)
     assert judge(1, told[:1], [], 3, ended=True).words(0) == "all right; 3 jobs, 0 s"
 
 
