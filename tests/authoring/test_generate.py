@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Literal
 
 import msgspec
@@ -17,6 +18,7 @@ from segue.model.entry import Entry
 from segue.model.errors import (
     BadAnswer,
     ContextOverflow,
+    InvalidValue,
     ModelFailed,
     Refused,
     TooManyTurns,
@@ -25,7 +27,9 @@ from segue.model.errors import (
     WrongPlace,
 )
 from segue.ports.provider import OVERFLOW, CallFault
-from segue.testing import ToolUse
+from segue.stores.memory import MemoryStore
+from segue.testing import FakeModel, ToolUse
+from segue.testing.fake_model import FakeEngine
 from tests.runtime.lives import Desk, everywhere, rows
 
 S: list[str] = []
@@ -256,6 +260,32 @@ async def test_people_approve_deny_and_edit() -> None:
     desk = Desk()
     desk.fake.when("calculate").reply(ToolUse("add", a=1, b=1), "ok")
     assert await desk.run(flow()) == "ok"  # nobody is asked
+
+
+async def test_an_edit_that_doesnt_fit_is_refused_or_asked_for_again() -> None:
+    """What the schema knows is refused at once; what only the type knows, when it is read."""
+
+    async def book(day: date, seats: int = 1) -> str:
+        """Book."""
+        return f"{day} {seats}"
+
+    @segue.flow
+    async def flow() -> str:
+        return await segue.generate("calculate", tools=[segue.tool(book, approve=True)])
+
+    fake = FakeModel().when("calculate").reply(ToolUse("book", day="2026-01-02"), lambda call: call.text)
+    async with FakeEngine(fake, MemoryStore()) as engine:
+        run = await engine.start(flow())
+        questions = engine.asks()
+        ask = await anext(questions)
+        for wrong in (Edit(nosuch=1), Edit(seats="two")):
+            with pytest.raises(InvalidValue, match="nosuch|seats"):
+                await ask.answer(wrong)
+        await ask.answer(Edit(day="soon"))
+        again = await anext(questions)
+        assert again.question.startswith("That didn't fit: argument 'day' of book: ")
+        await again.answer(Edit(day="2026-02-03"))
+        assert (await run).endswith("2026-02-03 1")
 
 
 async def test_an_authors_mistake_in_a_tool_isnt_the_models() -> None:

@@ -203,6 +203,7 @@ def test_answers_are_read_by_their_schema(tp: Any, text: str, value: object):
         (list[int], "1, 2", "must be an array"),
         (Decision, "maybe", "approve, deny: reason, or edit"),
         (Decision, "edit: 3", "a JSON object of arguments"),
+        (Decision, '{"decision": "perhaps"}', "must be one of"),
     ],
 )
 def test_answers_that_do_not_fit(tp: Any, text: str, says: str):

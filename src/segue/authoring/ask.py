@@ -63,7 +63,7 @@ async def ask(
     return await put(branch, question, returns, show=show, to=to, timeout=timeout, default=default)
 
 
-def _form(returns: Any) -> dict[str, Any]:
+def form_of(returns: Any) -> dict[str, Any]:
     """The schema of an answer, made once for each type; not to be changed."""
     try:
         return _known_form(returns)
@@ -85,10 +85,11 @@ def put(
     to: str = "",
     timeout: timedelta | None = None,
     default: Any = _UNSET,
+    form: dict[str, Any] | None = None,
 ) -> Any:
-    """The recorded call behind `ask`."""
+    """The recorded call behind `ask`. `form`: the schema of the answer, where it is narrower than that of `returns`."""
     run = branch.run
-    form = _form(returns)
+    form = form_of(returns) if form is None else form
     args = encode({"question": question, "show": show, "to": to, "schema": form}, where="what ask() shows")
     late: bytes | Failure = overdue(f"the question {question!r}")
     if default is not _UNSET:

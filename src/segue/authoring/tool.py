@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, ParamSpec
 
@@ -11,7 +13,7 @@ from ..core.codec import encode
 from ..core.signature import ToolShape
 from ..model.chat import ToolCall, ToolSpec
 from ..model.errors import AuthorError, InvalidValue
-from .ask import put
+from .ask import form_of, put
 from .context import Branch, current
 from .flow import FlowDef, definition
 from .step import StepDef, carry_out, make
@@ -76,6 +78,14 @@ class Tool:
         """As a model is told of it."""
         return ToolSpec(self.shape.name, self.shape.description, self.shape.schema)
 
+    @functools.cached_property
+    def form(self) -> dict[str, Any]:
+        """The schema of a person's decision: what they edit are arguments of this tool."""
+        arguments = {name: part for name, part in self.shape.plain.items() if name not in ("$defs", "required")}
+        form = copy.deepcopy(form_of(Decision))
+        form["properties"]["arguments"] = arguments | {"additionalProperties": False, "default": {}}
+        return form | {"$defs": self.shape.plain["$defs"]} if "$defs" in self.shape.plain else form
+
 
 def tool(
     fn: Callable[P, Any], /, *, approve: bool | Callable[P, bool] = False, to: str = "", **options: Any
@@ -112,19 +122,32 @@ async def call_tool(tools: dict[str, Tool], call: ToolCall) -> str:
     except InvalidValue as error:
         return f"Error: {error}"
     if known.approve is True or (callable(known.approve) and known.approve(**arguments)):
-        question = f"May {call.name} be called?"
-        shown = {"tool": call.name, "arguments": arguments}
-        decision: Decision = await put(branch, question, Decision, show=shown, to=known.to)
-        if decision.decision == "deny":
-            return f"Denied by a person{f': {decision.reason}' if decision.reason else ''}"
-        if decision.decision == "edit":
-            arguments = known.shape.bind(encode({**arguments, **decision.arguments}))
+        decided = await _approved(branch, known, arguments)
+        if isinstance(decided, str):
+            return decided
+        arguments = decided
     try:
         return _text(await _perform(branch, known, arguments))
     except AuthorError:
         raise
     except Exception as error:  # the model is told, and may try otherwise
         return f"Error: {type(error).__name__}: {error}"
+
+
+async def _approved(branch: Branch, tool: Tool, arguments: dict[str, Any]) -> dict[str, Any] | str:
+    """The arguments as a person approved them, or what the model is told where they didn't."""
+    shown, problem = {"tool": tool.shape.name, "arguments": arguments}, ""
+    while True:
+        question = f"{problem}May {tool.shape.name} be called?"
+        decision: Decision = await put(branch, question, Decision, show=shown, to=tool.to, form=tool.form)
+        if decision.decision == "deny":
+            return f"Denied by a person{f': {decision.reason}' if decision.reason else ''}"
+        if decision.decision == "approve":
+            return arguments
+        try:
+            return tool.shape.bind(encode({**arguments, **decision.arguments}))
+        except InvalidValue as error:  # fits the schema and not the type, or was recorded with another version
+            problem = f"That didn't fit: {error}. "
 
 
 async def _perform(branch: Branch, tool: Tool, arguments: dict[str, Any]) -> Any:

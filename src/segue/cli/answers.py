@@ -42,7 +42,10 @@ def expects(schema: Schema) -> str:
 def read(text: str, schema: Schema) -> Any:
     """The answer that was typed. Raises `Unfit`."""
     if is_decision(schema) and not text.lstrip().startswith("{"):
-        return _decision(text)
+        decision = _decision(text)
+        if (problem := misfit(decision, schema)) is not None:
+            raise Unfit(problem, expects(schema))
+        return decision
     for value in _readings(text, schema):
         if misfit(value, schema) is None:
             return value
