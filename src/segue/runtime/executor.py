@@ -49,7 +49,7 @@ from .keeping import Keeping
 from .mailbox import Mailbox
 from .phase import Phase
 from .replaying import mismatch, replay
-from .reuse import Reuse
+from .inherited import Inherited
 from .stillness import Stillness
 from .streaming import Streaming
 from .strikes import Strikes
@@ -74,10 +74,10 @@ class Executor:
         self.callers: tuple[str, ...] = ()  # who waits, in a chain, for the request in hand
         self.replay = Replay(entries, head.spec.created)
         self.pool, self.rebased = pool, pool is not None
-        self.reuse: Reuse | None = None
+        self.inherited: Inherited | None = None
         if pool is not None:
             pool.spend(self.replay.calls.values())
-            self.reuse = Reuse(self, pool)
+            self.inherited = Inherited(self, pool)
         self.phase = Phase.REPLAYING if entries else Phase.LIVE
         self.kicked = False  # it will be looked at whether the run is at rest
         self.stop_by: float | None = None  # the engine closes: give the claim up at the next rest, or then
@@ -332,7 +332,7 @@ class Executor:
                 self.leave("ready")
             elif self.handling is not None and self.handling.was_served():
                 self.kick()
-            elif self.reuse is not None and not self.done and (taken := self.reuse.next_batch()):
+            elif self.inherited is not None and not self.done and (taken := self.inherited.next_batch()):
                 self.done = taken
                 self._commit()
             elif self.done or carrying.precommit or self.commits.entries:
@@ -351,7 +351,7 @@ class Executor:
     def start(self, call: Call) -> None:
         """Begin a call that no journal knows."""
         request = call.request
-        if self.reuse is not None and self.reuse.serve(call):
+        if self.inherited is not None and self.inherited.serve(call):
             return
         if isinstance(request, Act):
             request.writes(self.commits.turn, *call.place)

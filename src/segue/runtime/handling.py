@@ -342,7 +342,7 @@ class Handling:
             and not (run.done or run.commits.entries or run.carrying.local or run.carrying.precommit)
             and run.stop_by is None
             and run.streaming is None
-            and run.reuse is None
+            and run.inherited is None
             and (run.box is None or run.box.is_plain)
         )
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .executor import Executor
 
 
-class Reuse:
+class Inherited:
     """Outcomes taken over, until they are handed over again as they were then."""
 
     __slots__ = ("_pool", "_run", "_taken")
