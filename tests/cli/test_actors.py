@@ -192,3 +192,34 @@ class Sum(Actor[int]):
     async def go(self, work: Go) -> Done[int]:
         return Done(work.n * self.by)
 """
+
+
+def test_a_past_that_is_kept_or_dropped_is_told_of(desk: Desk):
+    desk.write("kept.py", ACTORS)
+    desk.write(
+        "gone.py", ACTORS.replace("Actor[str])", 'Actor[str], history="drop")').replace("Review", "Brief")
+    )
+    for file, name in (("kept.py", "Review"), ("gone.py", "Brief")):
+        for _ in range(2):
+            said = desk.segue("run", f"{file}:{name}", "ticket=hi", "--id", name)
+            ask = re.search(r"segue answer (\S+) VALUE", said.err)
+            assert ask is not None
+            desk.segue("answer", ask[1].strip("'"), "no")
+        desk.segue("advance", file)
+    said = desk.segue("show", "Review")
+    assert "commits before its last turn are history: --history lists their calls" in said.out
+    assert said.out.count("ask ") == 1
+    said = desk.segue("show", "Review", "--history")
+    assert said.out.count("ask ") == 3
+    assert re.search(r"/review.2#0 +ask +\+\S+ \w+ +0 ms +false", said.out)
+    said = desk.segue("show", "Brief", "--history")
+    assert "commits of its past were dropped, as its history= says" in said.out
+    assert said.out.count("ask ") == 1
+    assert '"dropped":' in desk.segue("show", "Brief", "--json").out
+    said = desk.segue("export", "Brief")
+    assert '"dropped":' in said.out
+    assert "were dropped" in said.err
+    said = desk.segue("replay", "gone.py", "Brief")
+    assert "that is its last turn" in said.err
+    assert "were dropped" in said.err
+    assert "is no journal that could be forked" in desk.segue("fork", "Brief").err

@@ -13,8 +13,9 @@ import pytest
 
 from segue.model.errors import StoreError
 from segue.model.message import Mail
+from segue.model.mode import DROP
 from segue.model.run import Spec
-from segue.ports.store import NewRun, Turn
+from segue.ports.store import History, NewRun, Turn
 from segue.stores.sqlite import SqliteStore
 
 
@@ -75,7 +76,12 @@ async def test_a_file_of_the_version_before_is_brought_up_to_date(tmp_path: Path
     path = tmp_path / "runs.db"
     store = SqliteStore(str(path))
     await store.open()
-    await store.create([NewRun("a", Spec("flow", "f", b"[]"))], now=0.0)
+    spec = Spec("flow", "f", b"[]", history=DROP)
+    await store.create([NewRun("a", spec), NewRun("old", spec)], now=0.0)
+    await store.claim("w", 2, 60.0, now=0.0)
+    await store.bury(["w"])
+    await store.commit([Turn(run="old", fence=1, entries=b"1", blobs=[(b"d", b"D")])])
+    await store.commit([Turn(run="old", fence=1, checkpoint=b"s", entries=b"2", status="done")])
     await store.deliver([Mail("a", "x", 1, "tell")], now=0.0)
     await store.close()
     cx = sqlite3.connect(path, isolation_level=None)
@@ -87,12 +93,21 @@ async def test_a_file_of_the_version_before_is_brought_up_to_date(tmp_path: Path
         " drop index lines_batch; create index lines_batch on lines(batch, status, id);"
         " alter table lines drop column unwanted; alter table inbox drop column state;"
         " alter table runs drop column bound; alter table runs drop column lapses;"
-        " alter table runs drop column progress; pragma user_version = 1"
+        " alter table runs drop column progress; alter table runs drop column swept; drop index runs_ready;"
+        " create index runs_ready on runs(rank) where status = 0 and lease is null;"
+        " alter table runs drop column target; drop table sealed; drop table dropped; drop table holds;"
+        " drop table targets; pragma user_version = 1"
     )
     cx.close()
     store = SqliteStore(str(path))
     await store.open()
     assert [letter.mail.number for letter in await store.inbox("a", 0)] == [1]
+    while await store.sweep(now=1.0, limit=9):  # who else held those contents isn't known
+        pass
+    assert (await store.history("old"), await store.get_blobs([b"d"])) == (
+        History([b"2"], 0, 1),
+        {b"d": b"D"},
+    )
     await store.create([NewRun("b", Spec("flow", "f", b"[]", mailbox=1))], now=0.0)
     assert await store.deliver([Mail("b", "x", n, "tell") for n in (1, 2)], now=0.0) == ["delivered", "full"]
     (claimed,) = await store.claim("w", 1, 60.0, now=0.0)

@@ -75,7 +75,7 @@ async def test_processes_share_a_file_and_each_run_is_claimed_once(store, path):
     assert [head.finished for head in heads] == list(range(1, len(ids) + 1))
     for worker, part in enumerate(claimed):
         for id in part:
-            assert await store.history(id) == [b"p%d" % worker] * 3
+            assert (await store.history(id)).rows == [b"p%d" % worker] * 3
     mail = await store.inbox("sink", 0)
     assert sorted(letter.mail.sender for letter in mail) == sorted(f"run:{id}" for id in ids)
 
@@ -98,7 +98,7 @@ async def test_what_was_acknowledged_survives_sigkill(path, group):
     await store.open()
     rows = []
     for run in range(group):
-        journal = await store.history(f"r{run}")
+        journal = (await store.history(f"r{run}")).rows
         numbers = [int(row) for row in journal]
         assert numbers == list(range(run, run + group * len(numbers), group))
         rows += numbers
@@ -137,7 +137,7 @@ async def test_one_that_fails_harms_no_other(store):
     with pytest.raises(UnicodeEncodeError):
         await bad
     assert await last == ["committed"]
-    assert [await store.history(run) for run in "abc"] == [[b"row"], [], [b"row"]]
+    assert [(await store.history(run)).rows for run in "abc"] == [[b"row"], [], [b"row"]]
     assert await store.commit([Turn(run="b", fence=1, entries=b"again")]) == ["committed"]
     assert [run.head.id for run in await store.claim("w", 10, 1.0, now=0.0)] == ["a"]
 
@@ -161,7 +161,7 @@ async def test_close_finishes_what_was_ordered(path):
     await store.close()
     assert [future.result() for future in futures] == [["committed"]] * 20
     await store.open()
-    assert len(await store.history("a")) == 20
+    assert len((await store.history("a")).rows) == 20
     await store.close()
 
 
@@ -183,7 +183,7 @@ async def test_a_cancelled_caller_harms_no_other(store):
     other = store.commit([Turn(run="a", fence=1, entries=b"2")])
     gone.cancel()
     assert await asyncio.wait_for(other, 5) == ["committed"]
-    assert await store.history("a") == [b"1", b"2"]
+    assert (await store.history("a")).rows == [b"1", b"2"]
 
 
 async def test_another_process_may_have_revived_it(store, path):
@@ -192,7 +192,7 @@ async def test_another_process_may_have_revived_it(store, path):
     await other.open()
     assert await other.revive("a", pool=None, now=0.0, status=["ready"])
     assert await store.commit([Turn(run="a", fence=1, entries=b"late")]) == ["fenced"]
-    assert await store.history("a") == []
+    assert (await store.history("a")).rows == []
     await other.close()
 
 
@@ -359,10 +359,10 @@ async def test_a_full_disk_loses_nothing_and_passes(store):
     assert failed is not None
     assert "full" in str(failed)
     assert "make room" in str(failed)
-    assert len(await store.history("a")) == len(await store.history("b")) == kept
+    assert len((await store.history("a")).rows) == len((await store.history("b")).rows) == kept
     await limit(1000)
     assert await store.commit([Turn(run="a", fence=1, entries=b"y")]) == ["committed"]
-    assert (await store.history("a"))[-1] == b"y"
+    assert ((await store.history("a")).rows)[-1] == b"y"
 
 
 async def test_a_file_locked_for_too_long(path):
@@ -380,7 +380,7 @@ async def test_a_file_locked_for_too_long(path):
     other.execute("rollback")
     other.close()
     assert await store.commit([Turn(run="a", fence=1, entries=b"2")]) == ["committed"]
-    assert await store.history("a") == [b"2"]
+    assert (await store.history("a")).rows == [b"2"]
     await store.close()
 
 

@@ -9,6 +9,7 @@ import inspect
 import os
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import ContextVar
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
@@ -41,6 +42,11 @@ class Target(Protocol):
     @property
     def mailbox(self) -> Mailbox | None:
         """Its bound, if it has one."""
+        ...
+
+    @property
+    def history(self) -> timedelta | None:
+        """How long past turns of it are kept, if it says so."""
         ...
 
     @property
@@ -114,6 +120,10 @@ class FlowDef:
     @property
     def mailbox(self) -> None:
         """A flow takes what mail it wants, when it wants it: nothing bounds that."""
+
+    @property
+    def history(self) -> None:
+        """A flow has no past turns."""
 
     def read_result(self, value: bytes) -> Any:
         """Its result, typed by its annotation."""

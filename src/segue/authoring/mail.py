@@ -266,6 +266,8 @@ def make_spec(flow: Target, args: bytes, config: Config, now: float, **more: Any
     import sys
 
     box = flow.mailbox
+    if flow.history is not None:
+        more = {"history": flow.history, **more}
     if box is not None:
         more = {"mailbox": box.size, "full": box.full, **more}
     return Spec(

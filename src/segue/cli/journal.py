@@ -18,6 +18,7 @@ from .outcomes import replacing
 from .place import declare_store, looking
 from .rows import BadFile
 from .screen import count, note
+from .timeline import dropped
 
 
 def declare_export(parser: argparse.ArgumentParser) -> None:
@@ -68,10 +69,19 @@ async def _write(store: Store, run: str, path: str) -> None:
     loaded = await store.load(run)
     if loaded is None:
         raise await unknown_run(store, run)
-    lines = export.write(loaded.head, await entries_of(store, run), as_one(loaded.checkpoint, loaded.deltas))
+    past = await store.history(run, rows=False)
+    lines = export.write(
+        loaded.head,
+        await entries_of(store, run),
+        as_one(loaded.checkpoint, loaded.deltas),
+        past=past.archived,
+        dropped=past.dropped,
+    )
     if path:
         with replacing(path) as file:
             file.writelines(line + b"\n" for line in lines)
     else:
         sys.stdout.writelines(f"{line.decode()}\n" for line in lines)
         sys.stdout.flush()
+    if past.dropped:
+        note(f"{run}: {dropped(past)}")

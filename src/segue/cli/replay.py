@@ -17,6 +17,7 @@ from ..authoring.context import Act, Branch, BranchTask, Wait, Work
 from ..model.entry import Entry
 from ..model.errors import AuthorError, UnknownName
 from ..model.run import ENDED, Head
+from ..ports.store import History
 from ..runtime import verify
 from ..runtime.engine import Engine
 from ..runtime.executor import Executor
@@ -26,7 +27,7 @@ from .parity import against
 from .place import declare_store, existing
 from .screen import count, note, put_json, shown
 from .target import load_module
-from .timeline import said
+from .timeline import dropped, said
 
 
 def declare_replay(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +72,8 @@ async def do_replay(args: argparse.Namespace) -> int:
             return _differs(args, difference, told=debugger is not None and debugger.told)
         finally:
             sys.settrace(None)
-    return _same(args, head, len(entries))
+        past = await engine.store.history(args.run, rows=False)
+    return _same(args, head, len(entries), past)
 
 
 def _differs(args: argparse.Namespace, difference: Exception, *, told: bool) -> int:
@@ -82,7 +84,7 @@ def _differs(args: argparse.Namespace, difference: Exception, *, told: bool) -> 
     return exit.FAILED
 
 
-def _same(args: argparse.Namespace, head: Head, calls: int) -> int:
+def _same(args: argparse.Namespace, head: Head, calls: int, past: History) -> int:
     if args.json:
         put_json({"run": args.run, "same": True, "calls": calls, "status": head.status})
         return exit.OK
@@ -92,6 +94,10 @@ def _same(args: argparse.Namespace, head: Head, calls: int) -> int:
         else f"up to where it stands: {head.status}"
     )
     note(f"today's code makes the same {count(calls)} {'call' if calls == 1 else 'calls'} {stands}")
+    if past.archived or past.dropped:
+        note(f"that is its last turn; {count(past.archived + past.dropped)} commits before it are history")
+    if past.dropped:
+        note(dropped(past))
     if head.status == "done":
         print(shown(head.value, 10_000))
     return exit.OK

@@ -301,7 +301,7 @@ class _Watch:
             head = await self.run.head()
             if asks and head.status == "parked" and not self.engine.worker.awake:
                 counts = await self.engine.store.line_counts()
-                ready, _ = await self.engine.store.backlog(now=self.engine.clock.now())
+                ready, _ = await self.engine.worker.backlog()
                 if not ready and not counts.get("waiting") and not counts.get("taken"):
                     return asks
             await signal

@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 
 from ..core import journal
-from ..core.replay import Replay
+from ..core.replay import Place, Replay
 from ..model.entry import Entry
 from ..model.errors import UnknownName
 from ..model.run import Head
-from ..ports.store import Store
+from ..ports.store import History, Store
 from ..runtime.names import unknown_run
 from . import exit
 from .place import declare_store, looking
@@ -24,6 +24,9 @@ from .screen import count, duration, error_of, kind_of, note, put_json, shown, t
 def declare_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="the run")
     parser.add_argument("--call", default="", metavar="PATH#N", help="one call, whole")
+    parser.add_argument(
+        "--history", action="store_true", help="an actor's past turns too, as far as they are kept"
+    )
     parser.add_argument("--json", action="store_true", help="JSON lines: the run, then its calls")
     declare_store(parser)
 
@@ -34,14 +37,26 @@ async def do_show(args: argparse.Namespace) -> int:
         if head is None:
             raise await unknown_run(store, args.run)
         calls = await calls_of(store, args.run)
+        past = await store.history(args.run, rows=args.history)
+        if args.history:
+            calls = await past_calls(store, past) + calls
     if args.call:
         _whole(args.call, calls, plain=args.json)
     elif args.json:
-        put_json(as_plain(head))
+        plain = as_plain(head)
+        if past.archived or past.dropped:
+            plain["history"] = {"kept": past.archived, "dropped": past.dropped}
+        put_json(plain)
         for call in calls:
             put_json(_plain(call))
     else:
         _head(head)
+        if past.archived and not args.history:
+            print(
+                f"  {count(past.archived)} commits before its last turn are history: --history lists their calls"
+            )
+        if past.dropped:
+            print(f"  {dropped(past)}")
         _calls(head, calls)
     return exit.OK
 
@@ -73,6 +88,32 @@ async def calls_of(store: Store, run: str) -> list[Call]:
         for entry in merged
     ]
     return sorted(calls, key=lambda call: (call.entry.after, call.ended or float("inf")))
+
+
+async def past_calls(store: Store, past: History) -> list[Call]:
+    """The calls of turns that are over, oldest first, contents in place. When each began isn't known any more."""
+    entries = journal.read(past.rows[: past.archived])
+    digests = journal.blobs_of(entries)
+    contents = await store.get_blobs(digests) if digests else {}
+    calls: dict[Place, Call] = {}
+    out: list[Call] = []
+    for entry in journal.load_large(entries, contents):
+        place = (entry.path, entry.n)
+        known = calls.get(place)
+        if known is not None and known.entry.made and not entry.made:  # its outcome
+            whole = msgspec.structs.replace(
+                entry, kind=known.entry.kind, name=known.entry.name, args=known.entry.args
+            )
+            known.entry, known.began, known.ended = whole, entry.at, entry.at
+        else:
+            calls[place] = Call(entry, entry.at, 0.0 if entry.made else entry.at)
+            out.append(calls[place])
+    return out
+
+
+def dropped(past: History) -> str:
+    """What a person is told of a past that isn't there any more."""
+    return f"{count(past.dropped)} commits of its past were dropped, as its history= says"
 
 
 def tokens_of(entry: Entry) -> int:

@@ -52,6 +52,8 @@ class _Run(msgspec.Struct, omit_defaults=True):
     value: msgspec.Raw = _NULL
     error: _Error | None = None
     checkpoint: msgspec.Raw = _NULL
+    past: int = 0  #: commits before the checkpoint; they aren't in the export
+    dropped: int = 0  #: and those that aren't kept any longer
 
 
 class _First(msgspec.Struct):
@@ -85,8 +87,13 @@ _first = msgspec.json.Decoder(_First).decode
 _call = msgspec.json.Decoder(_Call).decode
 
 
-def write(head: Head, entries: Iterable[Entry], checkpoint: bytes | None = None) -> Iterator[bytes]:
-    """The lines of a run, without line ends. Large contents must be in place. `checkpoint`: an actor's."""
+def write(
+    head: Head, entries: Iterable[Entry], checkpoint: bytes | None = None, *, past: int = 0, dropped: int = 0
+) -> Iterator[bytes]:
+    """The lines of a run, without line ends. Large contents must be in place. `checkpoint`: an actor's.
+
+    `past` and `dropped`: how many commits came before that, and how many of its past aren't kept any longer.
+    """
     spec = head.spec
     run = _Run(
         id=head.id,
@@ -112,6 +119,8 @@ def write(head: Head, entries: Iterable[Entry], checkpoint: bytes | None = None)
         value=_raw(head.value),
         error=_error(head.error),
         checkpoint=_raw(checkpoint),
+        past=past,
+        dropped=dropped,
     )
     yield msgspec.json.encode(_First(run))
     for entry in merged(entries):

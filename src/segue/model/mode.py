@@ -67,13 +67,30 @@ def as_mode(mode: ModeLike) -> Mode:
     raise ValueError(f"mode must be 'live', 'batch', Live(...) or Batch(...), not {mode!r}")
 
 
+#: What becomes of an actor's past turns: kept, dropped, or kept for so long.
+HistoryLike = Literal["keep", "drop"] | timedelta
+KEEP, DROP = timedelta.max, timedelta(0)
+
+
+def as_history(history: HistoryLike) -> timedelta:
+    """How long past turns are kept. Raises `ValueError`."""
+    match history:
+        case "keep":
+            return KEEP
+        case "drop":
+            return DROP
+        case timedelta() if history > DROP:
+            return history
+    raise ValueError(f"history must be 'keep', 'drop' or a timedelta above nothing, not {history!r}")
+
+
 class Config(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a run was started with. `None` means: as the engine says. Recorded with the run.
 
     `model` is a name such as `openai:gpt-5-mini`, or several, the later ones being fall-backs.
     `models` gives names to roles. `upkeep`: what becomes of conversations that near their model's window.
     `deadline`: how long from its start a run may take; `due`: when that is over, in seconds since the epoch, 0 where
-    nothing has started yet: then it counts from when a call is made.
+    nothing has started yet: then it counts from when a call is made. `history`: how long past turns are kept.
     """
 
     mode: Mode | None = None
@@ -84,6 +101,7 @@ class Config(msgspec.Struct, frozen=True, omit_defaults=True):
     upkeep: Trim | Summarise | None = None
     deadline: timedelta | None = None
     due: float = 0.0
+    history: timedelta | None = None
 
     def begun(self, now: float) -> Config:
         """As the record of what starts now: its deadline is a moment from here on."""
@@ -142,4 +160,5 @@ class Config(msgspec.Struct, frozen=True, omit_defaults=True):
             upkeep=self.upkeep or other.upkeep,
             deadline=other.deadline if self.deadline is None else self.deadline,
             due=other.due if self.deadline is None else self.due,
+            history=other.history if self.history is None else self.history,
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final, Literal
 
 import msgspec
 
 from .chat import Tokens
 from .entry import Failure
-from .mode import Config
+from .mode import KEEP, Config
 
 #: `ready` wants a worker; `parked` waits for mail or for its time; `held` waits for a person; the rest ended.
 Status = Literal["ready", "parked", "held", "done", "failed", "cancelled"]
@@ -41,6 +42,7 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     `parent` is the call that awaits this run's end. Of the runs of one `group`, a worker keeps at most `limit`
     at work at once; parked ones don't count. `mailbox`: so many messages wait for it at most; when it is `full`, the
     next one waits with its sender, is dropped, or fails. `home`: the worker in whose memory it stays while it waits.
+    `history`: how long its past turns are kept, where its class says so.
     """
 
     kind: Literal["flow", "actor"]
@@ -64,6 +66,13 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     supervised: str = ""  #: by its parent, and whether it begins anew: permanent, transient, temporary
     module: str = ""  #: where `target` was defined, to tell it from others of its name
     seed: str = ""  #: what ids and chance are drawn from where that isn't the id: a fork's is its origin's
+    history: timedelta | None = None
+
+    @property
+    def kept(self) -> timedelta:
+        """How long what it did before its checkpoint is kept: `KEEP` for ever, `DROP` not at all."""
+        said = self.config.history if self.history is None else self.history
+        return KEEP if said is None else said
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True):

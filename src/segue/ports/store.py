@@ -8,7 +8,7 @@ Times are seconds since the epoch and come from the caller, so that tests need n
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -53,6 +53,14 @@ class Claimed(msgspec.Struct, frozen=True):
     deltas: list[bytes] = []
 
 
+class History(msgspec.Struct, frozen=True):
+    """A run's journal rows, archived ones first, of which the first `archived`; and how many were dropped before."""
+
+    rows: list[bytes]
+    archived: int = 0
+    dropped: int = 0
+
+
 class Lease(msgspec.Struct, frozen=True):
     """A claim to be kept."""
 
@@ -63,11 +71,11 @@ class Lease(msgspec.Struct, frozen=True):
 class Turn(msgspec.Struct, kw_only=True):
     """All that one commit writes of one run; atomic.
 
-    `entries`: a journal row to append. `checkpoint`: the new state; the journal before it is archived, and
-    `entries` are the first of the new one. `delta`: does the same, but is kept beside the checkpoint, after earlier
-    ones; a new checkpoint takes the place of all of them. `consumed`: letters that leave the inbox; `kept`: letters
-    that were handled and stay, taking no room. `outbox`: mail to other runs, delivered once each even if this process
-    dies now; numbers grow per sender. `dead`: mail that no code took, to be listed. `lines`: requests for
+    `entries`: a journal row to append. `checkpoint`: the new state; the journal before it is archived, for `sweep` to
+    seal, and `entries` are the first of the new one. `delta`: does the same, but is kept beside the checkpoint, after
+    earlier ones; a new checkpoint takes the place of all of them. `consumed`: letters that leave the inbox; `kept`:
+    letters that were handled and stay, taking no room. `outbox`: mail to other runs, delivered once each even if this
+    process dies now; numbers grow per sender. `dead`: mail that no code took, to be listed. `lines`: requests for
     lanes. `withdrawn`: ids of lines that nobody waits for any more, as `Store.withdraw` takes them, before `lines`
     are put in. `asks` open and `closed_asks` close questions. `spawn`: runs to create (one that exists by that id is
     left alone). `seen`: the newest letter that this turn knew of.
@@ -179,8 +187,13 @@ class Store(Protocol):
         """Create those that aren't there, durably, in one transaction. With `worker`, new ones come claimed by it."""
         ...
 
-    async def claim(self, worker: str, limit: int, ttl: float, *, now: float) -> list[Claimed]:
+    async def claim(
+        self, worker: str, limit: int, ttl: float, *, now: float, but: Collection[str] = ()
+    ) -> list[Claimed]:
         """Take up to `limit` runs that are ready, due, or whose claim has lapsed; highest priority, then oldest.
+
+        Runs of the targets named in `but` are left to others; a store may take one that it has had since an older
+        version of segue.
 
         The fence of each grows by one, so that commits under an older claim fail. A run whose claim lapsed twenty
         times with no commit between is held instead; from the third time on, a worker gets one such at a time.
@@ -277,8 +290,18 @@ class Store(Protocol):
         """
         ...
 
-    async def history(self, run: str) -> list[bytes]:
-        """All journal rows that are kept, archived ones first."""
+    async def history(self, run: str, *, rows: bool = True) -> History:
+        """All journal rows that are kept, archived ones first; without `rows`, how many were archived and dropped."""
+        ...
+
+    async def sweep(self, *, now: float, limit: int) -> int:
+        """Seal what was archived, and drop what isn't to be kept any longer; of how many runs.
+
+        Archived rows are packed and compressed, or dropped, as the run's `spec.kept` says; packed ones are dropped
+        once they were kept for so long since then. With rows go the blobs that came with them in their turns and that
+        no other turn of any run came with. Each call looks at up to `limit` runs and some of the rows of each: call
+        again until it is 0. What a run does meanwhile isn't held up for longer than that takes.
+        """
         ...
 
     async def workers(self) -> list[str]:
@@ -289,8 +312,8 @@ class Store(Protocol):
         """Those are gone: whatever they hold lapses now, and letters to their ports are dropped."""
         ...
 
-    async def backlog(self, *, now: float) -> tuple[int, float | None]:
-        """How many runs are ready or claimed now, and when the next parked one is due."""
+    async def backlog(self, *, now: float, but: Collection[str] = ()) -> tuple[int, float | None]:
+        """How many runs are ready or claimed now, but for those of the targets in `but`; when the next one is due."""
         ...
 
     # ------------------------------------------------------------ jobs

@@ -19,9 +19,9 @@ from ..authoring.flow import short_name, take_call, target_of
 from ..authoring.mail import make_spec
 from ..authoring.resource import SERVICES
 from ..model.entry import encode_pool
-from ..model.errors import Conflict, MailboxFull, UnknownName
+from ..model.errors import Conflict, MailboxFull, StoreError, UnknownName
 from ..model.message import DeadLetter, Mail
-from ..model.mode import Config, ModeLike
+from ..model.mode import Config, HistoryLike, ModeLike, as_history
 from ..model.run import ENDED, Head, Usage, is_over
 from ..ports.clock import AlarmClock, Timer
 from ..ports.provider import Endpoint, PriceList, Provider
@@ -51,6 +51,8 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 #: How often workers of this machine are looked for that are gone, and lanes that others filled, in seconds.
 BURY = 2.0
+#: How often past turns are sealed, in seconds, and of how many runs at once.
+SWEEP, SWEPT = 20.0, 16
 
 
 class Engine:
@@ -61,7 +63,8 @@ class Engine:
     at work at once in this process. `linger`: how long a run stays in memory for a wait outside segue, or a
     short timer, in seconds. `stall`: how long code may keep the event loop from everything else before it is told of
     by name, in seconds; 0: for ever. `park="always"`, for tests, has it leave memory after every commit. `providers`:
-    more providers, by the name before the colon in a model's name.
+    more providers, by the name before the colon in a model's name. `history`: what becomes of an actor's past turns:
+    kept, dropped, or kept for that long; a class may say otherwise.
     """
 
     def __init__(
@@ -77,13 +80,14 @@ class Engine:
         stall: float = PATIENCE,
         park: Literal["auto", "always"] = "auto",
         grace: float = 0.0,
+        history: HistoryLike = "keep",
         worker: bool = True,
         providers: Mapping[str, Callable[[Endpoint], Provider]] | None = None,
         prices: PriceList | None = None,
         clock: AlarmClock | None = None,
     ) -> None:
         self.store = open_store(store) if isinstance(store, str) else store
-        self.config = as_config(mode, model, models)
+        self.config = msgspec.structs.replace(as_config(mode, model, models), history=as_history(history))
         self.clock: AlarmClock = clock or SystemClock()
         self.bus = Bus()
         self.postbox = Postbox(self.store, self.clock)
@@ -133,7 +137,13 @@ class Engine:
         self.port = Port(self.store, self.clock, self.postbox, self.worker.name, self.check)
         parts.callback(self.port.close)
         self.lanes = Lanes(
-            self.store, self.models, self.clock, self.worker.name, self.is_busy, self._kick_lanes.set
+            self.store,
+            self.models,
+            self.clock,
+            self.worker.name,
+            self.is_busy,
+            self._kick_lanes.set,
+            self.worker.backlog,
         )
         await self.lanes.promotions.learn()
         parts.callback(SERVICES.reset, SERVICES.set(self.worker))
@@ -147,6 +157,7 @@ class Engine:
         if self._works:
             parts.callback(self.worker.start())
             self._spawn(self._lane_loop())
+            self._spawn(self._sweep_loop())
 
     if not TYPE_CHECKING:
 
@@ -437,6 +448,7 @@ class Engine:
         and that it would do again, unless `repeat`.
         """
         origin = await self.head(run)
+        await rebase.check_forkable(self.store, origin)
         entries = await rebase.entries_of(self.store, run)
         pool = rebase.share(run, entries, before, dict(edit or {}), repeat=repeat)
         spec = rebase.forked(origin, self._config(how), self.clock.now())
@@ -539,6 +551,22 @@ class Engine:
             for timer in timers:
                 timer.cancel()
 
+    async def _sweep_loop(self) -> None:
+        """Seal what became history, and drop what isn't to be kept."""
+        while True:
+            await asyncio.sleep(SWEEP)
+            try:
+                await self.sweep()
+            except StoreError as error:  # it is there the next time
+                log.error("past turns can't be sealed: %s", error)
+
+    async def sweep(self) -> None:
+        """Seal what became history, and drop what isn't to be kept any longer; done by itself from time to time."""
+        swept = SWEPT
+        while swept:
+            swept = await self.store.sweep(now=self.clock.now(), limit=SWEPT)
+            await asyncio.sleep(0)  # others write too
+
     async def advance(self) -> bool:
         """One sweep: run what is ready, submit, poll, deliver. Whether something still waits after it."""
         while True:
@@ -547,9 +575,10 @@ class Engine:
                 continue
             before = await self.store.line_counts()
             await self.lanes.sweep(poll_now=True)
-            ready, _ = await self.store.backlog(now=self.clock.now())
+            ready, _ = await self.worker.backlog()
             if not ready and await self.store.line_counts() == before:
                 break
+        await self.sweep()
         waiting = await self.store.runs(status=("ready", "parked"), limit=1)
         return bool(waiting)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -74,8 +74,10 @@ class Lanes:
         worker: str,
         busy: Callable[[], bool],
         kick: Callable[[], None],
+        backlog: Callable[[], Awaitable[tuple[int, float | None]]],
     ) -> None:
         self.store, self.models, self.clock, self.worker = store, models, clock, worker
+        self._backlog = backlog  # of the runs that could be at work here
         self._busy = busy  # whether this process may still add lines
         self._due: dict[str, float] = {}  # by job: when it is looked at again
         self._rests: dict[str, float] = {}  # by lane: until when it is left alone
@@ -228,7 +230,7 @@ class Lanes:
         room, held = await self.room(head.lane), self.quotas.held(head.lane)
         if head.waiting and (held or room == 0):  # for the quota, or for a job that takes it up
             return Decision(False, again=held or 1.0)
-        ready, _ = await self.store.backlog(now=now)
+        ready, _ = await self._backlog()
         return decide(
             head,
             self.policy(head.lane),

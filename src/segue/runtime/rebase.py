@@ -110,6 +110,19 @@ def _told(run: str, entries: list[Entry], value: object) -> list[Entry]:
     ]
 
 
+async def check_forkable(store: Store, head: Head) -> None:
+    """Raise `Conflict` for an actor that has done turns: what a fork would share of them is no journal any more."""
+    loaded = await store.load(head.id)
+    if loaded is None or loaded.checkpoint is None:
+        return
+    past = await store.history(head.id, rows=False)
+    gone = f" ({past.dropped} commits of it were dropped, as its history= says)" if past.dropped else ""
+    raise Conflict(
+        f"run {head.id!r} is an actor, and its past{gone} is no journal that could be forked: "
+        "start another one with the fields that it should have"
+    )
+
+
 def share(run: str, entries: list[Entry], before: str, edit: dict[str, Any], *, repeat: bool) -> Pool:
     """What a fork may take of a run's history."""
     shared = until(entries, before, edit)

@@ -85,6 +85,9 @@ class Worker:
         self._renewed = clock.now()
         self._grouped: dict[str, int] = {}
         self._queued: dict[str, deque[Claimed]] = {}
+        self._strangers: set[str] = (
+            set()
+        )  # targets that nobody named here for as long as runs were kept for them
         self._aside: dict[str, list[tuple[Claimed, list[Any]]]] = {}  # of flows that nobody named yet
         self._ready = asyncio.Event()
         self._mailed: set[str] = set()  # runs at work that have new mail
@@ -295,7 +298,7 @@ class Worker:
 
     async def _until_ready(self) -> None:
         """Wait for a hint, for the next due run, or a little while for what other processes do."""
-        _, due = await self.store.backlog(now=self.clock.now())
+        _, due = await self.backlog()
         if self._ready.is_set():
             return
         timers: list[Timer] = [self.loop.call_later(POLL, self._ready.set)]
@@ -324,10 +327,23 @@ class Worker:
             self.clock.now() - self._renewed > RENEW
         ):  # the machine slept: keep what is ours before it counts as lost
             await self._renew()
-        claimed = await self.store.claim(self.name, min(room, 500), LEASE, now=self.clock.now())
+        claimed = await self.store.claim(
+            self.name, min(room, 500), LEASE, now=self.clock.now(), but=self._strange()
+        )
         if claimed:
             await self.begin(claimed)
         return len(claimed)
+
+    def _strange(self) -> list[str]:
+        """Targets that this process still doesn't know: their runs are left to others."""
+        if self._strangers:
+            known = (name for name in self._strangers if name in TARGETS or self.target(name) is not None)
+            self._strangers.difference_update(list(known))
+        return list(self._strangers)
+
+    async def backlog(self) -> tuple[int, float | None]:
+        """How many runs are ready or claimed that could run here, and when the next one is due."""
+        return await self.store.backlog(now=self.clock.now(), but=self._strange())
 
     async def begin(self, claimed: list[Claimed]) -> None:
         """Wake claimed runs."""
@@ -383,7 +399,10 @@ class Worker:
             self._spawn(self.begin([queued.popleft()]))
 
     def _unknown(self, claimed: Claimed) -> None:
-        """A run of something that this process doesn't know: leave it to others, and look again later."""
+        """A run of something that this process doesn't know: leave it, and others of its target, to others.
+
+        One of which it isn't known which of several is meant is looked at again later.
+        """
         spec = claimed.head.spec
         reason = f"no worker here knows {spec.kind} {spec.target!r}: start one with the file that defines it"
         several = TARGETS.get(spec.target)
@@ -391,16 +410,14 @@ class Worker:
             files = ", ".join(sorted(several.by_file))
             reason = f"several here are called {spec.target!r}, in {files}: give each a name= of its own"
         now = self.clock.now()
-        turn = Turn(
-            run=claimed.head.id,
-            fence=claimed.head.fence,
-            status="parked",
-            release=True,
-            wake=now + 5,
-            reason=reason,
-        )
-        turn.seen, turn.now = max((letter.id for letter in claimed.inbox), default=0), now
-        log.warning("run %s: %s", claimed.head.id, reason)
+        turn = Turn(run=claimed.head.id, fence=claimed.head.fence, release=True, reason=reason, now=now)
+        if several is not None:
+            turn.status, turn.wake = "parked", now + 5
+            turn.seen = max((letter.id for letter in claimed.inbox), default=0)
+        if several is not None or spec.target not in self._strangers:
+            log.warning("run %s: %s", claimed.head.id, reason)
+        if several is None:
+            self._strangers.add(spec.target)
         self._return(turn)
 
     def _give_back(self, claimed: Claimed) -> None:

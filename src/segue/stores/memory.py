@@ -6,7 +6,7 @@ import asyncio
 from asyncio import Future
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import chain, islice, takewhile
 from typing import Literal, TypeVar
@@ -25,6 +25,7 @@ from ..ports.store import (
     Created,
     Delivery,
     Hint,
+    History,
     JobHead,
     Lease,
     NewRun,
@@ -32,6 +33,7 @@ from ..ports.store import (
 )
 from . import poison, refusal
 from .memory_mail import Box, DeadLetters
+from .memory_past import Contents, Past, next_over, seal
 from .outcome import OPEN_LINE, end_mail
 
 _T = TypeVar("_T")
@@ -43,11 +45,11 @@ class _Run:
     """A run's record. What most runs don't have is None, so that a parked one is small."""
 
     __slots__ = (
-        "archive",
         "asks",
         "box",
         "checkpoint",
         "deltas",
+        "digests",
         "error",
         "fence",
         "finished",
@@ -59,6 +61,7 @@ class _Run:
         "lines",
         "marks",
         "number",
+        "past",
         "pool",
         "queued",
         "reason",
@@ -91,7 +94,8 @@ class _Run:
         self.deltas: list[bytes] | None = None
         self.pool = new.pool
         self.journal: list[bytes] | None = None
-        self.archive: list[bytes] | None = None
+        self.digests: list[bytes] | None = None  #: of contents that came with the live journal
+        self.past: Past | None = None  #: what was archived
         self.inbox: dict[int, Letter] | None = None  #: by id, oldest first
         self.box = Box(new.spec.mailbox) if new.spec.mailbox > 0 else None
         self.marks: dict[str, int] | None = None
@@ -124,13 +128,16 @@ class _Run:
             list(self.deltas or ()),
         )
 
-    def shelve(self) -> None:
-        """Archive the live journal."""
-        if self.journal:
-            if self.archive is None:
-                self.archive = []
-            self.archive.extend(self.journal)
-        self.journal = None
+    def shelve(self) -> bool:
+        """Archive the live journal; whether there was any."""
+        if not self.journal and not self.digests:
+            return False
+        if self.past is None:
+            self.past = Past()
+        self.past.rows.extend(self.journal or ())
+        self.past.digests.extend(self.digests or ())
+        self.journal = self.digests = None
+        return True
 
 
 class _Line:
@@ -260,7 +267,9 @@ class MemoryStore:
         self._jobs: dict[str, _Job] = {}
         self._asks: dict[str, Question] = {}  #: the open ones
         self._shut_asks: dict[str, tuple[Question, str]] = {}
-        self._blobs: dict[bytes, bytes] = {}
+        self._contents = Contents()
+        self._archived: dict[str, _Run] = {}  #: those with archived rows to be sealed
+        self._sealed: list[tuple[float, int, _Run]] = []  #: when packed ones aren't kept any longer
         self._lanes: dict[str, _Lane] = {}
         self._lines: dict[str, _Line] = {}
         self._unclaimed: list[tuple[str, Usage]] = []
@@ -373,36 +382,52 @@ class MemoryStore:
             self._enqueue(run)
         return Created(True, run.head())
 
-    async def claim(self, worker: str, limit: int, ttl: float, *, now: float) -> list[Claimed]:
-        self._ripen(worker, now)
+    async def claim(
+        self, worker: str, limit: int, ttl: float, *, now: float, but: Collection[str] = ()
+    ) -> list[Claimed]:
+        self._ripen(worker, now, but)
         out: list[Claimed] = []
+        left: list[_Run] = []
         while self._ready and len(out) < limit:
             run = heappop(self._ready)[2]
             run.queued = False
             if run.status != "ready" or run.lease is not None:
                 continue
+            if but and run.spec.target in but:
+                left.append(run)
+                continue
             self._waiting -= 1
             self._hold(run, worker, now + ttl, now)
             out.append(run.claimed())
+        for run in left:
+            run.queued = True
+            heappush(self._ready, (-run.spec.config.priority, run.number, run))
         return out
 
-    def _ripen(self, worker: str, now: float) -> None:
+    def _ripen(self, worker: str, now: float, but: Collection[str]) -> None:
         """Make ready what is due and what a worker has lost."""
+        left: list[tuple[float, int, _Run]] = []
         while self._due and self._due[0][0] <= now:
-            wake, _, run = heappop(self._due)
-            if run.wake == wake:
+            wake, number, run = heappop(self._due)
+            if run.wake == wake and but and run.spec.target in but:
+                left.append((wake, number, run))
+            elif run.wake == wake:
                 self._move(run, "ready")
                 self._enqueue(run)
+        for one in left:
+            heappush(self._due, one)
         if self._lapse <= now:
-            self._free_lapsed(worker, now)
+            self._free_lapsed(worker, now, but)
             self._lapse = min(
                 (run.lease for run in self._held.values() if run.lease is not None), default=float("inf")
             )
 
-    def _free_lapsed(self, worker: str, now: float) -> None:
+    def _free_lapsed(self, worker: str, now: float, but: Collection[str]) -> None:
         """What a worker has lost is ready; poison is held instead, and of suspects there is one at a time."""
         suspects: list[_Run] = []
         for run in [run for run in self._held.values() if run.lease is not None and run.lease <= now]:
+            if but and run.spec.target in but:
+                continue
             lapses = run.lapses + 1
             if poison.SUSPECT <= lapses < poison.LAPSES:
                 suspects.append(run)
@@ -458,10 +483,10 @@ class MemoryStore:
             return "fenced"
         run.lapses = 0
         if turn.checkpoint is not None:
-            run.shelve()
+            self._shelve(run)
             run.checkpoint, run.deltas = turn.checkpoint, None
         elif turn.delta is not None:
-            run.shelve()
+            self._shelve(run)
             if run.deltas is None:
                 run.deltas = []
             run.deltas.append(turn.delta)
@@ -487,7 +512,8 @@ class MemoryStore:
             self._dead.put(turn.dead, turn.now)
         if turn.blobs:
             for digest, content in turn.blobs:
-                self._blobs.setdefault(digest, content)
+                self._contents.put(digest, content)
+            run.digests = [*(run.digests or ()), *(digest for digest, _ in turn.blobs)]
         for new in turn.spawn:
             self._create(new, turn.now, "", 0.0)
         if turn.withdrawn:
@@ -723,7 +749,7 @@ class MemoryStore:
             self._waiting -= 1
         self._let_go(known)
         if pool is not None:
-            known.shelve()
+            self._shelve(known)
             known.pool = pool
         if config is not None:
             known.spec = msgspec.structs.replace(known.spec, config=config)
@@ -733,9 +759,30 @@ class MemoryStore:
         self._enqueue(known)
         return True
 
-    async def history(self, run: str) -> list[bytes]:
+    async def history(self, run: str, *, rows: bool = True) -> History:
         known = self._runs.get(run)
-        return [*(known.archive or ()), *(known.journal or ())] if known else []
+        if known is None:
+            return History([])
+        live, past = known.journal or [], known.past or Past()
+        return History([*past.archived(), *live] if rows else [], past.count(), past.dropped)
+
+    def _shelve(self, run: _Run) -> None:
+        if run.shelve():
+            self._archived[run.id] = run
+
+    async def sweep(self, *, now: float, limit: int) -> int:
+        over: list[_Run] = []
+        while self._sealed and self._sealed[0][0] <= now and len(over) < limit:
+            over.append(heappop(self._sealed)[2])
+        some = [*over, *islice(self._archived.values(), limit - len(over))]
+        for run in some:
+            self._archived.pop(run.id, None)
+            if seal(run, self._contents, now):
+                self._archived[run.id] = run
+            due = None if run.past is None else next_over(run.past)
+            if due is not None:
+                heappush(self._sealed, (due, run.number, run))
+        return len(some)
 
     async def workers(self) -> list[str]:
         leased: Iterator[_Run | _Lane] = chain(self._held.values(), self._lanes.values())
@@ -753,7 +800,7 @@ class MemoryStore:
             if lane.worker in gone:
                 lane.lease = 0.0
 
-    async def backlog(self, *, now: float) -> tuple[int, float | None]:
+    async def backlog(self, *, now: float, but: Collection[str] = ()) -> tuple[int, float | None]:
         while self._due and self._due[0][2].wake != self._due[0][0]:
             heappop(self._due)
         due = 0
@@ -764,7 +811,16 @@ class MemoryStore:
             soonest = min(later, default=None)
         elif self._due:
             soonest = self._due[0][0]
-        return self._waiting + len(self._held) + due, soonest
+        return self._waiting + len(self._held) + due - self._strange(now, but), soonest
+
+    def _strange(self, now: float, but: Collection[str]) -> int:
+        """How many of those that are ready, due or claimed are runs of such targets."""
+        if not but:
+            return 0
+        return sum(
+            run.spec.target in but and (run.status == "ready" or (run.wake is not None and run.wake <= now))
+            for run in self._runs.values()
+        )
 
     # ------------------------------------------------------------ jobs
     async def put_job(self, job: JobHead) -> JobHead:
@@ -829,7 +885,8 @@ class MemoryStore:
 
     # ------------------------------------------------------------ blobs
     async def get_blobs(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
-        return {digest: self._blobs[digest] for digest in digests if digest in self._blobs}
+        there = self._contents.by_digest
+        return {digest: there[digest] for digest in digests if digest in there}
 
     # ------------------------------------------------------------ lanes
     def _lane(self, name: str) -> _Lane:

@@ -22,6 +22,7 @@ _DEAD: dict[str, Callable[..., Any]] = {
     "promote": lambda *args, **kwargs: None,
     "put_batch_job": lambda *args: False,
     "resend_dead": lambda *args: None,
+    "sweep": lambda: 0,
     "take": lambda *args: None,
 }
 #: Writes that count, besides commits, where all do.

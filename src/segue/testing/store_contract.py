@@ -28,6 +28,7 @@ from ..model.run import CallRef, Spec, Status, Usage
 from ..ports.store import Claimed, CommitResult, Hint, JobHead, Lease, NewRun, Store, Turn
 from ..stores.poison import LAPSES
 from .mail_contract import MailContract
+from .past_contract import PastContract
 from .port_contract import PortContract
 
 LANE = "mock|http://x|/v1/chat|small|key"
@@ -126,7 +127,7 @@ async def take(
 
 
 @pytest.mark.asyncio
-class StoreContract(MailContract, PortContract):
+class StoreContract(MailContract, PastContract, PortContract):
     """Subclass it with a fixture `store`."""
 
     # ------------------------------------------------------------ create
@@ -193,7 +194,7 @@ class StoreContract(MailContract, PortContract):
     async def test_what_isnt_there(self, store: Store) -> None:
         assert await store.get("x") is None
         assert await store.load("x") is None
-        assert await store.history("x") == []
+        assert (await store.history("x")).rows == []
         assert await store.inbox("x", 0) == []
         assert await store.finished("x", 0, 10) == []
         assert await store.runs(job="x") == []
@@ -245,7 +246,7 @@ class StoreContract(MailContract, PortContract):
         assert await commit(store, "a", mine.head.fence, entries=b"late") == "fenced"
         assert await commit(store, "a", mine.head.fence, entries=b"late", status="done") == "fenced"
         assert await commit(store, "a", other.head.fence, entries=b"mine") == "committed"
-        assert await store.history("a") == [b"mine"]
+        assert (await store.history("a")).rows == [b"mine"]
         assert await status(store, "a") == "ready"
 
     async def test_a_lapsed_claim_that_nobody_took_still_commits(self, store: Store) -> None:
@@ -344,6 +345,22 @@ class StoreContract(MailContract, PortContract):
         assert done == set("abcef")
         assert await status(store, "d") == "held"
 
+    async def test_runs_of_other_targets_are_left_to_others(self, store: Store) -> None:
+        """Those that are ready, due, or were lost; what is left keeps its place."""
+        await start(store, "lost", "due", target="theirs")
+        await park(store, "due", wake=5.0)
+        await create(store, "a", "b", target="theirs")
+        await create(store, "c", target="mine")
+        await create(store, "d", target="other")
+        late = HOUR + 1.0
+        assert await store.backlog(now=late) == (6, None)
+        assert await store.backlog(now=late, but=["theirs", "nobody's"]) == (2, None)
+        got = await store.claim("w", 1, HOUR, now=late, but=["theirs", "nobody's"])
+        assert [one.head.id for one in got] == ["c"]
+        assert await store.claim("w", 9, HOUR, now=late, but=["theirs", "other"]) == []
+        assert sorted(await claim(store, 3, now=late)) == ["a", "due", "lost"]
+        assert list(await claim(store, now=late)) == ["b", "d"]
+
     async def test_backlog(self, store: Store) -> None:
         await create(store, "ready", "mine")
         await claim(store, 1)
@@ -393,7 +410,7 @@ class StoreContract(MailContract, PortContract):
         )
         turns = [Turn(run="a", fence=1, entries=b"row"), stale, Turn(run="c", fence=1, status="parked")]
         assert await store.commit(turns) == ["committed", "fenced", "committed"]
-        assert (await store.history("a"), await store.history("b")) == ([b"row"], [])
+        assert ((await store.history("a")).rows, (await store.history("b")).rows) == ([b"row"], [])
         assert await mail_of(store, "c") == []
         assert await mail_of(store, "b") == [letter.mail]
         assert await store.get("new") is None
@@ -420,7 +437,7 @@ class StoreContract(MailContract, PortContract):
         await start(store, "a")
         assert await commit(store, "a", 1) == "committed"
         assert await commit(store, "a", 2) == "fenced"
-        assert await store.history("a") == []
+        assert (await store.history("a")).rows == []
 
     async def test_release_leaves_the_run_ready(self, store: Store) -> None:
         await start(store, "a")
@@ -477,7 +494,11 @@ class StoreContract(MailContract, PortContract):
         turns = [Turn(run=id, fence=1 + (id == "r280"), entries=id.encode()) for id in ids]
         results = await store.commit(turns)
         assert [id for id, result in zip(ids, results, strict=True) if result != "committed"] == ["r280"]
-        assert [await store.history(id) for id in ("r000", "r280", "r299")] == [[b"r000"], [], [b"r299"]]
+        assert [(await store.history(id)).rows for id in ("r000", "r280", "r299")] == [
+            [b"r000"],
+            [],
+            [b"r299"],
+        ]
 
     async def test_spawned_runs_are_created_once(self, store: Store) -> None:
         await start(store, "a")
@@ -645,7 +666,7 @@ class StoreContract(MailContract, PortContract):
         assert head.updated == 8.0
         assert await commit(store, "a", 1, entries=b"more") == "fenced"
         assert await claim(store, now=1e9) == {}
-        assert await store.history("a") == [b"row"]
+        assert (await store.history("a")).rows == [b"row"]
         assert (await loaded(store, "a")).journal == [b"row"]
 
     async def test_an_end_closes_what_is_open(self, store: Store) -> None:
@@ -802,7 +823,7 @@ class StoreContract(MailContract, PortContract):
         await commit(store, "a", 1, entries=b"4", release=True)
         got = (await claim(store))["a"]
         assert (got.checkpoint, got.journal) == (b"s2", [b"4"])
-        assert await store.history("a") == [b"1", b"2", b"3", b"4"]
+        assert (await store.history("a")).rows == [b"1", b"2", b"3", b"4"]
 
     async def test_deltas_are_kept_beside_the_checkpoint_until_the_next_one(self, store: Store) -> None:
         """Each archives the journal; those of one run are its own, in order, and fenced like all."""
@@ -822,7 +843,7 @@ class StoreContract(MailContract, PortContract):
         found = await loaded(store, "a")
         assert (found.checkpoint, found.deltas, found.journal) == (b"s2", [], [])
         assert (await loaded(store, "b")).deltas == [b"b1"]
-        assert await store.history("a") == [b"1", b"2", b"3"]
+        assert (await store.history("a")).rows == [b"1", b"2", b"3"]
 
     async def test_revive_keeps_the_journal(self, store: Store) -> None:
         await start(store, "a", job="j")
@@ -857,7 +878,7 @@ class StoreContract(MailContract, PortContract):
         got = (await claim(store))["a"]
         assert (got.journal, got.pool, got.head.reason) == ([], b"pool", "")
         await commit(store, "a", 2, entries=b"2")
-        assert await store.history("a") == [b"1", b"2"]
+        assert (await store.history("a")).rows == [b"1", b"2"]
         assert (await loaded(store, "a")).journal == [b"2"]
 
     async def test_revive_with_other_options(self, store: Store) -> None:

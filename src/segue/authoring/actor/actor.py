@@ -11,6 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, dataclass_transform
 
 from ...core.restarts import Restart
+from ...model.mode import HistoryLike, as_history
 from ..config import config_of
 from ..context import current, find_branch
 from ..flow import RUNNER, announce
@@ -40,7 +41,9 @@ class Actor(Generic[R]):
     Handlers are methods marked `@state` and `@on`: `async def` ones are awaited, plain ones run on a thread.
     Start one with `engine.start(MyActor(…), id=…)`; by that id it is found again, for months. Inside a run, await
     one, spawn it or map it over items. The methods below can be replaced, by plain or async ones; what they call is
-    recorded.
+    recorded. `class Meter(Actor[None], history="drop")`: what becomes of its past turns, where not as the engine says:
+    kept (`"keep"`), dropped, or kept for a timedelta; it holds for runs that begin from then on. `kw_only=True`: its
+    fields are given by name.
     """
 
     groups: ClassVar[type[Enum]]  #: of its children; they are ended from the last group to the first
@@ -50,14 +53,18 @@ class Actor(Generic[R]):
 
     if TYPE_CHECKING:
 
-        def __init_subclass__(cls, *, kw_only: bool = False) -> None: ...
+        def __init_subclass__(cls, *, kw_only: bool = False, history: HistoryLike = ...) -> None: ...
         def __await__(self) -> Generator[Any, Any, R]: ...
 
     else:
 
-        def __init_subclass__(cls, *, kw_only: bool = False, **how: Any) -> None:
+        def __init_subclass__(
+            cls, *, kw_only: bool = False, history: HistoryLike | None = None, **how: Any
+        ) -> None:
             super().__init_subclass__(**how)
             dataclasses.dataclass(cls, eq=False, kw_only=kw_only)
+            if history is not None:
+                cls.__segue_history__ = as_history(history)
             cls.__segue__ = ActorDef(cls, _result_type(cls))
             file = getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
             announce(cls.__segue__, file, cls.__module__)

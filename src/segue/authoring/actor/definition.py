@@ -46,6 +46,8 @@ class ActorDef:
         self.own = frozenset(name for name in HOOKS if getattr(cls, name).__module__ != _ACTOR)
         mailbox = getattr(cls, "mailbox", None)
         self.mailbox = mailbox if isinstance(mailbox, Mailbox) else None
+        #: How long its past turns are kept, where the class, or one that it is made of, says so.
+        self.history: timedelta | None = getattr(cls, "__segue_history__", None)
         self.simple = "perform" not in self.own  #: whether handlers are just called
 
     @property

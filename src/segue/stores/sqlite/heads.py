@@ -81,9 +81,6 @@ _INBOX = Query(
     ("i.run", "i.k", "#i.mail", "i.state"),
     "from json_each(?) as q cross join inbox i on i.run = q.value order by i.k",
 )
-_HISTORY = Query(
-    ("#j.entries",), "from runs r cross join journal j on j.run = r.k where r.id = ? order by j.k"
-)
 _LETTERS = Query(
     ("i.k", "#i.mail", "i.state"),
     "from runs r cross join inbox i on i.run = r.k where r.id = ? and i.k > ? order by i.k",
@@ -117,11 +114,6 @@ def wakes(cx: sqlite3.Connection, keys: Iterable[int]) -> list[Claimed]:
         for key in keys
         if (row := found.get(key)) is not None
     ]
-
-
-def history(cx: sqlite3.Connection, run: str) -> list[bytes]:
-    """All journal rows of a run."""
-    return [entries for (entries,) in _HISTORY.rows(cx, (run,))]
 
 
 def letters(cx: sqlite3.Connection, run: str, after: int) -> list[Letter]:

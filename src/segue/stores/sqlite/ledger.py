@@ -43,6 +43,10 @@ class Ledger:
         self.claimed: dict[str, int] = {}  #: keys of runs that this process has claimed
         self.jobs = Interned("jobs", "id")
         self.lanes = Interned("lanes", "name")
+        self.targets = Interned("targets", "name")
+        self.archived: set[int] | None = (
+            None  #: keys of runs with archived rows to be sealed; None: not known
+        )
         self.hints: dict[HintKind, dict[str, None]] = {}
 
     def forget(self) -> None:
@@ -50,7 +54,14 @@ class Ledger:
         self.claimed.clear()
         self.jobs.forget()
         self.lanes.forget()
+        self.targets.forget()
+        self.archived = None
         self.hints.clear()
+
+    def archives(self, runs: Iterable[int]) -> None:
+        """Runs may have archived journal rows from now on."""
+        if self.archived is not None:
+            self.archived.update(runs)
 
     def hint(self, kind: HintKind, names: Iterable[str]) -> None:
         """Something to tell this process once it is durable."""

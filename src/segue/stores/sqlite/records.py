@@ -14,7 +14,7 @@ from .bulk import Query, as_json
 from .heads import as_head, head_query
 from .ledger import Ledger
 from .runs import Post, post
-from .schema import ASK_STATES, READY, STATUS_NUMBER, STATUSES
+from .schema import ASK_STATES, READY, STATUS_NUMBER, STATUSES, STRANGE
 
 _decode_question = msgspec.msgpack.Decoder(Question).decode
 
@@ -63,15 +63,16 @@ def finished(cx: sqlite3.Connection, job: str, after: int, limit: int) -> list[H
     return [as_head(row) for row in _FINISHED.rows(cx, (job, after, limit))]
 
 
-def backlog(cx: sqlite3.Connection, now: float) -> tuple[int, float | None]:
+def backlog(cx: sqlite3.Connection, now: float, but: Sequence[str]) -> tuple[int, float | None]:
     """How many are ready or claimed, and when the next is due."""
+    more = f" and {STRANGE}" if but else ""
     count, soonest = cx.execute(
         f"""select
-        (select count(*) from runs where status = {READY} and lease is null)
-        + (select count(*) from runs where lease is not null)
-        + (select count(*) from runs where wake is not null and wake <= :now),
+        (select count(*) from runs where status = {READY} and lease is null{more})
+        + (select count(*) from runs where lease is not null{more})
+        + (select count(*) from runs where wake is not null and wake <= :now{more}),
         (select min(wake) from runs where wake is not null and wake > :now)""",
-        {"now": now},
+        {"now": now, "but": as_json(but)} if but else {"now": now},
     ).fetchone()
     return count, soonest
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -14,7 +15,7 @@ from .. import poison, refusal
 from .bulk import Query, Values, as_json
 from .heads import HEADS_BY_ID, as_head, decode_spec, encode, wakes
 from .ledger import Ledger
-from .schema import DONE, HELD, PARKED, READY, ROOM, STATUS_NUMBER, STATUSES
+from .schema import DONE, HELD, PARKED, READY, ROOM, STATUS_NUMBER, STATUSES, STRANGE
 from .untaken import Boxes, dead_letter, drop, put_dead
 
 
@@ -34,6 +35,7 @@ class Claim(msgspec.Struct, frozen=True):
     limit: int
     ttl: float
     now: float
+    but: Sequence[str] = ()
 
 
 class Renewal(msgspec.Struct, frozen=True):
@@ -81,9 +83,9 @@ class Resending(msgspec.Struct, frozen=True):
 
 # ---------------------------------------------------------------- create
 _NEW = Values(
-    "id, rank, fence, worker, lease, job, updated, bound",
-    "insert into runs(id, status, rank, fence, worker, lease, reason, job, finished, base, updated, bound)"
-    f" select id, {READY}, rank, fence, worker, lease, '', job, 0, 0, updated, bound from {{v}}"
+    "id, rank, fence, worker, lease, job, updated, bound, target",
+    "insert into runs(id, status, rank, fence, worker, lease, reason, job, finished, base, updated, bound, target)"
+    f" select id, {READY}, rank, fence, worker, lease, '', job, 0, 0, updated, bound, target from {{v}}"
     " where true on conflict do nothing",
 )
 _FOUND = Query(("id", "k"), "from runs where id in (select value from json_each(?))")
@@ -120,6 +122,7 @@ def _insert(ledger: Ledger, fresh: dict[str, Creation]) -> None:
     cx = ledger.cx
     names = {item.new.spec.job for item in fresh.values() if item.new.spec.job}
     jobs = ledger.jobs.keys(cx, names) if names else {}
+    targets = ledger.targets.keys(cx, {item.new.spec.target for item in fresh.values()})
     _NEW.run(
         cx,
         [
@@ -132,6 +135,7 @@ def _insert(ledger: Ledger, fresh: dict[str, Creation]) -> None:
                 jobs[item.new.spec.job] if item.new.spec.job else 0,
                 item.now,
                 refusal.bound_of(item.new.spec),
+                targets[item.new.spec.target],
             )
             for id, item in fresh.items()
         ],
@@ -154,19 +158,24 @@ def _insert(ledger: Ledger, fresh: dict[str, Creation]) -> None:
 
 
 # ---------------------------------------------------------------- claim, renew, revive
-_CANDIDATES = Query(
-    ("k", "lapsed"),
-    f"""from (
-        select * from (select k, rank, 0 as lapsed from runs where status = {READY} and lease is null
-                       order by rank, k limit :limit)
-        union all
-        select * from (select k, rank, 0 from runs where wake is not null and wake <= :now
-                       order by wake limit :limit)
-        union all
-        select * from (select k, rank, 1 from runs where lease is not null and lease <= :now
-                       and k not in (select value from json_each(:but)) order by lease limit :limit)
-    ) order by rank, k limit :limit""",
-)
+def _candidate_query(more: str) -> Query:
+    return Query(
+        ("k", "lapsed"),
+        f"""from (
+            select * from (select k, rank, 0 as lapsed from runs where status = {READY} and lease is null{more}
+                           order by rank, k limit :limit)
+            union all
+            select * from (select k, rank, 0 from runs where wake is not null and wake <= :now{more}
+                           order by wake limit :limit)
+            union all
+            select * from (select k, rank, 1 from runs where lease is not null and lease <= :now{more}
+                           and k not in (select value from json_each(:skipped)) order by lease limit :limit)
+        ) order by rank, k limit :limit""",
+    )
+
+
+_CANDIDATES = _candidate_query("")
+_CANDIDATES_BUT = _candidate_query(f" and {STRANGE}")
 
 
 def has_claimable(ledger: Ledger, claim: Claim) -> bool:
@@ -181,8 +190,11 @@ def claim(ledger: Ledger, items: Sequence[Claim]) -> list[list[Claimed]]:
 
 def _candidates(ledger: Ledger, item: Claim, limit: int, but: Iterable[int]) -> dict[int, bool]:
     """Keys of runs that may be claimed, in order, and whether another claim of them lapsed."""
-    given = {"limit": limit, "now": item.now, "but": as_json(but)}
-    return {k: bool(lapsed) for k, lapsed in _CANDIDATES.rows(ledger.cx, given)}
+    given: dict[str, Any] = {"limit": limit, "now": item.now, "skipped": as_json(but)}
+    query = _CANDIDATES
+    if item.but:
+        query, given["but"] = _CANDIDATES_BUT, as_json(item.but)
+    return {k: bool(lapsed) for k, lapsed in query.rows(ledger.cx, given)}
 
 
 _LAPSED = Query(
@@ -307,6 +319,7 @@ def _revive(ledger: Ledger, item: Revival) -> bool:
     cx.execute("delete from results where run = ?", (k,))
     if item.pool is not None:
         cx.execute("update runs set base = (select coalesce(max(k), 0) from journal) where k = ?", (k,))
+        ledger.archives([k])
         cx.execute(
             "insert into states(run, pool) values(?, ?) on conflict(run) do update set pool = excluded.pool",
             (k, item.pool),

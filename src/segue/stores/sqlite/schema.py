@@ -14,7 +14,7 @@ from typing import Final
 from ...model.errors import StoreError
 
 #: The version of the tables, as `user_version` has it.
-VERSION: Final = 8
+VERSION: Final = 9
 
 #: Marks a file as segue's, as `application_id` has it: "sgue".
 APPLICATION: Final = 0x73677565
@@ -27,6 +27,9 @@ WAITING, TAKEN = 0, 1
 LINE_STATUSES: Final = ("waiting", "taken", "ok", "error", "expired", "missing", "cancelled")
 LATES: Final = ("wait", "live", "fail")
 LINE_NUMBER: Final = {name: number for number, name in enumerate(LINE_STATUSES)}
+
+#: Of a run, that its target isn't among those named in `:but`.
+STRANGE: Final = "target not in (select k from targets where name in (select value from json_each(:but)))"
 
 #: Of a letter that takes room in a bounded mailbox, and of one that was handled and is kept.
 ROOM, KEPT = 1, 2
@@ -66,6 +69,22 @@ create index lines_batch on lines(batch, status) where batch is not null;
 create index lines_hedged on lines(hedged) where hedged is not null;
 """
 
+#: Past turns, packed: journal rows after `since` and up to `upto`, kept `until` some time, or for ever. How many were
+#: dropped. Which contents came with which run's turns, after which journal row; run 0 for those of unknown ones.
+_PAST: Final = """
+create table sealed(
+    k integer primary key autoincrement, run integer not null, since integer not null, upto integer not null,
+    until real, count integer not null, rows blob not null
+);
+create index sealed_run on sealed(run);
+create index sealed_until on sealed(until) where until is not null;
+create table dropped(run integer primary key, count integer not null);
+create table holds(k integer primary key, digest blob not null, run integer not null, at integer not null);
+create index holds_run on holds(run, at);
+create index holds_digest on holds(digest);
+create table targets(k integer primary key, name text not null unique);
+"""
+
 #: What a file of each older version lacks.
 _UPGRADES: Final = {
     1: "alter table runs add column bound integer not null default 0;\n"
@@ -80,6 +99,12 @@ _UPGRADES: Final = {
     "alter table lines add column promoted integer not null default 0;\n"
     "alter table lines add column hedged integer;\n" + _LATE,
     7: "drop index lines_batch;\ndrop index if exists lines_hedged;\n" + _OF_JOBS,
+    8: "alter table runs add column swept integer not null default 0;\n"
+    "alter table runs add column target integer not null default 0;\n"
+    "drop index runs_ready;\n"
+    "create index runs_ready on runs(rank, target) where status = 0 and lease is null;\n"
+    + _PAST
+    + "insert into holds(digest, run, at) select digest, 0, 0 from blobs;\n",
 }
 
 TABLES: Final = (
@@ -93,14 +118,16 @@ create table jobs(
 
 -- rank is the priority, negated; base the journal key after which the live journal begins;
 -- a run is claimed while lease isn't null; bound is its mailbox's size and what it does when it is full, 0 for none;
--- lapses counts its claims that lapsed since the last commit, or since its newest journal row was progress
+-- lapses counts its claims that lapsed since the last commit, or since its newest journal row was progress;
+-- up to swept, its archived journal is sealed; target is 0 in runs of older files
 create table runs(
     k integer primary key, id text not null unique, status integer not null, rank integer not null,
     fence integer not null, worker text, lease real, wake real, reason text not null,
     job integer not null, finished integer not null, base integer not null, updated real not null, usage blob,
-    bound integer not null default 0, lapses integer not null default 0, progress integer not null default 0
+    bound integer not null default 0, lapses integer not null default 0, progress integer not null default 0,
+    swept integer not null default 0, target integer not null default 0
 );
-create index runs_ready on runs(rank) where status = 0 and lease is null;
+create index runs_ready on runs(rank, target) where status = 0 and lease is null;
 create index runs_due on runs(wake) where wake is not null;
 create index runs_leased on runs(lease) where lease is not null;
 create index runs_job on runs(job, status, id) where job > 0;
@@ -172,6 +199,7 @@ end;
     + _PORTS
     + _LATE
     + _OF_JOBS
+    + _PAST
 )
 
 

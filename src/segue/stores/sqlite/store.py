@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Future
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, cast
 
@@ -20,12 +20,13 @@ from ...ports.store import (
     Created,
     Delivery,
     Hint,
+    History,
     JobHead,
     Lease,
     NewRun,
     Turn,
 )
-from . import heads, lines, records, untaken
+from . import heads, lines, past, records, untaken
 from . import runs as run_orders
 from . import turns as turn_orders
 from .reader import Reader
@@ -103,10 +104,11 @@ class SqliteStore:
         items = [run_orders.Creation(one, now, worker, ttl) for one in runs]
         return cast(list[Created], await self._write(run_orders.create, items, many=True))
 
-    async def claim(self, worker: str, limit: int, ttl: float, *, now: float) -> list[Claimed]:
-        return cast(
-            list[Claimed], await self._write(run_orders.claim, [run_orders.Claim(worker, limit, ttl, now)])
-        )
+    async def claim(
+        self, worker: str, limit: int, ttl: float, *, now: float, but: Collection[str] = ()
+    ) -> list[Claimed]:
+        item = run_orders.Claim(worker, limit, ttl, now, tuple(but))
+        return cast(list[Claimed], await self._write(run_orders.claim, [item]))
 
     async def renew(self, worker: str, leases: Sequence[Lease], ttl: float, *, now: float) -> list[bool]:
         return cast(
@@ -174,8 +176,11 @@ class SqliteStore:
         revival = run_orders.Revival(run, pool, now, tuple(status), config)
         return bool(await self._write(run_orders.revive, [revival]))
 
-    async def history(self, run: str) -> list[bytes]:
-        return cast(list[bytes], await self._look(heads.history, run))
+    async def history(self, run: str, *, rows: bool = True) -> History:
+        return cast(History, await self._look(past.history, run, rows))
+
+    async def sweep(self, *, now: float, limit: int) -> int:
+        return cast(int, await self._write(past.sweep, [past.Sweep(now, limit)]))
 
     async def workers(self) -> list[str]:
         return cast(list[str], await self._look(records.workers))
@@ -183,8 +188,8 @@ class SqliteStore:
     async def bury(self, workers: Sequence[str]) -> None:
         await self._write(run_orders.bury, list(workers), many=True)
 
-    async def backlog(self, *, now: float) -> tuple[int, float | None]:
-        return cast(tuple[int, float | None], await self._look(records.backlog, now))
+    async def backlog(self, *, now: float, but: Collection[str] = ()) -> tuple[int, float | None]:
+        return cast(tuple[int, float | None], await self._look(records.backlog, now, tuple(but)))
 
     # ------------------------------------------------------------ jobs
     async def put_job(self, job: JobHead) -> JobHead:

@@ -41,6 +41,7 @@ _NEWEST = Query(
 _BLOBS = Values(
     "digest, content", "insert into blobs select digest, content from {v} where true on conflict do nothing"
 )
+_HOLDS = Values("digest, run, at", "insert into holds(digest, run, at) select digest, run, at from {v}")
 _STATES = Values(
     "run, checkpoint",
     "insert into states(run, checkpoint) select run, checkpoint from {v} where true"
@@ -151,13 +152,17 @@ def _write(ledger: Ledger, turns: Sequence[Turn]) -> list[CommitResult]:
 
 
 def _write_journal(ledger: Ledger, live: Live) -> dict[int, int]:
-    """Journal rows, checkpoints and deltas; where the new journals begin."""
+    """Journal rows, checkpoints and deltas, and who holds which contents; where the new journals begin."""
     bases: dict[int, int] = {}
     states = [(k, turn.checkpoint) for turn, k in live if turn.checkpoint is not None]
     deltas = [(k, turn.delta) for turn, k in live if turn.checkpoint is None and turn.delta is not None]
-    if states or deltas:
+    holds = [(digest, k) for turn, k in live for digest, _ in turn.blobs]
+    if states or deltas or holds:
         (last,) = ledger.one("select coalesce(max(k), 0) from journal")
         bases = {k: last for k, _ in chain(states, deltas)}
+        ledger.archives(bases)
+        if holds:
+            _HOLDS.run(ledger.cx, [(*hold, last) for hold in holds])
     if states:
         _STATES.run(ledger.cx, states)
         older = "delete from deltas where run in (select value from json_each(?))"

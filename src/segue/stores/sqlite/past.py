@@ -1,0 +1,143 @@
+"""Past turns: archived journal rows, packed together, and dropped in time with the contents that came with them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from ...ports.store import History
+from .. import sealing
+from .bulk import Query, Values, as_json
+from .heads import decode_spec
+from .ledger import Ledger
+
+_ROWS = Query(("#j.entries",), "from journal j where j.run = ? order by j.k")
+_COUNTS = """select
+    (select coalesce(sum(count), 0) from sealed where run = :run)
+    + (select count(*) from journal where run = :run and k <= :base),
+    (select coalesce(sum(count), 0) from dropped where run = :run)"""
+_SEALED = Query(("#s.rows",), "from sealed s where s.run = ? order by s.k")
+_OVER = Query(
+    ("k", "run", "since", "upto", "count"),
+    "from sealed where until is not null and until <= ? order by until limit ?",
+)
+_ARCHIVED = Query(
+    ("r.k", "r.base", "r.swept", "#s.spec"),
+    "from json_each(?) as q cross join runs r on r.k = q.value join specs s on s.run = r.k where r.base > r.swept",
+)
+_HELD = Query(("#digest",), "from holds where run = ? and at >= ? and at < ?")
+_DROPPED = Values(
+    "run, count",
+    "insert into dropped(run, count) select run, count from {v} where true"
+    " on conflict do update set count = count + excluded.count",
+)
+
+
+class Sweep(msgspec.Struct, frozen=True):
+    """A look at what was archived."""
+
+    now: float
+    limit: int
+
+
+def history(cx: sqlite3.Connection, run: str, whole: bool) -> History:
+    """All journal rows of a run."""
+    row = cx.execute("select k, base from runs where id = ?", (run,)).fetchone()
+    if row is None:
+        return History([])
+    k, base = row
+    archived, dropped = cx.execute(_COUNTS, {"run": k, "base": base}).fetchone()
+    if not whole:
+        return History([], archived, dropped)
+    packed = [row for (rows,) in _SEALED.rows(cx, (k,)) for row in sealing.unpack(rows)]
+    return History([*packed, *(entries for (entries,) in _ROWS.rows(cx, (k,)))], archived, dropped)
+
+
+def sweep(ledger: Ledger, items: Sequence[Sweep]) -> list[int]:
+    """Seal and drop."""
+    return [_sweep(ledger, item) for item in items]
+
+
+def _sweep(ledger: Ledger, item: Sweep) -> int:
+    cx = ledger.cx
+    if ledger.archived is None:
+        ledger.archived = {k for (k,) in cx.execute("select k from runs where base > swept")}
+    (newest,) = ledger.one("select coalesce(max(k), 0) from journal")
+    over = _OVER.rows(cx, (item.now, item.limit))
+    _drop_sealed(cx, over)
+    some = sorted(ledger.archived)[: item.limit - len(over)]
+    ledger.archived.difference_update(some)
+    for k, base, swept, spec in _ARCHIVED.rows(cx, (as_json(some),)):
+        upto = _seal(cx, k, swept, base, sealing.until(decode_spec(spec), item.now))
+        if upto < base:
+            ledger.archived.add(k)
+    _keep_number(cx, newest)
+    return len(over) + len(some)
+
+
+def _seal(cx: sqlite3.Connection, run: int, since: int, base: int, until: float | None) -> int:
+    """Pack what was archived of a run, or drop it; up to which row."""
+    between = (run, since, base)
+    if until == 0.0:
+        gone = cx.execute("delete from journal where run = ? and k > ? and k <= ?", between).rowcount
+        if gone:
+            _DROPPED.run(cx, [(run, gone)])
+        _let_go(cx, run, since, base)
+    else:
+        found = cx.execute(
+            "select k, entries from journal where run = ? and k > ? and k <= ? order by k", between
+        )
+        rows: list[tuple[int, bytes]] = []
+        packed = sealing.some(_noting(found, rows))
+        if len(packed) < len(rows):
+            base = rows[len(packed) - 1][0]
+        if packed:
+            cx.execute(
+                "insert into sealed(run, since, upto, until, count, rows) values(?, ?, ?, ?, ?, ?)",
+                (run, since, base, until, len(packed), sealing.pack(packed)),
+            )
+            cx.execute("delete from journal where run = ? and k > ? and k <= ?", (run, since, base))
+        elif _HELD.row(cx, between) is not None:
+            return base  # they go with the next rows
+    cx.execute("update runs set swept = ? where k = ?", (base, run))
+    return base
+
+
+def _noting(found: Iterable[tuple[int, bytes]], rows: list[tuple[int, bytes]]) -> Iterable[bytes]:
+    for row in found:
+        rows.append(row)
+        yield row[1]
+
+
+def _drop_sealed(cx: sqlite3.Connection, over: Sequence[Sequence[int]]) -> None:
+    """Forget what was kept for as long as it should be."""
+    if not over:
+        return
+    cx.execute(
+        "delete from sealed where k in (select value from json_each(?))", (as_json(row[0] for row in over),)
+    )
+    for _, run, since, upto, count in over:
+        _DROPPED.run(cx, [(run, count)])
+        _let_go(cx, run, since, upto)
+
+
+def _let_go(cx: sqlite3.Connection, run: int, since: int, upto: int) -> None:
+    """Contents that came with those rows go, unless others hold them."""
+    which = (run, since, upto)
+    digests = {digest for (digest,) in _HELD.rows(cx, which)}
+    if not digests:
+        return
+    cx.execute("delete from holds where run = ? and at >= ? and at < ?", which)
+    for digest in digests:
+        if cx.execute("select 1 from holds where digest = ? limit 1", (digest,)).fetchone() is None:
+            cx.execute("delete from blobs where digest = ?", (digest,))
+
+
+def _keep_number(cx: sqlite3.Connection, newest: int) -> None:
+    """No key of the journal is ever used again, for `base` remembers them: an empty row keeps the last one."""
+    (left,) = cx.execute("select coalesce(max(k), 0) from journal").fetchone()
+    if left < newest:
+        cx.execute("delete from journal where run = 0")
+        cx.execute("insert into journal(k, run, entries) values(?, 0, x'')", (newest,))
