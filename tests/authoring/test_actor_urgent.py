@@ -498,3 +498,79 @@ async def test_urgent_ones_find_a_handler_that_carries_out_a_call_by_itself() ->
         with pytest.raises(RunInterrupted):
             await run
     assert 2 not in LONG_DEED
+
+
+# ---------------------------------------------------------------- asked to end in the queue, where nothing is taken from it
+@dataclass
+class Round:
+    seen: int = 0
+
+
+class Hello(Note):
+    pass
+
+
+@segue.step
+async def say(text: str) -> str:
+    DID.append(text)
+    return text
+
+
+class Poller(Actor[str]):
+    """Never listens."""
+
+    said: str = ""
+
+    def begin(self) -> Round:
+        return Round()
+
+    @segue.state(every=timedelta(hours=1))
+    async def poll(self, r: Round) -> segue.Again:
+        r.seen += 1
+        return segue.Again()
+
+    @segue.on
+    async def hello(self, _: Hello) -> None:
+        self.said = await say("hello")
+
+    async def interrupted(self) -> Done[str]:
+        return Done(f"{self.said}{await say('bye')}")
+
+
+class Spinner(Poller):
+    @segue.state
+    async def poll(self, r: Round) -> segue.Again:
+        r.seen += 1
+        await say("round")
+        return segue.Again()
+
+
+@pytest.mark.parametrize("actor", [Poller, Spinner])
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_a_state_that_goes_round_for_ever_is_left_when_asked_in_the_queue(
+    actor: type[Poller], kind: str, tmp_path: Path
+) -> None:
+    async def begin(engine: Any) -> None:
+        run = await engine.start(actor(), id="r")
+        await run.tell(Hello())
+        await run.interrupt()
+
+    def check(desk: Desk, head: Head) -> None:
+        assert (head.status, head.value) == ("done", b'"bye"')
+        assert DID.count("bye") <= 2  # twice where it died in the middle
+        DID.clear()
+
+    assert await at_every_commit(begin, "r", check, kind=kind, path=tmp_path) > 4
+
+
+async def test_it_is_asked_between_two_rounds() -> None:
+    """In memory and parked alike, at once: not when the next round is due."""
+    for park in ("auto", "always"):
+        desk = Desk(park=park)
+        async with desk.engine() as engine:
+            run = await engine.start(Poller(), id="r")
+            await asyncio.sleep(0.1)
+            began = desk.fake.clock.now()
+            await run.interrupt()
+            assert await asyncio.wait_for(run, 5) == "bye"
+            assert desk.fake.clock.now() - began < 3600

@@ -30,6 +30,8 @@ MailKind = Literal[
 PORT: Final = "segue@"
 #: The name under which the end of a supervised run comes to its parent.
 CHILD_ENDED: Final = "ChildEnded"
+#: The name under which an actor is asked to end.
+ASKED_TO_END: Final = "Interruption"
 #: What takes room in a bounded mailbox.
 MESSAGES: Final = frozenset({"tell", "request"})
 

@@ -45,6 +45,7 @@ class Handling:
 
     __slots__ = (
         "_clean",
+        "_ends",
         "_rest",
         "_rests_until",
         "_run",
@@ -72,7 +73,7 @@ class Handling:
         self._saved: Callable[[Turn], None] | None = None  # writes a checkpoint into the next commit
         self._clean = True  # nothing of what is recorded belongs to the time before it
         self._wanting: Call | None = None  # the next message
-        self._urgent_only = False
+        self._urgent_only = self._ends = False
         self._rest: TimerHandle | None = None  # it waits for its next message in memory, for a moment
         self._rests_until = 0.0
         self._struck = 0  # urgent messages in the journal
@@ -115,7 +116,7 @@ class Handling:
     def own_wait(self) -> Future[Any]:
         return own_call(self._run, ("!wait", 0))
 
-    def take(self, *, urgent: bool = False) -> Letter | None:
+    def take(self, *, urgent: bool = False, ends: bool = False) -> Letter | None:
         """The next message that is there, if any, an urgent one first, or only such. It stays in the inbox."""
         run = self._run
         box = run.box
@@ -125,8 +126,13 @@ class Handling:
         if run.phase is Phase.REPLAYING:
             letter = self._in_hand(urgent)
         else:
-            letter = next(iter(box.urgent.values())) if box.urgent else None if urgent else box.first()
-            if letter is not None and (box.urgent or box.is_out_of_turn(letter.id)):
+            if box.urgent:
+                letter = next(iter(box.urgent.values()))
+            elif urgent:
+                letter = box.asked_to_end() if ends else None
+            else:
+                letter = box.first()
+            if letter is not None and (urgent or box.urgent or box.is_out_of_turn(letter.id)):
                 value = msgspec.json.encode(letter.id)
                 run.commits.entries.append(Entry(*HAND, "hand", "", b"", b"", 0, INSTANT, value))
         if letter is not None:
@@ -144,15 +150,17 @@ class Handling:
             run.replay.made(*HAND, "hand", "", b"")
         return run.mailbox.letter(_read_id(entry.value or b"0"))
 
-    def next_mail(self, *, urgent: bool = False, due: float = 0.0) -> Future[Letter | None]:
+    def next_mail(
+        self, *, urgent: bool = False, ends: bool = False, due: float = 0.0
+    ) -> Future[Letter | None]:
         """The same, when there is one; None when it is `due`. What was done is committed before it waits long."""
         run = self._run
         wanting = new_call(run, MAIL, _NEXT, None, 0)
-        letter = self.take(urgent=urgent)
+        letter = self.take(urgent=urgent, ends=ends)
         if letter is not None or (due and run.phase is Phase.REPLAYING and HAND not in run.made):
             wanting.set_result(letter)  # that time was over in the recorded life
             return wanting
-        self._wanting, self._urgent_only = wanting, urgent
+        self._wanting, self._urgent_only, self._ends = wanting, urgent, ends
         run.open[MAIL] = wanting
         if due:
             run.mailbox.strike_at(due, wanting)
@@ -417,7 +425,7 @@ class Handling:
         wanting, box = self._wanting, run.mailbox
         if wanting is not None:
             if not wanting.done():
-                letter = self.take(urgent=self._urgent_only)
+                letter = self.take(urgent=self._urgent_only, ends=self._ends)
                 if letter is not None:
                     run.open.pop(MAIL, None)
                     wanting.set_result(letter)

@@ -19,7 +19,7 @@ from ..authoring.failures import to_failure
 from ..core.replay import Place
 from ..model.entry import Failure
 from ..model.errors import WrongPlace
-from ..model.message import CHILD_ENDED, Letter, Mail, answer_to
+from ..model.message import ASKED_TO_END, CHILD_ENDED, Letter, Mail, answer_to
 from ..model.run import CHILD, ENDED, CallRef
 from . import tasks
 from .call import CANCEL, NOTHING, Call, Outcome, end_error, own_call
@@ -215,6 +215,10 @@ class Mailbox:
                 return letter
             self.take_out(letter.id)
         return None
+
+    def asked_to_end(self) -> Letter | None:
+        """The first message that asks for the actor's end."""
+        return next((letter for letter in self._posts.values() if letter.mail.name == ASKED_TO_END), None)
 
     def in_hand(self) -> int:
         """The message that an actor has in hand, or will have once it is where its last life left it; 0 for none."""

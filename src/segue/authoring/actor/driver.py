@@ -95,7 +95,7 @@ class Driver:
         elif self.interlude.next is not None:
             here.go(self.interlude.take_next())
         elif here.due:  # between two rounds or attempts
-            letter = await life.next_mail(urgent=True, due=here.due)
+            letter = await life.next_mail(urgent=True, ends=here.repeats, due=here.due)
             if letter is not None:
                 await self._letter(letter)
                 return
@@ -103,7 +103,7 @@ class Driver:
             self._began, here.due = here.due, 0.0
         elif here.state is None:
             await self._messages()
-        elif (letter := life.take(urgent=True)) is not None:
+        elif (letter := life.take(urgent=True, ends=here.repeats)) is not None:
             await self._letter(letter)
         else:
             await self._round()

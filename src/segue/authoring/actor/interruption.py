@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
+from ...model.message import ASKED_TO_END
 from .envelope import Envelope, Turn
 from .nexts import Interrupted
 
@@ -37,3 +38,6 @@ class Interruption(Envelope):
         await turn.settled()
         said = actor.interrupted()
         return await said if hasattr(said, "send") else said
+
+
+assert Interruption.__qualname__ == ASKED_TO_END

@@ -31,11 +31,16 @@ class Life(Protocol):
         """Whether the run leaves memory, and every task is cancelled."""
         ...
 
-    def take(self, *, urgent: bool = False) -> Letter | None:
-        """The next message that is there, an urgent one first, or only such; it stays in the inbox."""
+    def take(self, *, urgent: bool = False, ends: bool = False) -> Letter | None:
+        """The next message that is there, an urgent one first, or only such; it stays in the inbox.
+
+        `ends`: of the others that which asks for the end too, whatever lies before it.
+        """
         ...
 
-    def next_mail(self, *, urgent: bool = False, due: float = 0.0) -> Future[Letter | None]:
+    def next_mail(
+        self, *, urgent: bool = False, ends: bool = False, due: float = 0.0
+    ) -> Future[Letter | None]:
         """The same, when there is one; None when it is `due`, in seconds since the epoch. All done is committed."""
         ...
 

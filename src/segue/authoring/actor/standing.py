@@ -54,6 +54,8 @@ class Standing:
         self._written = len(claimed.checkpoint or b"") + sum(len(delta) + ROW for delta in claimed.deltas)
         self.turns, self.fresh, self.attempt = stored.turns, stored.fresh, stored.attempt
         self.due, self.at = stored.due, stored.at
+        #: Whether the state that is next was just done, and goes round.
+        self.repeats = bool(stored.due and stored.state and not stored.attempt)
         self.state: Any = read.state  #: what is next; None to listen
         self.data = stored.data  #: of the state, as it was when it became next
         self.end: Done[Any] | Fail | Interrupted | Cancelled | None = None
@@ -82,6 +84,7 @@ class Standing:
     # ------------------------------------------------------------ what is next
     def go(self, result: Any) -> None:
         """What a handler returned says what is next."""
+        self.repeats = False
         if result is Listen or isinstance(result, Listen):
             self.state, self.due = None, 0.0
         elif isinstance(result, Done):
@@ -106,7 +109,7 @@ class Standing:
     def stay(self, due: float) -> None:
         """The same state once more, as it is now, and not before it is `due`."""
         self.data = msgspec.Raw(encode(self.state, where=f"a state of {self.definition.name}"))
-        self.due = due
+        self.due, self.repeats = due, True
 
     def _molt(self, definition: ActorDef, actor: Any) -> None:
         """The run goes on as another actor."""
