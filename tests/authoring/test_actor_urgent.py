@@ -500,7 +500,7 @@ async def test_urgent_ones_find_a_handler_that_carries_out_a_call_by_itself() ->
     assert 2 not in LONG_DEED
 
 
-# ---------------------------------------------------------------- asked to end in the queue, where nothing is taken from it
+# ---------------------------------------------------------------- asked in the queue, from which nothing is taken
 @dataclass
 class Round:
     seen: int = 0

@@ -412,3 +412,69 @@ async def test_a_cancellation_that_comes_with_mail_isnt_lost() -> None:
         await run.cancel()
     async with desk.engine() as engine:
         assert (await desk.until("c", "cancelled", "parked", "done")).status == "cancelled"
+
+
+# ---------------------------------------------------------------- many in one handler
+class Add(Request[int]):
+    n: int
+
+
+class Sum(Actor[None]):
+    total: int = 0
+
+    @segue.on
+    async def add(self, a: Add) -> int:
+        self.total += a.n
+        return self.total
+
+
+@dataclass
+class Counting:
+    times: int
+
+
+class Counter(Actor[int]):
+    sums: segue.Run[None]
+    times: int
+
+    def begin(self) -> Counting:
+        return Counting(self.times)
+
+    @segue.state
+    async def count(self, c: Counting) -> segue.Done[int]:
+        for _ in range(c.times):
+            total = await self.sums.request(Add(1))
+        return segue.Done(total)
+
+
+@segue.flow
+async def counted(sums: segue.Run[None], times: int) -> int:
+    for _ in range(times):
+        total = await sums.request(Add(1))
+    return total
+
+
+@pytest.mark.parametrize("asker", [Counter, counted])
+async def test_a_handler_that_asks_again_and_again_isnt_replayed_for_each_answer(asker: Any) -> None:
+    """Each wake goes through all that was asked before: with one for each answer, the cost is square."""
+    async with segue.Engine() as engine:
+        sums = await engine.start(Sum(), id="sums")
+        run = await engine.start(asker(sums, 300), id="r")
+        assert await run == 300
+        assert (await run.head()).fence < 20  # wakes; the machine may be slow now and then
+
+
+async def test_a_flow_that_takes_message_after_message_isnt_replayed_for_each() -> None:
+    @segue.flow(name="requests.taker")
+    async def taker(times: int) -> int:
+        for _ in range(times):
+            await segue.receive(Decide)
+        return times
+
+    async with segue.Engine() as engine:
+        run = await engine.start(taker(200), id="r")
+        for _ in range(200):
+            await run.tell(Decide(""))
+            await asyncio.sleep(0.002)
+        assert await run == 200
+        assert (await run.head()).fence < 60

@@ -27,6 +27,8 @@ log = logging.getLogger("segue")
 #: Tasks of a run that leaves memory are cancelled in so many rounds, each twice as long as the one before, from 5 ms;
 #: those that carry out a call get that many of them to clean up.
 ROUNDS, PATIENT = 8, 6
+#: A run that waits for another one stays in memory for so many seconds at least, for most answers come soon.
+ANSWER = 0.05
 #: A run that has made so many calls stays in memory for the next end of a child, for so many seconds a call and at most
 #: so many times `linger`.
 LONG, STAY, MOST_LINGERS = 1000, 0.001, 5
@@ -86,8 +88,9 @@ def _stay(run: Executor, *, home: bool) -> tuple[Callable[..., Any], float] | No
 def _patience(run: Executor) -> tuple[float, int]:
     """For how many seconds a run stays that takes long to wake, and a number that says whether it has gone on.
 
-    One with a long history waits so for children, which may end one by one, and a large actor for messages: each that
-    finds it parked would have it replayed or loaded. It stays for as long as some of those would take.
+    One with a long history waits so for children, which may end one by one, for answers of other runs and for mail, and
+    a large actor for messages: each that finds it parked would have it replayed or loaded. It stays for as long as some
+    of those would take, so that replays are a small part of the time, however many calls there are.
     """
     replay, actor = run.replay, run.handling
     calls = len(replay.calls) + replay.handed + len(run.open)
@@ -95,6 +98,12 @@ def _patience(run: Executor) -> tuple[float, int]:
         return 0.0, 0
     if calls >= LONG and any(call.request.kind == "child" for call in run.open.values()):
         return calls * STAY, replay.handed
+    if run.host.is_roomy:
+        kinds = {call.request.kind for call in run.open.values()}
+        if "request" in kinds:
+            return max(ANSWER, calls * STAY), replay.handed
+        if "receive" in kinds:
+            return calls * STAY, replay.handed
     if actor is not None and actor.weight >= LARGE:
         return actor.weight * STAY_BYTE, actor.saves
     return 0.0, 0
