@@ -13,7 +13,7 @@ import pytest
 
 import segue
 from segue import Actor, Note, Request
-from segue.model.errors import Conflict, MailboxFull, UnknownName
+from segue.model.errors import Conflict, MailboxFull, RunEnded, UnknownName
 from segue.stores import open_store
 from tests.runtime.lives import Desk
 
@@ -338,6 +338,114 @@ async def test_a_source_is_fed_with_back_pressure() -> None:
         while await run.request(Delivered()) != list(range(20)):
             await asyncio.sleep(0.001)
         assert await run.feed([Parcel(20), Parcel(21)]) == 2
+
+
+class Sack(segue.Note):
+    n: int
+
+
+class Weigh(segue.Request[int]):
+    pass
+
+
+class Scale(segue.Actor[None]):
+    """Takes a sack when it was answered."""
+
+    sacks: list[int] = segue.field(default_factory=list)
+
+    @segue.on
+    async def sack(self, s: Sack) -> None:
+        if s.n % 100 == 50:
+            await segue.ask(f"{s.n}?", returns=bool)
+        self.sacks.append(s.n)
+
+    @segue.on
+    async def weigh(self, _: Weigh) -> int:
+        assert self.sacks == list(range(len(self.sacks)))
+        return len(self.sacks)
+
+
+class SmallScale(Scale):
+    mailbox = segue.Mailbox(10)
+
+
+GONE: list[int] = []
+
+
+async def sacks(count: int) -> AsyncIterator[Sack]:
+    for n in range(count):
+        GONE.append(n)
+        yield Sack(n)
+
+
+@segue.flow
+async def fill(scale: segue.Run[None], count: int) -> int:
+    return await scale.feed(sacks(count))
+
+
+@segue.flow
+async def weighs(count: int) -> int:
+    for n in range(count):
+        assert (await segue.receive(Sack)).n == n
+        if n % 100 == 50:
+            await segue.ask(f"{n}?", returns=bool)
+    await segue.ask("all", returns=bool)
+    return count
+
+
+@pytest.mark.parametrize("park", ["auto", "always"])
+@pytest.mark.parametrize("kind", ["actor", "bounded", "flow"])
+async def test_inside_a_run_a_source_is_slowed_down_to_what_the_run_takes(kind: str, park: Any) -> None:
+    GONE.clear()
+    async with segue.Engine(park=park) as engine:
+        made: Any = {"actor": Scale, "bounded": SmallScale}[kind]() if kind != "flow" else weighs(250)
+        scale = await engine.start(made, id="scale")
+        filling = await engine.start(fill(scale, 250), id="fill")
+        most = 100
+        async for ask in engine.asks():
+            if ask.question == "all":
+                await ask.answer(True)
+                break
+            await asyncio.sleep(0.05)
+            assert max(GONE) + 1 == min(most, 250), ask.question
+            most += 100
+            await ask.answer(True)
+            if most == 300 and kind != "flow":
+                break
+        assert await filling == 250
+        if kind == "flow":
+            assert await scale == 250
+        else:
+            while await scale.request(Weigh()) < 250:
+                await asyncio.sleep(0.01)
+
+
+class Start(segue.Request[int]):
+    pass
+
+
+class Loop(Scale):
+    @segue.on
+    async def start(self, _: Start) -> int:
+        return int(await self.me.feed([Sack(n) for n in range(300) if n % 100 != 50]))
+
+
+async def test_who_feeds_itself_or_one_that_waits_for_it_isnt_held_up() -> None:
+    async with segue.Engine() as engine:
+        run = await engine.start(Loop(), id="loop")
+        assert await asyncio.wait_for(run.request(Start()), 5) == 297
+
+
+async def test_a_source_of_one_that_ended_is_told() -> None:
+    class Deaf(segue.Actor[None]):
+        def begin(self) -> segue.Done[None]:
+            return segue.Done()
+
+    async with segue.Engine() as engine:
+        run = await engine.start(Deaf(), id="deaf")
+        await run
+        with pytest.raises(RunEnded):
+            await engine.run(fill(run, 100))
 
 
 # ---------------------------------------------------------------- children of long-lived actors

@@ -15,7 +15,7 @@ from ..core.forms import members
 from ..core.restarts import Kind
 from ..model.checks import moment, seconds
 from ..model.errors import Deadlock, WrongPlace
-from ..model.message import Mail, MailKind
+from ..model.message import CAUGHT_UP, Mail, MailKind
 from ..model.mode import Config
 from ..model.run import CallRef, Spec
 from ..ports.store import NewRun, Turn
@@ -196,6 +196,12 @@ def request(
         late=overdue(f"the request {name} to {to!r}"),
     )
     return run.record(branch, wait)
+
+
+async def caught_up(branch: Branch, to: str) -> None:
+    """Wait until a run has taken what this one sent it; not where it waits for this one itself, or is this one."""
+    if to not in (*branch.run.letters.callers(), branch.run.id):
+        await request(branch, to, CAUGHT_UP, b"null", nothing, None)
 
 
 def forward(branch: Branch, to: str, name: str, value: bytes, answer_to: str, tag: str) -> Any:

@@ -32,6 +32,8 @@ PORT: Final = "segue@"
 CHILD_ENDED: Final = "ChildEnded"
 #: The name under which an actor is asked to end.
 ASKED_TO_END: Final = "Interruption"
+#: The name of a request that is answered, whatever the code, once what the same sender sent before it was taken.
+CAUGHT_UP: Final = "segue.caught-up"
 #: What takes room in a bounded mailbox.
 MESSAGES: Final = frozenset({"tell", "request"})
 

@@ -58,6 +58,11 @@ class Commits:
             self._turn = Turn(run=self._run.id, fence=self._run.fence)
         return self._turn
 
+    @property
+    def owes(self) -> bool:
+        """Whether mail is to be sent with the next commit, such as the answer to a ping."""
+        return self._turn is not None and bool(self._turn.outbox)
+
     def send(self, mail: Mail) -> None:
         """Have the next commit send mail."""
         turn = self.turn

@@ -50,6 +50,9 @@ def idle(run: Executor) -> None:
     if (stay is not None or home) and run.handling is not None and run.handling.unwritten:
         run.handling.flush()
         return
+    if run.commits.owes and (run.handling is None or not run.handling.unwritten):
+        run.commit_soon()
+        return
     if stay is not None:
         if run.nap is not None:
             run.nap.cancel()

@@ -14,7 +14,7 @@ import msgspec
 from ..authoring.context import find_branch
 from ..authoring.failures import to_exception
 from ..authoring.flow import target_named
-from ..authoring.mail import AT_ONCE, When, join, kind_of, ping, send, unschedule
+from ..authoring.mail import AT_ONCE, When, caught_up, join, kind_of, ping, send, unschedule
 from ..authoring.message import Pong, Request, message_name, read_pong
 from ..authoring.resource import SERVICES
 from ..authoring.trace import attach
@@ -36,6 +36,9 @@ from .events import Asked, Event, Finished, Token
 from .exchange import Exchange
 from .names import unknown_ask
 from .receipt import Receipt
+
+#: Inside a run, so many items of a source are sent before the recipient must have taken them.
+WINDOW = 100
 
 if TYPE_CHECKING:
     from ..authoring.actor.interruption import Interrupt
@@ -218,18 +221,15 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
     async def feed(self, source: Iterable[object] | AsyncIterable[object], /) -> int:
         """Send each item of a source as a message, in order; how many.
 
-        Outside runs the next item is asked for when the one before is in the mailbox; so a bounded one slows its
-        source down.
+        Its source is slowed down to what the run takes: inside a run, after each 100 items, until they were taken;
+        outside, the next item is asked for when the one before is in the mailbox, which may be bounded.
         """
-        count = 0
-        if isinstance(source, AsyncIterable):
-            async for item in source:
-                await self.tell(item)
-                count += 1
-        else:
-            for item in source:
-                await self.tell(item)
-                count += 1
+        count, branch = 0, find_branch()
+        async for item in _each(source):
+            await self.tell(item)
+            count += 1
+            if branch is not None and count % WINDOW == 0:
+                await caught_up(branch, self.id)
         return count
 
     def request(self, message: Request[T], /, *, timeout: timedelta | None = None) -> Exchange[T]:
@@ -276,6 +276,15 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
         """What its model calls cost, and what they would have cost live."""
         unclaimed = await self.engine.store.unclaimed(run=self.id)
         return self.engine.price((await self.head()).usage, unclaimed)
+
+
+async def _each(source: Iterable[object] | AsyncIterable[object]) -> AsyncIterator[object]:
+    if isinstance(source, AsyncIterable):
+        async for item in source:
+            yield item
+    else:
+        for item in source:
+            yield item
 
 
 def run_error(head: Head) -> Exception:

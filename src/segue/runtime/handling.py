@@ -333,7 +333,7 @@ class Handling:
         if run.leaving:
             return
         run.phase = Phase.LIVE
-        if not self.serve_at_once() and not (self._rest is not None and self._is_alone()):
+        if not self.serve_at_once() and (run.commits.owes or self._rest is None or not self._is_alone()):
             run.kick()
 
     # ------------------------------------------------------------ between messages

@@ -19,7 +19,7 @@ from ..authoring.failures import to_failure
 from ..core.replay import Place
 from ..model.entry import Failure
 from ..model.errors import WrongPlace
-from ..model.message import ASKED_TO_END, CHILD_ENDED, Letter, Mail, answer_to
+from ..model.message import ASKED_TO_END, CAUGHT_UP, CHILD_ENDED, Letter, Mail, answer_to
 from ..model.run import CHILD, ENDED, CallRef
 from . import tasks
 from .call import CANCEL, NOTHING, Call, Outcome, end_error, own_call
@@ -211,10 +211,27 @@ class Mailbox:
         """The first message, if there is one. An actor that asks has no subscription open: their events are dropped."""
         while self._posts:
             letter = next(iter(self._posts.values()))
-            if not (letter.mail.kind == "event" and letter.mail.name.startswith("~")):
+            if letter.mail.name == CAUGHT_UP:
+                self._say_caught_up()
+            elif letter.mail.kind == "event" and letter.mail.name.startswith("~"):
+                self.take_out(letter.id)
+            else:
                 return letter
-            self.take_out(letter.id)
         return None
+
+    def _say_caught_up(self) -> None:
+        """Answer those whose mail before that was taken."""
+        senders: set[str] = set()
+        run = self._run
+        for letter in list(self._posts.values()):
+            mail = letter.mail
+            if mail.name == CAUGHT_UP and mail.sender not in senders:
+                self.take_out(letter.id)
+                answer = answer_to(mail, run.id, run.next_number(), b"null", None, run.host.clock_now())
+                if answer is not None:
+                    run.commits.send(answer)
+            else:
+                senders.add(mail.sender)
 
     def asked_to_end(self) -> Letter | None:
         """The first message that asks for the actor's end."""
@@ -275,6 +292,10 @@ class Mailbox:
         dues = sorted((due, order) for due, order, call in self._dues if not call.done())
         return _sooner(dues[0][0] if dues else None, self._timers)
 
+    @property
+    def _asks_if_taken(self) -> bool:
+        return any(letter.mail.name == CAUGHT_UP for letter in self._posts.values())
+
     # ------------------------------------------------------------ at rest
     def answer_waits(self) -> None:
         """Match letters and times with the calls that wait for them."""
@@ -291,6 +312,8 @@ class Mailbox:
         if self._unmatched and self._receivers:
             for letter in [letter for letter in self._posts.values() if letter.mail.kind != "request"]:
                 self._receive(letter)
+        if self._unmatched and self._run.handling is None and self._asks_if_taken:
+            self._say_caught_up()
         self._unmatched = False
         if self._dues:
             self._strike(self._run.host.clock_now())
