@@ -16,7 +16,15 @@ import pytest
 import segue
 from segue import Actor, Done, Ended, Fail, Interrupt, Note, Request, Restart
 from segue.core.restarts import Kind, Verdict, decide
-from segue.model.errors import Conflict, RunCancelled, RunEnded, RunHeld, RunInterrupted, WrongPlace
+from segue.model.errors import (
+    Conflict,
+    NotEncodable,
+    RunCancelled,
+    RunEnded,
+    RunHeld,
+    RunInterrupted,
+    WrongPlace,
+)
 from segue.stores import open_store
 from tests.runtime.lives import Desk
 
@@ -191,6 +199,56 @@ async def test_groups_end_from_the_last_to_the_first() -> None:
         assert sorted(goes()[:2]) == ["a1 goes", "a2 goes"]
         assert goes()[2:] == ["h goes", "c goes", "house closes"]
         assert len([said for said in S if "interrupted" in said]) == 4
+
+
+class Flats(House):
+    """Who lives with whom is the value of the group."""
+
+    def begin(self) -> Opening:
+        return Opening()
+
+    @segue.state
+    async def open(self, _: Opening) -> segue.Listen:
+        await segue.spawn(Lodger("cat"), group=Floor.ATTIC)
+        for name, flat in (("ann", 2), ("bob", 10), ("cid", 2)):
+            await segue.spawn(Lodger(name), group=(Floor.HALL, {"flat": flat}))
+        await segue.spawn(Lodger("rat"), group=Floor.CELLAR)
+        return segue.Listen()
+
+    def finished(self, child: Ended) -> object:
+        S.append(f"{child.group.name} {child.member}")
+        return None
+
+
+@pytest.mark.parametrize("park", ["auto", "always"])
+async def test_a_group_with_a_value_is_a_group_of_its_own(park: str) -> None:
+    """Those of one value end together, before those whose value came first."""
+    desk = Desk(park=park)
+    async with desk.engine() as engine:
+        house = await engine.start(Flats(), id="house")
+        await until(lambda: "rat comes" in S)
+        await house.tell(Stop())
+        assert await house == "closed"
+        assert goes()[:2] == ["cat goes", "bob goes"]
+        assert sorted(goes()[2:4]) == ["ann goes", "cid goes"]
+        assert goes()[4:] == ["rat goes", "house closes"]
+        told = [said for said in S if said.startswith(("ATTIC", "HALL", "CELLAR"))]
+        assert told == ["ATTIC None", "HALL {'flat': 10}", *["HALL {'flat': 2}"] * 2, "CELLAR None"]
+
+
+async def test_the_value_of_a_group_is_one_that_can_be_stored() -> None:
+    class Wrong(House):
+        def begin(self) -> Opening:
+            return Opening()
+
+        @segue.state
+        async def open(self, _: Opening) -> segue.Listen:
+            await segue.spawn(Lodger("x"), group=(Floor.HALL, object()))
+            return segue.Listen()
+
+    async with segue.Engine() as engine:
+        with pytest.raises(NotEncodable, match="the value of the group"):
+            await engine.run(Wrong())
 
 
 @pytest.mark.parametrize("how", ["cancel", *Interrupt])

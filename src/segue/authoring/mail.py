@@ -294,7 +294,7 @@ async def spawn(
     /,
     *,
     id: str = "",
-    group: Enum | None = None,
+    group: Enum | tuple[Enum, object] | None = None,
     restart: Kind = "transient",
     **how: Unpack[How],
 ) -> Any:
@@ -302,8 +302,9 @@ async def spawn(
 
     In an actor that has `groups`, a `group` puts it under supervision: it is ended before its supervisor ends, and by
     `restart` begins anew when it ends: always (`permanent`), only after a failure (`transient`), or never
-    (`temporary`). If the supervisor itself begins anew, its children have ended, and those that it spawns then have the
-    number of its life in their ids: `clock`, then `clock.2`.
+    (`temporary`). `group=(Group.SESSIONS, "ada")`: within a group those of one value end before others, the value that
+    came last first, and `finished` is told it. If the supervisor itself begins anew, its children have ended, and those
+    that it spawns then have the number of its life in their ids: `clock`, then `clock.2`.
     """
     branch = current("spawn")
     run = branch.run

@@ -32,7 +32,10 @@ class End(msgspec.Struct, omit_defaults=True):
 
 
 class Child(msgspec.Struct, omit_defaults=True):
-    """What a supervisor keeps of one. `level`: how urgently it was asked to end; `due`: when that is not enough."""
+    """What a supervisor keeps of one. `level`: how urgently it was asked to end; `due`: when that is not enough.
+
+    `member`: what of its group it belongs to, as JSON, if that was said.
+    """
 
     id: str
     group: str
@@ -42,6 +45,7 @@ class Child(msgspec.Struct, omit_defaults=True):
     level: int = 0
     module: str = ""  #: the target's
     due: float = 0.0
+    member: str = "null"
 
 
 class Checkpoint(msgspec.Struct, omit_defaults=True):

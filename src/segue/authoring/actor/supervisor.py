@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
-from ...core.codec import decoder
+from ...core.codec import decoder, encode
 from ...core.restarts import END, Kind, Restart, Verdict, decide, wanted
 from ...model.entry import Failure
 from ...model.errors import WrongPlace
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("segue")
 
+#: A group, or what of it: `(Group.SESSIONS, "ada")`.
+Group = Enum | tuple[Enum, object]
 #: How long a child that is asked to end may take, before it is asked more urgently.
 GRACE: Final = timedelta(seconds=30)
 #: What carries out a flow listens to nothing softer than `Interrupt.NOW`.
@@ -51,6 +53,8 @@ CANCELLED, LEFT = Interrupt.NOW + 1, Interrupt.NOW + 2
 class Ended:
     """The end of a child, as `finished` is told it. `value` of one that is done, else `error`.
 
+    `member`: the value that its group was given with, as in `group=(Group.SESSIONS, "ada")`, or None.
+
     One that is `set aside` ended too often: it is held with its error, for a person, and may go on.
     """
 
@@ -59,6 +63,7 @@ class Ended:
     why: Literal["done", "failed", "interrupted", "set aside"]
     value: Any = None
     error: Exception | None = None
+    member: Any = None
 
 
 class Supervisor:
@@ -70,11 +75,13 @@ class Supervisor:
 
     # ------------------------------------------------------------ children come
     async def spawn(
-        self, branch: Branch, target: Target, args: bytes, config: Config, group: Enum, kind: Kind, id: str
+        self, branch: Branch, target: Target, args: bytes, config: Config, group: Group, kind: Kind, id: str
     ) -> Any:
         """Start a child; see `segue.spawn`."""
         here, run = self._here, branch.run
         groups = here.definition.groups
+        group, member = group if isinstance(group, tuple) else (group, None)
+        belongs = encode(member, where="the value of the group").decode()
         if not isinstance(group, groups or ()):
             known = "it has no groups" if groups is None else f"its groups are those of {groups.__name__}"
             raise WrongPlace(
@@ -103,7 +110,7 @@ class Supervisor:
             kind="spawn",
             name=target.name,
             args=args,
-            digest=msgspec.json.encode(group.name),
+            digest=msgspec.json.encode(group.name if member is None else [group.name, belongs]),
             decode=lambda value: run.services.handle(decoder(str)(value), target, place),
             writes=writes,
             value=data,
@@ -117,6 +124,7 @@ class Supervisor:
                 kind,
                 level=0 if started is target else QUIET,
                 module=target.module,
+                member=belongs,
             )
             here.children = [*here.children, child]
             if here.closing:
@@ -191,7 +199,8 @@ class Supervisor:
         assert groups is not None  # it has had children
         handle = current("finished").run.services.handle(child.id, target, None)
         raised = None if error is None else to_exception(error)
-        said = here.actor.finished(Ended(handle, groups[child.group], why, value, raised))
+        member = msgspec.json.decode(child.member)
+        said = here.actor.finished(Ended(handle, groups[child.group], why, value, raised, member))
         return await said if hasattr(said, "send") else said
 
     # ------------------------------------------------------------ the end of all
@@ -201,18 +210,23 @@ class Supervisor:
         self._here.children = [msgspec.structs.replace(child, due=0.0) for child in self._here.children]
 
     async def ask_to_end(self) -> float:
-        """Ask the children of the last group to end; when to ask again."""
+        """Ask the children of the last group, of its last member, to end; when to ask again."""
         here, branch = self._here, current("shutting down")
         groups = here.definition.groups
         assert groups is not None  # it has children
-        order = [group.name for group in groups]
-        last = max(order.index(child.group) for child in here.children)
-        now, members = here.at, [child for child in here.children if child.group == order[last]]
+        present = {child.group for child in here.children}
+        last = next(group.name for group in reversed(groups) if group.name in present)
+        member = list(dict.fromkeys(child.member for child in here.children if child.group == last))[-1]
+        now, members = (
+            here.at,
+            [each for each in here.children if each.group == last and each.member == member],
+        )
         self._hurried = False
         self._put({child.id: await self._ask_to_end(branch, child) for child in members if child.due <= now})
         if self._hurried:
             self.press()
-        return min((child.due for child in here.children if child.group == order[last]), default=now)
+        left = (each.due for each in here.children if each.group == last and each.member == member)
+        return min(left, default=now)
 
     async def _ask_to_end(self, branch: Branch, child: Child) -> Child | None:
         """Ask a child to end, more urgently than before; None if it is left behind."""
