@@ -25,7 +25,9 @@ from segue.model.errors import (
     RunInterrupted,
     WrongPlace,
 )
+from segue.model.run import Head
 from segue.stores import open_store
+from tests.authoring.killed import at_every_commit
 from tests.runtime.lives import Desk
 
 S: list[str] = []
@@ -494,3 +496,33 @@ async def test_a_result_of_a_class_that_isnt_known_is_plain(monkeypatch: pytest.
         await house.request(Hire(Floor.HALL, "x"))
         await (await engine.get("lodger/x")).tell(Stop())
         await until(lambda: "lodger/x HALL done x" in S)
+
+
+class Teller(House):
+    """It is done each time that somebody leaves; the first one counts."""
+
+    def begin(self) -> Opening:
+        return Opening()
+
+    @segue.state
+    async def open(self, _: Opening) -> segue.Listen:
+        for floor in Floor:
+            await segue.spawn(Lodger(floor.name), group=floor, id=f"lodger/{floor.name}")
+        await (await segue.spawn(Lodger("guest"), group=Floor.CELLAR)).tell(Stop())
+        return segue.Listen()
+
+    async def finished(self, child: Ended) -> Done[str]:
+        await segue.sleep(timedelta(seconds=1))  # so that what is said is committed
+        self.ends.append(child.run.id)
+        return Done(str(len(self.ends)))
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_what_is_said_while_it_ends_doesnt_change_how_it_ends(kind: str, tmp_path: Path) -> None:
+    async def begin(engine: Any) -> None:
+        await engine.start(Teller(), id="house")
+
+    def check(desk: Desk, head: Head) -> None:
+        assert (head.status, head.value) == ("done", b'"1"'), head.reason
+
+    await at_every_commit(begin, "house", check, kind=kind, path=tmp_path)

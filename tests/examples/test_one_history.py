@@ -43,7 +43,9 @@ async def lived(sim: Simulator, store: str, mode: Literal["live", "batch"]) -> t
         heads = {head.id: head for head in await engine.store.runs(limit=100)}
         entries: dict[str, list[Entry]] = {}
         for run in sorted(heads):
-            rows = journal.read(await engine.store.history(run))  # what was archived at checkpoints, too
+            rows = journal.read(
+                (await engine.store.history(run)).rows
+            )  # what was archived at checkpoints, too
             contents = await engine.store.get_blobs(journal.blobs_of(rows))
             whole = journal.merged(journal.load_large(rows, contents))
             entries[run] = [

@@ -39,6 +39,7 @@ from .models import Models
 from .names import unknown_run
 from .port import Port
 from .postbox import Postbox
+from .proving import Prover
 from .receipt import Receipt
 from .watch import PATIENCE
 from .worker import POLL, Worker
@@ -59,8 +60,8 @@ class Engine:
     """Runs flows and actors on a store: `async with segue.Engine("sqlite:runs.db", model=…) as engine:`.
 
     `store`: `memory:` or `sqlite:PATH`. `mode`, `model` and `models` hold for all runs that don't say
-    otherwise. `verify`: replay each run once when it has ended and raise if the replay differs. `room`: runs
-    at work at once in this process. `linger`: how long a run stays in memory for a wait outside segue, or a
+    otherwise. `verify`: replay each run once when it has ended, and each turn of an actor, and raise if one differs.
+    `room`: runs at work at once in this process. `linger`: how long a run stays in memory for a wait outside segue, or a
     short timer, in seconds. `stall`: how long code may keep the event loop from everything else before it is told of
     by name, in seconds; 0: for ever. `park="always"`, for tests, has it leave memory after every commit. `providers`:
     more providers, by the name before the colon in a model's name. `history`: what becomes of an actor's past turns:
@@ -106,6 +107,7 @@ class Engine:
         self._has_lanes = True  # as far as is known here
         self._lane_failure: BaseException | None = None
         self._closed = False
+        self._prover: Prover | None = None
 
     # ------------------------------------------------------------ a life
     async def __aenter__(self) -> Self:
@@ -133,6 +135,9 @@ class Engine:
         )
         self.worker.park_always = self._park == "always"
         self.worker.handles = self._handle
+        if self.verify:
+            self._prover = Prover(self.worker)
+            self.worker.executor = self._prover.executor
         self.worker.register(feed.WATCHER)
         self.port = Port(self.store, self.clock, self.postbox, self.worker.name, self.check)
         parts.callback(self.port.close)
@@ -169,12 +174,18 @@ class Engine:
 
     async def __aexit__(self, *exc: object) -> None:
         try:
+            if self._prover is not None:
+                await self._prover.settled()
             await self._parts.aclose()
         finally:
             self._closed = True
             for futures in self._waiting.values():
                 for future in futures:
                     future.cancel()
+        if (
+            self._prover is not None and self._prover.differences and exc[:1] == (None,)
+        ):  # of those that live on
+            raise next(iter(self._prover.differences.values()))
 
     async def _stop(self) -> None:
         """Give all runs back."""
@@ -297,6 +308,10 @@ class Engine:
 
     async def verified(self, head: Head) -> Head:
         """The record of a run; if the engine verifies, it is replayed first, once, and a difference raised."""
+        if self._prover is not None:
+            await self._prover.settled(head.id)
+            if (difference := self._prover.differences.pop(head.id, None)) is not None:
+                raise difference
         if self.verify and head.status in ENDED:
             replayed = self._replayed.get(head.id)
             if replayed is None:

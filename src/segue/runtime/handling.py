@@ -57,6 +57,7 @@ class Handling:
         "id",
         "saves",
         "sealing",
+        "shares",
         "supervisor",
         "weight",
     )
@@ -67,6 +68,7 @@ class Handling:
             map(len, claimed.deltas)
         )  #: bytes that a wake reads
         self.saves = 0  #: checkpoints of this wake
+        self.shares = True  #: whether messages may share a commit
         self.beside: Callable[[Mail], Coroutine[Any, Any, None]]
         self.supervisor: Supervisor
         self.sealing: Call | None = None  #: who waits for a commit
@@ -231,7 +233,7 @@ class Handling:
             and not (run.open or run.done or run.made or self._struck or run.commits.entries)
             and len(run.tasks) == 1
         ):
-            return True
+            return self.shares
         if run.phase is Phase.REPLAYING and run.replay.used_up and not run.held:
             run.phase = Phase.LIVE
         self._clean = (
@@ -244,7 +246,7 @@ class Handling:
         )
         if self._clean:
             self._forget()
-        return self._clean
+        return self._clean and self.shares
 
     def seal(self) -> Future[None]:
         """Commit. Tasks that the handler left behind don't outlive it."""

@@ -31,9 +31,9 @@ CURE = "What a flow does must follow from its arguments and from recorded calls 
 
 
 #: Gets the first difference while the code still stands there.
-Looker = Callable[[Exception, "_Replayed"], None]
+Looker = Callable[[Exception, "Replayed"], None]
 #: Gets each call that the code makes, while it stands there, and what is recorded of it, if anything.
-Watcher = Callable[["_Replayed", Branch, Work | Wait | Act, Entry | None], None]
+Watcher = Callable[["Replayed", Branch, Work | Wait | Act, Entry | None], None]
 
 
 async def replay_stored(
@@ -78,8 +78,8 @@ async def replay(
             claimed = msgspec.structs.replace(stored, head=head, pool=None, journal=[])
         if not _can_be_replayed(claimed, entries):
             return
-    replayed = _Replayed(
-        _Desk(worker, head, requests), claimed, list(entries), head.spec.config.over(worker.config)
+    replayed = Replayed(
+        Desk(worker, head, requests), claimed, list(entries), head.spec.config.over(worker.config)
     )
     replayed.look, replayed.watch = look, watch
     replayed.begin(code_of(target, claimed, replayed))
@@ -102,7 +102,7 @@ def _can_be_replayed(actor: Claimed, entries: Sequence[Entry]) -> bool:
     return stored.fresh or bool(stored.state) or stored.end is not None
 
 
-class _Replayed(Executor):
+class Replayed(Executor):
     """A run that is replayed, and compared with what it did."""
 
     def __init__(self, host: Host, claimed: Claimed, entries: list[Entry], config: Config) -> None:
@@ -157,11 +157,11 @@ class _Replayed(Executor):
     def end(self) -> None:
         for call in self.fresh:
             if isinstance(call.request, Act) and not call.done() and self.head.status in ENDED:
-                self._new(call)
+                self.new(call)
                 return
         super().end()
 
-    def _new(self, call: Call) -> None:
+    def new(self, call: Call) -> None:
         shown = call.request.args[:200].decode("utf-8", "replace")
         self.differs(_mismatch(self, *call.place, "nothing", call.request, f"Its arguments: {shown}."))
 
@@ -173,7 +173,7 @@ class _Replayed(Executor):
             return
         for call in self.fresh:
             if not call.done():
-                self._new(call)
+                self.new(call)
                 return
         for call in self.open.values():
             why = "The code waits for its outcome, where the recorded run ended without."
@@ -206,7 +206,7 @@ def _outcome(status: str, value: bytes | None, error: Failure | None) -> str:
     return f"{status}: {(value or b'null').decode()}"
 
 
-class _Desk:
+class Desk:
     """A host that carries nothing out."""
 
     def __init__(self, worker: Worker, head: Head, requests: Requests | None) -> None:

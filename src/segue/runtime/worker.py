@@ -31,6 +31,7 @@ from .bus import Bus
 from .events import Asked
 from .executor import Executor
 from .handling import Handling
+from .host import Host
 from .models import Models
 from .processes import Processes
 from .watch import Watch
@@ -101,6 +102,7 @@ class Worker:
         self._returns: set[Future[list[CommitResult]]] = set()  # of runs given back, on their way
         self.handles: Callable[[str, Any, tuple[str, int] | None], Any]
         self.commit_hook: Callable[[Turn], None] | None = None
+        self.executor: Callable[[Host, Claimed, list[Any], Pooled | None, Config], Executor] = Executor
         self._unclaimed: StoreError | None = None  # why the last claim failed
         self._unwritten: StoreError | None = None  # why the last run that left couldn't write its last turn
 
@@ -376,7 +378,7 @@ class Worker:
             end = Letter(0, Mail(claimed.head.id, "", 0, "cancel"))
             claimed = msgspec.structs.replace(claimed, inbox=[end, *claimed.inbox])
         pool = Pooled(decode_pool(claimed.pool)) if claimed.pool is not None else None
-        executor = Executor(self, claimed, entries, pool, spec.config.over(self.config))
+        executor = self.executor(self, claimed, entries, pool, spec.config.over(self.config))
         self.awake[executor.id] = executor
         executor.begin(code_of(target, claimed, executor))
 

@@ -117,16 +117,13 @@ class Ending:
     async def _close(self) -> None:
         """End the children, and wait for each group to be empty."""
         here, life = self._here, self._life
-        end, result = here.end, here.result
         while here.children:
             here.closing = True
             self._performer.enter("closing")
             try:
-                due = await self.supervisor.ask_to_end()
-                await self._save()
-                letter = await life.next_mail(urgent=True, due=due) if here.children else None
+                letter = life.take(urgent=True)  # what the life before had in hand comes before all else
                 if letter is None:
-                    here.at = max(here.at, due)
+                    letter = await self._ask()
                 while letter is not None:  # those that are there share commits
                     await self._letter(letter)
                     letter = life.take(urgent=True)
@@ -135,8 +132,17 @@ class Ending:
                     raise
                 uncancel()
                 self.supervisor.press()
-            here.end, here.result = end, result  # whatever a message said
         here.closing = False
+
+    async def _ask(self) -> Letter | None:
+        """Ask the children that are next to end; the first word of one, or None when it is time to ask again."""
+        here = self._here
+        due = await self.supervisor.ask_to_end()
+        await self._save()
+        letter = await self._life.next_mail(urgent=True, due=due) if here.children else None
+        if letter is None:
+            here.at = max(here.at, due)
+        return letter
 
 
 def uncancel() -> Any:

@@ -83,7 +83,9 @@ class Standing:
 
     # ------------------------------------------------------------ what is next
     def go(self, result: Any) -> None:
-        """What a handler returned says what is next."""
+        """What a handler returned says what is next; what is said while it ends changes nothing."""
+        if self.closing and self.end is not None:
+            return
         self.repeats = False
         if result is Listen or isinstance(result, Listen):
             self.state, self.due = None, 0.0

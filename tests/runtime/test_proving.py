@@ -1,0 +1,185 @@
+"""Each turn of an actor that waited is carried out once more where runs are verified."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import IntEnum
+from typing import Any
+
+import pytest
+
+import segue
+from segue import Actor, Again, Done, Listen, Note, Request
+from segue.model.errors import ReplayMismatch, ResultMismatch, RunHeld
+from segue.testing import FakeModel
+
+TICKS = itertools.count()
+
+
+@segue.step
+async def double(n: int) -> int:
+    return 2 * n
+
+
+@dataclass
+class First:
+    n: int
+
+
+@dataclass
+class Second:
+    n: int
+
+
+class Add(Note):
+    n: int
+
+
+class Total(Request[int]):
+    pass
+
+
+class Sober(Actor[int]):
+    """What follows from what is recorded."""
+
+    total: int = 0
+    seen: list[int] = segue.field(default_factory=lambda: [7] * 600)
+
+    def begin(self) -> First:
+        return First(1)
+
+    async def draw(self) -> int:
+        return 0
+
+    @segue.state(retry=2)
+    async def first(self, f: First) -> Second:
+        self.total += await double(f.n)
+        self.total += await self.draw()
+        await self.me.tell(Add(5))
+        return Second(self.total)
+
+    @segue.state
+    async def second(self, s: Second) -> Listen | Again:
+        self.seen.append(await double(s.n))
+        s.n += 1
+        return Again() if s.n < 5 else Listen()
+
+    @segue.on
+    async def add(self, a: Add) -> None:
+        self.total += await double(a.n)
+        await self.me.tell(Close())
+
+    @segue.on
+    async def get(self, _: Total) -> int:
+        await double(1)
+        return self.total
+
+    @segue.on
+    async def close(self, _: Close) -> Done[int]:
+        return Done(self.total)
+
+
+class Close(Note):
+    pass
+
+
+class Tipsy(Sober):
+    """Its fields don't follow from what is recorded."""
+
+    async def draw(self) -> int:
+        return next(TICKS)
+
+
+class Drunk(Sober):
+    """What it calls doesn't either."""
+
+    async def draw(self) -> int:
+        return await double(next(TICKS))
+
+
+class Living(Tipsy):
+    @segue.on
+    async def close(self, _: Close) -> None:  # type: ignore[override]  # it lives on
+        return None
+
+
+async def test_a_sober_one_is_the_same_again() -> None:
+    async with FakeModel() as model:
+        assert await model.run_flow(Sober()) == 12
+
+
+@pytest.mark.parametrize("park", ["auto", "always"])
+async def test_an_early_turn_that_differs_is_told_when_the_run_is_awaited(park: Any) -> None:
+    async with segue.Engine(verify=True, park=park) as engine:
+        with pytest.raises(ResultMismatch, match='"total":'):
+            await engine.run(Tipsy())
+        with pytest.raises(ReplayMismatch if park == "auto" else RunHeld, match="step 'double'"):
+            await engine.run(Drunk())
+        assert await engine.run(Sober()) == 12
+
+
+async def test_that_of_one_that_lives_on_is_told_at_the_end() -> None:
+    with pytest.raises(ResultMismatch, match='"total":'):
+        async with segue.Engine(verify=True) as engine:
+            run = await engine.start(Living())
+            assert await run.request(Total()) >= 2
+    with pytest.raises(KeyError):  # not in place of an error of its own
+        async with segue.Engine(verify=True) as engine:
+            run = await engine.start(Living())
+            assert await run.request(Total()) >= 2
+            raise KeyError
+
+
+async def test_another_engine_doesnt_look() -> None:
+    async with segue.Engine() as engine:
+        assert await engine.run(Tipsy()) > 0
+
+
+class Floor(IntEnum):
+    ONE = 1
+
+
+class Leaf(Actor[int]):
+    def begin(self) -> First:
+        return First(1)
+
+    @segue.state(every=timedelta(hours=1))
+    async def first(self, f: First) -> Again | Done[int]:
+        f.n += await double(1)
+        return Again() if f.n < 6 else Done(f.n)
+
+
+class Tree(Actor[int]):
+    """Children, urgent messages beside a handler, time, chance, a question."""
+
+    groups = Floor
+    ends: int = 0
+    ids: list[str] = segue.field(default_factory=list)
+
+    def begin(self) -> First:
+        return First(0)
+
+    @segue.state
+    async def first(self, _: First) -> Second:
+        for _n in range(3):
+            await segue.spawn(Leaf(), group=Floor.ONE)
+        self.ids.append(str(segue.uuid()))
+        await segue.sleep(timedelta(hours=10))
+        self.ids.append(str(segue.now()))
+        return Second(int(await segue.ask("go?", returns=bool)))
+
+    @segue.state
+    async def second(self, _: Second) -> Listen:
+        await segue.spawn(Leaf(), group=Floor.ONE)
+        return Listen()
+
+    def finished(self, child: segue.Ended) -> Done[int] | None:
+        self.ends += 1
+        return Done(self.ends) if self.ends == 4 else None
+
+
+async def test_a_supervisors_turns_are_the_same_again() -> None:
+    async with FakeModel().answer("go?", True) as model:
+        assert await model.run_flow(Tree()) == 4
