@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from .runtime.events import Event as Event
     from .runtime.events import Finished as Finished
     from .runtime.events import Recorded as Recorded
+    from .runtime.events import Retrying as Retrying
     from .runtime.events import Token as Token
     from .runtime.exchange import Exchange as Exchange
     from .runtime.feed import Feed as Feed
@@ -141,6 +142,7 @@ _HOMES = {
     "Recorded": "runtime.events",
     "Reply": "authoring.generate",
     "Retry": "core.retry",
+    "Retrying": "runtime.events",
     "Run": "runtime.handles",
     "SegueError": "model.errors",
     "Stored": "authoring.actor.migration",

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any, Literal
 
 import pytest
 
 from segue.authoring.tool import Decision
 from segue.cli.answers import Unfit, expects, read
+from segue.core.retry import Retry
 from segue.core.schema import schema
+from segue.runtime import trying
 from tests.cli.desk import Desk, Provider
 
 
@@ -260,3 +263,16 @@ def test_an_id_that_nothing_has_and_no_input(desk: Desk):
     assert said.code == 2
     assert "there is no run 'letter-on'; did you mean 'letter-one'?" in said.err
     assert "give its input to begin it" in said.err
+
+
+def test_a_call_that_is_tried_again_is_shown(desk: Desk, provider: Provider, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trying, "LIVE_RETRY", Retry(3, wait=timedelta(seconds=0.01)))
+    provider.simulator.faults.fail(2, status=500)
+    said = desk.segue("run", "app.py:triage", "hello", "--model", provider.model)
+    assert said.code == 0
+    assert said.err.count("· openai:test ✗ HTTP 500, ") == 2
+    assert "after attempt 2" in said.err
+    assert "warning" not in said.err  # it is said once
+    desk.segue("run", "app.py:triage", "x", "--id", "gone", "--model", "openai:m@http://127.0.0.1:1/v1")
+    said = desk.segue("show", "gone")
+    assert "no connection to 127.0.0.1:1" in said.out

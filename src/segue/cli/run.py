@@ -9,7 +9,7 @@ import io
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -25,7 +25,7 @@ from ..model.errors import AuthorError, InvalidValue, UnknownName
 from ..model.run import ENDED, Head
 from ..runtime import verify
 from ..runtime.engine import Engine
-from ..runtime.events import Asked, Emitted, Event, Finished, Recorded, Token
+from ..runtime.events import Asked, Emitted, Event, Finished, Recorded, Retrying, Token
 from ..runtime.handles import Ask, Run
 from ..runtime.names import unknown_run
 from . import exit
@@ -34,7 +34,7 @@ from .interruption import interruption
 from .place import check_models, declare_how, declare_store, how
 from .prompt import Typist, answer_at_prompt, as_text
 from .rows import BadFile
-from .screen import dim, error_of, is_terminal, kind_of, note, put_json, shown
+from .screen import dim, duration, error_of, is_terminal, kind_of, note, put_json, shown
 from .target import definition_of, load_target
 
 #: What is said at each Ctrl-C to an actor.
@@ -66,15 +66,31 @@ def declare_run(parser: argparse.ArgumentParser) -> None:
 
 async def do_run(args: argparse.Namespace) -> int:
     flow = load_target(args.flow)
-    with interruption(len(Interrupt) if definition_of(flow).kind == "actor" else 1) as stop:
+    levels = len(Interrupt) if definition_of(flow).kind == "actor" else 1
+    id = args.id or f"{short_name(definition_of(flow))}-{uuid4().hex[:8]}"
+    with interruption(levels) as stop, told_as_events(id):
         async with Engine(args.store) as engine:
             check_models(engine, args)
-            id = args.id or f"{short_name(definition_of(flow))}-{uuid4().hex[:8]}"
             events: asyncio.Queue[Any] = asyncio.Queue()
             engine.bus.watch(id, events.put_nowait)  # before it begins, or its first tokens go by unseen
             run = await _start(engine, flow, id, args)
             code = await _Watch(engine, run, events, args).until(stop)
         return code
+
+
+@contextlib.contextmanager
+def told_as_events(run: str) -> Generator[None]:
+    """Calls of that run that are tried again are shown each time: the log needn't say so."""
+
+    def of_others(record: logging.LogRecord) -> bool:
+        return getattr(record, "run", "") != run
+
+    log = logging.getLogger("segue.retrying")
+    log.addFilter(of_others)
+    try:
+        yield
+    finally:
+        log.removeFilter(of_others)
 
 
 async def _start(engine: Engine, flow: Any, id: str, args: argparse.Namespace) -> Run[Any]:
@@ -260,6 +276,10 @@ class _Watch:
                 self._dim(f"· {event.name} → {shown(event.value)}")
             case Recorded(error=error) if error is not None:
                 self._dim(f"· {event.name} ✗ {kind_of(error.type)}: {error.message}")
+            case Retrying():
+                status = f"HTTP {event.status}, " if event.status else ""
+                again = f"again in {duration(event.wait)}, after attempt {event.attempt}"
+                self._dim(f"· {event.model} ✗ {status}{event.message}; {again}")
             case Emitted(value=value):
                 self._dim(f"· {as_text(value)}")
             case _:

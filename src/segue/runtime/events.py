@@ -30,6 +30,19 @@ class Token(Event, frozen=True, kw_only=True, tag=True):
         return f"{self.path}#{self.n}"
 
 
+class Retrying(Event, frozen=True, kw_only=True, tag=True):
+    """A live model call failed for a passing reason and is tried again, in `wait` seconds. Not durable.
+
+    `model` is the host where a request asks none; `status` is that of HTTP, 0 where there was none.
+    """
+
+    model: str
+    attempt: int
+    status: int
+    message: str
+    wait: float
+
+
 class Started(Event, frozen=True, kw_only=True, tag=True):
     """A call is being carried out here. Not durable."""
 

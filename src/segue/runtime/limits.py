@@ -21,6 +21,8 @@ FIRST = 32.0
 PATIENCE = 40
 #: Where a reset is said to be further away than this, in seconds, a call is tried by then: a limit refills bit by bit.
 LONGEST = 60.0
+#: A trouble is logged once in so many seconds.
+QUIET = 600.0
 
 _REFUSALS = frozenset({429, 498, 503, 529})
 _OVERWHELMED = frozenset({"timeout", "unreachable"})
@@ -51,6 +53,8 @@ class Limit:
         self._clock = clock
         self.width = first  #: how many may be under way
         self.flying = 0
+        self._spoke = False  # there is somebody
+        self._told: dict[tuple[int, str], float] = {}  # when each trouble was logged
         self._slow = False  # it was narrowed once: from then on it grows by one a round
         self._narrowed = 0
         self._queues: dict[int, deque[_Waiter]] = {}
@@ -84,13 +88,20 @@ class Limit:
     # ------------------------------------------------------------ what calls tell
     def answered(self, flight: Flight) -> None:
         """A call was answered. The limit grows only where it was in the way."""
+        self._spoke = True
         if flight.held_back and flight.narrowed == self._narrowed:
             self.width += 1.0 / self.width if self._slow else 1.0
             self._admit()
 
     def refused(self, flight: Flight, fault: CallFault) -> bool:
-        """A call failed; whether because the endpoint was asked too much."""
+        """A call failed; whether because the endpoint was asked too much.
+
+        An endpoint of which nothing was ever heard isn't reached because it isn't there.
+        """
         code = fault.code if fault.status == 0 else ""
+        self._spoke = self._spoke or fault.status != 0
+        if code == "unreachable" and not self._spoke:
+            return False
         if not fault.again or not (fault.status in _REFUSALS or code in _OVERWHELMED):
             return False
         if flight.narrowed == self._narrowed:  # once for all that were under way together
@@ -99,6 +110,14 @@ class Limit:
             self.width = max(1.0, min(self.width, self.flying) / 2)
         if fault.after is not None:
             self._pause(fault.after)
+        return True
+
+    def is_news(self, fault: CallFault) -> bool:
+        """Whether that trouble wasn't met for a while."""
+        kind, now = (fault.status, fault.code), self._clock.now()
+        if now - self._told.get(kind, -QUIET) < QUIET:
+            return False
+        self._told[kind] = now
         return True
 
     def heard(self, rates: Rates) -> None:

@@ -26,7 +26,7 @@ from ..ports.transport import Transport
 from . import wire
 from .events import Token
 from .limits import Limit
-from .trying import model_failed, until_answered
+from .trying import model_failed, retrying, until_answered
 from .wire import Wire
 
 #: The call that is being carried out, named as its line in a batch would be.
@@ -187,13 +187,22 @@ class Models:
                 raise CallFault(fault.status, str(fault), again=True) from fault
             return answer
 
+        name = usage_name(endpoint)
         try:
             return await until_answered(
-                limit, self._clock, send, most=most, tokens=len(body) // 4, seed=f"{run.id}{place}"
+                limit,
+                self._clock,
+                send,
+                most=most,
+                tokens=len(body) // 4,
+                seed=f"{run.id}{place}",
+                model=name,
+                run=run.id,
+                tell=lambda trouble: run.emit(retrying(run.id, place, name, trouble)),
             )
         except CallFault as fault:
             failure = fault
-        raise model_failed(usage_name(endpoint), failure.status, failure.message, failure.code)
+        raise model_failed(name, failure.status, failure.message, failure.code)
 
     # ------------------------------------------------------------ batch
     def line(

@@ -201,6 +201,7 @@ class _Round:
                 most=Live().concurrency,
                 tokens=len(line.body) // 4,
                 seed=line.id,
+                model=usage_name(endpoint),
             )
         except CallFault as fault:
             error = model_failed(usage_name(endpoint), fault.status, fault.message, fault.code)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import NamedTuple
 
 from ..core.retry import Retry
 from ..model.errors import ContextOverflow, ModelFailed
 from ..ports.clock import Clock
 from ..ports.provider import OVERFLOW, CallFault
-from .limits import PATIENCE, Limit
+from .events import Retrying
+from .limits import PATIENCE, QUIET, Limit
+
+#: A record's `run` is the one that calls.
+log = logging.getLogger("segue.retrying")
 
 #: How a live call that failed for a passing reason is tried again.
 LIVE_RETRY = Retry(6)
@@ -23,8 +29,39 @@ def model_failed(model: str, status: int, message: str, code: str) -> ModelFaile
     return kind(model, status, message, code)
 
 
+class Trouble(NamedTuple):
+    """A try of a live call that failed for a passing reason. `wait`: seconds until the next, about."""
+
+    fault: CallFault
+    attempt: int
+    wait: float
+
+
+def retrying(run: str, place: tuple[str, int], model: str, told: Trouble) -> Retrying:
+    """What watchers of the run see of it."""
+    return Retrying(
+        run=run,
+        path=place[0],
+        n=place[1],
+        model=model,
+        attempt=told.attempt,
+        status=told.fault.status,
+        message=told.fault.message,
+        wait=round(told.wait, 3),
+    )
+
+
 async def until_answered(
-    limit: Limit, clock: Clock, send: Callable[[int], Awaitable[bytes]], *, most: int, tokens: int, seed: str
+    limit: Limit,
+    clock: Clock,
+    send: Callable[[int], Awaitable[bytes]],
+    *,
+    most: int,
+    tokens: int,
+    seed: str,
+    model: str,
+    run: str = "",
+    tell: Callable[[Trouble], None] | None = None,
 ) -> bytes:
     """What `send` gives; it is told the number of its attempt. Raises the last `CallFault`.
 
@@ -43,11 +80,23 @@ async def until_answered(
         if not failure.again or attempt >= LIVE_RETRY.attempts or refusals >= PATIENCE:
             raise failure
         key = f"{seed}{'refused' if refused else ''}"
+        wait = REFUSED.wait_after(refusals + 1, key) if refused else LIVE_RETRY.wait_after(attempt, key)
+        told = Trouble(failure, attempt + refusals, wait if failure.after is None else failure.after)
+        if limit.is_news(failure):
+            _log(model, run, told)
+        if tell is not None:
+            tell(told)
         if refused:
             refusals += 1
-            if failure.after is None:  # otherwise the limit knows
-                await clock.sleep(REFUSED.wait_after(refusals, key))
         else:
-            wait = LIVE_RETRY.wait_after(attempt, key)
-            await clock.sleep(wait if failure.after is None else failure.after)
             attempt += 1
+        if not refused or failure.after is None:  # otherwise the limit knows
+            await clock.sleep(told.wait)
+
+
+def _log(model: str, run: str, told: Trouble) -> None:
+    status = f"HTTP {told.fault.status}, " if told.fault.status else ""
+    log.warning(
+        "model %r: %s%s; it is tried again in %.1f s. Said once in %.0f min",
+        model, status, told.fault.message, told.wait, QUIET / 60, extra={"run": run},
+    )  # fmt: skip

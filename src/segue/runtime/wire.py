@@ -27,7 +27,7 @@ from ..providers.wire.dialect import Request
 from ..providers.wire.events import Events
 from .events import Token
 from .limits import Limit
-from .trying import LIVE_RETRY, model_failed, until_answered
+from .trying import LIVE_RETRY, Trouble, model_failed, retrying, until_answered
 
 if TYPE_CHECKING:
     from .models import Models
@@ -207,10 +207,16 @@ class _Live:
                 most=self._most,
                 tokens=len(self._call.body) // 4,
                 seed=seed,
+                model=self._name,
+                run=self._run.id,
+                tell=self._trouble,
             )
         except CallFault as fault:
             failure = fault
         raise model_failed(self._name, failure.status, failure.message, failure.code)
+
+    def _trouble(self, told: Trouble) -> None:
+        self._run.emit(retrying(self._run.id, self._place, self._name, told))
 
     async def _try(self, attempt: int) -> bytes:
         """One attempt. Nothing is tried again once the code has read of an answer."""
@@ -304,6 +310,7 @@ class _Other:
 
     def __init__(self, wire: Wire, branch: Branch, call: WireCall) -> None:
         self._wire, self._call = wire, call
+        self._run, self._place = branch.run, (branch.path, branch.n)
         self._seed = f"{branch.run.id}{branch.path}:{branch.n}"
         self._headers = _sent(call, branch)
         self._mask = Mask(key_of(call.headers))
@@ -315,11 +322,13 @@ class _Other:
                 return await self._exchange()
             except CallFault as fault:
                 failure = fault
+            host = urllib.parse.urlsplit(self._call.url).hostname or ""
             if not failure.again or attempt >= LIVE_RETRY.attempts:
-                host = urllib.parse.urlsplit(self._call.url).hostname or ""
                 raise ProviderFault(host, failure.message, status=failure.status)
-            wait = LIVE_RETRY.wait_after(attempt, self._seed)
-            await self._wire.clock.sleep(wait if failure.after is None else failure.after)
+            wait = LIVE_RETRY.wait_after(attempt, self._seed) if failure.after is None else failure.after
+            told = Trouble(failure, attempt, wait)
+            self._run.emit(retrying(self._run.id, self._place, host, told))
+            await self._wire.clock.sleep(wait)
             attempt += 1
 
     async def _exchange(self) -> bytes:
