@@ -152,7 +152,7 @@ def test_words_are_kept() -> None:
     made = Shape.of(Order).schema
     item = made["$defs"]["Item"]
     assert item["description"] == "One line of an order."
-    assert item["properties"]["sku"]["description"] == "Stock number"
+    assert item["properties"]["sku"]["description"] == "Stock number (minLength: 1)"
     ticket = Shape.of(Ticket).schema
     assert ticket["description"] == "A ticket."
     assert ticket["properties"]["id"] == {

@@ -16,10 +16,12 @@ import typing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, time
 from pathlib import PurePath
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
+import msgspec.inspect
 
 from ..model.errors import InvalidValue
 from . import codec, forms
@@ -77,7 +79,7 @@ class SchemaBuilder:
             return notes
         if forms.is_pydantic(forms.origin(target)):
             return {**self._pydantic(target), **notes}
-        if is_native(tp) and (made := self._native(tp)) is not None:
+        if is_native(tp) and not _has_times(tp) and (made := self._native(tp)) is not None:
             return {**made, **notes}
         made = self._by_form(target)
         if made.get("type") == "array" and (bounds := forms.lengths(tp)) is not None:
@@ -87,7 +89,7 @@ class SchemaBuilder:
     def _native(self, tp: Any) -> Schema | None:
         try:
             (made,), parts = msgspec.json.schema_components((tp,), schema_hook=self._of, ref_template=_REFS)
-        except TypeError:  # a default that JSON can't carry
+        except (TypeError, KeyError):  # a default that JSON can't carry; two classes of one name
             return None
         return self._adopt(made, parts)
 
@@ -137,6 +139,8 @@ class SchemaBuilder:
                 "maxItems": count,
                 "items": False,
             }
+        if (times := _TIMES.get(cls)) is not None:
+            return {"type": "string", "format": times}
         base = next((base for kinds, base in _BASES if issubclass(cls, kinds)), "string")
         if base == "array":
             return {"type": base, "items": self._of(args[0])} if args else {"type": base}
@@ -180,6 +184,27 @@ _BASES: tuple[tuple[tuple[type, ...], str], ...] = (
     ((float,), "number"),
     ((list, tuple, set, frozenset, deque, Iterable), "array"),
 )
+
+
+#: What msgspec says nothing of, since they may be without a time zone too.
+_TIMES = {datetime: "date-time", time: "time"}
+
+
+def _has_times(tp: Any) -> bool:
+    """Whether there is a date or time in a type that msgspec reads, whose schema is any string by it."""
+    todo: list[Any] = [msgspec.inspect.type_info(tp)]
+    seen: set[int] = set()
+    while todo:
+        node = todo.pop()
+        if isinstance(node, tuple):
+            todo.extend(node)
+        elif isinstance(node, msgspec.inspect.DateTimeType | msgspec.inspect.TimeType):
+            if node.tz is None:
+                return True
+        elif isinstance(node, msgspec.Struct) and id(node) not in seen:
+            seen.add(id(node))
+            todo.extend(getattr(node, name, None) for name in node.__struct_fields__ if name != "default")
+    return False
 
 
 def _notes(tp: Any) -> Schema:
@@ -236,6 +261,8 @@ _KEPT = frozenset(
         *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
     )
 )
+#: What strict mode doesn't know is told in words.
+_TOLD = ("format", "contentEncoding", "minLength", "maxLength")
 _FORMATS = frozenset(("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"))
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 
@@ -258,6 +285,8 @@ def strict(plain: Schema) -> Schema | None:
 
 def _tight(node: Schema, defs: dict[str, Schema]) -> Schema:
     made = {key: part for key, part in node.items() if key in _KEPT}
+    if told := [f"{key}: {node[key]}" for key in _TOLD if key in node and node[key] not in _FORMATS]:
+        made["description"] = f"{made.get('description', '')} ({', '.join(told)})".strip()
     if "$ref" in node:
         link = {"$ref": node["$ref"]}
         return {"description": made["description"], "anyOf": [link]} if "description" in made else link

@@ -194,7 +194,7 @@ def _ask_for(body: dict[str, Any], answer: Answer) -> None:
 
 # ---------------------------------------------------------------- schemas
 def _promised(schema: dict[str, Any]) -> dict[str, Any] | None:
-    """The schema as structured outputs take it; None for one that they don't: open objects, or none that ends."""
+    """The schema as structured outputs take it; None where they don't: open objects, tuples, or one without end."""
     defs = schema.get("$defs", {})
     if _turns_back(schema, defs, ()):
         return None
@@ -217,9 +217,11 @@ def _turns_back(node: Any, defs: dict[str, Any], seen: tuple[str, ...]) -> bool:
 
 
 def _fitted(node: dict[str, Any]) -> dict[str, Any]:
-    """Without the keywords that are refused; they are told in words. Raises `ValueError` for an open object."""
+    """Without the keywords that are refused; they are told in words. Raises `ValueError` for open objects and tuples."""
     out: dict[str, Any] = {}
     told: list[str] = []
+    if "prefixItems" in node:
+        raise ValueError("a list of fixed length")
     for name, value in node.items():
         if name in ("properties", "$defs"):
             out[name] = {key: _fitted(each) for key, each in value.items()}

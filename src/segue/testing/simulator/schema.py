@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 __all__ = ["instance"]
 
+#: What adapters tell in words, since a provider's schemas don't know it: `(minLength: 3, format: decimal)`.
+_TOLD = re.compile(r"(?<=[( ])(\w+): ([^,()]+)(?=[,)])")
 _FORMATS = {
+    "decimal": "0",
     "date": "2000-01-01",
     "date-time": "2000-01-01T00:00:00Z",
     "time": "00:00:00Z",
@@ -51,7 +56,7 @@ class _Inventor:
                 return self._first(schema[word], depth)
         if "allOf" in schema:
             return self.make(self._merged(schema), depth + 1)
-        return self._typed(schema, depth)
+        return self._typed({**_told(schema.get("description", "")), **schema}, depth)
 
     def _resolve(self, ref: str) -> Any:
         found: Any = self._root
@@ -88,10 +93,11 @@ class _Inventor:
                     name: self.make(properties.get(name), depth + 1) for name in schema.get("required", [])
                 }
             case "array":
-                count = schema.get("minItems", 0)
-                return [self.make(schema.get("items"), depth + 1) for _ in range(count)]
+                first = schema.get("prefixItems", [])
+                rest = [schema.get("items")] * (schema.get("minItems", len(first)) - len(first))
+                return [self.make(part, depth + 1) for part in (*first, *rest)]
             case "string":
-                return _FORMATS.get(schema.get("format", ""), "a" * schema.get("minLength", 1))
+                return _string(schema)
             case "integer":
                 return int(_number(schema, whole=True))
             case "number":
@@ -109,6 +115,25 @@ def _type(schema: dict[str, Any]) -> str:
     if kind is None:
         return "object" if "properties" in schema or not schema else "string"
     return str(kind)
+
+
+def _told(description: str) -> dict[str, Any]:
+    """Keywords of a schema that its description tells."""
+    found: dict[str, Any] = {}
+    for word, value in _TOLD.findall(description):
+        try:
+            found[word] = json.loads(value)
+        except ValueError:
+            found[word] = value
+    return found
+
+
+def _string(schema: dict[str, Any]) -> str:
+    least = schema.get("minLength", 1)
+    if schema.get("contentEncoding") == "base64":
+        return "YWFh" * -(-least // 3)  # lengths are those of the bytes
+    most = schema.get("maxLength", least)
+    return str(_FORMATS.get(schema.get("format", ""), "a" * min(max(least, 1), most)))
 
 
 def _number(schema: dict[str, Any], *, whole: bool) -> float:
@@ -129,5 +154,5 @@ def _room(schema: dict[str, Any]) -> float:
     """How far from an exclusive bound is well inside."""
     names = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
     bounds = [schema[name] for name in names if name in schema]
-    width: float = max(bounds) - min(bounds)
+    width: float = max(bounds) - min(bounds) if bounds else 0.0
     return min(1.0, width / 2) if width else 1.0
