@@ -161,6 +161,25 @@ WORKS = (
         (SQLITE, "The limit keeps nothing; all peers call the model with aiohttp inside a node or step."),
     ),
     Work(
+        "calls",
+        "live model calls as fast as they go: a local server answers in 1 ms, 100 are under way at once",
+        (
+            Run(
+                (
+                    Case("memory", "runs of one call, in memory", "calls/s", "bare aiohttp", better="more"),
+                    Case("sqlite", "runs of one call, SQLite", "calls/s", "the same", better="more"),
+                    Case("long", "runs of 20 calls, SQLite", "calls/s", "the same", better="more"),
+                ),
+                ("calls",),
+                n=4000,
+                quick=1000,
+                rounds=3,
+                model=0.001,
+            ),
+        ),
+        (SQLITE, "Per CPU second of the caller's process; the server has one of its own."),
+    ),
+    Work(
         "served",
         "600 requests a second come in, each a run that streams one answer of a model that takes 1.2 s (8 chunks)",
         (

@@ -184,6 +184,23 @@ async def llm(order: dict[str, Any]) -> Figures:
     return {"memory": w.rate(runs), "sqlite": w.rate(runs)}
 
 
+async def calls(order: dict[str, Any]) -> Figures:
+    import aiohttp
+
+    url = f"{order['url']}/chat/completions"
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def call(i: int) -> str:
+            body = {"model": "test", "messages": [{"role": "user", "content": f"Case {i}."}]}
+            async with session.post(url, json=body) as response:
+                return (await response.json())["choices"][0]["message"]["content"]
+
+        await common.workers(100, range(300), call)
+        with watch() as w:
+            await common.workers(100, range(order["n"]), call)
+    return dict.fromkeys(("memory", "sqlite", "long"), w.rate(order["n"]))
+
+
 async def served(where: str, order: dict[str, Any]) -> Figures:
     import aiohttp
 
@@ -452,6 +469,7 @@ if __name__ == "__main__":
             "chain_one": chain_one,
             "chain_hundred": chain_hundred,
             "llm": llm,
+            "calls": calls,
             "served_memory": partial(served, "memory"),
             "served_sqlite": partial(served, "sqlite"),
             "parked": parked,

@@ -78,6 +78,32 @@ async def answer(i: int) -> str:
     return await segue.generate(f"Case {i}.")
 
 
+@segue.flow
+async def answers(i: int) -> None:
+    for n in range(20):
+        await segue.generate(f"Case {i}, {n}.")
+
+
+async def calls(order: dict[str, Any]) -> Figures:
+    how = {"model": f"openai:test@{order['url']}", "mode": segue.Live(concurrency=200)}
+    n, figures = order["n"], {}
+    for key, made, flow, each in (
+        ("memory", segue.Engine("memory:", **how), answer, 1),
+        ("sqlite", engine(order, **how), answer, 1),
+        ("long", segue.Engine(f"sqlite:{order['dir']}/long.db", **how), answers, 20),
+    ):
+        async with made as e:
+
+            async def one(i: int, e: Any = e, flow: Any = flow) -> None:
+                await e.run(flow(i))
+
+            await common.workers(100, range(300 // each), one)
+            with watch() as w:
+                await common.workers(100, range(n // each), one)
+        figures[key] = w.rate(n // each * each)
+    return figures
+
+
 async def served(where: str, order: dict[str, Any]) -> Figures:
     made = {"model": f"openai:test@{order['url']}", "mode": segue.Live(concurrency=2000)}
     async with segue.Engine("memory:", **made) if where == "memory" else engine(order, **made) as e:
@@ -296,6 +322,7 @@ if __name__ == "__main__":
             "chain_one": chain_one,
             "chain_hundred": chain_hundred,
             "llm": llm,
+            "calls": calls,
             "served_memory": partial(served, "memory"),
             "served_sqlite": partial(served, "sqlite"),
             "parked": parked,
