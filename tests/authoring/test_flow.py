@@ -211,6 +211,8 @@ async def test_events() -> None:
         await segue.emit({"at": 1})
         await segue.sleep(DAY)
         await segue.emit({"at": 2})
+        with pytest.raises(NotEncodable, match=r"what emit\(\) tells can't be recorded"):
+            await segue.emit(object())
 
     desk = Desk()
     async with desk.engine() as engine:

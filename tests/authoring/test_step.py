@@ -14,7 +14,7 @@ import pytest
 import segue
 from segue.authoring.step import ChangedArgument
 from segue.model.entry import BLOB
-from segue.model.errors import NotEncodable, RunHeld, StepFailed
+from segue.model.errors import BadSignature, NotEncodable, RunHeld, StepFailed
 from tests.runtime.lives import Desk, everywhere
 
 
@@ -398,6 +398,9 @@ async def test_at_most_once_whose_outcome_is_told() -> None:
     await desk.life(flow, 2)
     await desk.life(flow, None)
     async with desk.engine() as engine:
+        await engine.resume("it", value="much")
+        with pytest.raises(RunHeld, match=r"'charge' isn't what it returns: .*int.*\n.*once more"):
+            await (await engine.get("it"))
         await engine.resume("it", value=41)
         assert await (await engine.get("it")) == 42
     assert done == [1]
@@ -493,7 +496,27 @@ async def test_large_values_are_stored_once() -> None:
     loaded = await desk.store.load("it")
     assert loaded is not None
     assert sum(map(len, loaded.journal)) < BLOB
-    assert len(desk.store._blobs) == 2  # type: ignore[attr-defined]  # the value, and the arguments with it
+    stored = desk.store._contents.by_digest  # type: ignore[attr-defined]  # the memory store's
+    assert len(stored) == 2  # the value, and the arguments with it
+
+
+class Plain:
+    """JSON can't read it."""
+
+
+@pytest.mark.parametrize("verify", [False, True])
+async def test_a_result_that_json_cant_read_is_told_in_each_life(verify: bool) -> None:
+    @segue.step
+    async def plain() -> Plain:
+        return Plain()
+
+    @segue.flow
+    async def flow() -> None:
+        await plain()
+
+    for name in "ab":
+        with pytest.raises(BadSignature, match="Plain: JSON can't be read"):
+            await Desk(verify=verify).run(flow(), id=name)
 
 
 async def test_a_step_in_a_step_is_part_of_it() -> None:

@@ -82,8 +82,9 @@ class StepDef:
     def shape(self) -> InputShape:
         """How its arguments are written; see `InputShape`."""
         if self._shape is None:
-            self._shape = InputShape.of(self.fn)
-            self.decode = decoder(self._shape.result_type)
+            shape = InputShape.of(self.fn)
+            self.decode = decoder(shape.result_type)  # which may raise, and then does so at each call
+            self._shape = shape
         return self._shape
 
     def again(self, error: BaseException) -> bool:

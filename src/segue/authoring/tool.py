@@ -81,7 +81,9 @@ class Tool:
     @functools.cached_property
     def form(self) -> dict[str, Any]:
         """The schema of a person's decision: what they edit are arguments of this tool."""
-        arguments = {name: part for name, part in self.shape.plain.items() if name not in ("$defs", "required")}
+        arguments = {
+            name: part for name, part in self.shape.plain.items() if name not in ("$defs", "required")
+        }
         form = copy.deepcopy(form_of(Decision))
         form["properties"]["arguments"] = arguments | {"additionalProperties": False, "default": {}}
         return form | {"$defs": self.shape.plain["$defs"]} if "$defs" in self.shape.plain else form
@@ -146,7 +148,9 @@ async def _approved(branch: Branch, tool: Tool, arguments: dict[str, Any]) -> di
             return arguments
         try:
             return tool.shape.bind(encode({**arguments, **decision.arguments}))
-        except InvalidValue as error:  # fits the schema and not the type, or was recorded with another version
+        except (
+            InvalidValue
+        ) as error:  # fits the schema and not the type, or was recorded with another version
             problem = f"That didn't fit: {error}. "
 
 

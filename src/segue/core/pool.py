@@ -17,7 +17,7 @@ class Pooled:
     """
 
     def __init__(self, pool: Pool) -> None:
-        self.strict, self.repeat = pool.strict, pool.repeat
+        self.strict, self.repeat, self.told = pool.strict, pool.repeat, pool.told
         self._spent = {(entry.path, entry.name) for entry in pool.spent}
         self._left = dict(enumerate(merged(pool.entries)))
         self._order = {id(entry): number for number, entry in self._left.items()}

@@ -79,7 +79,7 @@ class Pool(msgspec.Struct, frozen=True):
 
     `strict` demands equal digests (`--rerun`, fork); otherwise a name at its old place is enough (`--keep`).
     `spent` are calls whose outcomes aren't to be taken, without what they hold; `repeat` lets keyed and
-    at-most-once ones be made again.
+    at-most-once ones be made again. `told`: what came of a step that was cut off, as a person says.
     """
 
     entries: list[Entry]
@@ -87,6 +87,7 @@ class Pool(msgspec.Struct, frozen=True):
     origin: str = ""
     spent: list[Entry] = []
     repeat: bool = False
+    told: bytes | None = None
 
 
 #: One row of a journal: the entries that one commit appended.

@@ -10,6 +10,7 @@ import msgspec
 from ..authoring.context import Act, Wait, Work
 from ..core.pool import Pooled
 from ..model.entry import Entry
+from ..model.errors import InvalidValue
 from .call import NOTHING, Call, Outcome, instant_entry, made_entry
 
 if TYPE_CHECKING:
@@ -30,7 +31,11 @@ class Inherited:
         request, pool, run = call.request, self._pool, self._run
         entry = pool.take(*call.place, request.kind, request.name, request.digest)
         if entry is not None and not entry.made:
-            self._take(call, entry)
+            self._take(call, entry, entry.value)
+            return True
+        if entry is not None and isinstance(request, Work) and pool.told is not None:
+            if self._fits(request, pool.told):
+                self._take(call, entry, pool.told)
             return True
         if isinstance(request, Wait):
             if entry is not None and call.place == (entry.path, entry.n):  # it is open already
@@ -50,7 +55,19 @@ class Inherited:
                 return True
         return False
 
-    def _take(self, call: Call, entry: Entry) -> None:
+    def _fits(self, step: Work, told: bytes) -> bool:
+        """Whether the code can read what a person says came of a step; if not, the run is held again."""
+        try:
+            step.decode(told)
+        except InvalidValue as error:
+            self._run.hold(
+                f"what is said to have come of the step {step.name!r} isn't what it returns: {error}.\n"
+                f"Say it once more, with `segue resume {self._run.id} --value JSON`."
+            )
+            return False
+        return True
+
+    def _take(self, call: Call, entry: Entry, value: bytes | None) -> None:
         """Take an outcome from the journal that this run was rebased from."""
         request, run = call.request, self._run
         if isinstance(request, Act):
@@ -62,7 +79,7 @@ class Inherited:
             run.commits.entries.append(made_entry(call, request, entry.due))
         elif request.effect == "at-most-once":
             run.commits.entries.append(made_entry(call, request, 0.0))
-        outcome = Outcome(call, entry.value, entry.error, paid=True, at=entry.at)
+        outcome = Outcome(call, value, entry.error, paid=True, at=entry.at)
         heapq.heappush(self._taken, (*self._pool.order(entry), outcome))
 
     def next_batch(self) -> list[Outcome]:

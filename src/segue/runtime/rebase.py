@@ -64,9 +64,8 @@ async def resume(
         entries = [entry for entry in entries if entry.error is None]
     if keep and not repeat:
         _none_cut_off(head.id, entries)
-    if value is not msgspec.UNSET:
-        entries = _told(head.id, entries, value)
-    pool = Pool(entries, not keep, head.id, spent, repeat)
+    told = None if value is msgspec.UNSET else _told(head.id, entries, value)
+    pool = Pool(entries, not keep, head.id, spent, repeat, told)
     if not await store.revive(head.id, pool=encode_pool(pool), now=now, status=(head.status,), config=config):
         raise Conflict(f"run {head.id!r} changed meanwhile; look again")
 
@@ -99,15 +98,11 @@ def _none_cut_off(run: str, entries: list[Entry]) -> None:
         )
 
 
-def _told(run: str, entries: list[Entry], value: object) -> list[Entry]:
-    """The journal with an outcome for the step that was cut off."""
+def _told(run: str, entries: list[Entry], value: object) -> bytes:
+    """An outcome for the step that was cut off."""
     if not any(entry.made and entry.kind == "step" for entry in entries):
         raise Conflict(f"run {run!r} has no step that was cut off and so takes no value")
-    data = encode(value, where="the step's value")
-    return [
-        msgspec.structs.replace(entry, value=data, batch=0) if entry.made and entry.kind == "step" else entry
-        for entry in entries
-    ]
+    return encode(value, where="the step's value")
 
 
 async def check_forkable(store: Store, head: Head) -> None:
