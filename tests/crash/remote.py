@@ -185,6 +185,13 @@ class MortalStore:
                 return lost
             return found
 
+        if name == "append" and self.death.struck.is_set():
+
+            def lost_row(run: str, fence: int, entries: bytes, then: Any) -> bool:
+                asyncio.get_running_loop().call_soon(then, gone)
+                return False
+
+            return lost_row
         if not inspect.iscoroutinefunction(found):
             return found
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from asyncio import Future
+import sys
+from asyncio import Future, _get_running_loop
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -64,11 +65,15 @@ class Slot(Protocol):
     def enter(self) -> None: ...
 
 
+async def _is_over() -> Any:
+    raise RuntimeError("this work was carried out already")
+
+
 class Work(msgspec.Struct, kw_only=True):
     """A call that this process carries out: a step, or a model call in live mode.
 
     `run` gives the value as JSON, or raises; `again` tells whether a retry policy would try that error
-    once more. An at-most-once call is journaled before it starts. `key` is what names it to the world.
+    once more. An at-most-once call is journaled before it starts.
     """
 
     kind: str
@@ -76,21 +81,30 @@ class Work(msgspec.Struct, kw_only=True):
     args: bytes
     digest: bytes
     decode: Decode
-    run: Callable[[], Awaitable[bytes]]
+    run: Callable[[], Awaitable[Any]] = _is_over
     again: Callable[[BaseException], bool] | None = None
     effect: Effect = "idempotent"
     model: str = ""  #: of a model call: whose tokens these are
     lane: str = "live"  #: and how they are counted
-    key: str = ""
     caller: Branch | None = None  #: of a step: who called it
+
+    @property
+    def key(self) -> str:
+        """What names it to the world."""
+        return ""
+
+    def begin(self) -> Awaitable[Any]:
+        """Set it going; what it gives is to be `written`."""
+        return self.run()
+
+    def written(self, value: Any) -> bytes:
+        """What it gave, as JSON. Raises as the work itself would."""
+        data: bytes = value
+        return data
 
     def let_go(self) -> None:
         """It is over. What it opened and keeps open, say a pooled connection, keeps its context, and so this."""
         self.run, self.caller = _is_over, None
-
-
-async def _is_over() -> bytes:
-    raise RuntimeError("this work was carried out already")
 
 
 class Wait(msgspec.Struct, kw_only=True):
@@ -325,12 +339,16 @@ class BranchTask(asyncio.Task[Any]):
     branch: Branch | None = None
 
 
+#: As `asyncio.current_task`, which is written in Python before 3.12: it is asked at every call.
+_current_task: Callable[[asyncio.AbstractEventLoop], asyncio.Task[Any] | None] = (
+    asyncio.current_task if sys.version_info >= (3, 12) else asyncio.tasks._current_tasks.get
+)
+
+
 def find_branch() -> Branch | None:
     """The branch that the calling code belongs to: by task, or by context where there is no task."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        task = None
+    loop = _get_running_loop()
+    task = None if loop is None else _current_task(loop)
     if task is None:
         found = BRANCH.get()
         return found if isinstance(found, Branch) else None

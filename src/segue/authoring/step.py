@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from copy import copy
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypedDict, TypeVar, get_args, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypedDict, TypeVar, get_args, overload
 
 from ..core.codec import decoder, digest, encode
 from ..core.encoding import write
@@ -53,6 +53,7 @@ class StepDef:
         "effect",
         "fn",
         "is_async",
+        "is_plain",
         "name",
         "place",
         "retry",
@@ -73,6 +74,7 @@ class StepDef:
         self.effect: Effect = effect
         self.place = named(fn) if pool == "process" else None  #: where another process finds it
         self.is_async = inspect.iscoroutinefunction(fn)
+        self.is_plain = self.is_async and timeout is None and self.place is None
         self._shape: InputShape | None = None
         self.decode: Callable[[bytes], Any] | None = None
         self.where = f"the result of step {name!r}"
@@ -103,9 +105,7 @@ class StepDef:
     def carry_out(self, work: Named) -> bytes:
         """A call that came from another process."""
         args, kwargs = self.shape.decode_call(work.data)
-        here = Work(
-            kind="step", name=self.name, args=b"", digest=b"", decode=bytes, run=_elsewhere, key=work.key
-        )
+        here = _Away(kind="step", name=self.name, args=b"", digest=b"", decode=bytes, told=work.key)
         BRANCH.set(here)  # what the function may ask of where it is
         value = self.fn(*args, **kwargs)
         if self.is_async:
@@ -232,41 +232,81 @@ async def carry_out(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs
             attempts += 1
 
 
-def attempt(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Work:
+#: No arguments by name.
+_NONE: Final[dict[str, Any]] = {}
+
+
+class Attempt(Work, kw_only=True):
+    """A call of a step."""
+
+    step: StepDef
+    given: tuple[Any, ...]
+    named: dict[str, Any]
+    place: tuple[str, str, int]  #: of the first attempt: run, path and number
+
+    def begin(self) -> Awaitable[Any]:
+        step = self.step
+        if self.caller is None:
+            return self.run()  # says that it is over
+        return step.fn(*self.given, **self.named) if step.is_plain else _perform(self, step)
+
+    def written(self, value: Any) -> bytes:
+        data: bytes = self.encoded(value) if self.step.is_plain else value
+        return data
+
+    def encoded(self, value: object) -> bytes:
+        """What its function gave, as JSON."""
+        if self.given or self.named:
+            _check_unchanged(self.step, self.given, self.named, self.args)
+        return encode(value, where=self.step.where)
+
+    def let_go(self) -> None:
+        self.caller, self.given, self.named = None, (), _NONE
+
+    @property
+    def key(self) -> str:
+        run, path, n = self.place
+        return f"{run}{path}:{n}/{self.name}"
+
+
+class _Away(Work, kw_only=True):
+    """A call that another process had, and has here carried out."""
+
+    told: str
+
+    @property
+    def key(self) -> str:
+        return self.told
+
+
+def attempt(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Attempt:
     """A call of a step, to be recorded on that branch next."""
     data = step.shape.encode_call(args, kwargs)
-    return Work(
+    return Attempt(
         kind="step",
         name=step.name,
         args=data,
         digest=digest(data),
         decode=step.decode,  # type: ignore[arg-type]  # set with the shape
-        run=functools.partial(_perform, branch, step, args, kwargs, data),
         again=step.again if step.retry.attempts > 1 else None,
         effect=step.effect,
-        key=f"{branch.run.id}{branch.path}:{branch.n}/{step.name}",
         caller=branch,
+        step=step,
+        given=args,
+        named=kwargs,
+        place=(branch.run.id, branch.path, branch.n),
     )
 
 
-async def _elsewhere() -> bytes:
-    raise RuntimeError("this work is under way in another process already")
-
-
-async def _perform(
-    branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any], data: bytes
-) -> bytes:
-    """One attempt, in this process."""
-    if step.is_async and step.timeout is None and step.place is None:
-        value = await step.fn(*args, **kwargs)
-        if args or kwargs:
-            _check_unchanged(step, args, kwargs, data)
-        return encode(value, where=step.where)
+async def _perform(work: Attempt, step: StepDef) -> bytes:
+    """One attempt, in this process or another one."""
+    branch, args, kwargs = work.caller, work.given, work.named
+    assert branch is not None  # as long as it isn't over
     if step.place is not None and not side_by_side():
         seconds = None if step.timeout is None else step.timeout.total_seconds()
         try:
-            work = Named(*step.place, data, step.name, key=idempotency_key())
-            return await branch.run.services.in_process(work, seconds)
+            order = Named(*step.place, work.args, step.name, key=work.key)
+            return await branch.run.services.in_process(order, seconds)
         except OverTime as error:
             raise TimeoutError(f"step {step.name!r} took longer than {step.timeout}") from error
     if step.timeout is None:
@@ -280,8 +320,7 @@ async def _perform(
             if not bound.expired():
                 raise
             raise TimeoutError(f"step {step.name!r} took longer than {step.timeout}") from error
-    _check_unchanged(step, args, kwargs, data)
-    return encode(value, where=step.where)
+    return work.encoded(value)
 
 
 def _check_unchanged(step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any], data: bytes) -> None:
@@ -292,10 +331,6 @@ def _check_unchanged(step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any
             if step.shape.encode_call(args, kwargs) != data:
                 raise ChangedArgument(step.name)
             break
-
-
-#: Where in a stack a step is carried out, as its local `step`.
-CARRIES_OUT = _perform.__code__
 
 
 async def _call(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -24,6 +24,10 @@ CommitResult = Literal["committed", "ready", "fenced"]
 AnswerResult = Literal["answered", "closed", "unknown"]
 
 
+#: Told what came of a row that was appended.
+Landed = Callable[[CommitResult | BaseException], None]
+
+
 class NewRun(msgspec.Struct, frozen=True):
     """A run to be created, ready at once. `pool` is what a rebased run may take outcomes from."""
 
@@ -95,7 +99,6 @@ class Turn(msgspec.Struct, kw_only=True):
 
     run: str
     fence: int
-    plain: bool = False  #: appends `entries` and does nothing else, as most turns do; spares stores a look
     entries: bytes | None = None
     checkpoint: bytes | None = None
     delta: bytes | None = None
@@ -213,6 +216,13 @@ class Store(Protocol):
 
         A future rather than a coroutine, so that a caller needs no task; it may be done already, or a `Landing`.
         `fenced` means that another worker holds the run and nothing of the turn was written.
+        """
+        ...
+
+    def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool:
+        """Write a journal row and nothing else, as most commits do; whether it is durable already.
+
+        If not, `then` is called on the event loop with what comes of it, some time after this has returned.
         """
         ...
 

@@ -163,7 +163,7 @@ def deliver(outcome: Outcome) -> None:
 
 def begun(work: Work) -> Any:
     """Work as something to be sent to and thrown at."""
-    coro: Any = work.run()
+    coro: Any = work.begin()
     return coro if type(coro) is CoroutineType or hasattr(coro, "send") else coro.__await__()
 
 

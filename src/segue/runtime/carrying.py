@@ -14,7 +14,7 @@ from ..model.entry import Failure
 from . import tasks
 from .call import Call, Outcome, begun, decode, first_step, new_call, within
 from .events import Started
-from .phase import Phase
+from .phase import LIVE
 
 if TYPE_CHECKING:
     from .executor import Executor
@@ -61,7 +61,7 @@ class Carrying:
     async def _carry_out(self, call: Call, work: Work) -> None:
         run, outcome = self._run, Outcome(call)
         try:
-            outcome.value = await work.run()
+            outcome.value = work.written(await work.begin())
         except asyncio.CancelledError as cancelled:
             if call.done() or run.leaving:
                 raise
@@ -96,14 +96,14 @@ class Carrying:
         if run.host.watchers:
             self._tell_started(place, work)
         try:
-            context = copy_context()
-            coro = begun(work)
+            context, coro = copy_context(), begun(work)
             try:
                 waits = context.run(first_step, coro, work)
             except StopIteration as stop:  # it didn't wait for anything
-                value = stop.value
+                given = stop.value
             else:
-                value = await within(context, coro, waits)
+                given = await within(context, coro, waits)
+            value = work.written(given)
         except asyncio.CancelledError as cancelled:
             if task.cancelling() or run.leaving:
                 raise
@@ -114,12 +114,12 @@ class Carrying:
         finally:
             task.branch, run.still.busy_by_itself, self.alone = branch, None, None
             work.let_go()
-        if run.leaving:
-            raise Parked(f"run {run.id} is leaving memory")
-        alone = value is not None and run.phase is Phase.LIVE and run.commits.is_plain(work, value)
+        alone = value is not None and run.phase is LIVE and run.commits.is_plain(work, value)
         if alone and run.commits.append(place, work, value or b""):
             run.kick()
             return work.decode(value or b"")
+        if run.leaving:
+            raise Parked(f"run {run.id} is leaving memory")
         call = run.open[place] = new_call(run, place, work, branch.slot, run.replay.handed)
         outcome = Outcome(call, value, error, cause=cause)
         if alone:
@@ -137,3 +137,7 @@ class Carrying:
             run.host.publish(
                 run.id, Started(run=run.id, path=place[0], n=place[1], kind=work.kind, name=work.name)
             )
+
+
+#: Where in a stack a call is carried out, as its local `work`.
+CARRY_OUT = frozenset({Carrying._carry_out.__code__, Carrying.inline.__code__})

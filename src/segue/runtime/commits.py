@@ -17,7 +17,7 @@ from ..model.run import Usage
 from ..ports.store import CommitResult, Landing, Turn
 from . import tasks
 from .call import Outcome, decode, outcome_entry
-from .phase import Phase
+from .phase import COMMITTING
 
 if TYPE_CHECKING:
     from .executor import Executor
@@ -46,7 +46,7 @@ class Commits:
         self.entries: list[Entry] = []  #: made since the last commit, not yet in a turn
         self._usage = {(use.model, use.lane): use for use in usage}
         self._used = False  # since the last turn
-        self._flight: tuple[Turn, Callable[[], None]] | None = None
+        self._flight: tuple[Turn | None, Callable[[], None]] | None = None
         self._afterwards: Callable[[], None] | None = None
         self.batch_at: float | None = None  #: the time of the batch in the last turn, if it has one
         self.waited = False  #: whether the last commit took time, in which the code may have moved
@@ -127,18 +127,15 @@ class Commits:
         handed, now = run.replay.handed, run.host.clock_now()
         path, n = place
         entry = Entry(path, n, work.kind, work.name, work.digest, work.args, handed, handed, value, None, now)
-        turn = Turn(run=run.id, fence=run.fence, plain=True, entries=encode_entries((entry,)), now=now)
         try:
-            future = run.host.commit(turn)
-            if future.done() and future.result()[0] == "committed":
+            if run.host.append(run.id, run.fence, encode_entries((entry,)), self._landed):
                 run.replay.hand_over(now)
                 return True
         except Exception as error:  # the store is gone
             run.abandon(error)
             return False
-        run.phase, self.batch_at = Phase.COMMITTING, now
-        self._flight, self.waited = (turn, run.committed), True
-        self._listen(future)
+        run.phase, self.batch_at = COMMITTING, now
+        self._flight, self.waited = (None, run.committed), True
         return False
 
     def write(self, turn: Turn, then: Callable[[], None]) -> None:
@@ -152,14 +149,38 @@ class Commits:
         self.waited = not future.done()
         if not self.waited:
             self._written(future)
-        else:
-            self._listen(future)
-
-    def _listen(self, future: Future[list[CommitResult]]) -> None:
-        if isinstance(future, Landing):
+        elif isinstance(future, Landing):
             future.then = self._written
         else:
             future.add_done_callback(self._written, context=tasks.NO_CONTEXT)
+
+    def _written(self, future: Future[list[CommitResult]]) -> None:
+        error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        self._landed(future.result()[0] if error is None else error)
+
+    def _landed(self, result: CommitResult | BaseException) -> None:
+        """What came of what was on its way."""
+        assert self._flight is not None  # set before
+        (turn, then), self._flight = self._flight, None
+        afterwards, self._afterwards = self._afterwards, None
+        run = self._run
+        if run.over:
+            return
+        if isinstance(result, BaseException):
+            run.abandon(result)
+            return
+        if result == "fenced":
+            log.warning("run %s was taken over by another worker; nothing is lost", run.id)
+            run.abandon(None)
+            return
+        if turn is not None:
+            if turn.release and result == "ready":
+                run.status = "ready"  # mail came meanwhile
+            if turn.asks:
+                run.host.asked(turn.asks)
+        then()
+        if afterwards is not None:
+            afterwards()
 
     def afterwards(self, then: Callable[[], None]) -> None:
         """Call it once nothing is on its way."""
@@ -167,30 +188,6 @@ class Commits:
             then()
         else:
             self._afterwards = then
-
-    def _written(self, future: Future[list[CommitResult]]) -> None:
-        assert self._flight is not None  # set before
-        (turn, then), self._flight = self._flight, None
-        afterwards, self._afterwards = self._afterwards, None
-        run = self._run
-        error = asyncio.CancelledError() if future.cancelled() else future.exception()
-        if run.over:
-            return
-        if error is not None:
-            run.abandon(error)
-            return
-        result = future.result()[0]
-        if result == "fenced":
-            log.warning("run %s was taken over by another worker; nothing is lost", run.id)
-            run.abandon(None)
-            return
-        if turn.release and result == "ready":
-            run.status = "ready"  # mail came meanwhile
-        if turn.asks:
-            run.host.asked(turn.asks)
-        then()
-        if afterwards is not None:
-            afterwards()
 
     def _meter(self, outcome: Outcome) -> None:
         """Count the tokens of a model call."""

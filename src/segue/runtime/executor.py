@@ -47,7 +47,7 @@ from .handling import Handling
 from .host import Host
 from .keeping import Keeping
 from .mailbox import Mailbox
-from .phase import Phase
+from .phase import LEAVING, LIVE, OVER, REPLAYING, Phase
 from .replaying import mismatch, replay
 from .inherited import Inherited
 from .stillness import Stillness
@@ -200,7 +200,7 @@ class Executor:
         """Record work and wait for it; see `RunContext`."""
         if (
             self._credit > 0
-            and self.phase is Phase.LIVE
+            and self.phase is LIVE
             and not self.open
             and not self.done
             and len(self.tasks) == 1
@@ -215,7 +215,7 @@ class Executor:
     @property
     def leaving(self) -> bool:
         """Whether the code is being unwound, or was."""
-        return self.phase is Phase.LEAVING or self.phase is Phase.OVER
+        return self.phase is LEAVING or self.phase is OVER
 
     @property
     def over(self) -> bool:
@@ -271,7 +271,7 @@ class Executor:
 
     def kick(self) -> None:
         """Look soon whether the run is at rest."""
-        if not self.kicked and self.phase is not Phase.OVER:
+        if not self.kicked and self.phase is not OVER:
             self.kicked = True
             self.still.stirred()
             self.loop.call_soon(self._pump, context=tasks.NO_CONTEXT)

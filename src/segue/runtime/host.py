@@ -10,7 +10,7 @@ from ..authoring.context import Services
 from ..model.message import Question
 from ..model.run import Head
 from ..ports.clock import Timer
-from ..ports.store import CommitResult, Turn
+from ..ports.store import CommitResult, Landed, Turn
 
 if TYPE_CHECKING:
     from .executor import Executor
@@ -31,6 +31,7 @@ class Host(Services, Protocol):
     watchers: Mapping[str, Any]  #: empty if nobody watches any run
 
     def commit(self, turn: Turn) -> Future[list[CommitResult]]: ...
+    def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool: ...
     def target(self, name: str, module: str = "") -> Any: ...
     async def find(self, run: str) -> Head | None: ...
     def clock_now(self) -> float: ...

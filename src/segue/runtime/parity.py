@@ -66,7 +66,7 @@ class Requests:
         """All bodies, once the code has made its calls."""
         for place, work in self._live.items():
             try:
-                await work.run()
+                await work.begin()
             except Seen as seen:
                 self.bodies[place] = seen.body
         self._live.clear()

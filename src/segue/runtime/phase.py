@@ -14,3 +14,7 @@ class Phase(Enum):
     LANDED = "it is durable, and its outcomes are handed over at the next rest: the code has moved meanwhile"
     LEAVING = "the code is unwound, then the last turn is written; nothing is recorded any more"
     OVER = "nothing of it is left here"
+
+
+#: Asked for at every call, and a member of an enum is found by its class's slow way.
+REPLAYING, LIVE, COMMITTING, LANDED, LEAVING, OVER = Phase

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..authoring import step as steps
+from .carrying import CARRY_OUT
 from .events import Blocked
 
 if TYPE_CHECKING:
@@ -176,6 +176,7 @@ def _is_foreign(frame: FrameType) -> bool:
 def _step_of(frames: list[FrameType]) -> str:
     """The name of the step that is being carried out, if it is one."""
     for frame in frames:
-        if frame.f_code is steps.CARRIES_OUT:
-            return str(frame.f_locals["step"].name)
+        if frame.f_code in CARRY_OUT:
+            work = frame.f_locals["work"]
+            return str(work.name) if work.kind == "step" else ""
     return ""

@@ -25,7 +25,7 @@ from ..model.message import Letter, Mail, Question
 from ..model.mode import Config
 from ..model.run import Head
 from ..ports.clock import AlarmClock, Timer
-from ..ports.store import Claimed, CommitResult, Hint, Lease, NewRun, Store, Turn
+from ..ports.store import Claimed, CommitResult, Hint, Landed, Lease, NewRun, Store, Turn
 from . import alive
 from .bus import Bus
 from .events import Asked
@@ -79,6 +79,7 @@ class Worker:
         self.loop: AbstractEventLoop = asyncio.get_running_loop()
         self.name = alive.new_name()
         self.awake: dict[str, Executor] = {}
+        self.clock_now = clock.now
         self.targets: dict[str, Any] = {}
         self.watchers: Mapping[str, Any] = bus.of
         self.park_always = False  # chaos for tests: leave memory after every commit
@@ -164,6 +165,11 @@ class Worker:
             self.commit_hook(turn)
         return self.store.commit([turn])
 
+    def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool:
+        if self.commit_hook is not None:
+            self.commit_hook(Turn(run=run, fence=fence, entries=entries))
+        return self.store.append(run, fence, entries, then)
+
     def target(self, name: str, module: str = "") -> Any:
         """What is run by that name here, if anything is: what was started or registered, or another of `module`."""
         registered = self.targets.get(name)
@@ -179,9 +185,6 @@ class Worker:
     @property
     def is_roomy(self) -> bool:
         return len(self.awake) * 2 <= self.room
-
-    def clock_now(self) -> float:
-        return self.clock.now()
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         return self.clock.call_later(seconds, callback)

@@ -27,6 +27,7 @@ from ..ports.store import (
     Hint,
     History,
     JobHead,
+    Landed,
     Lease,
     NewRun,
     Turn,
@@ -277,12 +278,9 @@ class MemoryStore:
         self._listeners: list[Callable[[Hint], None]] = []
         self._hints: dict[HintKind, dict[str, None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._appended: Future[list[CommitResult]] | None = None  #: the answer to every plain commit
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._appended = self._loop.create_future()
-        self._appended.set_result(["committed"])
 
     async def close(self) -> None:
         self._listeners.clear()
@@ -463,16 +461,19 @@ class MemoryStore:
     def renew_from_thread(self, worker: str, leases: Sequence[Lease], ttl: float, *, now: float) -> None:
         """Nothing to do: only this loop could take a lease over, and it is blocked."""
 
+    def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool:
+        held = self._held.get(run)
+        if held is None or held.fence != fence:
+            (self._loop or asyncio.get_running_loop()).call_soon(then, "fenced")
+            return False
+        if held.journal is None:
+            held.journal = [entries]
+        else:
+            held.journal.append(entries)
+        held.lapses = 0
+        return True
+
     def commit(self, turns: Sequence[Turn]) -> Future[list[CommitResult]]:
-        if self._appended is not None and len(turns) == 1 and turns[0].plain:
-            turn = turns[0]
-            run = self._held.get(turn.run)
-            if run is not None and run.fence == turn.fence and turn.entries is not None:
-                if run.journal is None:
-                    run.journal = []
-                run.journal.append(turn.entries)
-                run.lapses = 0
-                return self._appended
         future: Future[list[CommitResult]] = (self._loop or asyncio.get_running_loop()).create_future()
         future.set_result([self._commit(turn) for turn in turns])
         return future

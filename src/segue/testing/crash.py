@@ -7,7 +7,7 @@ from asyncio import Future
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..ports.store import CommitResult, Store, Turn
+from ..ports.store import CommitResult, Landed, Store, Turn
 from ..stores.memory import MemoryStore
 
 #: What a dead process gets for its writes; it can do no harm with that.
@@ -87,6 +87,16 @@ class Mortal:
         lost.set_result(["fenced" for _ in turns])
         return lost
 
+    def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool:
+        """As the store's, until death."""
+        if not self.dead:
+            if not self._counts():
+                return self.inner.append(run, fence, entries, then)
+            if self.after:
+                self.inner.append(run, fence, entries, lambda _: None)
+        asyncio.get_running_loop().call_soon(then, "fenced")
+        return False
+
 
 class Survivor(MemoryStore):
     """A store in memory whose claims can be let lapse at once, so that a next life need not wait for it."""
@@ -121,3 +131,14 @@ class Delayed:
 
         loop.call_later(self.delay(), tell)
         return late
+
+    def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool:
+        """As the store's, as late."""
+        loop = asyncio.get_running_loop()
+
+        def late(result: CommitResult | BaseException) -> None:
+            loop.call_later(self.delay(), then, result)
+
+        if self.inner.append(run, fence, entries, late):
+            late("committed")
+        return False

@@ -82,6 +82,19 @@ async def commit(store: Store, run: str, fence: int, **fields: Any) -> CommitRes
     return result
 
 
+async def append(
+    store: Store, rows: Sequence[tuple[str, int, bytes]]
+) -> list[CommitResult | BaseException]:
+    """Rows appended together; what came of each."""
+    landed: list[asyncio.Future[CommitResult | BaseException]] = []
+    for row in rows:
+        future = asyncio.get_running_loop().create_future()
+        if store.append(*row, future.set_result):
+            future.set_result("committed")
+        landed.append(future)
+    return [await future for future in landed]
+
+
 async def park(store: Store, run: str, fence: int = 1, **fields: Any) -> CommitResult:
     """A turn that parks."""
     return await commit(store, run, fence, status="parked", **fields)
@@ -314,7 +327,7 @@ class StoreContract(MailContract, PastContract, PortContract):
     @pytest.mark.parametrize(
         "done",
         [
-            {"entries": b"row", "plain": True},
+            {"row": b"row"},
             {"checkpoint": b"{}", "entries": b"row"},
             {"checkpoint": b"{}"},
             {"outbox": [tell("nobody", 1, "a")]},
@@ -327,7 +340,10 @@ class StoreContract(MailContract, PastContract, PortContract):
             got = await claim(store, limit=1, now=n * HOUR, worker=f"w{n}")
             assert list(got) == ["a"]
             if n % 4 == 3:
-                assert await commit(store, "a", got["a"].head.fence, **done) == "committed"
+                if "row" in done:
+                    assert await append(store, [("a", got["a"].head.fence, b"row")]) == ["committed"]
+                else:
+                    assert await commit(store, "a", got["a"].head.fence, **done) == "committed"
                 if "release" in done:
                     assert list(await claim(store, limit=1, now=n * HOUR, worker=f"w{n}")) == ["a"]
 
@@ -499,6 +515,30 @@ class StoreContract(MailContract, PastContract, PortContract):
             [],
             [b"r299"],
         ]
+
+    async def test_rows_are_appended_by_who_holds_their_runs(self, store: Store) -> None:
+        ids = [f"r{i:03}" for i in range(300)]
+        await start(store, *ids)
+        assert await append(store, [(id, 1, b"1") for id in ids]) == ["committed"] * 300
+        rows = [(id, 1 + (id == "r280"), b"2") for id in (*ids, "nobody")]
+        results = await append(store, rows)
+        assert [row[0] for row, came in zip(rows, results, strict=True) if came != "committed"] == [
+            "r280",
+            "nobody",
+        ]
+        assert [await store.history(id) for id in ("r000", "r280")] == [[b"1", b"2"], [b"1"]]
+        assert await commit(store, "r000", 1, status="done", value=b"3", entries=b"4") == "committed"
+        assert await append(store, [("r000", 1, b"5")]) == ["fenced"]
+        assert await store.history("r000") == [b"1", b"2", b"4"]
+
+    async def test_a_row_keeps_its_place_between_turns(self, store: Store) -> None:
+        (fence,) = await start(store, "a")
+        await commit(store, "a", fence, entries=b"1", checkpoint=b"state")
+        await append(store, [("a", fence, b"2")])
+        await create(store, "b")  # in the same group, perhaps
+        loaded = await store.load("a")
+        assert loaded is not None
+        assert loaded.journal == [b"1", b"2"]
 
     async def test_spawned_runs_are_created_once(self, store: Store) -> None:
         await start(store, "a")

@@ -22,6 +22,7 @@ from ...ports.store import (
     Hint,
     History,
     JobHead,
+    Landed,
     Lease,
     NewRun,
     Turn,
@@ -122,6 +123,12 @@ class SqliteStore:
 
     def commit(self, turns: Sequence[Turn]) -> Future[list[CommitResult]]:
         return self._write(turn_orders.commit, turns, many=True)
+
+    def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool:
+        if self._writer is None:
+            raise self._not_open()
+        self._writer.append(run, fence, entries, then)
+        return False
 
     async def inbox(self, run: str, after: int) -> list[Letter]:
         return cast(list[Letter], await self._look(heads.letters, run, after))

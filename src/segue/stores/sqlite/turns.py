@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -73,40 +73,34 @@ _PARENTS = Query(
 )
 
 
-def only_appends(turn: Turn) -> bool:
-    """Whether a turn does nothing but write a journal row, as most do."""
-    return turn.plain or (
-        turn.entries is not None
-        and turn.status == "ready"
-        and not turn.release
-        and turn.checkpoint is None
-        and turn.delta is None
-        and turn.usage is None
-        and not (
-            turn.consumed
-            or turn.kept
-            or turn.dead
-            or turn.outbox
-            or turn.lines
-            or turn.withdrawn
-            or turn.asks
-            or turn.closed_asks
-            or turn.spawn
-            or turn.blobs
-        )
-    )
+#: So many rows go into one statement.
+ALONE: Final = 256
 
 
-def append(ledger: Ledger, turns: Sequence[Turn]) -> bool:
-    """Write turns that only append, in one statement that needs no transaction around it.
+def append(ledger: Ledger, rows: Sequence[Any]) -> bool:
+    """Append journal rows, each with its run and fence, in one statement that needs no transaction around it.
 
     False if that isn't possible, for lack of a claim or of a key; then nothing was written.
     """
     claimed = ledger.claimed
-    rows = [(claimed.get(turn.run), turn.fence, turn.entries) for turn in turns]
-    if len(rows) > 256 or any(row[0] is None for row in rows):
+    try:
+        known = [(claimed[row[0]], row[1], row[2]) for row in rows]
+    except KeyError:
         return False
-    return _APPEND_ALL.run(ledger.cx, rows) == len(rows)
+    return _APPEND_ALL.run(ledger.cx, known) == len(rows)
+
+
+def append_each(ledger: Ledger, rows: Sequence[Any]) -> list[tuple[Any, CommitResult]]:
+    """Append journal rows, those of runs that are held under their fence, in a transaction; what came of each."""
+    out: list[tuple[Any, CommitResult]] = []
+    for start in range(0, len(rows), ALONE):
+        part = rows[start : start + ALONE]
+        if append(ledger, part):
+            out += [(row, "committed") for row in part]
+        else:
+            turns = [Turn(run=run, fence=fence, entries=entries) for run, fence, entries, _ in part]
+            out += zip(part, commit(ledger, turns), strict=True)
+    return out
 
 
 def commit(ledger: Ledger, turns: Sequence[Turn]) -> list[CommitResult]:

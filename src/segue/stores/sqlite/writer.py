@@ -16,11 +16,11 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from ...model.errors import StoreError
-from ...ports.store import Hint, Landing
+from ...ports.store import Hint, Landed, Landing
 from .ledger import Ledger
-from .runs import Claim, claim, has_claimable
+from .runs import Claim, claim, create, has_claimable
 from .schema import connect, is_busy, is_trouble, prepare, trouble
-from .turns import append, commit, only_appends
+from .turns import ALONE, append, append_each, commit
 
 #: Writes many items of one kind, and says of each what came of it.
 Apply = Callable[[Ledger, Sequence[Any]], Sequence[Any]]
@@ -36,14 +36,23 @@ class Order:
         self.apply, self.items, self.future, self.many = apply, items, future, many
 
 
+_RANKS: dict[Apply, int] = {create: 0, commit: 1}
+
+#: A journal row, its run and fence, and whom to tell.
+Row = tuple[str, int, bytes, Landed]
+#: What one turn of the loop has ordered: rows to append, and all else.
+Load = tuple[list[Row], list[Order]]
+
+
 class Writer:
     """Group commit. Each order is atomic by itself; a group shares a transaction as long as all goes well."""
 
     def __init__(self, path: str, address: str, *, patience: float, tell: Callable[[Hint], None]) -> None:
         self._path, self._address, self._patience, self._tell = path, address, patience, tell
         self._loop = asyncio.get_running_loop()
-        self._next: list[Order] = []  #: what this turn of the loop has ordered so far
-        self._queue: SimpleQueue[list[Order] | None] = SimpleQueue()
+        self._rows: list[Row] = []  #: what this turn of the loop has ordered so far
+        self._next: list[Order] = []
+        self._queue: SimpleQueue[Load | None] = SimpleQueue()
         self._ledger: Ledger
         self._thread = threading.Thread(target=self._run, name="segue-sqlite-writer", daemon=True)
         self.opened: Future[None] = self._loop.create_future()
@@ -56,22 +65,34 @@ class Writer:
         """Order something. Orders of one turn of the loop go to the thread together."""
         future: Future[Any] = Landing(loop=self._loop) if apply is commit else self._loop.create_future()
         if self._stopped:
-            future.set_exception(StoreError(self._address, "it is closed", "open it again"))
+            future.set_exception(self._is_closed())
             return future
-        if not self._next:
+        if not self._next and not self._rows:
             self._loop.call_soon(self._hand_over)
         self._next.append(Order(apply, items, future, many))
         return future
 
+    def append(self, run: str, fence: int, entries: bytes, then: Landed) -> None:
+        """Order a journal row: what is written most often, and so without a future."""
+        if self._stopped:
+            raise self._is_closed()
+        if not self._rows and not self._next:
+            self._loop.call_soon(self._hand_over)
+        self._rows.append((run, fence, entries, then))
+
+    def _is_closed(self) -> StoreError:
+        return StoreError(self._address, "it is closed", "open it again")
+
     def put_from_thread(self, apply: Apply, items: Sequence[Any]) -> None:
         """Order something from another thread than the loop's; nobody hears what came of it."""
         if not self._stopped:
-            self._queue.put([Order(apply, items, concurrent.futures.Future(), False)])
+            self._queue.put(([], [Order(apply, items, concurrent.futures.Future(), False)]))
 
     def _hand_over(self) -> None:
-        if self._next:
-            orders, self._next = self._next, []
-            self._queue.put(orders)
+        if self._next or self._rows:
+            load = self._rows, self._next
+            self._rows, self._next = [], []
+            self._queue.put(load)
 
     async def close(self) -> None:
         """Write what was ordered, and end the thread."""
@@ -82,7 +103,12 @@ class Writer:
         await asyncio.shield(self._closed)
         self._thread.join()
 
-    def _settle(self, done: Sequence[tuple[Order, Any]], hints: Sequence[Hint]) -> None:
+    def _settle(self, rows: Sequence[tuple[Row, Any]], done: Sequence[tuple[Order, Any]], hints: Sequence[Hint]) -> None:
+        for row, result in rows:
+            try:
+                row[3](result)
+            except Exception as error:  # as of any callback; the others of its group mustn't suffer
+                self._loop.call_exception_handler({"message": "after a commit", "exception": error})
         for order, result in done:
             if isinstance(order.future, Landing):
                 order.future.land(result)
@@ -106,12 +132,12 @@ class Writer:
             return
         self._post(_finish, self.opened, None)
         try:
-            while (orders := self._wait()) is not None:
-                done = self._write(orders)
+            while (load := self._wait()) is not None:
+                rows, done = self._write(*load)
                 ledger = self._ledger
                 hints = [Hint(kind, list(runs)) for kind, runs in ledger.hints.items() if runs]
                 ledger.hints.clear()
-                self._post(self._settle, done, hints)
+                self._post(self._settle, rows, done, hints)
         finally:
             cx.close()
             self._post(_finish, self._closed, None)
@@ -139,53 +165,57 @@ class Writer:
         with suppress(RuntimeError):  # the loop is gone, and with it all who could be told
             self._loop.call_soon_threadsafe(call, *args)
 
-    def _wait(self) -> list[Order] | None:
+    def _wait(self) -> Load | None:
         """All that is queued; None at the end."""
-        orders = self._queue.get()
-        if orders is None:
+        load = self._queue.get()
+        if load is None:
             return None
         while True:
             try:
                 more = self._queue.get_nowait()
             except Empty:
-                return orders
+                return load
             if more is None:
                 self._queue.put(None)
-                return orders
-            orders.extend(more)
+                return load
+            load[0].extend(more[0])
+            load[1].extend(more[1])
 
-    def _write(self, orders: list[Order]) -> list[tuple[Order, Any]]:
+    def _write(self, rows: list[Row], orders: list[Order]) -> tuple[list[tuple[Row, Any]], list[tuple[Order, Any]]]:
+        """Write a group; if that fails, each by itself."""
         try:
-            return self._patiently(orders)
+            return self._patiently(rows, orders)
         except Exception as error:
             problem = trouble(self._address, self._path, error)
-            if len(orders) == 1 or is_trouble(error):
-                return [(order, problem) for order in orders]
-        return [done for order in orders for done in self._write([order])]
+            if len(rows) + len(orders) == 1 or is_trouble(error):
+                return [(row, problem) for row in rows], [(order, problem) for order in orders]
+        single = [self._write([row], []) for row in rows] + [self._write([], [order]) for order in orders]
+        return [row for one, _ in single for row in one], [order for _, one in single for order in one]
 
-    def _patiently(self, orders: list[Order]) -> list[tuple[Order, Any]]:
+    def _patiently(self, rows: list[Row], orders: list[Order]) -> tuple[list[tuple[Row, Any]], list[tuple[Order, Any]]]:
         """Write a group; if another process is in the way, all over again."""
         until = time.monotonic() + self._patience
         while True:
             try:
-                return self._together(orders)
+                return self._together(rows, orders)
             except BaseException as error:
                 self._undo()
                 if not is_busy(error) or time.monotonic() > until:
                     raise
             time.sleep(random.uniform(0.001, 0.02))
 
-    def _together(self, orders: list[Order]) -> list[tuple[Order, Any]]:
+    def _together(self, rows: list[Row], orders: list[Order]) -> tuple[list[tuple[Row, Any]], list[tuple[Order, Any]]]:
+        """Write a group in one transaction; rows alone need none around their statement."""
         ledger = self._ledger
-        if all(order.apply is commit for order in orders):
-            turns = [turn for order in orders for turn in order.items]
-            if all(map(only_appends, turns)) and append(ledger, turns):
-                return [(order, ["committed"] * len(order.items)) for order in orders]
-        if not any(self._would_write(order) for order in orders):
-            return [(order, []) for order in orders]
+        writes = any(map(self._would_write, orders))
+        if rows and not writes and len(rows) <= ALONE and append(ledger, rows):
+            return [(row, "committed") for row in rows], [(order, []) for order in orders]
+        if not rows and not writes:
+            return [], [(order, []) for order in orders]
         self._begin()
+        landed = append_each(ledger, rows) if rows else []
         done: list[tuple[Order, Any]] = []
-        for apply, alike in groupby(orders, key=_apply):
+        for apply, alike in groupby(sorted(orders, key=_rank), key=_apply):
             group = list(alike)
             items = [item for order in group for item in order.items]
             results = apply(ledger, items)
@@ -195,7 +225,7 @@ class Writer:
                 done.append((order, list(results[start:end]) if order.many else results[start]))
                 start = end
         ledger.cx.execute("commit")
-        return done
+        return landed, done
 
     def _would_write(self, order: Order) -> bool:
         item = order.items[0] if order.items else None
@@ -214,6 +244,11 @@ class Writer:
 
 def _apply(order: Order) -> Apply:
     return order.apply
+
+
+def _rank(order: Order) -> int:
+    """New runs and turns, of which there are most, go together, each in few statements; the rest keeps its order."""
+    return _RANKS.get(order.apply, 2)
 
 
 def _finish(future: Future[None], error: BaseException | None) -> None:
