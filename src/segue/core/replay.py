@@ -32,7 +32,16 @@ class Replay:
 
     def __init__(self, entries: Iterable[Entry], started: float) -> None:
         self.calls: dict[Place, Entry] = {}
+        self.handed = self.total = self._clear = self._lacking = 0
+        self.time = started
         self._batches: list[list[Entry]] = []
+        self._missing = [0]
+        self._drops: set[Place] = set()  # calls that the code has to give up again
+        if entries:
+            self._read(entries)
+
+    def _read(self, entries: Iterable[Entry]) -> None:
+        """Take the journal in."""
         for entry in entries:
             place = (entry.path, entry.n)
             known = self.calls.get(place)
@@ -45,16 +54,12 @@ class Replay:
                 self._batches[call.batch].append(call)
         self.total = len(self._batches)
         self._missing = [0] * (self.total + 1)
-        self._drops: set[Place] = set()  # calls that the code has to give up again
         for place, entry in self.calls.items():
             self._missing[entry.after] += 1
             if 0 <= entry.given_up <= self.total:
                 self._missing[entry.given_up] += 1
                 self._drops.add(place)
-        self._clear = 0
         self._lacking = len(self.calls) + len(self._drops)
-        self.handed = 0
-        self.time = started
 
     @property
     def live(self) -> bool:

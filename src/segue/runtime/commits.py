@@ -85,7 +85,8 @@ class Commits:
                 done = []
             run.handling.put_saved(turn)
         now = turn.now = run.host.clock_now()
-        entries, self.batch_at = self.entries, None
+        entries = self.entries
+        self.batch_at = None
         if done:
             at = max(outcome.at or now for outcome in done)
             for outcome in done:

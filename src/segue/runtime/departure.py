@@ -8,12 +8,10 @@ from asyncio import Task
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from ..authoring.failures import to_failure
 from ..model.entry import Failure
 from ..model.errors import RunInterrupted
-from ..model.run import Status
+from ..model.run import Head, Status
 from ..ports.store import Turn
 from . import tasks
 from .call import end_error
@@ -125,6 +123,9 @@ class Departure:
     def unwind(self, then: Callable[[], None]) -> None:
         """Cancel all tasks, and go on when they are gone; some may need several rounds."""
         run = self._run
+        if not self._alive():
+            then()
+            return
         for task in list(run.carrying.local):
             task.cancel()
         for task in list(run.tasks):
@@ -233,14 +234,19 @@ class Departure:
         """Write the turn that ends or holds the run, and tell those who watch once it is durable."""
         run = self._run
         run.status = turn.status
-        run.head = msgspec.structs.replace(
-            run.head,
-            status=turn.status,
-            reason=turn.reason,
-            value=turn.value,
-            error=turn.error,
-            usage=run.commits.usage,
-            updated=turn.now,
+        head = run.head
+        run.head = Head(
+            head.id,
+            head.spec,
+            turn.status,
+            head.fence,
+            head.wake,
+            turn.reason,
+            turn.value,
+            turn.error,
+            run.commits.usage,
+            head.finished,
+            turn.now,
         )
         run.write(turn, self._finished)
 

@@ -15,6 +15,7 @@ import msgspec
 
 from ..authoring.actor import Actor
 from ..authoring.config import How, ModelLike, as_config, configured
+from ..authoring.context import find_branch
 from ..authoring.flow import short_name, take_call, target_of
 from ..authoring.mail import make_spec
 from ..authoring.resource import SERVICES
@@ -44,7 +45,6 @@ from .receipt import Receipt
 from .watch import PATIENCE
 from .worker import POLL, Worker
 
-log = logging.getLogger("segue")
 log = logging.getLogger("segue")
 
 R = TypeVar("R")
@@ -224,7 +224,11 @@ class Engine:
     # ------------------------------------------------------------ runs
     async def run(self, call: Coroutine[Any, Any, R] | Actor[R], /, *, id: str = "", **how: Unpack[How]) -> R:
         """Run the call of a flow to its end; its result."""
-        return await (await self._start(call, id, how))
+        run = await self._start(call, id, how)
+        if find_branch() is not None:
+            return await run  # says that it wasn't spawned
+        result: R = run.result_of(await self.wait(run.id))
+        return result
 
     async def start(
         self, call: Coroutine[Any, Any, R] | Actor[R], /, *, id: str = "", **how: Unpack[How]
@@ -236,7 +240,9 @@ class Engine:
         self, call: Coroutine[Any, Any, R] | Actor[R], id: str, how: How, *, keep: bool = False
     ) -> Run[R]:
         target, args = take_call(call)
-        config = self._config(how).over(self.config)
+        config = self._config(how).over(self.config) if how else self.config
+        if not how and config.model:
+            self.models.named(config.model, config)
         target.check_args(args)
         spec = make_spec(target, args, config, self.clock.now())
         self.worker.register(target)
@@ -296,7 +302,7 @@ class Engine:
             try:
                 head = await future if id in self.worker.awake else await self.head(id)
                 if head is not None and is_over(head.status):
-                    return await self.verified(head)
+                    return await self.verified(head) if self.verify else head
                 self.check()
                 await asyncio.wait({future}, timeout=0 if future.done() else POLL)
             finally:
@@ -353,7 +359,7 @@ class Engine:
 
     def _hint(self, hint: Hint) -> None:
         if hint.kind == "ended":
-            self._ended([run for run in hint.runs if run not in self.worker.awake])
+            self._ended(hint.runs)
         elif hint.kind == "lines":
             self._has_lanes = True
             self._kick_if_quiet()
@@ -368,12 +374,13 @@ class Engine:
             self._kick_lanes.set()
 
     def _ended(self, runs: Iterable[str]) -> None:
-        waiting = [run for run in runs if run in self._waiting]
+        waiting = [run for run in runs if run in self._waiting and run not in self.worker.awake]
         if waiting:
             self._spawn(self._tell_waiting(waiting))
-        ends, self._ends = self._ends, []
-        for future in ends:
-            _set(future)
+        if self._ends:
+            ends, self._ends = self._ends, []
+            for future in ends:
+                _set(future)
 
     async def _tell_waiting(self, runs: list[str]) -> None:
         for run in runs:

@@ -63,26 +63,39 @@ REFUSALS = 1000
 class Executor:
     """One wake of one run."""
 
+    callers: tuple[str, ...] = ()  # who waits, in a chain, for the request in hand
+    kicked = False  # it will be looked at whether the run is at rest
+    stop_by: float | None = None  # the engine closes: give the claim up at the next rest, or then
+    root: Task[Any] | None = None
+    inherited: Inherited | None = None
+    box: Mailbox | None = None
+    seen = 0
+    handling: Handling | None = None  # of an actor
+    streaming: Streaming | None = None  # of live answers that the code reads as they come
+    nap: Timer | None = None  # for a short wait that is over soon by the clock
+    stay: tuple[int, float] | None = None  # batches handed over, and until when it waits for the next
+    departure: Departure | None = None
+    due = False  # it parked until some time
+    status: Status = "ready"
+    error: BaseException | None = None
+    _refused = _sent = 0
+    _strikes: Strikes | None = None
+    _gone: Future[None] | None = None
+
     def __init__(
         self, host: Host, claimed: Claimed, entries: list[Entry], pool: Pooled | None, config: Config
     ) -> None:
         head = claimed.head
         self.host, self.loop = host, host.loop
         self.id, self.fence, self.head = head.id, head.fence, head
-        self.seed = head.spec.seed or head.id
         self.config = config
-        self.callers: tuple[str, ...] = ()  # who waits, in a chain, for the request in hand
         self.replay = Replay(entries, head.spec.created)
         self.pool, self.rebased = pool, pool is not None
-        self.inherited: Inherited | None = None
         if pool is not None:
             pool.spend(self.replay.calls.values())
             self.inherited = Inherited(self, pool)
-        self.phase = Phase.REPLAYING if entries else Phase.LIVE
-        self.kicked = False  # it will be looked at whether the run is at rest
-        self.stop_by: float | None = None  # the engine closes: give the claim up at the next rest, or then
+        self.phase = REPLAYING if entries else LIVE
         self.tasks: set[Task[Any]] = set()
-        self.root: Task[Any] | None = None
         self.still = Stillness(self.loop, self.tasks, host.linger, self.kick)
         self.open: dict[Place, Call] = {}
         self.made: set[Place] = set()  # again, of what the journal holds
@@ -91,28 +104,17 @@ class Executor:
         self.done: list[Outcome] = []  # not yet on their way
         self.landing: list[Outcome] = []  # on their way, or there and not yet handed over
         self.commits = Commits(self, head.usage)
-        self.box: Mailbox | None = None
-        self.seen = 0
         self._credit = self._most = CREDIT if pool is None and not host.park_always else 0
-        self._refused = self._sent = 0
-        self.handling: Handling | None = None  # of an actor
-        self.streaming: Streaming | None = None  # of live answers that the code reads as they come
-        self._strikes: Strikes | None = None
-        self.nap: Timer | None = None  # for a short wait that is over soon by the clock
-        self.stay: tuple[int, float] | None = (
-            None  # batches handed over, and until when it waits for the next
-        )
-        self.departure: Departure | None = None
-        self.due = False  # it parked until some time
-        self.status: Status = "ready"
-        self.error: BaseException | None = None
-        self._gone: Future[None] | None = None
         if claimed.inbox:
             self._file(claimed.inbox)
         if CANCEL in self.replay.calls:
             self.mailbox.expect_cancel()
 
     # ------------------------------------------------------------ what verbs see
+    @property
+    def seed(self) -> str:
+        return self.head.spec.seed or self.id
+
     @property
     def services(self) -> Services:
         return self.host
@@ -244,7 +246,7 @@ class Executor:
     def begin(self, coro: Coroutine[Any, Any, Any]) -> None:
         """Set the code going."""
         branch = Branch(self, "")
-        self.root = tasks.start(self.loop, coro, branch, copy_context(), f"segue {self.id}")
+        self.root = tasks.start(self.loop, coro, branch, name=f"segue {self.id}")
         self.kick()
 
     def adopt(self, task: Task[Any]) -> None:

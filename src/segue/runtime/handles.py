@@ -67,12 +67,13 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
     it, unless the run is awaited before.
     """
 
+    _early: deque[Event] | None = None  # what happened before it was iterated
+    _end_early: Callable[[], object] | None = None
+
     def __init__(
         self, engine: Engine | None, id: str, target: Any = None, place: tuple[str, int] | None = None
     ) -> None:
         self._home, self.id, self._target, self._place = engine, id, target, place
-        self._early: deque[Event] = deque()
-        self._end_early: Callable[[], object] | None = None
 
     def keep_early(self) -> None:
         """Keep what happens in it until it is iterated, or this handle is let go."""
@@ -84,6 +85,8 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
         """What was kept, once; the end is read from the run's record."""
         if self._end_early is not None:
             self._end_early()
+        if self._early is None:
+            return []
         events = [event for event in self._early if not isinstance(event, Finished)]
         self._early.clear()
         return events

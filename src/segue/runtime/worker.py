@@ -381,7 +381,8 @@ class Worker:
             end = Letter(0, Mail(claimed.head.id, "", 0, "cancel"))
             claimed = msgspec.structs.replace(claimed, inbox=[end, *claimed.inbox])
         pool = Pooled(decode_pool(claimed.pool)) if claimed.pool is not None else None
-        executor = self.executor(self, claimed, entries, pool, spec.config.over(self.config))
+        config = self.config if spec.config is self.config else spec.config.over(self.config)
+        executor = self.executor(self, claimed, entries, pool, config)
         self.awake[executor.id] = executor
         executor.begin(code_of(target, claimed, executor))
 

@@ -474,9 +474,7 @@ class MemoryStore:
         return True
 
     def commit(self, turns: Sequence[Turn]) -> Future[list[CommitResult]]:
-        future: Future[list[CommitResult]] = (self._loop or asyncio.get_running_loop()).create_future()
-        future.set_result([self._commit(turn) for turn in turns])
-        return future
+        return self._done([self._commit(turn) for turn in turns])
 
     def _commit(self, turn: Turn) -> CommitResult:
         run = self._held.get(turn.run)
