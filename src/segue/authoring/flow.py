@@ -57,8 +57,8 @@ class Target(Protocol):
         """What a run of it is started with."""
         ...
 
-    def check_args(self, args: bytes) -> None:
-        """Raise `InvalidValue` where a run of it couldn't read them."""
+    def check_args(self, args: bytes) -> Any:
+        """Raise `InvalidValue` where a run of it couldn't read them. Of a flow, what it would read."""
         ...
 
     @property
@@ -79,11 +79,12 @@ class FlowDef:
     """What is known of a flow: its function, its name, its version and the types it takes and gives."""
 
     kind: ClassVar[Literal["flow", "actor"]] = "flow"
-    __slots__ = ("_shape", "_version", "decode", "file", "fn", "module", "name")
+    __slots__ = ("_shape", "_version", "decode", "file", "fn", "module", "name", "where")
 
     def __init__(self, fn: Callable[..., Any], name: str, version: str) -> None:
         self.fn = fn
         self.name, self.module = name, ""
+        self.where = f"the result of flow {name!r}"
         self._version = version
         self._shape: InputShape | None = None
 
@@ -98,9 +99,9 @@ class FlowDef:
         """What a run of it is started with."""
         return self.shape.encode_call(args, kwargs)
 
-    def check_args(self, args: bytes) -> None:
-        """Raise `InvalidValue` where a run of it couldn't read them."""
-        self.shape.decode_call(args)
+    def check_args(self, args: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Raise `InvalidValue` where a run of it couldn't read them; what it would read."""
+        return self.shape.decode_call(args)
 
     def stored(self, call: bytes) -> bytes:
         """What a run is started with, of a call that `shape` wrote: the call."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable
 from datetime import timedelta
 from enum import Enum
@@ -267,10 +268,11 @@ def child(branch: Branch, flow: Target, args: bytes, config: Config, *, id: str 
     return run.record(branch, wait)
 
 
+_PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
 def make_spec(flow: Target, args: bytes, config: Config, now: float, **more: Any) -> Spec:
     """The record of a run of a flow or an actor."""
-    import sys
-
     box = flow.mailbox
     if flow.history is not None:
         more = {"history": flow.history, **more}
@@ -283,7 +285,7 @@ def make_spec(flow: Target, args: bytes, config: Config, now: float, **more: Any
         args=args,
         config=config.begun(now),
         version=flow.version,
-        python=f"{sys.version_info[0]}.{sys.version_info[1]}",
+        python=_PYTHON,
         created=now,
         **more,
     )

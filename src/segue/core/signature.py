@@ -349,17 +349,20 @@ class InputShape:
                 codec.encode(value, where=f"argument {name!r} of {self.name}")
             raise
 
+    @property
+    def _where(self) -> str:
+        return f"arguments of {self.name}"
+
     def decode_call(self, data: bytes | str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Raises `InvalidValue`, which names the argument: the stored call may be older than the code."""
-        where = f"arguments of {self.name}"
         try:
             given, named = _split_call(data)
         except (msgspec.MsgspecError, ValueError) as error:
             shown = data if isinstance(data, str) else data.decode("utf-8", "replace")
-            raise InvalidValue(where, "[args, kwargs]", str(error), forms.short(repr(shown))) from None
+            raise InvalidValue(self._where, "[args, kwargs]", str(error), forms.short(repr(shown))) from None
         if len(given) > len(self._positional) and self._rest is None:
             problem = f"it takes {len(self._positional)} by position"
-            raise InvalidValue(where, "those of its signature", problem, f"{len(given)}")
+            raise InvalidValue(self._where, "those of its signature", problem, f"{len(given)}")
         args = []
         for index, raw in enumerate(given):
             read = self._positional[index] if index < len(self._positional) else self._rest
@@ -370,7 +373,7 @@ class InputShape:
             if read is None:
                 known = ", ".join(self._named) or "none"
                 problem = f"there is no parameter {name!r}; the parameters are {known}"
-                raise InvalidValue(where, "those of its signature", problem)
+                raise InvalidValue(self._where, "those of its signature", problem)
             kwargs[name] = self._argument(read, raw, name)
         return tuple(args), kwargs
 

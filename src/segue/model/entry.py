@@ -24,7 +24,7 @@ INSTANT: Final = -2
 GIVEN_UP: Final = -3
 
 
-class Failure(msgspec.Struct, frozen=True, array_like=True):
+class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An error as data. `type` is `module:qualname`; `args` the JSON of what builds it again, if that can be.
 
     `again`: the retry policy of the call that failed would try it once more. `trace`: where it was raised, in few
@@ -39,7 +39,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
     base: str = ""
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One recorded call, known by where it stands: `(path, n)`.
 
     `name` and `digest` are its check; `after` is the number of batches handed over when it was made;

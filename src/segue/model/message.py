@@ -38,7 +38,7 @@ CAUGHT_UP: Final = "segue.caught-up"
 MESSAGES: Final = frozenset({"tell", "request"})
 
 
-class Mail(msgspec.Struct, frozen=True, omit_defaults=True):
+class Mail(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A message to one run. Delivered once for each `(to, sender, number)`, in order per sender.
 
     Of a `result`, `call` is the waiting call and `value` or `error` its outcome. Of the rest, `name` is
@@ -68,7 +68,7 @@ class Mail(msgspec.Struct, frozen=True, omit_defaults=True):
     forwarded: bool = False
 
 
-class Letter(msgspec.Struct, frozen=True, array_like=True):
+class Letter(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Mail in an inbox. `id` grows with the order of arrival in this inbox.
 
     `kept`: it was handled, and stays until it is answered (a request) or called off (a subscription).
@@ -79,7 +79,7 @@ class Letter(msgspec.Struct, frozen=True, array_like=True):
     kept: bool = False
 
 
-class DeadLetter(msgspec.Struct, frozen=True):
+class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     """Mail that no code took, and why; `id` is 0 until it is stored, `at` when that was, since the epoch."""
 
     mail: Mail
@@ -116,7 +116,7 @@ def response_name(request: str) -> str:
     return f"Response[{request}]"
 
 
-class Question(msgspec.Struct, frozen=True):
+class Question(msgspec.Struct, frozen=True, gc=False):
     """An open ask, as the store lists it. `schema` is the JSON schema of the answer, `show` any JSON."""
 
     id: str

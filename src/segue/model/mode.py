@@ -11,7 +11,7 @@ from . import checks
 from .upkeep import Summarise, Trim
 
 
-class Live(msgspec.Struct, frozen=True, tag="live", kw_only=True):
+class Live(msgspec.Struct, frozen=True, tag="live", kw_only=True, gc=False):
     """Model calls are sent at once and streamed. `concurrency`: calls in flight to one model of one endpoint, in one
     process; there are fewer where the endpoint bears fewer.
     """
@@ -26,7 +26,7 @@ class Live(msgspec.Struct, frozen=True, tag="live", kw_only=True):
 Late = Literal["wait", "live", "fail"]
 
 
-class Batch(msgspec.Struct, frozen=True, tag="batch", kw_only=True):
+class Batch(msgspec.Struct, frozen=True, tag="batch", kw_only=True, gc=False):
     """Model calls are pooled into a provider's batch jobs, at half the price.
 
     `within`: when answers are wanted, from when a call is made; where a provider has ways between live and batch, as
@@ -84,7 +84,7 @@ def as_history(history: HistoryLike) -> timedelta:
     raise ValueError(f"history must be 'keep', 'drop' or a timedelta above nothing, not {history!r}")
 
 
-class Config(msgspec.Struct, frozen=True, omit_defaults=True):
+class Config(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What a run was started with. `None` means: as the engine says. Recorded with the run.
 
     `model` is a name such as `openai:gpt-5-mini`, or several, the later ones being fall-backs.

@@ -25,7 +25,7 @@ def is_over(status: str) -> bool:
 CHILD: Final = b"child"
 
 
-class CallRef(msgspec.Struct, frozen=True, array_like=True):
+class CallRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A call of a run, from outside it. `digest` is its check, if it goes along: another call may stand there now."""
 
     run: str
@@ -34,7 +34,7 @@ class CallRef(msgspec.Struct, frozen=True, array_like=True):
     digest: bytes = b""
 
 
-class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
+class Spec(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What never changes of a run, but for its `config` when it is resumed with another one.
 
     `target` is the registered name of a flow or actor; `args` the JSON of `[args, kwargs]` (of an actor:
@@ -75,7 +75,7 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
         return KEEP if said is None else said
 
 
-class Usage(msgspec.Struct, frozen=True, array_like=True):
+class Usage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Model use of a run, summed by model and lane: `live`, `batch`, or a window between them such as `2h`.
 
     Input tokens include those that were read from the provider's cache, and those that were written into it.
@@ -102,7 +102,7 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
-class Head(msgspec.Struct, frozen=True):
+class Head(msgspec.Struct, frozen=True, gc=False):
     """A run's own record.
 
     `status` and `reason` (of a held run: why; its first line is the `cause`, the same for all runs held for it);

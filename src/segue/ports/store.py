@@ -28,7 +28,7 @@ AnswerResult = Literal["answered", "closed", "unknown"]
 Landed = Callable[[CommitResult | BaseException], None]
 
 
-class NewRun(msgspec.Struct, frozen=True):
+class NewRun(msgspec.Struct, frozen=True, gc=False):
     """A run to be created, ready at once. `pool` is what a rebased run may take outcomes from."""
 
     id: str
@@ -36,14 +36,14 @@ class NewRun(msgspec.Struct, frozen=True):
     pool: bytes | None = None
 
 
-class Created(msgspec.Struct, frozen=True):
+class Created(msgspec.Struct, frozen=True, gc=False):
     """`new` is false where a run of that id was there already; `head` is the one that is there now."""
 
     new: bool
     head: Head
 
 
-class Claimed(msgspec.Struct, frozen=True):
+class Claimed(msgspec.Struct, frozen=True, gc=False):
     """All that a worker needs to wake a run, in one trip.
 
     `deltas` were written after the checkpoint; `journal` has the rows since the last of either.
@@ -65,14 +65,14 @@ class History(msgspec.Struct, frozen=True):
     dropped: int = 0
 
 
-class Lease(msgspec.Struct, frozen=True):
+class Lease(msgspec.Struct, frozen=True, gc=False):
     """A claim to be kept."""
 
     run: str
     fence: int
 
 
-class Turn(msgspec.Struct, kw_only=True):
+class Turn(msgspec.Struct, kw_only=True, gc=False):
     """All that one commit writes of one run; atomic.
 
     `entries`: a journal row to append. `checkpoint`: the new state; the journal before it is archived, for `sweep` to
@@ -154,7 +154,7 @@ class JobHead(msgspec.Struct, frozen=True):
     counts: dict[str, int] = {}
 
 
-class Hint(msgspec.Struct, frozen=True):
+class Hint(msgspec.Struct, frozen=True, gc=False):
     """Something happened in this process's store: runs became ready, mail came to others, runs ended, lines wait.
 
     `room`: bounded mailboxes may have room again. `runs` are ids; of `lines`, the names of lanes.

@@ -243,14 +243,14 @@ class Engine:
         config = self._config(how).over(self.config) if how else self.config
         if not how and config.model:
             self.models.named(config.model, config)
-        target.check_args(args)
+        decoded = target.check_args(args)
         spec = make_spec(target, args, config, self.clock.now())
         self.worker.register(target)
         run_id = id or f"{short_name(target)}-{os.urandom(4).hex()}"
         run: Run[R] = Run(self, run_id, target)
         if keep:
             run.keep_early()
-        created = await self.worker.create([NewRun(run_id, spec)])
+        created = await self.worker.create([NewRun(run_id, spec)], decoded)
         head: Head = created[0].head
         same = head.spec.target == target.name and (head.spec.kind == "actor" or head.spec.args == spec.args)
         if not created[0].new and not same:

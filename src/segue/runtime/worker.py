@@ -25,7 +25,7 @@ from ..model.message import Letter, Mail, Question
 from ..model.mode import Config
 from ..model.run import Head
 from ..ports.clock import AlarmClock, Timer
-from ..ports.store import Claimed, CommitResult, Hint, Landed, Lease, NewRun, Store, Turn
+from ..ports.store import Claimed, CommitResult, Created, Hint, Landed, Lease, NewRun, Store, Turn
 from . import alive
 from .bus import Bus
 from .events import Asked
@@ -358,15 +358,15 @@ class Worker:
         for one, some in zip(claimed, entries, strict=True):
             self._admit(one, journal.load_large(some, contents) if digests else some)
 
-    def _admit(self, claimed: Claimed, entries: list[Any]) -> None:
-        """Wake a run, or keep it until there is room in its group."""
+    def _admit(self, claimed: Claimed, entries: list[Any], call: Any = None) -> None:
+        """Wake a run, or keep it until there is room in its group. `call`: its arguments, where they are read already."""
         spec = claimed.head.spec
         if spec.group and self._grouped.get(spec.group, 0) >= spec.limit:
             self._queued.setdefault(spec.group, deque()).append(claimed)
         else:
-            self._begin(claimed, entries)
+            self._begin(claimed, entries, call)
 
-    def _begin(self, claimed: Claimed, entries: list[Any]) -> None:
+    def _begin(self, claimed: Claimed, entries: list[Any], call: Any = None) -> None:
         spec = claimed.head.spec
         if self.closing:
             self._give_back(claimed)
@@ -384,7 +384,7 @@ class Worker:
         config = self.config if spec.config is self.config else spec.config.over(self.config)
         executor = self.executor(self, claimed, entries, pool, config)
         self.awake[executor.id] = executor
-        executor.begin(code_of(target, claimed, executor))
+        executor.begin(code_of(target, claimed, executor, call))
 
     def _set_aside(self, claimed: Claimed, entries: list[Any]) -> None:
         """A program that has just begun may name its flows in a moment."""
@@ -519,23 +519,20 @@ class Worker:
         if self._processes is not None:
             await self._processes.close()
 
-    async def create(self, runs: list[NewRun]) -> list[Any]:
-        """Create runs; those that are new, known and for which there is room are claimed at once."""
-        room = self.room - len(self.awake)
-        known = all(self.target(run.spec.target, run.spec.module) is not None for run in runs)
-        fits = known and len(runs) <= room
-        claim = self.name if self.working and fits and not self.closing else ""
-        created = await self.store.create(runs, now=self.clock.now(), worker=claim, ttl=LEASE)
-        if claim:
-            new = [
-                Claimed(one.head, None, run.pool, [], [])
-                for one, run in zip(created, runs, strict=True)
-                if one.new
-            ]
-            for claimed in new:
-                self._admit(claimed, [])
-        else:
+    async def create(self, runs: list[NewRun], call: Any = None) -> list[Created]:
+        """Create runs; those that are new, known and for which there is room are claimed at once.
+
+        `call`: what `check_args` made of the arguments of the one run.
+        """
+        fits = self.working and not self.closing and len(runs) <= self.room - len(self.awake)
+        if not fits or any(self.target(run.spec.target, run.spec.module) is None for run in runs):
+            created = await self.store.create(runs, now=self.clock_now())
             self.wake()
+            return created
+        created = await self.store.create(runs, now=self.clock_now(), worker=self.name, ttl=LEASE)
+        for one, run in zip(created, runs, strict=True):
+            if one.new:
+                self._admit(Claimed(one.head, None, run.pool, [], []), [], call)
         return created
 
 
@@ -552,20 +549,22 @@ async def _close(source: Any) -> None:
     await source.aclose()
 
 
-def code_of(target: Any, claimed: Claimed, executor: Executor) -> Coroutine[Any, Any, Any]:
+def code_of(
+    target: Any, claimed: Claimed, executor: Executor, call: Any = None
+) -> Coroutine[Any, Any, Any]:
     """The coroutine that a run consists of."""
     if isinstance(target, FlowDef):
-        return _flow_code(target, claimed.head.spec.args)
+        return _flow_code(target, claimed.head.spec.args, call)
     executor.handling = Handling(executor, claimed)
     code: Coroutine[Any, Any, Any] = target.code(claimed, executor.handling)
     return code
 
 
-async def _flow_code(flow: FlowDef, data: bytes) -> bytes:
-    args, kwargs = flow.shape.decode_call(data)
+async def _flow_code(flow: FlowDef, data: bytes, call: Any) -> bytes:
+    args, kwargs = flow.shape.decode_call(data) if call is None else call
     try:
         value = await flow.fn(*args, **kwargs)
     except Exception:
         RAISED.debug("flow %s raised", flow.name, exc_info=True)
         raise
-    return encode(value, where=f"the result of flow {flow.name!r}")
+    return encode(value, where=flow.where)

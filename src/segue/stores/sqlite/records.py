@@ -148,7 +148,7 @@ _ASKS_OF = Query(
 )
 
 
-class Reply(msgspec.Struct, frozen=True):
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """A person's answer."""
 
     ask: str

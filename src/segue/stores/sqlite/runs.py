@@ -19,7 +19,7 @@ from .schema import DONE, HELD, PARKED, READY, ROOM, STATUS_NUMBER, STATUSES, ST
 from .untaken import Boxes, dead_letter, drop, put_dead
 
 
-class Creation(msgspec.Struct, frozen=True):
+class Creation(msgspec.Struct, frozen=True, gc=False):
     """A run to be created, and by whom it is claimed at once."""
 
     new: NewRun
@@ -28,7 +28,7 @@ class Creation(msgspec.Struct, frozen=True):
     ttl: float = 0.0
 
 
-class Claim(msgspec.Struct, frozen=True):
+class Claim(msgspec.Struct, frozen=True, gc=False):
     """A worker's wish for work."""
 
     worker: str
@@ -38,7 +38,7 @@ class Claim(msgspec.Struct, frozen=True):
     but: Sequence[str] = ()
 
 
-class Renewal(msgspec.Struct, frozen=True):
+class Renewal(msgspec.Struct, frozen=True, gc=False):
     """A worker's wish to keep what it has."""
 
     worker: str
@@ -57,7 +57,7 @@ class Revival(msgspec.Struct, frozen=True):
     config: Config | None = None
 
 
-class Post(msgspec.Struct, frozen=True):
+class Post(msgspec.Struct, frozen=True, gc=False):
     """Mail on its way. Without `marked` its source sees to it that it is sent once.
 
     What `stays` is the store's care where it can't be delivered; what is `admitted` has waited for its room.
