@@ -12,7 +12,7 @@ import pytest
 import segue
 from segue.core.replay import Replay
 from segue.model.entry import GIVEN_UP, Entry
-from segue.ports.store import CommitResult, Store, Turn
+from segue.ports.store import CommitResult, Landed, Store, Turn
 from segue.stores.memory import MemoryStore
 from segue.testing.crash import Delayed, Mortal
 from segue.testing.fake_provider import FakeProvider
@@ -34,6 +34,14 @@ class Patient(Delayed):
         done = self.inner.commit(turns).result()
         asyncio.ensure_future(self.release.wait()).add_done_callback(lambda _: held.set_result(done))
         return held
+
+    def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool:
+        if self.sent.is_set():
+            return super().append(run, fence, entries, then)
+        self.sent.set()
+        assert self.inner.append(run, fence, entries, then)
+        asyncio.ensure_future(self.release.wait()).add_done_callback(lambda _: then("committed"))
+        return False
 
 
 @segue.step

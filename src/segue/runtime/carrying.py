@@ -129,7 +129,10 @@ class Carrying:
             run.commit_soon()
         if call.done():
             return call.result()
-        return await call
+        try:
+            return await call
+        finally:
+            run.look_soon()
 
     def _tell_started(self, place: Place, work: Work) -> None:
         run = self._run

@@ -136,7 +136,7 @@ class Commits:
             run.abandon(error)
             return False
         run.phase, self.batch_at = COMMITTING, now
-        self._flight, self.waited = (None, run.committed), True
+        self._flight, self.waited = (None, run.landed_alone), True
         return False
 
     def write(self, turn: Turn, then: Callable[[], None]) -> None:

@@ -33,7 +33,7 @@ from . import alive, feed, rebase, receipt, strikes, tasks, verify
 from .bus import Bus
 from .clock import SystemClock
 from .executor import Executor
-from .handles import Ask, Run, put_answer
+from .handles import Ask, Run, answer_by_id
 from .job import ADMIT, Job
 from .lanes import Lanes
 from .models import Models
@@ -498,8 +498,7 @@ class Engine:
 
     async def answer(self, ask: str, value: object) -> None:
         """Answer a question by its id; see `Ask.answer`."""
-        await put_answer(self, ask, value)
-        self.worker.wake()
+        await answer_by_id(self, ask, value)
 
     # ------------------------------------------------------------ jobs
     def map(

@@ -47,7 +47,7 @@ from .handling import Handling
 from .host import Host
 from .keeping import Keeping
 from .mailbox import Mailbox
-from .phase import LEAVING, LIVE, OVER, REPLAYING, Phase
+from .phase import LANDED, LEAVING, LIVE, OVER, REPLAYING, Phase
 from .replaying import mismatch, replay
 from .inherited import Inherited
 from .stillness import Stillness
@@ -252,7 +252,8 @@ class Executor:
     def adopt(self, task: Task[Any]) -> None:
         """Keep a task that the code started."""
         self.tasks.add(task)
-        task.add_done_callback(self._task_done, context=tasks.NO_CONTEXT)
+        if self.root is not None or self.handling is not None:  # a flow says itself when it has ended
+            task.add_done_callback(self._task_done, context=tasks.NO_CONTEXT)
         if self.leaving:
             self.loop.call_soon(task.cancel)
 
@@ -276,7 +277,14 @@ class Executor:
         if not self.kicked and self.phase is not OVER:
             self.kicked = True
             self.still.stirred()
-            self.loop.call_soon(self._pump, context=tasks.NO_CONTEXT)
+            self.loop.call_soon(self.look, context=tasks.NO_CONTEXT)
+
+    def look_soon(self) -> None:
+        """As `kick`, by code that goes on from a call that was alone: many runs do in one turn of the loop."""
+        if not self.kicked and self.phase is not OVER:
+            self.kicked = True
+            self.still.stirred()
+            self.host.look_at(self)
 
     def stop(self) -> None:
         """Give the claim up at the next chance; what was done is committed, what is under way is dropped."""
@@ -295,7 +303,8 @@ class Executor:
         self.tasks.discard(task)
         self.kick()
 
-    def _pump(self) -> None:
+    def look(self) -> None:
+        """Look whether the run is at rest, and if it is, do what is next."""
         self.kicked = False
         if self.phase is Phase.COMMITTING or self.leaving:
             return
@@ -307,7 +316,7 @@ class Executor:
                 self.kick()
         elif rest == "calming":
             self.kicked = True
-            self.loop.call_soon(self._pump, context=tasks.NO_CONTEXT)
+            self.loop.call_soon(self.look, context=tasks.NO_CONTEXT)
         elif self._strikes is not None and self._strikes.strike_next():
             pass
         elif rest == "rest" or self.still.lingered():
@@ -447,6 +456,20 @@ class Executor:
         else:
             self._hand_over()
 
+    def landed_alone(self) -> None:
+        """The outcome of a call that is alone is durable. Its code looks further as it goes on."""
+        if self.leaving:
+            return
+        if self.still.is_busy():
+            self.phase = LANDED  # something outside moved the code meanwhile: it comes to rest first
+            self.kick()
+            return
+        self.phase = LIVE
+        (outcome,), self.landing = self.landing, []
+        self.replay.hand_over(self.commits.batch_at or 0.0)
+        self.open.pop(outcome.call.place, None)
+        deliver(outcome)
+
     def _hand_over(self) -> None:
         """The journal holds them: the code gets them."""
         self.phase = Phase.LIVE
@@ -519,3 +542,11 @@ class Executor:
         if self._gone is not None and not self._gone.done():
             self._gone.set_result(None)
         self.host.ended(self)
+        if self.handling is None:
+            self._fall_apart()
+
+    def _fall_apart(self) -> None:
+        """Nothing of it is to wait for the garbage collector: most of what that had to do was runs that are over."""
+        self.root = self.departure = None
+        self.tasks.clear()
+        del self.still, self.carrying, self.commits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import weakref
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable
@@ -353,35 +354,61 @@ class Ask:
     """An open question."""
 
     def __init__(self, engine: Engine, question: Question) -> None:
-        self._engine = engine
+        self._engine, self._asked = engine, question
         self.id, self.run, self.question, self.to = question.id, question.run, question.question, question.to
-        self.show: Any = msgspec.json.decode(question.show)
-        self.schema: dict[str, Any] = msgspec.json.decode(question.schema)
         #: When its time is up.
         self.deadline = datetime.fromtimestamp(question.deadline, UTC) if question.deadline else None
 
+    @functools.cached_property
+    def show(self) -> Any:
+        """What goes with it."""
+        return msgspec.json.decode(self._asked.show)
+
+    @functools.cached_property
+    def schema(self) -> dict[str, Any]:
+        """What an answer has to be, as JSON Schema."""
+        schema: dict[str, Any] = msgspec.json.decode(self._asked.schema)
+        return schema
+
     async def answer(self, value: object) -> None:
         """Answer it; the first answer counts. Raises `InvalidValue` for one of the wrong type, `AskClosed`."""
-        await self._engine.answer(self.id, value)
+        await put_answer(self._engine, self._asked, value)
 
 
-async def put_answer(engine: Engine, ask: str, value: object) -> None:
-    """Check an answer against its question and store it."""
+async def answer_by_id(engine: Engine, ask: str, value: object) -> None:
+    """Answer a question of which only the id is known."""
+    await put_answer(engine, await _open_question(engine, ask), value)
+
+
+async def _open_question(engine: Engine, ask: str) -> Question:
+    """A question that is open. Raises `AskClosed` and `UnknownName` for others."""
     found = await engine.store.get_ask(ask)
     if found is None:
         raise await unknown_ask(engine.store, ask)
     question, state = found
     if state != "open":
         raise AskClosed(ask, "it was answered already" if state == "answered" else "its run went on or ended")
+    return question
+
+
+#: Many questions ask for the same.
+_read_schema = functools.lru_cache(maxsize=256)(msgspec.json.decode)
+
+
+async def put_answer(engine: Engine, question: Question, value: object) -> None:
+    """Check an answer against its question and store it."""
+    ask, schema = question.id, _read_schema(question.schema)
     plain = getattr(value, "plain", None)
     data = encode(plain() if callable(plain) else value, where=f"the answer to {ask}")
-    schema = msgspec.json.decode(question.schema)
     problem = misfit(msgspec.json.decode(data), schema)
     if problem is not None:
+        await _open_question(engine, ask)  # that it is closed would be the first thing to say
         shown = data.decode()
         raise InvalidValue(
             f"the answer to {ask!r}", msgspec.json.encode(schema).decode(), problem, shown[:200]
         )
     result = await engine.store.answer(ask, data, now=engine.clock.now())
     if result != "answered":
+        await _open_question(engine, ask)
         raise AskClosed(ask, "somebody else was quicker, or its run went on or ended")
+    engine.worker.wake()

@@ -262,6 +262,9 @@ class Desk:
     def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool:
         return True
 
+    def look_at(self, executor: Executor) -> None:
+        self.loop.call_soon(executor.look)
+
     def target(self, name: str, module: str = "") -> Any:
         return self._worker.target(name, module)
 

@@ -155,7 +155,8 @@ class Watch:
 
     def _run_of(self, task: Task[Any]) -> Executor | None:
         for run in list(self._runs()):
-            if task in run.tasks or task in run.carrying.at_work:
+            carrying = getattr(run, "carrying", None)  # it may end meanwhile
+            if task in run.tasks or (carrying is not None and task in carrying.at_work):
                 return run
         return None
 

@@ -34,6 +34,7 @@ from .handling import Handling
 from .host import Host
 from .models import Models
 from .processes import Processes
+from .tasks import NO_CONTEXT
 from .watch import Watch
 
 log = logging.getLogger("segue")
@@ -92,6 +93,7 @@ class Worker:
         )  # targets that nobody named here for as long as runs were kept for them
         self._aside: dict[str, list[tuple[Claimed, list[Any]]]] = {}  # of flows that nobody named yet
         self._ready = asyncio.Event()
+        self._looks: list[Executor] = []  # in the next turn of the loop
         self._mailed: set[str] = set()  # runs at work that have new mail
         self._fetching = False  # some of it is being read
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -169,6 +171,20 @@ class Worker:
         if self.commit_hook is not None:
             self.commit_hook(Turn(run=run, fence=fence, entries=entries))
         return self.store.append(run, fence, entries, then)
+
+    def look_at(self, executor: Executor) -> None:
+        if not self._looks:
+            self.loop.call_soon(self._look, context=NO_CONTEXT)
+        self._looks.append(executor)
+
+    def _look(self) -> None:
+        looks, self._looks = self._looks, []
+        for executor in looks:
+            try:
+                executor.look()
+            except Exception as error:  # as of any callback; the other runs mustn't suffer
+                told = {"message": f"run {executor.id} can't go on", "exception": error}
+                self.loop.call_exception_handler(told)
 
     def target(self, name: str, module: str = "") -> Any:
         """What is run by that name here, if anything is: what was started or registered, or another of `module`."""
@@ -554,17 +570,18 @@ def code_of(
 ) -> Coroutine[Any, Any, Any]:
     """The coroutine that a run consists of."""
     if isinstance(target, FlowDef):
-        return _flow_code(target, claimed.head.spec.args, call)
+        return _flow_code(target, claimed.head.spec.args, call, executor)
     executor.handling = Handling(executor, claimed)
     code: Coroutine[Any, Any, Any] = target.code(claimed, executor.handling)
     return code
 
 
-async def _flow_code(flow: FlowDef, data: bytes, call: Any) -> bytes:
-    args, kwargs = flow.shape.decode_call(data) if call is None else call
+async def _flow_code(flow: FlowDef, data: bytes, call: Any, executor: Executor) -> bytes:
     try:
-        value = await flow.fn(*args, **kwargs)
+        args, kwargs = flow.shape.decode_call(data) if call is None else call
+        return encode(await flow.fn(*args, **kwargs), where=flow.where)
     except Exception:
         RAISED.debug("flow %s raised", flow.name, exc_info=True)
         raise
-    return encode(value, where=flow.where)
+    finally:
+        executor.kick()

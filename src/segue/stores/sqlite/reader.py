@@ -8,7 +8,7 @@ import threading
 from asyncio import Future
 from collections.abc import Callable
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from ...model.errors import StoreError
@@ -16,6 +16,9 @@ from .schema import connect, trouble
 
 T = TypeVar("T")
 Look = tuple[Callable[..., Any], tuple[Any, ...], "Future[Any]"]
+
+#: So many looks share a transaction, and their answers a call of the loop; more would keep the first ones waiting.
+TOGETHER = 32
 
 
 class Reader:
@@ -53,28 +56,56 @@ class Reader:
 
     def _run(self) -> None:
         cx: sqlite3.Connection | None = None
-        while (item := self._queue.get()) is not None:
-            look, args, future = item
-            result: Any = None
-            error: BaseException | None = None
+        while looks := self._wait():
+            seen: list[tuple[Future[Any], Any, BaseException | None]] = []
             try:
                 if cx is None:
                     cx = connect(self._path, busy=self._patience, write=False)
                 cx.execute("begin")
                 try:
-                    result = look(cx, *args)
+                    seen += [self._look(cx, *look) for look in looks]
                 finally:
                     cx.execute("rollback")
             except Exception as problem:
                 error = trouble(self._address, self._path, problem)
-            self._post(_settle, future, result, error)
+                seen += [(future, None, error) for _, _, future in looks[len(seen) :]]
+            self._post(_settle_all, seen)
         if cx is not None:
             cx.close()
         self._post(_settle, self._closed, None, None)
 
+    def _wait(self) -> list[Look]:
+        """What is asked for now, to be looked at in one transaction; none at the end."""
+        looks: list[Look] = []
+        look = self._queue.get()
+        while look is not None:
+            looks.append(look)
+            if len(looks) == TOGETHER:
+                return looks
+            try:
+                look = self._queue.get_nowait()
+            except Empty:
+                return looks
+        if looks:
+            self._queue.put(None)
+        return looks
+
+    def _look(
+        self, cx: sqlite3.Connection, look: Callable[..., Any], args: tuple[Any, ...], future: Future[Any]
+    ) -> tuple[Future[Any], Any, BaseException | None]:
+        try:
+            return future, look(cx, *args), None
+        except Exception as problem:
+            return future, None, trouble(self._address, self._path, problem)
+
     def _post(self, call: Callable[..., None], *args: Any) -> None:
         with suppress(RuntimeError):  # the loop is gone, and with it all who could be told
             self._loop.call_soon_threadsafe(call, *args)
+
+
+def _settle_all(seen: list[tuple[Future[Any], Any, BaseException | None]]) -> None:
+    for future, result, error in seen:
+        _settle(future, result, error)
 
 
 def _settle(future: Future[Any], result: Any, error: BaseException | None) -> None:

@@ -148,6 +148,11 @@ _ASKS_OF = Query(
 )
 
 
+_TO_ANSWER = Query(
+    ("id", "k", "state", "#question"), "from asks where id in (select value from json_each(?))"
+)
+
+
 class Reply(msgspec.Struct, frozen=True, gc=False):
     """A person's answer."""
 
@@ -174,22 +179,33 @@ def get_ask(cx: sqlite3.Connection, ask: str) -> tuple[Question, str] | None:
 
 
 def answer(ledger: Ledger, items: Sequence[Reply]) -> list[AnswerResult]:
-    """Close questions and send their answers."""
-    return [_answer(ledger, item) for item in items]
-
-
-def _answer(ledger: Ledger, item: Reply) -> AnswerResult:
-    row = ledger.one("select k, state, question from asks where id = ?", item.ask)
-    if row is None:
-        return "unknown"
-    if row[1] != 0:
-        return "closed"
-    ledger.cx.execute("update asks set state = 1 where k = ?", (row[0],))
-    question = _decode_question(row[2])
-    call = CallRef(question.run, question.path, question.n)
-    mail = Mail(question.run, f"ask:{item.ask}", 1, "result", value=item.value, call=call, at=item.now)
-    post(ledger, [Post(mail, item.now, marked=False)])
-    return "answered"
+    """Close questions and send their answers: a bounded number of statements a few hundred of them."""
+    found = {id: row for id, *row in _TO_ANSWER.rows(ledger.cx, (as_json(item.ask for item in items),))}
+    out: list[AnswerResult] = []
+    answered: list[int] = []
+    letters: list[Post] = []
+    for item in items:
+        row = found.get(item.ask)
+        if row is None:
+            out.append("unknown")
+            continue
+        k, state, data = row
+        if state != 0:
+            out.append("closed")
+            continue
+        row[1] = 1  # for those that come after it
+        out.append("answered")
+        answered.append(k)
+        question = _decode_question(data)
+        call = CallRef(question.run, question.path, question.n)
+        mail = Mail(question.run, f"ask:{item.ask}", 1, "result", value=item.value, call=call, at=item.now)
+        letters.append(Post(mail, item.now, marked=False))
+    if answered:
+        ledger.cx.execute(
+            "update asks set state = 1 where k in (select value from json_each(?))", (as_json(answered),)
+        )
+        post(ledger, letters)
+    return out
 
 
 # ---------------------------------------------------------------- blobs
