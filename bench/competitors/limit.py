@@ -29,12 +29,13 @@ def database(path: str, schema: str) -> sqlite3.Connection:
 
 
 APPEND = "create table entries(run int, n int, path blob, name text, digest blob, args blob, out blob);"
+INDEXED = APPEND + "create index entries_run on entries(run);"
 CLUSTERED = APPEND.replace("out blob)", "out blob, primary key(run, n)) without rowid")
 ENTRY = "insert into entries values(?, ?, ?, ?, ?, ?, ?)"
 
 
-def entry(run: int, n: int, out: bytes) -> tuple[Any, ...]:
-    return (run, n, b"", "module.noop", DIGEST, None, out)
+def entry(run: int, n: int, out: bytes, args: bytes | None = None) -> tuple[Any, ...]:
+    return (run, n, b"", "module.noop", DIGEST, args, out)
 
 
 Apply = Callable[[sqlite3.Connection, list[Any]], object]
@@ -104,14 +105,19 @@ async def chain_memory(order: dict[str, Any]) -> Figures:
         for _ in range(5):
             x = await create(noop(x))
 
-    async def with_json() -> None:
+    async def encoded() -> None:
         x: Any = KB
         for _ in range(5):
             x = await create(noop(x))
             json.dumps(x)
 
+    async def copied() -> None:
+        x: Any = KB
+        for _ in range(5):
+            x = json.loads(json.dumps(await create(noop(x))))
+
     figures = {}
-    for key, chain in (("memory.task", plain), ("memory", with_json)):
+    for key, chain in (("memory.task", plain), ("memory.dumps", encoded), ("memory", copied)):
         for _ in range(50):
             await chain()
         with watch() as w:
@@ -146,12 +152,17 @@ async def chain_one(order: dict[str, Any]) -> Figures:
 
 async def chain_hundred(order: dict[str, Any]) -> Figures:
     runs, figures = order["n"], {}
-    for key, schema in (("hundred", APPEND), ("hundred.clustered", CLUSTERED)):
+    for key, schema, args in (
+        ("hundred", APPEND, None),
+        ("hundred.indexed", INDEXED, None),
+        ("hundred.whole", INDEXED, OUT),
+        ("hundred.clustered", CLUSTERED, None),
+    ):
         writer = Writer(database(f"{order['dir']}/{key}.db", schema))
 
-        async def one(run: int, writer: Writer = writer) -> None:
+        async def one(run: int, writer: Writer = writer, args: bytes | None = args) -> None:
             for n in range(5):
-                await writer.put(entry(run, n, OUT))
+                await writer.put(entry(run, n, OUT, args))
 
         with watch() as w:
             await common.workers(100, range(runs), one)
