@@ -114,19 +114,21 @@ class Carrying:
         finally:
             task.branch, run.still.busy_by_itself, self.alone = branch, None, None
             work.let_go()
-        alone = value is not None and run.phase is LIVE and run.commits.is_plain(work, value)
-        if alone and run.commits.append(place, work, value or b""):
-            run.kick()
-            return work.decode(value or b"")
+        there: bool | None = None
+        if value is not None and run.phase is LIVE:
+            there = run.commits.append(place, work, value)
+            if there:
+                run.kick()
+                return work.decode(value)
         if run.leaving:
             raise Parked(f"run {run.id} is leaving memory")
         call = run.open[place] = new_call(run, place, work, branch.slot, run.replay.handed)
         outcome = Outcome(call, value, error, cause=cause)
-        if alone:
-            run.landing = [decode(outcome)]
-        else:
+        if there is None:
             run.done.append(outcome)
             run.commit_soon()
+        else:
+            run.landing = [decode(outcome)]
         if call.done():
             return call.result()
         try:

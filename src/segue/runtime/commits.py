@@ -115,21 +115,19 @@ class Commits:
         """What was made since the last commit isn't written."""
         self.entries, self._turn = [], None
 
-    def is_plain(self, work: Work, value: bytes) -> bool:
-        """Whether a commit of that outcome alone is nothing but a small journal row."""
+    def append(self, place: Place, work: Work, value: bytes) -> bool | None:
+        """Write the outcome of a call that is alone; whether it is durable already. None: that isn't all there is."""
         run = self._run
-        plain = self._turn is None and not self.entries and not self._used and not work.model
-        small = len(value) <= BLOB and len(work.args) <= BLOB
-        return plain and small and run.handling is None and not run.host.watchers
-
-    def append(self, place: Place, work: Work, value: bytes) -> bool:
-        """Write the outcome of a call that is alone, and nothing else; whether it is durable already."""
-        run = self._run
-        handed, now = run.replay.handed, run.host.clock_now()
+        host = run.host
+        if self._turn is not None or self.entries or self._used or work.model or run.handling is not None:
+            return None
+        if len(value) > BLOB or len(work.args) > BLOB or host.watchers:
+            return None
+        handed, now = run.replay.handed, host.clock_now()
         path, n = place
         entry = Entry(path, n, work.kind, work.name, work.digest, work.args, handed, handed, value, None, now)
         try:
-            if run.host.append(run.id, run.fence, encode_entries((entry,)), self._landed):
+            if host.append(run.id, run.fence, encode_entries((entry,)), self._landed):
                 run.replay.hand_over(now)
                 return True
         except Exception as error:  # the store is gone

@@ -123,9 +123,6 @@ class Departure:
     def unwind(self, then: Callable[[], None]) -> None:
         """Cancel all tasks, and go on when they are gone; some may need several rounds."""
         run = self._run
-        if not self._alive():
-            then()
-            return
         for task in list(run.carrying.local):
             task.cancel()
         for task in list(run.tasks):
@@ -178,8 +175,8 @@ class Departure:
     def _take_all(self, *, last: bool = False) -> Turn:
         """All that was done. Of what was to start after this commit, not even that it was made is written."""
         run = self._run
-        unstarted = {call.place for call in run.carrying.precommit}
-        if unstarted:
+        if run.carrying.precommit:
+            unstarted = {call.place for call in run.carrying.precommit}
             entries = run.commits.entries
             run.commits.entries = [entry for entry in entries if (entry.path, entry.n) not in unstarted]
         done, run.done = run.done, []
@@ -203,7 +200,10 @@ class Departure:
         else:
             value = root.result()
         self._run.status = status
-        self.unwind(lambda: self._finish(status, value, failure))
+        if self._alive():
+            self.unwind(lambda: self._finish(status, value, failure))
+        else:
+            self._finish(status, value, failure)
 
     def _finish(self, status: Status, value: bytes | None, failure: Failure | None) -> None:
         turn = self._take_all(last=True)
