@@ -7,7 +7,7 @@ import sys
 from asyncio import Future, _get_running_loop
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import msgspec
 
@@ -92,6 +92,10 @@ class Work(msgspec.Struct, kw_only=True):
     def key(self) -> str:
         """What names it to the world."""
         return ""
+
+    def sealed(self) -> Self:
+        """It, with its digest: a step that is carried out by itself is spared that."""
+        return self
 
     def begin(self) -> Awaitable[Any]:
         """Set it going; what it gives is to be `written`."""

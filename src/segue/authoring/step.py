@@ -8,7 +8,11 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from copy import copy
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypedDict, TypeVar, get_args, overload
+<<<<<<< HEAD
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, Self, TypedDict, TypeVar, get_args, overload
+=======
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, Self, TypedDict, TypeVar, overload
+>>>>>>> 6c7960b (Runs that go on in one turn of the loop are looked at by one callback; rows of single steps are spared the digest of the arguments that they hold)
 
 from ..core.codec import decoder, digest, encode
 from ..core.encoding import write
@@ -250,6 +254,11 @@ class Attempt(Work, kw_only=True):
             return self.run()  # says that it is over
         return step.fn(*self.given, **self.named) if step.is_plain else _perform(self, step)
 
+    def sealed(self) -> Self:
+        if not self.digest:
+            self.digest = digest(self.args)
+        return self
+
     def written(self, value: Any) -> bytes:
         data: bytes = self.encoded(value) if self.step.is_plain else value
         return data
@@ -286,7 +295,7 @@ def attempt(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[s
         kind="step",
         name=step.name,
         args=data,
-        digest=digest(data),
+        digest=b"",
         decode=step.decode,  # type: ignore[arg-type]  # set with the shape
         again=step.again if step.retry.attempts > 1 else None,
         effect=step.effect,

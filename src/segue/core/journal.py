@@ -10,12 +10,17 @@ from hashlib import blake2b
 import msgspec
 
 from ..model.entry import BLOB, Entry, decode_entries
+from .encoding import digest
 from .replay import Place, Replay
 
 
 def read(rows: Iterable[bytes]) -> list[Entry]:
-    """All entries of a journal, in the order written."""
-    return [entry for row in rows for entry in decode_entries(row)]
+    """All entries of a journal, in the order written, each with its digest."""
+    return [
+        entry if entry.digest or not entry.args else msgspec.structs.replace(entry, digest=digest(entry.args))
+        for row in rows
+        for entry in decode_entries(row)
+    ]
 
 
 def merged(entries: Iterable[Entry]) -> list[Entry]:

@@ -125,6 +125,7 @@ class Carrying:
         call = run.open[place] = new_call(run, place, work, branch.slot, run.replay.handed)
         outcome = Outcome(call, value, error, cause=cause)
         if there is None:
+            work.sealed()
             run.done.append(outcome)
             run.commit_soon()
         else:
@@ -134,7 +135,7 @@ class Carrying:
         try:
             return await call
         finally:
-            run.look_soon()
+            run.pump_soon()
 
     def _tell_started(self, place: Place, work: Work) -> None:
         run = self._run

@@ -125,6 +125,7 @@ class Commits:
             return None
         handed, now = run.replay.handed, host.clock_now()
         path, n = place
+        # The row has its arguments, so it needs no digest of them (`Work.sealed`).
         entry = Entry(path, n, work.kind, work.name, work.digest, work.args, handed, handed, value, None, now)
         try:
             if host.append(run.id, run.fence, encode_entries((entry,)), self._landed):

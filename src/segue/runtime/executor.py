@@ -211,7 +211,7 @@ class Executor:
             self._credit -= 1
             return self.carrying.inline(branch, work)
         self._credit = self._most
-        return self.record(branch, work)
+        return self.record(branch, work.sealed())
 
     # ------------------------------------------------------------ a life
     @property
@@ -277,14 +277,14 @@ class Executor:
         if not self.kicked and self.phase is not OVER:
             self.kicked = True
             self.still.stirred()
-            self.loop.call_soon(self.look, context=tasks.NO_CONTEXT)
+            self.loop.call_soon(self.pump, context=tasks.NO_CONTEXT)
 
-    def look_soon(self) -> None:
+    def pump_soon(self) -> None:
         """As `kick`, by code that goes on from a call that was alone: many runs do in one turn of the loop."""
         if not self.kicked and self.phase is not OVER:
             self.kicked = True
             self.still.stirred()
-            self.host.look_at(self)
+            self.host.pump_soon(self)
 
     def stop(self) -> None:
         """Give the claim up at the next chance; what was done is committed, what is under way is dropped."""
@@ -303,7 +303,7 @@ class Executor:
         self.tasks.discard(task)
         self.kick()
 
-    def look(self) -> None:
+    def pump(self) -> None:
         """Look whether the run is at rest, and if it is, do what is next."""
         self.kicked = False
         if self.phase is Phase.COMMITTING or self.leaving:
@@ -316,7 +316,7 @@ class Executor:
                 self.kick()
         elif rest == "calming":
             self.kicked = True
-            self.loop.call_soon(self.look, context=tasks.NO_CONTEXT)
+            self.loop.call_soon(self.pump, context=tasks.NO_CONTEXT)
         elif self._strikes is not None and self._strikes.strike_next():
             pass
         elif rest == "rest" or self.still.lingered():

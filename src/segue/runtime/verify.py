@@ -140,7 +140,7 @@ class Replayed(Executor):
         return super().record(branch, request)
 
     def perform(self, branch: Branch, work: Work) -> Awaitable[Any]:
-        return self.record(branch, work)  # nothing is carried out here, in the caller's task neither
+        return self.record(branch, work.sealed())  # nothing is carried out here, in the caller's task neither
 
     def differs(self, error: ReplayMismatch) -> None:
         """Stop at the first difference."""
@@ -262,8 +262,8 @@ class Desk:
     def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool:
         return True
 
-    def look_at(self, executor: Executor) -> None:
-        self.loop.call_soon(executor.look)
+    def pump_soon(self, executor: Executor) -> None:
+        self.loop.call_soon(executor.pump)
 
     def target(self, name: str, module: str = "") -> Any:
         return self._worker.target(name, module)

@@ -93,7 +93,7 @@ class Worker:
         )  # targets that nobody named here for as long as runs were kept for them
         self._aside: dict[str, list[tuple[Claimed, list[Any]]]] = {}  # of flows that nobody named yet
         self._ready = asyncio.Event()
-        self._looks: list[Executor] = []  # in the next turn of the loop
+        self._to_pump: list[Executor] = []  # in the next turn of the loop
         self._mailed: set[str] = set()  # runs at work that have new mail
         self._fetching = False  # some of it is being read
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -172,16 +172,16 @@ class Worker:
             self.commit_hook(Turn(run=run, fence=fence, entries=entries))
         return self.store.append(run, fence, entries, then)
 
-    def look_at(self, executor: Executor) -> None:
-        if not self._looks:
-            self.loop.call_soon(self._look, context=NO_CONTEXT)
-        self._looks.append(executor)
+    def pump_soon(self, executor: Executor) -> None:
+        if not self._to_pump:
+            self.loop.call_soon(self._pump_all, context=NO_CONTEXT)
+        self._to_pump.append(executor)
 
-    def _look(self) -> None:
-        looks, self._looks = self._looks, []
-        for executor in looks:
+    def _pump_all(self) -> None:
+        waiting, self._to_pump = self._to_pump, []
+        for executor in waiting:
             try:
-                executor.look()
+                executor.pump()
             except Exception as error:  # as of any callback; the other runs mustn't suffer
                 told = {"message": f"run {executor.id} can't go on", "exception": error}
                 self.loop.call_exception_handler(told)
