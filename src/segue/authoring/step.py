@@ -8,11 +8,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from copy import copy
 from datetime import timedelta
-<<<<<<< HEAD
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, Self, TypedDict, TypeVar, get_args, overload
-=======
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, Self, TypedDict, TypeVar, overload
->>>>>>> 6c7960b (Runs that go on in one turn of the loop are looked at by one callback; rows of single steps are spared the digest of the arguments that they hold)
 
 from ..core.codec import decoder, digest, encode
 from ..core.encoding import write

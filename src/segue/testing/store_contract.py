@@ -526,10 +526,10 @@ class StoreContract(MailContract, PastContract, PortContract):
             "r280",
             "nobody",
         ]
-        assert [await store.history(id) for id in ("r000", "r280")] == [[b"1", b"2"], [b"1"]]
+        assert [(await store.history(id)).rows for id in ("r000", "r280")] == [[b"1", b"2"], [b"1"]]
         assert await commit(store, "r000", 1, status="done", value=b"3", entries=b"4") == "committed"
         assert await append(store, [("r000", 1, b"5")]) == ["fenced"]
-        assert await store.history("r000") == [b"1", b"2", b"4"]
+        assert (await store.history("r000")).rows == [b"1", b"2", b"4"]
 
     async def test_a_row_keeps_its_place_between_turns(self, store: Store) -> None:
         (fence,) = await start(store, "a")
