@@ -148,7 +148,7 @@ async def test_a_store_that_fails_while_nothing_is_to_do_is_told() -> None:
     async with desk.engine() as engine:
         whole = engine.store.backlog
 
-        async def failing(*, now: float) -> Any:
+        async def failing(*, now: float, but: Any = ()) -> Any:
             engine.store.backlog = whole  # type: ignore[method-assign]
             raise StoreError("here", "the disk is gone", "bring it back")
 
@@ -493,7 +493,7 @@ async def test_a_store_that_is_there_again_stops_nobody() -> None:
         whole = engine.store.backlog
         failed = asyncio.Event()
 
-        async def failing(*, now: float) -> Any:
+        async def failing(*, now: float, but: Any = ()) -> Any:
             engine.store.backlog = whole  # type: ignore[method-assign]
             failed.set()
             raise StoreError("here", "the disk is gone", "bring it back")
