@@ -23,6 +23,20 @@ class Order:
     count: int = 1
 
 
+async def test_a_question_is_answered_where_it_is_seen() -> None:
+    @segue.flow
+    async def flow() -> str:
+        return "yes" if await segue.ask("Sure?", returns=bool) else "no"
+
+    async with segue.Engine() as engine:
+        run = await engine.start(flow(), id="r")
+        async for event in run:
+            if isinstance(event, segue.Asked):
+                assert repr(event.ask) == f"<Ask {event.question.id}: Sure?>"
+                await event.ask.answer(True)
+        assert await run == "yes"
+
+
 async def test_typed_answers() -> None:
     @segue.flow
     async def flow() -> list[Any]:

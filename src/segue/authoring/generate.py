@@ -49,6 +49,9 @@ class Reply(Generic[T]):
         self.stop: Stop = last.stop
         self.citations = last.citations
 
+    def __repr__(self) -> str:
+        return f"Reply({self.value!r}, model={self.model!r}, stop={self.stop!r})"
+
 
 class Options(TypedDict, total=False):
     """Options of `generate`.

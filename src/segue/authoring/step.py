@@ -8,7 +8,18 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from copy import copy
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, Self, TypedDict, TypeVar, get_args, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypedDict,
+    TypeVar,
+    get_args,
+    overload,
+)
 
 from ..core.codec import decoder, digest, encode
 from ..core.encoding import write

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ..model.entry import Failure
 from ..model.message import Question
+
+if TYPE_CHECKING:
+    from .handles import Ask
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -72,9 +75,16 @@ class Handling(Event, frozen=True, kw_only=True, tag=True):
 
 
 class Asked(Event, frozen=True, kw_only=True, tag=True):
-    """A question is open."""
+    """A question is open: `await event.ask.answer(…)`."""
 
     question: Question
+
+    @property
+    def ask(self) -> Ask:
+        """The question, to be answered through the engine of this process. Raises `WrongPlace` outside of one."""
+        from .handles import Ask, Run
+
+        return Ask(Run(None, self.run).engine, self.question)
 
 
 class Emitted(Event, frozen=True, kw_only=True, tag=True):

@@ -370,6 +370,9 @@ class Ask:
         schema: dict[str, Any] = msgspec.json.decode(self._asked.schema)
         return schema
 
+    def __repr__(self) -> str:
+        return f"<Ask {self.id}: {self.question}>"
+
     async def answer(self, value: object) -> None:
         """Answer it; the first answer counts. Raises `InvalidValue` for one of the wrong type, `AskClosed`."""
         await put_answer(self._engine, self._asked, value)

@@ -565,9 +565,7 @@ async def _close(source: Any) -> None:
     await source.aclose()
 
 
-def code_of(
-    target: Any, claimed: Claimed, executor: Executor, call: Any = None
-) -> Coroutine[Any, Any, Any]:
+def code_of(target: Any, claimed: Claimed, executor: Executor, call: Any = None) -> Coroutine[Any, Any, Any]:
     """The coroutine that a run consists of."""
     if isinstance(target, FlowDef):
         return _flow_code(target, claimed.head.spec.args, call, executor)

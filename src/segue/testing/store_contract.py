@@ -82,9 +82,7 @@ async def commit(store: Store, run: str, fence: int, **fields: Any) -> CommitRes
     return result
 
 
-async def append(
-    store: Store, rows: Sequence[tuple[str, int, bytes]]
-) -> list[CommitResult | BaseException]:
+async def append(store: Store, rows: Sequence[tuple[str, int, bytes]]) -> list[CommitResult | BaseException]:
     """Rows appended together; what came of each."""
     landed: list[asyncio.Future[CommitResult | BaseException]] = []
     for row in rows:

@@ -103,7 +103,9 @@ class Writer:
         await asyncio.shield(self._closed)
         self._thread.join()
 
-    def _settle(self, rows: Sequence[tuple[Row, Any]], done: Sequence[tuple[Order, Any]], hints: Sequence[Hint]) -> None:
+    def _settle(
+        self, rows: Sequence[tuple[Row, Any]], done: Sequence[tuple[Order, Any]], hints: Sequence[Hint]
+    ) -> None:
         for row, result in rows:
             try:
                 row[3](result)
@@ -181,7 +183,9 @@ class Writer:
             load[0].extend(more[0])
             load[1].extend(more[1])
 
-    def _write(self, rows: list[Row], orders: list[Order]) -> tuple[list[tuple[Row, Any]], list[tuple[Order, Any]]]:
+    def _write(
+        self, rows: list[Row], orders: list[Order]
+    ) -> tuple[list[tuple[Row, Any]], list[tuple[Order, Any]]]:
         """Write a group; if that fails, each by itself."""
         try:
             return self._patiently(rows, orders)
@@ -192,7 +196,9 @@ class Writer:
         single = [self._write([row], []) for row in rows] + [self._write([], [order]) for order in orders]
         return [row for one, _ in single for row in one], [order for _, one in single for order in one]
 
-    def _patiently(self, rows: list[Row], orders: list[Order]) -> tuple[list[tuple[Row, Any]], list[tuple[Order, Any]]]:
+    def _patiently(
+        self, rows: list[Row], orders: list[Order]
+    ) -> tuple[list[tuple[Row, Any]], list[tuple[Order, Any]]]:
         """Write a group; if another process is in the way, all over again."""
         until = time.monotonic() + self._patience
         while True:
@@ -204,7 +210,9 @@ class Writer:
                     raise
             time.sleep(random.uniform(0.001, 0.02))
 
-    def _together(self, rows: list[Row], orders: list[Order]) -> tuple[list[tuple[Row, Any]], list[tuple[Order, Any]]]:
+    def _together(
+        self, rows: list[Row], orders: list[Order]
+    ) -> tuple[list[tuple[Row, Any]], list[tuple[Order, Any]]]:
         """Write a group in one transaction; rows alone need none around their statement."""
         ledger = self._ledger
         writes = any(map(self._would_write, orders))
