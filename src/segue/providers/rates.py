@@ -18,6 +18,8 @@ _EPOCH = 1e9  # a bare number above this is a moment, not a span
 
 def rates(headers: Mapping[str, str]) -> Rates | None:
     """Of OpenAI and those who follow it, and of Anthropic; None where they say nothing. Names are in lower case."""
+    if not any("ratelimit-" in name for name in headers):
+        return None
     for prefix in _PREFIXES:
         found = Rates(
             requests=_count(headers, prefix, "remaining-requests", "requests-remaining", "remaining"),

@@ -45,11 +45,11 @@ from .departure import Departure, idle
 from .events import Emitted, Event
 from .handling import Handling
 from .host import Host
+from .inherited import Inherited
 from .keeping import Keeping
 from .mailbox import Mailbox
 from .phase import LANDED, LEAVING, LIVE, OVER, REPLAYING, Phase
 from .replaying import mismatch, replay
-from .inherited import Inherited
 from .stillness import Stillness
 from .streaming import Streaming
 from .strikes import Strikes

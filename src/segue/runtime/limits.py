@@ -7,10 +7,8 @@ endpoint says of its limits, by `retry-after` and in rate headers, is kept to. N
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from asyncio import Future
 from collections import deque
-from collections.abc import AsyncGenerator
 
 from ..ports.clock import AlarmClock, Timer
 from ..ports.provider import CallFault, Rates
@@ -46,6 +44,21 @@ class _Waiter:
         self.number, self.most, self.tokens, self.admitted = number, most, tokens, admitted
 
 
+class _Place:
+    """A call's place while its `async with` is open."""
+
+    __slots__ = ("_limit", "_most", "_tokens")
+
+    def __init__(self, limit: Limit, most: int, tokens: int) -> None:
+        self._limit, self._most, self._tokens = limit, most, tokens
+
+    async def __aenter__(self) -> Flight:
+        return await self._limit.enter(self._most, self._tokens)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._limit.leave()
+
+
 class Limit:
     """The limit of one endpoint and key, in one process."""
 
@@ -66,9 +79,12 @@ class Limit:
         self._most_tokens = 0  # that were ever left
         self._resets = (0.0, 0.0)  # when they are all there again: requests, tokens
 
-    @contextlib.asynccontextmanager
-    async def place(self, most: int, tokens: int = 0) -> AsyncGenerator[Flight]:
+    def place(self, most: int, tokens: int = 0) -> _Place:
         """A place for one call: waits until fewer than `most` are under way and the endpoint bears one more."""
+        return _Place(self, most, tokens)
+
+    async def enter(self, most: int, tokens: int) -> Flight:
+        """Take a place; `leave` gives it back."""
         self._number += 1
         waiter = _Waiter(self._number, most, tokens, asyncio.get_running_loop().create_future())
         self._queues.setdefault(most, deque()).append(waiter)
@@ -78,12 +94,9 @@ class Limit:
             await waiter.admitted
         except asyncio.CancelledError:
             if waiter.admitted.done() and not waiter.admitted.cancelled():
-                self._leave()  # it was let in the moment it was called off
+                self.leave()  # it was let in the moment it was called off
             raise
-        try:
-            yield Flight(self._narrowed, held_back or self.flying >= self.width - 1)
-        finally:
-            self._leave()
+        return Flight(self._narrowed, held_back or self.flying >= self.width - 1)
 
     # ------------------------------------------------------------ what calls tell
     def answered(self, flight: Flight) -> None:
@@ -129,7 +142,8 @@ class Limit:
         self._resets = (now + min(requests, LONGEST), now + min(tokens, LONGEST))
 
     # ------------------------------------------------------------ who is let in
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """A call is over."""
         self.flying -= 1
         self._admit()
 

@@ -197,7 +197,14 @@ class _Response:
         self._url = url
 
     async def read(self) -> bytes:
-        return b"".join([chunk async for chunk in self._chunks()])
+        import aiohttp
+
+        fault: CallFault | None = None
+        try:
+            return await self._raw.content.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            fault = _fault(error, self._url, midway=True)
+        raise fault
 
     def lines(self) -> AsyncIterator[bytes]:
         return split_lines(self._chunks())
