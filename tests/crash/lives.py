@@ -15,12 +15,12 @@ import aiohttp  # noqa: F401 - loaded now, not in every life
 
 from segue.cli import job, main, progress, tally  # noqa: F401
 from segue.providers import openai, registry  # noqa: F401
-from segue.runtime import engine, lanes  # noqa: F401
+from segue.runtime import engine, lane  # noqa: F401
 from segue.stores import sqlite  # noqa: F401
 from segue.transports import pooled  # noqa: F401
 
 #: The provider here lists a job at once, so that an orphan is known as one soon.
-lanes.GRACE = 1.5
+lane.GRACE = 1.5
 
 
 def live(words: list[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 import segue
 from segue.ports.provider import CallFault, RemoteJob
 from segue.ports.store import Store
-from segue.runtime import delivery, lanes
+from segue.runtime import delivery, endings, lane, lanes
 from segue.stores import open_store
 from tests.crash.remote import Death, Far, FastClock, MortalFar, MortalStore, Remote
 
@@ -30,7 +30,8 @@ async def twice(text: str) -> str:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "CHUNK", 3)
+    monkeypatch.setattr(lane, "CHUNK", 3)
+    monkeypatch.setattr(endings, "CHUNK", 3)
     monkeypatch.setattr(delivery, "CHUNK", 3)
 
 
@@ -124,7 +125,7 @@ async def test_death_at_every_call_on_a_file(tmp_path: Path, after: bool) -> Non
 async def test_the_window_that_is_left() -> None:
     """Accepted, cut off before its id was noted, and not listed for longer than the grace period: sent again."""
     for at in range(1, MOST):
-        _, remote, where = await strike(open_store("memory:"), at, True, lag=10 * lanes.GRACE)
+        _, remote, where = await strike(open_store("memory:"), at, True, lag=10 * lane.GRACE)
         if where == "after submit":
             assert set(remote.paid.values()) == {1, 2}
             return
@@ -157,12 +158,12 @@ class Flaky(Far):
 async def test_the_grace_period_begins_with_the_submission(failures: int) -> None:
     """However long ago the job was made up: an answer that was lost isn't asked for again too soon."""
     clock = FastClock()
-    remote = Remote(clock, lag=0.6 * lanes.GRACE)
+    remote = Remote(clock, lag=0.6 * lane.GRACE)
     provider = Flaky(remote, failures, lost=2)
     async with asyncio.timeout(30):
         assert await one_life(open_store("memory:"), provider, clock) == EXPECTED
     assert set(remote.paid.values()) == {1}
-    assert clock.now() - clock.moved > (2 * lanes.GRACE if failures else lanes.GRACE)
+    assert clock.now() - clock.moved > (2 * lane.GRACE if failures else lane.GRACE)
 
 
 async def test_what_is_sent_again_gets_a_grace_period_of_its_own() -> None:
@@ -178,7 +179,7 @@ async def test_what_is_sent_again_gets_a_grace_period_of_its_own() -> None:
             return await super().submit(file, endpoint, nonce)
 
     clock = FastClock()
-    remote = Remote(clock, lag=0.6 * lanes.GRACE)
+    remote = Remote(clock, lag=0.6 * lane.GRACE)
     async with asyncio.timeout(30):
         assert await one_life(open_store("memory:"), Deaf(remote, 0, lost=1), clock) == EXPECTED
     assert set(remote.paid.values()) == {1}
@@ -187,7 +188,7 @@ async def test_what_is_sent_again_gets_a_grace_period_of_its_own() -> None:
 async def test_a_look_that_is_out_of_date() -> None:
     """One engine looks at a lane; before it has it, another sends its job and goes. The job isn't sent again."""
     clock = FastClock()
-    remote = Remote(clock, lag=0.6 * lanes.GRACE)
+    remote = Remote(clock, lag=0.6 * lane.GRACE)
     uploading, looked, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     class First(Far):

@@ -24,7 +24,7 @@ ROWS = [f"row {number}" for number in range(5)]
 EXPECTED = [f"heard {row}" for row in ROWS]
 #: At so many calls of each kind death strikes: as many as every life has.
 CALLS = {"take": 1, "submit": 1, "promote": 1, "job_lines": 4, "send": 5, "outcomes": 1, "put_batch_job": 2}
-MODE = segue.Batch(within=timedelta(seconds=70), late="live")
+MODE = segue.Batch(within=timedelta(seconds=140), late="live")
 
 
 @segue.flow(name="crash.late")
