@@ -10,6 +10,7 @@ import pytest
 
 import segue
 from segue.authoring.flow import TARGETS, definition, module_of, target_named
+from segue.errors import Conflict
 
 
 @pytest.fixture(autouse=True)
@@ -112,3 +113,25 @@ def test_a_program_is_called_alike_however_it_is_run() -> None:
     assert module_of("pkg.app", "/x/pkg/app.py") == "pkg.app"
     assert module_of("_segue_json", "/x/json.py") == "json"
     assert module_of("__main__", "/x/app.py") == "app"
+
+
+def side_by_side(file: Path, second: str) -> dict[str, Any]:
+    source = (
+        "import segue\n"
+        "@segue.flow(name='n')\nasync def a() -> str:\n    return 'A'\n"
+        f"@segue.flow(name='n')\nasync def {second}() -> str:\n    return 'B'\n"
+    )
+    space: dict[str, Any] = {"__name__": "side_by_side"}
+    exec(compile(source, str(file), "exec"), space)
+    return space
+
+
+def test_a_file_with_two_flows_of_one_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Conflict) as refused:
+        side_by_side(tmp_path / "a.py", "b")
+    assert f"a ({tmp_path}/a.py:2) and b ({tmp_path}/a.py:5)" in str(refused.value)
+
+
+def test_a_name_used_again_in_a_file_takes_the_old_ones_place(tmp_path: Path) -> None:
+    both = side_by_side(tmp_path / "a.py", "a")
+    assert target_named("n") is definition(both["a"])

@@ -236,3 +236,12 @@ def test_a_prompt_that_is_closed_leaves_the_question_open(desk: Desk):
     assert said.code == 3
     assert "segue answer" in said.err
     assert "Traceback" not in said.err
+
+
+def test_a_worker_names_the_actors_it_works_on(desk: Desk):
+    desk.write("act.py", "import segue\nclass Box(segue.Actor):\n    items: list[str]\n")
+    worker = desk.start("worker", "act.py")
+    assert worker.stderr is not None
+    assert ": Box;" in worker.stderr.readline()
+    worker.send_signal(signal.SIGINT)
+    desk.finish(worker)

@@ -7,16 +7,17 @@ import functools
 import hashlib
 import inspect
 import os
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
 
 from ..core.codec import decoder
 from ..core.signature import InputShape
-from ..model.errors import InvalidValue, UnknownName
+from ..model.errors import Conflict, InvalidValue, UnknownName
 from .context import find_branch
 from .step import STEPS, StepDef, taken_apart
 
@@ -232,14 +233,19 @@ TARGETS: dict[str, Any] = {}
 class Ambiguous:
     """Several flows or actors of different files that have one name: a run's module tells which is meant."""
 
-    def __init__(self, known: Any) -> None:
-        self.by_file: dict[str, Any] = {known.file: known}
+    def __init__(self, *known: Any) -> None:
+        self.by_file: dict[str, Any] = {each.file: each for each in known}
 
 
 def announce(target: Any, file: str, module: str | None) -> None:
-    """Make a flow or actor known by its name. Defined anew in its file, it takes the old one's place."""
+    """Make a flow or actor known by its name. Defined anew in its file, it takes the old one's place.
+
+    Raises `Conflict` for another function of that file by the same name.
+    """
     target.file, target.module = file, module_of(module, file)
     known = TARGETS.get(target.name)
+    if isinstance(known, FlowDef) and isinstance(target, FlowDef) and _are_two(known.fn, target.fn):
+        raise same_name(known, target)
     if known is not None and not isinstance(known, Ambiguous) and known.file != file:
         known = TARGETS[target.name] = Ambiguous(known)
     if isinstance(known, Ambiguous):
@@ -256,9 +262,39 @@ def module_of(module: str | None, file: str) -> str:
     return name
 
 
-def prefer(target: Any) -> None:
-    """Have its name mean this flow or actor, whatever others are called so: a person named its file."""
-    TARGETS[target.name] = target
+def _are_two(known: Any, fn: Any) -> bool:
+    """Whether a module has both, side by side; not one of them anew, nor functions that others make."""
+    return (
+        known.__globals__ is fn.__globals__
+        and known.__qualname__ != fn.__qualname__
+        and "<locals>" not in known.__qualname__ + fn.__qualname__
+        and not fn.__code__.co_filename.startswith("<")  # typed at a prompt
+    )
+
+
+def same_name(one: Any, other: Any) -> Conflict:
+    """The error that there is of two flows or actors of one file that have one name."""
+    lines = " and ".join(_line_of(each) for each in (one, other))
+    return Conflict(
+        f"{lines} are both called {one.name!r}, by which stored runs find their code: give each a name= of its own"
+    )
+
+
+def _line_of(target: Any) -> str:
+    made: Any = target.fn if isinstance(target, FlowDef) else target.cls
+    line = made.__code__.co_firstlineno if isinstance(target, FlowDef) else inspect.getsourcelines(made)[1]
+    return f"{made.__qualname__} ({target.file}:{line})"
+
+
+def prefer(name: str, meant: Sequence[Any]) -> None:
+    """Have a name mean this flow or actor, whatever others are called so: a person named its file.
+
+    Of several, the module of a run tells. Raises `Conflict` where two are of one file.
+    """
+    for one, other in pairwise(sorted(meant, key=lambda each: str(each.file))):
+        if one.file == other.file:
+            raise same_name(one, other)
+    TARGETS[name] = meant[0] if len(meant) == 1 else Ambiguous(*meant)
 
 
 def target_named(name: str, module: str = "") -> Any:

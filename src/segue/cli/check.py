@@ -11,7 +11,7 @@ from ..testing.rehearse import Rehearsed, rehearse
 from . import exit
 from .place import declare_store, existing
 from .screen import count, note, put_json
-from .target import load_module
+from .target import load_modules
 
 #: Seconds between two words on how far it has come.
 TELL = 2.0
@@ -28,8 +28,7 @@ def declare_check(parser: argparse.ArgumentParser) -> None:
 
 
 async def do_check(args: argparse.Namespace) -> int:
-    for file in args.file:
-        load_module(file)
+    load_modules(args.file)
     counts: Counter[str] = Counter()
     groups: dict[tuple[str, str, str], list[Rehearsed]] = {}
     told = time.monotonic()

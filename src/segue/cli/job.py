@@ -30,7 +30,7 @@ from .progress import Progress
 from .rows import RowFile, bind, check_first, key_of
 from .screen import count, note, put_json, short
 from .tally import Pace, Standing, Tally, in_words
-from .target import definition_of, load_module, load_target
+from .target import definition_of, load_modules, load_target
 
 #: Seconds between looks at the store.
 LOOK = 0.1
@@ -217,8 +217,7 @@ def declare_advance(parser: argparse.ArgumentParser) -> None:
 
 
 async def do_advance(args: argparse.Namespace) -> int:
-    for file in args.files:
-        load_module(file.partition(":")[0] if file.endswith(".py") is False else file)
+    load_modules([file.partition(":")[0] if file.endswith(".py") is False else file for file in args.files])
     check_writable(args.output)
     async with Engine(existing(args.store), worker=False) as engine:
         if args.job and await engine.store.get_job(args.job) is None:

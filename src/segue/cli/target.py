@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,8 @@ from ..authoring.actor import ActorDef
 from ..authoring.flow import FlowDef, Target, definition, prefer, target_of
 from ..model.errors import AuthorError, UnknownName
 
+_OWN = f"{Path(__file__).parent.parent}/"
+
 
 class BrokenModule(AuthorError):
     """A file of flows can't be imported."""
@@ -22,7 +25,7 @@ class BrokenModule(AuthorError):
     def __init__(self, path: str, error: BaseException) -> None:
         self.path, self.error = path, error
         frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if "importlib" not in frame.filename]
+        own = [one for one in frames if "importlib" not in one.filename and not one.filename.startswith(_OWN)]
         if isinstance(error, SyntaxError):
             own = []  # it names its place itself
         at = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
@@ -59,7 +62,7 @@ def load_target(target: str) -> Any:
     found = _named(module, name)
     if target_of(found) is not None:
         return found
-    actors = _actors_of(module)
+    actors = actors_of(module)
     if not name and len(actors) == 1 and not flows_of(module):
         return next(iter(actors.values()))
     return load_flow(target)
@@ -69,7 +72,7 @@ def load_actor(target: str) -> Any:
     """The actor's class of `app.py:Review`, or of a file that has but one."""
     path, name = _split(target)
     module = load_module(path)
-    actors = _actors_of(module)
+    actors = actors_of(module)
     if not name and len(actors) == 1:
         return next(iter(actors.values()))
     found = _named(module, name)
@@ -86,7 +89,7 @@ def _named(module: ModuleType, name: str) -> Any:
     return found
 
 
-def _actors_of(module: ModuleType) -> dict[str, Any]:
+def actors_of(module: ModuleType) -> dict[str, Any]:
     """The actors that a module itself defines."""
     return {
         name: value
@@ -115,11 +118,27 @@ def load_module(path: str) -> ModuleType:
                 "module", path, "give a file, as in `app.py:triage`, or a module's name"
             ) from None
         raise BrokenModule(path, error) from error
-    for value in vars(module).values():
-        target = definition(value)
-        if isinstance(target, FlowDef | ActorDef):
-            prefer(target)
+    _prefer(module)
     return module
+
+
+def load_modules(paths: Sequence[str]) -> list[ModuleType]:
+    """Several files, or modules. Where two define one name, the module of a run tells which it is of."""
+    modules = [load_module(path) for path in paths]
+    _prefer(*modules)
+    return modules
+
+
+def _prefer(*modules: ModuleType) -> None:
+    """Have the names of flows and actors mean what these modules have."""
+    named: dict[str, dict[int, Any]] = {}
+    for module in modules:
+        for value in vars(module).values():
+            target = definition(value)
+            if isinstance(target, FlowDef | ActorDef):
+                named.setdefault(target.name, {})[id(target)] = target
+    for name, meant in named.items():
+        prefer(name, list(meant.values()))
 
 
 def _load_file(path: Path) -> ModuleType:
