@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 from pathlib import Path
@@ -202,3 +203,44 @@ async def test_a_loop_that_is_gone_ends_the_thread() -> None:
     loop.close()
     watch._thread.join(5)
     assert not watch._thread.is_alive()
+
+
+@segue.flow
+async def runs(work: str) -> None:
+    space: dict[str, Any] = {}
+    exec(compile(f"def work():\n    {work}", SOURCES[work], "exec"), space)
+    space["work"]()
+
+
+#: What a flow does, and in which file.
+SOURCES = {
+    "import slow_to_import": "/home/them/app.py",
+    "import slow_to_import as segues_own": str(Path(segue.__file__).parent / "core" / "x.py"),
+    "import time; hog = time.sleep(0.3)": str(Path(segue.__file__).parent / "core" / "x.py"),
+}
+
+
+@pytest.mark.parametrize(
+    ("work", "says"),
+    [
+        (
+            "import slow_to_import",
+            "/home/them/app.py:2 in work: it imports slow_to_import: do that at the top",
+        ),
+        ("import slow_to_import as segues_own", "core/x.py:2), importing slow_to_import, once"),
+        ("import time; hog = time.sleep(0.3)", "core/x.py:2), no fault of that line"),
+    ],
+)
+async def test_it_says_what_blocks(
+    work: str, says: str, told: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "slow_to_import.py").write_text(
+        "import time, collections\nmade = collections.namedtuple('made', 'x')\ntime.sleep(0.3)\n"
+    )
+    monkeypatch.delitem(sys.modules, "slow_to_import", raising=False)
+    async with segue.Engine(stall=STALL) as engine:
+        await engine.run(runs(work), id="it")
+    (text,) = told()
+    assert "run it of runs has kept" in text
+    assert says in text

@@ -3,9 +3,11 @@ from __future__ import annotations
 import asyncio
 import builtins
 import socket
+import threading
 import tracemalloc
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from aiohttp import web
 from segue.model.errors import MissingExtra
 from segue.ports.provider import CallFault
 from segue.ports.transport import Transport
+from segue.transports import pooled
 from segue.transports.pooled import Pooled
 from tests.transports.serving import Server, hang_up
 
@@ -351,3 +354,21 @@ async def test_it_can_be_used_after_close(server: Server, pool: Pooled):
         async with pool.request("GET", server.url, headers={}) as response:
             assert response.status == 200
         await pool.close()
+
+
+async def test_aiohttp_is_imported_beside_the_loop(
+    server: Server, pool: Pooled, monkeypatch: pytest.MonkeyPatch
+):
+    threads: list[int] = []
+    imported = pooled._import
+
+    def watched() -> Any:
+        threads.append(threading.get_ident())
+        return imported()
+
+    server.answers()
+    monkeypatch.setattr(pooled, "_import", watched)
+    monkeypatch.setattr(pooled, "sys", SimpleNamespace(modules={}))
+    async with pool.request("GET", server.url, headers={}) as response:
+        await response.read()
+    assert threads[0] != threading.get_ident()

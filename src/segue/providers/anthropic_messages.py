@@ -217,7 +217,7 @@ def _turns_back(node: Any, defs: dict[str, Any], seen: tuple[str, ...]) -> bool:
 
 
 def _fitted(node: dict[str, Any]) -> dict[str, Any]:
-    """Without the keywords that are refused; they are told in words. Raises `ValueError` for open objects and tuples."""
+    """Without the keywords that are refused; they are told in words. Raises `ValueError` for open objects, tuples."""
     out: dict[str, Any] = {}
     told: list[str] = []
     if "prefixItems" in node:

@@ -36,8 +36,7 @@ _LIBRARIES = tuple(
     {sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     | {"<frozen"}
 )
-
-
+_IMPORTS = "<frozen importlib"
 _LOOP = (os.path.join("asyncio", "base_events.py"), os.path.join("asyncio", "runners.py"))
 
 
@@ -50,6 +49,8 @@ class Whereabouts(msgspec.Struct, frozen=True):
     run: str = ""
     target: str = ""
     step: str = ""
+    imports: str = ""  #: the module that is being imported there
+    inside: str = ""  #: where segue itself is at work for that line
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line} in {self.function}"
@@ -123,13 +124,9 @@ class Watch:
             return
         self._told.add((at.file, at.function))
         who = f"run {at.run} of {at.target}" if at.run else "code that is no run's"
-        cure = (
-            "make it a plain `def`, which runs on a thread" if at.step else "do that in a step, a plain `def`"
-        )
         log.warning(
-            "%s%s has kept the event loop from everything else for %.2f s, at %s: %s, or one with pool='process' where "
-            "it computes. Said once",
-            who, f", step {at.step!r}," if at.step else "", seconds, at, cure,
+            "%s%s has kept the event loop from everything else for %.2f s, at %s: %s. Said once",
+            who, f", step {at.step!r}," if at.step else "", seconds, at, _cure(at),
         )  # fmt: skip
         if at.run:
             event = Blocked(
@@ -140,18 +137,23 @@ class Watch:
     def _whereabouts(self) -> Whereabouts | None:
         frame = sys._current_frames().get(self._loop_thread)
         frames = list(_outwards(frame))
-        own = [one for one in frames if not _is_foreign(one)]
-        if not own:
+        imports, caller = _import_of(frames)
+        first = next((one for one in frames[caller:] if not _is_foreign(one)), None)
+        if first is None:
             return None  # the engine itself, or a library on its own
-        code = own[0].f_code
-        name = getattr(code, "co_qualname", code.co_name)
+        segues = next((one for one in frames[caller : frames.index(first)] if _is_own(one)), None)
+        at = Whereabouts(
+            first.f_code.co_filename,
+            first.f_lineno,
+            _name_of(first),
+            imports=imports,
+            inside="" if segues is None else f"{segues.f_code.co_filename}:{segues.f_lineno}",
+        )
         task = asyncio.current_task(self._loop)
         run = None if task is None else self._run_of(task)
         if run is None:
-            return Whereabouts(code.co_filename, own[0].f_lineno, name)
-        return Whereabouts(
-            code.co_filename, own[0].f_lineno, name, run.id, run.head.spec.target, _step_of(frames)
-        )
+            return at
+        return msgspec.structs.replace(at, run=run.id, target=run.head.spec.target, step=_step_of(frames))
 
     def _run_of(self, task: Task[Any]) -> Executor | None:
         for run in list(self._runs()):
@@ -168,10 +170,41 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
+def _import_of(frames: list[FrameType]) -> tuple[str, int]:
+    """The module that is being imported, and the number of the frame that wants it; without an import, "" and 0."""
+    for number in reversed(range(len(frames))):
+        frame = frames[number]
+        if frame.f_code.co_filename.startswith(_IMPORTS):
+            return str(frame.f_locals.get("name", "a module")), number + 1
+    return "", 0
+
+
+def _name_of(frame: FrameType) -> str:
+    return str(getattr(frame.f_code, "co_qualname", frame.f_code.co_name))
+
+
+def _cure(at: Whereabouts) -> str:
+    if at.inside:
+        what = (
+            f"importing {at.imports}, once"
+            if at.imports
+            else "no fault of that line, unless it hands over much"
+        )
+        return f"segue itself is at it ({at.inside}), {what}"
+    if at.imports:
+        return f"it imports {at.imports}: do that at the top of the file"
+    way = "make it a plain `def`, which runs on a thread" if at.step else "do that in a step, a plain `def`"
+    return f"{way}, or one with pool='process' where it computes"
+
+
+def _is_own(frame: FrameType) -> bool:
+    """Whether it is segue's."""
+    return frame.f_code.co_filename.startswith(_OWN)
+
+
 def _is_foreign(frame: FrameType) -> bool:
     """Whether it is segue's own, or a library's: then its caller is to blame."""
-    file = frame.f_code.co_filename
-    return file.startswith(_OWN) or file.startswith(_LIBRARIES)
+    return _is_own(frame) or frame.f_code.co_filename.startswith(_LIBRARIES)
 
 
 def _step_of(frames: list[FrameType]) -> str:

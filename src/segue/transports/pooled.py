@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sys
 import tempfile
 import urllib.parse
 import urllib.request
@@ -44,6 +45,7 @@ class Pooled:
         self._connect = connect.total_seconds()
         self._idle = idle.total_seconds()
         self._session: aiohttp.ClientSession | None = None
+        self._opening = asyncio.Lock()
         self._proxies: dict[tuple[str, str], str | None] = {}
 
     def request(
@@ -124,7 +126,9 @@ class Pooled:
     async def _exchange(
         self, method: str, url: str, headers: Mapping[str, str], data: Any
     ) -> AsyncGenerator[_Response]:
-        session = self._opened()
+        session = self._session
+        if session is None or session.closed:
+            session = await self._opened()
         import aiohttp
 
         raw: aiohttp.ClientResponse | None = None
@@ -155,12 +159,13 @@ class Pooled:
         with contextlib.suppress(RuntimeError):
             guard.reschedule(None)
 
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None or self._session.closed:
-            try:
-                import aiohttp
-            except ImportError:
-                raise MissingExtra("aiohttp", "http") from None
+    async def _opened(self) -> aiohttp.ClientSession:
+        async with self._opening:
+            if "aiohttp" not in sys.modules:
+                await asyncio.to_thread(_import)  # it takes a while, in which the loop goes on
+            aiohttp = _import()
+            if self._session is not None and not self._session.closed:
+                return self._session
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -168,7 +173,7 @@ class Pooled:
                 headers={"User-Agent": "segue"},
                 trust_env=False,  # it costs two trips to a thread a request, and reads netrc; see `_proxy`
             )
-        return self._session
+            return self._session
 
     def _proxy(self, url: str) -> str | None:
         parts = urllib.parse.urlsplit(url)
@@ -178,6 +183,14 @@ class Pooled:
             bypassed = found is None or urllib.request.proxy_bypass(parts.netloc)
             self._proxies[key] = None if bypassed else found
         return self._proxies[key]
+
+
+def _import() -> Any:
+    try:
+        import aiohttp
+    except ImportError:
+        raise MissingExtra("aiohttp", "http") from None
+    return aiohttp
 
 
 class _Spool(NamedTuple):
