@@ -66,7 +66,7 @@ def test_a_port_that_is_taken(desk: Desk):
     ("target", "says"),
     [
         ("app.py:twise", "did you mean 'twice'?"),
-        ("app.py", "app.py has twice, pair, sure, triage, steps"),
+        ("app.py", "name one of app.py: `app.py:twice`, `app.py:pair`, "),
         ("app.py:dataclass", "isn't a flow: decorate it with @segue.flow"),
         ("nothing.py:f", "there is no file 'nothing.py'"),
         ("no_such_module:f", "there is no module 'no_such_module'"),

@@ -337,3 +337,91 @@ def test_advance_fails_where_runs_failed(desk: Desk):
     assert said.code == 1
     assert "1 failed" in said.err
     assert desk.segue("advance", "app.py", "--job", "j").code == 1
+
+
+TYPED = """
+from dataclasses import dataclass
+import segue
+
+@dataclass
+class Ticket:
+    text: str
+    mood: str = "calm"
+
+@segue.flow
+async def typed(ticket: Ticket) -> str:
+    return f"{ticket.text}, {ticket.mood}"
+
+@segue.flow
+async def plain(text: str) -> str:
+    return text
+
+@segue.flow
+async def nothing() -> str:
+    return "x"
+"""
+
+
+@pytest.mark.parametrize("flow", ["typed", "plain"])
+def test_a_key_that_the_flow_doesnt_take(desk: Desk, flow: str):
+    desk.write("typed.py", TYPED)
+    desk.write("rows.jsonl", '{"id": "a", "text": "x"}\n{"id": "b", "text": "y"}\n')
+    words = ("map", f"typed.py:{flow}", "rows.jsonl", "--key", "id", "-o", "out.jsonl")
+    assert desk.segue(*words).code == 0
+    assert [(row["key"], row["value"][0]) for row in desk.rows()] == [("a", "x"), ("b", "y")]
+
+
+def test_a_field_that_the_type_doesnt_have(desk: Desk):
+    desk.write("typed.py", TYPED)
+    desk.write("rows.jsonl", '{"text": "x"}\n{"text": "y", "mod": "angry"}\n')
+    assert desk.segue("map", "typed.py:typed", "rows.jsonl", "-o", "out.jsonl").code == 1
+    assert "Ticket has no field 'mod'; its fields are text, mood" in desk.rows()[1]["error"]["message"]
+
+
+def test_a_row_that_cant_be_read_has_its_number_for_a_key(desk: Desk):
+    desk.write("rows.jsonl", '1\n"two"\nnot JSON\n')
+    desk.segue("map", "app.py:twice", "rows.jsonl", "-o", "out.jsonl")
+    assert [row["key"] for row in desk.rows()] == ["0", "1", "2"]
+
+
+def test_several_flows_and_none_is_named(desk: Desk):
+    desk.write("typed.py", TYPED)
+    desk.write("rows.jsonl", "1\n")
+    said = desk.segue("map", "typed.py", "rows.jsonl")
+    assert said.code == 2
+    assert "name one of typed.py: `typed.py:typed`, `typed.py:plain`" in said.err
+    assert "it has no parameters: a row is {}" in desk.segue("map", "typed.py:nothing", "rows.jsonl").err
+
+
+def test_a_map_leaves_where_only_people_are_waited_for_and_nobody_is_here(desk: Desk):
+    desk.write("rows.jsonl", '"a"\n"b"\n')
+    said = desk.segue("map", "app.py:sure", "rows.jsonl", "--id", "j")
+    assert said.code == 3
+    assert "2 ask: `segue runs --asks` lists questions, `segue answer` answers" in said.err
+    for ask in desk.segue("runs", "--asks", "--json").rows:
+        desk.segue("answer", ask["id"], "y")
+    assert desk.segue("map", "app.py:sure", "rows.jsonl", "--id", "j").code == 0
+
+
+def test_it_says_how_failed_rows_are_tried_again(desk: Desk):
+    desk.write("rows.jsonl", "7\n1\n")
+    said = desk.segue("map", "app.py:twice", "rows.jsonl", "--id", "j")
+    assert said.code == 1
+    assert "once more: `segue resume --all-like j/0`, then the same command" in said.err
+
+
+def test_rows_whose_key_was_refused_are_held(desk: Desk, provider: Provider, monkeypatch: pytest.MonkeyPatch):
+    provider.simulator._key = "sk-right-123456789"
+    monkeypatch.setenv("MY_KEY", "sk-wrong-123456789")
+    desk.write("rows.jsonl", '"a"\n"b"\n')
+    words = ("map", "app.py:triage", "rows.jsonl", "--id", "j", "--model", f"{provider.model}#MY_KEY")
+    said = desk.segue(*words)
+    assert said.code == 1
+    assert "2 held" in said.err
+    said = desk.segue("runs", "--failed")
+    assert "2 held, such as j/" in said.out
+    assert "the key was refused" in said.out
+    assert "--keep" not in said.out
+    monkeypatch.setenv("MY_KEY", "sk-right-123456789")
+    assert desk.segue("resume", "--all-like", "j/0").code == 0
+    assert desk.segue(*words).code == 0

@@ -245,3 +245,18 @@ def test_a_worker_names_the_actors_it_works_on(desk: Desk):
     assert ": Box;" in worker.stderr.readline()
     worker.send_signal(signal.SIGINT)
     desk.finish(worker)
+
+
+def test_a_run_that_sleeps_says_until_when(desk: Desk):
+    desk.write(
+        "nap.py",
+        "import segue\nfrom datetime import timedelta\n@segue.flow\nasync def nap() -> None:\n"
+        "    await segue.sleep(timedelta(days=3))\n",
+    )
+    process = desk.start("run", "nap.py")
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert "it waits until 20" in line
+    assert "3 d 0 h from now" in line or "2 d 23 h from now" in line
+    process.send_signal(signal.SIGINT)
+    assert desk.finish(process).code == 130

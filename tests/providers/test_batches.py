@@ -211,6 +211,8 @@ async def test_a_rejected_job(server: Server, provider: OpenAI):
     server.answers(job(status="failed", errors={"object": "list", "data": errors}))
     found = await provider.poll("batch_1")
     assert found.bad_lines == (2, 7, *range(20, 30))
+    assert found.faults[2] == "no JSON; *** (invalid_json_line)"
+    assert found.faults[7] == "duplicate_custom_id"
     assert found.rejected.startswith(
         "line 2: no JSON; *** (invalid_json_line); line 7: duplicate_custom_id; too much is enqueued (token_limit"
     )

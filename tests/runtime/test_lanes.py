@@ -14,7 +14,7 @@ import pytest
 
 import segue
 from segue.authoring.map import Outcome
-from segue.model.errors import BadAnswer, ModelFailed
+from segue.model.errors import BadAnswer, ModelFailed, RunHeld
 from segue.providers.openai import OpenAI
 from segue.runtime.models import line_id
 from segue.testing.simulator import Failure, Limits, Pace, Simulator
@@ -183,6 +183,22 @@ async def test_partial_results_are_kept(world: World, end: str) -> None:
     assert world.paid() == ONCE
 
 
+async def test_each_bad_line_gets_its_own_words(world: World) -> None:
+    await world.simulator(models=["m"])
+    bad = sorted(range(ROWS), key=ident)[-2:]
+    async with world.engine() as engine:
+        runs = [
+            await engine.start(stray(n, f"unheard-{n}" if n in bad else ""), id=f"job/{n}")
+            for n in range(ROWS)
+        ]
+        for number in bad:
+            with pytest.raises(ModelFailed) as failed:
+                await runs[number]
+            assert f"unheard-{number}" in str(failed.value)
+            assert str(failed.value).count("unheard") == 1
+        await asyncio.gather(*(run for number, run in enumerate(runs) if number not in bad))
+
+
 async def test_expired_time_and_again(world: World) -> None:
     """No line goes round for ever."""
     pace = Pace(validating=0.0, working=60.0, finalizing=0.0, cancelling=0.0)
@@ -299,8 +315,9 @@ async def test_a_key_that_is_refused(world: World) -> None:
     sim = await world.simulator()
     world.key = "sk-wrong-0123456789"
     for outcome in await world.run():
-        assert isinstance(outcome.error, ModelFailed)
-        assert outcome.error.status == 401
+        assert isinstance(outcome.error, RunHeld)
+        assert "the key was refused" in str(outcome.error)
+        assert "HTTP 401" in str(outcome.error)
         assert "Incorrect API key" in str(outcome.error)
         assert world.key not in str(outcome.error)
     assert len(sim.ledger) == 0

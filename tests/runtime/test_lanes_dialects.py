@@ -12,7 +12,7 @@ import pytest
 
 import segue
 from segue.authoring.map import Outcome
-from segue.model.errors import ModelFailed
+from segue.model.errors import ModelFailed, RunHeld
 from segue.ports.provider import BatchProvider
 from segue.providers.anthropic import Anthropic
 from segue.providers.anthropic_batches import labelled
@@ -223,8 +223,9 @@ async def test_a_key_that_is_refused(world: World) -> None:
     sim = await world.simulator()
     world.key = "sk-wrong-0123456789"
     for outcome in await world.run():
-        assert isinstance(outcome.error, ModelFailed)
-        assert outcome.error.status == 401
+        assert isinstance(outcome.error, RunHeld)
+        assert "the key was refused" in str(outcome.error)
+        assert "HTTP 401" in str(outcome.error)
         assert world.key not in str(outcome.error)
     assert len(sim.ledger) == 0
 

@@ -25,10 +25,10 @@ from ..runtime.names import unknown_job
 from . import exit
 from .interruption import interruption
 from .outcomes import Order, all_lines, check_writable, lines, replacing
-from .place import check_models, declare_how, declare_store, existing, how
+from .place import at_store, check_models, declare_how, declare_store, existing, how
 from .progress import Progress
 from .rows import RowFile, bind, check_first, key_of
-from .screen import count, note, put_json, short
+from .screen import count, is_terminal, note, put_json, short
 from .tally import Pace, Standing, Tally, in_words
 from .target import definition_of, load_modules, load_target
 
@@ -80,6 +80,7 @@ class _Map:
         self.args, self.flow, self.rows, self.order = args, flow, rows, order
         self.shape: InputShape = definition_of(flow).shape
         self.id: str = args.id or f"{definition_of(flow).name}:{rows.name}"
+        self._told = False
 
     async def run(self) -> int:
         with interruption() as stop:
@@ -112,6 +113,8 @@ class _Map:
                 standing = await self._look(engine, job, tally, progress, pace)
                 if stop.is_set() or standing.settled:
                     return standing
+                if await self._only_people(engine, standing) and not is_terminal(sys.stderr):
+                    return standing  # nobody is here: the same command goes on when they have answered
                 if sweep is not None and sweep.done():
                     sweep.result()
                     return await self._look(engine, job, tally, progress, pace)
@@ -141,6 +144,27 @@ class _Map:
             progress.show(standing.ended + self.order.unread, standing.total, words)
         return standing
 
+    def _segue(self, *words: str) -> str:
+        """A command on the same store."""
+        return shlex.join(["segue", *words, *at_store(self.args)])
+
+    def _how_to_answer(self) -> str:
+        return f"`{self._segue('runs', '--asks')}` lists questions, `segue answer` answers"
+
+    async def _only_people(self, engine: Engine, standing: Standing) -> bool:
+        """Whether nothing is left but questions without a deadline; says once how to answer."""
+        if not standing.for_others or standing.total is None:
+            return False
+        asks = await engine.store.asks()
+        mine = {ask.run: ask.deadline for ask in asks if ask.run.startswith(f"{self.id}/")}
+        if mine and not self._told:
+            self._told = True
+            note(f"  {count(len(mine))} ask{'s' if len(mine) == 1 else ''}: {self._how_to_answer()}")
+        if standing.working or standing.for_batch or len(mine) < standing.parked or any(mine.values()):
+            return False
+        parked = {head.id async for head in each_run(engine.store, job=self.id, status=("parked",))}
+        return parked == {_root_of(run, parked) for run in mine}
+
     async def _write(self, store: Store) -> None:
         with replacing(self.args.output) as file:
             async for line in lines(store, self.id, self.order, self.shape):
@@ -161,6 +185,9 @@ class _Map:
         progress.say(in_words(standing, tally, spent(engine, tally), ""))
         for cause, number in tally.causes.most_common(3):
             note(f"  {count(number)} × {cause}")
+        if tally.examples:
+            example = next(iter(tally.examples[cause] for cause, _ in tally.causes.most_common(1)))
+            note(f"  once more: `{self._segue('resume', '--all-like', example)}`, then the same command")
         if self.order.unread:
             rows = "row" if self.order.unread == 1 else "rows"
             note(f"  {count(self.order.unread)} {rows} can't be read; the output says why, each in its line")
@@ -171,20 +198,26 @@ class _Map:
             )
         if standing.held:
             note(
-                f"  {count(standing.held)} are held: `segue runs --job {shlex.quote(self.id)} --failed` says why"
+                f"  {count(standing.held)} are held: `{self._segue('runs', '--job', self.id, '--failed')}` says why"
             )
         if stopped:
-            asks = "; `segue runs --asks` lists questions" if standing.for_others else ""
+            asks = f"; {self._how_to_answer()}" if standing.for_others else ""
             note(f"parked; the same command goes on{asks}")
             return exit.INTERRUPTED
         if not standing.settled:
-            note(
-                "it goes on with the same command, or with `segue advance`; `segue runs --asks` lists questions"
-            )
+            asks = f"; {self._how_to_answer()}" if standing.for_others else ""
+            note(f"it goes on with the same command, or with `segue advance`{asks}")
             return exit.WAITING
         if self.args.output:
             note(f"  {self.args.output} has one line a row")
         return exit.FAILED if standing.failed or standing.held or self.order.unread else exit.OK
+
+
+def _root_of(run: str, roots: set[str]) -> str:
+    """The run among those that started this one, by its id."""
+    while run not in roots and "." in run:
+        run = run.rpartition(".")[0]
+    return run
 
 
 async def _sweep(engine: Engine, job: Job[Any, Any]) -> bool:

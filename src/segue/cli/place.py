@@ -32,6 +32,11 @@ def declare_store(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def at_store(args: argparse.Namespace) -> list[str]:
+    """The option that names the same store in another command, where it needs one."""
+    return ["--store", args.store] if args.store != (os.environ.get("SEGUE_STORE") or DEFAULT) else []
+
+
 def declare_how(parser: argparse.ArgumentParser) -> None:
     """`--model`, `--live`, `--batch`."""
     parser.add_argument(

@@ -7,17 +7,20 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
+from inspect import _ParameterKind as Kind
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import msgspec
 
+from ..core import forms
 from ..core.signature import InputShape
 from ..model.errors import CallerError, InvalidValue, NotEncodable
 from ..runtime.job import Row
 
 NOT_UTF8 = "it isn't UTF-8; save the file as UTF-8"
+_SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
 #: So many rows are tried before a job is made.
 FIRST = 20
 
@@ -155,18 +158,55 @@ def _keep(source: IO[bytes], path: Path) -> str:
 
 def bind(rows: RowFile, shape: InputShape, field: str = "") -> Iterator[BoundRow]:
     """Each row as a call of the flow; known by its number, or by one of its fields."""
-    keys = _Keys(field)
+    keys, takes = _Keys(field), fields_of(shape)
     for index, raw in enumerate(rows):
-        value = raw.value
+        key, value = "" if field else str(index), raw.value
         try:
             if raw.problem:
                 raise BadRow(raw.line, raw.problem)
             key = keys.of(index, raw)
-            yield BoundRow(key, value, shape.bind_row(value, text=rows.is_csv))
+            yield BoundRow(key, value, shape.bind_row(_taken(raw, field, takes, shape), text=rows.is_csv))
         except BadRow as error:
-            yield BoundRow("", value, error=error)
+            yield BoundRow(key, value, error=error)
         except (InvalidValue, NotEncodable, TypeError) as error:
-            yield BoundRow("", value, error=BadRow(raw.line, str(error)))
+            yield BoundRow(key, value, error=BadRow(raw.line, str(error)))
+
+
+def fields_of(shape: InputShape) -> list[str] | None:
+    """The names that fields of a row may have, None where any will do."""
+    kinds = {parameter.kind for parameter in shape.parameters}
+    if kinds & {Kind.VAR_KEYWORD, Kind.VAR_POSITIONAL}:
+        return None
+    if len(shape.parameters) != 1:
+        return [parameter.name for parameter in shape.parameters]
+    return _fields_of(shape.parameters[0].type, shape.parameters[0].name)
+
+
+def _fields_of(tp: Any, name: str) -> list[str] | None:
+    """Those of an object that is of that type; of what is no object, that of the parameter alone."""
+    tp = forms.bare(tp)
+    if (members := forms.members(tp)) is not None:
+        each = [_fields_of(member, name) for member in members]
+        return None if None in each else list(dict.fromkeys(name for names in each for name in names or ()))
+    if (fields := forms.fields(tp)) is not None:
+        if "extra" in (getattr(tp, "model_config", None) or {}):  # pydantic's model says itself what it does
+            return None
+        tag = getattr(getattr(forms.origin(tp), "__struct_config__", None), "tag_field", None)
+        names = [each for field in fields for each in (field.key, field.name)]
+        return list(dict.fromkeys([*names, *([tag] if tag else [])]))
+    return [name] if tp in _SCALARS else None
+
+
+def _taken(raw: RawRow, key: str, takes: list[str] | None, shape: InputShape) -> Any:
+    """The row as the flow takes it: without a key that it has no place for. Raises `BadRow` for other such fields."""
+    if takes is None or not isinstance(raw.value, dict):
+        return raw.value
+    value = {name: cell for name, cell in raw.value.items() if name != key or name in takes}
+    unknown = [name for name in value if name not in takes]
+    if unknown and len(shape.parameters) == 1 and forms.bare(shape.parameters[0].type) not in _SCALARS:
+        what = forms.spell(shape.parameters[0].type)
+        raise BadRow(raw.line, f"{what} has no field {unknown[0]!r}; its fields are {', '.join(takes)}")
+    return value
 
 
 def check_first(rows: RowFile, shape: InputShape, field: str = "") -> None:

@@ -31,9 +31,10 @@ from ..runtime.names import unknown_run
 from . import exit
 from .answers import expects
 from .interruption import interruption
-from .place import check_models, declare_how, declare_store, how
+from .place import at_store, check_models, declare_how, declare_store, how
 from .prompt import Typist, answer_at_prompt, as_text
 from .rows import BadFile
+from .runs import what
 from .screen import dim, duration, error_of, is_terminal, kind_of, note, put_json, shown
 from .target import definition_of, load_target
 
@@ -43,6 +44,8 @@ LEVELS = (
     "after the handler at work; Ctrl-C once more: at once",
     "at once; Ctrl-C once more leaves it as it is",
 )
+#: Of shorter waits, in seconds, nothing is said.
+SHORT = 5.0
 #: Seconds that the replay of an ended run may take.
 VERIFY = 5.0
 
@@ -196,6 +199,7 @@ class _Watch:
         self.typist = Typist()
         self._midline = False
         self._speaking = ""
+        self._until = 0.0  # it was said that it waits so long
         self._quiet = asyncio.Lock()  # held while somebody types
 
     async def until(self, stop: asyncio.Event) -> int:
@@ -235,10 +239,7 @@ class _Watch:
         await asyncio.get_running_loop().create_future()
 
     def _again(self) -> str:
-        words = ["segue", "run", self.args.flow, "--id", self.run.id]
-        if self.args.store != "sqlite:segue.db":
-            words += ["--store", self.args.store]
-        return shlex.join(words)
+        return shlex.join(["segue", "run", self.args.flow, "--id", self.run.id, *at_store(self.args)])
 
     async def _show(self) -> None:
         """Show what happens until the run ends or is held."""
@@ -302,10 +303,21 @@ class _Watch:
         found = await self.engine.open_asks()
         return [ask for ask in found if ask.run == self.run.id or ask.run.startswith(f"{self.run.id}.")]
 
+    async def _say_until_when(self) -> None:
+        """A run that sleeps for long says so, once."""
+        head = await self.run.head()
+        if head.status != "parked" or head.wake is None or head.reason or self.args.json:
+            return
+        left = head.wake - self.engine.clock.now()
+        if left > SHORT and head.wake != self._until:
+            self._until = head.wake
+            self._dim(f"· it waits {what(head)}, {duration(left)} from now; Ctrl-C parks it")
+
     async def _answer(self) -> list[Ask]:
         """Put each question as it comes; returns only at the end of the input, with what is open."""
         while True:
             signal = self.engine.next_end()
+            await self._say_until_when()
             for ask in await self._mine():
                 async with self._quiet:
                     self._line_end()
@@ -317,6 +329,7 @@ class _Watch:
         """Nobody is here to answer: returns once nothing but questions is left."""
         while True:
             signal = self.engine.next_end()
+            await self._say_until_when()
             asks = await self._mine()
             head = await self.run.head()
             if asks and head.status == "parked" and not self.engine.worker.awake:

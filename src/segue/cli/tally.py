@@ -57,6 +57,7 @@ class Tally:
         self.store, self.job = store, job
         self.usage: list[Usage] = []
         self.causes: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}  #: a run of each cause
         self._cursor = 0
         self._ended = 0.0  # when the last run that is over ended
 
@@ -84,7 +85,9 @@ class Tally:
             for head in heads:
                 self._ended = max(self._ended, head.updated)
                 if head.error is not None:
-                    self.causes[f"{kind_of(head.error.type)}: {short(head.error.message, 160)}"] += 1
+                    cause = f"{kind_of(head.error.type)}: {short(head.error.message, 160)}"
+                    self.causes[cause] += 1
+                    self.examples.setdefault(cause, head.id)
             self.usage = total([*self.usage, *(use for head in heads for use in head.usage)])
 
     async def _read_lanes(self, standing: Standing, since: float) -> None:

@@ -42,7 +42,7 @@ def load_flow(target: str) -> Any:
     if not name:
         if len(flows) == 1:
             return next(iter(flows.values()))
-        raise UnknownName("flow", target, _choice(path, flows))
+        raise UnknownName("flow", target if not flows else "", _choice(path, flows))
     found: Any = module
     for part in name.split("."):
         found = getattr(found, part, None)
@@ -184,6 +184,8 @@ def _split(target: str) -> tuple[str, str]:
 def _choice(path: str, flows: dict[str, Any], name: str = "") -> str:
     if not flows:
         return f"{path} has none: decorate an async function with @segue.flow"
+    if not name:
+        return f"name one of {path}: {', '.join(f'`{path}:{each}`' for each in flows)}"
     near = difflib.get_close_matches(name, flows, 1)
     meant = f"did you mean {near[0]!r}? " if near else ""
     return f"{meant}{path} has {', '.join(flows)}"

@@ -389,11 +389,12 @@ class InputShape:
             return self._bind_one(takes[0], row, text=text)
         if not isinstance(row, dict):
             names = ", ".join(p.name for p in takes)
-            problem = f"its parameters are {names}, by name"
+            problem = f"its parameters are {names}, by name" if names else "it has no parameters: a row is {}"
             raise InvalidValue(f"row for {self.name}", "an object", problem, _shown(row))
         known = {p.name for p in takes}
         if self._others is None and (unknown := [key for key in row if key not in known]):
-            problem = f"there is no parameter {unknown[0]!r}; the parameters are {', '.join(sorted(known))}"
+            there = f"the parameters are {', '.join(sorted(known))}" if known else "it has no parameters"
+            problem = f"there is no parameter {unknown[0]!r}; {there}"
             raise InvalidValue(f"row for {self.name}", f"parameters of {self.name}", problem, _shown(row))
         args: list[Any] = []
         kwargs: dict[str, Any] = {}

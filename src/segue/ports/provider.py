@@ -28,7 +28,8 @@ class RemoteJob(msgspec.Struct, frozen=True):
     """A provider's batch job as the provider tells of it.
 
     `over`: it will change no more. `nonce` is what we labelled it with. `files` hold outcomes.
-    `rejected` is why it was refused as a whole, if it was; `bad_lines` the line numbers at fault, from 1.
+    `rejected` is why it was refused as a whole, if it was; `bad_lines` the line numbers at fault, from 1, and
+    `faults` what was said of each.
     `sure`: of a job that `find` gives, that it is ours; where it can't be told yet, it can be once it is over.
     """
 
@@ -43,6 +44,7 @@ class RemoteJob(msgspec.Struct, frozen=True):
     files: tuple[str, ...] = ()
     rejected: str = ""
     bad_lines: tuple[int, ...] = ()
+    faults: Mapping[int, str] = {}
     sure: bool = True
 
 

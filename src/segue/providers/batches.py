@@ -343,6 +343,7 @@ def remote_job(job: Job, mask: Mask) -> RemoteJob:
         files=files,
         rejected=rejected,
         bad_lines=tuple(sorted({each.line for each in errors if each.line})),
+        faults={each.line: mask(_reason(each)) for each in reversed(errors) if each.line},
     )
 
 
@@ -367,12 +368,13 @@ def line_result(line: bytes, mask: Mask) -> LineResult | str:
     return LineResult(outcome.custom_id, status, _masked(body, mask), mask(named_code))
 
 
+def _reason(error: JobError) -> str:
+    code = f" ({error.code})" if error.code and error.message else ""
+    return f"{error.message or error.code or 'no reason given'}{code}"
+
+
 def _told(errors: list[JobError]) -> str:
-    told = [
-        f"{f'line {each.line}: ' if each.line else ''}{each.message or each.code or 'no reason given'}"
-        f"{f' ({each.code})' if each.code and each.message else ''}"
-        for each in errors[:5]
-    ]
+    told = [f"{f'line {each.line}: ' if each.line else ''}{_reason(each)}" for each in errors[:5]]
     if len(errors) > 5:
         told.append(f"and {len(errors) - 5} more")
     return "; ".join(told) or "it failed, and no reason was given"

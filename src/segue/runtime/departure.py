@@ -16,6 +16,7 @@ from ..ports.store import Turn
 from . import tasks
 from .call import end_error
 from .events import Finished
+from .trying import key_refused
 
 if TYPE_CHECKING:
     from .executor import Executor
@@ -194,6 +195,10 @@ class Departure:
         elif (error := root.exception()) is not None:
             if not isinstance(error, Exception):
                 self._run.abandon(error)
+                return
+            if self._run.head.spec.job and (reason := key_refused(self._run.id, error)):
+                self._run.status = "held"
+                self.unwind(lambda: self._run.commits.afterwards(lambda: self._held(reason, False)))
                 return
             status = "cancelled" if isinstance(error, RunInterrupted) else "failed"
             failure = to_failure(error)

@@ -132,12 +132,14 @@ class Endings:
             return
         log.warning("batch job %s was rejected: %s", job.id, remote.rejected)
         bad = admission.at_fault(job.lines, remote.bad_lines)
-        error = _failure(self.lane, 400, "batch_rejected", remote.rejected)
         again = not bad and fit_to_retry(500, "")
         outcomes: list[LineOutcome] = []
         async for line in self._open_lines(job):
-            innocent = bool(bad) and len(outcomes) + 1 not in bad
+            number = len(outcomes) + 1
+            innocent = bool(bad) and number not in bad
             most = 0 if innocent else ATTEMPTS
+            why = remote.faults.get(number, remote.rejected) if bad else remote.rejected
+            error = _failure(self.lane, 400, "batch_rejected", why)
             outcomes.append(
                 LineOutcome(line.id, "error", None, error, innocent or again, innocent, most=most)
             )

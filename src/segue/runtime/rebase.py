@@ -16,6 +16,7 @@ from ..model.mode import Config
 from ..model.run import Head, Spec
 from ..ports.store import Claimed, Store
 from .names import unknown_run
+from .trying import KEY_REFUSED
 
 #: Added to the number of a paid call whose place another one has taken.
 _ELSEWHERE = 1 << 32
@@ -50,17 +51,17 @@ async def resume(
     """Let a held, failed or cancelled run go on from its old journal.
 
     `keep`: calls are matched by place and name, whatever their arguments are now. Otherwise by name and
-    arguments; what changed is called, and paid, anew. A failed call of a failed run is made anew either way.
-    `value` is what came of the at-most-once step that was cut off, where someone knows. `repeat`: keyed and
-    at-most-once steps whose arguments changed may be done again; else the run is held before one. `config` replaces
-    the one that it was started with.
+    arguments; what changed is called, and paid, anew. A failed call of a run that failed, or whose key was
+    refused, is made anew either way. `value` is what came of the at-most-once step that was cut off, where someone
+    knows. `repeat`: keyed and at-most-once steps whose arguments changed may be done again; else the run is held
+    before one. `config` replaces the one that it was started with.
     """
     if head.status not in ("held", "failed", "cancelled"):
         raise Conflict(
             f"run {head.id!r} is {head.status}; only held, failed or cancelled ones can be resumed"
         )
     entries, spent = await _paid(store, head.id)
-    if head.status == "failed":
+    if head.status == "failed" or head.reason.startswith(KEY_REFUSED):
         entries = [entry for entry in entries if entry.error is None]
     if keep and not repeat:
         _none_cut_off(head.id, entries)

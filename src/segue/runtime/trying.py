@@ -29,6 +29,17 @@ def model_failed(model: str, status: int, message: str, code: str) -> ModelFaile
     return kind(model, status, message, code)
 
 
+#: How the reason begins for which a row is held whose model call was refused for its key.
+KEY_REFUSED = "the key was refused"
+
+
+def key_refused(run: str, error: BaseException) -> str:
+    """The reason to hold a run for that ended so, empty if there is none: a wrong key is no fault of its row."""
+    if not isinstance(error, ModelFailed) or error.status not in (401, 403):
+        return ""
+    return f"{KEY_REFUSED}: {error}\nMend the key, then `segue resume {run}`"
+
+
 class Trouble(NamedTuple):
     """A try of a live call that failed for a passing reason. `wait`: seconds until the next, about."""
 
