@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.cli.desk import Desk
+from tests.cli.desk import Desk, Provider
 
 ACTORS = """
 from dataclasses import dataclass
@@ -223,3 +223,51 @@ def test_a_past_that_is_kept_or_dropped_is_told_of(desk: Desk):
     assert "that is its last turn" in said.err
     assert "were dropped" in said.err
     assert "is no journal that could be forked" in desk.segue("fork", "Brief").err
+
+
+COUNTER = """
+import segue
+
+
+class Add(segue.Request[str]):
+    n: int
+
+
+class Counter(segue.Actor[None]):
+    total: int = 0
+
+    @segue.on
+    async def add(self, m: Add) -> str:
+        self.total += m.n
+        return await segue.generate("Well done?")
+"""
+
+
+def test_an_actor_that_is_started_and_left(desk: Desk, provider: Provider):
+    desk.write("counter.py", COUNTER)
+    words = ("run", "counter.py:Counter", "--id", "c", "--no-wait", "--model", provider.model)
+    said = desk.segue(*words)
+    assert (said.code, said.out) == (3, "c\n")
+    assert desk.segue(*words).code == 3
+    desk.segue("tell", "c", "Add", '{"n": 5}')
+    desk.segue("advance", "counter.py")
+    assert desk.segue("show", "c", "--json").rows[0]["fields"] == {"total": 5}
+    said = desk.segue("show", "c")
+    assert "listening, 2 turns" in said.out
+    assert 'its fields: {"total":5}' in said.out
+    assert "openai:test, live: 1 call, " in said.out
+    assert "openai:test (live)" in said.out  # the call of its last turn
+    assert "no call is recorded" not in said.err
+    desk.segue("cancel", "c")
+    desk.segue("advance", "counter.py")
+    assert desk.segue(*words).code == 1
+
+
+def test_calls_are_listed_by_place(desk: Desk):
+    desk.write(
+        "join.py",
+        "import segue\n@segue.flow\nasync def child() -> int:\n    return 1\n@segue.flow\n"
+        "async def parent() -> int:\n    return await (await segue.spawn(child()))\n",
+    )
+    desk.segue("run", "join.py:parent", "--id", "p")
+    assert [call["call"] for call in desk.segue("show", "p", "--json").rows[1:]] == ["#0", "#1"]

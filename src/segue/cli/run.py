@@ -22,7 +22,7 @@ from ..authoring.flow import short_name
 from ..core import codec
 from ..core.signature import InputShape, Parameter
 from ..model.errors import AuthorError, InvalidValue, UnknownName
-from ..model.run import ENDED, Head
+from ..model.run import ENDED, Head, is_over
 from ..runtime import verify
 from ..runtime.engine import Engine
 from ..runtime.events import Asked, Emitted, Event, Finished, Recorded, Retrying, Token
@@ -31,6 +31,7 @@ from ..runtime.names import unknown_run
 from . import exit
 from .answers import expects
 from .interruption import interruption
+from .mail import GOES_ON
 from .place import at_store, check_models, declare_how, declare_store, how
 from .prompt import Typist, answer_at_prompt, as_text
 from .rows import BadFile
@@ -62,6 +63,11 @@ def declare_run(parser: argparse.ArgumentParser) -> None:
         "--input", dest="file", metavar="FILE", help="read the input from a file; - is standard input"
     )
     parser.add_argument("--id", default="", help="the run's id; the run that is there by it goes on")
+    parser.add_argument(
+        "--no-wait",
+        action="store_true",
+        help="make it, print its id and leave it to a worker or `segue advance`",
+    )
     parser.add_argument("--json", action="store_true", help="print events as JSON lines; ask nothing")
     declare_how(parser)
     declare_store(parser)
@@ -72,13 +78,25 @@ async def do_run(args: argparse.Namespace) -> int:
     levels = len(Interrupt) if definition_of(flow).kind == "actor" else 1
     id = args.id or f"{short_name(definition_of(flow))}-{uuid4().hex[:8]}"
     with interruption(levels) as stop, told_as_events(id):
-        async with Engine(args.store) as engine:
+        async with Engine(args.store, worker=not args.no_wait) as engine:
             check_models(engine, args)
+            if args.no_wait:
+                return await _left(await _start(engine, flow, id, args), args)
             events: asyncio.Queue[Any] = asyncio.Queue()
             engine.bus.watch(id, events.put_nowait)  # before it begins, or its first tokens go by unseen
             run = await _start(engine, flow, id, args)
             code = await _Watch(engine, run, events, args).until(stop)
         return code
+
+
+async def _left(run: Run[Any], args: argparse.Namespace) -> int:
+    """It is there; who works on the store carries it out."""
+    head = await run.head()
+    put_json({"run": run.id, "status": head.status}) if args.json else print(run.id)
+    if not is_over(head.status):
+        note(f"it is made; {GOES_ON}")
+        return exit.WAITING
+    return exit.OK if head.status == "done" else exit.FAILED
 
 
 @contextlib.contextmanager

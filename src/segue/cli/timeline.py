@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from typing import Any
 
 import msgspec
 
+from ..authoring.actor.checkpoint import Checkpoint, read_stored
 from ..core import journal
 from ..core.replay import Place, Replay
 from ..model.entry import Entry
 from ..model.errors import UnknownName
-from ..model.run import Head
+from ..model.run import ENDED, Head
 from ..ports.store import History, Store
 from ..runtime.names import unknown_run
 from . import exit
 from .place import declare_store, looking
 from .runs import as_plain
 from .screen import count, duration, error_of, kind_of, note, put_json, shown, table
+
+
+#: Where a turn has no calls yet, so many of those before it are shown, if the past has no more commits than this.
+RECENT, SHOWN = 2_000, 20
 
 
 def declare_show(parser: argparse.ArgumentParser) -> None:
@@ -38,26 +44,36 @@ async def do_show(args: argparse.Namespace) -> int:
             raise await unknown_run(store, args.run)
         calls = await calls_of(store, args.run)
         past = await store.history(args.run, rows=args.history)
-        if args.history:
+        recent = not args.history and not calls and 0 < past.archived <= RECENT
+        if args.history or recent:
+            past = await store.history(args.run)
             calls = await past_calls(store, past) + calls
+        standing = await _standing_of(store, head)
     if args.call:
         _whole(args.call, calls, plain=args.json)
     elif args.json:
         plain = as_plain(head)
         if past.archived or past.dropped:
             plain["history"] = {"kept": past.archived, "dropped": past.dropped}
+        if standing is not None:
+            plain |= {"state": standing.state, "turns": standing.turns, "fields": standing.fields}
         put_json(plain)
         for call in calls:
             put_json(_plain(call))
     else:
         _head(head)
-        if past.archived and not args.history:
+        if standing is not None:
+            _standing(head, standing)
+        _usage(head)
+        if past.archived and not args.history and not recent:
             print(
                 f"  {count(past.archived)} commits before its last turn are history: --history lists their calls"
             )
         if past.dropped:
             print(f"  {dropped(past)}")
-        _calls(head, calls)
+        _calls(head, calls[-SHOWN:] if recent else calls)
+        if recent and len(calls) > SHOWN:
+            note(f"{count(len(calls) - SHOWN)} calls of earlier turns: --history lists them")
     return exit.OK
 
 
@@ -87,7 +103,20 @@ async def calls_of(store: Store, run: str) -> list[Call]:
         Call(entry, times.get(entry.after - 1, loaded.head.spec.created), 0.0 if entry.made else entry.at)
         for entry in merged
     ]
-    return sorted(calls, key=lambda call: (call.entry.after, call.ended or float("inf")))
+    return sorted(calls, key=lambda call: (call.entry.after, _in_order(call.entry.path), call.entry.n))
+
+
+def _in_order(path: str) -> list[tuple[int, str]]:
+    """Paths as people count: `/9` before `/10`."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path)]
+
+
+async def _standing_of(store: Store, head: Head) -> Checkpoint | None:
+    """An actor as its last turn left it."""
+    loaded = await store.load(head.id) if head.spec.kind == "actor" else None
+    if loaded is None or loaded.checkpoint is None:
+        return None
+    return read_stored(loaded.checkpoint, loaded.deltas)
 
 
 async def past_calls(store: Store, past: History) -> list[Call]:
@@ -170,6 +199,33 @@ def _head(head: Head) -> None:
             print(head.error.trace)
 
 
+def _standing(head: Head, standing: Checkpoint) -> None:
+    where = "" if head.status in ENDED else f"in state {standing.state}" if standing.state else "listening"
+    turns = f"{count(standing.turns)} turn{'' if standing.turns == 1 else 's'}"
+    actor = f", as {standing.actor}" if standing.actor else ""
+    print(
+        f"  {', '.join(part for part in (where, turns) if part)}{actor}; its fields: {shown(bytes(standing.fields), 500)}"
+    )
+
+
+def _usage(head: Head) -> None:
+    for use in head.usage:
+        tokens = f"{count(use.input_tokens)} tokens in, {count(use.output_tokens)} out"
+        print(f"  {use.model}, {use.lane}: {count(use.calls)} call{'' if use.calls == 1 else 's'}, {tokens}")
+
+
+def _name(head: Head, entry: Entry) -> str:
+    """A call's name; of a model call the model, and the lane where all of the run's went in one."""
+    if entry.kind not in ("generate", "embed"):
+        return entry.name if entry.name != entry.kind else ""
+    try:
+        model = str(msgspec.json.decode(entry.args)["model"]).partition("@")[0]
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return ""
+    lanes = {use.lane for use in head.usage if use.model == model}
+    return f"{model} ({lanes.pop()})" if len(lanes) == 1 else model
+
+
 def _calls(head: Head, calls: list[Call]) -> None:
     if not calls:
         note("no call is recorded yet")
@@ -182,7 +238,7 @@ def _calls(head: Head, calls: list[Call]) -> None:
             (
                 call.name,
                 call.entry.kind,
-                call.entry.name if call.entry.name != call.entry.kind else "",
+                _name(head, call.entry),
                 f"+{duration(max(call.began - head.spec.created, 0))}",
                 "" if call.entry.made else duration(max(call.ended - call.began, 0)),
                 count(spent) if spent else "",
@@ -192,7 +248,7 @@ def _calls(head: Head, calls: list[Call]) -> None:
     table(("CALL", "KIND", "NAME", "AT", "TOOK", "TOKENS", "OUTCOME"), rows, right="AT,TOOK,TOKENS")
     total = sum(tokens_of(call.entry) for call in calls)
     if total:
-        print(f"{count(len(calls))} calls, {count(total)} tokens")
+        print(f"{count(len(calls))} call{'' if len(calls) == 1 else 's'}, {count(total)} tokens")
 
 
 def _plain(call: Call) -> dict[str, Any]:

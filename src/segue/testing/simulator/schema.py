@@ -129,7 +129,7 @@ def _told(description: str) -> dict[str, Any]:
 
 
 def _string(schema: dict[str, Any]) -> str:
-    least = schema.get("minLength", 1)
+    least: int = schema.get("minLength", 1)
     if schema.get("contentEncoding") == "base64":
         return "YWFh" * -(-least // 3)  # lengths are those of the bytes
     most = schema.get("maxLength", least)
