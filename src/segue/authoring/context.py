@@ -232,10 +232,14 @@ class RunContext(Protocol):
     """What the verbs need of the run that they act for."""
 
     id: str
-    seed: str  #: what its ids and chance are drawn from
     config: Config
     callers: tuple[str, ...]
     rebased: bool  #: it goes on from another journal, under changed code perhaps
+
+    @property
+    def seed(self) -> str:
+        """What its ids and chance are drawn from."""
+        ...
 
     @property
     def letters(self) -> Letters: ...
@@ -345,7 +349,7 @@ class BranchTask(asyncio.Task[Any]):
 
 #: As `asyncio.current_task`, which is written in Python before 3.12: it is asked at every call.
 _current_task: Callable[[asyncio.AbstractEventLoop], asyncio.Task[Any] | None] = (
-    asyncio.current_task if sys.version_info >= (3, 12) else asyncio.tasks._current_tasks.get
+    asyncio.current_task if sys.version_info >= (3, 12) else asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]  # where `current_task` looks
 )
 
 

@@ -375,7 +375,7 @@ class Worker:
             self._admit(one, journal.load_large(some, contents) if digests else some)
 
     def _admit(self, claimed: Claimed, entries: list[Any], call: Any = None) -> None:
-        """Wake a run, or keep it until there is room in its group. `call`: its arguments, where they are read already."""
+        """Wake a run, or keep it until there is room in its group. `call`: its arguments, if they are read already."""
         spec = claimed.head.spec
         if spec.group and self._grouped.get(spec.group, 0) >= spec.limit:
             self._queued.setdefault(spec.group, deque()).append(claimed)

@@ -42,6 +42,8 @@ _RANKS: dict[Apply, int] = {create: 0, commit: 1}
 Row = tuple[str, int, bytes, Landed]
 #: What one turn of the loop has ordered: rows to append, and all else.
 Load = tuple[list[Row], list[Order]]
+#: What came of them.
+Done = tuple[list[tuple[Row, Any]], list[tuple[Order, Any]]]
 
 
 class Writer:
@@ -103,15 +105,14 @@ class Writer:
         await asyncio.shield(self._closed)
         self._thread.join()
 
-    def _settle(
-        self, rows: Sequence[tuple[Row, Any]], done: Sequence[tuple[Order, Any]], hints: Sequence[Hint]
-    ) -> None:
-        for row, result in rows:
+    def _settle(self, done: Done, hints: Sequence[Hint]) -> None:
+        rows, orders = done
+        for (*_, then), result in rows:
             try:
-                row[3](result)
+                then(result)
             except Exception as error:  # as of any callback; the others of its group mustn't suffer
                 self._loop.call_exception_handler({"message": "after a commit", "exception": error})
-        for order, result in done:
+        for order, result in orders:
             if isinstance(order.future, Landing):
                 order.future.land(result)
                 continue
@@ -135,11 +136,11 @@ class Writer:
         self._post(_finish, self.opened, None)
         try:
             while (load := self._wait()) is not None:
-                rows, done = self._write(*load)
+                done = self._write(*load)
                 ledger = self._ledger
                 hints = [Hint(kind, list(runs)) for kind, runs in ledger.hints.items() if runs]
                 ledger.hints.clear()
-                self._post(self._settle, rows, done, hints)
+                self._post(self._settle, done, hints)
         finally:
             cx.close()
             self._post(_finish, self._closed, None)
@@ -183,9 +184,7 @@ class Writer:
             load[0].extend(more[0])
             load[1].extend(more[1])
 
-    def _write(
-        self, rows: list[Row], orders: list[Order]
-    ) -> tuple[list[tuple[Row, Any]], list[tuple[Order, Any]]]:
+    def _write(self, rows: list[Row], orders: list[Order]) -> Done:
         """Write a group; if that fails, each by itself."""
         try:
             return self._patiently(rows, orders)
@@ -196,9 +195,7 @@ class Writer:
         single = [self._write([row], []) for row in rows] + [self._write([], [order]) for order in orders]
         return [row for one, _ in single for row in one], [order for _, one in single for order in one]
 
-    def _patiently(
-        self, rows: list[Row], orders: list[Order]
-    ) -> tuple[list[tuple[Row, Any]], list[tuple[Order, Any]]]:
+    def _patiently(self, rows: list[Row], orders: list[Order]) -> Done:
         """Write a group; if another process is in the way, all over again."""
         until = time.monotonic() + self._patience
         while True:
@@ -210,9 +207,7 @@ class Writer:
                     raise
             time.sleep(random.uniform(0.001, 0.02))
 
-    def _together(
-        self, rows: list[Row], orders: list[Order]
-    ) -> tuple[list[tuple[Row, Any]], list[tuple[Order, Any]]]:
+    def _together(self, rows: list[Row], orders: list[Order]) -> Done:
         """Write a group in one transaction; rows alone need none around their statement."""
         ledger = self._ledger
         writes = any(map(self._would_write, orders))
