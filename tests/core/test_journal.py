@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from segue.core import journal
+from segue.core.encoding import digest
 from segue.model.entry import BLOB, Entry, encode_entries
 
 BIG = b'"' + b"x" * BLOB + b'"'
@@ -25,6 +26,14 @@ def test_small_contents_stay_in_place() -> None:
     blobs: list[tuple[bytes, bytes]] = []
     assert journal.store_large(entry, blobs) is entry
     assert not blobs
+
+
+def test_a_row_that_has_the_arguments_needs_no_digest_of_them() -> None:
+    short = Entry("", 0, "step", "f", b"", b"[[1],{}]", 0, 0, b"2")
+    other = Entry("", 1, "strike", "x", b"", b"", 0)
+    (read, same) = journal.read([encode_entries([short, other])])
+    assert read.digest == digest(b"[[1],{}]")
+    assert same == other
 
 
 def test_the_difference_shows_the_line_and_the_cure() -> None:

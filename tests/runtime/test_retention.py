@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from contextvars import Context, copy_context
+from pathlib import Path
 
 import pytest
 
@@ -40,3 +41,21 @@ async def test_what_a_step_keeps_open_keeps_nothing_of_the_run(flow: segue.Flow[
         assert KEPT
         assert [each for each in gc.get_objects() if type(each) is Executor and each.id == "r"] == []
     KEPT.clear()
+
+
+@pytest.mark.parametrize("flow", [alone, together], ids=["alone", "together"])
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+async def test_a_run_that_is_over_waits_for_no_collector(
+    flow: segue.Flow[[int], int], store: str, tmp_path: Path
+) -> None:
+    async with segue.Engine("memory:" if store == "memory" else f"sqlite:{tmp_path}/runs.db") as engine:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                await engine.run(flow(3))
+            await asyncio.sleep(0.01)
+            assert [each for each in gc.get_objects() if type(each) is Executor] == []
+        finally:
+            gc.enable()
+            KEPT.clear()
