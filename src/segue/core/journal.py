@@ -15,9 +15,11 @@ from .replay import Place, Replay
 
 
 def read(rows: Iterable[bytes]) -> list[Entry]:
-    """All entries of a journal, in the order written, each with its digest."""
+    """All entries of a journal, in the order written, each with its digest: rows of single steps lack it."""
     return [
-        entry if entry.digest or not entry.args else msgspec.structs.replace(entry, digest=digest(entry.args))
+        entry
+        if entry.digest or entry.kind != "step"
+        else msgspec.structs.replace(entry, digest=digest(entry.args))
         for row in rows
         for entry in decode_entries(row)
     ]

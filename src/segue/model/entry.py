@@ -42,7 +42,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One recorded call, known by where it stands: `(path, n)`.
 
-    `name` and `digest` are its check (a row may lack the digest where it has the arguments: `journal.read` adds it);
+    `name` and `digest` are its check (a row may lack that of a step whose arguments it has: `journal.read` adds it);
     `after` is the number of batches handed over when it was made;
     `batch` the one that held its outcome, `MADE` if none has yet. An entry of a call that was journaled
     when made is completed by a second one with an empty `kind`. `at` is when the outcome was handed over,
