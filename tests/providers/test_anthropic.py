@@ -101,7 +101,7 @@ def test_a_request_in_anthropic_s_words():
                         "type": "image",
                         "source": {"type": "base64", "media_type": "image/png", "data": "cG5n"},
                     },
-                    {"type": "document", "source": {"type": "url", "url": "https://a.example/b.pdf"}},
+                    {"type": "document", "source": {"type": "url", "url": "https://a.example/b.pdf"}, **mark},
                 ],
             },
             {
@@ -143,6 +143,9 @@ def test_what_is_marked_for_the_cache():
     assert marked(before=law) == ["system"]
     assert marked(tools=[LOOK]) == ["tools", "messages"]
     assert marked(before=law, tools=[LOOK]) == ["system", "messages"]
+    said = [Message("user", "a"), Message("assistant", "b"), Message("user", "c"), Message("assistant", "d")]
+    assert marked(before=said[:2]) == []
+    assert marked(before=said) == ["messages"]
     assert marked(before=law, extra={"cache_control": {"type": "ephemeral"}}) == []
     assert marked(before=law, extra={"cache_control": None}) == []
     assert "cache_control" not in wire.chat_body(request(extra={"cache_control": None}), "m")

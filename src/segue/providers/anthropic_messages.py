@@ -17,6 +17,8 @@ MAX_TOKENS = 16_384
 PROTOCOL = "anthropic"
 
 _MARK = {"type": "ephemeral"}
+#: A conversation in which the model has spoken so often is taken to go on.
+_LONG = 2
 _BUDGETS = {"low": 2_048, "medium": 8_192, "high": 24_576}
 #: Models that think by a budget; later ones decide for themselves, by effort.
 _BUDGETED = re.compile(r"claude-3|claude-(opus|sonnet|haiku)-4(-[0-5])?(?![0-9])(-20\d{6})?$")
@@ -35,9 +37,11 @@ _FORMATS = frozenset(
 def chat_body(request: ChatRequest, model: str) -> dict[str, Any]:
     """The body of a request that isn't streamed. The order of keys is always the same.
 
-    The beginning that calls have in common, tools and system, is marked to be kept in the cache; with tools, so is
-    the conversation, whose next turn repeats it. `extra` has the last word, except on streaming; where it says
-    anything of `cache_control`, nothing is marked here, and None leaves it at that.
+    The beginning that calls have in common, tools and system, is marked to be kept in the cache. So is a conversation
+    whose next turn repeats it, one with tools or of some length, at its end and where the turn before ended: the service
+    looks for what it has kept at a mark and at the 20 blocks before, and a turn with many tool calls is longer. `extra`
+    has the last word, except on streaming; where it says anything of `cache_control`, nothing is marked here, and None
+    leaves it at that.
     """
     head = _leading(request.messages)
     system = [{"type": "text", "text": text} for text in map(_text, request.messages[:head]) if text]
@@ -49,8 +53,9 @@ def chat_body(request: ChatRequest, model: str) -> dict[str, Any]:
     messages = _turns(request.messages[head:])
     if "cache_control" not in request.extra:
         _mark(system or tools)
-        if tools and messages:
-            _mark(messages[-1]["content"])
+        if tools or sum(each["role"] == "assistant" for each in messages) >= _LONG:
+            for turn in _ends(messages):
+                _mark(turn["content"])
     if system:
         body["system"] = system
     body["messages"] = messages
@@ -77,6 +82,13 @@ def _text(message: Message) -> str:
     if isinstance(message.content, str):
         return message.content
     return "\n".join(part for part in message.content if isinstance(part, str))
+
+
+def _ends(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The turns with which this request ends, and the one before it of the same conversation."""
+    last = messages[-1:]
+    before = [each for each in messages[:-1] if each["role"] == "user"]
+    return [*before[-1:], *last]
 
 
 def _mark(blocks: list[dict[str, Any]]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import timedelta
+from hashlib import blake2b
 from typing import Any, TypeVar
 
 import msgspec
@@ -29,6 +31,7 @@ T = TypeVar("T")
 
 _EMBED = "/v1/embeddings"
 _OWN_HOSTS = (".openai.com", ".openai.azure.com")
+_CACHE_KEY = "prompt_cache_key"
 _LINGER = 0.05  # in seconds, for servers that don't end an answer that is over
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -68,6 +71,9 @@ class OpenAI:
         self.max_lines, self.max_bytes, self.live_only = format.max_lines, format.max_bytes, format.live_only
         self._jobs = Jobs(self.exchange, format)
         self._speech = speech or Completions(_limit(self.base_url))
+        self._has_keys = (
+            urllib.parse.urlsplit(self.base_url).hostname == "api.openai.com"
+        )  # others refuse the field
         self._paths = {"chat": self._speech.path, "embed": _EMBED}
         self.windows: dict[timedelta, Background] = {}
         if windows:
@@ -83,8 +89,13 @@ class OpenAI:
 
     # ------------------------------------------------------------ translation
     def chat_body(self, request: ChatRequest, model: str) -> dict[str, Any]:
-        """See `Provider.chat_body`."""
-        return self._speech.body(request, model)
+        """See `Provider.chat_body`. OpenAI itself is told by a key which requests begin alike."""
+        body = self._speech.body(request, model)
+        if self._has_keys and _CACHE_KEY not in body and (key := _beginning(request)):
+            body[_CACHE_KEY] = key
+        if body.get(_CACHE_KEY, ...) is None:
+            del body[_CACHE_KEY]
+        return body
 
     def chat_reply(self, body: bytes) -> ChatReply:
         """See `Provider.chat_reply`."""
@@ -236,6 +247,14 @@ def _limit(base_url: str) -> str:
     """The name that a server has for `max_tokens`."""
     host = urllib.parse.urlsplit(base_url).hostname or ""
     return "max_completion_tokens" if f".{host}".endswith(_OWN_HOSTS) else "max_tokens"
+
+
+def _beginning(request: ChatRequest) -> str:
+    """What names the beginning that requests have in common: their tools and system messages; empty for none."""
+    system = list(itertools.takewhile(lambda message: message.role == "system", request.messages))
+    if not system and not request.tools:
+        return ""
+    return blake2b(msgspec.json.encode([request.tools, system]), digest_size=16).hexdigest()
 
 
 async def _ended(lines: AsyncIterator[bytes]) -> None:
