@@ -100,6 +100,7 @@ def test_the_command_reference_is_whole() -> None:
     told = {section.partition("\n")[0].removeprefix("segue "): section for section in sections}
     assert set(told) == set(COMMANDS)
     shared = {"--store", "--json", "--model", "--live", "--batch", "--batch-within", "--deadline"}
+    shared |= {"--reuse", "--reuse-within", "--no-reuse"}
     for command, section in told.items():
         named = set(re.findall(r"(?<![\w-])(--[a-z-]+)", section.partition("\n## ")[0].replace("\n", " ")))
         has = options_of(command)

@@ -87,6 +87,9 @@ async def test_a_file_of_the_version_before_is_brought_up_to_date(tmp_path: Path
     cx = sqlite3.connect(path, isolation_level=None)
     cx.executescript(
         "drop table waiting; drop table dead; drop table deltas; drop table ports;"
+        " drop index lines_same; drop index lines_same_run; drop table answers;"
+        " alter table lines drop column same;"
+        " alter table lines drop column deserted;"
         " drop index lines_due; drop index lines_hedged; drop table unclaimed; alter table lines drop column due;"
         " alter table lines drop column late; alter table lines drop column promoted;"
         " alter table lines drop column hedged;"

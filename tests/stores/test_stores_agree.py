@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from segue.model.entry import Failure
-from segue.model.lane import Line, LineOutcome
+from segue.model.lane import Answer, Line, LineOutcome
 from segue.model.message import DeadLetter, Mail, Question
 from segue.model.mode import DROP, KEEP, Config
 from segue.model.run import CallRef, Spec, Usage
@@ -22,7 +22,8 @@ ENDS = ["done", "failed", "cancelled"]
 class Work:
     """Draws operations; each is a method's name, arguments and keywords."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, sharing=False):
+        self.sharing = sharing  # lines ask the same as others, and may be late
         self.random = random.Random(seed)
         self.now = 1000.0
         self.fences = {}  #: what was said of each run last; may be stale
@@ -37,6 +38,7 @@ class Work:
             ["commit"] * 12 + ["claim"] * 3 + ["create"] * 3 + ["deliver"] * 3 + ["outcomes"] * 3
             + ["take"] * 2 + ["claim_lane", "renew", "answer", "answer", "revive", "revive", "put_job"]
             + ["put_batch_job", "resend_dead", "resend_dead", "drop_dead", "sweep"]
+            + (["withdraw"] * 3 + ["promote"] * 2 + ["forget"] + ["outcomes"] * 3 + ["take"] if self.sharing else [])
         )  # fmt: skip
         return name, *getattr(self, name)()
 
@@ -113,6 +115,10 @@ class Work:
         turn.outbox = [self.mail(self.run(), run, number + i) for i in range(self.random.randint(0, 2))]
         turn.dead = [DeadLetter(mail, "no") for mail in self.some(turn.outbox, 1)]
         turn.lines = [self.line(run) for _ in range(self.random.randint(0, 3))]
+        if self.sharing:
+            turn.lines = list({line.id: line for line in turn.lines}.values())
+            turn.withdrawn = self.some(sorted(set(self.lines)), 2)
+            turn.answers = [Answer(same, b"%d" % number * 3000, self.now) for same in self.some("abc", 1)]
         turn.asks = [Question(f"{run}-q{i}", run, "0", i, "?", to="ann") for i in self.some(range(4), 1)]
         turn.closed_asks = [f"{run}-q{i}" for i in self.some(range(4), 1)]
         turn.spawn = [self.new() for _ in self.some([1], 1)]
@@ -154,7 +160,33 @@ class Work:
         id = f"{run}-{self.random.randint(0, 20)}"
         self.lines.append(id)
         lane = LANES[len(run) % 2]
-        return Line(id, lane, CallRef(run, "", self.number), b"x" * self.random.randint(1, 30), 0, self.now)
+        call = CallRef(run, "", self.number)
+        if not self.sharing:
+            return Line(id, lane, call, b"x" * self.random.randint(1, 30), 0, self.now)
+        same = self.random.choice(["", "a", "a", "b", "c"])
+        return Line(
+            id,
+            lane,
+            call,
+            f"body {same or id}".encode(),
+            0,
+            self.now,
+            due=self.random.choice([0.0, 0.0, self.now + 9.0, self.now + 90.0]),
+            late=self.random.choice(["live", "fail"]),
+            same=same,
+            since=self.random.choice([0.0, self.now - 30.0, self.now]),
+        )
+
+    def withdraw(self):
+        return (self.some(sorted(set(self.lines)), 4),), {}
+
+    def forget(self):
+        return (), {"before": self.now - self.random.choice([0.0, 20.0, 100.0])}
+
+    def promote(self):
+        lane = self.random.choice(LANES)
+        by = self.now + self.random.choice([0.0, 10.0])
+        return (lane, self.fence(lane)), {"by": by, "max_lines": 5, "job": f"L{self.number}", "now": self.now}
 
     def deliver(self):
         mail = []
@@ -181,6 +213,8 @@ class Work:
         return self.lane_fences.get(lane, 1)
 
     def job(self):
+        if self.sharing and self.random.random() < 0.3:
+            return f"L{self.random.randint(0, self.number)}"
         return f"B{self.random.randint(0, 1 + self.number // 40)}"
 
     def take(self):
@@ -191,13 +225,19 @@ class Work:
     def outcomes(self):
         again = self.random.random() < 0.2
         chunk = [
-            LineOutcome(id, self.random.choice(["ok", "expired"]), b"1", again=again)
+            self.outcome(id, self.random.choice(["ok", "expired"]), again)
             for id in self.random.choices([*self.lines, "nothing"], k=8)
         ]
         return (self.job(), self.random.choice([1, self.fence(LANES[0])]), chunk), {"now": self.now}
 
+    def outcome(self, id, status, again):
+        if not self.sharing or again:
+            return LineOutcome(id, status, b"1", again=again)
+        whole = status == "ok" and self.random.random() < 0.6
+        return LineOutcome(id, status, b"1", used=Usage("m", "batch", 1), lane="batch", whole=whole)
+
     def put_batch_job(self):
-        return self.job(), self.fence(self.random.choice(LANES))
+        return (self.job(), self.fence(self.random.choice(LANES))), {}
 
     def learn(self, name, args, result):
         """What a worker would know now."""
@@ -240,17 +280,27 @@ async def everything(store, now):
         "lines": [await store.job_lines(job.id, "", 100) for job in jobs],
         "counts": [await store.line_counts(job=job) for job in ("", *[job.id for job in jobs])],
         "backlog": [await store.backlog(now=now, but=but) for but in ((), "g")],
+        "answers": await store.answers("abc"),
+        "unclaimed": sorted(await store.unclaimed(), key=repr),
         "dead": await store.dead_letters(),
         "dead of": [await store.dead_letters(run=run, after=3, limit=4) for run in RUNS],
     }
 
 
 @pytest.mark.parametrize("seed", range(8))
+async def test_memory_and_sqlite_agree_on_lines_that_ask_the_same(tmp_path, seed):
+    await agree(tmp_path, Work(seed, sharing=True))
+
+
+@pytest.mark.parametrize("seed", range(8))
 async def test_memory_and_sqlite_agree(tmp_path, seed):
+    await agree(tmp_path, Work(seed))
+
+
+async def agree(tmp_path, work):
     stores = [MemoryStore(), SqliteStore(str(tmp_path / "runs.db"))]
     for store in stores:
         await store.open()
-    work = Work(seed)
     for step in range(250):
         name, args, keywords = work.draw() if step else ("create", ([work.new()],), {"now": 0.0})
         one, two = [await act(store, name, args, keywords) for store in stores]

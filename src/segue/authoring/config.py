@@ -19,7 +19,8 @@ ModelLike = str | Sequence[str]
 class How(TypedDict, total=False):
     """How a run is carried out. `models` gives names to roles; `tags` are for finding runs again; `upkeep`:
     what becomes of conversations that near their model's window. `deadline`: by when it should be done, from its start:
-    each model call goes the cheapest way that is in time; see `segue.Batch`.
+    each model call goes the cheapest way that is in time; see `segue.Batch`. `reuse`: a request that was answered
+    before gets that answer, if it is no older than a `timedelta` that is given.
     """
 
     mode: ModeLike
@@ -29,6 +30,7 @@ class How(TypedDict, total=False):
     priority: int
     upkeep: Upkeep
     deadline: timedelta
+    reuse: bool | timedelta
 
 
 _USING: ContextVar[Config | None] = ContextVar("segue_using", default=None)
@@ -47,10 +49,13 @@ def as_config(
     priority: int = 0,
     upkeep: Upkeep | None = None,
     deadline: timedelta | None = None,
+    reuse: bool | timedelta | None = None,
 ) -> Config:
-    """Options as the record that goes with a run. Raises `ValueError` for a deadline that isn't ahead."""
+    """Options as the record that goes with a run. Raises `ValueError` for a deadline or an age that is none."""
     if deadline is not None and checks.seconds("deadline", deadline) <= 0:
         raise ValueError(f"deadline must be longer than nothing, not {deadline!r}")
+    if isinstance(reuse, timedelta) and reuse <= timedelta(0):
+        raise ValueError(f"reuse must be longer than nothing, or False, not {reuse!r}")
     return Config(
         mode=None if mode is None else as_mode(mode),
         model=names(model),
@@ -59,6 +64,7 @@ def as_config(
         priority=priority,
         upkeep=upkeep,
         deadline=deadline,
+        reuse=reuse,
     )
 
 

@@ -73,7 +73,8 @@ class Work(msgspec.Struct, kw_only=True):
     """A call that this process carries out: a step, or a model call in live mode.
 
     `run` gives the value as JSON, or raises; `again` tells whether a retry policy would try that error
-    once more. An at-most-once call is journaled before it starts.
+    once more. An at-most-once call is journaled before it starts. `settles` is told the turn that records the answer,
+    where that may be another call's, and gives the lane in which it counts, if not in `lane`.
     """
 
     kind: str
@@ -87,6 +88,7 @@ class Work(msgspec.Struct, kw_only=True):
     model: str = ""  #: of a model call: whose tokens these are
     lane: str = "live"  #: and how they are counted
     caller: Branch | None = None  #: of a step: who called it
+    settles: Callable[[Turn], str] | None = None
 
     @property
     def key(self) -> str:

@@ -36,10 +36,12 @@ class Reply(Generic[T]):
     `messages` is the conversation that led to it, the answer included; `tokens` are summed over its turns.
     `stop` says why the model stopped: a text that was cut off (`length`) or declined (`refusal`, `filter`) is given
     as it is, where plain `generate` raises. `citations` say where it comes from, `reasoning` what the model
-    thought, as far as its provider shows it.
+    thought, as far as its provider shows it. `reused`: all of it was paid before, for the same requests.
     """
 
-    def __init__(self, value: T, messages: list[Message], tokens: Tokens, last: ChatReply) -> None:
+    def __init__(
+        self, value: T, messages: list[Message], tokens: Tokens, last: ChatReply, *, reused: bool = False
+    ) -> None:
         self.value = value
         self.messages = messages
         self.tokens = tokens
@@ -48,6 +50,7 @@ class Reply(Generic[T]):
         self.reasoning = last.reasoning
         self.stop: Stop = last.stop
         self.citations = last.citations
+        self.reused = reused
 
     def __repr__(self) -> str:
         return f"Reply({self.value!r}, model={self.model!r}, stop={self.stop!r})"
@@ -59,7 +62,8 @@ class Options(TypedDict, total=False):
     `max_turns` bounds a tool loop (default 10); `repairs` how often an unfit answer is sent back (2);
     `check` gets the typed answer and raises, or gives False, where it isn't fit; `extra` goes into the
     provider's request body as it is; `upkeep` says what becomes of a conversation that nears the model's window;
-    `deadline`: each turn goes the cheapest way that is answered so soon.
+    `deadline`: each turn goes the cheapest way that is answered so soon; `reuse`: a turn whose request was answered
+    before, in whatever run, gets that answer, if it is no older than a `timedelta` that is given.
     """
 
     system: str
@@ -74,6 +78,7 @@ class Options(TypedDict, total=False):
     mode: ModeLike
     upkeep: Upkeep
     deadline: timedelta
+    reuse: bool | timedelta
     extra: Mapping[str, Any]
 
 
@@ -98,6 +103,7 @@ async def generate(prompt: Prompt, /, *, returns: Any = str, **options: Any) -> 
         options.pop("model", ()),
         upkeep=options.pop("upkeep", None),
         deadline=options.pop("deadline", None),
+        reuse=options.pop("reuse", None),
     )
     config = config_of(branch, own)
     models = branch.run.services.models(config.model, config)
@@ -148,6 +154,7 @@ class _Talk:
             self.keeper = Keeper(config.upkeep, branch, model, self.request, self._ask)
         self.asked = self.messages[_last_question(self.messages) :]
         self.tokens = Tokens()
+        self.reused = True  # so far
 
     async def run(self) -> Any:
         turns = 0
@@ -161,7 +168,9 @@ class _Talk:
                 continue
             value, problem = self._judge(reply)
             if not problem:
-                return Reply(value, self.messages, self.tokens, reply) if self.whole else value
+                if not self.whole:
+                    return value
+                return Reply(value, self.messages, self.tokens, reply, reused=self.reused)
             cut = reply.stop == "length"
             if self.repairs <= 0 or (cut and (self.shape is None or reply.tool_calls)):
                 raise (Truncated if cut else BadAnswer)(self.model, problem, reply.text)
@@ -190,6 +199,7 @@ class _Talk:
         self.messages.append(Message("assistant", reply.text, reply.tool_calls, opaque=reply.opaque))
         self.told = len(self.messages)
         self.tokens += reply.tokens
+        self.reused = self.reused and reply.reused
         return reply
 
     async def _ask(self, system: str, text: str) -> str:
@@ -202,6 +212,7 @@ class _Talk:
         talk = _Talk(self.branch, plain, model, text, str, {"system": system})
         summary: str = await talk.run()
         self.tokens += talk.tokens
+        self.reused = self.reused and talk.reused
         return summary
 
     async def _use_tools(self, reply: ChatReply) -> None:
@@ -242,14 +253,19 @@ def _last_question(messages: list[Message]) -> int:
 
 
 async def embed(
-    texts: Sequence[str], /, *, model: ModelLike = (), mode: ModeLike | None = None
+    texts: Sequence[str],
+    /,
+    *,
+    model: ModelLike = (),
+    mode: ModeLike | None = None,
+    reuse: bool | timedelta | None = None,
 ) -> list[list[float]]:
     """Vectors for texts, in their order; one recorded call for each 2,048 texts, which is what providers take.
 
     Raises `ModelFailed`.
     """
     branch = current("embed")
-    config = config_of(branch, as_config(mode, model))
+    config = config_of(branch, as_config(mode, model, reuse=reuse))
     chosen = branch.run.services.models(config.model, config)[0]
     made = []
     for start in range(0, len(texts), MOST_TEXTS):

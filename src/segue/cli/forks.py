@@ -15,7 +15,7 @@ from ..authoring.config import as_config
 from ..model.entry import Entry, encode_pool
 from ..model.errors import Conflict, InvalidValue, SegueError, UnknownName
 from ..model.mode import Batch
-from ..model.run import Head, Usage, is_over
+from ..model.run import REUSED, Head, Usage, is_over
 from ..ports.store import JobHead, NewRun
 from ..runtime import rebase
 from ..runtime.engine import Engine
@@ -143,7 +143,9 @@ def _part(use: Usage, share: float, args: argparse.Namespace) -> Usage:
     """That part of a run's model use, under the model and in the lane that the fork has."""
     return Usage(
         args.model[0].partition("@")[0] if args.model else use.model,
-        "batch" if isinstance(args.mode, Batch) else args.mode or use.lane,
+        "batch"
+        if isinstance(args.mode, Batch)
+        else args.mode or ("live" if use.lane == REUSED else use.lane),
         round(use.calls * share),
         round(use.input_tokens * share),
         round(use.output_tokens * share),

@@ -65,6 +65,7 @@ COMMANDS = {
     "compare": Command(
         "compare", "two jobs, or a job and its labels: agreement, cost, time, and where they differ"
     ),
+    "forget": Command("forgetting", "drop the answers that are kept for --reuse"),
     "receipt": Command("receipt", "tokens and money, and what it would have cost live"),
     "export": Command("journal", "a run's journal as JSON lines"),
     "simulate": Command("simulator", "a provider on this machine: OpenAI's protocol, batches included"),
@@ -72,8 +73,11 @@ COMMANDS = {
 
 
 def written_out(words: list[str]) -> list[str]:
-    """With `--batch=6h` as argparse knows it: one option that may have a value would take the next word for it."""
-    return [f"--batch-within={word[8:]}" if word.startswith("--batch=") else word for word in words]
+    """With `--batch=6h` and `--reuse=7d` as argparse knows them: an option that may have a value would take the next
+    word for it."""
+    for short, long in (("--batch=", "--batch-within="), ("--reuse=", "--reuse-within=")):
+        words = [long + word.removeprefix(short) if word.startswith(short) else word for word in words]
+    return words
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -38,7 +38,7 @@ def at_store(args: argparse.Namespace) -> list[str]:
 
 
 def declare_how(parser: argparse.ArgumentParser) -> None:
-    """`--model`, `--live`, `--batch`."""
+    """`--model`, `--live`, `--batch`, `--deadline`, `--reuse`."""
     parser.add_argument(
         "--model",
         action="append",
@@ -67,6 +67,22 @@ def declare_how(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="such as 6h or 90m: each model call goes the cheapest way that is in time; late ones are sent live",
     )
+    reuse = parser.add_mutually_exclusive_group()
+    reuse.add_argument(
+        "--reuse",
+        action="store_const",
+        const=True,
+        default=None,
+        help="answer a request that was answered before by that; with a time, as --reuse=7d, if it is no older",
+    )
+    reuse.add_argument("--no-reuse", dest="reuse", action="store_const", const=False, help="ask anew")
+    reuse.add_argument(
+        "--reuse-within",
+        dest="reuse",
+        type=period,
+        metavar="TIME",
+        help="what `--reuse=TIME` is, written out",
+    )
 
 
 def period(text: str) -> timedelta:
@@ -91,6 +107,8 @@ def how(args: argparse.Namespace) -> How:
         options["mode"] = args.mode
     if args.deadline is not None:
         options["deadline"] = args.deadline
+    if args.reuse is not None:
+        options["reuse"] = args.reuse
     return options
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..model.run import Usage
+from ..model.run import REUSED, Usage
 from ..runtime.engine import Engine
 from ..runtime.names import unknown_job
 from ..runtime.receipt import Receipt, total
@@ -82,6 +82,13 @@ def show(receipt: Receipt) -> None:
         saved = receipt.usd_if_live - receipt.usd
         less = f", {money(saved)} less than live" if saved > 0 else ""
         print(f"total {money(receipt.usd)}{less}")
+    reused = [line for line in receipt.lines if line.lane == REUSED]
+    if reused:
+        saved = sum(line.usd_if_live or 0.0 for line in reused)
+        calls = count(sum(line.calls for line in reused))
+        note(
+            f"reused: {calls} calls were answered by what had been paid before; live they cost {money(saved)}"
+        )
     if receipt.unclaimed:
         twice = count(sum(line.calls for line in receipt.unclaimed))
         cost = f", {money(receipt.usd_unclaimed)} of the total" if priced else ""

@@ -22,7 +22,6 @@ from .place import declare_store, looking
 from .runs import as_plain
 from .screen import count, duration, error_of, kind_of, note, put_json, shown, table
 
-
 #: Where a turn has no calls yet, so many of those before it are shown, if the past has no more commits than this.
 RECENT, SHOWN = 2_000, 20
 

@@ -143,4 +143,5 @@ def _completed(known: Entry, later: Entry) -> Entry:
         known.args_blob,
         later.value_blob,
         known.due,
+        later.reused,
     )

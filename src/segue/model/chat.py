@@ -146,7 +146,7 @@ class Citation(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ChatReply(msgspec.Struct, frozen=True):
-    """What a model said; `opaque` as in `Message`."""
+    """What a model said; `opaque` as in `Message`. `reused`: for a request that was answered before."""
 
     text: str
     tool_calls: list[ToolCall] = []
@@ -156,6 +156,7 @@ class ChatReply(msgspec.Struct, frozen=True):
     reasoning: str | None = None
     opaque: dict[str, Any] = {}
     citations: list[Citation] = []
+    reused: bool = False
 
 
 def as_messages(prompt: str | File | Sequence[Message | str | File]) -> list[Message]:

@@ -63,6 +63,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     args_blob: bool = False  #: `args` is the digest of a blob
     value_blob: bool = False  #: `value` is the digest of a blob
     due: float = 0.0  #: when a durable wait is over, in seconds since the epoch; 0 for never
+    reused: bool = False  #: `value` is what was paid for the same request before
 
     @property
     def made(self) -> bool:

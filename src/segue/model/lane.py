@@ -10,8 +10,9 @@ from .entry import Failure
 from .mode import Late
 from .run import CallRef, Usage
 
-#: `taken` is in a provider job; the last five are final. A line ends as exactly one of them.
-LineStatus = Literal["waiting", "taken", "ok", "error", "expired", "missing", "cancelled"]
+#: `taken` is in a provider job, and `following` waits for the outcome of another line that asks the same; the others
+#: are final. A line ends as exactly one of them.
+LineStatus = Literal["waiting", "taken", "ok", "error", "expired", "missing", "cancelled", "following"]
 
 #: `intent` is written before anything is sent; `uploaded` has a file; `sent` has a provider's job id. `live` isn't a
 #: job of the provider's: its lines are sent as live calls, since they would be late otherwise.
@@ -25,7 +26,8 @@ class Line(msgspec.Struct, frozen=True):
 
     `lane` is `provider|base_url|endpoint|model|credential`; `size` the bytes of the body; `attempt` counts
     from 1. `due`: when it is late, in seconds since the epoch, 0 for never; `late`: what becomes of it then, `wait`
-    where it is never late. `promoted`: it was taken for a live call for that, as happens once.
+    where it is never late. `promoted`: it was taken for a live call for that, as happens once. `same`: what it asks,
+    where an answer to that will do that came since `since`, or that another line gets; empty where it won't.
     """
 
     id: str
@@ -38,6 +40,17 @@ class Line(msgspec.Struct, frozen=True):
     due: float = 0.0
     late: Late = "wait"
     promoted: bool = False
+    same: str = ""
+    since: float = 0.0
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What came of a request that was paid: `value` is the JSON of the provider's response body, `same` what was
+    asked."""
+
+    same: str
+    value: bytes
+    at: float
 
 
 class LineOutcome(msgspec.Struct, frozen=True):
@@ -46,7 +59,8 @@ class LineOutcome(msgspec.Struct, frozen=True):
     `again`: it didn't work out and is fit to be sent once more: it goes back to waiting and its run isn't told, unless
     it was sent `most` times already (0: any number).
     `free`: that wasn't its fault, nor was it paid: it doesn't count as an attempt. `used`: what was paid for it, of a
-    line that was sent in two ways: kept where its outcome comes second. `lane`: as receipts have it.
+    line that was sent in two ways: kept where its outcome comes second. `lane`: as receipts have it. `whole`: an
+    answer that will do for those who ask the same later.
     """
 
     id: str
@@ -58,6 +72,7 @@ class LineOutcome(msgspec.Struct, frozen=True):
     used: Usage | None = None
     lane: str = ""
     most: int = 0
+    whole: bool = False
 
 
 class BatchJob(msgspec.Struct, frozen=True):
@@ -66,7 +81,8 @@ class BatchJob(msgspec.Struct, frozen=True):
     `remote` and `file` are the provider's ids; `seen` is the provider's own status, last time we looked;
     `progress` the lines done there; `size` the bytes of its lines' bodies when it was made. `uploaded` is when a
     submission was about to be tried last; `short` how often its results were read and lacked lines; `over` when it was
-    closed, if it was sent. `dated`: some of its lines may be late, so they may be promoted.
+    closed, if it was sent. `dated`: some of its lines may be late, so they may be promoted. `shared`:
+    some of them may be answered for others, and be late for these.
     """
 
     id: str
@@ -86,6 +102,7 @@ class BatchJob(msgspec.Struct, frozen=True):
     size: int = 0
     over: float = 0.0
     dated: bool = True
+    shared: bool = False
 
 
 class LaneHead(msgspec.Struct, frozen=True):

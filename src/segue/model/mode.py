@@ -91,6 +91,7 @@ class Config(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     `models` gives names to roles. `upkeep`: what becomes of conversations that near their model's window.
     `deadline`: how long from its start a run may take; `due`: when that is over, in seconds since the epoch, 0 where
     nothing has started yet: then it counts from when a call is made. `history`: how long past turns are kept.
+    `reuse`: whether a request that was answered before, or no longer ago than that, is given that answer again.
     """
 
     mode: Mode | None = None
@@ -102,6 +103,7 @@ class Config(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     deadline: timedelta | None = None
     due: float = 0.0
     history: timedelta | None = None
+    reuse: bool | timedelta | None = None
 
     def begun(self, now: float) -> Config:
         """As the record of what starts now: its deadline is a moment from here on."""
@@ -129,6 +131,12 @@ class Config(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
             return 0.0, "wait"
         return now + self.pooled.within.total_seconds(), late
 
+    def answers_since(self, now: float) -> float | None:
+        """From when on an answer will do for a call that is made now; None where it has to be its own."""
+        if not self.reuse:
+            return None
+        return now - self.reuse.total_seconds() if isinstance(self.reuse, timedelta) else 0.0
+
     def instead_of(self, asked: Config) -> str:
         """What is in place of that which `asked` says otherwise, in words; nothing where it agrees or is silent."""
         mode = self.mode or Live()
@@ -147,6 +155,8 @@ class Config(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
             found.append(f"priority {self.priority}")
         if asked.deadline is not None and asked.deadline != self.deadline:
             found.append(f"deadline {self.deadline or 'none'}")
+        if asked.reuse is not None and asked.reuse != self.reuse:
+            found.append(f"reuse {self.reuse or 'off'}")
         return ", ".join(found)
 
     def over(self, other: Config) -> Config:
@@ -161,4 +171,5 @@ class Config(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
             deadline=other.deadline if self.deadline is None else self.deadline,
             due=other.due if self.deadline is None else self.due,
             history=other.history if self.history is None else self.history,
+            reuse=other.reuse if self.reuse is None else self.reuse,
         )

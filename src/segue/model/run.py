@@ -21,6 +21,9 @@ def is_over(status: str) -> bool:
     return status in ENDED or status == "held"
 
 
+#: The lane of calls that were answered by what was paid before: their tokens cost nothing.
+REUSED: Final = "reused"
+
 #: The `digest` of the call that started a supervised run.
 CHILD: Final = b"child"
 
@@ -76,7 +79,7 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Model use of a run, summed by model and lane: `live`, `batch`, or a window between them such as `2h`.
+    """Model use of a run, summed by model and lane: `live`, `batch`, a window between them such as `2h`, or `reused`.
 
     Input tokens include those that were read from the provider's cache, and those that were written into it.
     """

@@ -163,6 +163,15 @@ class PartlyLive(Protocol):
     live_only: Collection[str]  #: endpoints whose calls are sent at once in batch mode too
 
 
+@runtime_checkable
+class Numbering(Protocol):
+    """A provider whose request bodies aren't the same where they ask the same."""
+
+    def question(self, body: bytes) -> bytes:
+        """What of a body is asked. Pure."""
+        ...
+
+
 class CallFault(Exception):
     """A live call didn't work out. `status` is HTTP's, 0 for none; `again` whether to try once more.
 

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from ..model.entry import Failure
-from ..model.lane import BatchJob, LaneHead, Line, LineOutcome
+from ..model.lane import Answer, BatchJob, LaneHead, Line, LineOutcome
 from ..model.message import DeadLetter, Letter, Mail, Question
 from ..model.mode import Config
 from ..model.run import Head, Spec, Status, Usage
@@ -81,7 +81,8 @@ class Turn(msgspec.Struct, kw_only=True, gc=False):
     letters that were handled and stay, taking no room. `outbox`: mail to other runs, delivered once each even if this
     process dies now; numbers grow per sender. `dead`: mail that no code took, to be listed. `lines`: requests for
     lanes. `withdrawn`: ids of lines that nobody waits for any more, as `Store.withdraw` takes them, before `lines`
-    are put in. `asks` open and `closed_asks` close questions. `spawn`: runs to create (one that exists by that id is
+    are put in. `answers` are kept for whoever asks the same, and lines that wait for them get them, before `lines` are
+    put in. `asks` open and `closed_asks` close questions. `spawn`: runs to create (one that exists by that id is
     left alone). `seen`: the newest letter that this turn knew of.
 
     `status` `ready` with `release` false keeps the claim; anything else gives it up. A turn that parks
@@ -108,6 +109,7 @@ class Turn(msgspec.Struct, kw_only=True, gc=False):
     outbox: Sequence[Mail] = ()
     lines: Sequence[Line] = ()
     withdrawn: Sequence[str] = ()
+    answers: Sequence[Answer] = ()
     asks: Sequence[Question] = ()
     closed_asks: Sequence[str] = ()
     spawn: Sequence[NewRun] = ()
@@ -357,6 +359,27 @@ class Store(Protocol):
         """Contents by digest."""
         ...
 
+    # ------------------------------------------------------------ answers
+    # A line says by `same` that it needn't be sent where somebody asks the same. As it is put in, in that transaction:
+    # if an answer is kept that came since its `since`, it ends `ok` and its run gets that as a `result` named `REUSED`.
+    # Else, if another line of its `same` waits or is taken that will be answered no later than it has to be, it is
+    # `following`: its body is dropped, and it is in no job. (One that is due sooner and then goes live makes the other
+    # due so soon; one that is due sooner and then fails follows none.) Else it waits, as any line does.
+    #
+    # An outcome that is `whole` is kept as the answer. An outcome of the last line of a `same` that isn't following is
+    # that of its followers, whatever it is, in the same transaction and as a `result` named `REUSED`, but for these:
+    # it was withdrawn, or its run ended, and it would go round again; it missed its own deadline, which those share
+    # who missed theirs too. Then the first follower takes its place and waits, the others follow that one. A line in a
+    # job that is withdrawn stays wanted while others follow it; where its run doesn't get its outcome, the first
+    # follower's `result` has the outcome's lane, so that exactly one run counts what was paid.
+    async def answers(self, same: Sequence[str]) -> dict[str, Answer]:
+        """The newest answers kept to those requests."""
+        ...
+
+    async def forget(self, *, before: float) -> int:
+        """Drop the answers that came before then, for good; how many. What journals hold of them stays."""
+        ...
+
     # ------------------------------------------------------------ lanes
     async def lanes(self) -> list[LaneHead]:
         """Every lane with waiting lines or open jobs."""
@@ -416,7 +439,8 @@ class Store(Protocol):
     async def job_lines(self, job: str, after: str, limit: int, *, bodies: bool = True) -> list[Line]:
         """Lines of a provider job that have no outcome yet, in the order in which they came; those after `after`.
 
-        Without `bodies` they may come empty, and promoted ones whose live call was answered are among them.
+        Without `bodies` they may come empty, and promoted ones whose live call was answered are among them. `since`
+        isn't given back.
         """
         ...
 

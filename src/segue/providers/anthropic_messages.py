@@ -38,10 +38,10 @@ def chat_body(request: ChatRequest, model: str) -> dict[str, Any]:
     """The body of a request that isn't streamed. The order of keys is always the same.
 
     The beginning that calls have in common, tools and system, is marked to be kept in the cache. So is a conversation
-    whose next turn repeats it, one with tools or of some length, at its end and where the turn before ended: the service
-    looks for what it has kept at a mark and at the 20 blocks before, and a turn with many tool calls is longer. `extra`
-    has the last word, except on streaming; where it says anything of `cache_control`, nothing is marked here, and None
-    leaves it at that.
+    whose next turn repeats it, one with tools or of some length, at its end and where the turn before ended: the
+    service looks for what it has kept at a mark and at the 20 blocks before, and a turn with many tool calls is longer.
+    `extra` has the last word, except on streaming; where it says anything of `cache_control`, nothing is marked here,
+    and None leaves it at that.
     """
     head = _leading(request.messages)
     system = [{"type": "text", "text": text} for text in map(_text, request.messages[:head]) if text]

@@ -13,9 +13,10 @@ import msgspec
 from ..authoring.context import BRANCH, Act, Wait, Work
 from ..authoring.failures import to_exception, to_failure
 from ..core.replay import Place
+from ..model.chat import ChatReply
 from ..model.entry import GIVEN_UP, INSTANT, Entry, Failure
 from ..model.errors import RunCancelled
-from ..model.run import Status
+from ..model.run import REUSED, Status
 from .events import Recorded
 
 #: Where cancellation stands in a journal.
@@ -113,7 +114,19 @@ def outcome_entry(outcome: Outcome, number: int, now: float) -> Entry:
     call, request = outcome.call, outcome.call.request
     journaled = isinstance(request, Wait) or (isinstance(request, Work) and request.effect == "at-most-once")
     if journaled and not call.place[0].startswith("!"):  # what strikes of itself wasn't made before
-        return Entry(*call.place, "", "", b"", b"", call.after, number, outcome.value, outcome.error, now)
+        return Entry(
+            *call.place,
+            "",
+            "",
+            b"",
+            b"",
+            call.after,
+            number,
+            outcome.value,
+            outcome.error,
+            now,
+            reused=outcome.lane == REUSED,
+        )
     return Entry(
         *call.place,
         request.kind,
@@ -125,6 +138,7 @@ def outcome_entry(outcome: Outcome, number: int, now: float) -> Entry:
         outcome.value,
         outcome.error,
         now,
+        reused=outcome.lane == REUSED,
     )
 
 
@@ -144,6 +158,8 @@ def decode(outcome: Outcome) -> Outcome:
         return outcome
     try:
         outcome.result = outcome.call.request.decode(outcome.value if outcome.value is not None else NOTHING)
+        if outcome.lane == REUSED and isinstance(outcome.result, ChatReply):
+            outcome.result = msgspec.structs.replace(outcome.result, reused=True)
     except Exception as error:
         outcome.raises = error
     return outcome
@@ -198,4 +214,5 @@ def recorded_event(run: str, outcome: Outcome) -> Recorded:
         name=request.name,
         value=outcome.value,
         error=outcome.error,
+        reused=outcome.lane == REUSED,
     )

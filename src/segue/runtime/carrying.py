@@ -42,6 +42,20 @@ class Carrying:
         self.local.add(task)
         task.add_done_callback(self.local.discard, context=tasks.NO_CONTEXT)
 
+    def look(self) -> None:
+        """Its own commit may have brought it mail: it doesn't park before that is read."""
+        run = self._run
+
+        async def look() -> None:
+            try:
+                await run.host.look(run)
+            finally:
+                self.local.discard(task)
+                run.kick()
+
+        task = Task(look(), loop=run.loop, context=tasks.NO_CONTEXT.copy())
+        self.keep(task)
+
     def begin_precommitted(self) -> None:
         """The journal holds that they were made."""
         start, self.precommit = self.precommit, []

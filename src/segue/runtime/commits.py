@@ -90,6 +90,9 @@ class Commits:
         if done:
             at = max(outcome.at or now for outcome in done)
             for outcome in done:
+                request = outcome.call.request
+                if isinstance(request, Work) and request.settles is not None and outcome.value is not None:
+                    outcome.lane = request.settles(turn)
                 decode(outcome)
                 self._meter(outcome)
                 given_up = outcome.call.given_up
@@ -178,6 +181,10 @@ class Commits:
                 run.status = "ready"  # mail came meanwhile
             if turn.asks:
                 run.host.asked(turn.asks)
+            if turn.answers:
+                run.host.kept(turn.answers)
+            if turn.lines and not turn.release and any(line.same for line in turn.lines):
+                run.carrying.look()
         then()
         if afterwards is not None:
             afterwards()

@@ -19,7 +19,7 @@ from ..ports.provider import CallFault, LineResult, RemoteJob
 from ..providers.faults import told
 from .delivery import CHUNK, Delivery
 from .desk import Desk, Held
-from .models import check_result, lane_endpoint, lane_name, usage_name, used
+from .models import check_result, lane_endpoint, lane_name, shared_outcome, usage_name, used
 from .trying import model_failed
 
 log = logging.getLogger("segue")
@@ -56,9 +56,13 @@ class Endings:
             return
         if self.desk.quotas.known(job.lane):
             self.desk.quotas.accepted(job, await self.store.lanes())
-        promoted = (
-            {line.id async for line in self._open_lines(job) if line.promoted} if job.dated else set[str]()
-        )
+        promoted, shared = set[str](), set[str]()
+        if job.dated or job.shared:
+            async for line in self._open_lines(job):
+                if line.promoted:
+                    promoted.add(line.id)
+                if line.same:
+                    shared.add(line.id)
         read = 0
         async with self._delivery(job) as delivery:
             try:
@@ -67,7 +71,10 @@ class Endings:
                         log.warning("batch job %s: a line of its results can't be read: %s", job.id, result)
                         continue
                     read += 1
-                    if delivery.add(self._outcome(result, result.id in promoted)):
+                    outcome = self._outcome(result, result.id in promoted)
+                    if result.id in shared and outcome.status == "ok":
+                        outcome = shared_outcome(outcome, self.lane, self.provider, self.name)
+                    if delivery.add(outcome):
                         await delivery.send()
             except CallFault as fault:
                 if fault.status not in (404, 410):

@@ -8,6 +8,7 @@ import os
 from asyncio import Future
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
 from uuid import uuid4
 
@@ -42,6 +43,7 @@ from .port import Port
 from .postbox import Postbox
 from .proving import Prover
 from .receipt import Receipt
+from .sameness import Sameness
 from .watch import PATIENCE
 from .worker import POLL, Worker
 
@@ -65,7 +67,8 @@ class Engine:
     short timer, in seconds. `stall`: how long code may keep the event loop from everything else before it is told of
     by name, in seconds; 0: for ever. `park="always"`, for tests, has it leave memory after every commit. `providers`:
     more providers, by the name before the colon in a model's name. `history`: what becomes of an actor's past turns:
-    kept, dropped, or kept for that long; a class may say otherwise.
+    kept, dropped, or kept for that long; a class may say otherwise. `reuse`: a model call whose request was answered
+    before, here or in another run, gets that answer; a `timedelta`: if it is no older than that.
     """
 
     def __init__(
@@ -86,9 +89,11 @@ class Engine:
         providers: Mapping[str, Callable[[Endpoint], Provider]] | None = None,
         prices: PriceList | None = None,
         clock: AlarmClock | None = None,
+        reuse: bool | timedelta | None = None,
     ) -> None:
         self.store = open_store(store) if isinstance(store, str) else store
-        self.config = msgspec.structs.replace(as_config(mode, model, models), history=as_history(history))
+        config = as_config(mode, model, models, reuse=reuse)
+        self.config = msgspec.structs.replace(config, history=as_history(history))
         self.clock: AlarmClock = clock or SystemClock()
         self.bus = Bus()
         self.postbox = Postbox(self.store, self.clock)
@@ -120,7 +125,8 @@ class Engine:
         """Open what there is, and say how each is closed: whatever becomes of the others, in the opposite order."""
         await self.store.open()
         parts.push_async_callback(self.store.close)
-        self.models = Models(self._resolve, self._make, self.clock, self.bus.wants, self._open_pool)
+        sameness = Sameness(self.store, self.clock)
+        self.models = Models(self._resolve, self._make, self.clock, self.bus.wants, self._open_pool, sameness)
         parts.push_async_callback(self.models.close)
         self.worker = Worker(
             self.store,
@@ -602,6 +608,10 @@ class Engine:
         await self.sweep()
         waiting = await self.store.runs(status=("ready", "parked"), limit=1)
         return bool(waiting)
+
+    async def forget(self, *, older_than: timedelta = timedelta(0)) -> int:
+        """Drop the answers that are kept for reuse; how many. What the journals of runs hold stays."""
+        return await self.store.forget(before=self.clock.now() - older_than.total_seconds())
 
     # ------------------------------------------------------------ money
     def price(self, usage: Iterable[Usage], unclaimed: Iterable[Usage] = ()) -> Receipt:

@@ -54,12 +54,13 @@ class Started(Event, frozen=True, kw_only=True, tag=True):
 
 
 class Recorded(Event, frozen=True, kw_only=True, tag=True):
-    """A call's outcome is in the journal."""
+    """A call's outcome is in the journal. `reused`: it was paid before, for the same request."""
 
     kind: str
     name: str
     value: bytes | None = None
     error: Failure | None = None
+    reused: bool = False
 
 
 class Handling(Event, frozen=True, kw_only=True, tag=True):

@@ -11,6 +11,7 @@ from ..authoring.context import Act, Wait, Work
 from ..core.pool import Pooled
 from ..model.entry import Entry
 from ..model.errors import InvalidValue
+from ..model.run import REUSED
 from .call import NOTHING, Call, Outcome, instant_entry, made_entry
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ class Inherited:
             run.commits.entries.append(made_entry(call, request, entry.due))
         elif request.effect == "at-most-once":
             run.commits.entries.append(made_entry(call, request, 0.0))
-        outcome = Outcome(call, value, entry.error, paid=True, at=entry.at)
+        lane = REUSED if entry.reused else ""
+        outcome = Outcome(call, value, entry.error, paid=True, at=entry.at, lane=lane)
         heapq.heappush(self._taken, (*self._pool.order(entry), outcome))
 
     def next_batch(self) -> list[Outcome]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import Any, cast
 
@@ -16,16 +16,17 @@ from ..core import deadlines
 from ..core.deadlines import Way
 from ..model.chat import ChatReply, ChatRequest, Tokens
 from ..model.errors import ModelFailed, ProviderFault, UnknownName
-from ..model.lane import LIVE, Line
+from ..model.lane import LIVE, Line, LineOutcome
 from ..model.mode import Batch, Config, Late, Live
 from ..model.run import CallRef, Usage
 from ..ports.clock import AlarmClock
-from ..ports.provider import BatchProvider, CallFault, Endpoint, PartlyLive, Provider, Windowed
+from ..ports.provider import BatchProvider, CallFault, Endpoint, Numbering, PartlyLive, Provider, Windowed
 from ..ports.store import Turn
 from ..ports.transport import Transport
 from . import wire
 from .events import Token
 from .limits import Limit
+from .sameness import Sameness, is_whole, same_as
 from .trying import model_failed, retrying, until_answered
 from .wire import Wire
 
@@ -54,7 +55,9 @@ class Models:
         clock: AlarmClock,
         wants_events: Callable[[str], bool],
         open_pool: Callable[[], Transport],
+        sameness: Sameness,
     ) -> None:
+        self.sameness = sameness
         self._resolve, self._make, self._clock, self._wants = resolve, make, clock, wants_events
         self._endpoints: dict[str, Endpoint] = {}
         self._providers: dict[tuple[str, str, str], Provider] = {}
@@ -126,15 +129,35 @@ class Models:
 
             return self.line(branch, endpoint, config, (kind, kind), to, body, args, digest, decode)
         live = mode if isinstance(mode, Live) else Live()
+        since = config.answers_since(self._clock.now())
+        shared = None if since is None else self.sameness.sharing(since, partial(is_whole, provider, to))
         place = (branch.path, branch.n)
         ident = line_id(branch.run.id, *place, digest if branch.run.rebased else b"")
 
         async def run() -> bytes:
             CALLING.set(ident)
-            return await self._send(branch, place, provider, endpoint, live.concurrency, to, request)
+            body = _body(provider, endpoint, to, request)
+
+            async def send() -> bytes:
+                return await self._send(branch, place, provider, endpoint, live.concurrency, to, body)
+
+            if shared is None:
+                return await send()
+            answer, reused = await shared.answer(asked_of(provider, endpoint, to, body), send)
+            if reused and to == "chat" and self._wants(branch.run.id):
+                said = provider.chat_reply(answer).text
+                branch.run.emit(Token(run=branch.run.id, path=place[0], n=place[1], text=said))
+            return answer
 
         return Work(
-            kind=kind, name=kind, args=args, digest=digest, decode=decode, run=run, model=usage_name(endpoint)
+            kind=kind,
+            name=kind,
+            args=args,
+            digest=digest,
+            decode=decode,
+            run=run,
+            model=usage_name(endpoint),
+            settles=None if shared is None else shared.settles,
         )
 
     def limit(self, *key: str) -> Limit:
@@ -169,9 +192,8 @@ class Models:
         endpoint: Endpoint,
         most: int,
         to: str,
-        request: Any,
+        body: bytes,
     ) -> bytes:
-        body = _body(provider, endpoint, to, request)
         limit = self.limit(endpoint.base_url, endpoint.provider, endpoint.model, endpoint.credential)
         run = branch.run
 
@@ -216,8 +238,10 @@ class Models:
         args: bytes,
         digest: bytes,
         decode: Callable[[bytes], Any],
+        ask: Callable[[bytes], str] | None = None,
     ) -> Wait:
-        """A recorded call that goes out as a line of a batch job. `called` is its kind and name."""
+        """A recorded call that goes out as a line of a batch job. `called` is its kind and name, `ask` tells what a
+        body asks."""
         run = branch.run
         mode = config.pooled or Batch()
         now = self._clock.now()
@@ -232,6 +256,9 @@ class Models:
         self.max_age[lane] = mode
         ident = line_id(run.id, branch.path, branch.n, digest if run.rebased else b"")
 
+        since = config.answers_since(now)
+        ask = ask or partial(asked_of, self.provider(endpoint), endpoint, to)
+
         def opens(turn: Turn, path: str, n: int) -> None:
             body = make_body()
             line = Line(
@@ -243,6 +270,8 @@ class Models:
                 created=self._clock.now(),
                 due=due,
                 late=late,
+                same="" if since is None else ask(body),
+                since=since or 0.0,
             )
             turn.lines = [*turn.lines, line]
 
@@ -350,6 +379,11 @@ def line_id(run: str, path: str, n: int, digest: bytes = b"") -> str:
     return blake2b(f"{run}\0{path}\0{n}".encode() + digest, digest_size=16).hexdigest()
 
 
+def asked_of(provider: Provider, endpoint: Endpoint, to: str, body: bytes) -> str:
+    """What a request asks."""
+    return same_as(endpoint, to, provider.question(body) if isinstance(provider, Numbering) else body)
+
+
 def check_result(provider: Provider, to: str, body: bytes) -> Exception | None:
     """What is wrong with a line's response body, if anything."""
     to, _ = in_window(to)
@@ -369,6 +403,14 @@ def used(lane: str, provider: Provider, body: bytes, name: str) -> Usage:
     to, _ = in_window(to)
     tokens = wire.tokens_of(to, body) if to.startswith("/") else _read(provider, to, body).tokens
     return Usage(usage_name(endpoint), name).plus(tokens)
+
+
+def shared_outcome(outcome: LineOutcome, lane: str, provider: Provider, name: str) -> LineOutcome:
+    """The outcome `ok` of a line that may be others' too: whether it is to be kept, and what was paid for it."""
+    _, to = lane_endpoint(lane)
+    body = outcome.value or b""
+    paid = outcome.used or used(lane, provider, body, name)
+    return msgspec.structs.replace(outcome, whole=is_whole(provider, in_window(to)[0], body), used=paid)
 
 
 def usage_name(endpoint: Endpoint) -> str:

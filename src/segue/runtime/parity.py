@@ -27,7 +27,12 @@ class Requests:
     def __init__(self, models: Models, mode: Mode) -> None:
         self._mode = mode
         self._models = Models(
-            models.endpoint, lambda endpoint: _silent(models, endpoint), SystemClock(), _nobody, Closed
+            models.endpoint,
+            lambda endpoint: _silent(models, endpoint),
+            SystemClock(),
+            _nobody,
+            Closed,
+            models.sameness,
         )
         self._live: dict[Place, Work] = {}
         self.bodies: dict[Place, bytes] = {}
@@ -47,7 +52,7 @@ class Requests:
         return self._noted(branch, self._models.wire.call(branch, self._under(config), call, replays=True))
 
     def _under(self, config: Config) -> Config:
-        return msgspec.structs.replace(config, mode=self._mode)
+        return msgspec.structs.replace(config, mode=self._mode, reuse=False)
 
     def _noted(self, branch: Branch, call: Work | Wait) -> Work | Wait:
         place = (branch.path, branch.n)

@@ -24,7 +24,17 @@ from ..model.mode import Live
 from ..ports.clock import Clock
 from ..ports.provider import CallFault
 from ..ports.store import Store
-from .models import Models, base_lane, check_result, in_window, lane_endpoint, lane_name, usage_name, used
+from .models import (
+    Models,
+    base_lane,
+    check_result,
+    in_window,
+    lane_endpoint,
+    lane_name,
+    shared_outcome,
+    usage_name,
+    used,
+)
 from .trying import model_failed, until_answered
 
 log = logging.getLogger("segue")
@@ -206,4 +216,5 @@ class _Round:
         except CallFault as fault:
             error = model_failed(usage_name(endpoint), fault.status, fault.message, fault.code)
             return LineOutcome(line.id, "error", None, to_failure(error), lane=LIVE)
-        return LineOutcome(line.id, "ok", body, used=used(line.lane, provider, body, LIVE), lane=LIVE)
+        outcome = LineOutcome(line.id, "ok", body, used=used(line.lane, provider, body, LIVE), lane=LIVE)
+        return shared_outcome(outcome, line.lane, provider, LIVE) if line.same else outcome

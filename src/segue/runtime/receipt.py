@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from ..model.run import Usage
+from ..model.run import REUSED, Usage
 from ..ports.provider import PriceList
 
 
@@ -27,8 +27,9 @@ class ReceiptLine(msgspec.Struct, frozen=True):
 class Receipt(msgspec.Struct, frozen=True):
     """Tokens and money by model and lane. `unpriced` are models whose price isn't known: they count as nothing.
 
-    `unclaimed` is what was paid for answers that nobody got, such as the second one of a late call; `usd` has it in,
-    and `usd_if_live` has none of it.
+    A line of the lane `reused` is of calls that were answered by what had been paid before: it costs nothing, and
+    `usd_if_live` has in what such calls cost. `unclaimed` is what was paid for answers that nobody got, such as the
+    second one of a late call; `usd` has it in, and `usd_if_live` has none of it.
     """
 
     lines: list[ReceiptLine]
@@ -79,6 +80,8 @@ def add(a: Usage, b: Usage) -> Usage:
 
 def _line(use: Usage, prices: PriceList) -> ReceiptLine:
     def usd(lane: str) -> float | None:
+        if lane == REUSED:
+            return 0.0
         return prices.usd(
             use.model,
             lane,

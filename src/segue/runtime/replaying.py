@@ -8,6 +8,7 @@ from ..authoring.context import Act, Wait, Work
 from ..core import journal
 from ..model.entry import Entry
 from ..model.errors import ReplayMismatch
+from ..model.run import REUSED
 from . import tasks
 from .call import Outcome, decode, deliver
 from .phase import Phase
@@ -27,7 +28,7 @@ def replay(run: Executor) -> None:
                 continue
             if isinstance(call.request, Wait) and call.request.joins is not None:
                 run.mailbox.has_ended(call.request.joins, entry.value, entry.error)
-            deliver(decode(Outcome(call, entry.value, entry.error)))
+            deliver(decode(Outcome(call, entry.value, entry.error, lane=REUSED if entry.reused else "")))
         run.kick()
     elif run.stop_by is not None:
         run.leave("ready")

@@ -14,6 +14,7 @@ from ..authoring.context import Act, Branch, Wait, WireCall, Work
 from ..authoring.pooled import Named
 from ..model.entry import Entry, Failure
 from ..model.errors import AuthorError, ReplayMismatch, ResultMismatch, UnknownName
+from ..model.lane import Answer
 from ..model.message import Question
 from ..model.mode import Config
 from ..model.run import ENDED, Head
@@ -276,6 +277,8 @@ class Desk:
 
     def ended(self, executor: Executor) -> None: ...
     def asked(self, questions: Sequence[Question]) -> None: ...
+    def kept(self, answers: Sequence[Answer]) -> None: ...
+    async def look(self, executor: Executor) -> None: ...
     def publish(self, run: str, event: object) -> None: ...
 
     def wants_events(self, run: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from ..providers.wire.dialect import Request
 from ..providers.wire.events import Events
 from .events import Token
 from .limits import Limit
+from .sameness import Shared, same_as
 from .trying import LIVE_RETRY, Trouble, model_failed, retrying, until_answered
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ class Wire:
             return Work(
                 kind="http", name=name, args=call.args, digest=call.digest, decode=_plain, run=other.run
             )
+        shared = self._shared(config, request)
         if config.pooled is not None and self._has_batches(request):
             try:
                 endpoint = self._nobodys(request) if replays else self._endpoint(call, request)
@@ -88,7 +91,8 @@ class Wire:
             except SegueError as error:  # it depends on this machine, so it is recorded
                 run = _failing(error)
         else:
-            run = _Live(self, branch, mode if isinstance(mode, Live) else Live(), call, request).run
+            live = _Live(self, branch, mode if isinstance(mode, Live) else Live(), call, request)
+            run = live.run if shared is None else partial(live.shared, shared)
         return Work(
             kind="http",
             name=name,
@@ -97,13 +101,30 @@ class Wire:
             decode=_reader(request),
             run=run,
             model=self.usage_name(request),
+            settles=None if shared is None else shared.settles,
         )
+
+    def _shared(self, config: Config, request: Request) -> Shared | None:
+        """What a live call shares with those that ask the same, if it may."""
+        since = config.answers_since(self._clock.now())
+        if since is None:
+            return None
+
+        def whole(body: bytes) -> bool:
+            return request.dialect.is_whole(object_of(body))
+
+        return self._models.sameness.sharing(since, whole)
+
+    def asked(self, request: Request, body: bytes = b"") -> str:
+        """What a request asks, as a stream or whole, live or in a batch."""
+        to = request.dialect.to + (f"?{request.query}" if request.query else "")
+        return same_as(self._nobodys(request), to, body or _lined(request))
 
     def _line(
         self, branch: Branch, endpoint: Endpoint, config: Config, name: str, call: WireCall, request: Request
     ) -> Wait:
         def body() -> bytes:
-            return msgspec.json.encode(request.dialect.line(request.body, request.model))
+            return _lined(request)
 
         return self._models.line(
             branch,
@@ -115,6 +136,7 @@ class Wire:
             call.args,
             call.digest,
             _reader(request),
+            partial(self.asked, request),
         )
 
     def _refuse_too_large(self, call: WireCall, request: Request, provider: Provider) -> None:
@@ -217,6 +239,13 @@ class _Live:
 
     def _trouble(self, told: Trouble) -> None:
         self._run.emit(retrying(self._run.id, self._place, self._name, told))
+
+    async def shared(self, shared: Shared) -> bytes:
+        """As `run`, where the answer may be another call's: it comes whole then."""
+        answer, reused = await shared.answer(self._wire.asked(self._request), self.run)
+        if reused:
+            self._tell(self._request.dialect.text(object_of(answer)))
+        return answer
 
     async def _try(self, attempt: int) -> bytes:
         """One attempt. Nothing is tried again once the code has read of an answer."""
@@ -419,6 +448,11 @@ def _reader(request: Request) -> Callable[[bytes], Answered]:
         return Answered(body, dialect.tokens(object_of(body)))
 
     return read
+
+
+def _lined(request: Request) -> bytes:
+    """The body of a batch line."""
+    return msgspec.json.encode(request.dialect.line(request.body, request.model))
 
 
 def _answer(body: bytes, request: Request, mask: Mask) -> dict[str, Any]:

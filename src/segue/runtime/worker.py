@@ -21,6 +21,7 @@ from ..core.codec import encode
 from ..core.pool import Pooled
 from ..model.entry import decode_pool
 from ..model.errors import StoreError
+from ..model.lane import Answer
 from ..model.message import Letter, Mail, Question
 from ..model.mode import Config
 from ..model.run import Head
@@ -218,6 +219,20 @@ class Worker:
                 question.run, Asked(run=question.run, path=question.path, n=question.n, question=question)
             )
         self._ends.run_asked()
+
+    def kept(self, answers: Sequence[Answer]) -> None:
+        """Answers are durable."""
+        for answer in answers:
+            self._models.sameness.kept(answer.same)
+
+    async def look(self, executor: Executor) -> None:
+        """Bring a run the mail that came with its own commit, before it parks for want of it."""
+        try:
+            found = await self.store.letters({executor.id: executor.seen})
+        except StoreError as error:  # it is looked for again, at the latest when the run parks
+            log.error("the mail of run %s can't be read: %s", executor.id, error)
+            return
+        executor.mail(found.get(executor.id, []))
 
     def ended(self, executor: Executor) -> None:
         """A run left memory."""

@@ -14,10 +14,10 @@ from typing import Literal, TypeVar
 import msgspec
 
 from ..model.entry import Failure
-from ..model.lane import LIVE, BatchJob, LaneHead, Line, LineOutcome, LineStatus
+from ..model.lane import LIVE, Answer, BatchJob, LaneHead, Line, LineOutcome, LineStatus
 from ..model.message import PORT, DeadLetter, Letter, Mail, Question
 from ..model.mode import Config
-from ..model.run import ENDED, CallRef, Head, Spec, Status, Usage
+from ..model.run import ENDED, REUSED, CallRef, Head, Spec, Status, Usage
 from ..ports.store import (
     AnswerResult,
     Claimed,
@@ -32,7 +32,8 @@ from ..ports.store import (
     NewRun,
     Turn,
 )
-from . import poison, refusal
+from . import asking, poison, refusal
+from .memory_answers import Answers
 from .memory_mail import Box, DeadLetters
 from .memory_past import Contents, Past, next_over, seal
 from .outcome import OPEN_LINE, end_mail
@@ -142,7 +143,7 @@ class _Run:
 
 
 class _Line:
-    __slots__ = ("batch", "hedged", "line", "number", "status", "unwanted")
+    __slots__ = ("batch", "deserted", "hedged", "line", "number", "status", "unwanted")
 
     def __init__(self, line: Line, number: int) -> None:
         self.line = line
@@ -151,11 +152,12 @@ class _Line:
         self.batch = ""
         self.unwanted = False  # nobody waits for it any more, though it is in a provider job
         self.hedged = ""  # the provider job that it is in as well, while `batch` is one of live calls
+        self.deserted = False  # its run doesn't wait for it any more; others that follow it do
 
     @property
     def is_due(self) -> bool:
         """Whether it may be late, some time."""
-        waited_for = self.status in OPEN_LINE and not self.unwanted
+        waited_for = self.status in ("waiting", "taken") and not self.unwanted
         return self.line.due > 0 and not self.line.promoted and waited_for
 
 
@@ -274,6 +276,7 @@ class MemoryStore:
         self._lanes: dict[str, _Lane] = {}
         self._lines: dict[str, _Line] = {}
         self._unclaimed: list[tuple[str, Usage]] = []
+        self._answers: Answers[_Line] = Answers()
         self._batches: dict[str, _Batch] = {}
         self._listeners: list[Callable[[Hint], None]] = []
         self._hints: dict[HintKind, dict[str, None]] = {}
@@ -517,6 +520,8 @@ class MemoryStore:
             self._create(new, turn.now, "", 0.0)
         if turn.withdrawn:
             self._withdraw(turn.withdrawn)
+        for answer in turn.answers:
+            self._keep(answer)
         for line in turn.lines:
             self._put_line(run, line)
         for ask in turn.asks:
@@ -573,7 +578,11 @@ class MemoryStore:
         for line in run.lines or ():
             if line.status == "waiting":
                 self._lanes[line.line.lane].leave(line)
+                self._leave_others(line)
                 self._settle(line, "cancelled")
+            elif line.status == "following":
+                self._settle(line, "cancelled")
+                self._leave_others(line)
         run.lines = run.inbox = None
         self._hint("ended", run.id)
 
@@ -901,6 +910,7 @@ class MemoryStore:
         if known is None:
             known = self._lines[line.id] = _Line(line, len(self._lines))
         elif known.status in OPEN_LINE:
+            known.deserted = False
             if known.unwanted:
                 known.unwanted = False
                 self._lane(line.lane).dues_again(known)
@@ -908,13 +918,131 @@ class MemoryStore:
         else:
             self._unhedge(known)
             known.line = msgspec.structs.replace(line, attempt=known.line.attempt + 1)
-            known.status, known.batch, known.unwanted = "waiting", "", False
+            known.status, known.batch, known.unwanted, known.deserted = "waiting", "", False, False
         if run.lines is None:
             run.lines = []
         if known not in run.lines:
             run.lines.append(known)
-        self._lane(line.lane).put(known)
         self._hint("lines", line.lane)
+        spared = bool(line.same) and self._is_spared(known, line)
+        known.line = msgspec.structs.replace(known.line, since=0.0)  # it was of that moment only
+        if not spared:
+            self._lane(line.lane).put(known)
+
+    # ------------------------------------------------------------ lines that ask the same
+    async def answers(self, same: Sequence[str]) -> dict[str, Answer]:
+        found = ((key, self._answers.find(key)) for key in same)
+        return {key: answer for key, answer in found if answer is not None}
+
+    async def forget(self, *, before: float) -> int:
+        return self._answers.forget(before)
+
+    def _is_spared(self, line: _Line, put: Line) -> bool:
+        """Whether a new line needn't be sent: it was answered before, or follows one that asks the same."""
+        answer = self._answers.find(put.same, put.since)
+        if answer is not None:
+            self._give(line, "ok", answer.value, None, put.created, number=put.attempt)
+            return True
+        leader = self._answers.leader(line)
+        if leader is None:
+            self._answers.lead(line)
+            return False
+        self._answers.follow(line)
+        line.status, line.line = "following", msgspec.structs.replace(line.line, body=b"")
+        sooner = asking.is_sooner(line.line, leader.line.due)
+        if sooner:
+            leader.line = msgspec.structs.replace(leader.line, due=line.line.due, late="live")
+        if leader.unwanted or sooner:
+            leader.deserted = leader.deserted or leader.unwanted
+            leader.unwanted = False
+            self._lane(leader.line.lane).dues_again(leader)
+        return True
+
+    def _give(
+        self,
+        line: _Line,
+        status: LineStatus,
+        value: bytes | None,
+        error: Failure | None,
+        now: float,
+        lane: str = REUSED,
+        number: int = 0,
+    ) -> None:
+        """A line ends with what came of another one."""
+        if line.status == "waiting" and self._answers.leads(line):
+            self._lane(line.line.lane).leave(line)
+        call, sender = line.line.call, f"line:{line.line.id}"
+        self._settle(line, status)
+        self._answers.leave(line)
+        self._forget_line(line)
+        if not line.deserted:
+            number = number or line.line.attempt
+            mail = Mail(call.run, sender, number, "result", lane, value=value, error=error, call=call, at=now)
+            self._deliver(mail, now, mark=False)
+
+    def _keep(self, answer: Answer) -> None:
+        """Keep an answer, and give it to the lines that wait for one."""
+        self._answers.keep(answer)
+        waiting = [line for line in self._answers.leaders(answer.same) if line.status == "waiting"]
+        for line in sorted([*waiting, *self._answers.followers(answer.same)], key=_number):
+            self._give(line, "ok", answer.value, None, answer.at)
+
+    def _leave_others(self, line: _Line) -> None:
+        """A line ends, or is about to, without what others wait for; the first of these takes its place, unless one
+        like it goes on. One that only waited for the sake of others needn't where there are none."""
+        same = line.line.same
+        if not same:
+            return
+        self._answers.leave(line)
+        if line.status == "cancelled":  # it was a follower
+            for leader in self._answers.leaders(same):
+                if leader.deserted and not self._answers.has_followers(same):
+                    self._abandon(leader)
+            return
+        followers = self._answers.followers(same)
+        if followers and not self._answers.leaders(same):
+            heir = followers[0]
+            self._answers.leave(heir)
+            self._answers.lead(heir)
+            heir.status = "waiting"
+            attempt, body = line.line.attempt, line.line.body
+            heir.line = msgspec.structs.replace(heir.line, body=body, attempt=attempt)
+            self._lane(heir.line.lane).put(heir)
+            self._hint("lines", heir.line.lane)
+
+    def _abandon(self, line: _Line) -> None:
+        """Nobody waits for a line any more."""
+        if line.status == "taken":
+            line.unwanted, line.deserted = True, False
+        else:
+            self._lane(line.line.lane).leave(line)
+            self._settle(line, "cancelled")
+            self._answers.leave(line)
+            self._forget_line(line)
+
+    def _share(self, line: _Line, outcome: LineOutcome, now: float, *, quits: bool, claimed: bool) -> None:
+        """What the outcome of a line is to others that ask the same. `claimed`: its own run gets it."""
+        same = line.line.same
+        missed = outcome.status == "expired" and not quits and self._batches[line.batch].job.remote == LIVE
+        whole = outcome.whole and not quits
+        self._answers.leave(line)
+        others = self._answers.leaders(same)
+        takers = self._answers.followers(same)
+        if whole:
+            self._answers.keep(Answer(same, outcome.value or b"null", now))
+            takers = sorted([*takers, *(each for each in others if each.status == "waiting")], key=_number)
+        elif missed:
+            takers = [each for each in takers if each.line.late == "fail" and 0 < each.line.due <= now]
+        elif quits or others:
+            takers = []
+        for taker in takers:
+            lane = REUSED if claimed else outcome.lane
+            claimed = claimed or not taker.deserted
+            self._give(taker, outcome.status, outcome.value, outcome.error, now, lane)
+        if quits or missed:
+            self._leave_others(line)
+        elif not claimed:
+            self._claims_nothing(line.line.call.run, outcome)
 
     def _settle(self, line: _Line, status: LineStatus) -> None:
         """Nothing more will come: the body isn't needed any longer."""
@@ -984,7 +1112,9 @@ class MemoryStore:
         if not taken:
             return None
         made = BatchJob(job, lane, nonce, "intent", len(taken), now, size=size)
-        made = msgspec.structs.replace(made, dated=any(line.line.due for line in taken.values()))
+        dated = any(line.line.due for line in taken.values())
+        shared = any(line.line.same for line in taken.values())
+        made = msgspec.structs.replace(made, dated=dated, shared=shared)
         batch = self._batches[job] = _Batch(made, taken)
         return batch.job
 
@@ -1065,15 +1195,19 @@ class MemoryStore:
         if batch is None or not self._drives(batch.job.lane, fence):
             return None
         strange: list[str] = []
+        ends: dict[str, tuple[_Line, LineOutcome]] = {}
         for outcome in chunk:
             line = batch.lines.pop(outcome.id, None) or batch.hedged.get(outcome.id)
             if line is None and batch.job.state == "live":
                 line = self._lines.get(outcome.id)
                 line = line if line is not None and line.batch == job else None
-            if line is None:
+            if line is None or outcome.id in ends:
                 strange.append(outcome.id)
-            elif self._counts(line, job, outcome):
-                self._close_line(line, outcome, now)
+            elif self._counts(line, job, outcome) and not self._goes_again(line, outcome):
+                ends[outcome.id] = line, outcome
+        for mail in [self._close_line(line, outcome, now) for line, outcome in ends.values()]:
+            if mail is not None:
+                self._deliver(mail, now, mark=False)
         batch.close_if_done(now)
         return strange
 
@@ -1107,19 +1241,26 @@ class MemoryStore:
         if outcome.status == "ok" and outcome.used is not None:
             self._unclaimed.append((run, outcome.used))
 
-    def _close_line(self, line: _Line, outcome: LineOutcome, now: float) -> None:
-        call = line.line.call
-        run = self._runs[call.run]
-        ended = run.status in ENDED
+    def _goes_again(self, line: _Line, outcome: LineOutcome) -> bool:
+        ended = self._runs[line.line.call.run].status in ENDED
         again = outcome.again and not 0 < outcome.most <= line.line.attempt
-        if again and not ended and not line.unwanted and not line.line.promoted:
-            attempt = line.line.attempt + (not outcome.free)
-            line.line = msgspec.structs.replace(line.line, attempt=attempt)
-            line.status, line.batch = "waiting", ""
-            self._lane(line.line.lane).put(line)
-            self._hint("lines", line.line.lane)
-            return
+        if not again or ended or line.unwanted or line.line.promoted:
+            return False
+        attempt = line.line.attempt + (not outcome.free)
+        line.line = msgspec.structs.replace(line.line, attempt=attempt)
+        line.status, line.batch = "waiting", ""
+        self._lane(line.line.lane).put(line)
+        self._hint("lines", line.line.lane)
+        return True
+
+    def _close_line(self, line: _Line, outcome: LineOutcome, now: float) -> Mail | None:
+        """The end of a line; what its run gets."""
+        call = line.line.call
+        ended = self._runs[call.run].status in ENDED
+        again = outcome.again and not 0 < outcome.most <= line.line.attempt
         quits = again and not (line.line.promoted and not line.unwanted)
+        if line.line.same:
+            self._share(line, outcome, now, quits=quits, claimed=not ended and not line.deserted)
         mail = Mail(
             call.run,
             f"line:{outcome.id}",
@@ -1133,10 +1274,9 @@ class MemoryStore:
         )
         self._settle(line, "cancelled" if quits else outcome.status)
         self._forget_line(line)
-        if ended:
+        if ended and not line.line.same:
             self._claims_nothing(call.run, outcome)
-        elif not quits:
-            self._deliver(mail, now, mark=False)
+        return None if ended or line.deserted or quits else mail
 
     async def withdraw(self, ids: Sequence[str]) -> list[bool]:
         return self._withdraw(ids)
@@ -1145,14 +1285,21 @@ class MemoryStore:
         return [id in self._lines and self._take_out(self._lines[id]) for id in ids]
 
     def _take_out(self, line: _Line) -> bool:
-        waits = line.status == "waiting"
-        if waits:
+        if line.status == "waiting":
             self._lanes[line.line.lane].leave(line)
+            self._leave_others(line)
             self._settle(line, "cancelled")
             self._forget_line(line)
+        elif line.status == "following":
+            self._settle(line, "cancelled")
+            self._leave_others(line)
+            self._forget_line(line)
         else:
-            line.unwanted = line.status == "taken"
-        return waits
+            if line.status == "taken":
+                line.deserted = self._answers.has_followers(line.line.same)
+                line.unwanted = not line.deserted
+            return False
+        return True
 
     def _forget_line(self, line: _Line) -> None:
         run = self._runs[line.line.call.run]
@@ -1167,3 +1314,7 @@ class MemoryStore:
 
 def _place(end: tuple[int, str]) -> int:
     return end[0]
+
+
+def _number(line: _Line) -> int:
+    return line.number

@@ -12,7 +12,7 @@ from ..model.run import CallRef
 from ..ports.store import Turn
 
 #: Statuses of a line that may still get an outcome.
-OPEN_LINE: Final = frozenset({"waiting", "taken"})
+OPEN_LINE: Final = frozenset({"waiting", "taken", "following"})
 
 
 def end_mail(turn: Turn, parent: CallRef) -> Mail:

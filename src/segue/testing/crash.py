@@ -18,6 +18,7 @@ _DEAD: dict[str, Callable[..., Any]] = {
     "create": lambda *args: None,
     "deliver": lambda mail: ["gone"] * len(mail),
     "drop_dead": lambda *args: 0,
+    "forget": lambda *args, **kwargs: 0,
     "outcomes": lambda *args: None,
     "promote": lambda *args, **kwargs: None,
     "put_batch_job": lambda *args: False,

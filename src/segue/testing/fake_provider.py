@@ -94,6 +94,10 @@ class FakeProvider:
         except msgspec.MsgspecError as error:
             raise ProviderFault(self.name, f"no reply of a fake model ({error})", repr(body)) from None
 
+    def question(self, body: bytes) -> bytes:
+        """The body without its number."""
+        return msgspec.json.encode(msgspec.structs.replace(_body(body), number=0))
+
     def embed_body(self, texts: Sequence[str], model: str) -> dict[str, Any]:
         """The texts as they are, and the model."""
         return {"model": model, "texts": list(texts)}

@@ -27,6 +27,7 @@ from ..model.mode import Batch, Config
 from ..model.run import CallRef, Spec, Status, Usage
 from ..ports.store import Claimed, CommitResult, Hint, JobHead, Lease, NewRun, Store, Turn
 from ..stores.poison import LAPSES
+from .answers_contract import AnswersContract
 from .mail_contract import MailContract
 from .past_contract import PastContract
 from .port_contract import PortContract
@@ -138,7 +139,7 @@ async def take(
 
 
 @pytest.mark.asyncio
-class StoreContract(MailContract, PastContract, PortContract):
+class StoreContract(MailContract, PastContract, PortContract, AnswersContract):
     """Subclass it with a fixture `store`."""
 
     # ------------------------------------------------------------ create

@@ -14,6 +14,7 @@ from .pieces import Pieces, cut, frame
 #: Texts that grow in a stream, in the order in which models say them.
 _TEXTS = ("reasoning_content", "reasoning", "content", "refusal")
 _HEAD = ("id", "created", "model", "system_fingerprint", "service_tier")
+_WHOLE = ("stop", "tool_calls", "function_call")
 _TRAVEL = ("stream", "stream_options")
 DONE = b"data: [DONE]\n\n"
 
@@ -42,6 +43,12 @@ class Chat:
     def is_answer(self, answer: Body) -> bool:
         """See `Dialect.is_answer`."""
         return bool(answer.get("choices"))
+
+    def is_whole(self, answer: Body) -> bool:
+        """See `Dialect.is_whole`."""
+        choices = answer.get("choices") or ()
+        refused = any((choice.get("message") or {}).get("refusal") for choice in choices)
+        return not refused and all(choice.get("finish_reason") in _WHOLE for choice in choices)
 
     def tokens(self, answer: Body) -> Tokens:
         """See `Dialect.tokens`."""

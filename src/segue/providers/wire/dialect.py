@@ -64,6 +64,10 @@ class Dialect(Protocol):
         """Whether a body has the outline of an answer."""
         ...
 
+    def is_whole(self, answer: Body) -> bool:
+        """Whether an answer is all that was to be said: not cut off, declined or filtered."""
+        ...
+
     def tokens(self, answer: Body) -> Tokens:
         """What an answer counts; zeros where it doesn't say."""
         ...

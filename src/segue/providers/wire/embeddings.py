@@ -32,6 +32,10 @@ class Embeddings:
         """See `Dialect.is_answer`."""
         return bool(answer.get("data"))
 
+    def is_whole(self, answer: Body) -> bool:
+        """See `Dialect.is_whole`."""
+        return True
+
     def tokens(self, answer: Body) -> Tokens:
         """See `Dialect.tokens`."""
         return Tokens((answer.get("usage") or {}).get("prompt_tokens") or 0)

@@ -47,6 +47,11 @@ class Gemini:
         """See `Dialect.is_answer`."""
         return bool(answer.get("candidates")) or "promptFeedback" in answer
 
+    def is_whole(self, answer: Body) -> bool:
+        """See `Dialect.is_whole`."""
+        candidates = answer.get("candidates") or ()
+        return bool(candidates) and all(each.get("finishReason") == "STOP" for each in candidates)
+
     def tokens(self, answer: Body) -> Tokens:
         """See `Dialect.tokens`. Thoughts are output."""
         usage = answer.get("usageMetadata") or {}

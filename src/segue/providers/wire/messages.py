@@ -47,6 +47,10 @@ class Messages:
         """See `Dialect.is_answer`."""
         return answer.get("type") == "message" and isinstance(answer.get("content"), list)
 
+    def is_whole(self, answer: Body) -> bool:
+        """See `Dialect.is_whole`."""
+        return answer.get("stop_reason") in ("end_turn", "tool_use", "stop_sequence")
+
     def tokens(self, answer: Body) -> Tokens:
         """See `Dialect.tokens`. What was read from a cache is part of the input."""
         usage = answer.get("usage") or {}

@@ -52,6 +52,13 @@ class Responses:
         """See `Dialect.is_answer`."""
         return isinstance(answer.get("output"), list)
 
+    def is_whole(self, answer: Body) -> bool:
+        """See `Dialect.is_whole`."""
+        parts = (part for item in answer.get("output") or () for part in item.get("content") or ())
+        return answer.get("status") == "completed" and not any(
+            part.get("type") == "refusal" for part in parts
+        )
+
     def tokens(self, answer: Body) -> Tokens:
         """See `Dialect.tokens`."""
         usage = answer.get("usage") or {}

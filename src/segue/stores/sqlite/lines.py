@@ -11,10 +11,11 @@ import msgspec
 from ...model.lane import LIVE, BatchJob, LaneHead, Line, LineOutcome
 from ...model.message import Mail
 from ...model.run import CallRef, Usage
+from . import answers
 from .bulk import Query, Values, as_json, pieces
 from .ledger import Ledger
 from .runs import Result, bring
-from .schema import DONE, LATES, LINE_NUMBER, LINE_STATUSES, TAKEN, WAITING
+from .schema import DONE, FOLLOWING, LATES, LINE_NUMBER, LINE_STATUSES, TAKEN, WAITING
 
 _CANCELLED = LINE_NUMBER["cancelled"]
 _encode = msgspec.msgpack.Encoder().encode
@@ -76,14 +77,14 @@ class Outcomes(msgspec.Struct, frozen=True):
 
 # ---------------------------------------------------------------- writing
 _LINES = Values(
-    "id, lane, run, path, n, size, created, attempt, due, late",
-    f"""insert into lines(id, lane, run, path, n, size, created, attempt, due, late, status)
-    select id, lane, run, path, n, size, created, attempt, due, late, {WAITING} from {{v}} where true
+    "id, lane, run, path, n, size, created, attempt, due, late, same, status",
+    f"""insert into lines(id, lane, run, path, n, size, created, attempt, due, late, same, status)
+    select id, lane, run, path, n, size, created, attempt, due, late, same, status from {{v}} where true
     on conflict do update set lane = excluded.lane, run = excluded.run, path = excluded.path,
         n = excluded.n, size = excluded.size, created = excluded.created,
-        attempt = lines.attempt + 1, status = {WAITING}, batch = null, unwanted = 0,
-        due = excluded.due, late = excluded.late, promoted = 0, hedged = null
-    where lines.status > {TAKEN}""",
+        attempt = lines.attempt + 1, status = excluded.status, batch = null, unwanted = 0,
+        due = excluded.due, late = excluded.late, promoted = 0, hedged = null, same = excluded.same, deserted = 0
+    where lines.status > {TAKEN} and lines.status <> {FOLLOWING}""",
 )
 _BODIES = Values(
     "id, body",
@@ -92,11 +93,15 @@ _BODIES = Values(
 )
 
 
+_PLAIN = answers.Placed()
+
+
 def put_lines(ledger: Ledger, lines: Sequence[tuple[Line, int]]) -> None:
     """Put lines of runs (by key) into their lanes.
 
     One that is on its way is left alone; one that has ended goes round again.
     """
+    placed = answers.place(ledger, lines) if any(line.same for line, _ in lines) else _PLAIN
     lanes = ledger.lanes.keys(ledger.cx, {line.lane for line, _ in lines})
     _LINES.run(
         ledger.cx,
@@ -110,15 +115,17 @@ def put_lines(ledger: Ledger, lines: Sequence[tuple[Line, int]]) -> None:
                 line.size or len(line.body),
                 line.created,
                 line.attempt,
-                line.due,
-                LATES.index(line.late),
+                placed.dues.get(line.id, line.due),
+                LATES.index("live" if line.id in placed.dues else line.late),
+                line.same or None,
+                placed.status.get(line.id, WAITING),
             )
             for line, run in lines
         ],
     )
-    _BODIES.run(ledger.cx, [(line.id, line.body) for line, _ in lines])
+    _BODIES.run(ledger.cx, [(line.id, line.body) for line, _ in lines if line.id not in placed.status])
     ids = as_json(line.id for line, _ in lines)
-    wanted = f"update lines set unwanted = 0 where unwanted and status = {TAKEN}"
+    wanted = f"update lines set unwanted = 0, deserted = 0 where (unwanted or deserted) and status <= {TAKEN}"
     ledger.cx.execute(f"{wanted} and id in (select value from json_each(?))", (ids,))
     ledger.hint("lines", (line.lane for line, _ in lines))
 
@@ -130,11 +137,16 @@ def withdraw(ledger: Ledger, items: Sequence[Sequence[str]]) -> list[list[bool]]
 
 def _withdraw(ledger: Ledger, ids: Sequence[str]) -> list[bool]:
     cx, mine = ledger.cx, "id in (select value from json_each(?))"
-    waiting = dict(
-        cx.execute(f"select id, k from lines where status = {WAITING} and {mine}", (as_json(ids),))
-    )
+    found = cx.execute(
+        f"select id, k, same, attempt, status from lines where status in ({WAITING}, {FOLLOWING}) and {mine}",
+        (as_json(ids),),
+    ).fetchall()
+    if any(same is not None for _, _, same, _, _ in found):
+        answers.leave(ledger, [row[1:] for row in found if row[2] is not None])
+    waiting = {id: k for id, k, _, _, _ in found}
     _close_lines(cx, {}, {_CANCELLED: list(waiting.values())} if waiting else {})
     cx.execute(f"update lines set unwanted = 1 where status = {TAKEN} and {mine}", (as_json(ids),))
+    answers.desert(cx, ids)
     return [id in waiting for id in ids]
 
 
@@ -187,8 +199,18 @@ def _take(ledger: Ledger, item: Taking) -> BatchJob | None:
         cx.execute("delete from batches where k = ?", (batch,))
         return None
     mine = f"from lines where batch = ? and status = {TAKEN}"
-    size, due = ledger.one(f"select sum(size), max(due) {mine}", batch)
-    job = BatchJob(item.job, item.lane, item.nonce, "intent", taken, item.now, size=size, dated=due > 0)
+    size, due, shared = ledger.one(f"select sum(size), max(due), count(same) > 0 {mine}", batch)
+    job = BatchJob(
+        item.job,
+        item.lane,
+        item.nonce,
+        "intent",
+        taken,
+        item.now,
+        size=size,
+        dated=due > 0,
+        shared=bool(shared),
+    )
     cx.execute("update batches set data = ? where k = ?", (_encode(job), batch))
     return job
 
@@ -279,6 +301,8 @@ _TAKEN = Query(
         "l.hedged",
         "l.promoted",
         "l.run",
+        "l.same",
+        "l.deserted",
     ),
     f"""from json_each(?) as q cross join lines l on l.id = q.value join runs r on r.k = l.run
     where (l.batch = ?2 and (l.status = {TAKEN} or l.promoted)) or l.hedged = ?2""",
@@ -303,12 +327,16 @@ def _outcomes(ledger: Ledger, item: Outcomes) -> list[str] | None:
     results: list[Result] = []
     dropped: list[int] = []
     returned: list[int] = []
+    shared = answers.Sharing(ledger, row[1], item.now)
+    owners: dict[int, int] = {}
     for outcome in item.chunk:
         line = taken.pop(outcome.id, None)
         if line is None:
             strange.append(outcome.id)
             continue
-        k, run, path, n, attempt, status, unwanted, stands, there, hedged, promoted, owner = line
+        k, run, path, n, attempt, status, unwanted, stands, there, hedged, promoted, owner, same, deserted = (
+            line
+        )
         if stands > TAKEN:  # the other way was faster
             _claims_nothing(cx, owner, outcome)
             dropped.append(k)
@@ -329,6 +357,11 @@ def _outcomes(ledger: Ledger, item: Outcomes) -> list[str] | None:
             continue
         quits = goes_again and not (promoted and not unwanted)
         ended.setdefault(_CANCELLED if quits else LINE_NUMBER[outcome.status], []).append(k)
+        if same is not None:
+            owners[k] = owner
+            shared.ends(k, same, attempt, outcome, quits=quits, claimed=status < DONE and not deserted)
+        if same is not None and (status >= DONE or deserted):
+            continue
         if status >= DONE:
             _claims_nothing(cx, owner, outcome)
         elif not quits:
@@ -344,7 +377,10 @@ def _outcomes(ledger: Ledger, item: Outcomes) -> list[str] | None:
                 at=item.now,
             )
             results.append((owner, status, mail))
-    _close_lines(cx, again, ended)
+    _close_lines(cx, again, {})
+    for end in shared.settle():
+        _claims_nothing(cx, owners[end.k], end.outcome)
+    _close_lines(cx, {}, ended)
     _unhedge(cx, dropped, returned)
     bring(ledger, results, item.now)
     if not _has_open_lines(ledger, batch):
@@ -423,6 +459,7 @@ _JOB_LINES = Query(
         "~l.due",
         "l.late",
         "l.promoted",
+        "coalesce(l.same, '')",
     ),
     f"""from {_PAGE} as q cross join lines l on l.k = q.k join lanes a on a.k = l.lane join runs r on r.k = l.run
     order by q.k""",
@@ -464,8 +501,9 @@ def job_lines(cx: sqlite3.Connection, job: str, after: str, limit: int, bodies: 
             due,
             LATES[late],
             bool(promoted),
+            same,
         )
-        for k, id, lane, run, path, n, size, created, attempt, due, late, promoted in rows
+        for k, id, lane, run, path, n, size, created, attempt, due, late, promoted, same in rows
     ]
 
 

@@ -14,7 +14,7 @@ from typing import Final
 from ...model.errors import StoreError
 
 #: The version of the tables, as `user_version` has it.
-VERSION: Final = 9
+VERSION: Final = 10
 
 #: Marks a file as segue's, as `application_id` has it: "sgue".
 APPLICATION: Final = 0x73677565
@@ -23,8 +23,8 @@ READY, PARKED, HELD, DONE, FAILED, CANCELLED = range(6)
 STATUSES: Final = ("ready", "parked", "held", "done", "failed", "cancelled")
 STATUS_NUMBER: Final = {name: number for number, name in enumerate(STATUSES)}
 
-WAITING, TAKEN = 0, 1
-LINE_STATUSES: Final = ("waiting", "taken", "ok", "error", "expired", "missing", "cancelled")
+WAITING, TAKEN, FOLLOWING = 0, 1, 7
+LINE_STATUSES: Final = ("waiting", "taken", "ok", "error", "expired", "missing", "cancelled", "following")
 LATES: Final = ("wait", "live", "fail")
 LINE_NUMBER: Final = {name: number for number, name in enumerate(LINE_STATUSES)}
 
@@ -85,6 +85,14 @@ create index holds_digest on holds(digest);
 create table targets(k integer primary key, name text not null unique);
 """
 
+#: What is known of requests that are the same: lines without an outcome, by what they ask and by run, and answers.
+_SAME: Final = """
+create index lines_same on lines(same) where same is not null and status in (0, 1, 7);
+create index lines_same_run on lines(run) where same is not null and status in (0, 7);
+create table answers(k integer primary key, same text not null unique, at real not null, value blob not null);
+create index answers_at on answers(at);
+"""
+
 #: What a file of each older version lacks.
 _UPGRADES: Final = {
     1: "alter table runs add column bound integer not null default 0;\n"
@@ -105,6 +113,8 @@ _UPGRADES: Final = {
     "create index runs_ready on runs(rank, target) where status = 0 and lease is null;\n"
     + _PAST
     + "insert into holds(digest, run, at) select digest, 0, 0 from blobs;\n",
+    9: "alter table lines add column same text;\n"
+    "alter table lines add column deserted integer not null default 0;\n" + _SAME,
 }
 
 TABLES: Final = (
@@ -170,13 +180,14 @@ create table lines(
     path text not null, n integer not null, size integer not null, created real not null,
     attempt integer not null, status integer not null, batch integer, unwanted integer not null default 0,
     due real not null default 0, late integer not null default 0, promoted integer not null default 0,
-    hedged integer
+    hedged integer, same text, deserted integer not null default 0
 );
 create index lines_waiting on lines(lane) where status = 0;
 create index lines_run on lines(run) where status = 0;
 create table bodies(line integer primary key, body blob not null);
 -- lines.unwanted: nobody waits for it any more, though it is in a provider job; promoted: its batch is one of live
--- calls, hedged the provider job that it is in as well
+-- calls, hedged the provider job that it is in as well; same: what it asks, where another's answer will do; deserted:
+-- its own run doesn't wait for it any more, others that follow it do
 create table batches(
     k integer primary key, id text not null unique, lane integer not null, open integer not null,
     data blob not null
@@ -200,6 +211,7 @@ end;
     + _LATE
     + _OF_JOBS
     + _PAST
+    + _SAME
 )
 
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any, cast
 
 from ...model.errors import StoreError
-from ...model.lane import BatchJob, LaneHead, Line, LineOutcome
+from ...model.lane import Answer, BatchJob, LaneHead, Line, LineOutcome
 from ...model.message import DeadLetter, Letter, Mail, Question
 from ...model.mode import Config
 from ...model.run import Head, Status, Usage
@@ -27,7 +27,7 @@ from ...ports.store import (
     NewRun,
     Turn,
 )
-from . import heads, lines, past, records, untaken
+from . import answers, heads, lines, past, records, untaken
 from . import runs as run_orders
 from . import turns as turn_orders
 from .reader import Reader
@@ -221,6 +221,13 @@ class SqliteStore:
     # ------------------------------------------------------------ blobs
     async def get_blobs(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
         return cast(dict[bytes, bytes], await self._look(records.get_blobs, tuple(digests)))
+
+    # ------------------------------------------------------------ answers
+    async def answers(self, same: Sequence[str]) -> dict[str, Answer]:
+        return cast(dict[str, Answer], await self._look(answers.find, tuple(same)))
+
+    async def forget(self, *, before: float) -> int:
+        return cast(int, await self._write(answers.forget, [before]))
 
     # ------------------------------------------------------------ lanes
     async def lanes(self) -> list[LaneHead]:

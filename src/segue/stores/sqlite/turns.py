@@ -13,6 +13,7 @@ from ...model.run import ENDED, CallRef
 from ...ports.store import CommitResult, Turn
 from .. import refusal
 from ..outcome import end_mail
+from . import answers
 from .bulk import Query, Values, as_json
 from .heads import decode_call, encode
 from .ledger import Ledger
@@ -191,6 +192,9 @@ def _write_effects(ledger: Ledger, live: Live) -> None:
     withdrawn = [line for turn, _ in live for line in turn.withdrawn]
     if withdrawn:
         withdraw(ledger, [withdrawn])
+    kept_answers = [answer for turn, _ in live for answer in turn.answers]
+    if kept_answers:
+        answers.keep(ledger, kept_answers)
     lines = [(line, k) for turn, k in live for line in turn.lines]
     if lines:
         put_lines(ledger, lines)
@@ -263,6 +267,11 @@ def _end(ledger: Ledger, ended: Live, *, bounded: bool) -> tuple[dict[int, CallR
     keys = as_json(k for _, k in ended)
     mine = "run in (select value from json_each(?))"
     cx.execute(f"update asks set state = 2 where state = 0 and {mine}", (keys,))
+    sharing = (
+        f"select k, same, attempt, status from lines where same is not null and status in (0, 7) and {mine}"
+    )
+    if leaving := cx.execute(sharing, (keys,)).fetchall():
+        answers.cancel(ledger, leaving)
     withdrawn = f"select k from lines where status = 0 and {mine}"
     if cx.execute(f"delete from bodies where line in ({withdrawn})", (keys,)).rowcount:
         cx.execute(f"update lines set status = 6 where status = 0 and {mine}", (keys,))
