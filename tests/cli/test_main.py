@@ -144,3 +144,33 @@ def test_a_store_that_is_none(desk: Desk, address: str, says: str):
     assert said.code == 2
     assert says in said.err
     assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--port", "99999"], "is no port"),
+        (["--batch-time", "-1"], "give seconds, 0 or more"),
+        (["--latency", "nan"], "give seconds, 0 or more"),
+    ],
+)
+def test_a_simulator_that_cant_be(words: list[str], says: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main(["simulate", *words])
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_jobs_id_for_a_runs(desk: Desk):
+    desk.write("rows.jsonl", "1\n")
+    desk.segue("map", "app.py:twice", "rows.jsonl", "--id", "j")
+    for words in (("show", "j"), ("resume", "j"), ("fork", "j")):
+        said = desk.segue(*words)
+        assert said.code == 2
+        assert "that is a job: `segue runs --job j` lists its runs" in said.err
+
+
+def test_an_output_without_a_job(desk: Desk):
+    said = desk.segue("advance", "app.py", "-o", "x.out")
+    assert said.code == 2
+    assert "--job JOB" in said.err

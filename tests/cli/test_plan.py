@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from segue.cli.plan import _in_waves
 from tests.cli.desk import Desk, Provider
 
 
@@ -68,7 +71,7 @@ def test_ways_and_a_deadline(desk: Desk, provider: Provider):
     said = desk.segue("plan", "app.py:triage", "rows.jsonl", *how)
     assert "in 2 waves" in said.out
     assert "each, as jobs were so far" in said.out
-    assert "the first wave goes by batch" in said.out
+    assert "all 2 waves go by batch" in said.out
     again = desk.segue("plan", "app.py:triage", "rows.jsonl", "--sample", "1", *how, "--json").rows[0]
     assert again["chosen"] == "batch"
 
@@ -91,3 +94,47 @@ def test_a_time_that_is_none(desk: Desk, capsys: pytest.CaptureFixture[str]):
         desk.segue("run", "app.py:triage", "hello", "--deadline", "soon")
     assert ended.value.code == 2
     assert "write it as 90s, 15m, 6h or 2d" in capsys.readouterr().err
+
+
+def test_each_wave_goes_its_way(desk: Desk, provider: Provider):
+    assert _in_waves(["batch", "live"]) == "wave 1 goes by batch, wave 2 goes live"
+    assert _in_waves(["live"]) == "the one wave goes live"
+
+
+def test_a_model_that_there_isnt(desk: Desk, provider: Provider):
+    desk.segue("run", "app.py:triage", "hello", "--model", provider.model)
+    desk.write("rows.jsonl", '"a"\n')
+    said = desk.segue("plan", "app.py:triage", "rows.jsonl", "--model", "nosuch:x")
+    assert said.code == 2
+    assert "there is no provider 'nosuch'" in said.err
+
+
+def test_live_takes_what_the_work_took_not_the_waiting(desk: Desk):
+    desk.segue("run", "app.py:sure", "hello", "--id", "s")
+    time.sleep(0.3)
+    desk.segue("answer", "s", "y")
+    desk.segue("advance", "app.py")
+    desk.write("rows.jsonl", "".join(f'"{n}"\n' for n in range(64)))
+    (plan,) = desk.segue("plan", "app.py:sure", "rows.jsonl", "--json").rows
+    assert plan["sample_seconds"] < 0.3
+    assert plan["live_seconds"] == 2 * plan["sample_seconds"]
+
+
+def test_a_sample_that_fails_isnt_advised_again(desk: Desk):
+    desk.write("sevens.jsonl", "7\n")
+    said = desk.segue("plan", "app.py:twice", "sevens.jsonl", "--sample", "1")
+    assert said.code == 1
+    assert "seven is right out" in said.err
+    assert "--sample 3" not in said.err
+
+
+@pytest.mark.parametrize("number", ["0", "-3", "many"])
+def test_a_number_of_rows_that_is_none(desk: Desk, capsys: pytest.CaptureFixture[str], number: str):
+    for words in (
+        ("plan", "app.py:twice", "r", "--sample", number),
+        ("map", "app.py:twice", "r", "--limit", number),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            desk.segue(*words)
+        assert ended.value.code == 2
+        assert "is no number from 1 on" in capsys.readouterr().err

@@ -167,6 +167,9 @@ def test_a_step_that_was_cut_off_is_for_people_to_judge(desk: Desk, how: list[st
     assert said.code == 1
     assert "was cut off" in said.err
     assert "`segue resume b --rerun`" in said.err
+    said = desk.segue("runs", "--failed")
+    assert "all of them: segue resume --all-like b --rerun | --value JSON" in said.out
+    assert all(line.startswith("  ") for line in said.out.splitlines()[1:])
     said = desk.segue("resume", "b", "--keep")
     assert said.code == 2
     assert "nothing of it can be kept" in said.err

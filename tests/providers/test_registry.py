@@ -243,3 +243,9 @@ def test_who_has_a_batch_api(provider: str, batches: bool):
     }
     environment["XAI_API_KEY"] = "k"
     assert make(resolve(f"{provider}:m", environment), environment, Pooled()).batches == batches
+
+
+@pytest.mark.parametrize("name", ["openai:m@", "groq:m@", "openai:m@#OPENAI_API_KEY"])
+def test_an_empty_url_isnt_the_providers_own(name: str):
+    with pytest.raises(InvalidValue, match="a URL after the @"):
+        resolve(name, KEYED | {"GROQ_API_KEY": "k"})

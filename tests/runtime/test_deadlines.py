@@ -162,3 +162,17 @@ async def test_both_answers_come_and_one_is_unclaimed(world: World) -> None:
     assert sum(use.calls for use in claimed) == ROWS
     assert waste
     assert counted == paid
+
+
+async def test_less_time_than_a_live_call_needs_is_warned_of(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    sim = await world.simulator()
+    async with engine(world) as opened:
+        await mapped(opened, mode=segue.Batch(within=timedelta(seconds=36), late="live"))
+    assert kinds(sim) == {"live": ROWS}
+    (said,) = [
+        record.getMessage() for record in caplog.records if "all its calls go live" in record.getMessage()
+    ]
+    assert "60 s before its time" in said
+    assert "they have 36 s" in said

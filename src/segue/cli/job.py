@@ -17,7 +17,7 @@ import msgspec
 
 from ..authoring.flow import FlowDef, target_named
 from ..core.signature import InputShape
-from ..model.errors import SegueError
+from ..model.errors import InvalidValue, SegueError
 from ..ports.store import Store
 from ..runtime.engine import Engine
 from ..runtime.job import Job
@@ -25,7 +25,7 @@ from ..runtime.names import unknown_job
 from . import exit
 from .interruption import interruption
 from .outcomes import Order, all_lines, check_writable, lines, replacing
-from .place import at_store, check_models, declare_how, declare_store, existing, how
+from .place import at_store, check_models, declare_how, declare_store, existing, how, positive
 from .progress import Progress
 from .rows import RowFile, bind, check_first, key_of
 from .screen import count, is_terminal, note, put_json, short
@@ -52,7 +52,11 @@ def declare_map(parser: argparse.ArgumentParser) -> None:
         "--key", default="", metavar="FIELD", help="know rows by this field, not by their number"
     )
     parser.add_argument(
-        "--limit", type=int, default=0, metavar="N", help="runs at work at once; waiting ones don't count"
+        "--limit",
+        type=positive,
+        default=0,
+        metavar="N",
+        help="runs at work at once; waiting ones don't count",
     )
     parser.add_argument(
         "--no-wait", action="store_true", help="submit what can be, then leave; see `segue advance`"
@@ -250,6 +254,8 @@ def declare_advance(parser: argparse.ArgumentParser) -> None:
 
 
 async def do_advance(args: argparse.Namespace) -> int:
+    if args.output and not args.job:
+        raise InvalidValue("segue advance -o", "--job JOB", "it writes the output of one job: name it")
     load_modules([file.partition(":")[0] if file.endswith(".py") is False else file for file in args.files])
     check_writable(args.output)
     async with Engine(existing(args.store), worker=False) as engine:

@@ -85,6 +85,13 @@ def declare_how(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def positive(text: str) -> int:
+    """A number from 1."""
+    if not text.strip().isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
+
+
 def period(text: str) -> timedelta:
     """`90s`, `15m`, `6h` or `2d`."""
     found = _PERIOD.fullmatch(text.strip())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 from collections.abc import Iterable
 from itertools import islice
@@ -15,7 +16,8 @@ import msgspec
 from ..authoring.flow import FlowDef, definition
 from ..core import deadlines
 from ..model.entry import Entry
-from ..model.errors import SegueError
+from ..model.errors import MissingKey, SegueError
+from ..model.lane import LIVE
 from ..model.run import ENDED, Head, Usage
 from ..ports.store import Store
 from ..runtime.engine import Engine
@@ -25,11 +27,13 @@ from ..runtime.receipt import Receipt, total
 from ..stores import open_store
 from . import exit
 from .job import each_run
-from .place import check_models, declare_store, period
+from .place import check_models, declare_store, period, positive
 from .rows import RowFile, bind, check_first, key_of, without_errors
 from .screen import count, duration, money, note, put_json
 from .target import load_flow
 
+#: Rows that go live at once, for the time that it takes: as many as an endpoint is asked at first.
+FIRST = 32
 #: Earlier runs that are looked at, at most.
 ENOUGH = 200
 
@@ -65,6 +69,8 @@ class Plan(msgspec.Struct):
     sample_seconds: float = 0
     ways: list[PlanWay] = []
     chosen: str = ""  #: with a deadline, the way that the first wave goes
+    chosen_waves: list[str] = []  #: and the way of each
+    live_seconds: float | None = None  #: what live takes with `FIRST` rows at once; None where no row tells
     unpriced: list[str] = []
     notes: list[str] = []
 
@@ -76,7 +82,9 @@ class Sample(msgspec.Struct):
     size: int
     waves: int
     asks: int
-    seconds: float
+    seconds: (
+        float | None
+    )  #: that it was at work, without what it waited for; None where its calls went in batch
 
 
 def declare_plan(parser: argparse.ArgumentParser) -> None:
@@ -87,8 +95,9 @@ def declare_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("flow", metavar="app.py:flow", help="the flow")
     parser.add_argument("rows", help="a JSONL, CSV or TSV file; - for JSON lines on standard input")
     parser.add_argument(
-        "--sample", type=int, default=0, metavar="N", help="run the first N rows live to find out"
+        "--sample", type=positive, default=0, metavar="N", help="run the first N rows live to find out"
     )
+    parser.add_argument("--key", default="", metavar="FIELD", help="as map has it: the rows' key")
     parser.add_argument(
         "--model", action="append", default=[], metavar="NAME", help="for the sample, and the prices"
     )
@@ -103,10 +112,11 @@ async def do_plan(args: argparse.Namespace) -> int:
     flow = load_flow(args.flow)
     with TemporaryDirectory(prefix="segue-") as directory:
         rows = RowFile(args.rows, Path(directory))
-        check_first(rows, definition(flow).shape)
-        plan, mean_size = _count(rows, definition(flow))
+        check_first(rows, definition(flow).shape, args.key)
+        plan, mean_size = _count(rows, definition(flow), args.key)
         address = "memory:" if args.sample or not _is_there(args.store) else args.store
         async with Engine(address, worker=bool(args.sample)) as engine:
+            _check_names(engine, args)
             if args.sample:
                 check_models(engine, args)
                 samples = await _try(engine, flow, rows, args, plan)
@@ -130,10 +140,16 @@ def _is_there(address: str) -> bool:
     return scheme != "sqlite" or Path(path).exists()
 
 
-def _count(rows: RowFile, flow: FlowDef) -> tuple[Plan, float]:
+def _check_names(engine: Engine, args: argparse.Namespace) -> None:
+    """Raise `UnknownName` for a model that there isn't; a price needs no key."""
+    with contextlib.suppress(MissingKey):
+        check_models(engine, args)
+
+
+def _count(rows: RowFile, flow: FlowDef, key: str) -> tuple[Plan, float]:
     """How many rows there are, and the mean size of their calls."""
     good = bad = size = 0
-    for row in bind(rows, flow.shape):
+    for row in bind(rows, flow.shape, key):
         if row.error is None:
             good += 1
             size += len(row.args)
@@ -158,7 +174,7 @@ async def _try(
     engine: Engine, flow: Any, rows: RowFile, args: argparse.Namespace, plan: Plan
 ) -> list[Sample]:
     """Run the first rows live, in memory."""
-    some = islice(without_errors(bind(rows, definition(flow).shape)), args.sample)
+    some = islice(without_errors(bind(rows, definition(flow).shape, args.key)), args.sample)
     how = {"model": args.model} if args.model else {}
     job = engine.map(flow, some, id="sample", key=key_of, mode="live", **how)
     while not await _stands(engine, job):
@@ -195,8 +211,23 @@ def _sample(head: Head, entries: list[Entry]) -> Sample:
         len(head.spec.args),
         depth(entries),
         sum(entry.kind == "ask" for entry in entries),
-        head.updated - head.spec.created,
+        None if any(use.lane != LIVE for use in head.usage) else at_work(entries, head.spec.created),
     )
+
+
+def at_work(entries: Iterable[Entry], began: float) -> float:
+    """For how long a run waited for calls that don't park it, in seconds."""
+    batches: dict[int, list[Entry]] = {}
+    for entry in entries:
+        if not entry.made and entry.at:
+            batches.setdefault(entry.batch, []).append(entry)
+    seconds, last = 0.0, began
+    for _, together in sorted(batches.items()):
+        until = max(entry.at for entry in together)
+        if all(entry.kind in ("generate", "embed", "http", "step") for entry in together):
+            seconds += max(0.0, until - last)
+        last = until
+    return seconds
 
 
 def depth(entries: Iterable[Entry]) -> int:
@@ -221,7 +252,10 @@ def _estimate(plan: Plan, samples: list[Sample], mean_size: float) -> None:
     plan.output_tokens = share * sum(use.output_tokens for use in uses)
     plan.asks = share * sum(sample.asks for sample in samples)
     plan.waves = max(sample.waves for sample in samples)
-    plan.sample_seconds = sum(sample.seconds for sample in samples) / number
+    known = [sample.seconds for sample in samples if sample.seconds is not None]
+    if known:
+        plan.sample_seconds = sum(known) / len(known)
+        plan.live_seconds = math.ceil(plan.rows / FIRST) * plan.sample_seconds
     per_row = [sum(use.input_tokens + use.output_tokens for use in sample.usage) for sample in samples]
     mean = sum(per_row) / number
     if number > 1 and mean:
@@ -281,8 +315,11 @@ async def _time(plan: Plan, samples: list[Sample], engine: Engine, args: argpars
         plan.ways.append(PlanWay(way.name, usd, way.expected, way.expected * plan.waves, seen))
     if args.deadline is not None:
         left = args.deadline.total_seconds()
-        found = deadlines.choose(ways, left, engine.models.lead(endpoint, "chat"))
-        plan.chosen = "live" if found is None else found.name
+        for _ in range(plan.waves):
+            found = deadlines.choose(ways, left, engine.models.lead(endpoint, "chat"))
+            plan.chosen_waves.append("live" if found is None else found.name)
+            left -= 0.0 if found is None else found.expected
+        plan.chosen = plan.chosen_waves[0] if plan.chosen_waves else ""
 
 
 def _way_price(plan: Plan, uses: list[Usage], engine: Engine, lane: str, models: list[str]) -> float | None:
@@ -303,15 +340,21 @@ def _scaled(receipt: Receipt, plan: Plan) -> float | None:
 
 
 # ---------------------------------------------------------------- printing
+def _in_waves(chosen: list[str]) -> str:
+    how = ["live" if way == "live" else f"by {way}" for way in chosen]
+    if len(set(how)) == 1:
+        return f"the one wave goes {how[0]}" if len(how) == 1 else f"all {len(how)} waves go {how[0]}"
+    return ", ".join(f"wave {number} goes {way}" for number, way in enumerate(how, 1))
+
+
 def _show(plan: Plan) -> None:
     print(
         f"{count(plan.rows)} rows"
         + (f", and {count(plan.unreadable)} that can't be read" if plan.unreadable else "")
     )
     if not plan.source or plan.source.startswith("0 "):
-        note(
-            f"nothing is known of this flow yet: {plan.source or 'no earlier run'}; `--sample 3` runs three rows live"
-        )
+        cure = "see below" if plan.notes else "`--sample 3` runs three rows live"
+        note(f"nothing is known of this flow yet: {plan.source or 'no earlier run'}; {cure}")
         for text in plan.notes:
             note(f"  {text}")
         return
@@ -319,7 +362,12 @@ def _show(plan: Plan) -> None:
     tokens = f"{count(round(plan.input_tokens))} tokens in, {count(round(plan.output_tokens))} out"
     waves = f"{plan.waves} wave{'s' if plan.waves != 1 else ''}"
     print(f"  about {count(round(plan.requests))} requests, {tokens}{give}")
-    print(f"  live   {money(plan.usd_live):>10}")
+    time = (
+        ""
+        if plan.live_seconds is None
+        else f"   about {duration(plan.live_seconds)}, with {FIRST} rows at once"
+    )
+    print(f"  live   {money(plan.usd_live):>10}{time}")
     if not plan.ways:
         print(
             f"  batch  {money(plan.usd_batch):>10}   in {waves}, each as long as the provider takes (24 h at most)"
@@ -332,14 +380,11 @@ def _show(plan: Plan) -> None:
         )
         print(f"  {way.name:<6} {money(way.usd):>10}   in {waves}, {each}: {duration(way.seconds)}")
     if plan.chosen:
-        print(
-            f"  with that deadline, the first wave goes {'live' if plan.chosen == 'live' else f'by {plan.chosen}'}"
-        )
+        print(f"  with that deadline, {_in_waves(plan.chosen_waves)}")
     if plan.asks >= 0.5:
         print(f"  about {count(round(plan.asks))} questions to people")
-    note(
-        f"judged by {plan.source}, {duration(plan.sample_seconds)} each; repairs, retries and other turns may differ"
-    )
+    each = "" if plan.live_seconds is None else f", {duration(plan.sample_seconds)} of work each"
+    note(f"judged by {plan.source}{each}; repairs, retries and other turns may differ")
     if plan.unpriced:
         note(f"no price is known for {', '.join(plan.unpriced)}")
     for text in plan.notes:

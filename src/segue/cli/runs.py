@@ -197,9 +197,11 @@ async def _causes(store: Store, args: argparse.Namespace) -> None:
         return
     for cause in found:
         print(f"{count(cause.runs)} {cause.status}, such as {cause.example}")
-        print(f"  {cause.cause}")
+        for line in cause.cause.splitlines():
+            print(f"  {line}")
         if cause.status == "held" and f"`segue resume {cause.example}`" not in cause.cause:
-            print(f"  all of them: segue resume --all-like {cause.example} --keep | --rerun")
+            ways = "--rerun | --value JSON" if "`--value JSON`" in cause.cause else "--keep | --rerun"
+            print(f"  all of them: segue resume --all-like {cause.example} {ways}")
         else:
             print(f"  once more: segue resume --all-like {cause.example}")
 

@@ -202,9 +202,8 @@ def _standing(head: Head, standing: Checkpoint) -> None:
     where = "" if head.status in ENDED else f"in state {standing.state}" if standing.state else "listening"
     turns = f"{count(standing.turns)} turn{'' if standing.turns == 1 else 's'}"
     actor = f", as {standing.actor}" if standing.actor else ""
-    print(
-        f"  {', '.join(part for part in (where, turns) if part)}{actor}; its fields: {shown(bytes(standing.fields), 500)}"
-    )
+    fields = shown(bytes(standing.fields), 500)
+    print(f"  {', '.join(part for part in (where, turns) if part)}{actor}; its fields: {fields}")
 
 
 def _usage(head: Head) -> None:

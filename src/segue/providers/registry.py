@@ -103,6 +103,10 @@ def _taken_apart(rest: str) -> tuple[str, str, str]:
         if at:
             url, _, variable = (at[1:] + place).partition("#")
             return model, url, variable
+    if rest.endswith("@") or "@#" in rest:
+        raise InvalidValue(
+            "model", "a URL after the @, as in 'm@http://127.0.0.1:8080/v1'", "it is empty", repr(rest)
+        )
     return rest, "", ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
@@ -34,6 +35,10 @@ from .wire import Wire
 CALLING: ContextVar[str] = ContextVar("segue_calling", default="")
 
 
+log = logging.getLogger("segue")
+
+#: Only of less time than this, in seconds, it is looked whether a live call would already have to begin.
+SHORT = 3600.0
 #: What a provider's batch promises.
 DAY = timedelta(hours=24)
 
@@ -64,6 +69,7 @@ class Models:
         self._limits: dict[tuple[str, ...], Limit] = {}
         self.wire = Wire(self, clock, wants_events, open_pool)
         self.max_age: dict[str, Batch] = {}
+        self._warned: set[str] = set()  # lanes whose lines are late at once
         self.took: dict[
             str, list[float]
         ] = {}  #: by lane, how long its jobs took in seconds; with `|live`, live rounds
@@ -254,6 +260,8 @@ class Models:
             way, due = "", now
         lane = lane_key(endpoint, to + way)
         self.max_age[lane] = mode
+        if due and due - now < SHORT:
+            self._warn_late(lane, endpoint, to, due - now, late)
         ident = line_id(run.id, branch.path, branch.n, digest if run.rebased else b"")
 
         since = config.answers_since(now)
@@ -299,6 +307,18 @@ class Models:
         if found is None and late == "fail":
             found = min(ways, key=lambda way: way.expected)
         return None if found is None else ways[found]
+
+    def _warn_late(self, lane: str, endpoint: Endpoint, to: str, left: float, late: Late) -> None:
+        """Say once a lane that its lines are late as they are made: each goes live, at the full price."""
+        lead = self.lead(endpoint, to)
+        if late != "live" or not 0 < left < lead or lane in self._warned:
+            return
+        self._warned.add(lane)
+        log.warning(
+            "model %r: all its calls go live: what isn't there %.0f s before its time is sent live, and they have "
+            "%.0f s. Give a batch longer",
+            usage_name(endpoint), lead, left,
+        )  # fmt: skip
 
     def lead(self, endpoint: Endpoint, to: str) -> float:
         """Seconds that a live call needs before its deadline."""

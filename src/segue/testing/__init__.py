@@ -12,15 +12,21 @@ if TYPE_CHECKING:
     from .fake_model import ModelCall as ModelCall
     from .fake_model import ToolUse as ToolUse
     from .journals import rerun as rerun
+    from .simulator import Failure as Failure
+    from .simulator import Said as Said
     from .simulator import Simulator as Simulator
+    from .simulator import ToolCall as ToolCall
     from .store_contract import StoreContract as StoreContract
 
 _HOMES = {
+    "Failure": "simulator",
     "FakeModel": "fake_model",
     "ModelCall": "fake_model",
     "Report": "crosscheck",
+    "Said": "simulator",
     "Simulator": "simulator",
     "StoreContract": "store_contract",
+    "ToolCall": "simulator",
     "ToolUse": "fake_model",
     "check": "crosscheck",
     "rerun": "journals",

@@ -11,7 +11,9 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from segue.testing.fake_model import ToolUse
 from segue.testing.simulator import Failure, SystemClock, ToolCall, ToolCalls
+from segue.testing.simulator.replies import Scene
 from tests.testing.simulator.world import World, says
 
 TOOL: dict[str, Any] = {
@@ -269,3 +271,17 @@ async def test_an_upstream_that_is_not_there_is_a_bad_gateway(world: World):
         with pytest.raises(openai.InternalServerError) as caught:
             await client.chat.completions.create(**says("x"), stream=stream)
         assert caught.value.status_code == 502
+
+
+def test_what_a_fake_model_takes_is_a_reply_too():
+    (call,) = [Scene("x").reply(ToolUse("search", query="y")).next()]
+    assert isinstance(call, ToolCall)
+    assert (call.name, call.arguments) == ("search", {"query": "y"})
+    calls = Scene("x").reply([ToolUse("a"), ToolUse("b")]).next()
+    assert isinstance(calls, ToolCalls)
+    assert [each.name for each in calls.calls] == ["a", "b"]
+
+
+def test_what_no_reply_can_be_is_refused_at_once():
+    with pytest.raises(TypeError, match="give a text, a JSON value, a ToolCall"):
+        Scene("x").reply(object())  # type: ignore[arg-type]  # that is the point

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import signal
 from collections.abc import Iterable
 from datetime import timedelta
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `main` reads."""
     where = parser.add_argument_group("where")
     where.add_argument("--host", default="127.0.0.1", help="where to listen")
-    where.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    where.add_argument("--port", type=_port, default=0, help="0 takes a free one")
     where.add_argument("--key", help="the API key that clients must have")
     where.add_argument("--dir", dest="directory", help="keep files, batches and ledger here, over a restart")
     where.add_argument(
@@ -123,7 +124,18 @@ async def main(args: argparse.Namespace) -> None:
 
 
 def _seconds(text: str) -> timedelta:
-    return timedelta(seconds=float(text))
+    seconds = float(text)
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: give seconds, 0 or more")
+    return timedelta(seconds=seconds)
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no port: they go from 0, which takes a free one, to 65535"
+        )
+    return int(text)
 
 
 def _kinds(text: str) -> tuple[str, ...]:

@@ -163,8 +163,11 @@ class Scene:
         self._given = 0
 
     def reply(self, *replies: Reply) -> Self:
-        """Say these, one a request; called again it adds to them."""
-        self._replies.extend(replies)
+        """Say these, one a request; called again it adds to them. Raises `TypeError` for what no reply can be.
+
+        A `ToolUse`, as a `FakeModel` takes it, is a `ToolCall`; a list of them is one reply.
+        """
+        self._replies.extend(map(_as_reply, replies))
         return self
 
     def fits(self, text: str) -> bool:
@@ -176,6 +179,22 @@ class Scene:
         reply = self._replies[min(self._given, len(self._replies) - 1)]
         self._given += 1
         return reply
+
+
+def _as_reply(reply: Any) -> Reply:
+    if isinstance(reply, ToolCall | ToolCalls | Said | Failure):
+        return reply
+    many = reply if isinstance(reply, list) and reply else [reply]
+    if type(many[0]).__name__ == "ToolUse":  # its module is large, and most scripts have none
+        calls = [ToolCall(use.name, use.arguments) for use in many]
+        return calls[0] if reply is many[0] else ToolCalls(*calls)
+    try:
+        msgspec.json.encode(reply)
+    except (TypeError, ValueError) as error:
+        cure = "give a text, a JSON value, a ToolCall, ToolCalls, Said or Failure"
+        raise TypeError(f"{reply!r} is no reply: {error}; {cure}") from None
+    said: Reply = reply
+    return said
 
 
 def default_rule(body: dict[str, Any]) -> Reply:

@@ -47,7 +47,7 @@ class Simulator:
     `latency` is the time before the first byte of a live answer. `concurrency` is how many batch lines are
     worked on at once; live calls don't queue behind them. With `directory` files, batches and the ledger are
     there again after a restart. `plays` is whose differences OpenAI's protocol has here: `openai`, `azure`, `groq`,
-    `mistral`, `together`, or `without` for a server that has no batches.
+    `mistral`, `together`, `xai`, or `without` for a server that has no batches.
 
     On a `VirtualClock` nothing happens until `advance` is awaited; on another clock batches go on by themselves.
     """
