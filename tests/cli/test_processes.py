@@ -109,6 +109,7 @@ def test_the_debugger(desk: Desk):
     said = desk.finish(process, "p n\nn\nc\n")
     assert said.code == 0
     assert "twice()" in said.out
+    assert "breakpoint" not in said.out
     assert "the same 2 calls" in said.err
     desk.change("await double(await double(n))", "await double(1 + await double(n))")
     process = desk.start("replay", "app.py", "t", "--pdb", stdin=subprocess.PIPE)

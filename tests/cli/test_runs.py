@@ -267,3 +267,33 @@ def test_a_tree_of_runs(desk: Desk):
     assert (rows["ada"]["parent"], rows["ada"]["restarts"]) == ("house", 1)
     assert "q" not in rows
     assert "there is no run 'nobody'" in desk.segue("runs", "--tree", "nobody").err
+
+
+def test_runs_are_found_by_their_tags(desk: Desk):
+    desk.write("rows.jsonl", "1\n7\n")
+    desk.segue(
+        "map", "app.py:twice", "rows.jsonl", "--id", "j", "--tag", "customer=acme", "--tag", "day=monday"
+    )
+    desk.segue("run", "app.py:twice", "3", "--id", "r", "--tag", "customer=acme")
+    desk.segue("run", "app.py:twice", "3", "--id", "other")
+
+    def found(*words: str) -> set[str]:
+        return {row["id"] for row in desk.segue("runs", "--json", *words).rows}
+
+    assert found("--tag", "customer=acme") == {"j/0", "j/1", "r"}
+    assert found("--tag", "customer=acme", "--tag", "day=monday", "--status", "done") == {"j/0"}
+    assert "1 failed, such as j/1" in desk.segue("runs", "--failed", "--tag", "customer=acme").out
+    assert "nothing failed" in desk.segue("runs", "--failed", "--tag", "customer=other").err
+    assert "j/0" in desk.segue("runs", "--tag", "customer=acme").out
+
+
+def test_what_acts_tells_programs_what_it_did(desk: Desk):
+    desk.segue("run", "app.py:sure", "hi", "--id", "s")
+    assert desk.segue("answer", "s", "y", "--json").rows == [{"ask": "s:0", "run": "s", "value": True}]
+    desk.segue("advance", "app.py")
+    assert desk.segue("fork", "s", "--id", "f", "--json").rows == [{"run": "f", "of": "s"}]
+    told = {"run": "f", "type": "T", "message": {"a": 1}}
+    assert desk.segue("tell", "f", "T", '{"a": 1}', "--json").rows == [told]
+    assert desk.segue("cancel", "f", "--json").rows == [{"cancelled": ["f"]}]
+    desk.segue("run", "app.py:twice", "7", "--id", "t")
+    assert desk.segue("resume", "t", "--json").rows == [{"resumed": ["t"]}]

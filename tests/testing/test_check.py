@@ -396,3 +396,13 @@ async def test_an_at_most_once_step_that_runs_twice(monkeypatch: pytest.MonkeyPa
     )
     with pytest.raises(AssertionError, match="done again"):
         await check(single, [1], model=fake())
+
+
+async def test_lives_that_are_ended_on_purpose_arent_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    await check(doubled_twice, [1], model=fake())
+    assert "was taken over" not in caplog.text
+
+
+@segue.flow
+async def doubled_twice(n: int) -> int:
+    return await double(await double(n))

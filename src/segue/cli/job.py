@@ -185,6 +185,7 @@ class _Map:
     ) -> int:
         if self.args.json:
             counts = {"job": self.id, "unread": self.order.unread, **msgspec.structs.asdict(standing)}
+            counts |= {"tokens": tally.tokens, "usd": spent(engine, tally)}
             put_json(counts, sys.stdout if self.args.output else sys.stderr)
         progress.say(in_words(standing, tally, spent(engine, tally), ""))
         for cause, number in tally.causes.most_common(3):

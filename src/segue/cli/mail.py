@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import msgspec
 
@@ -12,10 +13,23 @@ from ..runtime.names import unknown_ask
 from . import exit
 from .answers import Unfit, read
 from .place import declare_store, existing
-from .screen import note
+from .screen import note, put_json
 
 WHERE = "in whatever works on this store, or with `segue advance app.py`"
 GOES_ON = f"it goes on {WHERE}"
+
+
+def declare_json(parser: argparse.ArgumentParser) -> None:
+    """`--json` of a command that acts."""
+    parser.add_argument("--json", action="store_true", help="what was done, as a line of JSON")
+
+
+def told(args: argparse.Namespace, plain: dict[str, Any], words: str) -> None:
+    """Say what was done, for programs or for people."""
+    if args.json:
+        put_json(plain)
+    else:
+        note(words)
 
 
 def declare_answer(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +39,7 @@ def declare_answer(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("ask", help="as `segue runs --asks` lists it, or a run that asks just one question")
     parser.add_argument("value", nargs="+", help="the answer")
+    declare_json(parser)
     declare_store(parser)
 
 
@@ -53,7 +68,7 @@ async def do_answer(args: argparse.Namespace) -> int:
                 f"the answer to {question.question!r}", error.expected, error.problem
             ) from None
         await engine.answer(question.id, value)
-    note(f"answered; {GOES_ON}")
+    told(args, {"ask": question.id, "run": question.run, "value": value}, f"answered; {GOES_ON}")
     return exit.OK
 
 
@@ -68,6 +83,7 @@ def declare_tell(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="whom")
     parser.add_argument("type", help="the message's type, as the run's code calls it")
     parser.add_argument("message", help="JSON, or plain text")
+    declare_json(parser)
     declare_store(parser)
 
 
@@ -80,5 +96,5 @@ async def do_tell(args: argparse.Namespace) -> int:
     async with Engine(existing(args.store), worker=False) as engine:
         await engine.head(args.run)
         await engine.tell(args.run, args.type, value)
-    note(f"told; {GOES_ON}")
+    told(args, {"run": args.run, "type": args.type, "message": msgspec.Raw(value)}, f"told; {GOES_ON}")
     return exit.OK

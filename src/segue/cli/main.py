@@ -68,7 +68,10 @@ COMMANDS = {
     "forget": Command("forgetting", "drop the answers that are kept for --reuse"),
     "receipt": Command("receipt", "tokens and money, and what it would have cost live"),
     "export": Command("journal", "a run's journal as JSON lines"),
-    "simulate": Command("simulator", "a provider on this machine: OpenAI's protocol, batches included"),
+    "simulate": Command(
+        "simulator",
+        "providers on this machine: the protocols of OpenAI, Anthropic and Gemini, batches included",
+    ),
 }
 
 

@@ -46,6 +46,7 @@ def declare_how(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="such as openai:gpt-5-mini or openai:NAME@http://127.0.0.1:8080/v1; given again, a fall-back",
     )
+    declare_tags(parser, "such as customer=acme, for finding runs again; may be given again")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument(
         "--live", dest="mode", action="store_const", const="live", help="send model calls at once"
@@ -85,6 +86,18 @@ def declare_how(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def declare_tags(parser: argparse.ArgumentParser, about: str) -> None:
+    """`--tag`."""
+    parser.add_argument("--tag", action="append", type=_tag, default=[], metavar="NAME=VALUE", help=about)
+
+
+def _tag(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is no tag: write it as NAME=VALUE")
+    return name, value
+
+
 def positive(text: str) -> int:
     """A number from 1."""
     if not text.strip().isdigit() or int(text) < 1:
@@ -110,6 +123,8 @@ def how(args: argparse.Namespace) -> How:
     options: How = {}
     if args.model:
         options["model"] = args.model
+    if args.tag:
+        options["tags"] = dict(args.tag)
     if args.mode:
         options["mode"] = args.mode
     if args.deadline is not None:

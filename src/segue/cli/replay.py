@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import bdb
 import dis
 import os
 import pdb
@@ -113,6 +114,7 @@ class _Debugger(pdb.Pdb):
         self._standing: list[tuple[FrameType, int]] = []
         self.told = False
         self._to_call = False
+        self._first = ""
 
     def stop_in(self, fn: Any) -> None:
         """Stop where that function begins."""
@@ -121,6 +123,7 @@ class _Debugger(pdb.Pdb):
         self.reset()
         self.botframe = sys._getframe()  # nothing stops but breakpoints
         self.set_break(fn.__code__.co_filename, body, temporary=True)
+        self._first = str(bdb.Breakpoint.next - 1)
         self.set_continue()
         sys.settrace(self.trace_dispatch)
 
@@ -128,6 +131,14 @@ class _Debugger(pdb.Pdb):
         sys.settrace(None)
         sys.stdout.flush()
         os._exit(exit.OK)  # nothing was written, so there is nothing to tidy up
+
+    def do_clear(self, arg: str) -> bool | None:
+        """Nothing is said of the breakpoint that nobody set."""
+        if arg == self._first:
+            self._first = ""
+            self.clear_bpbynumber(arg)
+            return None
+        return super().do_clear(arg)
 
     def do_call(self, arg: str) -> bool | None:
         """call

@@ -14,10 +14,10 @@ from ..runtime.names import unknown_job
 from . import exit
 from .forks import fork_job
 from .job import each_run
-from .mail import GOES_ON, WHERE
+from .mail import GOES_ON, WHERE, declare_json, told
 from .place import declare_how, declare_store, existing, how
 from .runs import cause_of
-from .screen import count, note
+from .screen import count
 
 REPEAT = "let keyed and at-most-once steps be done once more"
 
@@ -41,6 +41,7 @@ def declare_resume(parser: argparse.ArgumentParser) -> None:
     )
     choice.add_argument("--value", metavar="JSON", help="what came of the at-most-once step that was cut off")
     parser.add_argument("--repeat", action="store_true", help=REPEAT)
+    declare_json(parser)
     declare_how(parser)
     declare_store(parser)
 
@@ -57,7 +58,8 @@ async def do_resume(args: argparse.Namespace) -> int:
             _decided(head, args)
         for head in heads:
             await engine.resume(head.id, keep=args.keep, value=value, repeat=args.repeat, **how(args))
-    note(f"{count(len(heads))} {'runs go' if len(heads) != 1 else 'run goes'} on {WHERE}")
+    go = "runs go" if len(heads) != 1 else "run goes"
+    told(args, {"resumed": [head.id for head in heads]}, f"{count(len(heads))} {go} on {WHERE}")
     return exit.OK
 
 
@@ -92,6 +94,7 @@ def json_of(where: str, text: str) -> Any:
 def declare_cancel(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="*", metavar="RUN", help="the runs")
     parser.add_argument("--job", default="", help="all of a job that go on")
+    declare_json(parser)
     declare_store(parser)
 
 
@@ -110,7 +113,10 @@ async def do_cancel(args: argparse.Namespace) -> int:
             if head.status in ENDED:
                 raise Conflict(f"run {run!r} is over: it is {head.status}")
             await engine.cancel(run)
-    note(f"{count(len(runs))} asked to end; a run cleans up when it is next at work: `segue advance app.py`")
+    words = (
+        f"{count(len(runs))} asked to end; a run cleans up when it is next at work: `segue advance app.py`"
+    )
+    told(args, {"cancelled": runs}, words)
     return exit.OK
 
 
@@ -132,7 +138,9 @@ def declare_fork(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="with --job: only tell what it would cost")
     parser.add_argument(
-        "--json", action="store_true", help="with --job: what is shared and what it costs, as JSON"
+        "--json",
+        action="store_true",
+        help="the new run; with --job what is shared and what it costs, as JSON",
     )
     parser.add_argument("--before", default="", metavar="PATH#N", help="from that call on, all is done anew")
     parser.add_argument(
@@ -163,8 +171,9 @@ async def do_fork(args: argparse.Namespace) -> int:
         run = await engine.fork(
             args.run, id=args.id, before=_call(args.before), edit=edits, repeat=args.repeat, **how(args)
         )
-    print(run.id)
-    note(f"made; {GOES_ON}")
+    if not args.json:
+        print(run.id)
+    told(args, {"run": run.id, "of": args.run}, f"made; {GOES_ON}")
     return exit.OK
 
 

@@ -14,7 +14,7 @@ from ..ports.store import Store
 from ..runtime.names import unknown_job
 from . import exit
 from .answers import expects
-from .place import declare_store, looking
+from .place import declare_store, declare_tags, looking
 from .screen import count, duration, error_of, kind_of, note, put_json, short, shown, table
 
 STATUSES = ("ready", "parked", "held", "done", "failed", "cancelled")
@@ -25,6 +25,7 @@ def declare_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--status", action="append", choices=STATUSES, default=[], help="only those; may be given again"
     )
+    declare_tags(parser, "only those that were started with this tag; may be given again")
     parser.add_argument("--failed", action="store_true", help="failed and held runs, grouped by cause")
     parser.add_argument(
         "--tree", nargs="?", const="", metavar="RUN", help="runs under those that started them; of one run"
@@ -61,7 +62,7 @@ async def _runs(store: Store, args: argparse.Namespace) -> None:
         for head in heads:
             put_json(as_plain(head))
         return
-    jobs = [] if args.job or args.status else await store.list_jobs()
+    jobs = [] if args.job or args.status or args.tag else await store.list_jobs()
     if jobs:
         columns = ("JOB", "ROWS", *(status.upper() for status in STATUSES))
         rows = [
@@ -78,7 +79,7 @@ async def _runs(store: Store, args: argparse.Namespace) -> None:
             [(h.id, h.status, h.spec.target, duration(max(now - h.spec.created, 0)), what(h)) for h in alone],
         )
     elif not jobs:
-        note("no such runs are there" if args.job or args.status else "no runs are there yet")
+        note("no such runs are there" if args.job or args.status or args.tag else "no runs are there yet")
 
 
 def _total(total: int | None) -> str:
@@ -92,12 +93,16 @@ async def _select(store: Store, args: argparse.Namespace) -> list[Head]:
     keep = args.limit or None
     while heads := await store.runs(job=args.job, status=tuple(args.status), after=after, limit=1000):
         after = heads[-1].id
-        found += (
-            heads if args.job or args.status or args.json else [each for each in heads if not each.spec.job]
-        )
+        of_jobs = args.job or args.status or args.json or args.tag
+        found += [head for head in heads if (of_jobs or not head.spec.job) and is_tagged(head, args.tag)]
         if keep is not None and len(found) > 4 * keep + 1000:
             found = _newest(found, keep)
     return _newest(found, keep)
+
+
+def is_tagged(head: Head, tags: list[tuple[str, str]]) -> bool:
+    """Whether a run was started with all of these."""
+    return all(head.spec.config.tags.get(name) == value for name, value in tags)
 
 
 def _newest(heads: list[Head], keep: int | None) -> list[Head]:
@@ -135,6 +140,7 @@ def as_plain(head: Head) -> dict[str, Any]:
         "created": head.spec.created,
         "updated": head.updated,
         "input": msgspec.Raw(head.spec.args),
+        "tags": head.spec.config.tags,
         "usage": [msgspec.structs.asdict(use) for use in head.usage],
     }
     if head.value is not None:
@@ -183,6 +189,8 @@ async def _causes(store: Store, args: argparse.Namespace) -> None:
     while heads := await store.runs(job=args.job, status=("failed", "held"), after=after, limit=1000):
         after = heads[-1].id
         for head in heads:
+            if not is_tagged(head, args.tag):
+                continue
             known = causes.setdefault(
                 (head.status, cause_of(head)), Cause(head.status, why(head), 0, head.id)
             )
