@@ -63,8 +63,8 @@ class Engine:
 
     `store`: `memory:` or `sqlite:PATH`. `mode`, `model` and `models` hold for all runs that don't say
     otherwise. `verify`: replay each run once when it has ended, and each turn of an actor, and raise if one differs.
-    `room`: runs at work at once in this process. `linger`: how long a run stays in memory for a wait outside segue, or a
-    short timer, in seconds. `stall`: how long code may keep the event loop from everything else before it is told of
+    `room`: runs at work at once in this process. `linger`: how long a run stays in memory for a wait outside segue, or
+    a short timer, in seconds. `stall`: how long code may keep the event loop from everything else before it is told of
     by name, in seconds; 0: for ever. `park="always"`, for tests, has it leave memory after every commit. `providers`:
     more providers, by the name before the colon in a model's name. `history`: what becomes of an actor's past turns:
     kept, dropped, or kept for that long; a class may say otherwise. `reuse`: a model call whose request was answered
