@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -10,9 +11,13 @@ from pathlib import Path
 import pytest
 
 import segue
+from segue.model.entry import Entry, encode_entries
 from segue.model.errors import Conflict
 from segue.model.mode import DROP, KEEP
-from segue.ports.store import History
+from segue.model.run import Spec
+from segue.ports.store import History, NewRun, Turn
+from segue.runtime import rebase
+from segue.stores.memory import MemoryStore
 from segue.testing.clock import VirtualClock
 
 
@@ -113,6 +118,32 @@ async def test_an_actor_with_a_past_cant_be_forked() -> None:
         await engine.sweep()
         with pytest.raises(Conflict, match=r"its past \(\d+ commits of it were dropped.*start another one"):
             await engine.fork("r")
+
+
+async def test_who_looks_while_it_is_dropped_sees_what_is_there() -> None:
+    class Busy(MemoryStore):
+        """The run goes on, and its past is dropped, between two looks."""
+
+        async def get_blobs(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+            if moves:
+                self.commit([moves.pop()])
+                await self.sweep(now=1.0, limit=9)
+            return await super().get_blobs(digests)
+
+    moves: list[Turn] = []
+    store = Busy()
+    async with segue.Engine(store, history="drop", worker=False):
+        await store.create(
+            [NewRun("r", Spec("actor", "x", b"{}", history=DROP))], now=0.0, worker="w", ttl=60.0
+        )
+        entry = Entry("", 0, "step", "page", b"d", b"[]", 0, 0, b"digest", None, 1.0, value_blob=True)
+        large = {"entries": encode_entries([entry]), "blobs": [(b"digest", b'"large"')]}
+        store.commit([Turn(run="r", fence=1, **large)])
+        moves.append(Turn(run="r", fence=1, checkpoint=b"s"))
+        assert await rebase.entries_of(store, "r") == []
+        store.commit([Turn(run="r", fence=1, **large)])
+        (found,) = await rebase.entries_of(store, "r")
+        assert found.value == b'"large"'
 
 
 async def test_what_isnt_a_time_is_refused() -> None:

@@ -11,11 +11,12 @@ import msgspec
 
 from ..authoring.actor.checkpoint import Checkpoint, read_stored
 from ..core import journal
-from ..core.replay import Place, Replay
+from ..core.replay import Place
 from ..model.entry import Entry
 from ..model.errors import UnknownName
 from ..model.run import ENDED, Head
 from ..ports.store import History, Store
+from ..runtime import rebase
 from ..runtime.names import unknown_run
 from . import exit
 from .place import declare_store, looking
@@ -90,17 +91,14 @@ class Call(msgspec.Struct):
 
 async def calls_of(store: Store, run: str) -> list[Call]:
     """A run's calls in the order in which they were made, contents in place."""
-    loaded = await store.load(run)
-    if loaded is None:
+    head = await store.get(run)
+    if head is None:
         return []
-    entries = journal.read(loaded.journal)
-    digests = journal.blobs_of(entries)
-    contents = await store.get_blobs(digests) if digests else {}
-    merged = Replay(journal.load_large(entries, contents), 0.0).calls.values()
-    times = {entry.batch: entry.at for entry in merged if not entry.made}
+    entries = await rebase.entries_of(store, run)
+    times = {entry.batch: entry.at for entry in entries if not entry.made}
     calls = [
-        Call(entry, times.get(entry.after - 1, loaded.head.spec.created), 0.0 if entry.made else entry.at)
-        for entry in merged
+        Call(entry, times.get(entry.after - 1, head.spec.created), 0.0 if entry.made else entry.at)
+        for entry in entries
     ]
     return sorted(calls, key=lambda call: (call.entry.after, _in_order(call.entry.path), call.entry.n))
 
@@ -125,7 +123,8 @@ async def past_calls(store: Store, past: History) -> list[Call]:
     contents = await store.get_blobs(digests) if digests else {}
     calls: dict[Place, Call] = {}
     out: list[Call] = []
-    for entry in journal.load_large(entries, contents):
+    there = [entry for entry in entries if all(digest in contents for digest in journal.blobs_of([entry]))]
+    for entry in journal.load_large(there, contents):  # others were dropped just now
         place = (entry.path, entry.n)
         known = calls.get(place)
         if known is not None and known.entry.made and not entry.made:  # its outcome

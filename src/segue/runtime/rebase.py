@@ -24,14 +24,18 @@ _ELSEWHERE = 1 << 32
 
 async def entries_of(store: Store, run: str) -> list[Entry]:
     """A run's journal since its checkpoint, large contents in place, each call once; in the order of the outcomes."""
-    loaded = await store.load(run)
-    if loaded is None:
-        raise await unknown_run(store, run)
-    return await entries_in(store, loaded)
+    while True:
+        loaded = await store.load(run)
+        if loaded is None:
+            raise await unknown_run(store, run)
+        try:
+            return await entries_in(store, loaded)
+        except KeyError:  # a content went with a past that was dropped meanwhile: it has another journal now
+            continue
 
 
 async def entries_in(store: Store, loaded: Claimed) -> list[Entry]:
-    """The same, of a run that was loaded."""
+    """The same, of a run that was loaded. Raises `KeyError` for a content that isn't there any more."""
     entries = journal.read(loaded.journal)
     digests = journal.blobs_of(entries)
     contents = await store.get_blobs(digests) if digests else {}
