@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +17,7 @@ from segue.model.errors import ReplayMismatch, ResultMismatch, RunHeld
 from segue.testing import FakeModel
 
 TICKS = itertools.count()
+WAITS = itertools.count()
 
 
 @segue.step
@@ -183,3 +185,20 @@ class Tree(Actor[int]):
 async def test_a_supervisors_turns_are_the_same_again() -> None:
     async with FakeModel().answer("go?", True) as model:
         assert await model.run_flow(Tree()) == 4
+
+
+class Waiter(Sober):
+    """Waits outside segue where it didn't before."""
+
+    async def draw(self) -> int:
+        if next(WAITS):
+            await asyncio.sleep(3600)
+        return 0
+
+
+async def test_a_turn_that_waits_outside_for_ever_isnt_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    async with segue.Engine(verify=True) as engine:
+        assert engine._prover is not None
+        engine._prover.patience = 0.05
+        assert await asyncio.wait_for(engine.run(Waiter()), 10) == 12
+    assert "1 turns weren't verified" in caplog.text

@@ -7,8 +7,9 @@ are verified, each turn that waited is replayed here, from the fields that it be
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -29,12 +30,18 @@ from .mailbox import HAND
 from .verify import Desk, Replayed
 from .worker import Worker, code_of
 
+log = logging.getLogger("segue")
+
+#: For so many seconds turns that are being replayed are waited for at the end.
+PATIENCE: Final = 10.0
+
 
 class Prover:
     """Replays the turns of one engine's actors, and keeps what differs, by run."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self.patience = PATIENCE
         self._tasks: dict[str, set[asyncio.Task[None]]] = {}
         self.differences: dict[str, Exception] = {}
 
@@ -69,9 +76,19 @@ class Prover:
             self.differences.setdefault(before.head.id, difference)
 
     async def settled(self, run: str = "") -> None:
-        """Wait until all turns so far were replayed, of one run or of all."""
+        """Wait until all turns so far were replayed, of one run or of all; but not for what waits outside for long."""
         for one in [run] if run else list(self._tasks):
-            await asyncio.gather(*self._tasks.pop(one, ()), return_exceptions=True)
+            tasks = self._tasks.pop(one, None)
+            if not tasks:
+                continue
+            done, left = await asyncio.wait(set(tasks), timeout=self.patience)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*done, *left, return_exceptions=True)
+            if left:
+                log.warning(
+                    "run %s: %d turns weren't verified: their code waits outside segue", one, len(left)
+                )
 
 
 class _Proved(Executor):
@@ -92,7 +109,7 @@ class _Proved(Executor):
         self._entries = list(entries)
 
     def _file(self, letters: Sequence[Letter]) -> None:
-        self._letters.update((letter.id, letter) for letter in letters)
+        self._letters.update((letter.id, letter) for letter in letters if letter.mail.kind != "result")
         super()._file(letters)
 
     def write(self, turn: Turn, then: Callable[[], None]) -> None:
