@@ -72,6 +72,33 @@ async def test_many_open_a_new_file_at_once(tmp_path: Path) -> None:
         await many(str(tmp_path / f"again-{number}.db"))
 
 
+async def test_what_actors_changed_is_kept_when_its_table_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    store = SqliteStore(str(path))
+    await store.open()
+    await store.create([NewRun("a", Spec("actor", "f", b"[]"))], now=0.0)
+    await store.claim("w", 1, 60.0, now=0.0)
+    await store.close()
+    cx = sqlite3.connect(path, isolation_level=None)
+    cx.executescript(
+        "drop table deltas; create table deltas(k integer primary key autoincrement, run integer not null,"
+        " delta blob not null); create index deltas_run on deltas(run);"
+        " insert into deltas(run, delta) select k, x'31' from runs; insert into deltas(run, delta) select k, x'32'"
+        " from runs; pragma user_version = 10"
+    )
+    cx.close()
+    store = SqliteStore(str(path))
+    await store.open()
+    loaded = await store.load("a")
+    assert loaded is not None
+    assert loaded.deltas == [b"1", b"2"]
+    await store.commit([Turn(run="a", fence=1, delta=b"3")])
+    loaded = await store.load("a")
+    assert loaded is not None
+    assert loaded.deltas == [b"1", b"2", b"3"]
+    await store.close()
+
+
 async def test_a_file_of_the_version_before_is_brought_up_to_date(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     store = SqliteStore(str(path))

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from asyncio import Future, _get_running_loop
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import msgspec
@@ -347,6 +347,7 @@ class BranchTask(asyncio.Task[Any]):
     """A task that a run started."""
 
     branch: Branch | None = None
+    within: Context  #: its context
 
 
 #: As `asyncio.current_task`, which is written in Python before 3.12: it is asked at every call.

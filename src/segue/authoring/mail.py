@@ -140,7 +140,7 @@ def send(branch: Branch, to: str, message: object, when: When = AT_ONCE) -> Any:
         mail = Mail(
             to, run.id, number, kind, name, value, at=now, due=when.due(now), every=when.every, key=when.key
         )
-        turn.outbox = [*turn.outbox, mail]
+        turn.outbox.append(mail)
 
     act = Act(kind="tell", name=name, args=args, digest=digest(args), decode=nothing, writes=writes)
     return run.record(branch, act)
@@ -152,7 +152,7 @@ def unschedule(branch: Branch, to: str, key: str) -> Any:
 
     def writes(turn: Turn, path: str, n: int) -> None:
         mail = Mail(to, run.id, run.next_number(), "unschedule", key=key, at=run.now())
-        turn.outbox = [*turn.outbox, mail]
+        turn.outbox.append(mail)
 
     act = Act(kind="unschedule", name=key, args=args, digest=digest(args), decode=nothing, writes=writes)
     return run.record(branch, act)
@@ -184,7 +184,7 @@ def request(
             to, run.id, run.next_number(), kind, name, value,
             reply=CallRef(run.id, path, n, check), callers=callers, at=run.now(), key=key, tag=tag,
         )  # fmt: skip
-        turn.outbox = [*turn.outbox, mail]
+        turn.outbox.append(mail)
 
     wait = Wait(
         kind="request",
@@ -223,7 +223,7 @@ def forward(branch: Branch, to: str, name: str, value: bytes, answer_to: str, ta
             to, run.id, run.next_number(), "request", name, value,
             reply=CallRef(answer_to, path, n), callers=callers, at=run.now(), tag=tag, forwarded=True,
         )  # fmt: skip
-        turn.outbox = [*turn.outbox, mail]
+        turn.outbox.append(mail)
 
     act = Act(kind="forward", name=name, args=args, digest=digest(args), decode=nothing, writes=writes)
     return run.record(branch, act)
@@ -250,10 +250,10 @@ def child(branch: Branch, flow: Target, args: bytes, config: Config, *, id: str 
 
     def opens(turn: Turn, path: str, n: int) -> None:
         spec = make_spec(flow, args, config, run.now(), parent=CallRef(run.id, path, n), **more)
-        turn.spawn = [*turn.spawn, NewRun(run_id, spec)]
+        turn.spawn.append(NewRun(run_id, spec))
 
     def drops(turn: Turn, path: str, n: int) -> None:
-        turn.outbox = [*turn.outbox, Mail(run_id, f"{run.id}{path}:{n}", 1, "cancel", at=run.now())]
+        turn.outbox.append(Mail(run_id, f"{run.id}{path}:{n}", 1, "cancel", at=run.now()))
 
     wait = Wait(
         kind="child",
@@ -323,7 +323,7 @@ async def spawn(
 
     def writes(turn: Turn, path: str, n: int) -> None:
         parent = CallRef(run.id, path, n)
-        turn.spawn = [*turn.spawn, NewRun(run_id, make_spec(flow, args, config, run.now(), parent=parent))]
+        turn.spawn.append(NewRun(run_id, make_spec(flow, args, config, run.now(), parent=parent)))
 
     place = (branch.path, branch.n)
     act = Act(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, dataclass_transform, get_args, get_origin
@@ -60,6 +61,17 @@ def message_name(tp: Any) -> str:
     if not isinstance(tp, type) and get_origin(tp) is Response:
         return response_name(message_name(get_args(tp)[0]))
     return str(getattr(tp, "__qualname__", tp)).replace("<locals>.", "")
+
+
+def _answer_reader(request: type[Any]) -> Callable[[bytes], Any]:
+    return decoder(response_type(request))
+
+
+#: The name of a class's messages, and what reads the answers to them, found once.
+name_of: Callable[[type[Any]], str] = functools.lru_cache(maxsize=4096)(message_name)  # type: ignore[assignment]  # classes hash
+answer_reader: Callable[[type[Any]], Callable[[bytes], Any]] = functools.lru_cache(maxsize=4096)(
+    _answer_reader
+)  # type: ignore[assignment]  # so here
 
 
 def message_reader(tp: Any) -> Callable[[bytes], Any]:
@@ -147,13 +159,13 @@ class Responder(msgspec.Struct, Generic[T], frozen=True):
             now = run.now()
             answer = answer_to(asked, run.id, run.next_number(), value, failure, now)
             assert answer is not None  # it has a reply
-            turn.outbox = [*turn.outbox, answer]
+            turn.outbox.append(answer)
             if self.keeper == run.id:
                 run.letters.release(self.letter)
             else:
                 word = encode(self.letter)
                 settled = Mail(self.keeper, run.id, run.next_number(), "settled", value=word, at=now)
-                turn.outbox = [*turn.outbox, settled]
+                turn.outbox.append(settled)
 
         act = Act(
             kind="reply", name=self.request, args=args, digest=digest(args), decode=nothing, writes=writes

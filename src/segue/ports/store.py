@@ -103,16 +103,16 @@ class Turn(msgspec.Struct, kw_only=True, gc=False):
     entries: bytes | None = None
     checkpoint: bytes | None = None
     delta: bytes | None = None
-    consumed: Sequence[int] = ()
+    consumed: list[int] = []
     kept: Sequence[int] = ()
     dead: Sequence[DeadLetter] = ()
-    outbox: Sequence[Mail] = ()
+    outbox: list[Mail] = []
     lines: Sequence[Line] = ()
     withdrawn: Sequence[str] = ()
     answers: Sequence[Answer] = ()
     asks: Sequence[Question] = ()
     closed_asks: Sequence[str] = ()
-    spawn: Sequence[NewRun] = ()
+    spawn: list[NewRun] = []
     blobs: Sequence[tuple[bytes, bytes]] = ()  #: (digest, content); one that is there is left alone
     status: Status = "ready"
     release: bool = False
@@ -156,16 +156,28 @@ class JobHead(msgspec.Struct, frozen=True):
     counts: dict[str, int] = {}
 
 
-class Hint(msgspec.Struct, frozen=True, gc=False):
+class Came(msgspec.Struct):
+    """New letters of one inbox or port, in order, and the newest that lay there before the first of them; 0 for none.
+
+    Who has seen that one, and all before it, has seen all when it has read these; who hasn't looks for itself.
+    """
+
+    after: int
+    letters: list[Letter]
+
+
+class Hint(msgspec.Struct, frozen=True):
     """Something happened in this process's store: runs became ready, mail came to others, runs ended, lines wait.
 
-    `room`: bounded mailboxes may have room again. `runs` are ids; of `lines`, the names of lanes.
+    `room`: bounded mailboxes may have room again. `runs` are ids; of `lines`, the names of lanes. `came`: of `mail`,
+    the letters themselves, by run or port, as far as the store has them at hand.
 
     Hints may be lost or doubled, and none comes from other processes: poll as well.
     """
 
     kind: Literal["ready", "mail", "ended", "lines", "room"]
     runs: Sequence[str]
+    came: Mapping[str, Came] = {}
 
 
 class Store(Protocol):
@@ -245,8 +257,8 @@ class Store(Protocol):
         """Forget letters of a port up to an id."""
         ...
 
-    async def deliver(self, mail: Sequence[Mail], *, now: float) -> list[Delivery]:
-        """Put mail into inboxes and make parked recipients ready; durable on return.
+    def deliver(self, mail: Sequence[Mail], *, now: float) -> Future[list[Delivery]]:
+        """Put mail into inboxes and make parked recipients ready. Durable when the future is done, as of `commit`.
 
         Idempotent by `(to, sender, number)` for ever, as long as the numbers of one sender to one recipient
         grow: one that isn't above the highest so far is a duplicate. A `cancel` makes a held run ready too.

@@ -65,11 +65,7 @@ class Commits:
 
     def send(self, mail: Mail) -> None:
         """Have the next commit send mail."""
-        turn = self.turn
-        if isinstance(turn.outbox, list):
-            turn.outbox.append(mail)
-        else:
-            turn.outbox = [*turn.outbox, mail]
+        self.turn.outbox.append(mail)
 
     @property
     def usage(self) -> list[Usage]:
@@ -79,9 +75,9 @@ class Commits:
     def take(self, done: list[Outcome], *, last: bool = False) -> Turn:
         """The turn so far, with a batch of outcomes. `last`: the code has ended, and none of them is handed over."""
         run = self._run
-        turn, self._turn = self.turn, None
+        turn, self._turn = self._turn or self.turn, None
         if run.handling is not None:
-            if run.handling.unclean:
+            if done and run.handling.unclean:
                 done = []
             run.handling.put_saved(turn)
         now = turn.now = run.host.clock_now()

@@ -22,7 +22,7 @@ from ..authoring.mail import make_spec
 from ..authoring.resource import SERVICES
 from ..model.entry import encode_pool
 from ..model.errors import Conflict, MailboxFull, StoreError, UnknownName
-from ..model.message import DeadLetter, Mail
+from ..model.message import DeadLetter
 from ..model.mode import Config, HistoryLike, ModeLike, as_history
 from ..model.run import ENDED, Head, Usage, is_over
 from ..ports.clock import AlarmClock, Timer
@@ -364,15 +364,16 @@ class Engine:
         self._ended(())
 
     def _hint(self, hint: Hint) -> None:
-        if hint.kind == "ended":
+        if hint.kind == "mail":
+            if self.port.address in hint.runs:
+                self.port.hint(hint)
+        elif hint.kind == "ended":
             self._ended(hint.runs)
         elif hint.kind == "lines":
             self._has_lanes = True
             self._kick_if_quiet()
         elif hint.kind == "room":
             self.postbox.hint(hint)
-        elif hint.kind == "mail":
-            self.port.hint(hint)
 
     def _kick_if_quiet(self) -> None:
         """Look at the lanes now; while runs are at work, they are looked at from time to time only."""
@@ -407,11 +408,11 @@ class Engine:
 
     async def tell(self, run: str, name: str, value: bytes) -> None:
         """Deliver mail from outside."""
-        await self.postbox.post(Mail(run, "", 0, "tell", name, value))
+        await self.postbox.send(run, "tell", name, value)
 
     async def cancel(self, run: str) -> None:
         """Ask a run to end."""
-        await self.postbox.post(Mail(run, "", 0, "cancel"))
+        await self.postbox.send(run, "cancel")
 
     async def dead_letters(self, run: str = "") -> list[DeadLetter]:
         """Mail that nobody took, to one run or all, oldest first."""

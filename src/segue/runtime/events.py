@@ -63,7 +63,7 @@ class Recorded(Event, frozen=True, kw_only=True, tag=True):
     reused: bool = False
 
 
-class Handling(Event, frozen=True, kw_only=True, tag=True):
+class Handling(Event, frozen=True, kw_only=True, tag=True, gc=False):
     """A handler begins with a request; its calls stand at `path` and below. Not durable.
 
     `caller`: the run that asks, or what names a request from outside.

@@ -8,11 +8,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..authoring.context import find_branch
-from ..authoring.mail import forward, kind_of, request
-from ..authoring.message import Request, message_name, response_type
-from ..core.codec import decoder, encode
+from ..authoring.mail import forward, request
+from ..authoring.message import Request, answer_reader, name_of
+from ..core.codec import encode
 from ..model.errors import WrongPlace
-from ..model.message import Mail, MailKind
+from ..model.message import MailKind
 from ..model.run import CallRef
 from .bus import Watching
 from .events import Event, Handling, Token
@@ -32,20 +32,27 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
 
     def __init__(self, run: Run[Any], message: Request[T], timeout: timedelta | None) -> None:
         self._run, self._timeout = run, timeout
-        kind = kind_of(message)
-        self._kind: MailKind = "request" if kind == "tell" else kind
-        self._name, self._value = message_name(type(message)), encode(message, where="the message")
-        self._decode = decoder(response_type(type(message)))
+        cls = type(message)
+        self._kind: MailKind = "urgent" if getattr(message, "urgent", False) else "request"
+        self._name, self._value = name_of(cls), encode(message, where="the message")
+        self._decode = answer_reader(cls)
         self._id = ""
         self._task: asyncio.Task[T] | None = None
         self._coro: Coroutine[Any, Any, T] | None = None
-        self.__name__ = self.__qualname__ = "request"  # as tasks show it, and number their branches
+
+    def __getattr__(self, name: str) -> str:
+        """As tasks show it, and number their branches."""
+        if name in ("__name__", "__qualname__"):
+            return "request"
+        raise AttributeError(name)
 
     # ------------------------------------------------------------ the answer
     def __await__(self) -> Generator[Any, Any, T]:
         if self._task is not None:
             return asyncio.shield(self._task).__await__()
-        return self._begin().__await__()
+        if self._coro is None:
+            self._coro = self._ask()
+        return self._coro.__await__()
 
     def _begin(self) -> Coroutine[Any, Any, T]:
         if self._coro is None:
@@ -61,12 +68,10 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
                 branch, to, self._name, self._value, self._decode, self._timeout, kind=self._kind
             )
             return answer
-        port = self._run.engine.port
-        answer = self._decode(
-            await port.ask(
-                self._run.id, self._name, self._value, self._timeout, kind=self._kind, call=self._id
-            )
+        asked = self._run.engine.port.ask(
+            self._run.id, self._name, self._value, self._timeout, self._kind, self._id
         )
+        answer = self._decode(await asked)
         return answer
 
     def send(self, value: Any) -> Any:
@@ -132,7 +137,6 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
         if to is None:
             raise WrongPlace("forward() outside a run needs the run that gets the answer: forward(to=run)")
         reply = CallRef(to.id, "", 0)
-        mail = Mail(
-            self._run.id, "", 0, self._kind, self._name, self._value, reply=reply, tag=tag, forwarded=True
+        await self._run.engine.postbox.send(
+            self._run.id, self._kind, self._name, self._value, reply, tag=tag, forwarded=True
         )
-        await self._run.engine.postbox.post(mail)

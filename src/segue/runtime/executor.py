@@ -259,17 +259,18 @@ class Executor:
 
     def mail(self, letters: Sequence[Letter]) -> None:
         """Take letters that came while the run is in memory; while it leaves, its last commit must not count them."""
-        if self.leaving:
+        if self.phase is Phase.LEAVING or self.phase is Phase.OVER:
             return
-        fresh = [letter for letter in letters if letter.id > self.seen]
-        if fresh:
-            self._file(fresh)
+        if letters[0].id <= self.seen:
+            letters = [letter for letter in letters if letter.id > self.seen]
+        if letters:
+            self._file(letters)
         if self.handling is None or not self.handling.serve_at_once():
             self.kick()
 
     def _file(self, letters: Sequence[Letter]) -> None:
         self.seen = letters[-1].id
-        if self.mailbox.file(letters):
+        if (self.box or self.mailbox).file(letters):
             self._credit = 0  # look at it at the next call
 
     def kick(self) -> None:

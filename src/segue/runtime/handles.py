@@ -15,8 +15,8 @@ import msgspec
 from ..authoring.context import find_branch
 from ..authoring.failures import to_exception
 from ..authoring.flow import target_named
-from ..authoring.mail import AT_ONCE, When, caught_up, join, kind_of, ping, send, unschedule
-from ..authoring.message import Pong, Request, message_name, read_pong
+from ..authoring.mail import AT_ONCE, When, caught_up, join, ping, send, unschedule
+from ..authoring.message import Pong, Request, name_of, read_pong
 from ..authoring.resource import SERVICES
 from ..authoring.trace import attach
 from ..core.codec import decoder, encode
@@ -30,7 +30,7 @@ from ..model.errors import (
     StepFailed,
     WrongPlace,
 )
-from ..model.message import Mail, Question
+from ..model.message import MailKind, Question
 from ..model.run import Head
 from .bus import Watching
 from .events import Asked, Event, Finished, Token
@@ -95,15 +95,16 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
     @property
     def engine(self) -> Engine:
         """The engine of this process. Raises `WrongPlace` outside of one."""
-        if self._home is None:
-            branch = find_branch()
-            services: Any = SERVICES.get() if branch is None else branch.run.services
-            if services is None:
-                raise WrongPlace(
-                    f"run {self.id!r} is used outside an engine: use it inside `async with Engine(…)`"
-                )
-            self._home = services.handle(self.id, None, None)._home
-        home: Engine = self._home
+        if self._home is not None:
+            return self._home
+        branch = find_branch()
+        services: Any = SERVICES.get() if branch is None else branch.run.services
+        if services is None:
+            raise WrongPlace(
+                f"run {self.id!r} is used outside an engine: use it inside `async with Engine(…)`"
+            )
+        home: Engine = services.handle(self.id, None, None)._home
+        self._home = home
         return home
 
     def __segue_text__(self) -> str:
@@ -209,10 +210,19 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
         if branch is not None:
             await send(branch, self.id, message, when)
             return
-        name, value = message_name(type(message)), encode(message, where="the message")
-        due = 0.0 if when is AT_ONCE else when.due(self.engine.clock.now())
-        mail = Mail(self.id, "", 0, kind_of(message), name, value, due=due, every=when.every, key=when.key)
-        await self.engine.postbox.post(mail)
+        kind: MailKind = "urgent" if getattr(message, "urgent", False) else "tell"
+        name, value, postbox = (
+            name_of(type(message)),
+            encode(message, where="the message"),
+            self.engine.postbox,
+        )
+        if when is AT_ONCE:
+            sending = postbox.post(self.id, kind, name, value)
+        else:
+            due = when.due(self.engine.clock.now())
+            sending = postbox.post(self.id, kind, name, value, due=due, every=when.every, key=when.key)
+        if sending is not None:
+            await sending
 
     async def unschedule(self, key: str, /) -> None:
         """Call off what was told with that key and hasn't been taken yet."""
@@ -220,7 +230,7 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
         if branch is not None:
             await unschedule(branch, self.id, key)
         else:
-            await self.engine.postbox.post(Mail(self.id, "", 0, "unschedule", key=key))
+            await self.engine.postbox.send(self.id, "unschedule", key=key)
 
     async def feed(self, source: Iterable[object] | AsyncIterable[object], /) -> int:
         """Send each item of a source as a message, in order; how many.
@@ -256,7 +266,7 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
         if branch is not None:
             pong: Pong = await ping(branch, self.id, timeout)
             return pong
-        return read_pong(await self.engine.port.ask(self.id, "ping", b"null", timeout, kind="ping"))
+        return read_pong(await self.engine.port.ask(self.id, "ping", b"null", timeout, "ping"))
 
     def recipient(self, message: type[M], /) -> Recipient[M]:
         """Its address, narrowed to messages of one type; a value, as it is."""

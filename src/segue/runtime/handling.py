@@ -44,12 +44,14 @@ class Handling:
     """The life of an actor in memory; see `authoring.actor.life.Life`."""
 
     __slots__ = (
+        "_begun",
         "_clean",
         "_ends",
         "_rest",
         "_rests_until",
         "_run",
         "_saved",
+        "_serve",
         "_struck",
         "_urgent_only",
         "_wanting",
@@ -76,6 +78,8 @@ class Handling:
         self._clean = True  # nothing of what is recorded belongs to the time before it
         self._wanting: Call | None = None  # the next message
         self._urgent_only = self._ends = False
+        self._serve: Callable[[], Coroutine[Any, Any, bool]]
+        self._begun: tuple[Coroutine[Any, Any, bool], Any] | None = None  # `serve`, and what it waits on
         self._rest: TimerHandle | None = None  # it waits for its next message in memory, for a moment
         self._rests_until = 0.0
         self._struck = 0  # urgent messages in the journal
@@ -93,6 +97,10 @@ class Handling:
         self._run.callers = callers
 
     @property
+    def watched(self) -> bool:
+        return bool(self._run.host.watchers)
+
+    @property
     def leaving(self) -> bool:
         return self._run.leaving
 
@@ -104,9 +112,6 @@ class Handling:
 
     def clock(self) -> float:
         return self._run.host.clock_now()
-
-    def next_number(self) -> int:
-        return self._run.next_number()
 
     def target(self, name: str, module: str = "") -> Any:
         return self._run.host.target(name, module)
@@ -141,6 +146,12 @@ class Handling:
             box.hand = letter.id
         return letter
 
+    @property
+    def has_mail(self) -> bool:
+        """Whether there is a message to be taken."""
+        box = self._run.mailbox
+        return self._run.stop_by is None and (bool(box.urgent) or box.first() is not None)
+
     def _in_hand(self, urgent: bool) -> Letter | None:
         """What the recorded life took."""
         run = self._run
@@ -152,30 +163,73 @@ class Handling:
             run.replay.made(*HAND, "hand", "", b"")
         return run.mailbox.letter(_read_id(entry.value or b"0"))
 
-    def next_mail(
-        self, *, urgent: bool = False, ends: bool = False, due: float = 0.0
-    ) -> Future[Letter | None]:
-        """The same, when there is one; None when it is `due`. What was done is committed before it waits long."""
+    def next_mail(self, *, ends: bool = False, due: float) -> Future[Letter | None]:
+        """The next urgent message, when there is one; None when it is `due`. What was done is committed before."""
         run = self._run
         wanting = new_call(run, MAIL, _NEXT, None, 0)
-        letter = self.take(urgent=urgent, ends=ends)
+        letter = self.take(urgent=True, ends=ends)
         if letter is not None or (due and run.phase is Phase.REPLAYING and HAND not in run.made):
             wanting.set_result(letter)  # that time was over in the recorded life
             return wanting
-        self._wanting, self._urgent_only, self._ends = wanting, urgent, ends
-        run.open[MAIL] = wanting
+        self._ends = ends
         if due:
             run.mailbox.strike_at(due, wanting)
+        self._want(wanting, urgent=True)
+        return wanting
+
+    async def attend(self, serve: Callable[[], Coroutine[Any, Any, bool]]) -> None:
+        """Wait until there are messages, or `serve`, which carries them out, was begun by whoever brought one."""
+        wanting = new_call(self._run, MAIL, _NEXT, None, 0)
+        self._serve = serve
+        self._want(wanting, urgent=False)
+        try:
+            await wanting
+        except BaseException as error:
+            if self._begun is None:
+                raise
+            thrown: BaseException | None = error
+        else:
+            thrown = None
+        if self._begun is not None:
+            begun, self._begun = self._begun, None
+            await tasks.going_on(*begun, thrown)
+
+    def _want(self, wanting: Call, *, urgent: bool) -> None:
+        run = self._run
+        self._wanting, self._urgent_only = wanting, urgent
+        run.open[MAIL] = wanting
         if self._saved is not None and self._is_alone() and run.host.is_roomy and not run.host.park_always:
             self._commit_and_rest()
         else:
             run.kick()
-        return wanting
+
+    def _serve_here(self, wanting: Call) -> None:
+        """Carry out what has come, in the actor's name. Where that waits, or listens no more, its task goes on."""
+        run, root = self._run, self._run.root
+        assert isinstance(root, BranchTask)  # it waits for its mail
+        self._wanting = None
+        del run.open[MAIL]
+        coro = self._serve()
+        try:
+            waits = tasks.step_for(run.loop, root, coro)
+        except StopIteration as served:
+            if served.value and not wanting.done():
+                self._want(wanting, urgent=False)
+                return
+        except BaseException as error:  # the task's own
+            if not wanting.done():
+                wanting.set_exception(error)
+                return
+            raise
+        else:
+            self._begun = coro, waits
+        if not wanting.done():
+            wanting.set_result(None)
 
     def takes(self, letter: Letter, path: str, *, keeps: bool) -> tuple[Responder[Any], ...]:
         """A handler begins with a request, its calls at that path; its `Responder`, if it `keeps` one."""
         run, mail = self._run, letter.mail
-        if mail.reply is not None and run.host.wants_events(run.id):
+        if run.host.watchers and mail.reply is not None and run.host.wants_events(run.id):
             caller = mail.reply.path if mail.reply.run.startswith(PORT) else mail.reply.run
             run.host.publish(run.id, HandlingEvent(run=run.id, path=path, name=mail.name, caller=caller))
         if not keeps:
@@ -188,15 +242,22 @@ class Handling:
         turn = self._run.commits.turn
         turn.dead = [*turn.dead, DeadLetter(mail, reason, error)]
 
+    def answer_to(self, mail: Mail, value: bytes | None, error: Failure | None) -> Mail | None:
+        """What answers a request."""
+        run = self._run
+        return answer_to(mail, run.id, run.next_number(), value, error, run.replay.time)
+
     def close_letter(self, letter: Letter, reply: Mail | None) -> None:
         """Have the next commit consume a message and send its answer."""
         box = self._run.mailbox
-        if reply is not None:
-            self._run.commits.send(reply)
-            if letter.mail.kind != "subscribe" or reply.error is not None:
-                box.take_out(letter.id)
-                return
-        box.consume(letter.id)
+        if reply is None:
+            box.consume(letter.id)
+            return
+        self._run.commits.send(reply)
+        if letter.mail.kind != "subscribe" or reply.error is not None:
+            box.take_out(letter.id)
+        else:
+            box.consume(letter.id)
 
     def reply_beside(self, mail: Mail, value: bytes | None, error: Failure | None) -> Awaitable[None]:
         """Answer a message that is carried out beside a handler: a recorded call."""
@@ -219,7 +280,7 @@ class Handling:
         )
         return branch.run.record(branch, act)
 
-    def save(self, checkpoint: Callable[[Turn], None], *, quiet: bool = False) -> bool:
+    def save(self, checkpoint: Callable[[Turn], None], quiet: bool = False, /) -> bool:
         """Have the next commit write a checkpoint: what was recorded so far is history. `quiet`: nothing was.
 
         False where something of the handler is left, so that `seal` must follow.
@@ -325,18 +386,19 @@ class Handling:
 
     def flush(self) -> None:
         """Commit what was done, while the actor waits."""
-        run = self._run
-        turn = run.commits.take([])
-        run.phase = Phase.COMMITTING
-        run.write(turn, self._flushed)
+        commits = self._run.commits
+        turn = commits.take([])
+        self._run.phase = Phase.COMMITTING
+        commits.write(turn, self._flushed)
 
     def _flushed(self) -> None:
         run = self._run
-        if run.leaving:
+        if run.phase is not Phase.COMMITTING:  # it leaves
             return
         run.phase = Phase.LIVE
-        if not self.serve_at_once() and (run.commits.owes or self._rest is None or not self._is_alone()):
-            run.kick()
+        if run.commits.waited or run.commits.owes or self._rest is None or run.box is None or run.box.posts:
+            if not self.serve_at_once() and (run.commits.owes or self._rest is None or not self._is_alone()):
+                run.kick()
 
     # ------------------------------------------------------------ between messages
     def _is_alone(self) -> bool:
@@ -358,15 +420,10 @@ class Handling:
 
     def serve_at_once(self) -> bool:
         """Give it the next message, if it waits for one and nothing else has to be looked at first."""
-        if not self._is_alone() or self._urgent_only:
+        wanting, box = self._wanting, self._run.box
+        if wanting is None or self._urgent_only or box is None or not box.posts or not self._is_alone():
             return False
-        letter = self.take()
-        wanting = self._wanting
-        if letter is None or wanting is None:
-            return False
-        self._wanting = None
-        self._run.open.pop(MAIL, None)
-        wanting.set_result(letter)
+        self._serve_here(wanting)
         return True
 
     def rests(self) -> bool:
@@ -390,8 +447,13 @@ class Handling:
         self.flush()
 
     def _rested(self) -> None:
+        run = self._run
+        left = self._rests_until - run.loop.time()
+        if left > 0.001 and self._is_alone():  # it had messages meanwhile
+            self._rest = run.loop.call_later(left, self._rested, context=tasks.NO_CONTEXT)
+            return
         self._rest = None
-        self._run.kick()
+        run.kick()
 
     def _sealed(self) -> None:
         run = self._run
@@ -427,8 +489,8 @@ class Handling:
         wanting, box = self._wanting, run.mailbox
         if wanting is not None:
             if not wanting.done():
-                letter = self.take(urgent=self._urgent_only, ends=self._ends)
-                if letter is not None:
+                letter = self.take(urgent=True, ends=self._ends) if self._urgent_only else None
+                if letter is not None or (not self._urgent_only and self.has_mail):
                     run.open.pop(MAIL, None)
                     wanting.set_result(letter)
         elif box.urgent and self.sealing is None:

@@ -48,7 +48,6 @@ class Mailbox:
         "_joins",
         "_order",
         "_over",
-        "_posts",
         "_receivers",
         "_results",
         "_run",
@@ -57,13 +56,14 @@ class Mailbox:
         "_unmatched",
         "hand",
         "keeping",
+        "posts",
         "urgent",
     )
 
     def __init__(self, run: Executor) -> None:
         self._run = run
         self._results: dict[int, Letter] = {}  # outcomes and orders, by id
-        self._posts: OrderedDict[int, Letter] = OrderedDict()  # messages to the code, by id, in order
+        self.posts: OrderedDict[int, Letter] = OrderedDict()  #: messages to the code, by id, in order
         self._unmatched = True  # posts or receivers have come since they were matched
         self._receivers: list[Call] = []
         self._joins: dict[Place, list[Call]] = {}  # waits for the ends of spawned runs
@@ -85,14 +85,16 @@ class Mailbox:
         for letter in letters:
             mail = letter.mail
             kind = mail.kind
-            if letter.kept:
+            if (kind == "tell" or kind == "request") and not (letter.kept or mail.due or mail.key):
+                self.posts[letter.id] = letter
+            elif letter.kept:
                 self.keeping.letters[letter.id] = letter
             elif (mail.due or mail.key) and kind in ("tell", "urgent") and self._timed().keeps(letter):
                 pass  # it isn't due, or another one is there in its place
             elif kind == "event" and mail.key in self._over:
                 self.take_out(letter.id)
             elif kind == "tell" or kind == "request" or kind == "event":
-                self._posts[letter.id] = letter
+                self.posts[letter.id] = letter
             elif kind == "urgent" or kind == "subscribe":
                 self.urgent[letter.id] = letter
             elif kind in ORDERS:
@@ -146,13 +148,15 @@ class Mailbox:
 
     def consume(self, letter: int) -> None:
         """The code is done with a letter: the next commit takes it out of the inbox, unless it is kept."""
-        known = self._posts.pop(letter, None) or self.urgent.pop(letter, None)
+        known = self.posts.pop(letter, None) or self.urgent.pop(letter, None)
         if known is None:
             self.take_out(letter)
             return
         if known.mail.reply is not None and not self.keeping.is_done(known):
             return
-        self._leaves(letter)
+        if letter == self.hand:
+            self.hand = 0
+        self._run.commits.turn.consumed.append(letter)
         if self._timers is not None and (known.mail.every or known.mail.key):
             tick = self._timers.consumed(known)
             if tick is not None:
@@ -160,19 +164,16 @@ class Mailbox:
 
     def take_out(self, letter: int) -> None:
         """Have the next commit take a letter out of the inbox."""
-        for letters in (self._posts, self.urgent, self._results, self.keeping.letters):
-            if letters.pop(letter, None) is not None:
-                break
+        if self.posts.pop(letter, None) is None:
+            for letters in (self.urgent, self._results, self.keeping.letters):
+                if letters.pop(letter, None) is not None:
+                    break
         self._leaves(letter)
 
     def _leaves(self, letter: int) -> None:
         if letter == self.hand:
             self.hand = 0
-        turn = self._run.commits.turn
-        if isinstance(turn.consumed, list):
-            turn.consumed.append(letter)
-        else:
-            turn.consumed = [letter]
+        self._run.commits.turn.consumed.append(letter)
 
     def drop_results_of(self, place: Place) -> None:
         """Letters for a call that stood there before a rebase are nobody's."""
@@ -209,8 +210,8 @@ class Mailbox:
 
     def first(self) -> Letter | None:
         """The first message, if there is one. An actor that asks has no subscription open: their events are dropped."""
-        while self._posts:
-            letter = next(iter(self._posts.values()))
+        while self.posts:
+            letter = next(iter(self.posts.values()))
             if letter.mail.name == CAUGHT_UP:
                 self._say_caught_up()
             elif letter.mail.kind == "event" and letter.mail.name.startswith("~"):
@@ -223,7 +224,7 @@ class Mailbox:
         """Answer those whose mail before that was taken."""
         senders: set[str] = set()
         run = self._run
-        for letter in list(self._posts.values()):
+        for letter in list(self.posts.values()):
             mail = letter.mail
             if mail.name == CAUGHT_UP and mail.sender not in senders:
                 self.take_out(letter.id)
@@ -235,31 +236,31 @@ class Mailbox:
 
     def asked_to_end(self) -> Letter | None:
         """The first message that asks for the actor's end."""
-        return next((letter for letter in self._posts.values() if letter.mail.name == ASKED_TO_END), None)
+        return next((letter for letter in self.posts.values() if letter.mail.name == ASKED_TO_END), None)
 
     def in_hand(self) -> int:
         """The message that an actor has in hand, or will have once it is where its last life left it; 0 for none."""
         run = self._run
-        if not self.hand and run.phase is Phase.REPLAYING and run.head.spec.kind == "actor" and self._posts:
+        if not self.hand and run.phase is Phase.REPLAYING and run.head.spec.kind == "actor" and self.posts:
             entry = run.replay.calls.get(HAND)
-            return next(iter(self._posts)) if entry is None else int(entry.value or b"0")
+            return next(iter(self.posts)) if entry is None else int(entry.value or b"0")
         return self.hand
 
     def drop_events(self, key: str) -> None:
         """Events of a subscription that was called off are dropped, those that come yet too."""
         self._over.add(key)
-        for letter in list(self._posts.values()):
+        for letter in list(self.posts.values()):
             if letter.mail.kind == "event" and letter.mail.key == key:
                 self.take_out(letter.id)
 
     def is_out_of_turn(self, letter: int) -> bool:
         """Whether a message would come later than now if all mail were read anew, in the order of its arrival."""
         timers = self._timers
-        return timers is not None and (timers.has_older(letter) or any(id < letter for id in self._posts))
+        return timers is not None and (timers.has_older(letter) or any(id < letter for id in self.posts))
 
     def letter(self, id: int) -> Letter | None:
         """A message by its id, if it is there."""
-        return self._posts.get(id) or self.urgent.get(id)
+        return self.posts.get(id) or self.urgent.get(id)
 
     def strike_at(self, due: float, wanting: Call) -> None:
         """An actor waits no longer than that for its next message."""
@@ -294,7 +295,7 @@ class Mailbox:
 
     @property
     def _asks_if_taken(self) -> bool:
-        return any(letter.mail.name == CAUGHT_UP for letter in self._posts.values())
+        return any(letter.mail.name == CAUGHT_UP for letter in self.posts.values())
 
     # ------------------------------------------------------------ at rest
     def answer_waits(self) -> None:
@@ -307,10 +308,10 @@ class Mailbox:
         if self._run.handling is not None:
             self._run.handling.serve()
         elif self.urgent:
-            self._posts.update(self.urgent)  # a flow takes it when it looks
+            self.posts.update(self.urgent)  # a flow takes it when it looks
             self.urgent.clear()
         if self._unmatched and self._receivers:
-            for letter in [letter for letter in self._posts.values() if letter.mail.kind != "request"]:
+            for letter in [letter for letter in self.posts.values() if letter.mail.kind != "request"]:
                 self._receive(letter)
         if self._unmatched and self._run.handling is None and self._asks_if_taken:
             self._say_caught_up()
@@ -320,7 +321,7 @@ class Mailbox:
 
     def _ripen(self, timers: Timers) -> None:
         for letter in timers.ripe(self._run.host.clock_now()):
-            (self.urgent if letter.mail.kind == "urgent" else self._posts)[letter.id] = letter
+            (self.urgent if letter.mail.kind == "urgent" else self.posts)[letter.id] = letter
             self._unmatched = True
 
     def _strike(self, now: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from asyncio import Future, TimerHandle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
@@ -54,12 +54,11 @@ class Port:
         return f"{self._names}.{next(self._numbers)}"
 
     async def ask(
-        self, to: str, name: str, value: bytes, timeout: timedelta | None, *, kind: MailKind, call: str = ""
+        self, to: str, name: str, value: bytes, timeout: timedelta | None, kind: MailKind, call: str = ""
     ) -> bytes:
         """Send a request; its answer. Raises what its handler raised, `RunEnded`, `TimeoutError`."""
         call = call or self.new_call()
-        future: Future[bytes] = self._loop.create_future()
-        self._calls[call] = future
+        future = self._calls[call] = Future[bytes](loop=self._loop)
         timer = None
         if timeout is not None:
             wait = seconds(f"timeout of the request {name}", timeout)
@@ -68,9 +67,10 @@ class Port:
         if self._timer is None:
             self._timer = self._loop.call_later(POLL, self._tick)
         try:
-            mail = Mail(to, "", 0, kind, name, value, reply=CallRef(self.address, call, 0))
-            await self._postbox.post(mail, unless=future)
-            return await future
+            reply = CallRef(self.address, call, 0)
+            if (sending := self._postbox.post(to, kind, name, value, reply, future)) is not None:
+                await sending
+            return future.result() if future.done() else await future
         finally:
             del self._calls[call]
             if timer is not None:
@@ -86,8 +86,11 @@ class Port:
 
     # ------------------------------------------------------------ answers
     def hint(self, hint: Hint) -> None:
-        """The store's word that mail has come."""
-        if hint.kind == "mail" and self.address in hint.runs:
+        """The store's word that mail has come here."""
+        came = hint.came.get(self.address)
+        if came is not None and came.after <= self._seen:
+            self._take_all(came.letters)
+        else:
             self._look()
 
     def _tick(self) -> None:
@@ -123,15 +126,19 @@ class Port:
         if error is not None:
             self._fail_all(error)
             return
-        for letter in found.result().get(self.address, ()):
-            self._seen = letter.id
-            self._uncleared += 1
-            self._take(letter.mail)
-        if self._uncleared >= READ:
-            self._clear()
+        self._take_all(found.result().get(self.address, ()))
         if self._again:
             self._again = False
             self._look()
+
+    def _take_all(self, letters: Iterable[Letter]) -> None:
+        for letter in letters:
+            if letter.id > self._seen:
+                self._seen = letter.id
+                self._uncleared += 1
+                self._take(letter.mail)
+        if self._uncleared >= READ:
+            self._clear()
 
     def _take(self, mail: Mail) -> None:
         """One answer. The first counts, and one that nobody waits for is dropped."""

@@ -10,9 +10,9 @@ import gc
 import sys
 from asyncio import AbstractEventLoop, Future, Task
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextvars import Context, copy_context
-from types import CodeType
+from types import CodeType, coroutine
 from typing import Any, Protocol
 
 from ..authoring.context import BRANCH, Branch, BranchTask, find_branch
@@ -80,7 +80,7 @@ def start(
     context = copy_context() if context is None else context
     context.run(BRANCH.set, branch)
     task = BranchTask(coro, loop=loop, context=context, name=name)
-    task.branch = branch
+    task.branch, task.within = branch, context
     branch.run.adopt(task)  # type: ignore[attr-defined]  # RunContext is what authors' code sees of it
     return task
 
@@ -97,6 +97,50 @@ def _branch_for(parent: Branch, coro: Any) -> Branch:
             frame = frame.f_back
     name: str = getattr(coro, "__qualname__", None) or type(coro).__name__
     return parent.child(name.rpartition(".")[2])
+
+
+def step_for(loop: AbstractEventLoop, task: BranchTask, coro: Any) -> Any:
+    """Begin with a coroutine in the name of a task that waits, in its context; what it waits on itself.
+
+    Raises `StopIteration` with what it returned, where it waited for nothing, and whatever it raises.
+    """
+    here = _swap(loop, task)
+    try:
+        return task.within.run(coro.send, None)
+    finally:
+        _swap(loop, here)
+
+
+if sys.version_info >= (3, 12):
+    _swap = asyncio.tasks._swap_current_task
+else:
+    _CURRENT: dict[AbstractEventLoop, Task[Any]] = vars(asyncio.tasks)["_current_tasks"]
+
+    def _swap(loop: AbstractEventLoop, task: Task[Any] | None) -> Task[Any] | None:
+        here = _CURRENT.pop(loop, None)
+        if task is not None:
+            _CURRENT[loop] = task
+        return here
+
+
+@coroutine
+def going_on(coro: Any, waits: Any, error: BaseException | None = None) -> Generator[Any, Any, Any]:
+    """Go on with what was begun for this task, from where it waits; what it returns. `error`: thrown in meanwhile."""
+    if error is not None and waits is not None and waits.cancel(*error.args):
+        error = None  # as where a task is cancelled: it gets that from what it waits on
+    while True:
+        try:
+            if error is not None:
+                raise error
+            yield waits
+            step: Callable[..., Any] = coro.send
+            sent: Any = None
+        except BaseException as thrown:
+            step, sent, error = coro.throw, thrown, None
+        try:
+            waits = step(sent)
+        except StopIteration as stop:
+            return stop.value
 
 
 def waiter(task: Task[Any]) -> Future[Any] | None:

@@ -286,8 +286,16 @@ class Worker:
         if hint.kind == "ready":
             self._ready.set()
         elif hint.kind == "mail":
-            self._mailed.update(run for run in hint.runs if run in self.awake)
-            self._fetch()
+            for run in hint.runs:
+                if (one := self.awake.get(run)) is None:
+                    continue
+                came = hint.came.get(run)
+                if came is not None and came.after <= one.seen:
+                    one.mail(came.letters)
+                else:
+                    self._mailed.add(run)
+            if self._mailed:
+                self._fetch()
 
     def _fetch(self) -> None:
         """Read the mail of runs at work, of all that have some together."""

@@ -20,6 +20,7 @@ from ..model.mode import Config
 from ..model.run import ENDED, REUSED, CallRef, Head, Spec, Status, Usage
 from ..ports.store import (
     AnswerResult,
+    Came,
     Claimed,
     CommitResult,
     Created,
@@ -39,7 +40,8 @@ from .memory_past import Contents, Past, next_over, seal
 from .outcome import OPEN_LINE, end_mail
 
 _T = TypeVar("_T")
-_NO_MARKS: dict[str, int] = {}
+_COMMITTED: list[CommitResult] = ["committed"]
+_DELIVERED: list[Delivery] = ["delivered"]
 HintKind = Literal["ready", "mail", "ended", "lines", "room"]
 
 
@@ -280,10 +282,17 @@ class MemoryStore:
         self._batches: dict[str, _Batch] = {}
         self._listeners: list[Callable[[Hint], None]] = []
         self._hints: dict[HintKind, dict[str, None]] = {}
+        self._came: dict[str, Came] = {}  #: letters that aren't told of yet
+        self._telling = False  #: this turn of the loop
+        self._at_ports: dict[str, Came] = {}  #: those at ports, for which somebody waits
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._committed: Future[list[CommitResult]] | None = None  #: the answer to most commits
+        self._delivered: Future[list[Delivery]] | None = None  #: and to most mail
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._committed = self._done(["committed"])
+        self._delivered = self._done(["delivered"])
 
     async def close(self) -> None:
         self._listeners.clear()
@@ -299,22 +308,42 @@ class MemoryStore:
         return end
 
     def _hint(self, kind: HintKind, name: str) -> None:
-        if not self._listeners:
-            return
-        if not self._hints:
-            asyncio.get_running_loop().call_soon(self._tell)
         names = self._hints.get(kind)
         if names is None:
             self._hints[kind] = {name: None}
         else:
             names[name] = None
+        if not self._telling:
+            self._tell_later()
+
+    def _tell_later(self) -> None:
+        if not self._telling:
+            self._telling = True
+            (self._loop or asyncio.get_running_loop()).call_soon(self._tell_now)
+
+    def _tell_now(self) -> None:
+        self._telling = False
+        self._tell()
+
+    def _tell_ports(self) -> None:
+        answers, self._at_ports = self._at_ports, {}
+        hint = Hint("mail", list(answers), answers)
+        for listener in tuple(self._listeners):
+            listener(hint)
 
     def _tell(self) -> None:
-        hints, self._hints = self._hints, {}
-        for kind, names in hints.items():
-            hint = Hint(kind, list(names))
-            for listener in list(self._listeners):
-                listener(hint)
+        came, hints = self._came, self._hints
+        if came:
+            self._came = {}
+            mail = Hint("mail", list(came), came)
+            for listener in tuple(self._listeners):
+                listener(mail)
+        if hints:
+            self._hints = {}
+            for kind, names in hints.items():
+                hint = Hint(kind, list(names))
+                for listener in tuple(self._listeners):
+                    listener(hint)
 
     # ------------------------------------------------------------ states of a run
     def _job(self, id: str) -> _Job:
@@ -477,7 +506,10 @@ class MemoryStore:
         return True
 
     def commit(self, turns: Sequence[Turn]) -> Future[list[CommitResult]]:
-        return self._done([self._commit(turn) for turn in turns])
+        out: list[CommitResult] = []
+        for turn in turns:
+            out.append(self._commit(turn))
+        return self._committed if out == _COMMITTED and self._committed is not None else self._done(out)
 
     def _commit(self, turn: Turn) -> CommitResult:
         run = self._held.get(turn.run)
@@ -548,6 +580,8 @@ class MemoryStore:
             self._return(turn.now)
         if run.box is not None and (turn.consumed or turn.kept):
             self._make_room(run, run.box, turn)
+        if self._at_ports:
+            self._tell_ports()
         return result
 
     def _leave(self, run: _Run, turn: Turn) -> CommitResult:
@@ -620,27 +654,26 @@ class MemoryStore:
         future.set_result(value)
         return future
 
-    async def deliver(self, mail: Sequence[Mail], *, now: float) -> list[Delivery]:
-        out: list[Delivery] = [self._deliver(one, now, mark=True) for one in mail]
+    def deliver(self, mail: Sequence[Mail], *, now: float) -> Future[list[Delivery]]:
+        out: list[Delivery] = []
+        asked = False
+        for one in mail:
+            out.append(self._deliver(one, now, mark=True))
+            asked = asked or one.reply is not None
         if self._refused:
             self._return(now)
-        return out
+        if self._at_ports:
+            self._tell_ports()
+        if asked:  # who asks waits, so it isn't put off for others to come
+            self._tell()
+        return self._delivered if out == _DELIVERED and self._delivered is not None else self._done(out)
 
     def _deliver(self, mail: Mail, now: float, *, mark: bool, stays: bool = False) -> Delivery:
         """Put mail into an inbox. What comes from an outbox `stays` the store's care if that can't be done."""
         run = self._runs.get(mail.to)
-        if run is None and mail.to.startswith(PORT):
-            self._letters += 1
-            self._ports.setdefault(mail.to, []).append(Letter(self._letters, mail))
-            self._hint("mail", mail.to)
-            return "delivered"
         if run is None or run.status in ENDED:
-            if stays and run is None:
-                self._refused.append(refusal.unknown([mail], mail.to, now))
-            elif stays and run is not None:
-                self._refused.append(refusal.ended([mail], run.id, run.status, now))
-            return "gone"
-        if mark and (run.marks or _NO_MARKS).get(mail.sender, -1) >= mail.number:
+            return self._put_elsewhere(run, mail, now, stays)
+        if mark and mail.number <= (-1 if run.marks is None else run.marks.get(mail.sender, -1)):
             return "duplicate"
         delivery: Delivery = "delivered"
         if run.box is not None and refusal.takes_room(mail) and not run.box.has_room:
@@ -656,18 +689,42 @@ class MemoryStore:
         return delivery
 
     def _put(self, run: _Run, mail: Mail, now: float) -> None:
-        self._letters += 1
-        if run.inbox is None:
-            run.inbox = {}
-        run.inbox[self._letters] = Letter(self._letters, mail)
+        self._letters = id = self._letters + 1
+        letter, after = Letter(id, mail), 0
+        if run.inbox:
+            after = next(reversed(run.inbox))
+            run.inbox[id] = letter
+        else:
+            run.inbox = {id: letter}
         if run.box is not None and refusal.takes_room(mail):
-            run.box.taken.add(self._letters)
+            run.box.taken.add(id)
         if run.status == "parked" or (run.status == "held" and mail.kind == "cancel"):
             self._move(run, "ready")
             run.updated = now
             self._enqueue(run)
+        elif (came := self._came.get(run.id)) is not None:
+            came.letters.append(letter)
         else:
-            self._hint("mail", run.id)
+            self._came[run.id] = Came(after, [letter])
+            self._tell_later()
+
+    def _put_elsewhere(self, run: _Run | None, mail: Mail, now: float, stays: bool) -> Delivery:
+        """What is for a process's port, or for nobody any more."""
+        if run is not None:
+            if stays:
+                self._refused.append(refusal.ended([mail], run.id, run.status, now))
+        elif mail.to.startswith(PORT):
+            self._letters += 1
+            letter, port = Letter(self._letters, mail), self._ports.setdefault(mail.to, [])
+            if mail.to in self._at_ports:
+                self._at_ports[mail.to].letters.append(letter)
+            else:
+                self._at_ports[mail.to] = Came(port[-1].id if port else 0, [letter])
+            port.append(letter)
+            return "delivered"
+        elif stays:
+            self._refused.append(refusal.unknown([mail], mail.to, now))
+        return "gone"
 
     def _turn_away(self, run: _Run, box: Box, mail: Mail, now: float, stays: bool) -> Delivery:
         """What a full mailbox does with a message."""
@@ -703,6 +760,8 @@ class MemoryStore:
             return None
         delivery = self._deliver(letter.mail, now, mark=False)
         self._return(now)
+        if self._at_ports:
+            self._tell_ports()
         if delivery in ("delivered", "dropped"):
             self._dead.drop([dead])
         return delivery

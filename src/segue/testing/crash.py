@@ -7,7 +7,8 @@ from asyncio import Future
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..ports.store import CommitResult, Landed, Store, Turn
+from ..model.message import Mail
+from ..ports.store import CommitResult, Delivery, Landed, Store, Turn
 from ..stores.memory import MemoryStore
 
 #: What a dead process gets for its writes; it can do no harm with that.
@@ -16,7 +17,6 @@ _DEAD: dict[str, Callable[..., Any]] = {
     "claim": lambda *args: [],
     "claim_lane": lambda *args: None,
     "create": lambda *args: None,
-    "deliver": lambda mail: ["gone"] * len(mail),
     "drop_dead": lambda *args: 0,
     "forget": lambda *args, **kwargs: 0,
     "outcomes": lambda *args: None,
@@ -26,8 +26,8 @@ _DEAD: dict[str, Callable[..., Any]] = {
     "sweep": lambda: 0,
     "take": lambda *args: None,
 }
-#: Writes that count, besides commits, where all do.
-_COUNTED = frozenset({"answer", "deliver", "outcomes", "promote", "put_batch_job", "take"})
+#: Writes that count, besides commits and mail, where all do.
+_COUNTED = frozenset({"answer", "outcomes", "promote", "put_batch_job", "take"})
 
 
 class Mortal:
@@ -97,6 +97,17 @@ class Mortal:
                 self.inner.append(run, fence, entries, lambda _: None)
         asyncio.get_running_loop().call_soon(then, "fenced")
         return False
+
+    def deliver(self, mail: Sequence[Mail], *, now: float) -> Future[list[Delivery]]:
+        """As the store's, until death."""
+        if not self.dead:
+            if not (self.every and self._counts()):
+                return self.inner.deliver(mail, now=now)
+            if self.after:
+                self.inner.deliver(mail, now=now)
+        lost: Future[list[Delivery]] = asyncio.get_running_loop().create_future()
+        lost.set_result(["gone" for _ in mail])
+        return lost
 
 
 class Survivor(MemoryStore):

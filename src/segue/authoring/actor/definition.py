@@ -76,6 +76,10 @@ class ActorDef:
         parts = [part for part in dataclasses.fields(self.cls) if part.metadata.get("durable", True)]
         return {part.name: self._field_reader(part.name, hints[part.name]) for part in parts}
 
+    @functools.cached_property
+    def _durable_names(self) -> Any:
+        return self.durable.keys()
+
     def _field_reader(self, name: str, tp: Any) -> Callable[[bytes], Any]:
         cure = "give it a type that JSON can carry, or make it segue.field(durable=False)"
         try:
@@ -83,11 +87,13 @@ class ActorDef:
         except (BadSignature, TypeError) as error:
             raise BadSignature(f"{self.name}.{name}", f"it can't be stored: {error}", cure) from None
 
-    def dump(self, actor: Any) -> msgspec.Raw:
+    def dump(self, actor: Any) -> bytes:
         """Its durable fields as a JSON object."""
-        values = self.values(actor)
+        values = actor.__dict__
+        if values.keys() != self._durable_names:
+            values = self.values(actor)
         try:
-            return msgspec.Raw(encode(values, where=self.name))
+            return encode(values, where=self.name)
         except NotEncodable:
             for name, value in values.items():
                 encode(value, where=f"{self.name}.{name}")  # names the field
@@ -178,7 +184,7 @@ class ActorDef:
     def take(self, actor: Any) -> bytes:
         """What is stored of an instance that is to be started; also checks the class."""
         self.check()
-        return bytes(self.dump(actor))
+        return self.dump(actor)
 
     # ------------------------------------------------------------ handlers
     @functools.cached_property

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ...core.codec import encode
 from ...model.entry import Failure
 from ...model.errors import RunInterrupted
-from ...model.message import Letter, Mail, answer_to
+from ...model.message import Letter, Mail
 from ...ports.store import Claimed
 from ..context import current
 from ..failures import to_failure
@@ -95,7 +95,7 @@ class Driver:
         elif self.interlude.next is not None:
             here.go(self.interlude.take_next())
         elif here.due:  # between two rounds or attempts
-            letter = await life.next_mail(urgent=True, ends=here.repeats, due=here.due)
+            letter = await life.next_mail(ends=here.repeats, due=here.due)
             if letter is not None:
                 await self._letter(letter)
                 return
@@ -125,7 +125,7 @@ class Driver:
         began, self._began = self._began or life.clock(), 0.0
         result: object
         try:
-            result = await self._handle(handler, bytes(here.data), value=here.state)
+            result = await self._handle(handler, bytes(here.data), here.state)
         except Aborted:
             result = self.interlude.take_next()
         except Exception as error:
@@ -148,35 +148,80 @@ class Driver:
 
     async def _messages(self) -> None:
         """Messages, until something else is next."""
-        here, life = self.here, self.life
-        while here.listens and self.interlude.next is None:
+        while await self._serve():
+            await self.life.attend(self._serve)
+
+    async def _serve(self) -> bool:
+        """The messages that are there; whether the actor still listens."""
+        here, life, performer, interlude = self.here, self.life, self.performer, self.interlude
+        self._group, self._until = 0, monotonic() + MOMENT
+        life.set_time(here.at)
+        while here.listens and interlude.next is None:
             letter = life.take()
             if letter is None:
-                letter = await life.next_mail()
-                assert letter is not None  # nothing is due
-                self._group, self._until = 0, monotonic() + MOMENT
-            await self._letter(letter)
+                return True
+            mail = letter.mail
+            handler = here.definition.handlers.messages.get(mail.name)
+            if handler is None or not handler.quick or mail.callers or mail.due:
+                await self._letter(letter)
+                life.set_time(here.at)
+                continue
+            if mail.at > here.at:  # from here on as `_message`, in fewer words
+                here.at = mail.at
+                life.set_time(mail.at)
+            reply: Mail | None = None
+            try:
+                if handler.is_request and life.watched:
+                    life.takes(letter, performer.path(handler), keeps=False)
+                result = await performer.call(handler, handler.read(mail.value or b"null"))
+                performer.at_work = ""
+                if not interlude.quiet:
+                    result = await self._said_beside(handler, result)
+                looked = here.fields.look(here.actor)
+                if handler.is_request:
+                    reply = self._answer(handler, mail, result)
+                elif result is not None:
+                    here.go(result)
+                if not here.fresh:
+                    here.fields.take(looked, here.actor)
+            except (Exception, asyncio.CancelledError) as error:
+                await self._message(handler, letter, error)
+            else:
+                here.attempt = 0
+                life.close_letter(letter, reply)
+                if self._keep():
+                    await self._seal()
+        return False
 
     async def _letter(self, letter: Letter) -> None:
         """One message."""
-        here, life, mail = self.here, self.life, letter.mail
-        if mail.at > here.at or mail.due > here.at:
-            here.at = max(mail.at, mail.due)
-        life.set_time(here.at)
-        handler = here.definition.handlers.messages.get(mail.name)
+        handler = self.here.definition.handlers.messages.get(letter.mail.name)
         if handler is None:
             await self._other(letter)
-            return
+        else:
+            await self._message(handler, letter)
+
+    async def _message(self, handler: Handler, letter: Letter, raised: BaseException | None = None) -> None:
+        """One message that has a handler; `raised`: what that has raised already."""
+        here, life, performer, mail = self.here, self.life, self.performer, letter.mail
+        self._set_time(mail)
         if mail.callers:
             life.callers = mail.callers
         reply: Mail | None = None
-        more = (
-            life.takes(letter, self.performer.path(handler), keeps=handler.keeps)
-            if handler.is_request
-            else ()
-        )
         try:
-            result = await self._handle(handler, mail.value or b"null", *more)
+            try:  # as `_handle` has it, with a coroutine less
+                if raised is not None:
+                    raise raised
+                given = handler.read(mail.value or b"null")
+                more: tuple[Any, ...] = ()
+                if handler.is_request:
+                    more = life.takes(letter, performer.path(handler), keeps=handler.keeps)
+                result = await performer.call(handler, given, *more)
+            except (Exception, asyncio.CancelledError) as error:
+                result = await self._instead(handler, mail.value or b"null", error)
+            performer.at_work = ""
+            if not self.interlude.quiet:
+                result = await self._said_beside(handler, result)
             looked = here.look()
             if handler.is_request and not handler.keeps:
                 reply = self._answer(handler, mail, result)
@@ -189,8 +234,8 @@ class Driver:
             reply = self._reply(mail, None, to_failure(RunInterrupted(life.id)))
         except Exception as error:
             here.restore()
-            if self.performer.tries_again(handler, error):
-                self.performer.put_off(handler)
+            if performer.tries_again(handler, error):
+                performer.put_off(handler)
                 await self._save(seal=True)
                 return
             reply = await self._fail(handler, mail, error)
@@ -199,36 +244,49 @@ class Driver:
                 life.callers = ()
         here.attempt = 0
         life.close_letter(letter, reply)
-        await self._save()
+        if self._keep():
+            await self._seal()
+
+    def _set_time(self, mail: Mail) -> None:
+        here = self.here
+        at = mail.at if mail.at > mail.due else mail.due
+        if at > here.at:
+            here.at = at
+        self.life.set_time(here.at)
 
     # ------------------------------------------------------------ handlers
-    async def _handle(self, handler: Handler, data: bytes, *more: Any, value: Any = None) -> Any:
-        """What a handler, or its fall-back, returns. `value`: what it is given, where that was read already."""
-        performer = self.performer
+    async def _handle(self, handler: Handler, data: bytes, value: Any) -> Any:
+        """What a handler, or its fall-back, returns."""
         try:
-            result = await performer.call(handler, handler.read(data) if value is None else value, *more)
-        except Exception as error:
-            performer.at_work = ""
-            await self.interlude.settle()
-            fallback = performer.fallback(handler, error)
-            if fallback is None:
-                raise
-            self.here.restore()
-            result = await performer.call(fallback, handler.read(data), error)
-        except asyncio.CancelledError:
+            result = await self.performer.call(handler, value)
+        except (Exception, asyncio.CancelledError) as error:
+            result = await self._instead(handler, data, error)
+        self.performer.at_work = ""
+        return result if self.interlude.quiet else await self._said_beside(handler, result)
+
+    async def _instead(self, handler: Handler, data: bytes, error: BaseException) -> Any:
+        """What the fall-back of a handler that raised returns; raises the error if there is none."""
+        performer = self.performer
+        if not isinstance(error, Exception):
             if not self.interlude.is_cut_off:
-                raise
+                raise error
             await self.interlude.undo()
             raise Aborted from None
         performer.at_work = ""
-        if not self.interlude.quiet:
-            await self.interlude.settle()
-            said = self.interlude.take_next()
-            if said is not None and handler.is_request and not handler.keeps:
-                return Answer(result.value if isinstance(result, Answer) else result, then=said)
-            if said is not None:
-                return said
-        return result
+        await self.interlude.settle()
+        fallback = performer.fallback(handler, error)
+        if fallback is None:
+            raise error
+        self.here.restore()
+        return await performer.call(fallback, handler.read(data), error)
+
+    async def _said_beside(self, handler: Handler, result: Any) -> Any:
+        """What is next, once what is carried out beside a handler is done: it may have said so."""
+        await self.interlude.settle()
+        said = self.interlude.take_next()
+        if said is not None and handler.is_request and not handler.keeps:
+            return Answer(result.value if isinstance(result, Answer) else result, then=said)
+        return result if said is None else said
 
     async def _hook(self, name: str, *arguments: Any) -> Any:
         if name not in self.here.definition.own:
@@ -268,18 +326,16 @@ class Driver:
         value = encode(result, where=f"the answer of {self.here.definition.name}.{handler.method}")
         if then is not None:
             self.here.go(then)
-        return self._reply(mail, value, None)
+        return None if mail.reply is None else self.life.answer_to(mail, value, None)
 
     def _reply(self, mail: Mail, value: bytes | None, error: Failure | None) -> Mail | None:
-        if mail.reply is None:
-            return None
-        life = self.life
-        return answer_to(mail, life.id, life.next_number(), value, error, life.now())
+        return None if mail.reply is None else self.life.answer_to(mail, value, error)
 
     # ------------------------------------------------------------ other messages
     async def _other(self, letter: Letter) -> None:
         """A message that no handler takes: it may say itself what is done."""
         here, mail = self.here, letter.mail
+        self._set_time(mail)
         value: bytes | None = None
         failure: Failure | None = None
         try:
@@ -303,19 +359,27 @@ class Driver:
     # ------------------------------------------------------------ the end of a turn
     async def _save(self, *, seal: bool = False) -> None:
         """The turn is over, and goes with the next commit. The last one goes with that which ends the run."""
+        if self._keep(seal=seal):
+            await self._seal()
+
+    def _keep(self, *, seal: bool = False) -> bool:
+        """The turn is over; whether it has to be committed before anything else."""
         here, life = self.here, self.life
         if here.end is not None and not here.closing:
-            return
-        if life.now() > here.at:
-            here.at = life.now()
+            return False
+        if (now := life.now()) > here.at:
+            here.at = now
         self._group += 1
         late = seal or self._group >= GROUP or monotonic() > self._until
         if late:
             here.at = max(here.at, life.clock())
         here.keep()
-        if not life.save(here.write, quiet=self.performer.over()) or late:
-            await life.seal()
-            self._group, self._until = 0, monotonic() + MOMENT
+        return not life.save(here.write, self.performer.over()) or late
+
+    async def _seal(self) -> None:
+        await self.life.seal()
+        self.life.set_time(self.here.at)
+        self._group, self._until = 0, monotonic() + MOMENT
 
 
 def next_round(began: float, every: float, now: float) -> float:

@@ -40,7 +40,9 @@ _SIMPLE = {"listen": Listen, "again": Again, "interrupted": Interrupted}
 def pack(definition: ActorDef, handler: Handler, actor: Any, state: Any) -> Named:
     """A state's turn, for another process."""
     where = f"a state of {definition.name}"
-    data = msgspec.json.encode(_There(definition.dump(actor), msgspec.Raw(encode(state, where=where))))
+    data = msgspec.json.encode(
+        _There(msgspec.Raw(definition.dump(actor)), msgspec.Raw(encode(state, where=where)))
+    )
     return Named(*named(definition.cls), data, f"{definition.name}.{handler.method}", how=handler.method)
 
 
@@ -52,7 +54,9 @@ def carry_out(definition: ActorDef, work: Named) -> bytes:
     BRANCH.set(work.label)  # what the method may ask of where it is
     result = getattr(actor, handler.method)(state)
     back = _Back(
-        definition.dump(actor), msgspec.Raw(encode(state, where=f"a state of {definition.name}")), ""
+        msgspec.Raw(definition.dump(actor)),
+        msgspec.Raw(encode(state, where=f"a state of {definition.name}")),
+        "",
     )
     _say_what_is_next(definition, handler, back, result)
     return msgspec.json.encode(back)

@@ -139,7 +139,7 @@ class Ending:
         here = self._here
         due = await self.supervisor.ask_to_end()
         await self._save()
-        letter = await self._life.next_mail(urgent=True, due=due) if here.children else None
+        letter = await self._life.next_mail(due=due) if here.children else None
         if letter is None:
             here.at = max(here.at, due)
         return letter

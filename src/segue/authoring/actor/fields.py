@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 #: Up to so many bytes, fields are encoded and written whole each time.
 SMALL = 1024
 
-Looked = msgspec.Raw | list[Change]
+Looked = bytes | list[Change]
 
 
 class Fields:
@@ -30,7 +30,9 @@ class Fields:
         self._pending: dict[str, list[Splice]] = {}
         #: Whether they are still the text that was stored, so that changes of it can be.
         self.as_stored = stored is not None and len(stored) > SMALL and definition.is_whole(stored)
-        self._raw = stored if stored is not None and self.as_stored else definition.dump(actor)
+        self._raw: bytes | msgspec.Raw = (
+            stored if stored is not None and self.as_stored else definition.dump(actor)
+        )
         self.size = len(self._raw)  #: bytes, roughly
         if self.size > SMALL:
             self._spread(actor)
@@ -41,9 +43,9 @@ class Fields:
         return self._table is not None
 
     def _spread(self, actor: Any) -> None:
-        texts, values = read_texts(self._raw), self._definition.values(actor)
+        texts, values = read_texts(bytes(self._raw)), self._definition.values(actor)
         self._table = {name: Field(values[name], texts[name]) for name in values}
-        self._raw = msgspec.Raw(b"")
+        self._raw = b""
 
     # ------------------------------------------------------------ after a turn
     def look(self, actor: Any) -> Looked:
@@ -57,9 +59,9 @@ class Fields:
     def take(self, looked: Looked, actor: Any) -> None:
         """That turn holds."""
         if self._table is None:
-            assert isinstance(looked, msgspec.Raw)  # so it was looked at
+            assert isinstance(looked, bytes)  # so it was looked at
             self._raw, self.size = looked, len(looked)
-            if len(looked) > SMALL:
+            if self.size > SMALL:
                 self._spread(actor)
                 self.as_stored = False
             return
@@ -85,7 +87,7 @@ class Fields:
     def whole(self) -> msgspec.Raw:
         """All of them as a JSON object."""
         if self._table is None:
-            return self._raw
+            return msgspec.Raw(self._raw)
         return msgspec.Raw(join((name, field.text) for name, field in self._table.items()))
 
     def changed(self) -> list[Splice]:

@@ -44,6 +44,7 @@ class Handler(msgspec.Struct, kw_only=True):
     keeps: bool = False  #: it takes a `Responder`, and answers when it likes
     elsewhere: bool = False  #: it runs in another process
     plain: bool = False
+    quick: bool = False  #: and the same where it fails; it answers what it returns
     read: Callable[[bytes], Any]
 
 
@@ -85,6 +86,8 @@ def read_handlers(cls: type[Any], owner: str) -> Handlers:
                 f"it is a fallback for {name}, which has no handler",
                 f"take one of what the actor handles: {known_names}",
             )
+    for handler in found.messages.values():
+        handler.quick = handler.plain and not handler.keeps and handler.name not in found.fallbacks
     return found
 
 

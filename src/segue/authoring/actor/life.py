@@ -27,6 +27,11 @@ class Life(Protocol):
     supervisor: Supervisor  #: of its children
 
     @property
+    def watched(self) -> bool:
+        """Whether anybody in this process watches runs."""
+        ...
+
+    @property
     def leaving(self) -> bool:
         """Whether the run leaves memory, and every task is cancelled."""
         ...
@@ -38,10 +43,19 @@ class Life(Protocol):
         """
         ...
 
-    def next_mail(
-        self, *, urgent: bool = False, ends: bool = False, due: float = 0.0
-    ) -> Future[Letter | None]:
-        """The same, when there is one; None when it is `due`, in seconds since the epoch. All done is committed."""
+    def next_mail(self, *, ends: bool = False, due: float) -> Future[Letter | None]:
+        """The next such message, when there is one; None when it is `due`, in seconds since the epoch.
+
+        All that was done is committed.
+        """
+        ...
+
+    async def attend(self, serve: Callable[[], Coroutine[Any, Any, bool]]) -> None:
+        """Wait until there are messages. All that was done is committed.
+
+        `serve` carries out those that are there, and says whether the actor still listens. Whoever brings mail calls
+        it in the actor's name: as long as no handler waits, the actor's task isn't needed.
+        """
         ...
 
     def takes(self, letter: Letter, path: str, *, keeps: bool) -> tuple[Responder[Any], ...]:
@@ -52,11 +66,15 @@ class Life(Protocol):
         """Have the next commit list mail as a dead letter."""
         ...
 
+    def answer_to(self, mail: Mail, value: bytes | None, error: Failure | None) -> Mail | None:
+        """What answers a request; it is sent by `close_letter`."""
+        ...
+
     def close_letter(self, letter: Letter, reply: Mail | None) -> None:
         """Have the next commit consume a message and send its answer."""
         ...
 
-    def save(self, checkpoint: Callable[[Turn], None], *, quiet: bool = False) -> bool:
+    def save(self, checkpoint: Callable[[Turn], None], quiet: bool = False, /) -> bool:
         """Have the next commit write a checkpoint: what was recorded so far is history. `quiet`: nothing was.
 
         False where something of the handler is left, so that `seal` must follow.
@@ -87,7 +105,6 @@ class Life(Protocol):
         """Answer a message that is carried out beside a handler: a recorded call."""
         ...
 
-    def next_number(self) -> int: ...
     def now(self) -> float: ...
     def clock(self) -> float: ...
     def set_time(self, at: float) -> None: ...

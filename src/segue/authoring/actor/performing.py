@@ -47,13 +47,14 @@ class Performer:
 
     def call(self, handler: Handler, *arguments: Any) -> Awaitable[Any]:
         """A handler at work. `leave` it when it is done."""
-        branch, method = self._branch, handler.method
-        if branch.n or branch.kids is not None:
-            self._recorded = True
-        branch.restart(f"/{method}.{self._here.turns}")
+        branch, method, here = self._branch, handler.method, self._here
+        if branch.n or branch.timeouts or branch.kids is not None:
+            self.enter(method)
+        else:
+            branch.path = f"/{method}.{here.turns}"
         self.at_work = method
-        if handler.plain and self._here.definition.simple:
-            result: Awaitable[Any] = getattr(self._here.actor, method)(*arguments)
+        if handler.plain and here.definition.simple:
+            result: Awaitable[Any] = getattr(here.actor, method)(*arguments)
             return result
         return self.carry_out(handler, *arguments)
 

@@ -50,7 +50,7 @@ class Standing:
                 "run %s: %s has no field %s any more; it is dropped", self._run, definition.name, names
             )
         as_stored = claimed.checkpoint is not None and not read.changed
-        self._fields = Fields(definition, self.actor, stored.fields if as_stored else None)
+        self.fields = Fields(definition, self.actor, stored.fields if as_stored else None)
         self._written = len(claimed.checkpoint or b"") + sum(len(delta) + ROW for delta in claimed.deltas)
         self.turns, self.fresh, self.attempt = stored.turns, stored.fresh, stored.attempt
         self.due, self.at = stored.due, stored.at
@@ -118,14 +118,14 @@ class Standing:
         definition.check()
         self.definition, self.actor, self._molted = definition, actor, definition.name
         self.fresh, self.state, self.due = True, None, 0.0
-        self._fields = Fields(definition, actor)
+        self.fields = Fields(definition, actor)
 
     def begin_anew(self) -> None:
         """As it was first."""
         definition, spec = self._first
         self.definition, self._molted = definition, ""
         self.actor = Read(definition, first(spec, definition), self._run).actor
-        self._fields = Fields(definition, self.actor)
+        self.fields = Fields(definition, self.actor)
         self.fresh, self.state, self.due = True, None, 0.0
         self.end, self.ending, self.closing, self.attempt, self.children = None, False, False, 0, []
         self.verdict, self.lives = None, self.lives + 1
@@ -137,7 +137,7 @@ class Standing:
 
     def restore(self, *, anew: bool = False) -> None:
         """Give the fields and the state the values that were written down; `anew`: in another instance."""
-        fields = self._fields.whole()
+        fields = self.fields.whole()
         if anew:
             self.actor = self.definition.load(fields)
         else:
@@ -149,11 +149,11 @@ class Standing:
     # ------------------------------------------------------------ what is written down
     def look(self) -> Looked:
         """What the fields are now, to be taken if the turn holds. Raises `NotEncodable`."""
-        return self._fields.look(self.actor)
+        return self.fields.look(self.actor)
 
     def take(self, looked: Looked) -> None:
         """That turn holds; what was taken before it was `keep`t."""
-        self._fields.take(looked, self.actor)
+        self.fields.take(looked, self.actor)
 
     def keep(self) -> None:
         """A turn is over: so it is to be written down, whatever the next handler does meanwhile."""
@@ -173,11 +173,12 @@ class Standing:
             self.children,
             self.closing,
             self.lives,
+            self.definition.declared,
         )
 
     def write(self, turn: Turn) -> None:
         """Have a turn store what was last kept: what has changed, unless more would be stored than is worth it."""
-        fields, head = self._fields, self._head()
+        fields, head = self.fields, self._head()
         family = head.children
         if fields.spread and fields.as_stored:
             same = family is self._family
@@ -191,11 +192,14 @@ class Standing:
         head.fields, head.children = fields.whole(), family
         turn.checkpoint = write_checkpoint(head)
         self._written, self._family = len(turn.checkpoint), family
-        fields.written()
+        if fields.spread:
+            fields.written()
 
     def _head(self) -> Checkpoint:
         """What was last kept, without the fields."""
         verdict, state, data, turns, molted, fresh, reached, *rest = self._kept
+        if reached is None:
+            return Checkpoint(_NULL, state, data, turns, molted, fresh, None, *rest)
         end: End | None = None
         match reached:
             case Fail(error=error):
@@ -210,6 +214,4 @@ class Standing:
                 pass
         if end is not None:
             end.verdict = verdict
-        head = Checkpoint(_NULL, state, data, turns, molted, fresh, end, *rest)
-        head.version = self.definition.declared
-        return head
+        return Checkpoint(_NULL, state, data, turns, molted, fresh, end, *rest)

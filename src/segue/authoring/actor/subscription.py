@@ -58,7 +58,7 @@ async def publish(subscription: type[Subscription[Any, E]], event: E, /) -> None
             assert one.reply is not None  # it asked for the snapshot
             called = one.tag or message_name(type(event))
             mail = Mail(one.reply.run, run.id, run.next_number(), "event", called, value, at=now, key=one.key)
-            turn.outbox = [*turn.outbox, mail]
+            turn.outbox.append(mail)
 
     act = Act(kind="publish", name=name, args=args, digest=digest(args), decode=nothing, writes=writes)
     await run.record(branch, act)
@@ -79,7 +79,7 @@ def unsubscribe(branch: Branch, to: str, key: str) -> Any:
 
     def writes(turn: Commit, path: str, n: int) -> None:
         mail = Mail(to, run.id, run.next_number(), "unsubscribe", key=key, at=run.now())
-        turn.outbox = [*turn.outbox, mail]
+        turn.outbox.append(mail)
 
     act = Act(kind="unsubscribe", name=key, args=args, digest=digest(args), decode=nothing, writes=writes)
     return run.record(branch, act)

@@ -102,7 +102,7 @@ class Supervisor:
         def writes(turn: Turn, path: str, n: int) -> None:
             parent = CallRef(run.id, path, n, CHILD)
             spec = make_spec(started, args, config, run.now(), parent=parent, supervised=kind)
-            turn.spawn = [*turn.spawn, NewRun(run_id, spec)]
+            turn.spawn.append(NewRun(run_id, spec))
 
         place = (branch.path, branch.n)
         data = msgspec.json.encode(run_id)
@@ -246,7 +246,7 @@ async def _cancel(branch: Branch, id: str) -> None:
     run = branch.run
 
     def writes(turn: Turn, path: str, n: int) -> None:
-        turn.outbox = [*turn.outbox, Mail(id, run.id, run.next_number(), "cancel", at=run.now())]
+        turn.outbox.append(Mail(id, run.id, run.next_number(), "cancel", at=run.now()))
 
     args = msgspec.json.encode(id)
     await run.record(

@@ -62,7 +62,14 @@ class Values:
 
     def run(self, cx: sqlite3.Connection, rows: Sequence[Row]) -> int:
         """How many rows changed. The first column of a row is never null."""
-        changed = 0
+        return self._run(cx, rows)[0]
+
+    def insert(self, cx: sqlite3.Connection, rows: Sequence[Row]) -> int:
+        """The key of the last row; those before have the ones before it, as long as the table counts its keys up."""
+        return self._run(cx, rows)[1]
+
+    def _run(self, cx: sqlite3.Connection, rows: Sequence[Row]) -> tuple[int, int]:
+        changed = last = 0
         for start in range(0, len(rows), _SIZES[-1]):
             part = rows[start : start + _SIZES[-1]]
             size = next(size for size in _SIZES if size >= len(part))
@@ -72,8 +79,9 @@ class Values:
             values = list(chain.from_iterable(part))
             if size > len(part):
                 values.extend([None] * ((size - len(part)) * self._width))
-            changed += cx.execute(text, values).rowcount
-        return changed
+            cursor = cx.execute(text, values)
+            changed, last = changed + cursor.rowcount, cursor.lastrowid or 0
+        return changed, last
 
     def _text(self, size: int) -> str:
         names = self._columns.split(",")

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any, Literal
 
+from ...ports.store import Came, Hint
 from .bulk import Query, Values, as_json
 
 HintKind = Literal["ready", "mail", "ended", "lines", "room"]
@@ -48,6 +49,7 @@ class Ledger:
             None  #: keys of runs with archived rows to be sealed; None: not known
         )
         self.hints: dict[HintKind, dict[str, None]] = {}
+        self.came: dict[str, Came] = {}  #: letters to runs of this process, and to its port
 
     def forget(self) -> None:
         """After a rollback, what was learned in the transaction isn't true."""
@@ -57,6 +59,18 @@ class Ledger:
         self.targets.forget()
         self.archived = None
         self.hints.clear()
+        self.came.clear()
+
+    def take_hints(self) -> list[Hint]:
+        """What there is to tell, once."""
+        came, self.came = self.came, {}
+        hints = [
+            Hint(kind, list(names), came if kind == "mail" else {})
+            for kind, names in self.hints.items()
+            if names
+        ]
+        self.hints.clear()
+        return hints
 
     def archives(self, runs: Iterable[int]) -> None:
         """Runs may have archived journal rows from now on."""

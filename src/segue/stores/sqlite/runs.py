@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from ...model.message import PORT, Mail
+from ...model.message import PORT, Letter, Mail
 from ...model.mode import Config
 from ...model.run import Head
-from ...ports.store import Claimed, Created, Delivery, Lease, NewRun
+from ...ports.store import Came, Claimed, Created, Delivery, Lease, NewRun
 from .. import poison, refusal
 from .bulk import Query, Values, as_json
 from .heads import HEADS_BY_ID, as_head, decode_spec, encode, wakes
@@ -344,6 +344,11 @@ _MARKS = Query(
 _LETTERS = Values("run, mail", "insert into inbox(run, mail) select run, mail from {v}")
 _STATED = Values("run, mail, state", "insert into inbox(run, mail, state) select run, mail, state from {v}")
 _PORTS = Values("port, mail", "insert into ports(port, mail) select port, mail from {v}")
+_NEWEST = Query(
+    ("q.value", "k"),
+    "from json_each(?) as q cross join inbox i on k = (select max(k) from inbox where run = q.value)",
+)
+_NEWEST_AT_PORT = "select max(k) from ports where port = ?"
 _MARK = Values(
     "run, sender, number",
     "insert into marks(run, sender, number) select run, sender, number from {v} where true"
@@ -373,16 +378,17 @@ def post(ledger: Ledger, items: Sequence[Post]) -> list[Delivery]:
         marks = {(run, sender): number for run, sender, number in _MARKS.rows(cx, (as_json(pairs),))}
     out: list[Delivery] = []
     letters: list[tuple[int, bytes]] = []
+    read: list[Mail] = []  # the same, as they are read
     states: dict[int, int] = {}
     marked: dict[tuple[int, str], int] = {}
     told: dict[str, None] = {}
     statuses = {id: STATUSES[status] for id, _, status, _ in found}
-    ports: list[tuple[str, bytes]] = []
+    ports: list[Mail] = []
     for item in items:
         mail = item.mail
         run = live.get(mail.to)
         if run is None and mail.to.startswith(PORT):
-            ports.append((mail.to, encode(mail)))
+            ports.append(mail)
             out.append("delivered")
             continue
         if run is None:
@@ -406,14 +412,22 @@ def post(ledger: Ledger, items: Sequence[Post]) -> list[Delivery]:
             marks[run, mail.sender] = marked[run, mail.sender] = mail.number
         if delivery is None:
             letters.append((run, encode(mail)))
+            read.append(mail)
             told[mail.to] = None
     if ports:
-        _PORTS.run(cx, ports)
-        ledger.hint("mail", (port for port, _ in ports))
-    if states and letters:
-        _STATED.run(cx, [(*letter, states.get(n, 0)) for n, letter in enumerate(letters)])
-    elif letters:
-        _LETTERS.run(cx, letters)
+        newest = {port: ledger.one(_NEWEST_AT_PORT, port)[0] for port in {mail.to for mail in ports}}
+        last = _PORTS.insert(cx, [(mail.to, encode(mail)) for mail in ports])
+        ledger.hint("mail", newest)
+        _hand_over(ledger, ports, last, newest)
+    if letters:
+        here = {run: k for run, k in live.items() if run in ledger.claimed and run in told}
+        newest = dict(_NEWEST.rows(cx, (as_json(here.values()),))) if here else {}
+        if states:
+            last = _STATED.insert(cx, [(*letter, states.get(n, 0)) for n, letter in enumerate(letters)])
+        else:
+            last = _LETTERS.insert(cx, letters)
+        if here:
+            _hand_over(ledger, read, last, {run: newest.get(k, 0) for run, k in here.items()})
     if marked:
         _MARK.run(cx, [(*pair, number) for pair, number in marked.items()])
     woken = {id: live[id] for id in told if id in parked}
@@ -437,6 +451,8 @@ def bring(ledger: Ledger, results: Sequence[Result], now: float) -> None:
     there = [mail.to for _, status, mail in results if status != PARKED]
     if there:
         ledger.hint("mail", there)
+        for run in there:
+            ledger.came.pop(run, None)  # who has the letters before these looks for all
 
 
 def _wake(ledger: Ledger, runs: dict[str, int], now: float) -> None:
@@ -448,6 +464,18 @@ def _wake(ledger: Ledger, runs: dict[str, int], now: float) -> None:
             (now, as_json(runs.values())),
         )
         ledger.hint("ready", runs)
+
+
+def _hand_over(ledger: Ledger, mail: Sequence[Mail], last: int, newest: Mapping[str, int | None]) -> None:
+    """Have hints bring letters along to those who read here. `last`: the last id; `newest`: what lay there before."""
+    for id, one in enumerate(mail, last - len(mail) + 1):
+        if one.to not in newest:
+            continue
+        came, before = ledger.came.get(one.to), newest[one.to] or 0
+        if came is not None and before <= came.letters[-1].id:
+            came.letters.append(Letter(id, one))
+        else:  # nothing was told of yet, or something lies between
+            ledger.came[one.to] = Came(before, [Letter(id, one)])
 
 
 def refuse(ledger: Ledger, refused: refusal.Refused, now: float) -> None:

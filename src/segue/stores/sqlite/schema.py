@@ -14,7 +14,7 @@ from typing import Final
 from ...model.errors import StoreError
 
 #: The version of the tables, as `user_version` has it.
-VERSION: Final = 10
+VERSION: Final = 11
 
 #: Marks a file as segue's, as `application_id` has it: "sgue".
 APPLICATION: Final = 0x73677565
@@ -44,9 +44,10 @@ create table dead(k integer primary key autoincrement, recipient text not null, 
 create index dead_recipient on dead(recipient);
 """
 
-#: What an actor's turns changed since its checkpoint.
+#: What an actor's turns changed since its checkpoint. All of a run go together, so keys that are used again keep the
+#: order; counting them up for ever would write another page with each turn.
 _DELTAS: Final = """
-create table deltas(k integer primary key autoincrement, run integer not null, delta blob not null);
+create table deltas(k integer primary key, run integer not null, delta blob not null);
 create index deltas_run on deltas(run);
 """
 
@@ -115,6 +116,9 @@ _UPGRADES: Final = {
     + "insert into holds(digest, run, at) select digest, 0, 0 from blobs;\n",
     9: "alter table lines add column same text;\n"
     "alter table lines add column deserted integer not null default 0;\n" + _SAME,
+    10: "alter table deltas rename to older;\ndrop index deltas_run;\n"
+    + _DELTAS
+    + "insert into deltas(run, delta) select run, delta from older order by k;\ndrop table older;",
 }
 
 TABLES: Final = (

@@ -143,9 +143,8 @@ class SqliteStore:
     def clear(self, port: str, upto: int) -> Future[None]:
         return self._write(run_orders.clear, [(port, upto)])
 
-    async def deliver(self, mail: Sequence[Mail], *, now: float) -> list[Delivery]:
-        items = [run_orders.Post(one, now) for one in mail]
-        return cast(list[Delivery], await self._write(run_orders.post, items, many=True))
+    def deliver(self, mail: Sequence[Mail], *, now: float) -> Future[list[Delivery]]:
+        return self._write(run_orders.post, [run_orders.Post(one, now) for one in mail], many=True)
 
     async def dead_letters(self, *, run: str = "", after: int = 0, limit: int = 1000) -> list[DeadLetter]:
         return cast(list[DeadLetter], await self._look(untaken.listed, run, after, limit))

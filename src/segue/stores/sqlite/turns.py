@@ -33,7 +33,12 @@ _APPEND_ALL = Values(
 )
 _APPEND = Values("run, entries", "insert into journal(run, entries) select run, entries from {v}")
 _FENCES = Query(
-    ("k", "fence", "bound"), "from runs where k in (select value from json_each(?)) and lease is not null"
+    ("k", "fence", "bound", "base", "lapses"),
+    "from runs where k in (select value from json_each(?)) and lease is not null",
+)
+_LAST_ROWS = Query(
+    ("q.value", "j.k"),
+    "from json_each(?) as q cross join journal j on j.k = (select max(k) from journal where run = q.value)",
 )
 _NEWEST = Query(
     ("i.run", "max(i.k)"),
@@ -123,8 +128,10 @@ def _write(ledger: Ledger, turns: Sequence[Turn]) -> list[CommitResult]:
     """A bounded number of statements a few hundred turns."""
     keys = ledger.run_keys(turn.run for turn in turns)
     held = _FENCES.rows(ledger.cx, (as_json(keys.values()),))
-    fences = {k: fence for k, fence, _ in held}
-    bounds = {k: bound for k, _, bound in held if bound}
+    fences = {k: fence for k, fence, *_ in held}
+    bounds = {k: bound for k, _, bound, *_ in held if bound}
+    begins = {k: base for k, _, _, base, _ in held}
+    lapsed = {k for k, *_, lapses in held if lapses}
     results: dict[str, CommitResult] = {}
     live: Live = []
     for turn in turns:
@@ -135,9 +142,9 @@ def _write(ledger: Ledger, turns: Sequence[Turn]) -> list[CommitResult]:
         else:
             results[turn.run] = "fenced"
     if live:
-        bases = _write_journal(ledger, live)
+        bases = _write_journal(ledger, live, begins)
         _write_effects(ledger, live)
-        parents, left = _write_status(ledger, live, bases, results, bounded=bool(bounds))
+        parents, left = _write_status(ledger, live, bases, results, lapsed, bounded=bool(bounds))
         post(ledger, [letter for turn, k in live for letter in _letters(turn, parents.get(k))])
         if left:
             _leave_mail(ledger, left, live)
@@ -146,15 +153,16 @@ def _write(ledger: Ledger, turns: Sequence[Turn]) -> list[CommitResult]:
     return [results[turn.run] for turn in turns]
 
 
-def _write_journal(ledger: Ledger, live: Live) -> dict[int, int]:
-    """Journal rows, checkpoints and deltas, and who holds which contents; where the new journals begin."""
+def _write_journal(ledger: Ledger, live: Live, begins: dict[int, int]) -> dict[int, int]:
+    """Journal rows, checkpoints and deltas, and who holds which contents; where the journals begin that had rows."""
     bases: dict[int, int] = {}
     states = [(k, turn.checkpoint) for turn, k in live if turn.checkpoint is not None]
     deltas = [(k, turn.delta) for turn, k in live if turn.checkpoint is None and turn.delta is not None]
     holds = [(digest, k) for turn, k in live for digest, _ in turn.blobs]
     if states or deltas or holds:
         (last,) = ledger.one("select coalesce(max(k), 0) from journal")
-        bases = {k: last for k, _ in chain(states, deltas)}
+        rows = _LAST_ROWS.rows(ledger.cx, (as_json(k for k, _ in chain(states, deltas)),))
+        bases = {k: last for k, row in rows if row > begins[k]}
         ledger.archives(bases)
         if holds:
             _HOLDS.run(ledger.cx, [(*hold, last) for hold in holds])
@@ -210,7 +218,13 @@ def _write_effects(ledger: Ledger, live: Live) -> None:
 
 
 def _write_status(
-    ledger: Ledger, live: Live, bases: dict[int, int], results: dict[str, CommitResult], *, bounded: bool
+    ledger: Ledger,
+    live: Live,
+    bases: dict[int, int],
+    results: dict[str, CommitResult],
+    lapsed: set[int],
+    *,
+    bounded: bool,
 ) -> tuple[dict[int, CallRef], list[Mail]]:
     """Who is kept, who leaves and who ends; the calls that await those ends, and the mail that these leave."""
     parking = [k for turn, k in live if turn.status in ("parked", "held")]
@@ -226,7 +240,7 @@ def _write_status(
         usage = None if turn.usage is None else encode(turn.usage)
         base = bases.get(k)
         if turn.status == "ready" and not turn.release:
-            if base is not None or usage is not None or turn.entries is None:
+            if base is not None or usage is not None or (turn.entries is None and k in lapsed):
                 kept.append((k, base, usage))
             continue
         status, wake = STATUS_NUMBER[turn.status], None

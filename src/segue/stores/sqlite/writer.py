@@ -137,10 +137,7 @@ class Writer:
         try:
             while (load := self._wait()) is not None:
                 done = self._write(*load)
-                ledger = self._ledger
-                hints = [Hint(kind, list(runs)) for kind, runs in ledger.hints.items() if runs]
-                ledger.hints.clear()
-                self._post(self._settle, done, hints)
+                self._post(self._settle, done, self._ledger.take_hints())
         finally:
             cx.close()
             self._post(_finish, self._closed, None)
