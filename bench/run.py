@@ -29,7 +29,14 @@ HERE = Path(__file__).resolve().parent
 TEMP = HERE / ".tmp" / str(os.getpid())
 PEERS = {path.stem: path for path in sorted((HERE / "requirements").glob("*.txt"))}
 SIDES = {"limit": "limit.py", "segue": "on_segue.py"} | {peer: f"on_{peer}.py" for peer in PEERS}
-NAMES = {"langgraph": "LangGraph", "dbos": "DBOS", "pykka": "Pykka", "thespian": "Thespian"}
+NAMES = {
+    "langgraph": "LangGraph",
+    "dbos": "DBOS",
+    "pykka": "Pykka",
+    "thespian": "Thespian",
+    "autogen": "autogen-core",
+    "ray": "Ray",
+}
 
 
 # ------------------------------------------------------------------------------------------------ sides

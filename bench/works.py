@@ -309,8 +309,8 @@ WORKS = (
                 ("actor_memory",),
                 n=200_000,
                 quick=50_000,
-                peers=("pykka", "thespian"),
-                sizes={"segue": 10_000, "pykka": 50_000, "thespian": 50_000},
+                peers=("pykka", "thespian", "autogen", "ray"),
+                sizes={"segue": 100_000, "pykka": 50_000, "thespian": 50_000, "autogen": 5_000, "ray": 5_000},
             ),
             Run(
                 (
@@ -328,10 +328,134 @@ WORKS = (
                 quick=5_000,
                 rounds=3,
             ),
+            Run(
+                (
+                    Case(
+                        "sqlite.one-way",
+                        "SQLite, one actor, told by 100 at once",
+                        "messages/s",
+                        "group commit to send; one commit to handle what is there",
+                        better="more",
+                    ),
+                    Case(
+                        "sqlite.round",
+                        "SQLite, round trips",
+                        "trips/s",
+                        "a commit to send, a commit to handle",
+                        better="more",
+                    ),
+                ),
+                ("actor_sqlite",),
+                n=10_000,
+                quick=3_000,
+                rounds=3,
+            ),
         ),
         (
             SQLITE,
-            "Pykka runs an actor on a thread; Thespian in its simpleSystemBase. Neither keeps messages.",
+            "Pykka runs an actor on a thread, Thespian in its simpleSystemBase, autogen-core in its"
+            " SingleThreadedAgentRuntime, Ray in a process of its own, whose CPU time isn't counted."
+            " None keeps messages.",
+        ),
+    ),
+    Work(
+        "idle",
+        "actors that handled a message and wait for the next one: what each holds meanwhile",
+        (
+            Run(
+                (
+                    Case("out", "{n} actors out of memory: resident", "KB each", "nothing", value=0.1),
+                    Case("disk", "{n} actors: on disk", "KB each", "a row"),
+                ),
+                ("idle_out",),
+                n=100_000,
+                quick=5_000,
+                rounds=1,
+                fresh=True,
+                seconds=600,
+            ),
+            Run(
+                (
+                    Case(
+                        "in",
+                        "{n} actors in memory: resident",
+                        "KB each",
+                        "a task that waits on a queue",
+                        value=3,
+                    ),
+                ),
+                ("idle_in",),
+                n=100_000,
+                quick=5_000,
+                rounds=1,
+                fresh=True,
+                seconds=600,
+            ),
+            Run(
+                (
+                    Case(
+                        "heap-out", "{n} actors out of memory: Python heap", "KB each", "nothing", value=0.1
+                    ),
+                    Case(
+                        "heap-in",
+                        "{n} actors in memory: Python heap",
+                        "KB each",
+                        "a task that waits on a queue",
+                    ),
+                ),
+                ("heap_out", "heap_in"),
+                n=10_000,
+                quick=2_000,
+                rounds=1,
+                fresh=True,
+                seconds=300,
+            ),
+        ),
+        (
+            SQLITE,
+            "Resident: growth of the process, free memory handed back. Python heap: what tracemalloc counts.",
+            "Out of memory is how actors wait; in memory they are held by a longer rest, which is 0.05 s else.",
+        ),
+    ),
+    Work(
+        "age",
+        "how old an actor may get: asked something when it is out of memory, and one whose field grows (SQLite)",
+        (
+            Run(
+                (
+                    Case("young", "asked after 10 messages", "ms", "a row read, two commits", value=5),
+                    Case("old", "asked after {n} messages", "ms", "the same", value=5),
+                ),
+                ("wake_by_age",),
+                n=100_000,
+                quick=5_000,
+                rounds=1,
+                fresh=True,
+                seconds=300,
+            ),
+            Run(
+                (
+                    Case(
+                        "time.grown",
+                        "{n} states, 200 bytes more in a field each",
+                        "s",
+                        "one commit a step into an append table",
+                        ratio=2,
+                    ),
+                    Case("written.grown", "{n} states: written", "MB", "the same", ratio=2),
+                    Case("wake.grown", "{n} states: asked then", "ms", "read and decode all rows", value=5),
+                ),
+                ("grow_write", "grow_wake"),
+                n=10_000,
+                quick=2_000,
+                rounds=2,
+                fresh=True,
+            ),
+        ),
+        (
+            SQLITE,
+            "Asked: the median of 20 requests, each to an actor that has left memory; it is read, answers, and both"
+            " are committed. After growth, by a new process.",
         ),
     ),
     Work(

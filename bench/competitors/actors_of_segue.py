@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from common import LINE
+
 import segue
 
 
@@ -30,6 +32,28 @@ class Counter(segue.Actor[None]):
     @segue.on
     async def tell_total(self, _: Total) -> int:
         return self.total
+
+
+@dataclass
+class Growing:
+    left: int
+
+
+class Grown(segue.Actor[None]):
+    steps: int
+    lines: list[str] = segue.field(default_factory=list)
+
+    def begin(self) -> Growing:
+        return Growing(self.steps)
+
+    @segue.state
+    async def grow(self, at: Growing) -> Growing | segue.Listen:
+        self.lines.append(LINE)
+        return Growing(at.left - 1) if at.left > 1 else segue.Listen()
+
+    @segue.on
+    async def tell_total(self, _: Total) -> int:
+        return len(self.lines)
 
 
 # ------------------------------------------------------------------------------------------------ a tree

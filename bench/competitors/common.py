@@ -17,6 +17,7 @@ import sqlite3
 import sys
 import time
 import traceback
+import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -121,6 +122,14 @@ def resident_now() -> int:
             return int(f.read().split()[1]) * resource.getpagesize()
     except OSError as e:
         raise NotMeasured("resident size is read from /proc") from e
+
+
+def heap() -> int:
+    """Bytes that Python objects hold now; the first call begins to count."""
+    gc.collect()
+    if not tracemalloc.is_tracing():
+        tracemalloc.start(1)
+    return tracemalloc.get_traced_memory()[0]
 
 
 def on_disk(folder: str) -> int:

@@ -404,6 +404,129 @@ async def actor_durable(order: dict[str, Any]) -> Figures:
     return {"durable": w.rate(each * actors)}
 
 
+async def actor_sqlite(order: dict[str, Any]) -> Figures:
+    """One actor: what is there when it looks is handled with one commit."""
+    each, senders, trips = order["n"] // 100, 100, order["n"] // 20
+    schema = """create table inbox(id integer primary key, actor int, body text);
+    create table state(actor int primary key, total int);"""
+    db = database(f"{order['dir']}/actor.db", schema)
+    db.execute("insert into state values(1, 0)")
+    numbers = iter(range(1, 1 << 30))
+
+    def apply(db: sqlite3.Connection, items: list[Any]) -> None:
+        for item in items:
+            for sql, values in item:
+                db.execute(sql, values)
+
+    writer = Writer(db, apply)
+    tell, set_total = "insert into inbox values(?, 1, ?)", "update state set total = ? where actor = 1"
+    delete = "delete from inbox where id = ?"
+    box: asyncio.Queue[int] = asyncio.Queue()
+    total = 0
+
+    async def send() -> None:
+        number = next(numbers)
+        await writer.put([(tell, (number, '{"n": 1}'))])
+        box.put_nowait(number)
+
+    async def handle(count: int) -> None:
+        nonlocal total
+        while count:
+            numbers = [await box.get()]
+            while not box.empty():
+                numbers.append(box.get_nowait())
+            total += len(numbers)
+            count -= len(numbers)
+            await writer.put([(set_total, (total,)), *((delete, (number,)) for number in numbers)])
+
+    async def sender() -> None:
+        for _ in range(each):
+            await send()
+
+    with watch() as one_way:
+        await asyncio.gather(handle(each * senders), *(sender() for _ in range(senders)))
+    with watch() as round_trip:
+        for _ in range(trips):
+            await send()
+            await handle(1)
+    assert db.execute("select total from state").fetchone() == (each * senders + trips,)
+    writer.close()
+    return {"sqlite.one-way": one_way.rate(each * senders), "sqlite.round": round_trip.rate(trips)}
+
+
+# ------------------------------------------------------------------------------------------------ idle, age
+async def idle(order: dict[str, Any], size: Callable[[], int]) -> float:
+    """What each task holds that waits on a queue of its own, in KB."""
+
+    async def one(box: asyncio.Queue[int]) -> None:
+        total = 0
+        while True:
+            total += await box.get()
+
+    size()
+    before = size()
+    boxes: list[asyncio.Queue[int]] = [asyncio.Queue() for _ in range(order["n"])]
+    tasks = [asyncio.create_task(one(box)) for box in boxes]
+    await asyncio.sleep(0)
+    held = (size() - before) / order["n"] / 1024
+    for task in tasks:
+        task.cancel()
+    return held
+
+
+async def idle_in(order: dict[str, Any]) -> Figures:
+    return {"in": {"value": await idle(order, common.resident)}}
+
+
+async def heap_in(order: dict[str, Any]) -> Figures:
+    return {"heap-in": {"value": await idle(order, common.heap)}}
+
+
+async def idle_out(order: dict[str, Any]) -> Figures:
+    db = database(f"{order['dir']}/idle.db", "create table state(id integer primary key, fields text);")
+    empty = common.on_disk(order["dir"])
+    db.execute("begin")
+    db.executemany("insert into state values(?, ?)", ((i, '{"total":1}') for i in range(order["n"])))
+    db.execute("commit")
+    return {"disk": {"value": (common.on_disk(order["dir"]) - empty) / order["n"] / 1024}}
+
+
+async def nothing(order: dict[str, Any]) -> Figures:
+    return {}
+
+
+async def wake_by_age(order: dict[str, Any]) -> Figures:
+    """A message is committed, its actor's row read, and what it came to committed."""
+    schema = """create table inbox(id integer primary key, body text);
+    create table state(id integer primary key, fields text);"""
+    db = database(f"{order['dir']}/age.db", schema)
+    db.execute("insert into state values(1, ?)", ('{"total":1}',))
+
+    def apply(db: sqlite3.Connection, items: list[Any]) -> None:
+        for item in items:
+            for sql, values in item:
+                db.execute(sql, values)
+
+    writer, took = Writer(db, apply), []
+    for number in range(20):
+        with watch() as w:
+            await writer.put([("insert into inbox values(?, ?)", (number, "{}"))])
+            (fields,) = db.execute("select fields from state where id = 1").fetchone()
+            state = json.dumps(json.loads(fields))
+            done = ("update state set fields = ? where id = 1", (state,))
+            await writer.put([done, ("delete from inbox where id = ?", (number,))])
+        took.append(w)
+    writer.close()
+    took.sort(key=lambda w: w.wall)
+    figure = {"value": took[10].wall * 1e3, "cpu": sum(w.cpu for w in took) / 20 * 1e3}
+    return {"young": figure, "old": figure}
+
+
+async def grow_wake(order: dict[str, Any]) -> Figures:
+    read = (await long_resume(order))["resume"]
+    return {"wake": {"value": read["value"] * 1e3, "cpu": read["cpu"] * 1e3}}
+
+
 # ------------------------------------------------------------------------------------------------ tree
 async def tree(order: dict[str, Any], key: str) -> Figures:
     """Tasks in nested groups: each tells the one above that it is there, waits, and ends when it is told to."""
@@ -490,6 +613,14 @@ if __name__ == "__main__":
             "fanout_sqlite": fanout_sqlite,
             "actor_memory": actor_memory,
             "actor_durable": actor_durable,
+            "actor_sqlite": actor_sqlite,
+            "idle_out": idle_out,
+            "idle_in": idle_in,
+            "heap_out": nothing,
+            "heap_in": heap_in,
+            "wake_by_age": wake_by_age,
+            "grow_write": long_write,
+            "grow_wake": grow_wake,
             "lanes": lanes,
             "tree_memory": tree_memory,
             "tree_sqlite": tree_sqlite,

@@ -1,6 +1,7 @@
 """segue: flows and steps on `memory:` and `sqlite:`, as its users write them."""
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -271,6 +272,120 @@ async def actor_durable(order: dict[str, Any]) -> Figures:
     return {"durable": w.rate(each * 100)}
 
 
+async def actor_sqlite(order: dict[str, Any]) -> Figures:
+    actors, each, trips = counter(), order["n"] // 100, order["n"] // 20
+    async with engine(order) as e:
+        one = await e.start(actors.Counter(), id="counter")
+        await one.request(actors.Ask(0))
+
+        async def sender() -> None:
+            for _ in range(each):
+                await one.tell(actors.Tick())
+
+        with watch() as one_way:
+            await asyncio.gather(*(sender() for _ in range(100)))
+            assert await one.request(actors.Total()) == each * 100
+        with watch() as round_trip:
+            for i in range(trips):
+                assert await one.request(actors.Ask(i)) == i + 1
+    return {"sqlite.one-way": one_way.rate(each * 100), "sqlite.round": round_trip.rate(trips)}
+
+
+# ------------------------------------------------------------------------------------------------ idle
+async def idle(order: dict[str, Any], *, stay: bool, size: Callable[[], int]) -> tuple[float, float]:
+    """What each actor holds that waits for its next message, in KB: measured by `size`, and on disk."""
+    from segue.runtime import handling
+
+    actors, n = counter(), order["n"]
+    if stay:
+        handling.REST = 1e6  # type: ignore[misc]  # else each leaves after 0.05 s
+    async with engine(order, room=2 * n + 4000 if stay else 2000) as e:
+
+        async def begin(i: int) -> None:
+            run = await e.start(actors.Counter(), id=f"counter/{i}")
+            await run.tell(actors.Tick())
+
+        async def settled() -> None:
+            while (len(e.worker.awake) < n) if stay else e.worker.awake:
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(0.5)
+
+        await common.workers(100, range(n, n + 500), begin)
+        await asyncio.sleep(1)
+        before, on_disk = size(), common.on_disk(order["dir"])
+        await common.workers(100, range(n), begin)
+        await settled()
+        held = size() - before
+        disk = common.on_disk(order["dir"]) - on_disk
+    return held / n / 1024, disk / n / 1024
+
+
+async def idle_out(order: dict[str, Any]) -> Figures:
+    held, disk = await idle(order, stay=False, size=common.resident)
+    return {"out": {"value": held}, "disk": {"value": disk}}
+
+
+async def idle_in(order: dict[str, Any]) -> Figures:
+    held, _ = await idle(order, stay=True, size=common.resident)
+    return {"in": {"value": held}}
+
+
+async def heap_out(order: dict[str, Any]) -> Figures:
+    held, _ = await idle(order, stay=False, size=common.heap)
+    return {"heap-out": {"value": held}}
+
+
+async def heap_in(order: dict[str, Any]) -> Figures:
+    held, _ = await idle(order, stay=True, size=common.heap)
+    return {"heap-in": {"value": held}}
+
+
+# ------------------------------------------------------------------------------------------------ age
+async def asked_asleep(e: Any, run: Any, times: int, total: int) -> Figures:
+    """How long it takes to ask an actor that isn't in memory, in ms: the median."""
+    took: list[float] = []
+    cpu = 0.0
+    for _ in range(times):
+        while run.id in e.worker.awake:
+            await asyncio.sleep(0.01)
+        with watch() as w:
+            assert await run.request(counter().Total()) == total
+        took.append(w.wall)
+        cpu += w.cpu
+    return {"value": sorted(took)[times // 2] * 1e3, "cpu": cpu / times * 1e3}
+
+
+async def wake_by_age(order: dict[str, Any]) -> Figures:
+    actors, figures = counter(), {}
+    async with engine(order) as e:
+        for key, n in (("young", 10), ("old", order["n"])):
+            one = await e.start(actors.Counter(), id=key)
+            await common.workers(min(n, 1000), range(n), lambda _, one=one: one.tell(actors.Tick()))
+            assert await one.request(actors.Total()) == n
+            figures[key] = await asked_asleep(e, one, 20, n)
+    return figures
+
+
+async def grow_write(order: dict[str, Any]) -> Figures:
+    actors, n = counter(), order["n"]
+    async with engine(order) as e:
+        with watch() as w:
+            run = await e.start(actors.Grown(n), id="grown")
+            assert await run.request(actors.Total()) == n
+        await asyncio.sleep(common.REST)
+        common.leave({"time": w.per(1), "written": {"value": w.written / 1e6}})
+    return {}
+
+
+async def grow_wake(order: dict[str, Any]) -> Figures:
+    actors = counter()
+    async with engine(order) as e:
+        other = await e.start(actors.Counter(), id="other")
+        assert await other.request(actors.Total()) == 0
+        run = await e.start(actors.Grown(order["n"]), id="grown")
+        return {"wake": await asked_asleep(e, run, 20, order["n"])}
+
+
 # ------------------------------------------------------------------------------------------------ tree
 async def tree(e: Any, key: str, n: int) -> Figures:
     actors, middles = counter(), 100
@@ -332,6 +447,14 @@ if __name__ == "__main__":
             "fanout_sqlite": fanout_sqlite,
             "actor_memory": actor_memory,
             "actor_durable": actor_durable,
+            "actor_sqlite": actor_sqlite,
+            "idle_out": idle_out,
+            "idle_in": idle_in,
+            "heap_out": heap_out,
+            "heap_in": heap_in,
+            "wake_by_age": wake_by_age,
+            "grow_write": grow_write,
+            "grow_wake": grow_wake,
             "lanes": lanes,
             "tree_memory": tree_memory,
             "tree_sqlite": tree_sqlite,
