@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from .authoring.tool import tool as tool
     from .core.restarts import Restart as Restart
     from .core.retry import Retry as Retry
+    from .model.budget import Budget as Budget
     from .model.chat import File as File
     from .model.chat import Message as Message
     from .model.errors import SegueError as SegueError
@@ -126,6 +127,7 @@ _HOMES = {
     "Ask": "runtime.handles",
     "Asked": "runtime.events",
     "Batch": "model.mode",
+    "Budget": "model.budget",
     "Deny": "authoring.tool",
     "Edit": "authoring.tool",
     "Engine": "runtime.engine",

@@ -34,6 +34,7 @@ from .model.errors import (
     TooManyTurns,
     Truncated,
     UnknownName,
+    Unpriced,
     WrongPlace,
 )
 
@@ -69,5 +70,6 @@ __all__ = [
     "TooManyTurns",
     "Truncated",
     "UnknownName",
+    "Unpriced",
     "WrongPlace",
 ]

@@ -43,7 +43,7 @@ def engine_of(store: Any, provider: Far, clock: FastClock) -> segue.Engine:
 
 async def one_life(store: Any, provider: Far, clock: FastClock) -> list[str]:
     async with engine_of(store, provider, clock) as engine:
-        return await engine.map(twice, ROWS, id="job")
+        return await engine.map(twice, ROWS, id="job", budget=segue.Budget(tokens=100_000))
 
 
 async def cut_off(store: Store, remote: Remote, death: Death) -> list[str] | None:
@@ -75,6 +75,8 @@ async def strike(store: Store, at: int, after: bool, lag: float = 0.0) -> tuple[
         assert first is None or first == EXPECTED
         assert await store.lanes() == []
         assert await store.line_counts() == {"ok": 2 * len(ROWS)}
+        (budget,) = await store.budgets()
+        assert (budget.spent.tokens, budget.reserved.tokens, budget.waiting) == (5 * 2 * len(ROWS), 0, 0)
     finally:
         await store.close()
     return first is None, remote, death.where

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import segue
+from segue.model.budget import Amount
 from segue.model.run import Usage
 from segue.ports.provider import CallFault, RemoteJob
 from segue.ports.store import Store
@@ -77,15 +78,16 @@ class StuckFar(Far):
 
 
 class LateStore(MortalStore):
-    WATCHED = (*MortalStore.WATCHED, "promote")
+    WATCHED = (*MortalStore.WATCHED, "promote", "reserve")
 
 
-async def one_life(store: Any, world: World, death: Death) -> list[str]:
+async def one_life(store: Any, world: World, death: Death, budget: segue.Budget | None = None) -> list[str]:
     provider = StuckFar(world, death)
     async with segue.Engine(
         store, clock=world.clock, mode=MODE, model="far:m", providers={"far": lambda _: provider}
     ) as engine:
-        return await engine.map(late, ROWS, id="job")
+        how: Any = {} if budget is None else {"budget": budget}
+        return await engine.map(late, ROWS, id="job", **how)
 
 
 async def until_struck(life: Awaitable[list[str]], death: Death) -> list[str] | None:
@@ -154,3 +156,29 @@ async def test_death_at_the_first_calls_of_each_kind(
         assert calls([*claimed, *waste], "batch") == sum(world.remote.paid.values())
         assert set(world.remote.paid.values()) <= {1}
     assert struck == CALLS[name]
+
+
+@pytest.mark.parametrize("name", ["take", "promote", "send", "outcomes", "put_batch_job", "reserve"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("address", ["memory:", "sqlite:"])
+async def test_a_budget_counts_what_is_used_wherever_death_strikes(
+    tmp_path: Path, address: str, after: bool, name: str
+) -> None:
+    """Both answers of a late line too, and nothing stays reserved."""
+    store = open_store(address if address == "memory:" else f"sqlite:{tmp_path / 'runs.db'}")
+    world, death, alive = World(), Death(1, after, name), Death(0, False)
+    budget = segue.Budget(tokens=100_000)
+    await store.open()
+    try:
+        await until_struck(one_life(LateStore(store, death), world, death, budget), death)
+        world.clock.moved += 2 * lanes.LEASE
+        life = one_life(LateStore(store, alive), world, alive, budget)
+        assert await asyncio.wait_for(life, 30) == EXPECTED
+        await collect(store, world)
+        uses = [use for head in await store.runs(job="job") for use in head.usage]
+        uses += await store.unclaimed(job="job")
+        (one,) = await store.budgets()
+    finally:
+        await store.close()
+    used = sum(use.input_tokens + use.output_tokens for use in uses)
+    assert (one.spent.tokens, one.reserved, one.waiting) == (used, Amount(), 0)

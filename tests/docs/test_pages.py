@@ -99,7 +99,7 @@ def test_the_command_reference_is_whole() -> None:
     common, *sections = re.split(r"^### ", text, flags=re.MULTILINE)
     told = {section.partition("\n")[0].removeprefix("segue "): section for section in sections}
     assert set(told) == set(COMMANDS)
-    shared = {"--store", "--json", "--model", "--live", "--batch", "--batch-within", "--deadline"}
+    shared = {"--store", "--json", "--model", "--live", "--batch", "--batch-within", "--deadline", "--budget"}
     shared |= {"--reuse", "--reuse-within", "--no-reuse", "--tag"}
     for command, section in told.items():
         prose = section.partition("\n## ")[0].replace("\n", " ")

@@ -84,7 +84,7 @@ async def test_what_actors_changed_is_kept_when_its_table_is_made_anew(tmp_path:
         "drop table deltas; create table deltas(k integer primary key autoincrement, run integer not null,"
         " delta blob not null); create index deltas_run on deltas(run);"
         " insert into deltas(run, delta) select k, x'31' from runs; insert into deltas(run, delta) select k, x'32'"
-        " from runs; pragma user_version = 10"
+        " from runs; drop table budgets; drop table reservations; drop table wanting; pragma user_version = 10"
     )
     cx.close()
     store = SqliteStore(str(path))
@@ -117,6 +117,7 @@ async def test_a_file_of_the_version_before_is_brought_up_to_date(tmp_path: Path
         " drop index lines_same; drop index lines_same_run; drop table answers;"
         " alter table lines drop column same;"
         " alter table lines drop column deserted;"
+        " drop table budgets; drop table reservations; drop table wanting;"
         " drop index lines_due; drop index lines_hedged; drop table unclaimed; alter table lines drop column due;"
         " alter table lines drop column late; alter table lines drop column promoted;"
         " alter table lines drop column hedged;"
@@ -138,6 +139,7 @@ async def test_a_file_of_the_version_before_is_brought_up_to_date(tmp_path: Path
         History([b"2"], 0, 1),
         {b"d": b"D"},
     )
+    assert await store.budgets() == []
     await store.create([NewRun("b", Spec("flow", "f", b"[]", mailbox=1))], now=0.0)
     assert await store.deliver([Mail("b", "x", n, "tell") for n in (1, 2)], now=0.0) == ["delivered", "full"]
     (claimed,) = await store.claim("w", 1, 60.0, now=0.0)

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from segue.model.budget import Account, Amount, Limit, Reservation, Settlement
 from segue.model.entry import Failure
 from segue.model.lane import Answer, Line, LineOutcome
 from segue.model.message import DeadLetter, Mail, Question
@@ -16,6 +17,11 @@ from segue.stores.sqlite import SqliteStore
 
 RUNS = [f"r{i}" for i in range(14)]
 LANES = ["x|u|e|m|k", "y|u|e|m|k"]
+ACCOUNTS = [
+    Account("job:j", Limit(300)),
+    Account("run:a", Limit(120, 12)),
+    Account("store", Limit(tokens=40)),
+]
 ENDS = ["done", "failed", "cancelled"]
 
 
@@ -37,7 +43,7 @@ class Work:
         name = self.random.choice(
             ["commit"] * 12 + ["claim"] * 3 + ["create"] * 3 + ["deliver"] * 3 + ["outcomes"] * 3
             + ["take"] * 2 + ["claim_lane", "renew", "answer", "answer", "revive", "revive", "put_job"]
-            + ["put_batch_job", "resend_dead", "resend_dead", "drop_dead", "sweep"]
+            + ["put_batch_job", "resend_dead", "resend_dead", "drop_dead", "sweep"] + ["reserve"] * 4 + ["fund"]
             + (["withdraw"] * 3 + ["promote"] * 2 + ["forget"] + ["outcomes"] * 3 + ["take"] if self.sharing else [])
         )  # fmt: skip
         return name, *getattr(self, name)()
@@ -129,7 +135,25 @@ class Work:
         turn.value = self.maybe(lambda: b"%d" % number)
         turn.error = self.maybe(lambda: Failure("m:E", "no"), 0.2)
         turn.usage = self.maybe(lambda: [Usage("m", "live", number)])
+        turn.settled = [
+            Settlement(f"{run}-{i}", Amount(self.random.randint(0, 70), i)) for i in self.some(range(20))
+        ]
+        turn.wants = [f"{run}-{i}" for i in self.some(range(20), 1)]
         return turn
+
+    def reserve(self):
+        """Of calls whose lines may be there or come yet."""
+        wanted = []
+        for run in self.some([*RUNS, "nobody"], 6):
+            accounts = self.random.sample(ACCOUNTS, self.random.randint(1, 3))
+            amount = Amount(self.random.randint(0, 60), self.random.randint(0, 5))
+            wanted.append(Reservation(f"{run}-{self.random.randint(0, 20)}", run, tuple(accounts), amount))
+        return (wanted,), {"now": self.now}
+
+    def fund(self):
+        limit = Limit(self.random.choice([None, 90, 400, 2000]), self.random.choice([None, 9, 60, 500]))
+        raising = self.random.random() < 0.5
+        return (self.random.choice(ACCOUNTS).id, limit), {"raising": raising, "now": self.now}
 
     def mail(self, to, sender, number):
         """Of any kind."""
@@ -283,6 +307,8 @@ async def everything(store, now):
         "answers": await store.answers("abc"),
         "unclaimed": sorted(await store.unclaimed(), key=repr),
         "dead": await store.dead_letters(),
+        "budgets": await store.budgets(),
+        "reserved": [await store.reserved(job.id) for job in jobs],
         "dead of": [await store.dead_letters(run=run, after=3, limit=4) for run in RUNS],
     }
 

@@ -237,6 +237,30 @@ async def test_sound_flows(
     assert (report.held > 0) == (flow is paying)
 
 
+@pytest.mark.parametrize(
+    ("flow", "rows", "model", "tokens"),
+    [
+        (plain, ["a", "b", "c"], fake, 1_400),
+        (gathering, [Row("a"), Row("b", 2)], fake, 1_400),
+        (gathering, [Row("a"), Row("b", 2)], fake, 10**9),
+        (asking_around, ["a"], with_answers, 10**9),
+        (failing, ["a", "b"], with_faults, 10**9),
+        (paying, [1, 2], fake, 10**9),
+        (agent, ["a"], with_tools, 10**9),
+        (semaphored, [1], fake, 10**9),
+        (embedding, ["a"], fake, 10**9),
+        (spawning_parent, ["a"], fake, 10**9),
+        (mapping, [2], with_faults, 1_400),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+async def test_budgets_come_out_even_wherever_a_process_dies(
+    flow: Callable[[Any], Awaitable[Any]], rows: list[Any], model: Callable[[], FakeModel], tokens: int
+) -> None:
+    report = await check(flow, rows, model=model(), budget=segue.Budget(tokens=tokens), kills=25)
+    assert report.kills > 0
+
+
 # ---------------------------------------------------------------- unsound flows
 @segue.flow
 async def clock_in_prompt(row: str) -> str:

@@ -9,9 +9,10 @@ from datetime import timedelta
 from typing import Any, TypedDict, Unpack
 
 from ..model import checks
+from ..model.budget import Budget
 from ..model.mode import Config, ModeLike, as_mode
 from ..model.upkeep import Upkeep
-from .context import Branch
+from .context import Branch, current
 
 ModelLike = str | Sequence[str]
 
@@ -20,7 +21,8 @@ class How(TypedDict, total=False):
     """How a run is carried out. `models` gives names to roles; `tags` are for finding runs again; `upkeep`:
     what becomes of conversations that near their model's window. `deadline`: by when it should be done, from its start:
     each model call goes the cheapest way that is in time; see `segue.Batch`. `reuse`: a request that was answered
-    before gets that answer, if it is no older than a `timedelta` that is given.
+    before gets that answer, if it is no older than a `timedelta` that is given. `budget`: how much its model calls may
+    cost, with those of all that it starts; budgets around it hold too.
     """
 
     mode: ModeLike
@@ -31,6 +33,7 @@ class How(TypedDict, total=False):
     upkeep: Upkeep
     deadline: timedelta
     reuse: bool | timedelta
+    budget: Budget
 
 
 _USING: ContextVar[Config | None] = ContextVar("segue_using", default=None)
@@ -50,6 +53,7 @@ def as_config(
     upkeep: Upkeep | None = None,
     deadline: timedelta | None = None,
     reuse: bool | timedelta | None = None,
+    budget: Budget | None = None,
 ) -> Config:
     """Options as the record that goes with a run. Raises `ValueError` for a deadline or an age that is none."""
     if deadline is not None and checks.seconds("deadline", deadline) <= 0:
@@ -65,6 +69,7 @@ def as_config(
         upkeep=upkeep,
         deadline=deadline,
         reuse=reuse,
+        budget=budget,
     )
 
 
@@ -76,9 +81,16 @@ def configured(verb: str, how: Mapping[str, Any]) -> Config:
 
 @contextmanager
 def using(**how: Unpack[How]) -> Generator[None]:
-    """`with segue.using(mode="batch", model=…):` for the calls inside, and the runs that they start."""
+    """`with segue.using(mode="batch", model=…):` for the calls inside, and the runs that they start.
+
+    A `budget` is for all of them together, and can be given inside a run only.
+    """
     own = configured("using()", how)
     outer = _USING.get()
+    if own.budget is not None:
+        branch = current("using")
+        depth = 0 if outer is None else len(outer.accounts)
+        own = own.opened(f"block:{branch.run.id} {branch.path}#{branch.n}.{depth}")
     token = _USING.set(own if outer is None else own.over(outer))
     try:
         yield

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import msgspec
 
+from ..model.budget import Account, Amount
 from ..model.chat import Tokens
 from ..model.entry import Failure
 from ..model.errors import NotInRun, WrongPlace
@@ -65,6 +66,25 @@ class Slot(Protocol):
     def enter(self) -> None: ...
 
 
+class Need(msgspec.Struct, kw_only=True):
+    """What a call must have room for in its budgets before it begins. `id` is its own, in every life of its run.
+
+    `estimate` says how much it may cost and `cost` how much an answer did; both raise where no price is known.
+    `reserved`: the room that it has; `spoilt`: answers that came and were no use, which are paid all the same.
+    """
+
+    id: str
+    accounts: tuple[Account, ...]
+    estimate: Callable[[], Amount]
+    cost: Callable[[Tokens], Amount]
+    reserved: Amount = Amount()
+    spoilt: int = 0
+
+    def spoil(self) -> None:
+        """An answer came and was no use."""
+        self.spoilt += 1
+
+
 async def _is_over() -> Any:
     raise RuntimeError("this work was carried out already")
 
@@ -89,6 +109,7 @@ class Work(msgspec.Struct, kw_only=True):
     lane: str = "live"  #: and how they are counted
     caller: Branch | None = None  #: of a step: who called it
     settles: Callable[[Turn], str] | None = None
+    need: Need | None = None  #: of a model call that is on a budget
 
     @property
     def key(self) -> str:
@@ -139,6 +160,7 @@ class Wait(msgspec.Struct, kw_only=True):
     sender: str = ""
     model: str = ""
     lane: str = "batch"
+    need: Need | None = None
 
 
 class Act(msgspec.Struct, kw_only=True):

@@ -320,6 +320,7 @@ async def spawn(
             )
         return await run.supervisor.spawn(branch, flow, args, config, group, restart, id)
     run_id = id or child_id(branch, flow, args)
+    config = config.opened(f"run:{run_id}")
 
     def writes(turn: Turn, path: str, n: int) -> None:
         parent = CallRef(run.id, path, n)

@@ -16,6 +16,7 @@ from ..model.mode import Batch
 from ..ports.store import Store
 from ..runtime.engine import Engine
 from ..stores import open_store
+from .budgets import declare_budget
 
 DEFAULT = "sqlite:segue.db"
 _PERIOD = re.compile(r"(\d+(?:\.\d+)?) ?([smhd])")
@@ -38,7 +39,7 @@ def at_store(args: argparse.Namespace) -> list[str]:
 
 
 def declare_how(parser: argparse.ArgumentParser) -> None:
-    """`--model`, `--live`, `--batch`, `--deadline`, `--reuse`."""
+    """`--model`, `--live`, `--batch`, `--deadline`, `--reuse`, `--budget`."""
     parser.add_argument(
         "--model",
         action="append",
@@ -84,6 +85,7 @@ def declare_how(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="what `--reuse=TIME` is, written out",
     )
+    declare_budget(parser, "such as 5 (US dollars) or 100000tok: what the model calls may cost in all")
 
 
 def declare_tags(parser: argparse.ArgumentParser, about: str) -> None:
@@ -131,6 +133,8 @@ def how(args: argparse.Namespace) -> How:
         options["deadline"] = args.deadline
     if args.reuse is not None:
         options["reuse"] = args.reuse
+    if args.budget is not None:
+        options["budget"] = args.budget
     return options
 
 

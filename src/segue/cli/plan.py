@@ -15,6 +15,7 @@ import msgspec
 
 from ..authoring.flow import FlowDef, definition
 from ..core import deadlines
+from ..model.budget import Budget
 from ..model.entry import Entry
 from ..model.errors import MissingKey, SegueError
 from ..model.lane import LIVE
@@ -26,6 +27,7 @@ from ..runtime.rebase import entries_of
 from ..runtime.receipt import Receipt, total
 from ..stores import open_store
 from . import exit
+from .budgets import declare_budget
 from .job import each_run
 from .place import check_models, declare_store, period, positive
 from .rows import RowFile, bind, check_first, key_of, without_errors
@@ -71,6 +73,7 @@ class Plan(msgspec.Struct):
     chosen: str = ""  #: with a deadline, the way that the first wave goes
     chosen_waves: list[str] = []  #: and the way of each
     live_seconds: float | None = None  #: what live takes with `FIRST` rows at once; None where no row tells
+    enough: dict[str, bool] = {}  #: with a budget, the ways that it is enough for
     unpriced: list[str] = []
     notes: list[str] = []
 
@@ -104,6 +107,7 @@ def declare_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deadline", type=period, default=None, metavar="TIME", help="such as 6h: which way would be in time"
     )
+    declare_budget(parser, "such as 5 (US dollars) or 100000tok: whether it will do")
     parser.add_argument("--json", action="store_true", help="as JSON")
     declare_store(parser)
 
@@ -127,6 +131,8 @@ async def do_plan(args: argparse.Namespace) -> int:
                 _estimate(plan, samples, mean_size)
                 _price(plan, samples, engine, args.model)
                 await _time(plan, samples, engine, args)
+                if args.budget is not None:
+                    _fit(plan, args.budget)
     plan.sampled = len(samples)
     if args.json:
         put_json(plan)
@@ -332,6 +338,19 @@ def _way_price(plan: Plan, uses: list[Usage], engine: Engine, lane: str, models:
         return None
 
 
+def _fit(plan: Plan, budget: Budget) -> None:
+    """Which ways a budget is enough for, and to spare what samples differ."""
+    share = 1 + 2 * plan.spread
+    tokens = (plan.input_tokens + plan.output_tokens) * share
+    ways = {"live": plan.usd_live} | ({way.name: way.usd for way in plan.ways} or {"batch": plan.usd_batch})
+    for name, usd in ways.items():
+        if budget.usd is not None and usd is None:
+            plan.notes.append(f"whether the budget will do {name} isn't known, for its price isn't")
+            continue
+        within = budget.usd is None or (usd or 0.0) * share <= budget.usd
+        plan.enough[name] = within and (budget.tokens is None or tokens <= budget.tokens)
+
+
 def _scaled(receipt: Receipt, plan: Plan) -> float | None:
     tokens = sum(line.input_tokens + line.output_tokens for line in receipt.lines)
     if not tokens or len(receipt.unpriced) == len({line.model for line in receipt.lines}):
@@ -381,6 +400,8 @@ def _show(plan: Plan) -> None:
         print(f"  {way.name:<6} {money(way.usd):>10}   in {waves}, {each}: {duration(way.seconds)}")
     if plan.chosen:
         print(f"  with that deadline, {_in_waves(plan.chosen_waves)}")
+    for name, enough in plan.enough.items():
+        print(f"  the budget {'will do' if enough else 'will not do'} {name}")
     if plan.asks >= 0.5:
         print(f"  about {count(round(plan.asks))} questions to people")
     each = "" if plan.live_seconds is None else f", {duration(plan.sample_seconds)} of work each"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 
+import msgspec
+
 from ..model.run import REUSED, Usage
 from ..runtime.engine import Engine
 from ..runtime.names import unknown_job
 from ..runtime.receipt import Receipt, total
-from . import exit
+from . import budgets, exit
 from .place import declare_store, existing
 from .screen import count, money, note, put_json, table
 
@@ -23,11 +25,17 @@ def declare_receipt(parser: argparse.ArgumentParser) -> None:
 async def do_receipt(args: argparse.Namespace) -> int:
     async with Engine(existing(args.store), worker=False) as engine:
         usage = await _usage(engine, args)
+        if args.run:
+            found = await budgets.standings(engine.store, budgets.accounts_of([await engine.head(args.run)]))
+        else:
+            found = await budgets.known(engine.store, args.job)
         receipt = engine.price(usage, await engine.store.unclaimed(run=args.run, job=args.job))
     if args.json:
-        put_json(receipt)
+        plain = msgspec.structs.asdict(receipt)
+        put_json({**plain, "budgets": [budgets.as_plain(one) for one in found]} if found else plain)
     else:
         show(receipt)
+        budgets.tell(found)
     return exit.OK
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import msgspec
 
+from ..core.budget import account_of, owner
 from ..model.errors import Conflict, InvalidValue
 from ..model.run import ENDED, Head
 from ..runtime.engine import Engine
 from ..runtime.names import unknown_job
 from . import exit
+from .budgets import as_plain, words
 from .forks import fork_job
 from .job import each_run
 from .mail import GOES_ON, WHERE, declare_json, told
@@ -26,12 +28,14 @@ REPEAT = "let keyed and at-most-once steps be done once more"
 def declare_resume(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Let held, failed or cancelled runs go on from what is recorded. Of a run whose code changed:\n"
-        "--keep accepts what was paid for, --rerun calls anew what changed. A failed call is made anew."
+        "--keep accepts what was paid for, --rerun calls anew what changed. A failed call is made anew.\n"
+        "--budget sets what the budget that runs are held for may cost in all: all that wait for it go on."
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help="the runs")
     parser.add_argument(
         "--all-like", default="", metavar="RUN", help="all that stand still for the same reason"
     )
+    parser.add_argument("--job", default="", help="with --budget: the job whose budget it is")
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument(
         "--keep", action="store_true", help="match calls by place and name, whatever they ask now"
@@ -47,6 +51,8 @@ def declare_resume(parser: argparse.ArgumentParser) -> None:
 
 
 async def do_resume(args: argparse.Namespace) -> int:
+    if args.job:
+        return await _fund_job(args)
     if not args.runs and not args.all_like:
         raise InvalidValue("segue resume", "runs", "none is named; `segue runs --failed` lists them")
     value = msgspec.UNSET if args.value is None else json_of("--value", args.value)
@@ -63,8 +69,35 @@ async def do_resume(args: argparse.Namespace) -> int:
     return exit.OK
 
 
+async def _fund_job(args: argparse.Namespace) -> int:
+    """Set a job's budget, or the one that its runs are held for."""
+    if args.budget is None or args.runs or args.all_like:
+        raise InvalidValue(
+            "segue resume --job", "--budget LIMIT", "--job is for a job's budget; --all-like is for runs"
+        )
+    async with Engine(existing(args.store), worker=False) as engine:
+        if await engine.store.get_job(args.job) is None:
+            raise await unknown_job(engine.store, args.job)
+        account = f"job:{args.job}"
+        if not await engine.store.budgets([account]):
+            raise Conflict(f"job {args.job!r} has no budget; {await _on_another(engine, args.job)}")
+        standing = await engine.fund(args.budget, job=args.job)
+    said = f"budget of {owner(account)}: {words(standing)}; what there is room for goes on {WHERE}"
+    told(args, {"budget": as_plain(standing)}, said)
+    return exit.OK
+
+
+async def _on_another(engine: Engine, job: str) -> str:
+    """What to do where runs of a job are held for another budget than the job's."""
+    async for head in each_run(engine.store, job=job, status=("held",)):
+        if account := account_of(head.reason):
+            return f"its runs are on that of {owner(account)}: `segue resume {head.id} --budget LIMIT`"
+    return "`segue map … --budget LIMIT` gives one to a new job"
+
+
 def _decided(head: Head, args: argparse.Namespace) -> None:
     decided = args.keep or args.rerun or args.value is not None or f"`segue resume {head.id}`" in head.reason
+    decided = decided or bool(account_of(head.reason))
     if head.status == "held" and not decided:
         raise Conflict(f"run {head.id!r} is held: {head.reason}\nSay --keep, --rerun or --value.")
     if head.status not in ("held", "failed", "cancelled"):

@@ -9,10 +9,11 @@ from typing import Any
 
 import msgspec
 
+from ..core.budget import account_of
 from ..model.run import Head
 from ..ports.store import Store
 from ..runtime.names import unknown_job
-from . import exit
+from . import budgets, exit
 from .answers import expects
 from .place import declare_store, declare_tags, looking
 from .screen import count, duration, error_of, kind_of, note, put_json, short, shown, table
@@ -62,6 +63,8 @@ async def _runs(store: Store, args: argparse.Namespace) -> None:
         for head in heads:
             put_json(as_plain(head))
         return
+    if not args.status:
+        budgets.tell(await budgets.known(store, args.job))
     jobs = [] if args.job or args.status or args.tag else await store.list_jobs()
     if jobs:
         columns = ("JOB", "ROWS", *(status.upper() for status in STATUSES))
@@ -207,6 +210,8 @@ async def _causes(store: Store, args: argparse.Namespace) -> None:
         print(f"{count(cause.runs)} {cause.status}, such as {cause.example}")
         for line in cause.cause.splitlines():
             print(f"  {line}")
+        if account_of(cause.cause):
+            continue  # it says what to do
         if cause.status == "held" and f"`segue resume {cause.example}`" not in cause.cause:
             ways = "--rerun | --value JSON" if "`--value JSON`" in cause.cause else "--keep | --rerun"
             print(f"  all of them: segue resume --all-like {cause.example} {ways}")

@@ -7,10 +7,12 @@ from collections import Counter
 
 import msgspec
 
+from ..model.budget import Standing as Budgeted
 from ..model.lane import LIVE
 from ..model.run import Usage
 from ..ports.store import Store
 from ..runtime.receipt import total
+from . import budgets
 from .screen import count, duration, kind_of, money, short
 
 
@@ -58,6 +60,7 @@ class Tally:
         self.usage: list[Usage] = []
         self.causes: Counter[str] = Counter()
         self.examples: dict[str, str] = {}  #: a run of each cause
+        self.budgets: list[Budgeted] = []
         self._cursor = 0
         self._ended = 0.0  # when the last run that is over ended
 
@@ -75,6 +78,7 @@ class Tally:
             working=counts.get("ready", 0),
             parked=counts.get("parked", 0),
         )
+        self.budgets = await budgets.known(self.store, self.job)
         await self._read_ends()
         await self._read_lanes(standing, head.created)
         return standing
@@ -152,4 +156,5 @@ def in_words(standing: Standing, tally: Tally, usd: float | None, left: str) -> 
         parts.append(f"{count(tally.tokens)} tokens")
     if usd is not None:
         parts.append(money(usd))
+    parts += [f"budget {budgets.words(one)}" for one in tally.budgets]
     return " · ".join([*parts, *([left] if left else [])])

@@ -11,6 +11,7 @@ import msgspec
 
 from ..authoring.actor.checkpoint import Checkpoint, read_stored
 from ..core import journal
+from ..core.budget import owner
 from ..core.replay import Place
 from ..model.entry import Entry
 from ..model.errors import UnknownName
@@ -18,7 +19,7 @@ from ..model.run import ENDED, Head
 from ..ports.store import History, Store
 from ..runtime import rebase
 from ..runtime.names import unknown_run
-from . import exit
+from . import budgets, exit
 from .place import declare_store, looking
 from .runs import as_plain
 from .screen import count, duration, error_of, kind_of, note, put_json, shown, table
@@ -49,6 +50,7 @@ async def do_show(args: argparse.Namespace) -> int:
             past = await store.history(args.run)
             calls = await past_calls(store, past) + calls
         standing = await _standing_of(store, head)
+        found = await budgets.standings(store, budgets.accounts_of([head]))
     if args.call:
         _whole(args.call, calls, plain=args.json)
     elif args.json:
@@ -57,13 +59,15 @@ async def do_show(args: argparse.Namespace) -> int:
             plain["history"] = {"kept": past.archived, "dropped": past.dropped}
         if standing is not None:
             plain |= {"state": standing.state, "turns": standing.turns, "fields": standing.fields}
-        put_json(plain)
+        put_json({**plain, "budgets": [budgets.as_plain(one) for one in found]} if found else plain)
         for call in calls:
             put_json(_plain(call))
     else:
         _head(head)
         if standing is not None:
             _standing(head, standing)
+        for one in found:
+            print(f"budget   of {owner(one.id)}: {budgets.words(one)}")
         _usage(head)
         if past.archived and not args.history and not recent:
             print(

@@ -207,6 +207,21 @@ class RunHeld(CallerError):
         super().__init__(f"run {run!r} is held: {reason}")
 
 
+class Unpriced(CallerError):
+    """A budget in money is to hold for a model whose price isn't known."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        super().__init__(
+            f"{self.cause}; give a budget in tokens, Budget(tokens=…), or tell its price: Engine(prices=…)"
+        )
+
+    @property
+    def cause(self) -> str:
+        """What is missing."""
+        return f"no price of model {self.model!r} is known, so a budget in US dollars can't hold for it"
+
+
 class StepFailed(CallerError):
     """A step failed with an error whose class can't be built from its record here."""
 

@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from .budget import Amount
 from .entry import Failure
 from .mode import Late
 from .run import CallRef, Usage
@@ -60,7 +61,8 @@ class LineOutcome(msgspec.Struct, frozen=True):
     it was sent `most` times already (0: any number).
     `free`: that wasn't its fault, nor was it paid: it doesn't count as an attempt. `used`: what was paid for it, of a
     line that was sent in two ways: kept where its outcome comes second. `lane`: as receipts have it. `whole`: an
-    answer that will do for those who ask the same later.
+    answer that will do for those who ask the same later. `paid`: what it takes off its budgets, of one that has a
+    reservation.
     """
 
     id: str
@@ -73,6 +75,7 @@ class LineOutcome(msgspec.Struct, frozen=True):
     lane: str = ""
     most: int = 0
     whole: bool = False
+    paid: Amount | None = None
 
 
 class BatchJob(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import msgspec
 
 from . import checks
+from .budget import Account, Budget, Limit
 from .upkeep import Summarise, Trim
 
 
@@ -92,6 +93,7 @@ class Config(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     `deadline`: how long from its start a run may take; `due`: when that is over, in seconds since the epoch, 0 where
     nothing has started yet: then it counts from when a call is made. `history`: how long past turns are kept.
     `reuse`: whether a request that was answered before, or no longer ago than that, is given that answer again.
+    `budget`: of what is started with it; `accounts`: all that apply, once it has started.
     """
 
     mode: Mode | None = None
@@ -104,6 +106,16 @@ class Config(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     due: float = 0.0
     history: timedelta | None = None
     reuse: bool | timedelta | None = None
+    budget: Budget | None = None
+    accounts: tuple[Account, ...] = ()
+
+    def opened(self, account: str) -> Config:
+        """As the record of what its budget is for: from now on it is an account."""
+        if self.budget is None:
+            return self
+        others = tuple(one for one in self.accounts if one.id != account)
+        own = Account(account, Limit.of(self.budget))
+        return msgspec.structs.replace(self, budget=None, accounts=(*others, own))
 
     def begun(self, now: float) -> Config:
         """As the record of what starts now: its deadline is a moment from here on."""
@@ -157,6 +169,8 @@ class Config(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
             found.append(f"deadline {self.deadline or 'none'}")
         if asked.reuse is not None and asked.reuse != self.reuse:
             found.append(f"reuse {self.reuse or 'off'}")
+        if not {one.id for one in asked.accounts} <= {one.id for one in self.accounts}:
+            found.append("no budget" if not self.accounts else "other budgets")
         return ", ".join(found)
 
     def over(self, other: Config) -> Config:
@@ -172,4 +186,14 @@ class Config(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
             due=other.due if self.deadline is None else self.due,
             history=other.history if self.history is None else self.history,
             reuse=other.reuse if self.reuse is None else self.reuse,
+            budget=self.budget or other.budget,
+            accounts=_together(other.accounts, self.accounts),
         )
+
+
+def _together(outer: tuple[Account, ...], inner: tuple[Account, ...]) -> tuple[Account, ...]:
+    """All budgets that apply, each once."""
+    if not inner or inner == outer:
+        return outer
+    known = {account.id for account in inner}
+    return (*(account for account in outer if account.id not in known), *inner)

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from ..model.budget import Amount, Limit, Reservation, Reserved, Settlement, Standing
 from ..model.entry import Failure
 from ..model.lane import Answer, BatchJob, LaneHead, Line, LineOutcome
 from ..model.message import DeadLetter, Letter, Mail, Question
@@ -93,6 +94,11 @@ class Turn(msgspec.Struct, kw_only=True, gc=False):
     dead letters, requests are answered with an error, subscribers hear the end, and events call their
     subscription off.
 
+    `settled`: calls whose reservations are over, and what they did cost; one that isn't there any more changes nothing.
+    `wants`: reservations that this turn knew not to be there; a turn that parks or holds while one of them doesn't
+    wait for room any more leaves the run ready, as with newer letters. A turn that gives the claim up gives back all
+    that the run has reserved, but for lines that are still to have an outcome, and none but `wants` wait from then on.
+
     A message in an outbox that finds a bounded mailbox full does as the recipient's spec says: it waits for room,
     in order; is dropped, and becomes a dead letter; or fails, which is the same. A request that is dropped or fails
     is answered with `MailboxFull`. What a run sends itself always has room.
@@ -114,6 +120,8 @@ class Turn(msgspec.Struct, kw_only=True, gc=False):
     closed_asks: Sequence[str] = ()
     spawn: list[NewRun] = []
     blobs: Sequence[tuple[bytes, bytes]] = ()  #: (digest, content); one that is there is left alone
+    settled: Sequence[Settlement] = ()
+    wants: Sequence[str] = ()
     status: Status = "ready"
     release: bool = False
     wake: float | None = None
@@ -311,6 +319,7 @@ class Store(Protocol):
         """Make a run that is in one of `status` ready again.
 
         With `pool`, its journal is archived and starts empty. With `config`, its record has that one from now on.
+        What it has reserved is given back, but for lines that are still to have an outcome.
         """
         ...
 
@@ -470,6 +479,8 @@ class Store(Protocol):
 
         Gives the ids that this job doesn't hold open (unknown or done already), which change nothing;
         None if fenced. An outcome with `again` puts its line back to waiting, its attempt one higher.
+        A line's reservation is over when nothing more is to come of it: by its outcome, both where it was promoted, by
+        being withdrawn, or by its job's end. What was `paid` is taken off its accounts as long as it is there.
         """
         ...
 
@@ -483,4 +494,30 @@ class Store(Protocol):
 
     async def line_counts(self, *, job: str = "") -> dict[str, int]:
         """Lines by status, of one provider job or of all."""
+        ...
+
+    # ------------------------------------------------------------ budgets
+    async def reserve(self, wanted: Sequence[Reservation], *, now: float) -> list[Reserved]:
+        """Reserve room for calls, each in all of its accounts or in none, in one transaction; durable on return.
+
+        Idempotent by id: what is reserved already stays as it is. An account that isn't there is made, with the limit
+        that comes along. Never is an account's `spent` and `reserved` above its limit by a reservation. A call without
+        room is written down as waiting, once by id, and until there is: whatever gives room back makes those runs
+        ready, in order, for which there is enough; and those for which there can't be any more, that they see it.
+        """
+        ...
+
+    async def fund(self, account: str, limit: Limit, *, raising: bool = False, now: float) -> Standing:
+        """Set the limits of an account that `limit` names, and make runs ready that have room now.
+
+        It is made where it isn't there. `raising`: a lower limit than there is changes nothing.
+        """
+        ...
+
+    async def budgets(self, accounts: Sequence[str] = ()) -> list[Standing]:
+        """How accounts stand, those of these ids or all, in order of id."""
+        ...
+
+    async def reserved(self, job: str) -> dict[str, Amount]:
+        """The lines of a provider job that have a reservation, and how much each has."""
         ...

@@ -78,6 +78,8 @@ class Carrying:
             outcome.value = work.written(await work.begin())
         except asyncio.CancelledError as cancelled:
             if call.done() or run.leaving:
+                if work.need is not None and run.purse is not None and not run.leaving:
+                    run.purse.release(work.need)
                 raise
             outcome.error, outcome.cause = to_failure(cancelled), cancelled
         except Exception as error:

@@ -13,7 +13,7 @@ from ..core import journal
 from ..core.replay import Place
 from ..model.entry import BLOB, GIVEN_UP, Entry, encode_entries
 from ..model.message import Mail
-from ..model.run import Usage
+from ..model.run import REUSED, Usage
 from ..ports.store import CommitResult, Landing, Turn
 from . import tasks
 from .call import Outcome, decode, outcome_entry
@@ -75,7 +75,7 @@ class Commits:
     def take(self, done: list[Outcome], *, last: bool = False) -> Turn:
         """The turn so far, with a batch of outcomes. `last`: the code has ended, and none of them is handed over."""
         run = self._run
-        turn, self._turn = self._turn or self.turn, None
+        turn = self._turn or self.turn
         if run.handling is not None:
             if done and run.handling.unclean:
                 done = []
@@ -99,6 +99,7 @@ class Commits:
                     continue
                 self.batch_at = at
                 entries.append(outcome_entry(outcome, run.replay.handed, at))
+        self._turn = None  # what an outcome did cost is in it
         if entries:
             self.entries = []
             blobs: list[tuple[bytes, bytes]] = []
@@ -193,9 +194,15 @@ class Commits:
             self._afterwards = then
 
     def _meter(self, outcome: Outcome) -> None:
-        """Count the tokens of a model call."""
+        """Count the tokens of a model call. What is sent from here, and is on a budget, is paid."""
         request = outcome.call.request
-        if isinstance(request, Act) or not request.model or outcome.raises is not None or outcome.paid:
+        if isinstance(request, Act) or not request.model or outcome.paid:
+            return
+        answered = outcome.raises is None
+        if isinstance(request, Work) and request.need is not None and self._run.purse is not None:
+            paid = answered and outcome.lane != REUSED
+            self._run.purse.settle(request.need, outcome.result.tokens if paid else None)
+        if not answered:
             return
         key = (request.model, outcome.lane or request.lane)
         self._used = True

@@ -37,6 +37,9 @@ LARGE, STAY_BYTE = 8192, 1e-6
 
 def idle(run: Executor) -> None:
     """Nothing is under way: wait for a short timer, or park."""
+    if run.purse is not None and run.purse.lacks:
+        run.purse.rest()
+        return
     if not run.open:
         if run.still.foreign_since is None and tasks.next_timeout(run.loop, run.tasks) is None:
             run.hold(

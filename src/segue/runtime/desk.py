@@ -32,7 +32,7 @@ class Desk:
     """When lanes and jobs are looked at again, and what failed how often."""
 
     def __init__(self, store: Store, models: Models, clock: Clock, kick: Callable[[], None]) -> None:
-        self.store, self.clock = store, clock
+        self.store, self.models, self.clock = store, models, clock
         self.quotas = Quotas(clock)
         self.promotions = Promotions(store, models, clock, kick)
         self.ended: set[str] = set()  # jobs that were asked to end

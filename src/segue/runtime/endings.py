@@ -13,6 +13,7 @@ import msgspec
 from ..authoring.failures import to_failure
 from ..core import admission
 from ..core.batching import ATTEMPTS, fit_to_retry
+from ..model.budget import Amount
 from ..model.entry import Failure
 from ..model.lane import BatchJob, Line, LineOutcome, LineStatus
 from ..ports.provider import CallFault, LineResult, RemoteJob
@@ -48,6 +49,7 @@ class Endings:
         self.desk, self.store, self.clock = desk, desk.store, desk.clock
         self.provider, self.to, self.fence = held.provider, held.to, held.fence
         self.lane, self.name = held.head.lane, lane_name(held.to)
+        self.reserved: dict[str, Amount] = {}  # by lines of the job that is being collected
 
     async def collect(self, job: BatchJob, remote: RemoteJob) -> None:
         """Store how every line of a finished job ended, and close it."""
@@ -63,6 +65,7 @@ class Endings:
                     promoted.add(line.id)
                 if line.same:
                     shared.add(line.id)
+        self.reserved = await self.store.reserved(job.id)
         read = 0
         async with self._delivery(job) as delivery:
             try:
@@ -113,11 +116,20 @@ class Endings:
     def _outcome(self, result: LineResult, promoted: bool) -> LineOutcome:
         if result.status == 200:
             problem = check_result(self.provider, self.to, result.body)
+            reserved = self.reserved.get(result.id)
             if problem is None:
-                paid = used(self.lane, self.provider, result.body, self.name) if promoted else None
-                return LineOutcome(result.id, "ok", result.body, used=paid, lane=self.name)
+                use = None
+                if promoted or reserved is not None:
+                    use = used(self.lane, self.provider, result.body, self.name)
+                paid = None
+                if use is not None and reserved is not None:
+                    paid = self.desk.models.budgets.line_cost(use, reserved)
+                return LineOutcome(result.id, "ok", result.body, used=use, lane=self.name, paid=paid)
             error = _failure(self.lane, 200, "bad_body", str(problem))
-            return LineOutcome(result.id, "error", None, error, fit_to_retry(0, "bad_body"), most=ATTEMPTS)
+            again = fit_to_retry(0, "bad_body")
+            return LineOutcome(  # it may be billed
+                result.id, "error", None, error, again, most=ATTEMPTS, paid=reserved
+            )
         expired = result.code in ("batch_expired", "batch_cancelled")
         status = {"batch_expired": "expired", "batch_cancelled": "cancelled"}.get(result.code, "error")
         message = result.code

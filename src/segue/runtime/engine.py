@@ -20,6 +20,8 @@ from ..authoring.context import find_branch
 from ..authoring.flow import short_name, take_call, target_of
 from ..authoring.mail import make_spec
 from ..authoring.resource import SERVICES
+from ..core.budget import account_of, in_words, owner
+from ..model.budget import STORE, Account, Budget, Limit, Standing
 from ..model.entry import encode_pool
 from ..model.errors import Conflict, MailboxFull, StoreError, UnknownName
 from ..model.message import DeadLetter
@@ -31,6 +33,7 @@ from ..ports.store import Hint, NewRun, Store
 from ..ports.transport import Transport
 from ..stores import open_store
 from . import alive, feed, rebase, receipt, strikes, tasks, verify
+from .budgets import Budgets
 from .bus import Bus
 from .clock import SystemClock
 from .executor import Executor
@@ -88,11 +91,12 @@ class Engine:
         worker: bool = True,
         providers: Mapping[str, Callable[[Endpoint], Provider]] | None = None,
         prices: PriceList | None = None,
+        budget: Budget | None = None,
         clock: AlarmClock | None = None,
         reuse: bool | timedelta | None = None,
     ) -> None:
         self.store = open_store(store) if isinstance(store, str) else store
-        config = as_config(mode, model, models, reuse=reuse)
+        config = as_config(mode, model, models, reuse=reuse, budget=budget).opened(STORE)
         self.config = msgspec.structs.replace(config, history=as_history(history))
         self.clock: AlarmClock = clock or SystemClock()
         self.bus = Bus()
@@ -125,8 +129,11 @@ class Engine:
         """Open what there is, and say how each is closed: whatever becomes of the others, in the opposite order."""
         await self.store.open()
         parts.push_async_callback(self.store.close)
+        self.budgets = Budgets(self.store, self.clock, lambda: self.prices)
         sameness = Sameness(self.store, self.clock)
-        self.models = Models(self._resolve, self._make, self.clock, self.bus.wants, self._open_pool, sameness)
+        self.models = Models(
+            self._resolve, self._make, self.clock, self.bus.wants, self._open_pool, sameness, self.budgets
+        )
         parts.push_async_callback(self.models.close)
         self.worker = Worker(
             self.store,
@@ -157,6 +164,10 @@ class Engine:
             self.worker.backlog,
         )
         await self.lanes.promotions.learn()
+        for account in self.config.accounts:
+            self._told_limit(
+                account.id, account.limit, await self._fund(account.id, account.limit, raising=True)
+            )
         parts.callback(SERVICES.reset, SERVICES.set(self.worker))
         parts.callback(tasks.install(asyncio.get_running_loop()))
         parts.callback(strikes.install())
@@ -174,7 +185,7 @@ class Engine:
 
         def __getattr__(self, name: str) -> Any:
             """What opening makes isn't there before."""
-            if name in ("worker", "models", "lanes", "port"):
+            if name in ("worker", "models", "lanes", "port", "budgets"):
                 raise RuntimeError("this engine isn't open: use it inside `async with Engine(…) as engine:`")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -246,13 +257,14 @@ class Engine:
         self, call: Coroutine[Any, Any, R] | Actor[R], id: str, how: How, *, keep: bool = False
     ) -> Run[R]:
         target, args = take_call(call)
+        run_id = id or f"{short_name(target)}-{os.urandom(4).hex()}"
         config = self._config(how).over(self.config) if how else self.config
         if not how and config.model:
             self.models.named(config.model, config)
+        config = await self.on_budget(config, f"run:{run_id}")
         decoded = target.check_args(args)
         spec = make_spec(target, args, config, self.clock.now())
         self.worker.register(target)
-        run_id = id or f"{short_name(target)}-{os.urandom(4).hex()}"
         run: Run[R] = Run(self, run_id, target)
         if keep:
             run.keep_early()
@@ -282,8 +294,36 @@ class Engine:
         config = configured("a run", how)
         whole = config.over(self.config)
         if whole.model:
-            self.models.named(whole.model, whole)
+            for model in self.models.named(whole.model, whole):
+                self._check_price(model, whole)
         return config
+
+    def _check_price(self, model: str, config: Config) -> None:
+        endpoint = self.models.endpoint(model)
+        limits = () if config.budget is None else (Account("", Limit.of(config.budget)),)
+        self.budgets.check(f"{endpoint.provider}:{endpoint.model}", (*config.accounts, *limits))
+
+    async def on_budget(self, config: Config, account: str) -> Config:
+        """As the record of what is started with it: its budget is an account, which is there from now on."""
+        if config.budget is None:
+            return config
+        asked = Limit.of(config.budget)
+        self._told_limit(account, asked, await self._fund(account, asked, raising=True))
+        return config.opened(account)
+
+    async def _fund(self, account: str, limit: Limit, *, raising: bool = False) -> Standing:
+        standing = await self.store.fund(account, limit, raising=raising, now=self.clock.now())
+        self.worker.wake()
+        return standing
+
+    def _told_limit(self, account: str, asked: Limit, standing: Standing) -> None:
+        """Say so where a budget that is there isn't lowered."""
+        if standing.limit.raised(asked) != asked:
+            log.warning(
+                "the budget of %s stays as it is, %s: engine.fund(), or `segue resume --budget`, lowers it",
+                owner(account),
+                in_words(standing),
+            )
 
     async def get(self, id: str, /) -> Run[Any]:
         """A run by its id. Raises `UnknownName`."""
@@ -450,14 +490,39 @@ class Engine:
 
         `keep` accepts what was paid for as it is; `value` is what came of an at-most-once step that was cut off;
         `repeat` lets keyed and at-most-once steps be done once more where their arguments changed. Other options,
-        such as `model`, hold from now on; what another model has answered is asked anew, unless `keep`.
+        such as `model`, hold from now on; what another model has answered is asked anew, unless `keep`. A `budget` is
+        that of the run or, where it is held for want of another one, that; all that wait for it go on.
         """
         head = await self.head(run)
-        config = self._config(how).over(head.spec.config).begun(self.clock.now()) if how else None
-        await rebase.resume(
-            self.store, head, keep=keep, value=value, repeat=repeat, config=config, now=self.clock.now()
-        )
+        waits_for = account_of(head.reason) if head.status == "held" else ""
+        more = how.get("budget")
+        if waits_for:
+            how.pop("budget", None)  # it is on that budget already
+        else:
+            how = self._own_budget(head, how)
+        if waits_for and not (how or keep or repeat or value is not msgspec.UNSET):  # it goes on as it stands
+            if more is None:
+                await self.store.revive(run, pool=None, now=self.clock.now(), status=("held",))
+        else:
+            config = None
+            if how:
+                asked = self._config(how).over(head.spec.config)
+                config = asked.begun(self.clock.now()).opened(f"run:{run}")
+            now = self.clock.now()
+            await rebase.resume(
+                self.store, head, keep=keep, value=value, repeat=repeat, config=config, now=now
+            )
+        if more is not None:
+            await self.fund_account(waits_for or f"run:{run}", more)
         self.worker.wake()
+
+    def _own_budget(self, head: Head, how: How) -> How:
+        """Options without the budget of a run that has one: that is raised, not taken on."""
+        if all(one.id != f"run:{head.id}" for one in head.spec.config.accounts):
+            return how
+        rest = how.copy()
+        rest.pop("budget", None)
+        return rest
 
     async def fork(
         self,
@@ -474,14 +539,15 @@ class Engine:
         Calls are named `path#n`, as `segue show` lists them. `before`: from that call on everything is done
         anew. `edit`: outcomes to replace, by call; what was made after them is done anew. Other options, such
         as `model`, hold for the new run. It is held before a keyed or at-most-once step that the other run did
-        and that it would do again, unless `repeat`.
+        and that it would do again, unless `repeat`. It is on the budgets of the other run, or else on its own one.
         """
         origin = await self.head(run)
         await rebase.check_forkable(self.store, origin)
         entries = await rebase.entries_of(self.store, run)
         pool = rebase.share(run, entries, before, dict(edit or {}), repeat=repeat)
-        spec = rebase.forked(origin, self._config(how), self.clock.now())
         new = id or f"{run}~{uuid4().hex[:6]}"
+        config = await self.on_budget(self._config(how), f"run:{new}")
+        spec = rebase.forked(origin, config, self.clock.now())
         created = await self.worker.create([NewRun(new, spec, encode_pool(pool))])
         if not created[0].new:
             raise Conflict(f"run {new!r} is there already; choose another id")
@@ -540,6 +606,7 @@ class Engine:
     ) -> None:
         self._admitting += 1
         try:
+            config = await self.on_budget(config, f"job:{job.id}")
             await job.admit(_each(rows), key, limit, config)
         except Exception as error:  # whoever iterates the job gets it
             job.failure = error
@@ -617,11 +684,32 @@ class Engine:
     # ------------------------------------------------------------ money
     def price(self, usage: Iterable[Usage], unclaimed: Iterable[Usage] = ()) -> Receipt:
         """A receipt for model use, and for what was paid and nobody got."""
+        return receipt.price(usage, self.prices, unclaimed)
+
+    @property
+    def prices(self) -> PriceList:
+        """What tokens cost."""
         if self._prices is None:
             from ..providers.prices import Prices
 
             self._prices = Prices()
-        return receipt.price(usage, self._prices, unclaimed)
+        return self._prices
+
+    async def fund(self, budget: Budget, /, *, run: str = "", job: str = "") -> Standing:
+        """Set what a run, a job, or else this store may cost in all; how that budget stands then.
+
+        What waited for it goes on from where it stood. Only what `budget` says of, money or tokens, is set. Raises
+        `Conflict` where no call is on such a budget.
+        """
+        account = f"run:{run}" if run else f"job:{job}" if job else STORE
+        on_it = self.config.accounts if not run else (await self.head(run)).spec.config.accounts
+        if all(one.id != account for one in on_it) and not await self.store.budgets([account]):
+            raise Conflict(f"{owner(account)} has no budget, and what was begun without one gets none")
+        return await self.fund_account(account, budget)
+
+    async def fund_account(self, account: str, budget: Budget) -> Standing:
+        """The same, of a budget by its id."""
+        return await self._fund(account, Limit.of(budget))
 
     async def job_receipt(self, job: str) -> Receipt:
         """A receipt for all runs of a job."""

@@ -26,6 +26,7 @@ from ..model.run import Status
 from ..ports.clock import Timer
 from ..ports.store import Claimed, Turn
 from . import tasks
+from .budgets import Purse, need_of
 from .call import (
     CANCEL,
     Call,
@@ -72,6 +73,7 @@ class Executor:
     seen = 0
     handling: Handling | None = None  # of an actor
     streaming: Streaming | None = None  # of live answers that the code reads as they come
+    purse: Purse | None = None  # of calls that are on a budget
     nap: Timer | None = None  # for a short wait that is over soon by the clock
     stay: tuple[int, float] | None = None  # batches handed over, and until when it waits for the next
     departure: Departure | None = None
@@ -207,6 +209,7 @@ class Executor:
             and not self.done
             and len(self.tasks) == 1
             and work.effect != "at-most-once"
+            and work.need is None
         ):
             self._credit -= 1
             return self.carrying.inline(branch, work)
@@ -362,9 +365,19 @@ class Executor:
     # ------------------------------------------------------------ calls begin
     def start(self, call: Call) -> None:
         """Begin a call that no journal knows."""
-        request = call.request
         if self.inherited is not None and self.inherited.serve(call):
             return
+        need = need_of(call)
+        if need is None:
+            self.begin_call(call)
+            return
+        if self.purse is None:
+            self.purse = Purse(self)
+        self.purse.want(call, need)
+
+    def begin_call(self, call: Call) -> None:
+        """Begin it; what its budgets must have room for is reserved."""
+        request = call.request
         if isinstance(request, Act):
             request.writes(self.commits.turn, *call.place)
             self.commits.entries.append(instant_entry(call, request))
@@ -407,6 +420,8 @@ class Executor:
             call.task.cancel()
         if self.streaming is not None:
             self.streaming.dropped(call)
+        if self.purse is not None:
+            self.purse.dropped(call)
         if self.leaving:
             return
         call.given_up = self.replay.handed
@@ -485,6 +500,8 @@ class Executor:
             if watched:
                 self.host.publish(self.id, recorded_event(self.id, outcome))
             deliver(outcome)
+        if self.purse is not None:
+            self.purse.landed()
         self.kick()
 
     # ------------------------------------------------------------ ends of a life

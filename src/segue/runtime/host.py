@@ -12,6 +12,7 @@ from ..model.message import Question
 from ..model.run import Head
 from ..ports.clock import Timer
 from ..ports.store import CommitResult, Landed, Turn
+from .budgets import Budgets
 
 if TYPE_CHECKING:
     from .executor import Executor
@@ -23,6 +24,7 @@ class Host(Services, Protocol):
     loop: AbstractEventLoop
     name: str  #: the worker's
     park_always: bool
+    budgets: Budgets
 
     @property
     def is_roomy(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import msgspec
 
-from ..authoring.context import Branch, Wait, Work
+from ..authoring.context import Branch, Need, Wait, Work
 from ..core import deadlines
 from ..core.deadlines import Way
 from ..model.chat import ChatReply, ChatRequest, Tokens
@@ -25,6 +25,7 @@ from ..ports.provider import BatchProvider, CallFault, Endpoint, Numbering, Part
 from ..ports.store import Turn
 from ..ports.transport import Transport
 from . import wire
+from .budgets import Budgets
 from .events import Token
 from .limits import Limit
 from .sameness import Sameness, is_whole, same_as
@@ -61,12 +62,14 @@ class Models:
         wants_events: Callable[[str], bool],
         open_pool: Callable[[], Transport],
         sameness: Sameness,
+        budgets: Budgets,
     ) -> None:
         self.sameness = sameness
         self._resolve, self._make, self._clock, self._wants = resolve, make, clock, wants_events
         self._endpoints: dict[str, Endpoint] = {}
         self._providers: dict[tuple[str, str, str], Provider] = {}
         self._limits: dict[tuple[str, ...], Limit] = {}
+        self.budgets = budgets
         self.wire = Wire(self, clock, wants_events, open_pool)
         self.max_age: dict[str, Batch] = {}
         self._warned: set[str] = set()  # lanes whose lines are late at once
@@ -140,12 +143,16 @@ class Models:
         place = (branch.path, branch.n)
         ident = line_id(branch.run.id, *place, digest if branch.run.rebased else b"")
 
+        need = self._need(
+            ident, config, endpoint, to, (LIVE,), lambda: _body(provider, endpoint, to, request)
+        )
+
         async def run() -> bytes:
             CALLING.set(ident)
             body = _body(provider, endpoint, to, request)
 
             async def send() -> bytes:
-                return await self._send(branch, place, provider, endpoint, live.concurrency, to, body)
+                return await self._send(branch, place, provider, endpoint, live.concurrency, to, body, need)
 
             if shared is None:
                 return await send()
@@ -164,7 +171,39 @@ class Models:
             run=run,
             model=usage_name(endpoint),
             settles=None if shared is None else shared.settles,
+            need=need,
         )
+
+    def _need(
+        self,
+        id: str,
+        config: Config,
+        endpoint: Endpoint,
+        to: str,
+        ways: Sequence[str],
+        body: Callable[[], bytes],
+    ) -> Need | None:
+        """What a call must have room for in its budgets, if it has any."""
+        if not config.accounts:
+            return None
+        writes = not to.startswith(("embed", "/v1/embeddings"))
+        return self.budgets.need(id, config.accounts, usage_name(endpoint), ways, body, writes=writes)
+
+    def live_need(
+        self,
+        branch: Branch,
+        config: Config,
+        endpoint: Endpoint,
+        to: str,
+        body: Callable[[], bytes],
+        digest: bytes,
+    ) -> Need | None:
+        """The same, of a live call that the branch makes next."""
+        if not config.accounts:
+            return None
+        run = branch.run
+        ident = line_id(run.id, branch.path, branch.n, digest if run.rebased else b"")
+        return self._need(ident, config, endpoint, to, (LIVE,), body)
 
     def limit(self, *key: str) -> Limit:
         """The limit of an endpoint, model and credential."""
@@ -199,6 +238,7 @@ class Models:
         most: int,
         to: str,
         body: bytes,
+        need: Need | None,
     ) -> bytes:
         limit = self.limit(endpoint.base_url, endpoint.provider, endpoint.model, endpoint.credential)
         run = branch.run
@@ -212,6 +252,8 @@ class Models:
             try:
                 _read(provider, to, answer)
             except ProviderFault as fault:
+                if need is not None and fault.status != 200:
+                    need.spoil()
                 raise CallFault(fault.status, str(fault), again=True) from fault
             return answer
 
@@ -227,6 +269,7 @@ class Models:
                 model=name,
                 run=run.id,
                 tell=lambda trouble: run.emit(retrying(run.id, place, name, trouble)),
+                spoil=None if need is None else need.spoil,
             )
         except CallFault as fault:
             failure = fault
@@ -256,6 +299,7 @@ class Models:
             way: str | None = _window(self.provider(endpoint), mode, to)
         else:
             way = self._way(endpoint, to, due - now, late)
+        at_once = way is None
         if way is None:  # only a live call is in time: it goes as soon as it is in its lane
             way, due = "", now
         lane = lane_key(endpoint, to + way)
@@ -263,6 +307,9 @@ class Models:
         if due and due - now < SHORT:
             self._warn_late(lane, endpoint, to, due - now, late)
         ident = line_id(run.id, branch.path, branch.n, digest if run.rebased else b"")
+        ways = [] if at_once else [lane_name(to + way)]
+        if late == "live":  # it may go both
+            ways.append(LIVE)
 
         since = config.answers_since(now)
         ask = ask or partial(asked_of, self.provider(endpoint), endpoint, to)
@@ -298,6 +345,7 @@ class Models:
             sender=f"line:{ident}",
             model=usage_name(endpoint),
             lane=lane_name(to + way),
+            need=self._need(ident, config, endpoint, to, ways, make_body),
         )
 
     def _way(self, endpoint: Endpoint, to: str, left: float, late: Late) -> str | None:

@@ -33,6 +33,7 @@ class Requests:
             _nobody,
             Closed,
             models.sameness,
+            models.budgets,
         )
         self._live: dict[Place, Work] = {}
         self.bodies: dict[Place, bytes] = {}

@@ -18,6 +18,7 @@ import msgspec
 
 from ..authoring.failures import to_failure
 from ..core import deadlines
+from ..model.budget import Amount
 from ..model.errors import DeadlineMissed
 from ..model.lane import LIVE, BatchJob, LaneHead, Line, LineOutcome
 from ..model.mode import Live
@@ -138,6 +139,7 @@ class _Round:
         self._store, self._models, self._clock, self._job, self._fence = store, models, clock, job, fence
         self._calls: dict[str, Task[LineOutcome]] = {}
         self._begun: set[str] = set()
+        self._reserved: dict[str, Amount] = {}
         self.task = asyncio.ensure_future(self._carry())
         self.task.add_done_callback(
             lambda task: left(self._job, None if task.cancelled() else task.exception())
@@ -152,6 +154,7 @@ class _Round:
 
     async def _carry(self) -> None:
         try:
+            self._reserved = await self._store.reserved(self._job.id)
             after = ""
             while lines := await self._store.job_lines(self._job.id, after, CHUNK):
                 after = lines[-1].id
@@ -216,5 +219,8 @@ class _Round:
         except CallFault as fault:
             error = model_failed(usage_name(endpoint), fault.status, fault.message, fault.code)
             return LineOutcome(line.id, "error", None, to_failure(error), lane=LIVE)
-        outcome = LineOutcome(line.id, "ok", body, used=used(line.lane, provider, body, LIVE), lane=LIVE)
+        use = used(line.lane, provider, body, LIVE)
+        reserved = self._reserved.get(line.id)
+        paid = None if reserved is None else self._models.budgets.line_cost(use, reserved)
+        outcome = LineOutcome(line.id, "ok", body, used=use, lane=LIVE, paid=paid)
         return shared_outcome(outcome, line.lane, provider, LIVE) if line.same else outcome

@@ -161,9 +161,12 @@ def until(entries: list[Entry], before: str, edit: dict[str, Any]) -> list[Entry
 def forked(origin: Head, config: Config, now: float) -> Spec:
     """The record of a fork."""
     spec = origin.spec
+    before = spec.config
+    if config.accounts:  # it has a budget of its own
+        before = msgspec.structs.replace(before, accounts=())
     return msgspec.structs.replace(
         spec,
-        config=config.over(spec.config).begun_anew(now),
+        config=config.over(before).begun_anew(now),
         parent=None,
         job="",
         origin=origin.id,

@@ -73,10 +73,12 @@ async def until_answered(
     model: str,
     run: str = "",
     tell: Callable[[Trouble], None] | None = None,
+    spoil: Callable[[], None] | None = None,
 ) -> bytes:
     """What `send` gives; it is told the number of its attempt. Raises the last `CallFault`.
 
-    `most` calls are under way at once, and as many as the endpoint bears; `tokens` is what this one may cost.
+    `most` calls are under way at once, and as many as the endpoint bears; `tokens` is what this one may cost. `spoil`
+    is told of answers that came and were no use: they may be billed.
     """
     attempt, refusals = 1, 0
     while True:
@@ -87,6 +89,8 @@ async def until_answered(
                 return answer
             except CallFault as fault:
                 failure = fault
+                if fault.status == 200 and spoil is not None:
+                    spoil()
             refused = limit.refused(flight, failure)
         if not failure.again or attempt >= LIVE_RETRY.attempts or refusals >= PATIENCE:
             raise failure

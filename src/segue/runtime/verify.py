@@ -216,6 +216,7 @@ class Desk:
         self.name = worker.name
         self.linger = worker.linger
         self.park_always = False
+        self.budgets = worker.budgets
         self.is_roomy = False
         self.watchers: Mapping[str, Any] = {}
 

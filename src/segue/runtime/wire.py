@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..authoring.context import Answered, Branch, Wait, WireCall, Work
+from ..authoring.context import Answered, Branch, Need, Wait, WireCall, Work
 from ..model.chat import Tokens
 from ..model.errors import MissingKey, ModelFailed, ProviderFault, SegueError, WrongPlace
 from ..model.mode import Config, Live
@@ -83,6 +83,7 @@ class Wire:
                 kind="http", name=name, args=call.args, digest=call.digest, decode=_plain, run=other.run
             )
         shared = self._shared(config, request)
+        need: Need | None = None
         if config.pooled is not None and self._has_batches(request):
             try:
                 endpoint = self._nobodys(request) if replays else self._endpoint(call, request)
@@ -91,7 +92,12 @@ class Wire:
             except SegueError as error:  # it depends on this machine, so it is recorded
                 run = _failing(error)
         else:
-            live = _Live(self, branch, mode if isinstance(mode, Live) else Live(), call, request)
+            if config.accounts:
+                endpoint = self._nobodys(request)
+                need = self._models.live_need(
+                    branch, config, endpoint, request.dialect.to, lambda: call.body, call.digest
+                )
+            live = _Live(self, branch, mode if isinstance(mode, Live) else Live(), call, request, need)
             run = live.run if shared is None else partial(live.shared, shared)
         return Work(
             kind="http",
@@ -102,6 +108,7 @@ class Wire:
             run=run,
             model=self.usage_name(request),
             settles=None if shared is None else shared.settles,
+            need=need,
         )
 
     def _shared(self, config: Config, request: Request) -> Shared | None:
@@ -208,7 +215,10 @@ class Wire:
 class _Live:
     """A model call that is sent at once."""
 
-    def __init__(self, wire: Wire, branch: Branch, live: Live, call: WireCall, request: Request) -> None:
+    def __init__(
+        self, wire: Wire, branch: Branch, live: Live, call: WireCall, request: Request, need: Need | None
+    ) -> None:
+        self._need = need
         self._wire, self._call, self._request = wire, call, request
         self._run, self._place = branch.run, (branch.path, branch.n)
         self._mask = Mask(key_of(call.headers))
@@ -232,6 +242,7 @@ class _Live:
                 model=self._name,
                 run=self._run.id,
                 tell=self._trouble,
+                spoil=None if self._need is None else self._need.spoil,
             )
         except CallFault as fault:
             failure = fault

@@ -84,6 +84,7 @@ class Worker:
         self.clock_now = clock.now
         self.targets: dict[str, Any] = {}
         self.watchers: Mapping[str, Any] = bus.of
+        self.budgets = models.budgets
         self.park_always = False  # chaos for tests: leave memory after every commit
         self.working = self.closing = False
         self._renewed = clock.now()

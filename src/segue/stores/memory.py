@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from ..model.budget import Amount, Limit, Reservation, Reserved, Settlement, Standing
 from ..model.entry import Failure
 from ..model.lane import LIVE, Answer, BatchJob, LaneHead, Line, LineOutcome, LineStatus
 from ..model.message import PORT, DeadLetter, Letter, Mail, Question
@@ -35,6 +36,7 @@ from ..ports.store import (
 )
 from . import asking, poison, refusal
 from .memory_answers import Answers
+from .memory_budgets import Budgets
 from .memory_mail import Box, DeadLetters
 from .memory_past import Contents, Past, next_over, seal
 from .outcome import OPEN_LINE, end_mail
@@ -280,6 +282,7 @@ class MemoryStore:
         self._unclaimed: list[tuple[str, Usage]] = []
         self._answers: Answers[_Line] = Answers()
         self._batches: dict[str, _Batch] = {}
+        self._budgets = Budgets(self._has_room)
         self._listeners: list[Callable[[Hint], None]] = []
         self._hints: dict[HintKind, dict[str, None]] = {}
         self._came: dict[str, Came] = {}  #: letters that aren't told of yet
@@ -556,6 +559,9 @@ class MemoryStore:
             self._keep(answer)
         for line in turn.lines:
             self._put_line(run, line)
+        if turn.settled:
+            self._budgets.spend(turn.settled)
+            self._budgets.release(one.id for one in turn.settled)
         for ask in turn.asks:
             self._open(run, ask)
         for id in turn.closed_asks:
@@ -580,6 +586,8 @@ class MemoryStore:
             self._return(turn.now)
         if run.box is not None and (turn.consumed or turn.kept):
             self._make_room(run, run.box, turn)
+        if turn.settled or turn.withdrawn or turn.release:
+            self._budgets.wake(turn.now)
         if self._at_ports:
             self._tell_ports()
         return result
@@ -590,9 +598,12 @@ class MemoryStore:
         run.updated, run.reason = turn.now, turn.reason
         if turn.status in ENDED:
             self._end(run, turn)
+            self._budgets.give_back(run.id, self._is_to_come)
             return "committed"
+        self._budgets.give_back(run.id, self._is_to_come, turn.wants)
         waits = turn.status in ("parked", "held")
         unseen = waits and run.inbox is not None and next(reversed(run.inbox)) > turn.seen
+        unseen = unseen or (waits and bool(turn.wants) and self._budgets.missing(turn.wants))
         self._move(run, "ready" if unseen else turn.status)
         if run.status == "ready":
             self._enqueue(run)
@@ -815,6 +826,7 @@ class MemoryStore:
         if known.status == "ready" and known.lease is None:
             self._waiting -= 1
         self._let_go(known)
+        self._budgets.give_back(run, self._is_to_come)
         if pool is not None:
             self._shelve(known)
             known.pool = pool
@@ -824,6 +836,7 @@ class MemoryStore:
         known.finished, known.updated = 0, now
         self._move(known, "ready")
         self._enqueue(known)
+        self._budgets.wake(now)
         return True
 
     async def history(self, run: str, *, rows: bool = True) -> History:
@@ -1107,6 +1120,8 @@ class MemoryStore:
         """Nothing more will come: the body isn't needed any longer."""
         line.status = status
         line.line = msgspec.structs.replace(line.line, body=b"")
+        if not line.hedged:
+            self._budgets.release([line.line.id])
 
     async def lanes(self) -> list[LaneHead]:
         jobs: dict[str, list[BatchJob]] = {}
@@ -1184,6 +1199,7 @@ class MemoryStore:
         if job.state == "closed":
             for line in list(batch.hedged.values()):
                 self._unhedge(line)
+            self._budgets.wake(job.over)
         is_open = batch.lines or batch.hedged
         batch.job = job if is_open else msgspec.structs.replace(job, state="closed")
         return True
@@ -1262,12 +1278,16 @@ class MemoryStore:
                 line = line if line is not None and line.batch == job else None
             if line is None or outcome.id in ends:
                 strange.append(outcome.id)
-            elif self._counts(line, job, outcome) and not self._goes_again(line, outcome):
+                continue
+            if outcome.paid is not None:
+                self._budgets.spend([Settlement(outcome.id, outcome.paid)])
+            if self._counts(line, job, outcome) and not self._goes_again(line, outcome):
                 ends[outcome.id] = line, outcome
         for mail in [self._close_line(line, outcome, now) for line, outcome in ends.values()]:
             if mail is not None:
                 self._deliver(mail, now, mark=False)
         batch.close_if_done(now)
+        self._budgets.wake(now)
         return strange
 
     def _counts(self, line: _Line, job: str, outcome: LineOutcome) -> bool:
@@ -1295,6 +1315,8 @@ class MemoryStore:
         if line.hedged:
             self._batches[line.hedged].hedged.pop(line.line.id, None)
             line.hedged = ""
+            if line.status not in OPEN_LINE:
+                self._budgets.release([line.line.id])
 
     def _claims_nothing(self, run: str, outcome: LineOutcome) -> None:
         if outcome.status == "ok" and outcome.used is not None:
@@ -1369,6 +1391,38 @@ class MemoryStore:
         lines = self._lines.values()
         counts: Mapping[str, int] = Counter(line.status for line in lines if not job or line.batch == job)
         return dict(counts)
+
+    # ------------------------------------------------------------ budgets
+    async def reserve(self, wanted: Sequence[Reservation], *, now: float) -> list[Reserved]:
+        return [self._reserve(one) for one in wanted]
+
+    def _reserve(self, wanted: Reservation) -> Reserved:
+        run = self._runs.get(wanted.run)
+        return "gone" if run is None or run.status in ENDED else self._budgets.reserve(wanted)
+
+    async def fund(self, account: str, limit: Limit, *, raising: bool = False, now: float) -> Standing:
+        return self._budgets.fund(account, limit, raising, now)
+
+    async def budgets(self, accounts: Sequence[str] = ()) -> list[Standing]:
+        return self._budgets.standings(accounts)
+
+    async def reserved(self, job: str) -> dict[str, Amount]:
+        ids = self._batches[job].ids if job in self._batches else ()
+        mine = [id for id in ids if job in (self._lines[id].batch, self._lines[id].hedged)]
+        return {id: amount for id in mine if (amount := self._budgets.reserved(id)) is not None}
+
+    def _has_room(self, id: str, now: float) -> None:
+        """A run that waited for room is ready."""
+        run = self._runs[id]
+        if run.status in ("parked", "held"):
+            self._move(run, "ready")
+            run.reason, run.updated = "", now
+            self._enqueue(run)
+
+    def _is_to_come(self, id: str) -> bool:
+        """Whether a call is a line that is to have an outcome still."""
+        line = self._lines.get(id)
+        return line is not None and (line.status in OPEN_LINE or bool(line.hedged))
 
 
 def _place(end: tuple[int, str]) -> int:

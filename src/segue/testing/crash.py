@@ -7,6 +7,7 @@ from asyncio import Future
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..model.budget import Standing
 from ..model.message import Mail
 from ..ports.store import CommitResult, Delivery, Landed, Store, Turn
 from ..stores.memory import MemoryStore
@@ -19,22 +20,24 @@ _DEAD: dict[str, Callable[..., Any]] = {
     "create": lambda *args: None,
     "drop_dead": lambda *args: 0,
     "forget": lambda *args, **kwargs: 0,
+    "fund": lambda account, limit: Standing(account, limit),
     "outcomes": lambda *args: None,
     "promote": lambda *args, **kwargs: None,
     "put_batch_job": lambda *args: False,
     "resend_dead": lambda *args: None,
+    "reserve": lambda wanted: ["gone" for _ in wanted],
     "sweep": lambda: 0,
     "take": lambda *args: None,
 }
 #: Writes that count, besides commits and mail, where all do.
-_COUNTED = frozenset({"answer", "outcomes", "promote", "put_batch_job", "take"})
+_COUNTED = frozenset({"answer", "outcomes", "promote", "put_batch_job", "reserve", "take"})
 
 
 class Mortal:
     """A store as one process sees it, up to the write at which that process dies.
 
     `die_at`: the number of the commit, from 1, that is never written; with `after=True` it is written and
-    the process dies before it hears of it. With `every`, writes of lanes, answers and mail count too. From
+    the process dies before it hears of it. With `every`, writes of lanes, answers, mail and budgets count too. From
     then on nothing is written, and every claim counts as lost. Closing it leaves the store open for the
     next life.
     """

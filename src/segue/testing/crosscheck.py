@@ -14,10 +14,12 @@ import msgspec
 from ..authoring.failures import to_exception
 from ..authoring.flow import short_name, target_of
 from ..core import journal
+from ..core.budget import in_words
+from ..model.budget import Amount, Budget
 from ..model.entry import Entry, Failure
 from ..model.errors import AuthorError, ReplayMismatch, ResultMismatch, UnknownName
 from ..model.mode import ModeLike
-from ..model.run import Head
+from ..model.run import REUSED, Head
 from ..ports.store import Store
 from ..runtime.events import Started
 from ..runtime.rebase import entries_of
@@ -48,19 +50,26 @@ class Report(msgspec.Struct, frozen=True):
 
 
 async def check(
-    fn: Callable[[In], Awaitable[Out]], rows: Iterable[In], /, *, model: FakeModel, kills: int = 100
+    fn: Callable[[In], Awaitable[Out]],
+    rows: Iterable[In],
+    /,
+    *,
+    model: FakeModel,
+    kills: int = 100,
+    budget: Budget | None = None,
 ) -> Report:
     """Run a flow or an actor over rows live, in batch, evicted at every wait, and killed before and after every write.
 
     Raises `AssertionError` where an outcome or a journal differs from the live one's, where a committed step
     or a batch line was done again, and where the code breaks a rule of replay. `kills` bounds the crashes of
-    each kind; above it, they are spread evenly over the writes.
+    each kind; above it, they are spread evenly over the writes. With a `budget`, in tokens and enough for one call at a
+    time, all rows share it, and what it says was spent is what the runs used, wherever they were killed.
     """
     flow = target_of(fn)
     if flow is None:
         raise UnknownName("flow", getattr(fn, "__qualname__", repr(fn)), "decorate it with @segue.flow")
     with _killed_on_purpose():
-        return await _checked(_Check(fn, list(rows), model), model, kills)
+        return await _checked(_Check(fn, list(rows), model, budget), model, kills)
 
 
 @contextlib.contextmanager
@@ -122,8 +131,10 @@ class _Life(msgspec.Struct):
 
 
 class _Check:
-    def __init__(self, fn: Callable[[Any], Any], rows: list[Any], model: FakeModel) -> None:
-        self.fn, self.model = fn, model
+    def __init__(
+        self, fn: Callable[[Any], Any], rows: list[Any], model: FakeModel, budget: Budget | None
+    ) -> None:
+        self.fn, self.model, self.budget = fn, model, budget
         self.target = target_of(fn)
         assert self.target is not None  # `check` looked
         name = short_name(self.target)
@@ -160,6 +171,7 @@ class _Check:
         journals = {run: await entries_of(store, run) for run in heads}
         done = _Done(way, heads, journals, remote, writes, died)
         self._judge(done, ran)
+        await _settled(way, store, heads.values())
         return done
 
     async def _live(
@@ -182,6 +194,7 @@ class _Check:
             mode=way.mode,
             clock=clock,
             verify=way.verify,
+            budget=self.budget,
             linger=0.0 if way.always else 1.0,
             park="always" if way.always else "auto",
         )
@@ -264,6 +277,18 @@ class _Check:
         return differences(
             live.journals.get(run, []), other.journals.get(run, []), (live.way.name, other.way.name)
         )
+
+
+async def _settled(way: _Way, store: Store, heads: Iterable[Head]) -> None:
+    """Budgets tell what the runs used, and nothing is reserved any more or waits."""
+    uses = [*(use for head in heads for use in head.usage), *await store.unclaimed()]
+    used = sum(use.input_tokens + use.output_tokens for use in uses if use.lane != REUSED)
+    for one in await store.budgets():
+        spent, nothing = (one.spent.tokens, one.reserved, one.waiting), (used, Amount(), 0)
+        if spent != nothing or not one.limit.has_room(one.spent):
+            raise AssertionError(
+                f"{way.name}: the runs used {used} tokens; budget {one.id!r}: {in_words(one)}"
+            )
 
 
 async def _recorded(store: Survivor) -> set[Place]:

@@ -28,6 +28,7 @@ from ..model.run import CallRef, Spec, Status, Usage
 from ..ports.store import Claimed, CommitResult, Hint, JobHead, Lease, NewRun, Store, Turn
 from ..stores.poison import LAPSES
 from .answers_contract import AnswersContract
+from .budget_contract import BudgetContract
 from .mail_contract import MailContract
 from .past_contract import PastContract
 from .port_contract import PortContract
@@ -139,7 +140,7 @@ async def take(
 
 
 @pytest.mark.asyncio
-class StoreContract(MailContract, PastContract, PortContract, AnswersContract):
+class StoreContract(MailContract, PastContract, PortContract, AnswersContract, BudgetContract):
     """Subclass it with a fixture `store`."""
 
     # ------------------------------------------------------------ create

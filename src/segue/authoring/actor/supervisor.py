@@ -91,6 +91,7 @@ class Supervisor:
         if id and here.lives:  # that of its former life has ended
             id = f"{id}.{here.lives + 1}"
         run_id = id or child_id(branch, target, args)
+        config = config.opened(f"run:{run_id}")
         started: Target = target
         if target.kind == "flow":  # what is supervised is an actor that runs it
             from .supervised import SUPERVISED

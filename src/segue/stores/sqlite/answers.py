@@ -13,6 +13,7 @@ from ...model.lane import LIVE, Answer, BatchJob, Line, LineOutcome
 from ...model.message import Mail
 from ...model.run import REUSED, CallRef
 from .. import asking
+from . import budgets
 from .bulk import Query, Values, as_json
 from .ledger import Ledger
 from .runs import Post, post
@@ -128,6 +129,7 @@ def _close(cx: sqlite3.Connection, ended: dict[int, list[int]]) -> None:
     for status, keys in ended.items():
         cx.execute(f"update lines set status = {status} where k {_AMONG}", (as_json(keys),))
         cx.execute(f"delete from bodies where line {_AMONG}", (as_json(keys),))
+    budgets.lines_over(cx, [key for keys in ended.values() for key in keys])
 
 
 # ---------------------------------------------------------------- lines that are put in

@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 
+from ...model.budget import Settlement
 from ...model.lane import LIVE, BatchJob, LaneHead, Line, LineOutcome
 from ...model.message import Mail
 from ...model.run import CallRef, Usage
-from . import answers
+from . import answers, budgets
 from .bulk import Query, Values, as_json, pieces
 from .ledger import Ledger
 from .runs import Result, bring
@@ -266,7 +267,9 @@ def _put_progress(ledger: Ledger, job: BatchJob, fence: int) -> bool:
     if row is None:
         return False
     if job.state == "closed":
-        ledger.cx.execute("update lines set hedged = null where hedged = ?", (row[0],))
+        hedged = [k for (k,) in ledger.cx.execute("select k from lines where hedged = ?", (row[0],))]
+        _unhedge(ledger.cx, hedged, [])
+        budgets.wake(ledger, job.over)
     elif not _has_open_lines(ledger, row[0]):
         job = msgspec.structs.replace(job, state="closed")
     _store_batch(ledger, row[0], job)
@@ -325,6 +328,7 @@ def _outcomes(ledger: Ledger, item: Outcomes) -> list[str] | None:
     again: dict[bool, list[int]] = {}
     ended: dict[int, list[int]] = {}
     results: list[Result] = []
+    paid: list[Settlement] = []
     dropped: list[int] = []
     returned: list[int] = []
     shared = answers.Sharing(ledger, row[1], item.now)
@@ -334,6 +338,8 @@ def _outcomes(ledger: Ledger, item: Outcomes) -> list[str] | None:
         if line is None:
             strange.append(outcome.id)
             continue
+        if outcome.paid is not None:
+            paid.append(Settlement(outcome.id, outcome.paid))
         k, run, path, n, attempt, status, unwanted, stands, there, hedged, promoted, owner, same, deserted = (
             line
         )
@@ -377,12 +383,15 @@ def _outcomes(ledger: Ledger, item: Outcomes) -> list[str] | None:
                 at=item.now,
             )
             results.append((owner, status, mail))
+    if paid:
+        budgets.spend(ledger, paid)
     _close_lines(cx, again, {})
     for end in shared.settle():
         _claims_nothing(cx, owners[end.k], end.outcome)
     _close_lines(cx, {}, ended)
     _unhedge(cx, dropped, returned)
     bring(ledger, results, item.now)
+    budgets.wake(ledger, item.now)
     if not _has_open_lines(ledger, batch):
         job = _decode_job(row[1])
         over = item.now if job.sent else 0.0
@@ -403,6 +412,7 @@ def _unhedge(cx: sqlite3.Connection, dropped: list[int], returned: list[int]) ->
         cx.execute(f"update lines set hedged = null where k {among}", (as_json(dropped),))
     if returned:
         cx.execute(f"update lines set batch = hedged, hedged = null where k {among}", (as_json(returned),))
+    budgets.lines_over(cx, [*dropped, *returned])
 
 
 def _close_lines(cx: sqlite3.Connection, again: dict[bool, list[int]], ended: dict[int, list[int]]) -> None:
@@ -415,6 +425,7 @@ def _close_lines(cx: sqlite3.Connection, again: dict[bool, list[int]], ended: di
     for status, keys in ended.items():
         cx.execute(f"update lines set status = ? where k {among}", (status, as_json(keys)))
         cx.execute(f"delete from bodies where line {among}", (as_json(keys),))
+    budgets.lines_over(cx, [key for keys in ended.values() for key in keys])
 
 
 # ---------------------------------------------------------------- reading

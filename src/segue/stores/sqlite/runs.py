@@ -12,6 +12,7 @@ from ...model.mode import Config
 from ...model.run import Head
 from ...ports.store import Came, Claimed, Created, Delivery, Lease, NewRun
 from .. import poison, refusal
+from . import budgets
 from .bulk import Query, Values, as_json
 from .heads import HEADS_BY_ID, as_head, decode_spec, encode, wakes
 from .ledger import Ledger
@@ -317,6 +318,8 @@ def _revive(ledger: Ledger, item: Revival) -> bool:
         (item.now, k),
     )
     cx.execute("delete from results where run = ?", (k,))
+    budgets.give_back(ledger, [k])
+    budgets.wake(ledger, item.now)
     if item.pool is not None:
         cx.execute("update runs set base = (select coalesce(max(k), 0) from journal) where k = ?", (k,))
         ledger.archives([k])

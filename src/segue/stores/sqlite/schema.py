@@ -14,7 +14,7 @@ from typing import Final
 from ...model.errors import StoreError
 
 #: The version of the tables, as `user_version` has it.
-VERSION: Final = 11
+VERSION: Final = 12
 
 #: Marks a file as segue's, as `application_id` has it: "sgue".
 APPLICATION: Final = 0x73677565
@@ -62,6 +62,36 @@ _LATE: Final = """
 create index lines_due on lines(lane, due) where due > 0 and promoted = 0 and status <= 1 and unwanted = 0;
 create table unclaimed(k integer primary key, run integer not null, usage blob not null);
 create index unclaimed_run on unclaimed(run);
+"""
+
+#: Budgets, what is reserved of them by calls under way, and calls that wait for room; sums in nano-dollars and tokens.
+#: What is reserved is summed where it changes, so that no one forgets to.
+_BUDGETS: Final = """
+create table budgets(
+    k integer primary key, id text not null unique, nano_limit integer, token_limit integer,
+    nano_spent integer not null default 0, token_spent integer not null default 0,
+    nano_reserved integer not null default 0, token_reserved integer not null default 0
+);
+create table reservations(
+    id text not null, budget integer not null, run integer not null, nanos integer not null,
+    tokens integer not null, primary key(id, budget)
+) without rowid;
+create index reservations_run on reservations(run);
+-- short: there is no room for it before its budget is raised
+create table wanting(
+    k integer primary key autoincrement, id text not null unique, budget integer not null, run integer not null,
+    nanos integer not null, tokens integer not null, short integer not null
+);
+create index wanting_next on wanting(budget, k) where short = 0;
+create index wanting_run on wanting(run);
+create trigger reservation_made after insert on reservations begin
+    update budgets set nano_reserved = nano_reserved + new.nanos, token_reserved = token_reserved + new.tokens
+    where k = new.budget;
+end;
+create trigger reservation_over after delete on reservations begin
+    update budgets set nano_reserved = nano_reserved - old.nanos, token_reserved = token_reserved - old.tokens
+    where k = old.budget;
+end;
 """
 
 #: Which lines a job has, in the order in which they came: what is done to many of them touches few pages.
@@ -119,6 +149,7 @@ _UPGRADES: Final = {
     10: "alter table deltas rename to older;\ndrop index deltas_run;\n"
     + _DELTAS
     + "insert into deltas(run, delta) select run, delta from older order by k;\ndrop table older;",
+    11: _BUDGETS,
 }
 
 TABLES: Final = (
@@ -216,6 +247,7 @@ end;
     + _OF_JOBS
     + _PAST
     + _SAME
+    + _BUDGETS
 )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, cast
 
+from ...model.budget import Amount, Limit, Reservation, Reserved, Standing
 from ...model.errors import StoreError
 from ...model.lane import Answer, BatchJob, LaneHead, Line, LineOutcome
 from ...model.message import DeadLetter, Letter, Mail, Question
@@ -27,7 +28,7 @@ from ...ports.store import (
     NewRun,
     Turn,
 )
-from . import answers, heads, lines, past, records, untaken
+from . import answers, budgets, heads, lines, past, records, untaken
 from . import runs as run_orders
 from . import turns as turn_orders
 from .reader import Reader
@@ -282,3 +283,18 @@ class SqliteStore:
 
     async def line_counts(self, *, job: str = "") -> dict[str, int]:
         return cast(dict[str, int], await self._look(lines.line_counts, job))
+
+    # ------------------------------------------------------------ budgets
+    async def reserve(self, wanted: Sequence[Reservation], *, now: float) -> list[Reserved]:
+        items = [budgets.Wish(one, now) for one in wanted]
+        return cast(list[Reserved], await self._write(budgets.reserve, items, many=True))
+
+    async def fund(self, account: str, limit: Limit, *, raising: bool = False, now: float) -> Standing:
+        item = budgets.Funding(account, limit, raising, now)
+        return cast(Standing, await self._write(budgets.fund, [item]))
+
+    async def budgets(self, accounts: Sequence[str] = ()) -> list[Standing]:
+        return cast(list[Standing], await self._look(budgets.standings, tuple(accounts)))
+
+    async def reserved(self, job: str) -> dict[str, Amount]:
+        return cast(dict[str, Amount], await self._look(budgets.reserved, job))

@@ -13,7 +13,7 @@ from ...model.run import ENDED, CallRef
 from ...ports.store import CommitResult, Turn
 from .. import refusal
 from ..outcome import end_mail
-from . import answers
+from . import answers, budgets
 from .bulk import Query, Values, as_json
 from .heads import decode_call, encode
 from .ledger import Ledger
@@ -150,6 +150,8 @@ def _write(ledger: Ledger, turns: Sequence[Turn]) -> list[CommitResult]:
             _leave_mail(ledger, left, live)
         if bounds:
             _make_room(ledger, bounds, live)
+        if any(turn.settled or turn.withdrawn or turn.release for turn, _ in live):
+            budgets.wake(ledger, max(turn.now for turn, _ in live))
     return [results[turn.run] for turn in turns]
 
 
@@ -206,6 +208,9 @@ def _write_effects(ledger: Ledger, live: Live) -> None:
     lines = [(line, k) for turn, k in live for line in turn.lines]
     if lines:
         put_lines(ledger, lines)
+    settled = [one for turn, _ in live for one in turn.settled]
+    if settled:
+        budgets.settle(ledger, settled)
     asks = [(ask.id, k, ask.to, encode(ask)) for turn, k in live for ask in turn.asks]
     if asks:
         _ASKS.run(cx, asks)
@@ -246,7 +251,7 @@ def _write_status(
         status, wake = STATUS_NUMBER[turn.status], None
         if status in (PARKED, HELD):
             wake = turn.wake if status == PARKED else None
-            if newest.get(k, 0) > turn.seen:
+            if newest.get(k, 0) > turn.seen or (turn.wants and budgets.missing(ledger, turn.wants)):
                 status, wake = READY, None
                 results[turn.run] = "ready"
         if status == READY:
@@ -259,7 +264,10 @@ def _write_status(
         _LEFT.run(ledger.cx, left)
     if ready:
         ledger.hint("ready", ready)
-    return _end(ledger, ended, bounded=bounded) if ended else ({}, [])
+    parents, mail = _end(ledger, ended, bounded=bounded) if ended else ({}, [])
+    if left:
+        budgets.give_back(ledger, [row[0] for row in left], [id for turn, _ in live for id in turn.wants])
+    return parents, mail
 
 
 def _number(ledger: Ledger, ended: Live) -> dict[int, int]:

@@ -1,0 +1,94 @@
+"""Budgets on the command line."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from segue import Budget
+from segue.cli.budgets import as_budget
+from tests.cli.desk import Desk, Provider
+
+HOW = ("--store", "sqlite:b.db")
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("5", Budget(usd=5)),
+        ("$0.50", Budget(usd=0.5)),
+        ("5 usd", Budget(usd=5)),
+        ("100000tok", Budget(tokens=100_000)),
+        ("1.5Mtok", Budget(tokens=1_500_000)),
+        ("100k tokens", Budget(tokens=100_000)),
+        ("2,30tok", Budget(usd=2, tokens=30)),
+    ],
+)
+def test_written(text: str, budget: Budget) -> None:
+    assert as_budget(text) == budget
+
+
+@pytest.mark.parametrize("text", ["", "0", "five", "-1", "5k", "3tokens4"])
+def test_written_wrongly(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="budget"):
+        as_budget(text)
+
+
+@pytest.mark.parametrize("mode", ["--live", "--batch"])
+def test_a_job_is_held_and_goes_on(desk: Desk, provider: Provider, mode: str) -> None:
+    desk.write("rows.jsonl", "".join(f'"ticket {n}"\n' for n in range(3)))
+    how = ("app.py:triage", "rows.jsonl", "--id", "j", "-o", "out.jsonl", mode, "--model", provider.model)
+    said = desk.segue("map", *how, "--budget", "900tok", *HOW)
+    assert said.code == 1
+    assert "3 held" in said.err
+    assert "0/3 done" in said.err
+    assert "of 900 tokens spent" in said.err
+    causes = desk.segue("runs", "--failed", *HOW).out
+    assert "no budget is left: that of job 'j' (job:j)" in causes
+    assert "`segue resume --job j --budget " in causes
+    assert "--keep" not in causes
+    said = desk.segue("resume", "--job", "j", "--budget", "50ktok", *HOW)
+    assert (said.code, "of 50,000 tokens spent" in said.err) == (0, True)
+    said = desk.segue("map", *how, "--budget", "900tok", *HOW)
+    assert (said.code, "3/3 done" in said.err) == (0, True)
+    assert "stays as it is" in said.err
+    for command in (("receipt", "--job", "j"), ("runs",), ("runs", "--job", "j")):
+        assert "budget of job 'j': " in desk.segue(*command, *HOW).err
+    assert "budget   of job 'j': " in desk.segue("show", "j/0", *HOW).out
+    (shown, *_) = desk.segue("show", "j/0", "--json", *HOW).rows
+    (receipt,) = desk.segue("receipt", "--job", "j", "--json", *HOW).rows
+    (budget,) = receipt["budgets"]
+    assert shown["budgets"] == receipt["budgets"]
+    paid = sum(line["input_tokens"] + line["output_tokens"] for line in receipt["lines"])
+    assert (budget["tokens_spent"], budget["tokens_reserved"], budget["waiting"]) == (paid, 0, 0)
+
+
+def test_a_run_is_held_and_goes_on(desk: Desk, provider: Provider) -> None:
+    how = ("--id", "a", "--model", provider.model, *HOW)
+    said = desk.segue("run", "app.py:triage", "broken", "--budget", "900tok", *how)
+    assert said.code == 1
+    assert "segue resume a --budget" in said.err
+    assert desk.segue("resume", "a", *HOW, "--budget", "9000tok").code == 0
+    assert desk.segue("advance", "app.py", *HOW).code == 0
+    assert "of 9,000 tokens spent" in desk.segue("receipt", "a", *HOW).err
+
+
+def test_whose_budget_it_is(desk: Desk) -> None:
+    desk.write("rows.jsonl", "1\n")
+    desk.segue("map", "app.py:twice", "rows.jsonl", "--id", "j", *HOW)
+    assert "is for a job's budget" in desk.segue("resume", "--job", "j", *HOW).err
+    assert "no job 'k'" in desk.segue("resume", "--job", "k", "--budget", "5", *HOW).err
+    assert "job 'j' has no budget" in desk.segue("resume", "--job", "j", "--budget", "5", *HOW).err
+    assert desk.segue("run", "app.py:twice", "3", "--id", "b", *HOW).code == 0
+    assert "no budget" in desk.segue("run", "app.py:twice", "3", "--id", "b", "--budget", "5", *HOW).err
+
+
+def test_a_plan_says_whether_it_will_do(desk: Desk, provider: Provider) -> None:
+    desk.write("rows.jsonl", '"a"\n"b"\n')
+    how = ("plan", "app.py:triage", "rows.jsonl", "--sample", "2", "--model", provider.model)
+    said = desk.segue(*how, "--budget", "9Mtok")
+    assert "the budget will do live" in said.out
+    (plan,) = desk.segue(*how, "--budget", "20tok", "--json").rows
+    assert plan["enough"] == {"live": False, "batch": False}
+    assert "isn't known, for its price isn't" in desk.segue(*how, "--budget", "5").err

@@ -1,0 +1,392 @@
+"""Budgets: nothing is sent that they have no room for, and what waits for room or money goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import segue
+from segue import Budget
+from segue.errors import Conflict, NotInRun, RunCancelled, RunHeld, Unpriced
+from segue.model.budget import NANO, Amount, Standing
+from segue.ports.provider import CallFault
+from segue.runtime.receipt import total
+from segue.testing.simulator import Simulator
+from tests.crash.remote import Far, FastClock, Remote, answer
+from tests.runtime.test_lanes import KEY, World
+
+ROWS = 8
+MODES = ["live", "batch"]
+
+
+class Cent:
+    """A token costs a cent, and half of it in a batch."""
+
+    def usd(
+        self, model: str, lane: str, asked: int, said: int, cached: int, written: int = 0, calls: int = 1
+    ) -> float | None:
+        if model.endswith(":free"):
+            return None
+        return (asked + said) * {"live": 0.01, "batch": 0.005}[lane]
+
+
+@segue.flow(name="budgets.echo")
+async def echo(number: int) -> str:
+    return await segue.generate(f"row {number}", max_tokens=20)
+
+
+@segue.flow(name="budgets.many")
+async def many(count: int) -> list[str]:
+    calls = [segue.generate(f"row {number}", max_tokens=20) for number in range(count)]
+    return await asyncio.gather(*calls)
+
+
+@segue.flow(name="budgets.parent")
+async def parent(count: int) -> list[str]:
+    return await segue.map(echo, range(count))
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def world(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    world = World(tmp_path)
+    world.store = "memory:" if request.param == "memory" else f"sqlite:{tmp_path / 'runs.db'}"  # type: ignore[attr-defined]
+    await world.simulator()
+    yield world
+    await world.sim.close()
+
+
+def engine(world: World, **options: Any) -> segue.Engine:
+    return world.engine(world.store, prices=Cent(), **options)  # type: ignore[attr-defined]
+
+
+async def mapped(desk: segue.Engine, rows: int = ROWS, **how: Any) -> list[Any]:
+    async with asyncio.timeout(30):
+        return [outcome async for outcome in desk.map(echo, range(rows), id="job", **how)]
+
+
+async def standing(desk: segue.Engine, account: str = "job:job") -> Standing:
+    (one,) = await desk.store.budgets([account])
+    return one
+
+
+def paid(sim: Simulator) -> int:
+    """Tokens that the provider billed."""
+    return sum(entry.tokens_in + entry.tokens_out for entry in sim.ledger.lines() if entry.paid)
+
+
+async def used(desk: segue.Engine, **which: Any) -> int:
+    uses = total(use for head in await desk.store.runs(**which) for use in head.usage)
+    return sum(use.input_tokens + use.output_tokens for use in uses)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_held_before_it_is_overspent_and_on_when_money_is_added(world: World, mode: Any) -> None:
+    async with engine(world, mode=mode) as desk:
+        outcomes = await mapped(desk, budget=Budget(tokens=100))
+        held = [outcome for outcome in outcomes if not outcome.ok]
+        assert 0 < len(held) < ROWS
+        assert all(isinstance(outcome.error, RunHeld) for outcome in held)
+        assert {head.cause for head in await desk.store.runs(status=("held",))} == {
+            "no budget is left: that of job 'job' (job:job)"
+        }
+        assert "segue resume --job job --budget " in str(held[0].error)
+        now = await standing(desk)
+        assert now.reserved == Amount()
+        assert now.waiting == len(held)
+        assert now.spent.tokens == paid(world.sim) == await used(desk) <= 100
+        again = await mapped(desk, budget=Budget(tokens=100))
+        assert sum(not outcome.ok for outcome in again) == len(held)
+        assert now == await standing(desk)
+        await desk.fund(Budget(tokens=10_000), job="job")
+        assert all(outcome.ok for outcome in await mapped(desk))
+        now = await standing(desk)
+        assert (now.reserved, now.waiting) == (Amount(), 0)
+        assert now.spent.tokens == paid(world.sim) == await used(desk)
+    assert sum(entry.paid for entry in world.sim.ledger.lines()) == ROWS
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_money(world: World, mode: Any) -> None:
+    async with engine(world, mode=mode) as desk:
+        outcomes = await mapped(desk, budget=Budget(usd=1.0 if mode == "live" else 0.5))
+        assert 0 < sum(outcome.ok for outcome in outcomes) < ROWS
+        now = await standing(desk)
+        assert now.spent.nanos == round((await desk.job_receipt("job")).usd * NANO) <= now.limit.nanos  # type: ignore[operator]
+        again = await mapped(desk, budget=Budget(usd=20))
+        assert all(outcome.ok for outcome in again)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_what_others_have_reserved_is_waited_for(world: World, mode: Any) -> None:
+    """Each call may cost a third of the budget and does cost a tenth: none is held."""
+    async with engine(world, mode=mode) as desk:
+        outcomes = await mapped(desk, 6, budget=Budget(tokens=125))
+        assert all(outcome.ok for outcome in outcomes), [outcome.error for outcome in outcomes]
+        now = await standing(desk)
+        assert now.spent.tokens == paid(world.sim) <= 125
+        assert (now.reserved, now.waiting) == (Amount(), 0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_calls_of_one_run_side_by_side(world: World, mode: Any) -> None:
+    async with engine(world, mode=mode) as desk:
+        assert len(await desk.run(many(6), id="wide", budget=Budget(tokens=125))) == 6
+        with pytest.raises(
+            RunHeld, match=r"tokens spent; this call may cost .*`segue resume narrow --budget \d+tok`"
+        ):
+            await desk.run(many(6), id="narrow", budget=Budget(tokens=60))
+        spent = paid(world.sim)
+        assert 0 < (await standing(desk, "run:narrow")).spent.tokens <= 60
+        await desk.resume("narrow", budget=Budget(tokens=1000))
+        assert len(await (await desk.get("narrow"))) == 6
+        now = await standing(desk, "run:narrow")
+        assert now.spent.tokens == await used(desk) - (await standing(desk, "run:wide")).spent.tokens
+        assert paid(world.sim) == await used(desk) > spent
+    assert sum(entry.paid for entry in world.sim.ledger.lines()) == 12
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_children_are_on_the_budget_and_others_arent(world: World, mode: Any) -> None:
+    async with engine(world, mode=mode) as desk:
+        run = await desk.start(parent(6), id="p", budget=Budget(tokens=60))
+        async with asyncio.timeout(30):
+            while not await desk.store.runs(status=("held",)):
+                await asyncio.sleep(0.01)
+        assert await desk.run(echo(7)) == "You said: row 7"
+        assert (await standing(desk, "run:p")).spent.tokens <= 60
+        await desk.fund(Budget(tokens=600), run="p")
+        assert len(await run) == 6
+        assert [one.id for one in await desk.store.budgets()] == ["run:p"]
+
+
+async def test_all_budgets_that_apply_have_room(world: World) -> None:
+    async with engine(world, mode="live", budget=Budget(tokens=110)) as desk:
+        await desk.run(echo(1), budget=Budget(tokens=1000), id="a")
+        with pytest.raises(RunHeld, match=r"that of run 'c'"):
+            await desk.run(echo(1), budget=Budget(tokens=2), id="c")
+        with pytest.raises(RunHeld, match=r"that of the engine \(store\)"):
+            for number in range(20):
+                await desk.run(echo(number), id=f"b{number}")
+        assert (await standing(desk, "store")).spent.tokens == paid(world.sim)
+        await desk.fund(Budget(tokens=10_000))
+        assert await (await desk.get("b1")) == "You said: row 1"
+
+
+async def test_an_engine_with_a_higher_budget_goes_on(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    if world.store == "memory:":  # type: ignore[attr-defined]
+        return
+    async with engine(world, mode="live", budget=Budget(tokens=5)) as desk:
+        with pytest.raises(RunHeld):
+            await desk.run(echo(1), id="a")
+    async with engine(world, mode="live", budget=Budget(tokens=500)) as desk:
+        assert await (await desk.get("a")) == "You said: row 1"
+    assert not caplog.records
+    async with engine(world, mode="live", budget=Budget(tokens=20)):
+        assert "budget of the engine stays as it is" in caplog.text
+
+
+@segue.flow(name="budgets.blocks")
+async def blocks(wide: int, narrow: int) -> list[Any]:
+    with segue.using(budget=Budget(tokens=wide)):
+        first = await segue.generate("one", max_tokens=20)
+        with segue.using(budget=Budget(tokens=narrow)):
+            return [first, await segue.generate("two", max_tokens=20), await segue.spawn(echo(3), id="kid")]
+
+
+async def test_blocks(world: World) -> None:
+    async with engine(world, mode="live") as desk:
+        await desk.run(blocks(1000, 900), id="a")
+        await (await desk.get("kid"))
+        outer, inner = await desk.store.budgets()
+        assert (outer.id, inner.id) == ("block:a #0.0", "block:a #1.1")
+        assert outer.spent.tokens == paid(world.sim) > inner.spent.tokens > 0
+        with pytest.raises(RunHeld, match=r"a block of run 'b'"):
+            await desk.run(blocks(1000, 10), id="b")
+        with pytest.raises(NotInRun), segue.using(budget=Budget(tokens=1)):
+            pass
+
+
+async def test_no_price(world: World) -> None:
+    async with engine(world, mode="live") as desk:
+        with pytest.raises(Unpriced, match=r"far:free.*tokens"):
+            await desk.start(echo(1), model="far:free", budget=Budget(usd=1))
+        assert await desk.store.runs() == []
+        await desk.run(echo(1), model="far:free", budget=Budget(tokens=100))
+        with pytest.raises(RunHeld, match="no price of model 'far:free' is known"):
+            await desk.run(picks("far:free"), budget=Budget(usd=1))
+
+
+@segue.flow(name="budgets.picks")
+async def picks(model: str) -> str:
+    return await segue.generate("hi", model=model)
+
+
+async def test_a_replay_reserves_nothing_and_a_verified_run_is_right(world: World) -> None:
+    async with engine(world, mode="live", verify=True, park="always") as desk:
+        await desk.run(many(3), id="a", budget=Budget(tokens=500))
+        now = await standing(desk, "run:a")
+        assert (now.spent.tokens, now.reserved) == (paid(world.sim), Amount())
+
+
+async def test_a_fork_is_on_the_budgets_of_its_origin_or_its_own(world: World) -> None:
+    async with engine(world, mode="live") as desk:
+        await desk.run(echo(2), id="a", budget=Budget(tokens=500))
+        before = (await standing(desk, "run:a")).spent.tokens
+        await (await desk.fork("a", id="b", before="#0"))
+        twice = (await standing(desk, "run:a")).spent.tokens
+        assert twice == 2 * before == paid(world.sim)
+        await (await desk.fork("a", id="c"))
+        await (await desk.fork("a", id="d", before="#0", budget=Budget(tokens=500)))
+        assert (await standing(desk, "run:a")).spent.tokens == twice
+        assert (await standing(desk, "run:d")).spent.tokens == before
+
+
+async def test_a_call_that_fails_gives_back(world: World) -> None:
+    world.sim.faults.fail(1, status=400, on="chat")
+    async with engine(world, mode="live") as desk:
+        with pytest.raises(segue.SegueError):
+            await desk.run(echo(1), id="a", budget=Budget(tokens=100))
+        now = await standing(desk, "run:a")
+        assert (now.spent, now.reserved) == (Amount(), Amount())
+
+
+class Slow(Far):
+    """Answers that cost what they like, in their own time; unreadable ones first."""
+
+    def __init__(self, cost: int = 5, seconds: float = 0.0, spoilt: int = 0) -> None:
+        super().__init__(Remote(FastClock()))
+        self.cost, self.seconds, self.spoilt = cost, seconds, spoilt
+        self.sent = 0
+
+    async def send(self, endpoint: str, body: bytes, on_text: Any, on_rates: Any = None) -> bytes:
+        self.sent += 1
+        await asyncio.sleep(self.seconds)
+        if self.sent <= self.spoilt:
+            raise CallFault(200, "it broke off", again=True, code="truncated")
+        return answer(body).replace(b'"completion_tokens": 2', b'"completion_tokens": %d' % (self.cost - 3))
+
+
+def slow_engine(provider: Slow) -> segue.Engine:
+    options: Any = {"mode": "live", "model": "far:m", "providers": {"far": lambda _: provider}}
+    return segue.Engine("memory:", clock=FastClock(), **options)
+
+
+@segue.flow(name="budgets.race")
+async def race(patience: float) -> str:
+    slow = asyncio.create_task(segue.generate("slow", max_tokens=20))
+    done, _ = await asyncio.wait({slow}, timeout=patience)
+    if not done:
+        slow.cancel()
+    await segue.sleep(timedelta(0))
+    return "given up" if not done else slow.result()
+
+
+async def test_a_call_that_is_given_up_gives_back_at_once(world: World) -> None:
+    async with slow_engine(Slow(seconds=30.0)) as desk:
+        assert await desk.run(race(0.02), id="a", budget=Budget(tokens=100)) == "given up"
+        now = await standing(desk, "run:a")
+        assert (now.spent, now.reserved) == (Amount(), Amount())
+
+
+async def test_answers_that_cost_more_than_they_may_are_paid_and_nothing_after_them(world: World) -> None:
+    """What is spent above a budget is what calls under way cost above what was reserved for them."""
+    provider = Slow(cost=500)
+    async with slow_engine(provider) as desk:
+        with pytest.raises(RunHeld, match="1,500 of 150 tokens spent"):
+            await desk.run(many(6), id="a", budget=Budget(tokens=150))
+        assert (provider.sent, (await standing(desk, "run:a")).spent.tokens) == (3, 1500)
+
+
+async def test_answers_that_are_no_use_count_as_what_was_reserved(world: World) -> None:
+    provider = Slow(spoilt=2)
+    async with slow_engine(provider) as desk:
+        assert await desk.run(echo(1), id="a", budget=Budget(tokens=1000)) == "heard row 1"
+        spent = (await standing(desk, "run:a")).spent.tokens
+        assert (provider.sent, 5 + 2 * 20 < spent < 5 + 2 * 100) == (3, True)
+
+
+async def test_a_run_may_try_again_without_more_money(world: World) -> None:
+    async with slow_engine(Slow()) as desk:
+        with pytest.raises(RunHeld):
+            await desk.run(echo(1), id="a", budget=Budget(tokens=10))
+        await desk.resume("a")
+        with pytest.raises(RunHeld, match="0 of 10 tokens spent"):
+            await (await desk.get("a"))
+        await desk.resume("a", keep=True, budget=Budget(tokens=500))
+        assert await (await desk.get("a")) == "heard row 1"
+        await desk.run(echo(2), id="b")
+        with pytest.raises(Conflict, match="run 'b' has no budget"):
+            await desk.fund(Budget(usd=5), run="b")
+        with pytest.raises(Conflict, match="job 'j' has no budget"):
+            await desk.fund(Budget(usd=5), job="j")
+        with pytest.raises(Conflict, match="the engine has no budget"):
+            await desk.fund(Budget(usd=5))
+
+
+async def test_held_runs_can_be_cancelled(world: World) -> None:
+    async with slow_engine(Slow()) as desk:
+        with pytest.raises(RunHeld):
+            await desk.run(echo(1), id="a", budget=Budget(tokens=10))
+        await desk.cancel("a")
+        with pytest.raises(RunCancelled):
+            await (await desk.get("a"))
+        assert (await standing(desk, "run:a")).waiting == 0
+
+
+@segue.flow(name="budgets.vectors")
+async def vectors() -> int:
+    return len(await segue.embed(["one", "two"]))
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_embeddings_are_on_the_budget(world: World, mode: Any) -> None:
+    async with engine(world, mode=mode) as desk:
+        assert await desk.run(vectors(), id="a", budget=Budget(tokens=100)) == 2
+        now = await standing(desk, "run:a")
+        assert (now.spent.tokens, now.reserved) == (paid(world.sim), Amount())
+        assert now.spent.tokens > 0
+
+
+@pytest.mark.parametrize("late", ["wait", "live"])
+async def test_late_lines_are_reserved_for_both_ways(world: World, late: Any) -> None:
+    mode = segue.Batch(within=timedelta(hours=1), late=late)
+    async with engine(world, mode=mode, worker=False) as desk:
+        await desk.start(echo(1), id="a", budget=Budget(usd=10))
+        await desk.worker.claim_once()
+        async with asyncio.timeout(10):
+            while (await standing(desk, "run:a")).reserved == Amount():
+                await asyncio.sleep(0.005)
+        reserved = (await standing(desk, "run:a")).reserved
+        assert reserved.nanos == reserved.tokens * (NANO // 200) * (1 if late == "wait" else 1.5)
+
+
+@segue.flow(name="budgets.sdk")
+async def sdk(base: str) -> str:
+    async with segue.http_client() as client:
+        reply = await client.post(
+            f"{base}/chat/completions",
+            json={"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 20},
+            headers={"authorization": f"Bearer {KEY}"},
+        )
+        return str(reply.json()["choices"][0]["message"]["content"])
+
+
+async def test_calls_of_sdks_are_on_the_budget(world: World) -> None:
+    async with engine(world, mode="live") as desk:
+        with pytest.raises(RunHeld):
+            await desk.run(sdk(world.sim.base_url), id="a", budget=Budget(tokens=20))
+        assert paid(world.sim) == 0
+        await desk.resume("a", budget=Budget(tokens=200))
+        await (await desk.get("a"))
+        assert (await standing(desk, "run:a")).spent.tokens == paid(world.sim) > 0
+
+
+def test_a_budget_says_something() -> None:
+    for wrong in ({}, {"usd": 0.0}, {"tokens": -1}, {"usd": float("nan")}, {"usd": float("inf")}):
+        with pytest.raises(ValueError, match="budget"):
+            Budget(**wrong)  # type: ignore[arg-type]
