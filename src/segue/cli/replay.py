@@ -136,7 +136,7 @@ class _Debugger(pdb.Pdb):
         """Nothing is said of the breakpoint that nobody set."""
         if arg == self._first:
             self._first = ""
-            self.clear_bpbynumber(arg)
+            self.clear_bpbynumber(int(arg))
             return None
         return super().do_clear(arg)
 

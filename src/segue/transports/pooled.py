@@ -163,17 +163,18 @@ class Pooled:
         async with self._opening:
             if "aiohttp" not in sys.modules:
                 await asyncio.to_thread(_import)  # it takes a while, in which the loop goes on
-            aiohttp = _import()
+            library = _import()
             if self._session is not None and not self._session.closed:
                 return self._session
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect, sock_read=self._idle),
+            session: aiohttp.ClientSession = library.ClientSession(
+                connector=library.TCPConnector(limit=0, ttl_dns_cache=60),
+                cookie_jar=library.DummyCookieJar(),
+                timeout=library.ClientTimeout(total=None, sock_connect=self._connect, sock_read=self._idle),
                 headers={"User-Agent": "segue"},
                 trust_env=False,  # it costs two trips to a thread a request, and reads netrc; see `_proxy`
             )
-            return self._session
+            self._session = session
+            return session
 
     def _proxy(self, url: str) -> str | None:
         parts = urllib.parse.urlsplit(url)

@@ -184,7 +184,7 @@ class Scene:
 def _as_reply(reply: Any) -> Reply:
     if isinstance(reply, ToolCall | ToolCalls | Said | Failure):
         return reply
-    many = reply if isinstance(reply, list) and reply else [reply]
+    many: list[Any] = reply if isinstance(reply, list) and reply else [reply]
     if type(many[0]).__name__ == "ToolUse":  # its module is large, and most scripts have none
         calls = [ToolCall(use.name, use.arguments) for use in many]
         return calls[0] if reply is many[0] else ToolCalls(*calls)
