@@ -138,3 +138,14 @@ def test_a_number_of_rows_that_is_none(desk: Desk, capsys: pytest.CaptureFixture
             desk.segue(*words)
         assert ended.value.code == 2
         assert "is no number from 1 on" in capsys.readouterr().err
+
+
+def test_a_sample_whose_key_is_refused(desk: Desk, provider: Provider, monkeypatch: pytest.MonkeyPatch):
+    provider.simulator._key = "sk-right-123456789"
+    monkeypatch.setenv("MY_KEY", "sk-wrong-123456789")
+    desk.write("rows.jsonl", '"a"\n')
+    said = desk.segue(
+        "plan", "app.py:triage", "rows.jsonl", "--sample", "1", "--model", f"{provider.model}#MY_KEY"
+    )
+    assert said.code == 1
+    assert "row 0 of the sample is held: the key was refused" in said.err

@@ -190,6 +190,8 @@ async def _try(
     async for head in each_run(engine.store, job=job.id):
         if head.error is not None:
             plan.notes.append(f"row {head.spec.index} of the sample failed: {head.error.message}")
+        elif head.status == "held":
+            plan.notes.append(f"row {head.spec.index} of the sample is held: {head.cause}")
         else:
             waiting += head.status not in ENDED
             found.append(_sample(head, await entries_of(engine.store, head.id)))
