@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -95,3 +96,49 @@ async def test_of_an_engine() -> None:
     async with segue.Engine() as engine:
         with pytest.raises(TypeError, match="a run got an unexpected option 'modle'; did you mean 'mode"):
             await engine.run(flow(), modle="m")  # type: ignore[call-arg]
+
+
+@segue.step
+async def mail_out(text: str) -> str:
+    return text
+
+
+async def mail_later(text: str) -> None:
+    await segue.sleep(SOON)
+    await mail_out(text)
+
+
+@segue.flow
+async def leaves_tasks() -> str:
+    started = [asyncio.create_task(mail_out("at once")), asyncio.create_task(mail_later("later"))]
+    return f"{len(started)} are lost"
+
+
+@segue.flow
+async def leaves_nothing() -> str:
+    async for _ in segue.map(mail_out, ["a", "b", "c"], limit=1):
+        break
+    spare = asyncio.create_task(mail_later("never"))
+    await segue.sleep(timedelta(0))
+    spare.cancel()
+    await asyncio.gather(asyncio.create_task(mail_out("x")), spare, return_exceptions=True)
+    return "all in hand"
+
+
+async def test_a_task_that_is_left_behind_is_told_of_once_a_place(caplog: pytest.LogCaptureFixture) -> None:
+    async with FakeModel():
+        assert [await leaves_tasks(), await leaves_tasks()] == ["2 are lost"] * 2
+    told = sorted(record.getMessage() for record in caplog.records if "unfinished" in record.getMessage())
+    assert len(told) == 2
+    code = leaves_tasks.__wrapped__.__code__  # type: ignore[attr-defined]  # of functools.wraps
+    line = mail_later.__code__.co_firstlineno + 1
+    assert f"mail_later() at {__file__}:{line}: " in told[0] and "Await the task" in told[0]
+    assert f"mail_out() at {__file__}:{code.co_firstlineno}: " in told[1] and "flow leaves_tasks " in told[1]
+
+
+async def test_what_is_awaited_cancelled_or_broken_off_isnt_left_behind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with FakeModel():
+        assert await leaves_nothing() == "all in hand"
+    assert not [record for record in caplog.records if "unfinished" in record.getMessage()]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from asyncio import Future, Task
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+#: The name of tasks that end with their iterator.
+IN_HAND: Final = "segue: of an iterator"
 
 
 class Source(Protocol[T_co]):
@@ -35,7 +37,7 @@ class Branches:
 
     def start(self, coro: Coroutine[Any, Any, None]) -> None:
         """Begin a task."""
-        self.keep(asyncio.create_task(coro))
+        self.keep(asyncio.create_task(coro, name=IN_HAND))
 
     def keep(self, future: Future[Any]) -> None:
         """End that too."""

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..authoring.failures import to_failure
+from ..authoring.flow import target_named
+from ..authoring.stream import IN_HAND
 from ..model.entry import Failure
 from ..model.errors import RunInterrupted
 from ..model.run import Head, Status
@@ -33,6 +35,8 @@ ANSWER = 0.05
 LONG, STAY, MOST_LINGERS = 1000, 0.001, 5
 #: An actor whose fields are so many bytes stays for its next message, for so many seconds a byte.
 LARGE, STAY_BYTE = 8192, 1e-6
+#: Of which flow, what and where was told already that it was left behind.
+_LEFT: set[tuple[str, str, str]] = set()
 
 
 def idle(run: Executor) -> None:
@@ -207,11 +211,36 @@ class Departure:
             failure = to_failure(error)
         else:
             value = root.result()
+            if len(self._run.tasks) > 1:
+                self._tell_left()
         self._run.status = status
         if self._alive():
             self.unwind(lambda: self._finish(status, value, failure))
         else:
             self._finish(status, value, failure)
+
+    def _tell_left(self) -> None:
+        """Say which branches the code left behind when it returned: what they do is dropped."""
+        head = self._run.head
+        flow = target_named(head.spec.target, head.spec.module)
+        code = getattr(getattr(flow, "fn", None), "__code__", None)
+        for task in self._run.tasks:
+            if task.done() or task.get_name() == IN_HAND:
+                continue
+            coro: Any = task.get_coro()
+            what = getattr(coro, "__qualname__", type(coro).__name__).replace("<locals>.", "")
+            place = tasks.authors_line(task) or (f"{code.co_filename}:{code.co_firstlineno}" if code else "")
+            if (head.spec.target, what, place) not in _LEFT:
+                _LEFT.add((head.spec.target, what, place))
+                log.warning(
+                    "flow %s returned (run %s) while a task that it made was unfinished, %s() at %s: what it had yet "
+                    "to do is dropped. Await the task, or an asyncio.TaskGroup around it; cancel() it where it isn't "
+                    "wanted; segue.spawn() is for what goes on by itself",
+                    head.spec.target,
+                    head.id,
+                    what,
+                    place or "an unknown place",
+                )
 
     def _finish(self, status: Status, value: bytes | None, failure: Failure | None) -> None:
         turn = self._take_all(last=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import sys
 from asyncio import AbstractEventLoop, Future, Task
 from collections import deque
@@ -28,6 +29,7 @@ _WRAPPERS = frozenset(
 _WAIT_FOR: CodeType | None = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None
 _GATHERING = "_GatheringFuture"
 _RELEASE: Any = getattr(asyncio.tasks, "_release_waiter", None)
+_OWN = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _PASSIVE_FILES = ("asyncio/locks.py", "asyncio/queues.py", "asyncio/taskgroups.py")
 _PASSIVE_NAMES = frozenset({"_wait", "wait_for", "_wait_for_one", "__anext__", "gather"})
 
@@ -195,6 +197,20 @@ def where(task: Task[Any]) -> str:
     frame = _frame(shown)
     line = frame.f_lineno if frame is not None else _code(shown).co_firstlineno
     return f"{_code(shown).co_filename}:{line} in {_code(shown).co_qualname}"
+
+
+def authors_line(task: Task[Any]) -> str:
+    """The innermost line of the author's at which a task stands, as `file:line`; empty if it has only segue's own."""
+    line = ""
+    for inner in _chain(task.get_coro()):
+        code, frame = _code(inner), _frame(inner)
+        if (
+            frame is not None
+            and "/asyncio/" not in code.co_filename
+            and not code.co_filename.startswith(_OWN)
+        ):
+            line = f"{code.co_filename}:{frame.f_lineno}"
+    return line
 
 
 def let_go(task: Task[Any]) -> None:
