@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import segue
-from segue.errors import InvalidValue
+from segue.errors import InvalidValue, WrongPlace
 from segue.model.chat import as_messages
 from segue.testing import FakeModel
 
@@ -132,8 +132,10 @@ async def test_a_task_that_is_left_behind_is_told_of_once_a_place(caplog: pytest
     assert len(told) == 2
     code = leaves_tasks.__wrapped__.__code__  # type: ignore[attr-defined]  # of functools.wraps
     line = mail_later.__code__.co_firstlineno + 1
-    assert f"mail_later() at {__file__}:{line}: " in told[0] and "Await the task" in told[0]
-    assert f"mail_out() at {__file__}:{code.co_firstlineno}: " in told[1] and "flow leaves_tasks " in told[1]
+    assert f"mail_later() at {__file__}:{line}: " in told[0]
+    assert "Await the task" in told[0]
+    assert f"mail_out() at {__file__}:{code.co_firstlineno}: " in told[1]
+    assert "flow leaves_tasks " in told[1]
 
 
 async def test_what_is_awaited_cancelled_or_broken_off_isnt_left_behind(
@@ -142,3 +144,33 @@ async def test_what_is_awaited_cancelled_or_broken_off_isnt_left_behind(
     async with FakeModel():
         assert await leaves_nothing() == "all in hand"
     assert not [record for record in caplog.records if "unfinished" in record.getMessage()]
+
+
+@segue.flow
+async def calls_from_a_thread(how: str) -> str:
+    def work() -> str:
+        return asyncio.run(mail_out("x"))
+
+    if how == "copied":
+        return await asyncio.to_thread(work)
+    return await asyncio.get_running_loop().run_in_executor(None, work)
+
+
+@segue.step
+async def calls_inside_a_step() -> str:
+    return await asyncio.to_thread(lambda: asyncio.run(mail_out("x")))
+
+
+@segue.flow
+async def has_it_called() -> str:
+    return await calls_inside_a_step()
+
+
+async def test_a_step_that_a_thread_of_the_run_calls() -> None:
+    async with FakeModel():
+        with pytest.raises(
+            WrongPlace, match="step 'mail_out' was called in a thread .* await it in the flow"
+        ):
+            await calls_from_a_thread("copied")
+        assert await calls_from_a_thread("bare") == "x"  # nothing tells it where it is
+        assert await has_it_called() == "x"  # part of what is recorded whole

@@ -259,6 +259,7 @@ class RunContext(Protocol):
     config: Config
     callers: tuple[str, ...]
     rebased: bool  #: it goes on from another journal, under changed code perhaps
+    loop: asyncio.AbstractEventLoop
 
     @property
     def seed(self) -> str:

@@ -26,7 +26,7 @@ from ..core.encoding import write
 from ..core.retry import Retry
 from ..core.signature import InputShape
 from ..model import checks
-from ..model.errors import AuthorError, ProcessDied
+from ..model.errors import AuthorError, ProcessDied, WrongPlace
 from .context import BRANCH, Branch, Effect, Work, find_branch
 from .pooled import Named, OverTime, Pool, named, side_by_side
 from .time import pause
@@ -124,7 +124,15 @@ class StepDef:
         return encode(value, where=self.where)
 
     def plain(self, *args: Any, **kwargs: Any) -> Awaitable[Any]:
-        """A call outside a run: nothing but the function, off the loop if it is sync."""
+        """A call outside a run: nothing but the function, off the loop if it is sync. Raises `WrongPlace` in a thread
+        of a run's.
+        """
+        around = BRANCH.get()
+        if isinstance(around, Branch) and around.run.loop is not asyncio.get_running_loop():
+            raise WrongPlace(
+                f"the step {self.name!r} was called in a thread that run {around.run.id!r} began, where it can't be "
+                f"recorded; await it in the flow, and hand on to the thread what it gives"
+            )
         if self.is_async:
             result: Awaitable[Any] = self.fn(*args, **kwargs)
             return result
