@@ -279,7 +279,7 @@ async def test_an_edit_that_doesnt_fit_is_refused_or_asked_for_again() -> None:
         questions = engine.asks()
         ask = await anext(questions)
         for wrong in (Edit(nosuch=1), Edit(seats="two")):
-            with pytest.raises(InvalidValue, match="nosuch|seats"):
+            with pytest.raises(InvalidValue, match=r"nosuch|seats"):
                 await ask.answer(wrong)
         await ask.answer(Edit(day="soon"))
         again = await anext(questions)

@@ -169,7 +169,7 @@ async def has_it_called() -> str:
 async def test_a_step_that_a_thread_of_the_run_calls() -> None:
     async with FakeModel():
         with pytest.raises(
-            WrongPlace, match="step 'mail_out' was called in a thread .* await it in the flow"
+            WrongPlace, match=r"step 'mail_out' was called in a thread .* await it in the flow"
         ):
             await calls_from_a_thread("copied")
         assert await calls_from_a_thread("bare") == "x"  # nothing tells it where it is

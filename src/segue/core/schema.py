@@ -187,7 +187,7 @@ _BASES: tuple[tuple[tuple[type, ...], str], ...] = (
 
 
 #: What msgspec says nothing of, since they may be without a time zone too.
-_TIMES = {datetime: "date-time", time: "time"}
+_TIMES: dict[type[Any], str] = {datetime: "date-time", time: "time"}
 
 
 def _has_times(tp: Any) -> bool:

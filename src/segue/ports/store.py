@@ -119,7 +119,9 @@ class Turn(msgspec.Struct, kw_only=True, gc=False):
     asks: Sequence[Question] = ()
     closed_asks: Sequence[str] = ()
     spawn: list[NewRun] = []
-    blobs: Sequence[tuple[bytes, bytes]] = ()  #: (digest, content); one that is there is left alone
+    blobs: Sequence[
+        tuple[bytes, bytes]
+    ] = ()  #: (digest, content) that `entries` name; one that is there stays
     settled: Sequence[Settlement] = ()
     wants: Sequence[str] = ()
     status: Status = "ready"

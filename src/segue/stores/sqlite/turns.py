@@ -102,7 +102,7 @@ def append_each(ledger: Ledger, rows: Sequence[Any]) -> list[tuple[Any, CommitRe
     for start in range(0, len(rows), ALONE):
         part = rows[start : start + ALONE]
         if append(ledger, part):
-            out += [(row, "committed") for row in part]
+            out += ((row, "committed") for row in part)
         else:
             turns = [Turn(run=run, fence=fence, entries=entries) for run, fence, entries, _ in part]
             out += zip(part, commit(ledger, turns), strict=True)
