@@ -31,7 +31,7 @@ class Postbox:
     def __init__(self, store: Store, clock: AlarmClock) -> None:
         self._store, self._clock = store, clock
         self._sender = f"client:{uuid4().hex}"
-        self._sent: dict[str, int] = {}
+        self._sent = 0  # letters, to all: so nothing is kept of each recipient
         self._credit = CREDIT
         self._waiting: dict[str, list[Future[None]]] = {}
 
@@ -51,7 +51,7 @@ class Postbox:
         is its way, else raises `MailboxFull`. Raises `UnknownName` where there is no such run, and where it has ended
         `Conflict`, or `RunEnded` for a request. `unless`: stop waiting for room when that is done.
         """
-        number = self._sent[to] = self._sent.get(to, 0) + 1
+        self._sent = number = self._sent + 1
         now = self._clock.now()
         mail = Mail(to, self._sender, number, kind, name, value, None, None, reply, (), now)
         if more:
@@ -78,7 +78,7 @@ class Postbox:
             await self._refused(mail, delivery)
             if unless is not None and unless.done():
                 return
-            number = self._sent[mail.to] = self._sent.get(mail.to, 0) + 1
+            self._sent = number = self._sent + 1
             now = self._clock.now()
             mail = msgspec.structs.replace(mail, number=number, at=now)
             (delivery,) = await self._store.deliver((mail,), now=now)
