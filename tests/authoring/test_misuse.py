@@ -174,3 +174,49 @@ async def test_a_step_that_a_thread_of_the_run_calls() -> None:
             await calls_from_a_thread("copied")
         assert await calls_from_a_thread("bare") == "x"  # nothing tells it where it is
         assert await has_it_called() == "x"  # part of what is recorded whole
+
+
+@segue.flow
+async def says_text() -> int:
+    return "text"  # type: ignore[return-value]  # that it is told of is tested
+
+
+@segue.step
+async def double(n: int) -> int:
+    return 2 * n
+
+
+@segue.flow
+async def doubles(n: int) -> int:
+    return await double(n)
+
+
+class Add(segue.Note):
+    n: int
+
+
+class Adder(segue.Actor[int]):
+    async def begin(self) -> segue.Listen:
+        return segue.Listen()
+
+    @segue.on
+    async def add(self, message: Add) -> segue.Done[int]:
+        return segue.Done(message.n)
+
+
+async def test_a_value_that_doesnt_fit_is_told_with_its_place() -> None:
+    async with segue.Engine() as engine:
+        with pytest.raises(
+            InvalidValue, match="^the result of flow 'says_text': expected int: it is a string"
+        ):
+            await engine.run(says_text())
+        assert await engine.run(doubles(2), id="doubles") == 4
+        fork = await engine.fork("doubles", edit={"#0": "four"})
+        with pytest.raises(InvalidValue, match="^the result of step 'double': expected int: it is a string"):
+            await fork
+        adder = await engine.start(Adder(), id="adder")
+        await engine.tell("adder", "Add", b'{"n":"two"}')
+        while not (dead := await engine.dead_letters(run=adder.id)):
+            await asyncio.sleep(0.001)
+        assert dead[0].error is not None
+        assert dead[0].error.message.startswith("what Adder.add takes: expected Add: .n is a string")

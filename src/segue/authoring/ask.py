@@ -122,7 +122,7 @@ def put(
         name="ask",
         args=args,
         digest=digest(args),
-        decode=decoder(returns),
+        decode=decoder(returns, "the answer to ask()"),
         opens=opens,
         drops=drops,
         due=due,

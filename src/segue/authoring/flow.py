@@ -129,7 +129,7 @@ class FlowDef:
 
     def read_result(self, value: bytes) -> Any:
         """Its result, typed by its annotation."""
-        return decoder(self.shape.result_type)(value)
+        return decoder(self.shape.result_type, self.where)(value)
 
     @property
     def version(self) -> str:

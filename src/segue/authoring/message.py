@@ -64,7 +64,7 @@ def message_name(tp: Any) -> str:
 
 
 def _answer_reader(request: type[Any]) -> Callable[[bytes], Any]:
-    return decoder(response_type(request))
+    return decoder(response_type(request), f"the answer to {message_name(request)}")
 
 
 #: The name of a class's messages, and what reads the answers to them, found once.
@@ -74,11 +74,12 @@ answer_reader: Callable[[type[Any]], Callable[[bytes], Any]] = functools.lru_cac
 )  # type: ignore[assignment]  # so here
 
 
-def message_reader(tp: Any) -> Callable[[bytes], Any]:
-    """What reads mail of a type. Raises `BadSignature` for a type that JSON can't fill."""
+def message_reader(tp: Any, where: str = "") -> Callable[[bytes], Any]:
+    """What reads mail of a type, which goes to `where`. Raises `BadSignature` for a type that JSON can't fill."""
+    where = where or f"the message {message_name(tp)}"
     if get_origin(tp) is not Response:
-        return decoder(tp)
-    read_value = decoder(response_type(get_args(tp)[0]))
+        return decoder(tp, where)
+    read_value = decoder(response_type(get_args(tp)[0]), where)
 
     def read(data: bytes) -> Response[Any]:
         wire = _read_answered(data)

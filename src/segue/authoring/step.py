@@ -96,7 +96,9 @@ class StepDef:
         """How its arguments are written; see `InputShape`."""
         if self._shape is None:
             shape = InputShape.of(self.fn)
-            self.decode = decoder(shape.result_type)  # which may raise, and then does so at each call
+            self.decode = decoder(
+                shape.result_type, self.where
+            )  # which may raise, and then does so at each call
             self._shape = shape
         return self._shape
 

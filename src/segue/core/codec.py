@@ -36,20 +36,25 @@ def decode(data: bytes | str, tp: Any = Any, *, where: str = "value") -> Any:
     try:
         return decoder(tp)(data)
     except InvalidValue as error:
-        raise InvalidValue(where, error.expected, error.problem, error.got) from None
+        raise _placed(error, where) from None
 
 
-def decoder(tp: Any) -> Callable[[bytes | str], Any]:
+def _placed(error: InvalidValue, where: str) -> InvalidValue:
+    return InvalidValue(where, error.expected, error.problem, error.got)
+
+
+def decoder(tp: Any, where: str = "value") -> Callable[[bytes | str], Any]:
     """What reads JSON as a `tp`, made once for each type. Raises `BadSignature` for a type that JSON can't fill.
 
-    It raises `InvalidValue`. Reading is strict: `"1"` is no int. (A pydantic model reads as its own rules say.)
+    It raises `InvalidValue`, which begins with `where`. Reading is strict: `"1"` is no int. (A pydantic model reads as
+    its own rules say.)
     """
     try:
-        return _decoder(tp)
+        return _decoder(tp, where)
     except TypeError as error:
         if "unhashable" not in str(error):
             raise
-        return _make_decoder(tp)
+        return _make_decoder(tp, where)
 
 
 def reader(tp: Any, *, strict: bool = True) -> Read:
@@ -65,14 +70,14 @@ def reader(tp: Any, *, strict: bool = True) -> Read:
     return checked
 
 
-def _make_decoder(tp: Any) -> Callable[[bytes | str], Any]:
+def _make_decoder(tp: Any, where: str) -> Callable[[bytes | str], Any]:
     parse = raw_decoder(tp)
 
     def read(data: bytes | str) -> Any:
         try:
             return parse(data)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise invalid_text(tp, data, error) from None
+            raise _placed(invalid_text(tp, data, error), where) from None
 
     return read
 

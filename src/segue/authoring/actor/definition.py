@@ -61,7 +61,7 @@ class ActorDef:
 
     def read_result(self, value: bytes) -> Any:
         """Its result, typed by what it is an `Actor` of."""
-        return decoder(self.result_type)(value)
+        return decoder(self.result_type, f"the result of actor {self.name!r}")(value)
 
     # ------------------------------------------------------------ fields
     @functools.cached_property
@@ -83,7 +83,7 @@ class ActorDef:
     def _field_reader(self, name: str, tp: Any) -> Callable[[bytes], Any]:
         cure = "give it a type that JSON can carry, or make it segue.field(durable=False)"
         try:
-            return decoder(tp)
+            return decoder(tp, f"{self.name}.{name}")
         except (BadSignature, TypeError) as error:
             raise BadSignature(f"{self.name}.{name}", f"it can't be stored: {error}", cure) from None
 

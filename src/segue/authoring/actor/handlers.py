@@ -175,7 +175,7 @@ def hints_of(fn: Any, where: str) -> dict[str, Any]:
 
 def _reader(tp: Any, where: str) -> Callable[[bytes], Any]:
     try:
-        return message_reader(tp)
+        return message_reader(tp, f"what {where} takes")
     except BadSignature as error:
         raise BadSignature(
             where, str(error), "let states and messages be dataclasses of plain values"
