@@ -12,7 +12,7 @@ import pytest
 
 import segue
 from segue.model.chat import ChatReply
-from segue.model.errors import ModelFailed, NotInRun, Truncated
+from segue.model.errors import BadAnswer, ModelFailed, NotInRun, Truncated
 from segue.ports.provider import CallFault
 from segue.testing import FakeModel, ModelCall, ToolUse
 
@@ -259,6 +259,38 @@ async def test_an_unanswered_ask_fails_the_test() -> None:
             await stuck()
     assert "model.answer('Send this?', …)" in str(failed.value)
     assert '{"draft":1}' in str(failed.value)
+
+
+async def test_an_approval_that_nobody_gives_names_what_may_be_answered() -> None:
+    async def refund(amount: int, note: str = "") -> str:
+        """Refund."""
+        return f"{amount} refunded {note}"
+
+    @segue.flow
+    async def agent() -> str:
+        return await segue.generate("Help", tools=[segue.tool(refund, approve=True)])
+
+    fake = FakeModel()
+    fake.when("Help").reply(ToolUse("refund", amount=5))
+    with pytest.raises(AssertionError) as failed:
+        async with fake:
+            await agent()
+    told = str(failed.value)
+    assert "is segue.Approve(), segue.Edit(amount=…, note=…) or segue.Deny('why')." in told
+    assert "model.answer('May refund be called?', segue.Approve())" in told
+    assert "properties" not in told
+
+
+async def test_an_answer_that_stays_unfit_is_told_in_one_sentence() -> None:
+    @segue.flow
+    async def counts() -> int:
+        return await segue.generate("How many?", returns=int, repairs=0)
+
+    fake = FakeModel()
+    fake.when("How many").reply("hello")
+    async with fake:
+        with pytest.raises(BadAnswer, match=r"[^.]; its last was 'hello'"):
+            await counts()
 
 
 async def test_an_answer_of_the_wrong_type_fails_the_test() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, ParamSpec
 
 import msgspec
@@ -27,6 +27,11 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
     decision: Literal["approve", "deny", "edit"]
     reason: str = ""
     arguments: dict[str, Any] = {}
+
+
+def is_decision(form: Mapping[str, Any]) -> bool:
+    """Whether that is the form of an answer which says whether a tool may be called."""
+    return set(form.get("properties", ())) == set(Decision.__struct_fields__)
 
 
 class Approve:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from ..authoring.tool import is_decision
 from ..core.conform import misfit
 
 Schema = dict[str, Any]
@@ -117,11 +118,6 @@ def _choices(schema: Schema) -> list[Any] | None:
 
 
 # ---------------------------------------------------------------- approval of tools
-def is_decision(schema: Schema) -> bool:
-    """Whether a tool call is to be approved: the schema of `Decision`."""
-    return set(resolve(schema).get("properties", {})) == {"decision", "reason", "arguments"}
-
-
 def _decision(text: str) -> Any:
     word, _, rest = text.strip().partition(":")
     match word.strip().lower():

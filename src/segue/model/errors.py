@@ -265,7 +265,9 @@ class BadAnswer(CallerError):
 
     def __init__(self, model: str, problem: str, answer: str) -> None:
         self.model, self.problem, self.answer = model, problem, answer
-        text = f"model {model!r} gave no fit answer: {problem}; its last was {answer[:400]!r}"
+        text = (
+            f"model {model!r} gave no fit answer: {problem.removesuffix('.')}; its last was {answer[:400]!r}"
+        )
         super().__init__(f"{text}; {self.cure}" if self.cure else text)
 
 

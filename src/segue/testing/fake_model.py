@@ -11,6 +11,7 @@ from typing import Any, Self
 import msgspec
 
 from ..authoring.flow import RUNNER, FlowCall, Runner, definition, short_name
+from ..authoring.tool import is_decision
 from ..core.codec import encode
 from ..model.chat import Answer, ChatReply, Message, ToolCall, ToolSpec
 from ..model.errors import AskClosed, ModelFailed, WrongPlace
@@ -383,10 +384,14 @@ def unmatched(call: ModelCall, rules: list[Rule]) -> str:
 def unanswered(ask: Ask) -> str:
     """A question without an answer, and the cure."""
     shown = "" if ask.show is None else f"\n  It shows {_short(_json(ask.show))}"
+    fit, value = f"must fit {_short(_json(ask.schema))}", "…"
+    if is_decision(ask.schema):
+        named = ", ".join(f"{name}=…" for name in ask.schema["properties"]["arguments"].get("properties", ()))
+        fit, value = f"is segue.Approve(), segue.Edit({named}) or segue.Deny('why')", "segue.Approve()"
     return (
         f"nobody answers the question {ask.question!r} of run {ask.run!r}.{shown}\n"
-        f"  The answer must fit {_short(_json(ask.schema))}.\n"
-        f"  Add: model.answer({ask.question!r}, …)"
+        f"  The answer {fit}.\n"
+        f"  Add: model.answer({ask.question!r}, {value})"
     )
 
 
