@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+import segue
+from segue.cli.main import main
 from segue.cli.runs import cause_of
 from segue.core import export
 from segue.model.entry import Failure
 from segue.model.run import Head, Spec
+from segue.runtime.clock import SystemClock
 from tests.cli.desk import APP, Desk, Provider
 
 
@@ -297,3 +302,41 @@ def test_what_acts_tells_programs_what_it_did(desk: Desk):
     assert desk.segue("cancel", "f", "--json").rows == [{"cancelled": ["f"]}]
     desk.segue("run", "app.py:twice", "7", "--id", "t")
     assert desk.segue("resume", "t", "--json").rows == [{"resumed": ["t"]}]
+
+
+@segue.step
+async def name_of(day: int) -> str:
+    return f"day {day}"
+
+
+@segue.flow
+async def dated(days: int) -> list[str]:
+    said = [await name_of(day) for day in range(days)]
+    return [*said, segue.now().isoformat()]
+
+
+async def test_a_fork_has_times_of_its_own_and_replays_its_origins(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    shift = -3 * 86400.0
+    clock = SystemClock()
+    monkeypatch.setattr(clock, "now", lambda: time.time() + shift, raising=False)
+    store = f"sqlite:{tmp_path / 'runs.db'}"
+    async with segue.Engine(store, clock=clock) as engine:
+        told = await engine.run(dated(2), id="old")
+        shift = 0.0
+        assert await (await engine.fork("old", id="same")) == told
+        assert (await (await engine.fork("old", id="new", before="#1")))[:2] == ["day 0", "day 1"]
+
+    def said(*words: str) -> str:
+        assert main([*words, "--store", store]) == 0
+        return capsys.readouterr().out
+
+    def listed() -> None:
+        ages = {line.split()[0]: line.split()[3:5] for line in said("runs").splitlines()[1:]}
+        assert ages["old"] == ["3", "d"]
+        assert {ages["same"][1], ages["new"][1]} <= {"s", "ms"}
+        assert "3 d" not in said("show", "new")
+        assert f"begun {time.strftime('%Y-%m-%d')}" in said("show", "same")
+
+    await asyncio.to_thread(listed)

@@ -79,7 +79,7 @@ async def _runs(store: Store, args: argparse.Namespace) -> None:
         now = time.time()
         table(
             ("RUN", "STATUS", "FLOW", "AGE", "WHAT"),
-            [(h.id, h.status, h.spec.target, duration(max(now - h.spec.created, 0)), what(h)) for h in alone],
+            [(h.id, h.status, h.spec.target, duration(max(now - h.spec.begun, 0)), what(h)) for h in alone],
         )
     elif not jobs:
         note("no such runs are there" if args.job or args.status or args.tag else "no runs are there yet")
@@ -114,7 +114,7 @@ def _newest(heads: list[Head], keep: int | None) -> list[Head]:
 
 
 def _age(head: Head) -> tuple[float, int]:
-    return head.spec.created, head.spec.index
+    return head.spec.begun, head.spec.index
 
 
 def what(head: Head) -> str:
@@ -140,7 +140,7 @@ def as_plain(head: Head) -> dict[str, Any]:
         "job": head.spec.job,
         "index": head.spec.index,
         "key": head.spec.key,
-        "created": head.spec.created,
+        "created": head.spec.begun,
         "updated": head.updated,
         "input": msgspec.Raw(head.spec.args),
         "tags": head.spec.config.tags,

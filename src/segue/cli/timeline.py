@@ -100,10 +100,15 @@ async def calls_of(store: Store, run: str) -> list[Call]:
         return []
     entries = await rebase.entries_of(store, run)
     times = {entry.batch: entry.at for entry in entries if not entry.made}
-    calls = [
-        Call(entry, times.get(entry.after - 1, head.spec.created), 0.0 if entry.made else entry.at)
-        for entry in entries
-    ]
+    spec = head.spec
+
+    def began(entry: Entry) -> float:
+        at = times.get(entry.after - 1, spec.created)
+        return (
+            at if not entry.made and entry.at < spec.begun else max(at, spec.begun)
+        )  # a fork's own: not before it
+
+    calls = [Call(entry, began(entry), 0.0 if entry.made else entry.at) for entry in entries]
     return sorted(calls, key=lambda call: (call.entry.after, _in_order(call.entry.path), call.entry.n))
 
 
@@ -187,8 +192,8 @@ def _head(head: Head) -> None:
     spec = head.spec
     print(f"{head.id}  {head.status}")
     print(f"  {spec.kind} {spec.target}, version {spec.version}, input {shown(spec.args, 200)}")
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(spec.created))
-    print(f"  begun {when}, last change {duration(max(head.updated - spec.created, 0))} later")
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(spec.begun))
+    print(f"  begun {when}, last change {duration(max(head.updated - spec.begun, 0))} later")
     if spec.origin:
         print(f"  forked from {spec.origin}")
     if head.status == "held" or head.reason:
@@ -240,7 +245,7 @@ def _calls(head: Head, calls: list[Call]) -> None:
                 call.name,
                 call.entry.kind,
                 _name(head, call.entry),
-                f"+{duration(max(call.began - head.spec.created, 0))}",
+                f"+{duration(max(call.began - head.spec.begun, 0))}",
                 "" if call.entry.made else duration(max(call.ended - call.began, 0)),
                 count(spent) if spent else "",
                 " ".join(said(call.entry).split()),

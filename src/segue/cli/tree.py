@@ -49,7 +49,7 @@ async def show_tree(store: Store, args: argparse.Namespace) -> None:
                 head.status,
                 _name(head),
                 restarts[head.id] or "",
-                duration(max(now - head.spec.created, 0)),
+                duration(max(now - head.spec.begun, 0)),
                 what(head),
             )
             for depth, head in rows
@@ -72,14 +72,14 @@ async def _family(store: Store) -> tuple[dict[str, Head], Children]:
         if head.spec.parent is not None:
             children[head.spec.parent.run].append(head)
     for each in children.values():
-        each.sort(key=lambda head: (head.spec.created, head.spec.index, head.id))
+        each.sort(key=lambda head: (head.spec.begun, head.spec.index, head.id))
     return heads, children
 
 
 def _newest_tops(heads: Iterable[Head], children: Children, job: str, limit: int) -> list[Head]:
     """Runs that no other has started, of that job or of none, oldest first; so many that they fill the screen."""
     tops = [head for head in heads if head.spec.parent is None and head.spec.job == job]
-    tops.sort(key=lambda head: (head.spec.created, head.spec.index))
+    tops.sort(key=lambda head: (head.spec.begun, head.spec.index))
     if not limit:
         return tops
     lines = 0

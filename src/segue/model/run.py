@@ -70,6 +70,12 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     module: str = ""  #: where `target` was defined, to tell it from others of its name
     seed: str = ""  #: what ids and chance are drawn from where that isn't the id: a fork's is its origin's
     history: timedelta | None = None
+    forked: float = 0.0  #: of a fork: when. `created` is its origin's, from which its replayed time goes on
+
+    @property
+    def begun(self) -> float:
+        """When it was made itself."""
+        return self.forked or self.created
 
     @property
     def kept(self) -> timedelta:

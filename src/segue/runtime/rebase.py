@@ -172,5 +172,6 @@ def forked(origin: Head, config: Config, now: float) -> Spec:
         origin=origin.id,
         seed=spec.seed or origin.id,
         created=spec.created,
+        forked=now,
         python=f"{sys.version_info[0]}.{sys.version_info[1]}",
     )
