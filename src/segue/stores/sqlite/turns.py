@@ -98,16 +98,15 @@ def append(ledger: Ledger, rows: Sequence[Any]) -> bool:
 
 def append_each(ledger: Ledger, rows: Sequence[Any]) -> list[tuple[Any, CommitResult]]:
     """Append journal rows, those of runs that are held under their fence, in a transaction; what came of each."""
-    out: list[tuple[Any, CommitResult]] = []
-    committed: CommitResult = "committed"
+    came: list[CommitResult] = []
     for start in range(0, len(rows), ALONE):
         part = rows[start : start + ALONE]
         if append(ledger, part):
-            out += [(row, committed) for row in part]
+            came += ["committed"] * len(part)
         else:
             turns = [Turn(run=run, fence=fence, entries=entries) for run, fence, entries, _ in part]
-            out += zip(part, commit(ledger, turns), strict=True)
-    return out
+            came += commit(ledger, turns)
+    return list(zip(rows, came, strict=True))
 
 
 def commit(ledger: Ledger, turns: Sequence[Turn]) -> list[CommitResult]:
