@@ -207,12 +207,12 @@ class Adder(segue.Actor[int]):
 async def test_a_value_that_doesnt_fit_is_told_with_its_place() -> None:
     async with segue.Engine() as engine:
         with pytest.raises(
-            InvalidValue, match="^the result of flow 'says_text': expected int: it is a string"
+            InvalidValue, match=r"^the result of flow 'says_text': expected int: it is a string"
         ):
             await engine.run(says_text())
         assert await engine.run(doubles(2), id="doubles") == 4
         fork = await engine.fork("doubles", edit={"#0": "four"})
-        with pytest.raises(InvalidValue, match="^the result of step 'double': expected int: it is a string"):
+        with pytest.raises(InvalidValue, match=r"^the result of step 'double': expected int: it is a string"):
             await fork
         adder = await engine.start(Adder(), id="adder")
         await engine.tell("adder", "Add", b'{"n":"two"}')

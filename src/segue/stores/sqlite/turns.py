@@ -102,10 +102,10 @@ def append_each(ledger: Ledger, rows: Sequence[Any]) -> list[tuple[Any, CommitRe
     for start in range(0, len(rows), ALONE):
         part = rows[start : start + ALONE]
         if append(ledger, part):
-            came += ["committed"] * len(part)
+            whole: Sequence[CommitResult] = ("committed",) * len(part)
+            came += whole
         else:
-            turns = [Turn(run=run, fence=fence, entries=entries) for run, fence, entries, _ in part]
-            came += commit(ledger, turns)
+            came += commit(ledger, [Turn(run=run, fence=fence, entries=row) for run, fence, row, _ in part])
     return list(zip(rows, came, strict=True))
 
 
