@@ -117,8 +117,8 @@ class _Map:
                 standing = await self._look(engine, job, tally, progress, pace)
                 if stop.is_set() or standing.settled:
                     return standing
-                if await self._only_people(engine, standing) and not is_terminal(sys.stderr):
-                    return standing  # nobody is here: the same command goes on when they have answered
+                if await self._only_people(engine, standing):
+                    return standing  # the same command goes on when they have answered
                 if sweep is not None and sweep.done():
                     sweep.result()
                     return await self._look(engine, job, tally, progress, pace)
@@ -156,15 +156,16 @@ class _Map:
         return f"`{self._segue('runs', '--asks')}` lists questions, `segue answer` answers"
 
     async def _only_people(self, engine: Engine, standing: Standing) -> bool:
-        """Whether nothing is left but questions without a deadline; says once how to answer."""
-        if not standing.for_others or standing.total is None:
+        """Whether nothing is left but questions without a deadline, and nobody is here; says once how to answer."""
+        busy = standing.working or standing.for_batch or is_terminal(sys.stderr)
+        if not standing.for_others or standing.total is None or (busy and self._told):
             return False
         asks = await engine.store.asks()
         mine = {ask.run: ask.deadline for ask in asks if ask.run.startswith(f"{self.id}/")}
         if mine and not self._told:
             self._told = True
             note(f"  {count(len(mine))} ask{'s' if len(mine) == 1 else ''}: {self._how_to_answer()}")
-        if standing.working or standing.for_batch or len(mine) < standing.parked or any(mine.values()):
+        if busy or len(mine) < standing.parked or any(mine.values()):
             return False
         parked = {head.id async for head in each_run(engine.store, job=self.id, status=("parked",))}
         return parked == {_root_of(run, parked) for run in mine}
