@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import msgspec
 import pydantic
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,12 +79,22 @@ FORMS = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
-@given(FORMS)
-def test_what_is_made_up_for_a_type_is_an_answer_of_it(tp: Any):
+def is_answered(tp: Any) -> None:
     shape = Shape.of(tp)
     asked = [shape.schema, shape.plain]
     with contextlib.suppress(ValueError):  # Anthropic takes no open object
         asked.append(_fitted(shape.schema))
     for schema in asked:
         shape.decode(json.dumps(instance(schema)))
+
+
+@pytest.mark.parametrize("tp", LEAVES, ids=str)
+def test_what_is_made_up_for_a_type_is_an_answer_of_it(tp: Any):
+    is_answered(tp)
+    is_answered(tuple[tp, tp])
+
+
+@settings(max_examples=100, deadline=None)
+@given(FORMS)
+def test_and_of_types_made_of_others(tp: Any):
+    is_answered(tp)
