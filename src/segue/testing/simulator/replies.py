@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import msgspec
 
 from segue.model.errors import InvalidValue
 
 from .schema import instance
+
+if TYPE_CHECKING:
+    from ..fake_model import ToolUse
 
 __all__ = ["Failure", "Reply", "Rule", "Said", "Script", "ToolCall", "ToolCalls", "default_rule", "text_of"]
 
@@ -162,7 +165,7 @@ class Scene:
         self._replies: list[Reply] = []
         self._given = 0
 
-    def reply(self, *replies: Reply) -> Self:
+    def reply(self, *replies: Reply | ToolUse) -> Self:
         """Say these, one a request; called again it adds to them. Raises `TypeError` for what no reply can be.
 
         A `ToolUse`, as a `FakeModel` takes it, is a `ToolCall`; a list of them is one reply.
