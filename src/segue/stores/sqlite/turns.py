@@ -102,7 +102,7 @@ def append_each(ledger: Ledger, rows: Sequence[Any]) -> list[tuple[Any, CommitRe
     for start in range(0, len(rows), ALONE):
         part = rows[start : start + ALONE]
         if append(ledger, part):
-            whole: Sequence[CommitResult] = ("committed",) * len(part)
+            whole: list[CommitResult] = ["committed" for _ in part]
             came += whole
         else:
             came += commit(ledger, [Turn(run=run, fence=fence, entries=row) for run, fence, row, _ in part])
