@@ -131,7 +131,7 @@ class World:
 
     async def check(self) -> None:
         """Whoever follows follows somebody, and nobody is answered twice."""
-        lines = self.store._lines.values()
+        lines = self.store._lines.by_id.values()
         led = {line.line.same for line in lines if line.status in ("waiting", "taken")}
         assert {line.line.same for line in lines if line.status == "following"} <= led
         for run in self.runs:

@@ -118,10 +118,10 @@ class Survivor(MemoryStore):
 
     def lapse(self) -> None:
         """Every claim, of runs and of lanes, counts as lost."""
-        for run in self._held.values():
+        for run in self._runs.held.values():
             run.lease = 0.0
-        self._lapse = 0.0
-        for lane in self._lanes.values():
+        self._runs.lapse = 0.0
+        for lane in self._lines.lanes.values():
             lane.lease = 0.0
 
 

@@ -1,10 +1,10 @@
-"""Budgets of the store in memory."""
+"""The budgets of the store in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from ..model.budget import Account, Amount, Limit, Reservation, Reserved, Settlement, Standing
+from ...model.budget import Account, Amount, Limit, Reservation, Reserved, Settlement, Standing
 
 
 class _Budget:

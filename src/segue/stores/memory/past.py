@@ -1,4 +1,4 @@
-"""Past turns in the memory store: what came before a run's checkpoint."""
+"""Past turns in the store in memory: what came before a run's checkpoint."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections import Counter
 from itertools import chain
 from typing import Protocol
 
-from ..model.run import Spec
-from . import sealing
+from ...model.run import Spec
+from .. import sealing
 
 
 class Past:

@@ -1,39 +1,28 @@
-"""The memory store's answers, and its lines without an outcome by what they ask."""
+"""The answers of the store in memory, and its lines without an outcome by what they ask."""
 
 from __future__ import annotations
 
-from typing import Generic, Protocol, TypeVar
-
-from ..model.lane import Answer, Line
-from . import asking
-
-
-class Asker(Protocol):
-    """A line of the store's."""
-
-    line: Line
-    number: int
+from ...model.lane import Answer
+from .. import asking
+from .lane import LineRecord
 
 
-A = TypeVar("A", bound=Asker)
-
-
-class _Group(Generic[A]):
+class _Group:
     """Lines that ask the same: those that are to be answered, and those that follow them."""
 
     __slots__ = ("followers", "leaders")
 
     def __init__(self) -> None:
-        self.leaders: dict[str, A] = {}
-        self.followers: dict[str, A] = {}
+        self.leaders: dict[str, LineRecord] = {}
+        self.followers: dict[str, LineRecord] = {}
 
 
-class Answers(Generic[A]):
+class Answers:
     """What is kept, and who waits for it."""
 
     def __init__(self) -> None:
         self._kept: dict[str, Answer] = {}
-        self._groups: dict[str, _Group[A]] = {}
+        self._groups: dict[str, _Group] = {}
 
     def find(self, same: str, since: float = 0.0) -> Answer | None:
         """An answer that came since then."""
@@ -53,21 +42,21 @@ class Answers(Generic[A]):
             del self._kept[same]
         return len(old)
 
-    def leader(self, line: A) -> A | None:
+    def leader(self, line: LineRecord) -> LineRecord | None:
         """Whom a new line may follow."""
         group = self._groups.get(line.line.same)
-        leaders = sorted(group.leaders.values(), key=_number) if group is not None else []
+        leaders = sorted(group.leaders.values(), key=by_number) if group is not None else []
         return next((each for each in leaders if asking.follows(line.line, each.line.due)), None)
 
-    def lead(self, line: A) -> None:
+    def lead(self, line: LineRecord) -> None:
         """It is to be answered."""
         self._groups.setdefault(line.line.same, _Group()).leaders[line.line.id] = line
 
-    def follow(self, line: A) -> None:
+    def follow(self, line: LineRecord) -> None:
         """It gets what another one gets."""
         self._groups.setdefault(line.line.same, _Group()).followers[line.line.id] = line
 
-    def leave(self, line: A) -> None:
+    def leave(self, line: LineRecord) -> None:
         """It has ended."""
         group = self._groups.get(line.line.same)
         if group is not None:
@@ -76,20 +65,20 @@ class Answers(Generic[A]):
             if not group.leaders and not group.followers:
                 del self._groups[line.line.same]
 
-    def leads(self, line: A) -> bool:
+    def leads(self, line: LineRecord) -> bool:
         """Whether it is one of those that are to be answered."""
         group = self._groups.get(line.line.same)
         return group is not None and line.line.id in group.leaders
 
-    def leaders(self, same: str) -> list[A]:
+    def leaders(self, same: str) -> list[LineRecord]:
         """Those that are to be answered, in order."""
         group = self._groups.get(same)
-        return sorted(group.leaders.values(), key=_number) if group is not None else []
+        return sorted(group.leaders.values(), key=by_number) if group is not None else []
 
-    def followers(self, same: str) -> list[A]:
+    def followers(self, same: str) -> list[LineRecord]:
         """Those that wait for them, in order."""
         group = self._groups.get(same)
-        return sorted(group.followers.values(), key=_number) if group is not None else []
+        return sorted(group.followers.values(), key=by_number) if group is not None else []
 
     def has_followers(self, same: str) -> bool:
         """Whether there are any."""
@@ -97,5 +86,6 @@ class Answers(Generic[A]):
         return group is not None and bool(group.followers)
 
 
-def _number(line: Asker) -> int:
+def by_number(line: LineRecord) -> int:
+    """Lines in order."""
     return line.number

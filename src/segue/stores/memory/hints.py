@@ -1,0 +1,83 @@
+"""Who is told what is new in the store in memory: once a turn of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Literal
+
+from ...ports.store import Came, Hint
+
+HintKind = Literal["ready", "mail", "ended", "lines", "room"]
+
+
+class Hints:
+    """What is to be told, and who listens."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[Hint], None]] = []
+        self._named: dict[HintKind, dict[str, None]] = {}
+        self.came: dict[str, Came] = {}  #: letters that aren't told of yet
+        self.at_ports: dict[str, Came] = {}  #: those at ports, for which somebody waits
+        self._telling = False  #: this turn of the loop
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Tell in this loop."""
+        self._loop = loop
+
+    def close(self) -> None:
+        """Nobody listens any more."""
+        self._listeners.clear()
+
+    def subscribe(self, listener: Callable[[Hint], None]) -> Callable[[], None]:
+        """Tell this one too, until the end that is returned."""
+        self._listeners.append(listener)
+
+        def end() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return end
+
+    def hint(self, kind: HintKind, name: str) -> None:
+        """Something is new, which is told soon."""
+        names = self._named.get(kind)
+        if names is None:
+            self._named[kind] = {name: None}
+        else:
+            names[name] = None
+        if not self._telling:
+            self.tell_later()
+
+    def tell_later(self) -> None:
+        """Once what is going on just now is done."""
+        if not self._telling:
+            self._telling = True
+            (self._loop or asyncio.get_running_loop()).call_soon(self._tell_now)
+
+    def _tell_now(self) -> None:
+        self._telling = False
+        self.tell()
+
+    def tell_ports(self) -> None:
+        """What came to ports, at once."""
+        answers, self.at_ports = self.at_ports, {}
+        hint = Hint("mail", list(answers), answers)
+        for listener in tuple(self._listeners):
+            listener(hint)
+
+    def tell(self) -> None:
+        """All that is new, at once."""
+        came, hints = self.came, self._named
+        if came:
+            self.came = {}
+            mail = Hint("mail", list(came), came)
+            for listener in tuple(self._listeners):
+                listener(mail)
+        if hints:
+            self._named = {}
+            for kind, names in hints.items():
+                hint = Hint(kind, list(names))
+                for listener in tuple(self._listeners):
+                    listener(hint)

@@ -1,0 +1,88 @@
+"""The jobs of the store in memory, and ids in order."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+
+import msgspec
+
+from ...ports.store import JobHead
+
+
+class Ids:
+    """Ids in order; sorting is put off until someone asks."""
+
+    __slots__ = ("_ids", "_sorted")
+
+    def __init__(self) -> None:
+        self._ids: list[str] = []
+        self._sorted = True
+
+    def add(self, id: str) -> None:
+        """One more."""
+        self._ids.append(id)
+        self._sorted = False
+
+    def after(self, id: str) -> Iterator[str]:
+        """Those after one, or all."""
+        if not self._sorted:
+            self._ids.sort()
+            self._sorted = True
+        return islice(self._ids, bisect_right(self._ids, id) if id else 0, None)
+
+
+class Job:
+    """A job, and the runs of it."""
+
+    __slots__ = ("counts", "ends", "head", "ids")
+
+    def __init__(self) -> None:
+        self.head: JobHead | None = None
+        self.ids = Ids()
+        self.counts: Counter[str] = Counter()
+        self.ends: list[tuple[int, str]] = []
+
+    def shown(self) -> JobHead | None:
+        """Its head, and how its runs are by now."""
+        if self.head is None:
+            return None
+        counts = {status: n for status, n in self.counts.items() if n}
+        return msgspec.structs.replace(self.head, counts=counts)
+
+
+class Jobs:
+    """All of them, by id."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[str, Job] = {}
+
+    def of(self, id: str) -> Job:
+        """The record of one, which may have no head yet."""
+        job = self.by_id.get(id)
+        if job is None:
+            job = self.by_id[id] = Job()
+        return job
+
+    def put(self, job: JobHead) -> JobHead:
+        """Make one, or set its total."""
+        known = self.of(job.id)
+        if known.head is None:
+            known.head = msgspec.structs.replace(job, counts={})
+        elif job.total is not None:
+            known.head = msgspec.structs.replace(known.head, total=job.total)
+        shown = known.shown()
+        assert shown is not None
+        return shown
+
+    def get(self, job: str) -> JobHead | None:
+        """The head of one."""
+        known = self.by_id.get(job)
+        return known.shown() if known else None
+
+    def listed(self) -> list[JobHead]:
+        """The heads of all, the oldest first."""
+        shown = (job.shown() for job in self.by_id.values())
+        return sorted((job for job in shown if job is not None), key=lambda job: (job.created, job.id))

@@ -1,0 +1,90 @@
+"""The lines of the store in memory, where they are, and how they end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import msgspec
+
+from ...model.budget import Amount
+from ...model.lane import LineOutcome, LineStatus
+from ...model.run import Usage
+from ..outcome import OPEN_LINE
+from .budgets import Budgets
+from .lane import Batch, Lane, LineRecord
+from .runs import Runs
+
+
+class Lines:
+    """All of them, in lanes and in provider jobs."""
+
+    def __init__(self, runs: Runs, budgets: Budgets) -> None:
+        self._runs = runs
+        self._budgets = budgets
+        self.by_id: dict[str, LineRecord] = {}
+        self.lanes: dict[str, Lane] = {}
+        self.batches: dict[str, Batch] = {}
+        self._unclaimed: list[tuple[str, Usage]] = []
+
+    def lane(self, name: str) -> Lane:
+        """The lane of a name."""
+        lane = self.lanes.get(name)
+        if lane is None:
+            lane = self.lanes[name] = Lane()
+        return lane
+
+    def drives(self, lane: str, fence: int) -> bool:
+        """Whether that is who drives it."""
+        return lane in self.lanes and self.lanes[lane].fence == fence
+
+    def is_to_come(self, id: str) -> bool:
+        """Whether a call is a line that is to have an outcome still."""
+        line = self.by_id.get(id)
+        return line is not None and (line.status in OPEN_LINE or bool(line.hedged))
+
+    def settle(self, line: LineRecord, status: LineStatus) -> None:
+        """Nothing more will come: the body isn't needed any longer."""
+        line.status = status
+        line.line = msgspec.structs.replace(line.line, body=b"")
+        if not line.hedged:
+            self._budgets.release([line.line.id])
+
+    def forget(self, line: LineRecord) -> None:
+        """Its run has nothing to do with it any more."""
+        run = self._runs.by_id[line.line.call.run]
+        if run.lines is not None:
+            run.lines = [other for other in run.lines if other is not line] or None
+
+    def unhedge(self, line: LineRecord) -> None:
+        """It is in one provider job only."""
+        if line.hedged:
+            self.batches[line.hedged].hedged.pop(line.line.id, None)
+            line.hedged = ""
+            if line.status not in OPEN_LINE:
+                self._budgets.release([line.line.id])
+
+    def claims_nothing(self, run: str, outcome: LineOutcome) -> None:
+        """It was paid for, and nobody gets it."""
+        if outcome.status == "ok" and outcome.used is not None:
+            self._unclaimed.append((run, outcome.used))
+
+    def unclaimed(self, run: str, job: str) -> list[Usage]:
+        """What was paid for nothing."""
+        return [
+            usage
+            for owner, usage in self._unclaimed
+            if run in ("", owner) and job in ("", self._runs.by_id[owner].spec.job)
+        ]
+
+    def counts(self, job: str) -> dict[str, int]:
+        """How many are in which status."""
+        lines = self.by_id.values()
+        counts: Mapping[str, int] = Counter(line.status for line in lines if not job or line.batch == job)
+        return dict(counts)
+
+    def reserved(self, job: str) -> dict[str, Amount]:
+        """What the lines of a provider job have reserved."""
+        ids = self.batches[job].ids if job in self.batches else ()
+        mine = [id for id in ids if job in (self.by_id[id].batch, self.by_id[id].hedged)]
+        return {id: amount for id in mine if (amount := self._budgets.reserved(id)) is not None}

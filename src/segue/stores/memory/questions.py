@@ -1,0 +1,65 @@
+"""Questions to people and programs, in the store in memory."""
+
+from __future__ import annotations
+
+from ...model.message import Mail, Question
+from ...model.run import CallRef
+from ...ports.store import AnswerResult
+from .post import Post
+from .run import Run
+from .runs import Runs
+
+
+class Questions:
+    """Those that are open, and those that were."""
+
+    def __init__(self, runs: Runs, post: Post) -> None:
+        self._runs = runs
+        self._post = post
+        self._open: dict[str, Question] = {}
+        self._shut: dict[str, tuple[Question, str]] = {}
+
+    def open(self, run: Run, ask: Question) -> None:
+        """Ask, perhaps once more."""
+        self._open.pop(ask.id, None)
+        self._shut.pop(ask.id, None)
+        self._open[ask.id] = ask
+        if run.asks is None:
+            run.asks = {}
+        run.asks.pop(ask.id, None)
+        run.asks[ask.id] = None
+
+    def shut(self, id: str, state: str) -> Question | None:
+        """Close an open question; None if it isn't open."""
+        ask = self._open.pop(id, None)
+        if ask is None:
+            return None
+        self._shut[id] = (ask, state)
+        run = self._runs.by_id.get(ask.run)
+        if run is not None and run.asks is not None:
+            run.asks.pop(id, None)
+        return ask
+
+    def listed(self, to: str, run: str) -> list[Question]:
+        """Those that are open."""
+        if run:
+            known = self._runs.by_id.get(run)
+            found = [self._open[id] for id in known.asks or ()] if known else []
+        else:
+            found = list(self._open.values())
+        return [ask for ask in found if not to or ask.to == to]
+
+    def get(self, ask: str) -> tuple[Question, str] | None:
+        """One, and how it stands."""
+        question = self._open.get(ask)
+        return (question, "open") if question is not None else self._shut.get(ask)
+
+    def answer(self, ask: str, value: bytes, now: float) -> AnswerResult:
+        """Close one, and send its run the answer."""
+        question = self.shut(ask, "answered")
+        if question is None:
+            return "closed" if ask in self._shut else "unknown"
+        call = CallRef(question.run, question.path, question.n)
+        mail = Mail(question.run, f"ask:{ask}", 1, "result", value=value, call=call, at=now)
+        self._post.send(mail, now, mark=False)
+        return "answered"

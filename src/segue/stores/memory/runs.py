@@ -1,0 +1,263 @@
+"""The runs of the store in memory: which are ready, due or claimed."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Collection, Sequence
+from heapq import heapify, heappop, heappush
+from itertools import islice
+
+from ...model.run import Head, Status
+from ...ports.store import Claimed, Created, Lease, NewRun, Turn
+from .. import poison
+from .hints import Hints
+from .jobs import Ids, Jobs
+from .run import Run
+
+
+class Runs:
+    """All of them, by id and by what is to be done with them."""
+
+    def __init__(self, jobs: Jobs, hints: Hints) -> None:
+        self._jobs = jobs
+        self._hints = hints
+        self.by_id: dict[str, Run] = {}
+        self._ids = Ids()
+        self.held: dict[str, Run] = {}  #: claimed runs
+        self.lapse = float("inf")  #: no claim lapses before this
+        self._ready: list[tuple[int, int, Run]] = []
+        self._waiting: int = 0  #: how many runs are ready and not claimed
+        self._due: list[tuple[float, int, Run]] = []
+        self._timers = 0  #: how many entries of `_due` are still true
+        self._ended = 0
+
+    # ------------------------------------------------------------ states of a run
+    def move(self, run: Run, status: Status) -> None:
+        """Another status, in all that counts by it. Who makes it ready calls `enqueue` too."""
+        if run.status != status:
+            if run.spec.job:
+                counts = self._jobs.of(run.spec.job).counts
+                counts[run.status] -= 1
+                counts[status] += 1
+            run.status = status
+        if run.wake is not None:
+            run.wake = None
+            self._timers -= 1
+
+    def enqueue(self, run: Run) -> None:
+        """It is ready to be claimed."""
+        self._waiting += 1
+        if not run.queued:
+            run.queued = True
+            heappush(self._ready, (-run.spec.config.priority, run.number, run))
+        self._hints.hint("ready", run.id)
+
+    def _hold(self, run: Run, worker: str, until: float, now: float) -> None:
+        run.fence += 1
+        run.worker, run.lease, run.updated = worker, until, now
+        self.held[run.id] = run
+        if until < self.lapse:
+            self.lapse = until
+
+    def let_go(self, run: Run) -> None:
+        """Nobody has it claimed."""
+        run.worker, run.lease = "", None
+        self.held.pop(run.id, None)
+
+    def set_timer(self, run: Run, wake: float) -> None:
+        """It is ready then."""
+        run.wake = wake
+        self._timers += 1
+        heappush(self._due, (wake, run.number, run))
+        if len(self._due) > 2 * self._timers + 1000:
+            self._due = [item for item in self._due if item[2].wake == item[0]]
+            heapify(self._due)
+
+    def end(self, run: Run, turn: Turn) -> None:
+        """Its last turn, unless it is revived."""
+        self.move(run, turn.status)
+        run.value, run.error = turn.value, turn.error
+        self._ended += 1
+        run.finished = self._ended
+        if run.spec.job:
+            self._jobs.of(run.spec.job).ends.append((run.finished, run.id))
+
+    def take_back(self, run: Run) -> None:
+        """It isn't claimed, nor to be claimed."""
+        if run.status == "ready" and run.lease is None:
+            self._waiting -= 1
+        self.let_go(run)
+
+    def has_room(self, id: str, now: float) -> None:
+        """A run that waited for room is ready."""
+        run = self.by_id[id]
+        if run.status in ("parked", "held"):
+            self.move(run, "ready")
+            run.reason, run.updated = "", now
+            self.enqueue(run)
+
+    # ------------------------------------------------------------ coming and being claimed
+    def create(self, new: NewRun, now: float, worker: str = "", ttl: float = 0.0) -> Created:
+        """Create a run, unless it is there; claimed by a worker where one is given."""
+        known = self.by_id.get(new.id)
+        if known is not None:
+            return Created(False, known.head())
+        run = self.by_id[new.id] = Run(new, len(self.by_id), now)
+        self._ids.add(new.id)
+        if new.spec.job:
+            job = self._jobs.of(new.spec.job)
+            job.ids.add(new.id)
+            job.counts["ready"] += 1
+        if worker:
+            self._hold(run, worker, now + ttl, now)
+        else:
+            self.enqueue(run)
+        return Created(True, run.head())
+
+    def claim(self, worker: str, limit: int, ttl: float, now: float, but: Collection[str]) -> list[Claimed]:
+        """Claim what is ready, the most urgent first."""
+        self._ripen(worker, now, but)
+        out: list[Claimed] = []
+        left: list[Run] = []
+        while self._ready and len(out) < limit:
+            run = heappop(self._ready)[2]
+            run.queued = False
+            if run.status != "ready" or run.lease is not None:
+                continue
+            if but and run.spec.target in but:
+                left.append(run)
+                continue
+            self._waiting -= 1
+            self._hold(run, worker, now + ttl, now)
+            out.append(run.claimed())
+        for run in left:
+            run.queued = True
+            heappush(self._ready, (-run.spec.config.priority, run.number, run))
+        return out
+
+    def _ripen(self, worker: str, now: float, but: Collection[str]) -> None:
+        """Make ready what is due and what a worker has lost."""
+        left: list[tuple[float, int, Run]] = []
+        while self._due and self._due[0][0] <= now:
+            wake, number, run = heappop(self._due)
+            if run.wake == wake and but and run.spec.target in but:
+                left.append((wake, number, run))
+            elif run.wake == wake:
+                self.move(run, "ready")
+                self.enqueue(run)
+        for one in left:
+            heappush(self._due, one)
+        if self.lapse <= now:
+            self._free_lapsed(worker, now, but)
+            self.lapse = min(
+                (run.lease for run in self.held.values() if run.lease is not None), default=float("inf")
+            )
+
+    def _free_lapsed(self, worker: str, now: float, but: Collection[str]) -> None:
+        """What a worker has lost is ready; poison is held instead, and of suspects there is one at a time."""
+        suspects: list[Run] = []
+        for run in [run for run in self.held.values() if run.lease is not None and run.lease <= now]:
+            if but and run.spec.target in but:
+                continue
+            lapses = run.lapses + 1
+            if poison.SUSPECT <= lapses < poison.LAPSES:
+                suspects.append(run)
+                continue
+            self.let_go(run)
+            run.lapses = lapses
+            if lapses < poison.SUSPECT:
+                self.enqueue(run)
+            else:
+                self.move(run, "held")
+                run.lapses, run.reason, run.updated = 0, poison.reason(run.id), now
+                self._hints.hint("ended", run.id)
+        if suspects and not any(
+            run.worker == worker and run.lapses >= poison.SUSPECT and (run.lease or 0) > now
+            for run in self.held.values()
+        ):
+            first = min(suspects, key=lambda run: (-run.spec.config.priority, run.number))
+            self.let_go(first)
+            first.lapses += 1
+            self.enqueue(first)
+
+    def renew(self, worker: str, leases: Sequence[Lease], ttl: float, now: float) -> list[bool]:
+        """Keep claims; which of them still are."""
+        out: list[bool] = []
+        for lease in leases:
+            run = self.held.get(lease.run)
+            kept = run is not None and run.fence == lease.fence and run.worker == worker
+            if run is not None and kept:
+                run.lease = now + ttl
+                self.lapse = min(self.lapse, now + ttl)
+            out.append(kept)
+        return out
+
+    # ------------------------------------------------------------ looking
+    def get(self, id: str) -> Head | None:
+        """The head of one."""
+        run = self.by_id.get(id)
+        return run.head() if run else None
+
+    def load(self, id: str) -> Claimed | None:
+        """All of one, as its worker gets it."""
+        run = self.by_id.get(id)
+        return run.claimed() if run else None
+
+    def listed(self, job: str, status: Sequence[str], after: str, limit: int) -> list[Head]:
+        """Those of a job or all, by id."""
+        if job and job not in self._jobs.by_id:
+            return []
+        ids = (self._jobs.by_id[job].ids if job else self._ids).after(after)
+        found = (run for run in map(self.by_id.__getitem__, ids) if not status or run.status in status)
+        return [run.head() for run in islice(found, limit)]
+
+    def finished(self, job: str, after: int, limit: int) -> list[Head]:
+        """Those of a job that ended, by the number of their end."""
+        known = self._jobs.by_id.get(job)
+        if known is None:
+            return []
+        out: list[Head] = []
+        for number, id in islice(known.ends, bisect_right(known.ends, after, key=_place), None):
+            if len(out) == limit:
+                break
+            run = self.by_id[id]
+            if run.finished == number:
+                out.append(run.head())
+        return out
+
+    def backlog(self, now: float, but: Collection[str]) -> tuple[int, float | None]:
+        """How many are to be done, and when the next one is due."""
+        while self._due and self._due[0][2].wake != self._due[0][0]:
+            heappop(self._due)
+        due = 0
+        soonest: float | None = None
+        if self._due and self._due[0][0] <= now:
+            due = len({run.id for wake, _, run in self._due if run.wake == wake and wake <= now})
+            later = (wake for wake, _, run in self._due if run.wake == wake and wake > now)
+            soonest = min(later, default=None)
+        elif self._due:
+            soonest = self._due[0][0]
+        return self._waiting + len(self.held) + due - self._strange(now, but), soonest
+
+    def _strange(self, now: float, but: Collection[str]) -> int:
+        """How many of those that are ready, due or claimed are runs of such targets."""
+        if not but:
+            return 0
+        return sum(
+            run.spec.target in but and (run.status == "ready" or (run.wake is not None and run.wake <= now))
+            for run in self.by_id.values()
+        )
+
+    def workers(self) -> set[str]:
+        """Who has claimed some."""
+        return {run.worker for run in self.held.values() if run.worker and run.lease}
+
+    def bury(self, workers: Collection[str]) -> None:
+        """What these have claimed counts as lost."""
+        for run in self.held.values():
+            if run.worker in workers:
+                run.lease = self.lapse = 0.0
+
+
+def _place(end: tuple[int, str]) -> int:
+    return end[0]

@@ -1,0 +1,196 @@
+"""Turns of the store in memory: what a commit writes, and how a run ends and goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from ...model.message import Mail
+from ...model.mode import Config
+from ...model.run import ENDED, Status
+from ...ports.store import CommitResult, Turn
+from .. import refusal
+from ..outcome import end_mail
+from .archive import Archive
+from .budgets import Budgets
+from .hints import Hints
+from .lines import Lines
+from .post import Post
+from .questions import Questions
+from .run import Run
+from .runs import Runs
+from .sharing import Sharing
+from .traffic import Traffic
+
+
+class Turns:
+    """Who writes what a run did."""
+
+    def __init__(
+        self,
+        runs: Runs,
+        post: Post,
+        questions: Questions,
+        archive: Archive,
+        lines: Lines,
+        sharing: Sharing,
+        traffic: Traffic,
+        budgets: Budgets,
+        hints: Hints,
+    ) -> None:
+        self._runs = runs
+        self._post = post
+        self._questions = questions
+        self._archive = archive
+        self._lines = lines
+        self._sharing = sharing
+        self._traffic = traffic
+        self._budgets = budgets
+        self._hints = hints
+
+    def append(self, run: str, fence: int, entries: bytes) -> bool:
+        """Journal rows between turns; not without the claim."""
+        held = self._runs.held.get(run)
+        if held is None or held.fence != fence:
+            return False
+        if held.journal is None:
+            held.journal = [entries]
+        else:
+            held.journal.append(entries)
+        held.lapses = 0
+        return True
+
+    def commit(self, turn: Turn) -> CommitResult:
+        """All that a turn says, or nothing without the claim."""
+        run = self._runs.held.get(turn.run)
+        if run is None or run.fence != turn.fence:
+            return "fenced"
+        run.lapses = 0
+        self._write(run, turn)
+        if turn.usage is not None:
+            run.usage = list(turn.usage)
+        if turn.consumed or turn.kept:
+            self._take(run, turn)
+        if turn.dead:
+            self._post.dead.put(turn.dead, turn.now)
+        if turn.blobs:
+            self._archive.put(run, turn.blobs)
+        for new in turn.spawn:
+            self._runs.create(new, turn.now)
+        if turn.withdrawn:
+            self._traffic.withdraw(turn.withdrawn)
+        for answer in turn.answers:
+            self._sharing.keep(answer)
+        for line in turn.lines:
+            self._traffic.put(run, line)
+        if turn.settled:
+            self._budgets.spend(turn.settled)
+            self._budgets.release(one.id for one in turn.settled)
+        for ask in turn.asks:
+            self._questions.open(run, ask)
+        for id in turn.closed_asks:
+            self._questions.shut(id, "closed")
+        result: CommitResult = "committed"
+        left: list[Mail] = []
+        if turn.status != "ready" or turn.release:
+            if turn.status in ENDED:
+                if run.inbox:
+                    left = [letter.mail for letter in run.inbox.values()]
+                if run.box is not None:
+                    left += run.box.empty()
+            result = self._leave(run, turn)
+        for mail in turn.outbox:
+            self._post.send(mail, turn.now, mark=True, stays=True)
+        if run.finished and run.spec.parent is not None:
+            self._post.send(end_mail(turn, run.spec.parent), turn.now, mark=False)
+        if self._post.refused:
+            self._post.give_back(turn.now)
+        if left:
+            self._post.refused.append(refusal.ended(left, run.id, run.status, turn.now))
+            self._post.give_back(turn.now)
+        if run.box is not None and (turn.consumed or turn.kept):
+            self._post.make_room(run, run.box, turn)
+        if turn.settled or turn.withdrawn or turn.release:
+            self._budgets.wake(turn.now)
+        if self._hints.at_ports:
+            self._hints.tell_ports()
+        return result
+
+    def _write(self, run: Run, turn: Turn) -> None:
+        """Its journal and its state."""
+        if turn.checkpoint is not None:
+            self._archive.shelve(run)
+            run.checkpoint, run.deltas = turn.checkpoint, None
+        elif turn.delta is not None:
+            self._archive.shelve(run)
+            if run.deltas is None:
+                run.deltas = []
+            run.deltas.append(turn.delta)
+        if turn.entries is not None:
+            if run.journal is None:
+                run.journal = [turn.entries]
+            else:
+                run.journal.append(turn.entries)
+
+    def _take(self, run: Run, turn: Turn) -> None:
+        """Letters that the turn is done with, or keeps for later."""
+        if turn.kept and run.inbox:
+            for letter in turn.kept:
+                if letter in run.inbox:
+                    run.inbox[letter] = msgspec.structs.replace(run.inbox[letter], kept=True)
+        if turn.consumed and run.inbox:
+            for letter in turn.consumed:
+                run.inbox.pop(letter, None)
+            if not run.inbox:
+                run.inbox = None
+        if run.box is not None:
+            run.box.taken.difference_update(turn.consumed, turn.kept)
+
+    def _leave(self, run: Run, turn: Turn) -> CommitResult:
+        """The turn gives up its claim."""
+        self._runs.let_go(run)
+        run.updated, run.reason = turn.now, turn.reason
+        if turn.status in ENDED:
+            self._end(run, turn)
+            self._budgets.give_back(run.id, self._lines.is_to_come)
+            return "committed"
+        self._budgets.give_back(run.id, self._lines.is_to_come, turn.wants)
+        waits = turn.status in ("parked", "held")
+        unseen = waits and run.inbox is not None and next(reversed(run.inbox)) > turn.seen
+        unseen = unseen or (waits and bool(turn.wants) and self._budgets.missing(turn.wants))
+        self._runs.move(run, "ready" if unseen else turn.status)
+        if run.status == "ready":
+            self._runs.enqueue(run)
+        elif run.status == "parked" and turn.wake is not None:
+            self._runs.set_timer(run, turn.wake)
+        return "ready" if unseen else "committed"
+
+    def _end(self, run: Run, turn: Turn) -> None:
+        self._runs.end(run, turn)
+        for id in list(run.asks or ()):
+            self._questions.shut(id, "closed")
+        self._traffic.leave(run)
+        run.inbox = None
+        self._hints.hint("ended", run.id)
+
+    def revive(
+        self, run: str, pool: bytes | None, now: float, status: Sequence[Status], config: Config | None
+    ) -> bool:
+        """A run of such a status goes on."""
+        known = self._runs.by_id.get(run)
+        if known is None or known.status not in status:
+            return False
+        self._runs.take_back(known)
+        self._budgets.give_back(run, self._lines.is_to_come)
+        if pool is not None:
+            self._archive.shelve(known)
+            known.pool = pool
+        if config is not None:
+            known.spec = msgspec.structs.replace(known.spec, config=config)
+        known.reason, known.value, known.error, known.lapses = "", None, None, 0
+        known.finished, known.updated = 0, now
+        self._runs.move(known, "ready")
+        self._runs.enqueue(known)
+        self._budgets.wake(now)
+        return True
