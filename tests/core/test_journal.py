@@ -21,6 +21,28 @@ def test_large_contents_are_stored_once_and_come_back() -> None:
     assert journal.load_large(read, dict(blobs)) == entries
 
 
+def test_one_large_argument_is_the_same_content_as_the_value_that_it_was() -> None:
+    entries = [
+        Entry("", 0, "step", "make", b"d", b"[[1],{}]", 0, 0, BIG),
+        Entry("", 1, "step", "pass_on", b"d", b"[[" + BIG + b"],{}]", 0, 1, BIG),
+        Entry("", 2, "step", "named", b"d", b'[[],{"text":' + BIG + b"}]", 0, 2, b"1"),
+    ]
+    blobs: list[tuple[bytes, bytes]] = []
+    stored = [journal.store_large(entry, blobs) for entry in entries]
+    assert sum(len(content) for content in dict(blobs).values()) < 2.1 * len(BIG)  # the one by name is apart
+    read = journal.read([encode_entries(stored)])
+    assert set(journal.blobs_of(read)) == dict(blobs).keys()
+    assert journal.load_large(read, dict(blobs)) == entries
+
+
+def test_arguments_that_were_stored_as_one_content_are_read() -> None:
+    args = b"[[" + BIG + b"],{}]"
+    whole = journal.content_digest(args)
+    stored = Entry("", 0, "step", "f", b"d", whole, 0, 0, b"1", args_blob=True)
+    assert journal.blobs_of([stored]) == [whole]
+    assert journal.load_large([stored], {whole: args})[0].args == args
+
+
 def test_small_contents_stay_in_place() -> None:
     entry = Entry("", 0, "step", "f", b"d", b"[1]", 0, 0, b"2")
     blobs: list[tuple[bytes, bytes]] = []

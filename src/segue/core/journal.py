@@ -42,15 +42,19 @@ def blobs_of(entries: Iterable[Entry]) -> list[bytes]:
     out: list[bytes] = []
     for entry in entries:
         if entry.args_blob:
-            out.append(entry.args)
+            out += _parts(entry.args)
         if entry.value_blob and entry.value is not None:
             out.append(entry.value)
     return out
 
 
+#: So long is the name of a blob.
+_SIZE = 16
+
+
 def content_digest(content: bytes) -> bytes:
     """The name of a blob: 16 bytes."""
-    return blake2b(content, digest_size=16).digest()
+    return blake2b(content, digest_size=_SIZE).digest()
 
 
 def store_large(entry: Entry, blobs: list[tuple[bytes, bytes]]) -> Entry:
@@ -60,12 +64,29 @@ def store_large(entry: Entry, blobs: list[tuple[bytes, bytes]]) -> Entry:
     if not args_blob and not value_blob:
         return entry
     if args_blob:
-        blobs.append((content_digest(args), args))
-        args = blobs[-1][0]
+        parts = [(content_digest(part), part) for part in _around(args)]
+        blobs += parts
+        args = b"".join(name for name, _ in parts)
     if value_blob and value is not None:
         blobs.append((content_digest(value), value))
         value = blobs[-1][0]
     return msgspec.structs.replace(entry, args=args, value=value, args_blob=args_blob, value_blob=value_blob)
+
+
+#: What stands around the one argument of a call.
+_OPENING, _CLOSING = b"[[", b"],{}]"
+
+
+def _around(args: bytes) -> list[bytes]:
+    """Arguments in parts, so that one alone is the same content as where it came from, or goes to, as a value."""
+    if args.startswith(_OPENING) and args.endswith(_CLOSING):
+        return [_OPENING, args[len(_OPENING) : -len(_CLOSING)], _CLOSING]
+    return [args]
+
+
+def _parts(names: bytes) -> list[bytes]:
+    """The digests of contents that stand end to end."""
+    return [names[at : at + _SIZE] for at in range(0, len(names), _SIZE)]
 
 
 def load_large(entries: Iterable[Entry], contents: Mapping[bytes, bytes]) -> list[Entry]:
@@ -73,7 +94,7 @@ def load_large(entries: Iterable[Entry], contents: Mapping[bytes, bytes]) -> lis
     return [
         msgspec.structs.replace(
             entry,
-            args=contents[entry.args] if entry.args_blob else entry.args,
+            args=b"".join(contents[part] for part in _parts(entry.args)) if entry.args_blob else entry.args,
             value=contents[entry.value] if entry.value_blob and entry.value is not None else entry.value,
             args_blob=False,
             value_blob=False,

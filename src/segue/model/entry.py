@@ -60,7 +60,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     value: bytes | None = None
     error: Failure | None = None
     at: float = 0.0
-    args_blob: bool = False  #: `args` is the digest of a blob
+    args_blob: bool = False  #: `args` is the digests of blobs, whose contents follow one another
     value_blob: bool = False  #: `value` is the digest of a blob
     due: float = 0.0  #: when a durable wait is over, in seconds since the epoch; 0 for never
     reused: bool = False  #: `value` is what was paid for the same request before
