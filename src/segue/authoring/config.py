@@ -1,10 +1,10 @@
-"""Which model, in which mode: call over `using()` over run over engine."""
+"""Which model, in which mode: call over `using()` over flow over run over engine."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from datetime import timedelta
 from typing import Any, TypedDict, Unpack
 
@@ -37,6 +37,8 @@ class How(TypedDict, total=False):
 
 
 _USING: ContextVar[Config | None] = ContextVar("segue_using", default=None)
+#: Of flows with options that are awaited in another one, and of what is around them.
+_INSIDE: ContextVar[Config | None] = ContextVar("segue_inside", default=None)
 
 
 def names(model: ModelLike) -> tuple[str, ...]:
@@ -85,12 +87,8 @@ def using(**how: Unpack[How]) -> Generator[None]:
 
     A `budget` is for all of them together, and can be given inside a run only.
     """
-    own = configured("using()", how)
+    own = _opened(configured("using()", how))
     outer = _USING.get()
-    if own.budget is not None:
-        branch = current("using")
-        depth = 0 if outer is None else len(outer.accounts)
-        own = own.opened(f"block:{branch.run.id} {branch.path}#{branch.n}.{depth}")
     token = _USING.set(own if outer is None else own.over(outer))
     try:
         yield
@@ -98,10 +96,50 @@ def using(**how: Unpack[How]) -> Generator[None]:
         _USING.reset(token)
 
 
-def config_of(branch: Branch, own: Config | None = None) -> Config:
-    """What holds for a call that is made now on that branch."""
-    config = branch.run.config
-    within = _USING.get()
-    if within is not None:
-        config = within.over(config)
-    return config if own is None else own.over(config)
+@contextmanager
+def inside(own: Config) -> Generator[None]:
+    """The code of a flow that is awaited in another one: its options are over all that is said around it, and for the
+    runs that it starts they are beneath those of their flows.
+    """
+    own = _opened(own)
+    for around in (_USING.get(), _INSIDE.get()):
+        own = own if around is None else own.over(around)
+    flow, block = _INSIDE.set(own), _USING.set(None)
+    try:
+        yield
+    finally:
+        _USING.reset(block)
+        _INSIDE.reset(flow)
+
+
+def _opened(own: Config) -> Config:
+    """With its budget as an account, whose id is the same in every life."""
+    if own.budget is None:
+        return own
+    branch = current("using")
+    depth = sum(len(around.accounts) for around in (_INSIDE.get(), _USING.get()) if around is not None)
+    return own.opened(f"block:{branch.run.id} {branch.path}#{branch.n}.{depth}")
+
+
+def afresh() -> Context | None:
+    """A context for a run's code, where something is said around who starts it: its record has that, in every life."""
+    if _USING.get() is None and _INSIDE.get() is None:
+        return None
+    context = copy_context()
+    context.run(_USING.set, None)
+    context.run(_INSIDE.set, None)
+    return context
+
+
+def config_of(branch: Branch, own: Config | None = None, flow: Config | None = None) -> Config:
+    """What holds for a call that is made now on that branch, or for a run that it starts, of a flow with options."""
+    config, around = branch.run.config, _INSIDE.get()
+    return said(own, flow, config if around is None else around.over(config))
+
+
+def said(own: Config | None, flow: Config | None, beneath: Config) -> Config:
+    """What the caller says, over `using()` around it, over what the flow says, over what is beneath."""
+    for config in (flow, _USING.get(), own):
+        if config is not None:
+            beneath = config.over(beneath)
+    return beneath

@@ -11,13 +11,26 @@ from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Final,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 import msgspec
 
 from ..core.codec import decoder
 from ..core.signature import InputShape
 from ..model.errors import Conflict, InvalidValue, UnknownName
+from ..model.mode import Config
+from .config import How, configured, inside
 from .context import find_branch
 from .step import STEPS, StepDef, taken_apart
 
@@ -51,6 +64,11 @@ class Target(Protocol):
         ...
 
     @property
+    def options(self) -> Config | None:
+        """How runs of it are carried out where nobody says otherwise."""
+        ...
+
+    @property
     def version(self) -> str: ...
     def read_result(self, value: bytes) -> Any: ...
 
@@ -80,10 +98,12 @@ class FlowDef:
     """What is known of a flow: its function, its name, its version and the types it takes and gives."""
 
     kind: ClassVar[Literal["flow", "actor"]] = "flow"
-    __slots__ = ("_shape", "_version", "decode", "file", "fn", "module", "name", "where")
+    __slots__ = ("_shape", "_version", "decode", "file", "fn", "module", "name", "options", "where")
 
-    def __init__(self, fn: Callable[..., Any], name: str, version: str) -> None:
-        self.fn = fn
+    def __init__(
+        self, fn: Callable[..., Any], name: str, version: str, options: Config | None = None
+    ) -> None:
+        self.fn, self.options = fn, options
         self.name, self.module = name, ""
         self.where = f"the result of flow {name!r}"
         self._version = version
@@ -95,6 +115,17 @@ class FlowDef:
         if self._shape is None:
             self._shape = InputShape.of(self.fn)
         return self._shape
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
+        """Its code, to be awaited where it is called."""
+        if self.options is None or find_branch() is None:
+            code: Coroutine[Any, Any, Any] = self.fn(*args, **kwargs)
+            return code
+        return self._begin(self.options, args, kwargs)
+
+    async def _begin(self, options: Config, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        with inside(options):
+            return await self.fn(*args, **kwargs)
 
     def encode_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         """What a run of it is started with."""
@@ -180,7 +211,7 @@ class FlowCall(Coroutine[Any, Any, Any]):
             if runner is not None and find_branch() is None:
                 coro = runner.run_flow(FlowCall(self.flow, self.args, self.kwargs))
             else:
-                coro = self.flow.fn(*self.args, **self.kwargs)
+                coro = self.flow.begin(self.args, self.kwargs)
             self._coro = coro
         return coro
 
@@ -336,21 +367,23 @@ class _Flow(Protocol):
 @overload
 def flow(fn: Callable[P, Coro[R]], /) -> Callable[P, Coro[R]]: ...
 @overload
-def flow(*, name: str = ..., version: str = ...) -> _Flow: ...
-def flow(fn: Any = None, /, *, name: str = "", version: str = "") -> Any:
+def flow(*, name: str = ..., version: str = ..., **how: Unpack[How]) -> _Flow: ...
+def flow(fn: Any = None, /, *, name: str = "", version: str = "", **how: Any) -> Any:
     """Make an async function a flow: recorded call by call, replayed after a wait or a crash, never paid twice.
 
     Inside, await steps, other flows and the `segue.` verbs; whatever it does besides may happen again at
     any wait. `name` (default: the function's qualified name) is how stored runs find it; `version`
-    (default: a fingerprint of the source) is recorded with each run.
+    (default: a fingerprint of the source) is recorded with each run. Other options, such as `model`, hold for runs
+    of it where neither who starts them nor `using()` says otherwise; awaited in another flow, for its own code.
     """
+    options = configured("flow()", how) if how else None
     if fn is None:
-        return functools.partial(flow, name=name, version=version)
+        return functools.partial(flow, name=name, version=version, **how)
     if not inspect.iscoroutinefunction(fn):
         raise TypeError(
             f"a flow must be an async function; make {fn.__qualname__}() `async def`, or a @segue.step"
         )
-    definition = FlowDef(fn, name or fn.__qualname__.replace("<locals>.", ""), version)
+    definition = FlowDef(fn, name or fn.__qualname__.replace("<locals>.", ""), version, options)
 
     @functools.wraps(fn)
     def call(*args: Any, **kwargs: Any) -> FlowCall:

@@ -247,6 +247,7 @@ def child(branch: Branch, flow: Target, args: bytes, config: Config, *, id: str 
     run = branch.run
     run.services.register(flow)
     run_id = id or child_id(branch, flow, args)
+    config = config.opened(f"run:{run_id}")
 
     def opens(turn: Turn, path: str, n: int) -> None:
         spec = make_spec(flow, args, config, run.now(), parent=CallRef(run.id, path, n), **more)
@@ -312,7 +313,7 @@ async def spawn(
     run = branch.run
     flow, args = take_call(call)
     run.services.register(flow)
-    config = configured("spawn()", how).over(config_of(branch))
+    config = config_of(branch, configured("spawn()", how) if how else None, flow.options)
     if group is not None:
         if run.supervisor is None:
             raise WrongPlace(

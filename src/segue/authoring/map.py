@@ -260,7 +260,8 @@ class _Items:
             target, args = take_call(call)
             id = child_id(branch, target, args)
             group = f"{branch.run.id}{branch.path}"
-            end = child(branch, target, args, config_of(branch), id=id, group=group, limit=self._limit)
+            config = config_of(branch, flow=target.options)
+            end = child(branch, target, args, config, id=id, group=group, limit=self._limit)
         except Exception as error:  # its arguments can't be written
             self._end(Outcome(index, item, None, error))
             return

@@ -161,7 +161,7 @@ async def _approved(branch: Branch, tool: Tool, arguments: dict[str, Any]) -> di
 
 async def _perform(branch: Branch, tool: Tool, arguments: dict[str, Any]) -> Any:
     if tool.flow is not None:
-        return await tool.flow.fn(**arguments)
+        return await tool.flow.begin((), arguments)
     return await carry_out(branch, tool.step, (), arguments)
 
 

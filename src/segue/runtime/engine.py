@@ -15,9 +15,9 @@ from uuid import uuid4
 import msgspec
 
 from ..authoring.actor import Actor
-from ..authoring.config import How, ModelLike, as_config, configured
+from ..authoring.config import How, ModelLike, as_config, configured, said
 from ..authoring.context import find_branch
-from ..authoring.flow import short_name, take_call, target_of
+from ..authoring.flow import Target, short_name, take_call, target_of
 from ..authoring.mail import make_spec
 from ..authoring.resource import SERVICES
 from ..core.budget import account_of, in_words, owner
@@ -258,9 +258,7 @@ class Engine:
     ) -> Run[R]:
         target, args = take_call(call)
         run_id = id or f"{short_name(target)}-{os.urandom(4).hex()}"
-        config = self._config(how).over(self.config) if how else self.config
-        if not how and config.model:
-            self.models.named(config.model, config)
+        config = self._for(target, configured("a run", how) if how else None)
         config = await self.on_budget(config, f"run:{run_id}")
         decoded = target.check_args(args)
         spec = make_spec(target, args, config, self.clock.now())
@@ -292,11 +290,22 @@ class Engine:
     def _config(self, how: How) -> Config:
         """Options as the record that goes with a run. Raises for a model that can't be had, before anything is made."""
         config = configured("a run", how)
-        whole = config.over(self.config)
-        if whole.model:
-            for model in self.models.named(whole.model, whole):
-                self._check_price(model, whole)
+        self._check_models(config.over(self.config))
         return config
+
+    def _for(self, target: Target, own: Config | None) -> Config:
+        """What holds for runs of a flow, with what the caller says; raises likewise."""
+        config = said(own, target.options, self.config)
+        if config is not self.config:
+            self._check_models(config)
+        elif config.model:
+            self.models.named(config.model, config)
+        return config
+
+    def _check_models(self, config: Config) -> None:
+        if config.model:
+            for model in self.models.named(config.model, config):
+                self._check_price(model, config)
 
     def _check_price(self, model: str, config: Config) -> None:
         endpoint = self.models.endpoint(model)
@@ -596,17 +605,26 @@ class Engine:
             raise UnknownName("flow", getattr(fn, "__qualname__", repr(fn)), "decorate it with @segue.flow")
         self.worker.register(flow)
 
-        config = self._config(how).over(self.config)
+        own = configured("a run", how)
+        config = self._for(flow, own)
         job: Job[In, Out] = Job(self, id or f"{flow.name}-{uuid4().hex[:8]}", flow, keyed=key is not None)
-        self._spawn(self._admit(job, rows, key, limit, config))
+        self._spawn(self._admit(job, rows, key, limit, config, as_one=own.budget is not None))
         return job
 
     async def _admit(
-        self, job: Job[Any, Any], rows: Any, key: Callable[[Any], str] | None, limit: int, config: Config
+        self,
+        job: Job[Any, Any],
+        rows: Any,
+        key: Callable[[Any], str] | None,
+        limit: int,
+        config: Config,
+        *,
+        as_one: bool,
     ) -> None:
         self._admitting += 1
         try:
-            config = await self.on_budget(config, f"job:{job.id}")
+            if as_one:  # a flow's own budget is for each of its runs
+                config = await self.on_budget(config, f"job:{job.id}")
             await job.admit(_each(rows), key, limit, config)
         except Exception as error:  # whoever iterates the job gets it
             job.failure = error

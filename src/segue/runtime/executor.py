@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from ..authoring.config import afresh
 from ..authoring.context import Act, Branch, Parked, Services, Wait, Work
 from ..core.pool import Pooled
 from ..core.replay import Differs, Place, Replay
@@ -249,7 +250,7 @@ class Executor:
     def begin(self, coro: Coroutine[Any, Any, Any]) -> None:
         """Set the code going."""
         branch = Branch(self, "")
-        self.root = tasks.start(self.loop, coro, branch, name=f"segue {self.id}")
+        self.root = tasks.start(self.loop, coro, branch, afresh(), name=f"segue {self.id}")
         self.kick()
 
     def adopt(self, task: Task[Any]) -> None:

@@ -88,9 +88,9 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
                     "group": group,
                     "limit": limit,
                 }
-                chunk.append(
-                    NewRun(f"{self.id}/{name}", make_spec(flow, args, config, engine.clock.now(), **how))
-                )
+                run = f"{self.id}/{name}"
+                own = config.opened(f"run:{run}")
+                chunk.append(NewRun(run, make_spec(flow, args, own, engine.clock.now(), **how)))
             number += 1
             if len(chunk) >= ADMIT:
                 await self._create(chunk, began)

@@ -16,6 +16,7 @@ from ...core.codec import decoder, encode
 from ...core.restarts import Restart
 from ...core.signature import InputShape
 from ...model.errors import BadSignature, InvalidValue, NotEncodable, StateMismatch
+from ...model.mode import Config
 from ...ports.store import Claimed
 from ..flow import fingerprint
 from ..message import Mailbox
@@ -58,6 +59,7 @@ class ActorDef:
         return self._version
 
     _version = ""
+    options: Config | None = None  #: its handlers have theirs
 
     def read_result(self, value: bytes) -> Any:
         """Its result, typed by what it is an `Actor` of."""
