@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -91,6 +92,16 @@ async def used(desk: segue.Engine, job: str = "job") -> dict[str, int]:
     """Calls by lane."""
     uses = total(use for head in await desk.store.runs(job=job) for use in head.usage)
     return {use.lane: use.calls for use in uses}
+
+
+async def test_a_line_whose_commit_brought_no_mail_is_nothing_to_tell(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.simulator()
+    async with engine(world) as desk:
+        await mapped(desk, ask, range(PROMPTS))
+    gc.collect()  # asyncio tells of lost errors then
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 EXPECTED = [f"You said: prompt {number % PROMPTS}" for number in range(ROWS)]

@@ -265,7 +265,7 @@ class Executor:
         """Take letters that came while the run is in memory; while it leaves, its last commit must not count them."""
         if self.phase is Phase.LEAVING or self.phase is Phase.OVER:
             return
-        if letters[0].id <= self.seen:
+        if letters and letters[0].id <= self.seen:
             letters = [letter for letter in letters if letter.id > self.seen]
         if letters:
             self._file(letters)
