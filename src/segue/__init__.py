@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from .authoring.actor.subscription import publish as publish
     from .authoring.actor.supervisor import Ended as Ended
     from .authoring.ask import ask as ask
+    from .authoring.config import How as How
     from .authoring.config import using as using
     from .authoring.context import Parked as Parked
     from .authoring.emit import emit as emit
     from .authoring.flow import flow as flow
+    from .authoring.generate import Options as Options
     from .authoring.generate import Reply as Reply
     from .authoring.generate import embed as embed
     from .authoring.generate import generate as generate
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from .authoring.message import Responder as Responder
     from .authoring.message import Response as Response
     from .authoring.resource import resource as resource
+    from .authoring.step import StepOptions as StepOptions
     from .authoring.step import idempotency_key as idempotency_key
     from .authoring.step import step as step
     from .authoring.time import now as now
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
     from .authoring.tool import Approve as Approve
     from .authoring.tool import Deny as Deny
     from .authoring.tool import Edit as Edit
+    from .authoring.tool import Tool as Tool
     from .authoring.tool import tool as tool
     from .core.restarts import Restart as Restart
     from .core.retry import Retry as Retry
@@ -134,10 +138,12 @@ _HOMES = {
     "Event": "runtime.events",
     "File": "model.chat",
     "Finished": "runtime.events",
+    "How": "authoring.config",
     "Job": "runtime.job",
     "Live": "model.mode",
     "Mapped": "authoring.map",
     "Message": "model.chat",
+    "Options": "authoring.generate",
     "Outcome": "authoring.map",
     "Parked": "authoring.context",
     "Receipt": "runtime.receipt",
@@ -147,9 +153,11 @@ _HOMES = {
     "Retrying": "runtime.events",
     "Run": "runtime.handles",
     "SegueError": "model.errors",
+    "StepOptions": "authoring.step",
     "Stored": "authoring.actor.migration",
     "Summarise": "model.upkeep",
     "Token": "runtime.events",
+    "Tool": "authoring.tool",
     "Trim": "model.upkeep",
     "ask": "authoring.ask",
     "batched": "authoring.iterables",
