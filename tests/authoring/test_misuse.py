@@ -47,7 +47,7 @@ def test_a_value_that_cant_be(make: Callable[[], Any], told: str) -> None:
             r"step\(\) got an unexpected option 'timout'; did you mean 'timeout'\?",
         ),
         (lambda: segue.using(modl="m").__enter__(), r"using\(\) .* did you mean 'model'\?"),
-        (lambda: segue.using(colour="red").__enter__(), r"it takes deadline, .*tags"),
+        (lambda: segue.using(colour="red").__enter__(), r"it takes budget, deadline, .*tags"),
     ],
 )
 def test_an_option_that_isnt_there(make: Callable[[], Any], told: str) -> None:
