@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from ..model.budget import Account, Amount, Limit, Reservation, Reserved, Settlement, Standing
@@ -281,6 +282,31 @@ class BudgetContract:
         assert await _standing(store) == (20, 30, 0)
         await store.outcomes("B", fence, [LineOutcome("l1", "ok", b"2", used=used, paid=Amount(9))], now=51.0)
         assert await _standing(store) == (29, 0, 0)
+
+    async def test_a_live_call_that_a_job_outran_is_paid_too(self, store: Store) -> None:
+        fence = await _lane(store, "l1", due=50.0)
+        await store.promote(_LANE, fence, by=60.0, max_lines=9, job="P", now=49.0)
+        used = Usage("m", "batch", 1, 2, 3)
+        by_job = LineOutcome("l1", "ok", b"2", used=used, paid=Amount(9))
+        await store.outcomes("B", fence, [by_job], now=50.0)
+        assert await store.outcomes("B", fence, [by_job], now=50.0) == ["l1"]
+        assert await _standing(store) == (9, 30, 0)
+        assert [job.id for job in await store.batch_jobs()] == ["P"]
+        assert await store.job_lines("P", "", 9) == []
+        live = LineOutcome("l1", "ok", b"1", used=used, paid=Amount(20))
+        assert await store.outcomes("P", fence, [live], now=51.0) == []
+        assert await _standing(store) == (29, 0, 0)
+        assert len(await store.unclaimed()) == 1
+        assert await store.batch_jobs() == []
+
+    async def test_a_live_call_that_never_ends_gives_back_as_its_job_closes(self, store: Store) -> None:
+        fence = await _lane(store, "l1", due=50.0)
+        made = await store.promote(_LANE, fence, by=60.0, max_lines=9, job="P", now=49.0)
+        assert made is not None
+        await store.outcomes("B", fence, [LineOutcome("l1", "ok", b"2", paid=Amount(9))], now=50.0)
+        assert await store.put_batch_job(msgspec.structs.replace(made, state="closed"), fence)
+        assert await _standing(store) == (9, 0, 0)
+        assert await store.batch_jobs() == []
 
     async def test_a_job_that_closes_gives_back_what_was_promoted(self, store: Store) -> None:
         fence = await _lane(store, "l1", due=50.0)

@@ -20,7 +20,7 @@ class LineRecord:
         self.status: LineStatus = "waiting"
         self.batch = ""
         self.unwanted = False  # nobody waits for it any more, though it is in a provider job
-        self.hedged = ""  # the provider job that it is in as well, while `batch` is one of live calls
+        self.hedged = ""  # the job that may answer it too: the provider's, or after that one of live calls
         self.deserted = False  # its run doesn't wait for it any more; others that follow it do
 
     @property
@@ -83,7 +83,7 @@ class Batch:
         self.job = job
         self.ids = sorted(lines, key=lambda id: lines[id].number)
         self.lines = lines  #: those without an outcome
-        self.hedged: dict[str, LineRecord] = {}  #: those that were promoted
+        self.hedged: dict[str, LineRecord] = {}  #: those that may get a second outcome here
 
     def close_if_done(self, now: float) -> None:
         """It is closed once nothing more comes of it."""

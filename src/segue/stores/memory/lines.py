@@ -64,6 +64,14 @@ class Lines:
             if line.status not in OPEN_LINE:
                 self._budgets.release([line.line.id])
 
+    def outrun(self, line: LineRecord) -> None:
+        """A provider's job was faster than its live call, which may be paid for as well until that job ends."""
+        live = self.batches[line.batch]
+        del live.lines[line.line.id]
+        if live.job.state != "closed":
+            line.hedged = line.batch
+            live.hedged[line.line.id] = line
+
     def claims_nothing(self, run: str, outcome: LineOutcome) -> None:
         """It was paid for, and nobody gets it."""
         if outcome.status == "ok" and outcome.used is not None:

@@ -148,7 +148,7 @@ class Traffic:
             self._lines.unhedge(line)
             if outcome.status != "ok":
                 return False
-            self._lines.batches[line.batch].lines.pop(outcome.id)
+            self._lines.outrun(line)
         return True
 
     def _goes_again(self, line: LineRecord, outcome: LineOutcome) -> bool:

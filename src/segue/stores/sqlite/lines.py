@@ -331,6 +331,7 @@ def _outcomes(ledger: Ledger, item: Outcomes) -> list[str] | None:
     paid: list[Settlement] = []
     dropped: list[int] = []
     returned: list[int] = []
+    beside: list[int] = []
     shared = answers.Sharing(ledger, row[1], item.now)
     owners: dict[int, int] = {}
     for outcome in item.chunk:
@@ -352,10 +353,11 @@ def _outcomes(ledger: Ledger, item: Outcomes) -> list[str] | None:
         ):  # the provider's job may do better
             returned.append(k)
             continue
-        if hedged == batch:
+        if hedged == batch and outcome.status != "ok":
             dropped.append(k)
-            if outcome.status != "ok":
-                continue
+            continue
+        if hedged == batch:  # its live call may be under way
+            beside.append(k)
         goes_again = outcome.again and not 0 < outcome.most <= attempt
         if goes_again and status < DONE and not unwanted and not promoted:
             again.setdefault(outcome.free, []).append(k)
@@ -390,6 +392,7 @@ def _outcomes(ledger: Ledger, item: Outcomes) -> list[str] | None:
         _claims_nothing(cx, owners[end.k], end.outcome)
     _close_lines(cx, {}, ended)
     _unhedge(cx, dropped, returned)
+    _outrun(cx, beside)
     bring(ledger, results, item.now)
     budgets.wake(ledger, item.now)
     if not _has_open_lines(ledger, batch):
@@ -413,6 +416,17 @@ def _unhedge(cx: sqlite3.Connection, dropped: list[int], returned: list[int]) ->
     if returned:
         cx.execute(f"update lines set batch = hedged, hedged = null where k {among}", (as_json(returned),))
     budgets.lines_over(cx, [*dropped, *returned])
+
+
+def _outrun(cx: sqlite3.Connection, beside: list[int]) -> None:
+    """A provider's job was faster than these lines' live calls, which may still be paid for, until their job ends."""
+    if beside:
+        cx.execute(
+            "update lines set hedged = (select b.k from batches b where b.k = lines.batch and b.open)"
+            " where k in (select value from json_each(?))",
+            (as_json(beside),),
+        )
+        budgets.lines_over(cx, beside)
 
 
 def _close_lines(cx: sqlite3.Connection, again: dict[bool, list[int]], ended: dict[int, list[int]]) -> None:

@@ -221,8 +221,8 @@ create index lines_waiting on lines(lane) where status = 0;
 create index lines_run on lines(run) where status = 0;
 create table bodies(line integer primary key, body blob not null);
 -- lines.unwanted: nobody waits for it any more, though it is in a provider job; promoted: its batch is one of live
--- calls, hedged the provider job that it is in as well; same: what it asks, where another's answer will do; deserted:
--- its own run doesn't wait for it any more, others that follow it do
+-- calls, hedged the provider job that it is in as well, or once that has answered, the one of live calls; same: what
+-- it asks, where another's answer will do; deserted: its own run doesn't wait for it any more, others that follow it do
 create table batches(
     k integer primary key, id text not null unique, lane integer not null, open integer not null,
     data blob not null
