@@ -67,7 +67,13 @@ class Turns:
         if run is None or run.fence != turn.fence:
             return "fenced"
         run.lapses = 0
-        self._write(run, turn)
+        if turn.checkpoint is not None or turn.delta is not None:
+            self._keep(run, turn)
+        if turn.entries is not None:
+            if run.journal is None:
+                run.journal = [turn.entries]
+            else:
+                run.journal.append(turn.entries)
         if turn.usage is not None:
             run.usage = list(turn.usage)
         if turn.consumed or turn.kept:
@@ -95,10 +101,7 @@ class Turns:
         left: list[Mail] = []
         if turn.status != "ready" or turn.release:
             if turn.status in ENDED:
-                if run.inbox:
-                    left = [letter.mail for letter in run.inbox.values()]
-                if run.box is not None:
-                    left += run.box.empty()
+                left = self._left(run)
             result = self._leave(run, turn)
         for mail in turn.outbox:
             self._post.send(mail, turn.now, mark=True, stays=True)
@@ -117,21 +120,15 @@ class Turns:
             self._hints.tell_ports()
         return result
 
-    def _write(self, run: Run, turn: Turn) -> None:
-        """Its journal and its state."""
+    def _keep(self, run: Run, turn: Turn) -> None:
+        """Its state; the journal so far is past."""
+        self._archive.shelve(run)
         if turn.checkpoint is not None:
-            self._archive.shelve(run)
             run.checkpoint, run.deltas = turn.checkpoint, None
         elif turn.delta is not None:
-            self._archive.shelve(run)
             if run.deltas is None:
                 run.deltas = []
             run.deltas.append(turn.delta)
-        if turn.entries is not None:
-            if run.journal is None:
-                run.journal = [turn.entries]
-            else:
-                run.journal.append(turn.entries)
 
     def _take(self, run: Run, turn: Turn) -> None:
         """Letters that the turn is done with, or keeps for later."""
@@ -146,6 +143,11 @@ class Turns:
                 run.inbox = None
         if run.box is not None:
             run.box.taken.difference_update(turn.consumed, turn.kept)
+
+    def _left(self, run: Run) -> list[Mail]:
+        """Mail that nobody will take."""
+        left = [letter.mail for letter in (run.inbox or {}).values()]
+        return left if run.box is None else left + run.box.empty()
 
     def _leave(self, run: Run, turn: Turn) -> CommitResult:
         """The turn gives up its claim."""
