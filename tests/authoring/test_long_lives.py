@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sqlite3
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -69,10 +70,9 @@ class Written(MemoryStore):
         super().__init__()
         self.turns: list[Turn] = []
 
-    def _commit(self, turn: Turn) -> Any:
-        if turn.checkpoint is not None or turn.delta is not None:
-            self.turns.append(turn)
-        return super()._commit(turn)
+    def commit(self, turns: Sequence[Turn]) -> Any:
+        self.turns += [turn for turn in turns if turn.checkpoint is not None or turn.delta is not None]
+        return super().commit(turns)
 
     @property
     def bytes(self) -> int:

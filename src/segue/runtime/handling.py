@@ -386,10 +386,10 @@ class Handling:
 
     def flush(self) -> None:
         """Commit what was done, while the actor waits."""
-        commits = self._run.commits
-        turn = commits.take([])
-        self._run.phase = Phase.COMMITTING
-        commits.write(turn, self._flushed)
+        run = self._run
+        turn = run.commits.take([])
+        run.phase = Phase.COMMITTING
+        run.write(turn, self._flushed)
 
     def _flushed(self) -> None:
         run = self._run
