@@ -444,3 +444,25 @@ async def test_mode_of_a_handler() -> None:
         assert await run.request(Say("y")) == "ok"
         usage = {use.lane: use.calls for use in (await desk.head("a")).usage}
     assert usage == {"live": 1, "batch": 1}
+
+
+class ByHand(segue.Actor[None]):
+    total: int = 0
+
+    def __init__(self, start: int) -> None:
+        self.total = start
+
+
+class Forgetful(segue.Actor[None]):
+    total: int = 0
+
+    def __init__(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("actor", [ByHand(3), Forgetful()])
+async def test_an_init_that_no_wake_could_call_is_refused_at_the_start(actor: segue.Actor[None]) -> None:
+    async with segue.Engine("memory:") as engine:
+        with pytest.raises(BadSignature, match=r"can't be made of its fields \(total\).*__post_init__"):
+            await engine.start(actor, id="a")
+        assert await engine.store.runs() == []

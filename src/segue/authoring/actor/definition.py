@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import typing
 from collections.abc import Callable
 from datetime import timedelta
@@ -198,8 +199,19 @@ class ActorDef:
         """Raise `BadSignature` for what can't work: handlers, fields, edges."""
         if not self._checked:
             graph.check_edges(self)
-            assert self.durable is not None  # reading them checks them
+            self._check_init()
             self._checked = True
+
+    def _check_init(self) -> None:
+        """Each wake makes an instance of all durable fields, by name."""
+        try:
+            inspect.signature(self.cls).bind(**self.durable)
+        except TypeError as error:
+            problem = (
+                f"it can't be made of its fields ({', '.join(self.durable)}), as each wake does: {error}"
+            )
+            cure = "leave out __init__(): segue makes one of the fields; what follows from them is __post_init__()'s"
+            raise BadSignature(self.name, problem, cure) from None
 
     _checked = False
 
