@@ -14,7 +14,7 @@ import pytest
 
 import segue
 from segue.authoring.map import Outcome
-from segue.model.errors import BadAnswer, ModelFailed, RunHeld
+from segue.model.errors import BadAnswer, ModelFailed, RunCancelled, RunHeld
 from segue.providers.openai import OpenAI
 from segue.runtime.models import line_id
 from segue.testing.simulator import Failure, Limits, Pace, Simulator
@@ -144,6 +144,23 @@ async def test_a_copy_of_the_results_that_is_empty_isnt_believed(
     outcomes = await world.run()
     assert [outcome.error is None for outcome in outcomes] == [True] * 5 + [False]
     assert world.paid() == ONCE | {5: 0}
+
+
+async def test_a_line_that_nobody_waits_for_any_more_is_in_the_receipt(world: World) -> None:
+    """It is in the provider's job when its run is cancelled, and so it is paid."""
+    sim = await world.simulator(batch_time=timedelta(seconds=0.3))
+    async with world.engine() as engine, asyncio.timeout(30):
+        run = await engine.start(echo(1))
+        while not sim.batches():
+            await asyncio.sleep(0.01)
+        await run.cancel()
+        with pytest.raises(RunCancelled):
+            await run
+        while not (await run.receipt()).unclaimed:
+            await asyncio.sleep(0.01)
+        (line,) = (await run.receipt()).unclaimed
+        assert (line.lane, line.calls) == ("batch", 1)
+        assert line.input_tokens > 0
 
 
 async def test_no_output_file(world: World) -> None:

@@ -59,8 +59,8 @@ class LineOutcome(msgspec.Struct, frozen=True):
 
     `again`: it didn't work out and is fit to be sent once more: it goes back to waiting and its run isn't told, unless
     it was sent `most` times already (0: any number).
-    `free`: that wasn't its fault, nor was it paid: it doesn't count as an attempt. `used`: what was paid for it, of a
-    line that was sent in two ways: kept where its outcome comes second. `lane`: as receipts have it. `whole`: an
+    `free`: that wasn't its fault, nor was it paid: it doesn't count as an attempt. `used`: what was paid for it, kept
+    as unclaimed where nobody gets it. `lane`: as receipts have it. `whole`: an
     answer that will do for those who ask the same later. `paid`: what it takes off its budgets, of one that has a
     reservation.
     """
@@ -84,8 +84,7 @@ class BatchJob(msgspec.Struct, frozen=True):
     `remote` and `file` are the provider's ids; `seen` is the provider's own status, last time we looked;
     `progress` the lines done there; `size` the bytes of its lines' bodies when it was made. `uploaded` is when a
     submission was about to be tried last; `short` how often its results were read and lacked lines; `over` when it was
-    closed, if it was sent. `dated`: some of its lines may be late, so they may be promoted. `shared`:
-    some of them may be answered for others, and be late for these.
+    closed, if it was sent. `shared`: some of its lines may be answered for others.
     """
 
     id: str
@@ -104,7 +103,6 @@ class BatchJob(msgspec.Struct, frozen=True):
     short: int = 0
     size: int = 0
     over: float = 0.0
-    dated: bool = True
     shared: bool = False
 
 

@@ -445,7 +445,10 @@ class Store(Protocol):
         ...
 
     async def unclaimed(self, *, run: str = "", job: str = "") -> list[Usage]:
-        """What was paid and nobody got: the second outcomes of lines, and those of runs that had ended; one each."""
+        """What was paid and nobody got, one each: the second outcomes of lines, and those that nobody waited for.
+
+        Nobody waits where the run has ended or the line was withdrawn.
+        """
         ...
 
     async def put_batch_job(self, job: BatchJob, fence: int) -> bool:

@@ -16,11 +16,12 @@ from ..core.batching import ATTEMPTS, fit_to_retry
 from ..model.budget import Amount
 from ..model.entry import Failure
 from ..model.lane import BatchJob, Line, LineOutcome, LineStatus
+from ..model.run import Usage
 from ..ports.provider import CallFault, LineResult, RemoteJob
 from ..providers.faults import told
 from .delivery import CHUNK, Delivery
 from .desk import Desk, Held
-from .models import check_result, lane_endpoint, lane_name, shared_outcome, usage_name, used
+from .models import count_result, lane_endpoint, lane_name, shared_outcome, usage_name
 from .trying import model_failed
 
 log = logging.getLogger("segue")
@@ -49,6 +50,7 @@ class Endings:
         self.desk, self.store, self.clock = desk, desk.store, desk.clock
         self.provider, self.to, self.fence = held.provider, held.to, held.fence
         self.lane, self.name = held.head.lane, lane_name(held.to)
+        self._nothing = Usage(usage_name(lane_endpoint(self.lane)[0]), self.name)
         self.reserved: dict[str, Amount] = {}  # by lines of the job that is being collected
 
     async def collect(self, job: BatchJob, remote: RemoteJob) -> None:
@@ -58,13 +60,7 @@ class Endings:
             return
         if self.desk.quotas.known(job.lane):
             self.desk.quotas.accepted(job, await self.store.lanes())
-        promoted, shared = set[str](), set[str]()
-        if job.dated or job.shared:
-            async for line in self._open_lines(job):
-                if line.promoted:
-                    promoted.add(line.id)
-                if line.same:
-                    shared.add(line.id)
+        shared = {line.id async for line in self._open_lines(job) if line.same} if job.shared else set[str]()
         self.reserved = await self.store.reserved(job.id)
         read = 0
         async with self._delivery(job) as delivery:
@@ -74,7 +70,7 @@ class Endings:
                         log.warning("batch job %s: a line of its results can't be read: %s", job.id, result)
                         continue
                     read += 1
-                    outcome = self._outcome(result, result.id in promoted)
+                    outcome = self._outcome(result)
                     if result.id in shared and outcome.status == "ok":
                         outcome = shared_outcome(outcome, self.lane, self.provider, self.name)
                     if delivery.add(outcome):
@@ -113,19 +109,15 @@ class Endings:
         self.desk.look_in(job, LATER * 2.0**job.short)
         return True
 
-    def _outcome(self, result: LineResult, promoted: bool) -> LineOutcome:
+    def _outcome(self, result: LineResult) -> LineOutcome:
         if result.status == 200:
-            problem = check_result(self.provider, self.to, result.body)
+            counted = count_result(self.provider, self.to, result.body)
             reserved = self.reserved.get(result.id)
-            if problem is None:
-                use = None
-                if promoted or reserved is not None:
-                    use = used(self.lane, self.provider, result.body, self.name)
-                paid = None
-                if use is not None and reserved is not None:
-                    paid = self.desk.models.budgets.line_cost(use, reserved)
+            if not isinstance(counted, Exception):
+                use = self._nothing.plus(counted)
+                paid = None if reserved is None else self.desk.models.budgets.line_cost(use, reserved)
                 return LineOutcome(result.id, "ok", result.body, used=use, lane=self.name, paid=paid)
-            error = _failure(self.lane, 200, "bad_body", str(problem))
+            error = _failure(self.lane, 200, "bad_body", str(counted))
             again = fit_to_retry(0, "bad_body")
             return LineOutcome(  # it may be billed
                 result.id, "error", None, error, again, most=ATTEMPTS, paid=reserved

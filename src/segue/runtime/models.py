@@ -454,15 +454,17 @@ def asked_of(provider: Provider, endpoint: Endpoint, to: str, body: bytes) -> st
 
 def check_result(provider: Provider, to: str, body: bytes) -> Exception | None:
     """What is wrong with a line's response body, if anything."""
+    counted = count_result(provider, to, body)
+    return counted if isinstance(counted, Exception) else None
+
+
+def count_result(provider: Provider, to: str, body: bytes) -> Tokens | Exception:
+    """What a line's response body counts, or what is wrong with it."""
     to, _ = in_window(to)
     try:
-        if to.startswith("/"):
-            wire.check_answer(to, body)
-        else:
-            _read(provider, to, body)
+        return wire.check_answer(to, body) if to.startswith("/") else _read(provider, to, body).tokens
     except Exception as problem:  # whatever a provider stumbles over, one line's body harms no other line
         return problem
-    return None
 
 
 def used(lane: str, provider: Provider, body: bytes, name: str) -> Usage:

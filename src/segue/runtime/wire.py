@@ -406,10 +406,12 @@ def tokens_of(to: str, body: bytes) -> Tokens:
     return dialect_of(to).tokens(object_of(body))
 
 
-def check_answer(to: str, body: bytes) -> None:
-    """Raise `ValueError` where a line's body is no answer of that endpoint."""
-    if not dialect_of(to).is_answer(object_of(body)):
+def check_answer(to: str, body: bytes) -> Tokens:
+    """What a line's body counts. Raises `ValueError` where it is no answer of that endpoint."""
+    dialect, answer = dialect_of(to), object_of(body)
+    if not dialect.is_answer(answer):
         raise ValueError(f"it isn't an answer of {to}")
+    return dialect.tokens(answer)
 
 
 def _home(provider: str, root: str) -> tuple[str, str]:

@@ -1045,7 +1045,7 @@ class StoreContract(MailContract, PastContract, PortContract, AnswersContract, B
         assert drive is not None
         assert await take(store, drive + 1, job="B0") is None
         job = await take(store, drive, lines=2, job="B1")
-        assert job == BatchJob("B1", LANE, "nonce-B1", "intent", 2, 5.0, size=20, dated=False)
+        assert job == BatchJob("B1", LANE, "nonce-B1", "intent", 2, 5.0, size=20)
         assert [one.id for one in await store.job_lines("B1", "", 10)] == ["l5", "l4"]
         second = await take(store, drive, size=25, job="B2")
         assert second is not None
@@ -1205,15 +1205,6 @@ class StoreContract(MailContract, PastContract, PortContract, AnswersContract, B
         assert len(await mail_of(store, "r")) == 1
         assert await store.line_counts() == {"expired": 1}
 
-    async def test_a_job_knows_whether_lines_may_be_late(self, store: Store) -> None:
-        await start(store, "r")
-        lines = [line("l1", "r"), msgspec.structs.replace(line("l2", "r"), due=HOUR, late="live")]
-        await commit(store, "r", 1, lines=lines)
-        drive = await store.claim_lane(LANE, "w", HOUR, now=0.0)
-        assert drive is not None
-        assert (await take(store, drive, lines=1, job="B1")) != (await take(store, drive, lines=1, job="B2"))
-        assert [job.dated for job in await store.batch_jobs()] == [False, True]
-
     async def test_a_job_knows_its_size(self, store: Store) -> None:
         await lane_with(store, "l1", "l2", body=b"[1,2]")
         assert [job.size for job in await store.batch_jobs()] == [10]
@@ -1227,9 +1218,11 @@ class StoreContract(MailContract, PastContract, PortContract, AnswersContract, B
         (lane,) = await store.lanes()
         assert (lane.waiting, lane.size) == (1, 2)
         assert await store.line_counts() == {"waiting": 1, "cancelled": 1, "taken": 2}
-        chunk = [LineOutcome("l1", "expired", again=True), LineOutcome("l2", "ok", b"1")]
+        used = Usage("m", "batch", 1, 10, 5)
+        chunk = [LineOutcome("l1", "expired", again=True), LineOutcome("l2", "ok", b"1", used=used)]
         assert await store.outcomes("B1", fence, chunk, now=0.0) == []
         assert [mail.value for mail in await mail_of(store, "r")] == [b"1"]
+        assert await store.unclaimed(run="r") == [used]
         job = await take(store, fence, job="B2")
         assert job is not None
         assert job.lines == 1

@@ -85,9 +85,8 @@ class Driving:
         if not taken:
             return None
         made = BatchJob(job, lane, nonce, "intent", len(taken), now, size=size)
-        dated = any(line.line.due for line in taken.values())
         shared = any(line.line.same for line in taken.values())
-        made = msgspec.structs.replace(made, dated=dated, shared=shared)
+        made = msgspec.structs.replace(made, shared=shared)
         batch = self._lines.batches[job] = Batch(made, taken)
         return batch.job
 

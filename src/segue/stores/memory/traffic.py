@@ -184,6 +184,6 @@ class Traffic:
         )
         self._lines.settle(line, "cancelled" if quits else outcome.status)
         self._lines.forget(line)
-        if ended and not line.line.same:
+        if (ended or line.unwanted) and not line.line.same:
             self._lines.claims_nothing(call.run, outcome)
         return None if ended or line.deserted or quits else mail

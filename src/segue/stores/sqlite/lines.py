@@ -200,7 +200,7 @@ def _take(ledger: Ledger, item: Taking) -> BatchJob | None:
         cx.execute("delete from batches where k = ?", (batch,))
         return None
     mine = f"from lines where batch = ? and status = {TAKEN}"
-    size, due, shared = ledger.one(f"select sum(size), max(due), count(same) > 0 {mine}", batch)
+    size, shared = ledger.one(f"select sum(size), count(same) > 0 {mine}", batch)
     job = BatchJob(
         item.job,
         item.lane,
@@ -209,7 +209,6 @@ def _take(ledger: Ledger, item: Taking) -> BatchJob | None:
         taken,
         item.now,
         size=size,
-        dated=due > 0,
         shared=bool(shared),
     )
     cx.execute("update batches set data = ? where k = ?", (_encode(job), batch))
@@ -370,9 +369,9 @@ def _outcomes(ledger: Ledger, item: Outcomes) -> list[str] | None:
             shared.ends(k, same, attempt, outcome, quits=quits, claimed=status < DONE and not deserted)
         if same is not None and (status >= DONE or deserted):
             continue
-        if status >= DONE:
+        if status >= DONE or unwanted:
             _claims_nothing(cx, owner, outcome)
-        elif not quits:
+        if status < DONE and not quits:
             mail = Mail(
                 run,
                 f"line:{outcome.id}",
