@@ -47,6 +47,7 @@ async def main(store: str, job: str, rows: int, mode: Any, ledger: str, tokens: 
         model="far:m",
         providers={"far": lambda _: provider},
         budget=segue.Budget(tokens=tokens),
+        grace=10.0,  # calls for the other process's job may be under way when this one's is done
     ) as engine:
         async for outcome in engine.map(ask, range(rows), id=job):
             assert outcome.ok or isinstance(outcome.error, RunHeld), outcome.error

@@ -241,13 +241,14 @@ async def test_a_job_that_the_provider_forgot(world: World) -> None:
 
 async def test_a_provider_that_is_down_for_a_while(world: World) -> None:
     """It comes back at the same place and goes on; nobody pays for a line again."""
-    sim = await world.simulator(batch_time=timedelta(seconds=10), directory=world.path)
+    slow = timedelta(seconds=40)  # enough to be caught in the middle on a busy machine
+    sim = await world.simulator(batch_time=slow, directory=world.path)
     port = int(sim.url.rpartition(":")[2])
     running = asyncio.ensure_future(world.run())
     await until(lambda: [one for one in sim.batches() if 0 < one.completed < ROWS])
     await sim.close()
     await asyncio.sleep(0.1)  # two of the engine's seconds: it polls in vain
-    await world.simulator(batch_time=timedelta(seconds=10), directory=world.path, port=port)
+    await world.simulator(batch_time=slow, directory=world.path, port=port)
     all_well(await running)
     assert world.paid() == ONCE
 
