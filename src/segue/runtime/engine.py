@@ -71,7 +71,9 @@ class Engine:
     by name, in seconds; 0: for ever. `park="always"`, for tests, has it leave memory after every commit. `providers`:
     more providers, by the name before the colon in a model's name. `history`: what becomes of an actor's past turns:
     kept, dropped, or kept for that long; a class may say otherwise. `reuse`: a model call whose request was answered
-    before, here or in another run, gets that answer; a `timedelta`: if it is no older than that.
+    before, here or in another run, gets that answer; a `timedelta`: if it is no older than that. `grace`: how long
+    calls under way may take to come in when the engine is closed, in seconds; what is cut off is made, and paid, again.
+    `budget`: for all that such engines carry out on that store; see `segue.Budget`.
     """
 
     def __init__(
