@@ -34,6 +34,7 @@ PRICED_AS = "openai:gpt-4.1-mini"  # whose list price the local model's tokens a
 REAL = "openai:gpt-4.1-mini"
 BUDGET = 120.0  # seconds for the batch
 FEW = 6
+WAITS = 3  # the exit code that says so
 FIRST = "yet another piece of junk! it died after a week and nobody picks up the phone."
 
 console = Console(highlight=False)
@@ -60,6 +61,14 @@ class Show:
         return read_lines(done.stdout)
 
     # ------------------------------------------------------------ scenes
+    def to_the_end(self, words: Sequence[str]) -> int:
+        """A command until it has all: with no terminal it leaves where only people are waited for."""
+        while (code := self.run(*words)) == WAITS:
+            while self.read("runs", "--asks", "--json"):
+                time.sleep(0.2)
+            aside("They have answered. The same command again:")
+        return code
+
     def live(self) -> None:
         scene(
             "One remark, live",
@@ -107,7 +116,7 @@ class Show:
             "--model",
             self.model,
         ]
-        if self.run(*words):
+        if self.to_the_end(words):
             fail("the live rows failed")
 
     def plan(self, number: int) -> str:
@@ -133,7 +142,7 @@ class Show:
             aside("The same command again:")
             self.kill_when(words, ledger, number + 5)
         aside("The same command a last time, to the end:")
-        code = self.run(*words)
+        code = self.to_the_end(words)
         if code:
             fail(f"the batch ended with exit code {code}")
 
