@@ -170,7 +170,11 @@ WORKS = (
                 model=0.2,
             ),
         ),
-        (SQLITE, "The limit keeps nothing; all peers call the model with aiohttp inside a node or step."),
+        (
+            SQLITE,
+            "The limit keeps nothing; all peers call the model with aiohttp inside a node or step.",
+            "As many runs come before: segue's limit of live calls, 2,000 here (256 unless said), widens with answers.",
+        ),
     ),
     Work(
         "calls",

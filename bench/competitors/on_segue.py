@@ -61,13 +61,14 @@ async def judge(text: str) -> str:
 
 
 async def llm(order: dict[str, Any]) -> Figures:
-    runs, model, figures = order["n"], f"openai:test@{order['url']}", {}
+    runs, figures = order["n"], {}
+    how = {"model": f"openai:test@{order['url']}", "mode": segue.Live(concurrency=2000)}
     for key, made in (
-        ("memory", segue.Engine("memory:", model=model)),
-        ("sqlite", engine(order, model=model)),
+        ("memory", segue.Engine("memory:", **how)),
+        ("sqlite", engine(order, **how)),
     ):
         async with made as e:
-            await asyncio.gather(*(e.run(judge("warm")) for _ in range(5)))
+            await asyncio.gather(*(e.run(judge(f"Before {i}.")) for i in range(runs)))
             with watch() as w:
                 await asyncio.gather(*(e.run(judge(f"Case {i}.")) for i in range(runs)))
         figures[key] = w.rate(runs)
