@@ -155,9 +155,7 @@ class Show:
         self.kill(process, f"when {paid(ledger)} lines were paid")
         before = paid(ledger)
         time.sleep(3)
-        aside(
-            f"Nobody is there, the provider works on: {paid(ledger) - before} lines more. The same command again:"
-        )
+        aside(f"Nobody is there, the provider works on: {paid(ledger) - before} lines more.")
 
     def kill_after(self, words: Sequence[str], seconds: float) -> None:
         """Begin, and SIGKILL after a while."""
