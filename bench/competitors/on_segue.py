@@ -295,7 +295,7 @@ async def actor_sqlite(order: dict[str, Any]) -> Figures:
 # ------------------------------------------------------------------------------------------------ idle
 async def idle(order: dict[str, Any], *, stay: bool, size: Callable[[], int]) -> tuple[float, float]:
     """What each actor holds that waits for its next message, in KB: measured by `size`, and on disk."""
-    from segue.runtime import handling
+    from segue.runtime.wake import handling
 
     actors, n = counter(), order["n"]
     if stay:

@@ -84,15 +84,15 @@ if TYPE_CHECKING:
     from .runtime.events import Recorded as Recorded
     from .runtime.events import Retrying as Retrying
     from .runtime.events import Token as Token
-    from .runtime.exchange import Exchange as Exchange
-    from .runtime.feed import Feed as Feed
     from .runtime.handles import Ask as Ask
     from .runtime.handles import Recipient as Recipient
     from .runtime.handles import Run as Run
     from .runtime.job import Job as Job
+    from .runtime.mail.feed import Feed as Feed
     from .runtime.receipt import Receipt as Receipt
     from .runtime.verbs import me as me
     from .runtime.verbs import spawn as spawn
+    from .runtime.wake.exchange import Exchange as Exchange
 
 #: Where each public name lives; loaded when first used, so that importing segue costs little.
 _HOMES = {
@@ -110,13 +110,13 @@ _HOMES = {
     "Request": "authoring.message",
     "Subscription": "authoring.actor.subscription",
     "publish": "authoring.actor.subscription",
-    "Feed": "runtime.feed",
+    "Feed": "runtime.mail.feed",
     "Mailbox": "authoring.message",
     "Response": "authoring.message",
     "Responder": "authoring.message",
     "Pong": "authoring.message",
     "Recipient": "runtime.handles",
-    "Exchange": "runtime.exchange",
+    "Exchange": "runtime.wake.exchange",
     "Note": "authoring.message",
     "state": "authoring.actor.marks",
     "on": "authoring.actor.marks",

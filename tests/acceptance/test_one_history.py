@@ -15,7 +15,7 @@ import pytest
 import segue
 from segue.model.entry import Entry
 from segue.providers.openai import OpenAI
-from segue.runtime.rebase import entries_of
+from segue.runtime.wake.rebase import entries_of
 from segue.testing import compare
 from segue.testing.simulator import Simulator, ToolCall, ToolCalls
 from segue.transports.pooled import Pooled

@@ -16,7 +16,7 @@ from segue.model.errors import Conflict
 from segue.model.mode import DROP, KEEP
 from segue.model.run import Spec
 from segue.ports.store import History, NewRun, Turn
-from segue.runtime import rebase
+from segue.runtime.wake import rebase
 from segue.stores.memory import MemoryStore
 from segue.testing.clock import VirtualClock
 

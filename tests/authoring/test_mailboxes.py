@@ -493,7 +493,7 @@ async def test_ends_that_come_early_are_read_once() -> None:
     desk = Desk()
     reads = 0
     async with desk.engine() as engine:
-        from segue.runtime.mailbox import Mailbox
+        from segue.runtime.wake.mailbox import Mailbox
 
         read = Mailbox._read
 

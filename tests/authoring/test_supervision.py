@@ -489,7 +489,7 @@ async def until(what: Callable[[], object]) -> None:
 
 
 async def test_a_result_of_a_class_that_isnt_known_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segue.runtime.handling.Handling.target", lambda self, name, module="": None)
+    monkeypatch.setattr("segue.runtime.wake.handling.Handling.target", lambda self, name, module="": None)
     desk = Desk()
     async with desk.engine() as engine:
         house = await engine.start(House(), id="house")

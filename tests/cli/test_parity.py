@@ -42,7 +42,7 @@ def test_both_modes_send_the_same(desk: Desk, provider: Provider, mode: str, oth
 
 
 def test_a_difference_is_shown(desk: Desk, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
-    from segue.runtime import models
+    from segue.runtime.calls import models
 
     run(desk, provider, "batch")
     plain = models.Models.line

@@ -10,7 +10,7 @@ from segue.authoring.tool import Decision
 from segue.cli.answers import Unfit, expects, read
 from segue.core.retry import Retry
 from segue.core.schema import schema
-from segue.runtime import trying
+from segue.runtime.calls import trying
 from tests.cli.desk import Desk, Provider
 
 

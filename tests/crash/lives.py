@@ -15,7 +15,7 @@ import aiohttp  # noqa: F401 - loaded now, not in every life
 
 from segue.cli import job, main, progress, tally  # noqa: F401
 from segue.providers import openai, registry  # noqa: F401
-from segue.runtime import engine, lane  # noqa: F401
+from segue.runtime.lanes import lane
 from segue.stores import sqlite  # noqa: F401
 from segue.transports import pooled  # noqa: F401
 

@@ -12,7 +12,7 @@ import pytest
 import segue
 from segue.ports.provider import CallFault, RemoteJob
 from segue.ports.store import Store
-from segue.runtime import delivery, endings, lane, lanes
+from segue.runtime.lanes import delivery, endings, lane, lanes
 from segue.stores import open_store
 from tests.crash.remote import Death, Far, FastClock, MortalFar, MortalStore, Remote
 

@@ -17,7 +17,7 @@ from segue.providers.anthropic import Anthropic
 from segue.providers.anthropic_batches import labelled
 from segue.providers.gemini import Gemini
 from segue.providers.openai import OpenAI
-from segue.runtime import delivery, endings, lane, lanes
+from segue.runtime.lanes import delivery, endings, lane, lanes
 from segue.stores import open_store
 from segue.testing.simulator import Simulator
 from segue.transports.pooled import Pooled

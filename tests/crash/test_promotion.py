@@ -16,7 +16,7 @@ from segue.model.budget import Amount
 from segue.model.run import Usage
 from segue.ports.provider import CallFault, RemoteJob
 from segue.ports.store import Store
-from segue.runtime import lanes
+from segue.runtime.lanes import lanes
 from segue.runtime.receipt import total
 from segue.stores import open_store
 from tests.crash.remote import Death, Far, FastClock, MortalStore, Remote, answer

@@ -12,7 +12,7 @@ import pytest
 
 import segue
 from segue.ports.store import Store
-from segue.runtime import delivery, endings, lane, lanes
+from segue.runtime.lanes import delivery, endings, lane, lanes
 from segue.runtime.receipt import total
 from segue.stores import open_store
 from segue.testing.crash import Mortal

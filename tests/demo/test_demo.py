@@ -11,7 +11,7 @@ import pytest
 
 import segue
 from segue.core import export
-from segue.runtime.rebase import entries_of
+from segue.runtime.wake.rebase import entries_of
 from segue.testing import Simulator
 
 DEMO = Path(__file__).parents[2] / "demo"

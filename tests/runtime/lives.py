@@ -11,7 +11,7 @@ from segue.core import journal
 from segue.model.entry import Entry
 from segue.model.run import Head
 from segue.ports.store import Store
-from segue.runtime import rebase
+from segue.runtime.wake import rebase
 from segue.stores.memory import MemoryStore
 from segue.testing import FakeModel
 from segue.testing.crash import Mortal

@@ -9,8 +9,8 @@ import pytest
 from segue.model.errors import StoreError
 from segue.model.lane import LineOutcome
 from segue.ports.provider import CallFault
-from segue.runtime import delivery
-from segue.runtime.delivery import Delivery
+from segue.runtime.lanes import delivery
+from segue.runtime.lanes.delivery import Delivery
 
 
 @pytest.fixture(autouse=True)

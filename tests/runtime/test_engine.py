@@ -14,7 +14,7 @@ import pytest
 import segue
 from segue.model.errors import RunCancelled, StoreError
 from segue.model.run import Head
-from segue.runtime.lanes import Lanes
+from segue.runtime.lanes.lanes import Lanes
 from segue.stores import open_store
 from tests.runtime.lives import Desk, everywhere
 

@@ -24,8 +24,8 @@ from segue.model.mode import Batch
 from segue.ports.provider import BatchProvider, CallFault, LineResult, RemoteJob
 from segue.ports.store import Store
 from segue.providers.openai import OpenAI
-from segue.runtime.lanes import LEASE
-from segue.runtime.models import line_id
+from segue.runtime.calls.models import line_id
+from segue.runtime.lanes.lanes import LEASE
 from segue.stores import open_store
 from segue.testing.clock import VirtualClock
 from segue.testing.simulator import Failure, Limits, Pace, Simulator

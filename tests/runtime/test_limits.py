@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from segue.ports.provider import CallFault, Rates
-from segue.runtime.limits import LONGEST, Limit
+from segue.runtime.calls.limits import LONGEST, Limit
 from segue.testing.clock import VirtualClock
 
 

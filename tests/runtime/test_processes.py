@@ -170,7 +170,7 @@ async def test_a_lost_race_ends_its_process_and_no_other(tmp_path: Path) -> None
 
 
 async def test_processes_are_kept_and_are_as_many_as_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segue.runtime.processes.cores", lambda: 2)
+    monkeypatch.setattr("segue.runtime.calls.processes.cores", lambda: 2)
 
     @segue.flow
     async def heavy_many() -> list[int]:

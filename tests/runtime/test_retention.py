@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import segue
-from segue.runtime.executor import Executor
+from segue.runtime.wake.executor import Executor
 
 KEPT: list[Context] = []
 

@@ -14,9 +14,9 @@ import pytest
 import segue
 from segue.model.errors import ModelFailed, Truncated
 from segue.model.run import Usage
-from segue.runtime import verify
-from segue.runtime.lanes import LEASE
+from segue.runtime.lanes.lanes import LEASE
 from segue.runtime.receipt import total
+from segue.runtime.wake import verify
 from segue.stores import open_store
 from segue.testing.crash import Mortal
 from segue.testing.simulator import Failure, Said, Simulator

@@ -10,7 +10,7 @@ import pytest
 from segue.model.run import REUSED
 from segue.ports.provider import Endpoint
 from segue.ports.store import Turn
-from segue.runtime.sameness import Sameness, Shared, same_as
+from segue.runtime.calls.sameness import Sameness, Shared, same_as
 from segue.stores.memory import MemoryStore
 
 

@@ -8,8 +8,8 @@ import logging
 import pytest
 
 from segue.ports.provider import CallFault
-from segue.runtime.limits import PATIENCE, QUIET, Limit
-from segue.runtime.trying import LIVE_RETRY, Trouble, until_answered
+from segue.runtime.calls.limits import PATIENCE, QUIET, Limit
+from segue.runtime.calls.trying import LIVE_RETRY, Trouble, until_answered
 from segue.testing.clock import VirtualClock
 
 GONE = CallFault(0, "no connection to nowhere", again=True, code="unreachable")

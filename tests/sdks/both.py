@@ -14,7 +14,7 @@ import msgspec
 import segue
 from segue.core import journal
 from segue.model.entry import Entry
-from segue.runtime.rebase import entries_of
+from segue.runtime.wake.rebase import entries_of
 from segue.testing.simulator import Simulator
 
 PATIENCE = 40.0

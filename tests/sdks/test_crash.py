@@ -14,7 +14,7 @@ from pydantic_ai.providers.openai import OpenAIProvider
 
 import segue
 from segue.ports.store import Store
-from segue.runtime.rebase import entries_of
+from segue.runtime.wake.rebase import entries_of
 from segue.testing.crash import Mortal, Survivor
 from segue.testing.simulator import Simulator, ToolCall
 

@@ -253,7 +253,7 @@ async def openai_gives_up(text: str) -> str:
 async def test_what_was_tried_again_by_the_engine_isnt_by_the_sdk(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("segue.runtime.trying.LIVE_RETRY", segue.Retry(2, wait=timedelta(0)))
+    monkeypatch.setattr("segue.runtime.calls.trying.LIVE_RETRY", segue.Retry(2, wait=timedelta(0)))
     sim.when("down").reply(Failure(500, "Something broke."))
     value, entries = await run(lambda: openai_gives_up("down"), "live")
     assert value == "500"

@@ -14,7 +14,7 @@ import segue
 from segue import Actor, Again, Done, Note, Request
 from segue.core import export
 from segue.errors import ReplayMismatch, ResultMismatch
-from segue.runtime.rebase import entries_of
+from segue.runtime.wake.rebase import entries_of
 from segue.testing import FakeModel, check, rerun
 from tests.runtime.lives import Desk
 

@@ -18,7 +18,7 @@ import segue
 from segue.model.errors import ModelFailed
 from segue.ports.provider import CallFault
 from segue.ports.store import Claimed
-from segue.runtime.executor import Executor
+from segue.runtime.wake.executor import Executor
 from segue.stores.memory import MemoryStore
 from segue.testing import FakeModel, Report, ToolUse, check
 from segue.testing.fake_provider import FakeProvider

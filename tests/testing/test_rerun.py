@@ -10,7 +10,7 @@ import pytest
 import segue
 from segue.core import export
 from segue.model.errors import InvalidValue, ReplayMismatch, ResultMismatch, UnknownName
-from segue.runtime.rebase import entries_of
+from segue.runtime.wake.rebase import entries_of
 from segue.testing import FakeModel, rerun
 
 PROMPT = "Say {}"

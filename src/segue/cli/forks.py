@@ -17,10 +17,10 @@ from ..model.errors import Conflict, InvalidValue, SegueError, UnknownName
 from ..model.mode import Batch
 from ..model.run import REUSED, Head, Usage, is_over
 from ..ports.store import JobHead, NewRun
-from ..runtime import rebase
 from ..runtime.engine import Engine
 from ..runtime.names import unknown_job
 from ..runtime.receipt import total
+from ..runtime.wake import rebase
 from . import exit
 from .job import each_run
 from .place import check_models, existing, how

@@ -11,7 +11,7 @@ from ..core import export
 from ..model.errors import InvalidValue
 from ..ports.store import Store
 from ..runtime.names import unknown_job, unknown_run
-from ..runtime.rebase import entries_of
+from ..runtime.wake.rebase import entries_of
 from . import exit
 from .job import each_run
 from .outcomes import replacing

@@ -23,8 +23,8 @@ from ..model.run import ENDED, Head, Usage
 from ..ports.store import Store
 from ..runtime.engine import Engine
 from ..runtime.job import Job
-from ..runtime.rebase import entries_of
 from ..runtime.receipt import Receipt, total
+from ..runtime.wake.rebase import entries_of
 from ..stores import open_store
 from . import exit
 from .budgets import declare_budget

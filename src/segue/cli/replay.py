@@ -19,10 +19,10 @@ from ..model.entry import Entry
 from ..model.errors import AuthorError, UnknownName
 from ..model.run import ENDED, Head
 from ..ports.store import History
-from ..runtime import verify
 from ..runtime.engine import Engine
-from ..runtime.executor import Executor
-from ..runtime.rebase import entries_of
+from ..runtime.wake import verify
+from ..runtime.wake.executor import Executor
+from ..runtime.wake.rebase import entries_of
 from . import exit
 from .parity import against
 from .place import declare_store, existing

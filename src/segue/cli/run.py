@@ -23,11 +23,11 @@ from ..core import codec
 from ..core.signature import InputShape, Parameter
 from ..model.errors import AuthorError, InvalidValue, UnknownName
 from ..model.run import ENDED, Head, is_over
-from ..runtime import verify
 from ..runtime.engine import Engine
 from ..runtime.events import Asked, Emitted, Event, Finished, Recorded, Retrying, Token
 from ..runtime.handles import Ask, Run
 from ..runtime.names import unknown_run
+from ..runtime.wake import verify
 from . import exit
 from .answers import expects
 from .interruption import interruption

@@ -17,8 +17,8 @@ from ..model.entry import Entry
 from ..model.errors import UnknownName
 from ..model.run import ENDED, Head
 from ..ports.store import History, Store
-from ..runtime import rebase
 from ..runtime.names import unknown_run
+from ..runtime.wake import rebase
 from . import budgets, exit
 from .place import declare_store, looking
 from .runs import as_plain

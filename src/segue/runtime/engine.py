@@ -32,21 +32,23 @@ from ..ports.provider import Endpoint, PriceList, Provider
 from ..ports.store import Hint, NewRun, Store
 from ..ports.transport import Transport
 from ..stores import open_store
-from . import alive, feed, rebase, receipt, strikes, tasks, verify
-from .budgets import Budgets
+from . import alive, receipt
 from .bus import Bus
+from .calls.budgets import Budgets
+from .calls.models import Models
+from .calls.sameness import Sameness
 from .clock import SystemClock
-from .executor import Executor
 from .handles import Ask, Run, answer_by_id
 from .job import ADMIT, Job
-from .lanes import Lanes
-from .models import Models
+from .lanes.lanes import Lanes
+from .mail import feed
+from .mail.port import Port
+from .mail.postbox import Postbox
 from .names import unknown_run
-from .port import Port
-from .postbox import Postbox
-from .proving import Prover
 from .receipt import Receipt
-from .sameness import Sameness
+from .wake import rebase, strikes, tasks, verify
+from .wake.executor import Executor
+from .wake.proving import Prover
 from .watch import PATIENCE
 from .worker import POLL, Worker
 

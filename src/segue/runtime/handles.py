@@ -34,9 +34,9 @@ from ..model.message import MailKind, Question
 from ..model.run import Head
 from .bus import Watching
 from .events import Asked, Event, Finished, Token
-from .exchange import Exchange
 from .names import unknown_ask
 from .receipt import Receipt
+from .wake.exchange import Exchange
 
 #: Inside a run, so many items of a source are sent before the recipient must have taken them.
 WINDOW = 100
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from ..authoring.actor.interruption import Interrupt
     from ..authoring.actor.subscription import Subscription
     from .engine import Engine
-    from .feed import Feed
+    from .mail.feed import Feed
 
 R = TypeVar("R")
 In = TypeVar("In")
@@ -256,7 +256,7 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
 
     def subscribe(self, message: Subscription[S, E], /) -> Feed[S, E]:
         """Have a snapshot, and what it publishes from then on; see `Feed`."""
-        from .feed import Feed
+        from .mail.feed import Feed
 
         return Feed(self, message)
 

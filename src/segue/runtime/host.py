@@ -12,10 +12,10 @@ from ..model.message import Question
 from ..model.run import Head
 from ..ports.clock import Timer
 from ..ports.store import CommitResult, Landed, Turn
-from .budgets import Budgets
+from .calls.budgets import Budgets
 
 if TYPE_CHECKING:
-    from .executor import Executor
+    from .wake.executor import Executor
 
 
 class Host(Services, Protocol):

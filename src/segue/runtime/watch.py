@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .carrying import CARRY_OUT
+from .calls.carrying import CARRY_OUT
 from .events import Blocked
 
 if TYPE_CHECKING:
-    from .executor import Executor
+    from .wake.executor import Executor
 
 log = logging.getLogger("segue")
 

@@ -29,13 +29,13 @@ from ..ports.clock import AlarmClock, Timer
 from ..ports.store import Claimed, CommitResult, Created, Hint, Landed, Lease, NewRun, Store, Turn
 from . import alive
 from .bus import Bus
+from .calls.models import Models
+from .calls.processes import Processes
 from .events import Asked
-from .executor import Executor
-from .handling import Handling
 from .host import Host
-from .models import Models
-from .processes import Processes
-from .tasks import NO_CONTEXT
+from .wake.executor import Executor
+from .wake.handling import Handling
+from .wake.tasks import NO_CONTEXT
 from .watch import Watch
 
 log = logging.getLogger("segue")

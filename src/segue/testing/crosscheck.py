@@ -22,7 +22,7 @@ from ..model.mode import ModeLike
 from ..model.run import REUSED, Head
 from ..ports.store import Store
 from ..runtime.events import Started
-from ..runtime.rebase import entries_of
+from ..runtime.wake.rebase import entries_of
 from .clock import VirtualClock
 from .compare import differences, show, timeless
 from .crash import Mortal, Survivor

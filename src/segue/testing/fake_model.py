@@ -18,9 +18,9 @@ from ..model.errors import AskClosed, ModelFailed, WrongPlace
 from ..ports.provider import CallFault, Endpoint, Provider
 from ..ports.store import Store
 from ..ports.transport import Transport
+from ..runtime.calls.models import CALLING
 from ..runtime.engine import Engine
 from ..runtime.handles import Ask
-from ..runtime.models import CALLING
 from .clock import VirtualClock
 from .fake_provider import Body, FakeProvider, Remote, tokens, vector
 

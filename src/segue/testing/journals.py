@@ -14,8 +14,8 @@ from ..model.errors import AuthorError, CallerError, ProviderFault, UnknownName
 from ..ports.provider import Endpoint, Provider
 from ..ports.store import Claimed
 from ..providers.registry import make, resolve
-from ..runtime import verify
-from ..runtime.models import CALLING
+from ..runtime.calls.models import CALLING
+from ..runtime.wake import verify
 from .fake_model import FakeEngine, FakeModel
 from .fake_provider import FakeProvider
 

@@ -14,9 +14,9 @@ from ..authoring.actor.migration import Read, find, first
 from ..model.errors import ReplayMismatch, SegueError, StateMismatch, UnknownName
 from ..model.run import Head, Status
 from ..ports.store import Claimed
-from ..runtime import verify
 from ..runtime.engine import Engine
-from ..runtime.rebase import entries_in
+from ..runtime.wake import verify
+from ..runtime.wake.rebase import entries_in
 
 #: Of those that have ended, nothing goes on.
 LIVING: tuple[Status, ...] = ("ready", "parked", "held")

@@ -1,0 +1,1 @@
+"""Calls carried out: steps, and requests to models, live or put in a lane."""

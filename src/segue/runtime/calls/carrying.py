@@ -1,0 +1,165 @@
+"""Carrying out calls in this process: steps, and model calls in live mode."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import Task
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from ...authoring.context import BRANCH, Branch, BranchTask, Parked, Work
+from ...authoring.failures import to_failure
+from ...core.replay import Place
+from ...model.entry import Failure
+from ..events import Started
+from ..wake import tasks
+from ..wake.call import Call, Outcome, begun, decode, first_step, new_call, within
+from ..wake.phase import LIVE
+
+if TYPE_CHECKING:
+    from ..wake.executor import Executor
+
+
+class Carrying:
+    """What of a run is carried out here and now."""
+
+    __slots__ = ("_run", "alone", "local", "precommit")
+
+    def __init__(self, run: Executor) -> None:
+        self._run = run
+        self.local: set[Task[Any]] = set()  #: carry out calls, or look something up for them
+        self.precommit: list[Call] = []  #: at-most-once ones, begun once the journal holds them
+        self.alone: Branch | None = None  #: whose task carries out a call by itself
+
+    @property
+    def at_work(self) -> set[Task[Any]]:
+        """The tasks that carry out calls."""
+        alone = self._run.still.busy_by_itself
+        return self.local if alone is None else {*self.local, alone}
+
+    def keep(self, task: Task[Any]) -> None:
+        """Keep a task of the engine's own that works for this run."""
+        self.local.add(task)
+        task.add_done_callback(self.local.discard, context=tasks.NO_CONTEXT)
+
+    def look(self) -> None:
+        """Its own commit may have brought it mail: it doesn't park before that is read."""
+        run = self._run
+
+        async def look() -> None:
+            try:
+                await run.host.look(run)
+            finally:
+                self.local.discard(task)
+                run.kick()
+
+        task = Task(look(), loop=run.loop, context=tasks.NO_CONTEXT.copy())
+        self.keep(task)
+
+    def begin_precommitted(self) -> None:
+        """The journal holds that they were made."""
+        start, self.precommit = self.precommit, []
+        for call in start:
+            if not call.done() and isinstance(call.request, Work):
+                self.begin(call, call.request)
+
+    def begin(self, call: Call, work: Work) -> None:
+        """Carry a call out, in a task of its own."""
+        context = call.context or copy_context()
+        context.run(BRANCH.set, work)
+        call.task = Task(self._carry_out(call, work), loop=self._run.loop, context=context)
+        self.keep(call.task)
+        if self._run.host.watchers:
+            self._tell_started(call.place, work)
+
+    async def _carry_out(self, call: Call, work: Work) -> None:
+        run, outcome = self._run, Outcome(call)
+        try:
+            outcome.value = work.written(await work.begin())
+        except asyncio.CancelledError as cancelled:
+            if call.done() or run.leaving:
+                if work.need is not None and run.purse is not None and not run.leaving:
+                    run.purse.release(work.need)
+                raise
+            outcome.error, outcome.cause = to_failure(cancelled), cancelled
+        except Exception as error:
+            again = work.again is not None and work.again(error)
+            outcome.error, outcome.cause = to_failure(error, again=again), error
+        except BaseException as error:  # none that code may handle, and so none to record
+            if not run.leaving:
+                run.abandon(error)
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+            return
+        finally:
+            work.let_go()
+        if call.task is not None:
+            self.local.discard(call.task)
+        if outcome.value is not None or not call.done():
+            run.done.append(outcome)
+        run.kick()
+
+    async def inline(self, branch: Branch, work: Work) -> Any:
+        """Nothing else is under way, so the run is at rest but for this call: do it in the caller's task."""
+        run, place = self._run, (branch.path, branch.n)
+        branch.n += 1
+        value: bytes | None = None
+        error: Failure | None = None
+        cause: BaseException | None = None
+        (task,) = run.tasks  # the only one, and it calls
+        assert isinstance(task, BranchTask)
+        task.branch, run.still.busy_by_itself, self.alone = None, task, branch
+        if run.host.watchers:
+            self._tell_started(place, work)
+        try:
+            context, coro = copy_context(), begun(work)
+            try:
+                waits = context.run(first_step, coro, work)
+            except StopIteration as stop:  # it didn't wait for anything
+                given = stop.value
+            else:
+                given = await within(context, coro, waits)
+            value = work.written(given)
+        except asyncio.CancelledError as cancelled:
+            if task.cancelling() or run.leaving:
+                raise
+            error, cause = to_failure(cancelled), cancelled  # raised by the step itself
+        except Exception as raised:
+            again = work.again is not None and work.again(raised)
+            error, cause = to_failure(raised, again=again), raised
+        finally:
+            task.branch, run.still.busy_by_itself, self.alone = branch, None, None
+            work.let_go()
+        there: bool | None = None
+        if value is not None and run.phase is LIVE:
+            there = run.commits.append(place, work, value)
+            if there:
+                run.kick()
+                return work.decode(value)
+        if run.leaving:
+            raise Parked(f"run {run.id} is leaving memory")
+        call = run.open[place] = new_call(run, place, work, branch.slot, run.replay.handed)
+        outcome = Outcome(call, value, error, cause=cause)
+        if there is None:
+            work.sealed()
+            run.done.append(outcome)
+            run.commit_soon()
+        else:
+            run.landing = [decode(outcome)]
+        if call.done():
+            return call.result()
+        try:
+            return await call
+        finally:
+            run.pump_soon()
+
+    def _tell_started(self, place: Place, work: Work) -> None:
+        run = self._run
+        if run.host.wants_events(run.id):
+            run.host.publish(
+                run.id, Started(run=run.id, path=place[0], n=place[1], kind=work.kind, name=work.name)
+            )
+
+
+#: Where in a stack a call is carried out, as its local `work`.
+CARRY_OUT = frozenset({Carrying._carry_out.__code__, Carrying.inline.__code__})

@@ -1,0 +1,223 @@
+"""How the lines of a lane's jobs end: each as exactly one of ok, error, expired, missing, cancelled.
+
+Those fit to retry go round again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+
+from ...authoring.failures import to_failure
+from ...core import admission
+from ...core.batching import ATTEMPTS, fit_to_retry
+from ...model.budget import Amount
+from ...model.entry import Failure
+from ...model.lane import BatchJob, Line, LineOutcome, LineStatus
+from ...model.run import Usage
+from ...ports.provider import CallFault, LineResult, RemoteJob
+from ...providers.faults import told
+from ..calls.models import count_result, lane_endpoint, lane_name, shared_outcome, usage_name
+from ..calls.trying import model_failed
+from .delivery import CHUNK, Delivery
+from .desk import Desk, Held
+
+log = logging.getLogger("segue")
+
+#: Results that lack lines are read so often: always, and where the job tells of more outcomes than they hold.
+LOOKS = (2, 5)
+#: Seconds until they are read the second time.
+LATER = 2.0
+#: How a line ends that a job has no result for: outcome, code and message.
+_MISSING: tuple[LineStatus, str, str] = (
+    "missing",
+    "batch_line_missing",
+    "the job ended without a result for this line",
+)
+#: The same for jobs that ended before they were done, of providers that don't tell of each line then.
+_LEFT: dict[str, tuple[LineStatus, str, str]] = {
+    "expired": ("expired", "batch_expired", "batch_expired"),
+    "cancelled": ("cancelled", "batch_cancelled", "batch_cancelled"),
+}
+
+
+class Endings:
+    """The ends of the jobs of one lane, while this process holds its fence."""
+
+    def __init__(self, desk: Desk, held: Held) -> None:
+        self.desk, self.store, self.clock = desk, desk.store, desk.clock
+        self.provider, self.to, self.fence = held.provider, held.to, held.fence
+        self.lane, self.name = held.head.lane, lane_name(held.to)
+        self._nothing = Usage(usage_name(lane_endpoint(self.lane)[0]), self.name)
+        self.reserved: dict[str, Amount] = {}  # by lines of the job that is being collected
+
+    async def collect(self, job: BatchJob, remote: RemoteJob) -> None:
+        """Store how every line of a finished job ended, and close it."""
+        if remote.rejected:
+            await self._rejected(job, remote)
+            return
+        if self.desk.quotas.known(job.lane):
+            self.desk.quotas.accepted(job, await self.store.lanes())
+        shared = {line.id async for line in self._open_lines(job) if line.same} if job.shared else set[str]()
+        self.reserved = await self.store.reserved(job.id)
+        read = 0
+        async with self._delivery(job) as delivery:
+            try:
+                async for result in self.provider.results(remote):
+                    if isinstance(result, str):
+                        log.warning("batch job %s: a line of its results can't be read: %s", job.id, result)
+                        continue
+                    read += 1
+                    outcome = self._outcome(result)
+                    if result.id in shared and outcome.status == "ok":
+                        outcome = shared_outcome(outcome, self.lane, self.provider, self.name)
+                    if delivery.add(outcome):
+                        await delivery.send()
+            except CallFault as fault:
+                if fault.status not in (404, 410):
+                    raise
+                log.warning("batch job %s: a file of its results is gone: %s", job.id, fault)
+        strange = delivery.strange
+        if strange and not job.short:
+            log.warning(
+                "batch job %s: %d results are for lines that aren't open, such as %r",
+                job.id,
+                len(strange),
+                strange[0],
+            )
+        if await self.store.job_lines(job.id, "", 1, bodies=False):
+            if await self._looks_again(job, remote, read - len(strange) + len(set(strange))):
+                return
+            await self._lack(job, remote)
+        await self._close(job, remote.status, remote.done + remote.failed)
+
+    async def _lack(self, job: BatchJob, remote: RemoteJob) -> None:
+        """The lines that a job has no result for end without one."""
+        status, code, text = _LEFT.get(remote.status, _MISSING)
+        error = _failure(self.lane, 0, code, text)
+        again = fit_to_retry(0, code)
+        await self._end(job, lambda line: LineOutcome(line.id, status, None, error, again, most=ATTEMPTS))
+
+    async def _looks_again(self, job: BatchJob, remote: RemoteJob, read: int) -> bool:
+        """Whether a job's results, which lack lines, are read once more: those may be late, or this was a bad copy."""
+        lacking = read < remote.done + remote.failed
+        if job.short + 1 >= LOOKS[lacking] or (remote.status in _LEFT and not lacking):
+            return False
+        await self.store.put_batch_job(msgspec.structs.replace(job, short=job.short + 1), self.fence)
+        self.desk.look_in(job, LATER * 2.0**job.short)
+        return True
+
+    def _outcome(self, result: LineResult) -> LineOutcome:
+        if result.status == 200:
+            counted = count_result(self.provider, self.to, result.body)
+            reserved = self.reserved.get(result.id)
+            if not isinstance(counted, Exception):
+                use = self._nothing.plus(counted)
+                paid = None if reserved is None else self.desk.models.budgets.line_cost(use, reserved)
+                return LineOutcome(result.id, "ok", result.body, used=use, lane=self.name, paid=paid)
+            error = _failure(self.lane, 200, "bad_body", str(counted))
+            again = fit_to_retry(0, "bad_body")
+            return LineOutcome(  # it may be billed
+                result.id, "error", None, error, again, most=ATTEMPTS, paid=reserved
+            )
+        expired = result.code in ("batch_expired", "batch_cancelled")
+        status = {"batch_expired": "expired", "batch_cancelled": "cancelled"}.get(result.code, "error")
+        message = result.code
+        if result.body and not expired:
+            message = told(result.body)[0] or result.body[:500].decode("utf-8", "replace")
+        return LineOutcome(
+            result.id,
+            status,  # type: ignore[arg-type]  # one of LineStatus, from the table
+            None,
+            _failure(self.lane, result.status, result.code, message),
+            fit_to_retry(result.status, result.code),
+            most=ATTEMPTS,
+        )
+
+    async def _rejected(self, job: BatchJob, remote: RemoteJob) -> None:
+        """The provider took none of the job: lines at fault fail, the others go round again."""
+        if admission.is_quota(remote.rejected):
+            await self.over_quota(job, remote.rejected)
+            return
+        log.warning("batch job %s was rejected: %s", job.id, remote.rejected)
+        bad = admission.at_fault(job.lines, remote.bad_lines)
+        again = not bad and fit_to_retry(500, "")
+        outcomes: list[LineOutcome] = []
+        async for line in self._open_lines(job):
+            number = len(outcomes) + 1
+            innocent = bool(bad) and number not in bad
+            most = 0 if innocent else ATTEMPTS
+            why = remote.faults.get(number, remote.rejected) if bad else remote.rejected
+            error = _failure(self.lane, 400, "batch_rejected", why)
+            outcomes.append(
+                LineOutcome(line.id, "error", None, error, innocent or again, innocent, most=most)
+            )
+        async with self._delivery(job) as delivery:
+            for outcome in reversed(outcomes):  # if this breaks off, what is left is numbered as it was
+                if delivery.add(outcome):
+                    await delivery.send()
+        await self._close(job, remote.status, 0, remote.rejected)
+
+    async def over_quota(self, job: BatchJob, told: str) -> None:
+        """Too many tokens are enqueued: the lines wait again, for smaller jobs, and it wasn't an attempt of theirs."""
+        quota = self.desk.quotas.refused(job, await self.store.lanes(), told)
+        log.warning(
+            "batch job %s is over the quota of enqueued tokens; from now on about %s at once: %s",
+            job.id,
+            f"{quota.limit:,}",
+            told,
+        )
+        error = _failure(self.lane, 429, "token_limit_exceeded", told)
+
+        def outcome(line: Line) -> LineOutcome:
+            beyond = admission.is_beyond(quota, line.size)
+            return LineOutcome(line.id, "error", None, error, not beyond, free=not beyond)
+
+        await self._end(job, outcome)
+        await self._close(job, "over quota", 0, told)
+
+    async def refused(self, job: BatchJob, fault: CallFault) -> None:
+        """The provider didn't even take the job's file, or the job, and won't: its lines fail."""
+        log.warning("batch job %s was refused: %s", job.id, fault)
+        text = f"{self.provider.name} refused the batch job: {fault.message}"
+        error = _failure(self.lane, fault.status, fault.code or "batch_refused", text)
+        await self._end(job, lambda line: LineOutcome(line.id, "error", None, error))
+        await self._close(job, "refused", 0, fault.message)
+
+    async def _end(self, job: BatchJob, outcome: Callable[[Line], LineOutcome]) -> None:
+        """Store how all lines of a job end that have no outcome yet."""
+        async with self._delivery(job) as delivery:
+            async for line in self._open_lines(job):
+                if delivery.add(outcome(line)):
+                    await delivery.send()
+
+    def _delivery(self, job: BatchJob) -> Delivery:
+        async def put(chunk: list[LineOutcome]) -> list[str] | None:
+            self.desk.promotions.answered(self.lane, chunk)
+            return await self.store.outcomes(job.id, self.fence, chunk, now=self.clock.now())
+
+        return Delivery(put)
+
+    async def _close(self, job: BatchJob, seen: str, progress: int, error: str = "") -> None:
+        self.desk.forget(job)
+        over = self.clock.now() if job.sent else 0.0
+        closed = msgspec.structs.replace(
+            job, state="closed", seen=seen, progress=progress, error=error, over=over
+        )
+        self.desk.promotions.closed(closed)
+        await self.store.put_batch_job(closed, self.fence)
+
+    async def _open_lines(self, job: BatchJob) -> AsyncIterator[Line]:
+        after = ""
+        while chunk := await self.store.job_lines(job.id, after, CHUNK, bodies=False):
+            for line in chunk:
+                yield line
+            after = chunk[-1].id
+
+
+def _failure(lane: str, status: int, code: str, message: str) -> Failure:
+    """A line's error, as its run will raise it."""
+    endpoint, _ = lane_endpoint(lane)
+    return to_failure(model_failed(usage_name(endpoint), status, message, code))

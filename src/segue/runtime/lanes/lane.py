@@ -1,0 +1,163 @@
+"""One lane's jobs at the provider: submitted once, and followed until they are over.
+
+A job is submitted in two phases, each written before and after: intent (lines and a nonce) → file id → job
+id. After a crash in between, the orphan is looked for by nonce and file; only when the provider doesn't know
+it after a grace period is it sent again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import msgspec
+
+from ...core import admission
+from ...core.batching import poll_after
+from ...model.lane import BatchJob
+from ...model.mode import Batch
+from ...ports.provider import CallFault, RemoteJob
+from .delivery import CHUNK
+from .desk import Desk, Held
+from .endings import Endings
+
+log = logging.getLogger("segue")
+
+#: How long a job that the provider doesn't list may still turn up, in seconds.
+GRACE = 20.0
+
+
+class Lane:
+    """A lane while this process holds its fence."""
+
+    def __init__(self, desk: Desk, held: Held) -> None:
+        self.desk, self.store, self.clock = desk, desk.store, desk.clock
+        self.head, self.provider, self.to, self.fence = held
+        self.endings = Endings(desk, held)
+
+    async def submit(self, policy: Batch) -> BatchJob | None:
+        """Take what waits into a job and send it."""
+        ident = uuid4().hex
+        room = await self.desk.room(self.head.lane)
+        if room == 0:
+            return None
+        job = await self.store.take(
+            self.head.lane,
+            self.fence,
+            max_lines=min(policy.max_lines, self.provider.max_lines),
+            max_bytes=min(policy.max_bytes, self.provider.max_bytes, room or self.provider.max_bytes),
+            job=ident,
+            nonce=ident,
+            now=self.clock.now(),
+            late_by=self.desk.promotions.late_by(self.head),
+        )
+        return None if job is None else await self._send(job)
+
+    async def _send(self, job: BatchJob) -> BatchJob | None:
+        """From intent or file to a provider's job.
+
+        That a submission is about to be tried, and when, is durable before it is: from then on the job may
+        be there without our knowing.
+        """
+        try:
+            if not job.file:
+                file = await self.provider.upload(self._lines(job), self.to, job.nonce)
+                job = msgspec.structs.replace(job, state="uploaded", file=file)
+            job = msgspec.structs.replace(job, uploaded=self.clock.now())
+            if not await self.store.put_batch_job(job, self.fence):
+                return None
+            remote = await self.provider.submit(job.file, self.to, job.nonce, self._lines(job))
+        except CallFault as fault:
+            nonsense = fault.code == "bad_body" and self.desk.makes_no_sense(job)
+            told = f"{fault} ({fault.code})"
+            if (
+                fault.status == 429
+                and job.file
+                and (admission.is_quota(told) or self.desk.refused_again(job))
+            ):
+                await self.endings.over_quota(job, told)
+                return None
+            if fault.again and (job.file or not nonsense):
+                raise
+            await self.endings.refused(job, fault)
+            return None
+        return await self._sent(job, remote)
+
+    async def _sent(self, job: BatchJob, remote: RemoteJob) -> BatchJob | None:
+        now = self.clock.now()
+        job = msgspec.structs.replace(job, state="sent", remote=remote.id, seen=remote.status, sent=now)
+        self.desk.look_in(job, poll_after(0.0))
+        return job if await self.store.put_batch_job(job, self.fence) else None
+
+    async def _lines(self, job: BatchJob) -> AsyncIterator[tuple[str, bytes]]:
+        after = ""
+        while chunk := await self.store.job_bodies(job.id, after, CHUNK):
+            for line in chunk:
+                yield line
+            after = chunk[-1][0]
+
+    # ------------------------------------------------------------ follow
+    async def advance(self, job: BatchJob, poll_now: bool) -> float:
+        """Do what is due for an open job; seconds until it is due again."""
+        wait = self.desk.due(job, poll_now)
+        if wait:
+            return wait
+        if job.state != "sent":
+            found = await self._adopt(job)
+            if found is None:
+                return self.desk.look_in(job, max(1.0, poll_after(self.clock.now() - job.created)))
+            job = found
+        try:
+            remote = await self.provider.poll(job.remote)
+        except CallFault as fault:
+            if fault.status != 404 or self.clock.now() - job.sent < GRACE:
+                raise
+            remote = RemoteJob(id=job.remote, status="unknown", over=True)
+            log.warning("batch job %s is unknown to %s by now: %s", job.id, self.provider.name, fault)
+        if remote.over:
+            await self.endings.collect(job, remote)
+            return 0.0
+        await self._spare(job)
+        done = remote.done + remote.failed
+        if (remote.status, done) != (job.seen, job.progress):
+            await self.store.put_batch_job(
+                msgspec.structs.replace(job, seen=remote.status, progress=done), self.fence
+            )
+        return self.desk.look_in(job, poll_after(self.clock.now() - job.sent))
+
+    async def _spare(self, job: BatchJob) -> None:
+        """End a job whose lines were all answered live: what it hasn't done yet needn't be paid."""
+        if job.id in self.desk.ended or await self.store.job_lines(job.id, "", 1):
+            return
+        self.desk.ended.add(job.id)
+        try:
+            await self.provider.cancel(job.remote)
+        except CallFault as fault:
+            log.warning("batch job %s isn't needed any more, and can't be cancelled: %s", job.id, fault)
+
+    async def _adopt(self, job: BatchJob) -> BatchJob | None:
+        """A job whose submission was cut off: the provider's, if it has it; else sent again after the grace period."""
+        orphan = await self.provider.find(
+            job.nonce, job.file, job.created, lines=job.lines, others=await self._others(job)
+        )
+        if orphan is not None and not orphan.sure:  # the provider will tell when that job is over
+            log.info("batch job %s may be %s; it isn't sent again before that is known", job.id, orphan.id)
+            return None
+        if orphan is not None:
+            log.info("batch job %s was found again as %s", job.id, orphan.id)
+            return await self._sent(job, orphan)
+        if job.file and self.clock.now() - job.uploaded < GRACE:
+            return None
+        if self.desk.gave_up(job):
+            text = (
+                f"the answers of {self.provider.name} to a submission make no sense, and it has no such job"
+            )
+            await self.endings.refused(job, CallFault(200, text, again=False, code="bad_body"))
+            return None
+        return await self._send(job)
+
+    async def _others(self, job: BatchJob) -> set[str]:
+        """Ids of every other open job of this store."""
+        heads = await self.store.lanes()
+        return {each.remote for head in heads for each in head.jobs if each.remote and each.id != job.id}

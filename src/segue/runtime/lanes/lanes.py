@@ -1,0 +1,211 @@
+"""Every lane of a store: whose it is now, when it is looked after, and when what waits in it is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
+from typing import Any, TypeVar
+
+from ...core.batching import Decision, decide
+from ...model.errors import CallerError, OperatorError, StoreError
+from ...model.lane import LaneHead
+from ...model.mode import Batch
+from ...ports.clock import Clock
+from ...ports.provider import BatchProvider, CallFault
+from ...ports.store import Store
+from ..calls.models import Models, lane_endpoint
+from .desk import Desk, Held
+from .lane import Lane
+
+log = logging.getLogger("segue")
+
+T = TypeVar("T")
+
+#: How long a lane stays with one worker without word of it, in seconds.
+LEASE = 60.0
+#: Back-off after a failure, in seconds: the first, and the longest.
+BACK_OFF = (2.0, 60.0)
+
+
+class Lanes:
+    """Drives every lane of a store that this process can speak for."""
+
+    def __init__(
+        self,
+        store: Store,
+        models: Models,
+        clock: Clock,
+        worker: str,
+        busy: Callable[[], bool],
+        kick: Callable[[], None],
+        backlog: Callable[[], Awaitable[tuple[int, float | None]]],
+    ) -> None:
+        self.store, self.models, self.clock, self.worker = store, models, clock, worker
+        self._backlog = backlog  # of the runs that could be at work here
+        self._busy = busy  # whether this process may still add lines
+        self._failures: dict[str, int] = {}  # by lane, in a row
+        self._fences: dict[str, tuple[int, float]] = {}  # by lane: ours, and when it was last claimed
+        self._warned: set[str] = set()
+        self.desk = Desk(store, models, clock, kick)
+        self.promotions = self.desk.promotions
+        self._sweeping = asyncio.Lock()
+
+    async def sweep(self, *, poll_now: bool = False) -> float | None:
+        """Do what is due in every lane. Seconds until something is due again; None if no lane has anything."""
+        async with self._sweeping:
+            heads = await self.store.lanes()
+            if not heads:
+                return None
+            waits = await asyncio.gather(
+                *(self._drive(head, poll_now) for head in heads), return_exceptions=True
+            )
+        failures = [wait for wait in waits if isinstance(wait, BaseException)]
+        if failures:
+            raise failures[0]
+        if poll_now:  # who looks once waits for what live calls give
+            await self.promotions.settled()
+        return min(wait for wait in waits if not isinstance(wait, BaseException))
+
+    async def _drive(self, head: LaneHead, poll_now: bool) -> float:
+        rest = self.desk.rests(head.lane)
+        if rest > 0 and not poll_now:
+            return rest
+        try:
+            endpoint, to = lane_endpoint(head.lane)
+            provider = self.models.batches(endpoint, to)
+        except (CallerError, OperatorError) as error:
+            self._warn(head.lane, f"lane {head.lane} waits: {error}")
+            return 5.0
+        held = await self._claim(head)
+        if held is None:
+            return 2.0
+        fence, head = held
+        fault: Exception | None
+        async with self._kept(head.lane):
+            try:
+                again, fault = await self._advance(Lane(self.desk, Held(head, provider, to, fence)), poll_now)
+            except StoreError:
+                raise
+            except (CallFault, CallerError, OperatorError) as error:
+                again, fault = 60.0, error
+        if fault is None:
+            self._failures.pop(head.lane, None)
+            self._warned.discard(head.lane)
+            return again
+        failures = self._failures[head.lane] = self._failures.get(head.lane, 0) + 1
+        self._warn(head.lane, f"lane {head.lane}: {provider.name} doesn't answer as it should: {fault}")
+        wait = min(BACK_OFF[0] * 2.0 ** min(failures - 1, 10), BACK_OFF[1])
+        wait = max(wait, getattr(fault, "after", None) or 0.0)
+        self.desk.rest(head.lane, wait)
+        return min(again, wait)
+
+    async def _advance(self, lane: Lane, poll_now: bool) -> tuple[float, CallFault | None]:
+        """Look after the open jobs of a lane, each for itself, and send what is to be sent."""
+        head, again = lane.head, 60.0
+        fault: CallFault | None = None
+        at_once = lane.provider.at_once
+        jobs = [job for job in head.jobs if job.state != "live"]
+        for start in range(0, len(jobs), at_once):
+            some = jobs[start : start + at_once]
+            for wait in await _all(lane.advance(job, poll_now) for job in some):
+                if isinstance(wait, CallFault):
+                    fault = wait
+                else:
+                    again = min(again, wait)
+        again = min(again, await self.promotions.advance(head, lane.fence))
+        if fault is not None and fault.again:
+            return again, fault
+        decision = await self._decide(head, lane.provider)
+        while decision.send:
+            again = min(again, 0.25)
+            policy = self.policy(head.lane)
+            made = await _all(lane.submit(policy) for _ in range(at_once))
+            for each in made:
+                if isinstance(each, CallFault):
+                    raise each
+            if None in made:
+                break
+            left = await self._head(head.lane)
+            decision = await self._decide(left, lane.provider) if left is not None else Decision(False)
+        if decision.again is not None:
+            again = min(again, decision.again, 1.0)
+        return again, fault
+
+    # ------------------------------------------------------------ whose a lane is
+    async def _claim(self, head: LaneHead) -> tuple[int, LaneHead] | None:
+        """Our fence for a lane, and how it stands under it."""
+        now = self.clock.now()
+        known = self._fences.get(head.lane)
+        if known is not None and 0.0 <= now - known[1] < LEASE / 4:
+            return known[0], head
+        fence = await self.store.claim_lane(head.lane, self.worker, LEASE, now=now)
+        if fence is None:
+            self._fences.pop(head.lane, None)
+            return None
+        self._fences[head.lane] = fence, now
+        if known is None or known[0] != fence:  # others may have driven it since it was looked at
+            head = await self._head(head.lane) or LaneHead(head.lane, 0, 0, 0.0)
+        return fence, head
+
+    async def _head(self, lane: str) -> LaneHead | None:
+        return next((head for head in await self.store.lanes() if head.lane == lane), None)
+
+    @contextlib.asynccontextmanager
+    async def _kept(self, lane: str) -> AsyncGenerator[None]:
+        """Keep a lane for as long as an upload or a download takes."""
+
+        async def keep() -> None:
+            while True:
+                await asyncio.sleep(LEASE / 4)
+                with contextlib.suppress(StoreError):
+                    await self.store.claim_lane(lane, self.worker, LEASE, now=self.clock.now())
+
+        keeping = asyncio.ensure_future(keep())
+        try:
+            yield
+        finally:
+            keeping.cancel()
+
+    async def release(self) -> None:
+        """Let other workers drive the lanes at once, not only when the lease has lapsed."""
+        await self.promotions.close()
+        driven = list(self._fences)
+        self._fences.clear()
+        for lane in driven:
+            with contextlib.suppress(StoreError):  # it lapses by itself, then
+                await self.store.claim_lane(lane, self.worker, 0.0, now=self.clock.now())
+
+    def policy(self, lane: str) -> Batch:
+        """How the runs of this process want the lane's jobs; the defaults for lines that others left."""
+        return self.models.max_age.get(lane, Batch())
+
+    async def _decide(self, head: LaneHead, provider: BatchProvider) -> Decision:
+        now = self.clock.now()
+        room, held = await self.desk.room(head.lane), self.desk.quotas.held(head.lane)
+        if head.waiting and (held or room == 0):  # for the quota, or for a job that takes it up
+            return Decision(False, again=held or 1.0)
+        ready, _ = await self._backlog()
+        return decide(
+            head,
+            self.policy(head.lane),
+            max_lines=provider.max_lines,
+            max_bytes=min(provider.max_bytes, room or provider.max_bytes),
+            quiet=ready == 0 and not self._busy(),
+            now=now,
+        )
+
+    def _warn(self, lane: str, text: str) -> None:
+        if lane not in self._warned:
+            self._warned.add(lane)
+            log.warning(text)
+
+
+async def _all(works: Iterable[Coroutine[Any, Any, T]]) -> list[T | CallFault]:
+    """What each gives, side by side; a fault of the provider's is what one gives."""
+    given = await asyncio.gather(*works, return_exceptions=True)
+    for each in given:
+        if isinstance(each, BaseException) and not isinstance(each, CallFault):
+            raise each
+    return [each for each in given if isinstance(each, CallFault) or not isinstance(each, BaseException)]

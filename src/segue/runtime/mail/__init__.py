@@ -1,0 +1,1 @@
+"""Mail beside the runs: from outside, for outside, and for later."""

@@ -1,0 +1,177 @@
+"""Requests of callers that are no runs: the answers come to this process, at an address of its own.
+
+The request itself is mail like other mail, and is carried out once, whatever becomes of the caller; if its process
+dies, the answer is nobody's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from asyncio import Future, TimerHandle
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+from ...authoring.failures import to_exception
+from ...authoring.time import overdue
+from ...model.checks import seconds
+from ...model.errors import RunFailed, StepFailed, StoreError
+from ...model.message import PORT, Letter, Mail, MailKind
+from ...model.run import CallRef
+from ...ports.clock import AlarmClock
+from ...ports.store import Hint, Store
+
+if TYPE_CHECKING:
+    from .postbox import Postbox
+
+#: How often answers are looked for that other processes sent, in seconds.
+POLL: Final = 0.5
+#: So many answers that were read are forgotten together.
+READ: Final = 256
+
+
+class Port:
+    """Where answers come to one process. `check` raises what keeps them from coming."""
+
+    def __init__(
+        self, store: Store, clock: AlarmClock, postbox: Postbox, worker: str, check: Callable[[], None]
+    ) -> None:
+        self._store, self._clock, self._postbox, self._check = store, clock, postbox, check
+        self._loop = asyncio.get_running_loop()
+        self.address = PORT + worker
+        self._names = uuid4().hex[:12]
+        self._numbers = itertools.count(1)
+        self._calls: dict[str, Future[bytes]] = {}
+        self._seen = 0
+        self._uncleared = 0  # letters that were read and are still there
+        self._reading = self._again = False
+        self._timer: TimerHandle | None = None
+
+    def new_call(self) -> str:
+        """What names a request, to those who see it carried out too."""
+        return f"{self._names}.{next(self._numbers)}"
+
+    async def ask(
+        self, to: str, name: str, value: bytes, timeout: timedelta | None, kind: MailKind, call: str = ""
+    ) -> bytes:
+        """Send a request; its answer. Raises what its handler raised, `RunEnded`, `TimeoutError`."""
+        call = call or self.new_call()
+        future = self._calls[call] = Future[bytes](loop=self._loop)
+        timer = None
+        if timeout is not None:
+            wait = seconds(f"timeout of the request {name}", timeout)
+            late = to_exception(overdue(f"the request {name} to {to!r}"))
+            timer = self._clock.call_later(wait, lambda: _fail(future, late))
+        if self._timer is None:
+            self._timer = self._loop.call_later(POLL, self._tick)
+        try:
+            reply = CallRef(self.address, call, 0)
+            if (sending := self._postbox.post(to, kind, name, value, reply, future)) is not None:
+                await sending
+            return future.result() if future.done() else await future
+        finally:
+            del self._calls[call]
+            if timer is not None:
+                timer.cancel()
+
+    def close(self) -> None:
+        """The process asks no more; who waits is cancelled."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for future in self._calls.values():
+            future.cancel("the engine was closed; what was asked is carried out with the next one")
+
+    # ------------------------------------------------------------ answers
+    def hint(self, hint: Hint) -> None:
+        """The store's word that mail has come here."""
+        came = hint.came.get(self.address)
+        if came is not None and came.after <= self._seen:
+            self._take_all(came.letters)
+        else:
+            self._look()
+
+    def _tick(self) -> None:
+        self._timer = None
+        if not self._calls and not self._uncleared:
+            return
+        self._timer = self._loop.call_later(POLL, self._tick)
+        try:
+            self._check()
+        except (Exception, asyncio.CancelledError) as error:
+            self._fail_all(error)
+            return
+        self._clear()
+        if self._calls:
+            self._look()
+
+    def _look(self) -> None:
+        if self._reading:
+            self._again = True
+            return
+        found = self._store.letters({self.address: self._seen})
+        if found.done():
+            self._read(found)
+        else:
+            self._reading = True
+            found.add_done_callback(self._read)
+
+    def _read(self, found: Future[dict[str, list[Letter]]]) -> None:
+        self._reading = False
+        if found.cancelled():
+            return
+        error = found.exception()
+        if error is not None:
+            self._fail_all(error)
+            return
+        self._take_all(found.result().get(self.address, ()))
+        if self._again:
+            self._again = False
+            self._look()
+
+    def _take_all(self, letters: Iterable[Letter]) -> None:
+        for letter in letters:
+            if letter.id > self._seen:
+                self._seen = letter.id
+                self._uncleared += 1
+                self._take(letter.mail)
+        if self._uncleared >= READ:
+            self._clear()
+
+    def _take(self, mail: Mail) -> None:
+        """One answer. The first counts, and one that nobody waits for is dropped."""
+        future = None if mail.call is None else self._calls.get(mail.call.path)
+        if future is None or future.done():
+            return
+        if mail.error is None:
+            future.set_result(mail.value or b"null")
+            return
+        error = to_exception(mail.error)
+        if isinstance(error, StepFailed):
+            error = RunFailed(mail.sender, mail.error.type, mail.error.message)
+        future.set_exception(error)
+
+    def _clear(self) -> None:
+        if self._uncleared:
+            self._uncleared = 0
+            self._store.clear(self.address, self._seen).add_done_callback(_cleared)
+
+    def _fail_all(self, error: BaseException) -> None:
+        for future in self._calls.values():
+            if isinstance(error, asyncio.CancelledError):
+                future.cancel(*error.args)
+            else:
+                _fail(future, error)
+
+
+def _fail(future: Future[bytes], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _cleared(future: Future[None]) -> None:
+    """What couldn't be cleared stays until this process is gone."""
+    if not future.cancelled() and not isinstance(error := future.exception(), StoreError | None):
+        raise error

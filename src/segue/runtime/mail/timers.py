@@ -1,0 +1,96 @@
+"""Mail with a time or a key: kept back until it is due, replaced by what comes later, sent again while it repeats."""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ...model.message import Letter, Mail
+
+if TYPE_CHECKING:
+    from ..wake.executor import Executor
+    from ..wake.mailbox import Mailbox
+
+
+class Timers:
+    """The timers of one run, as its inbox has them."""
+
+    __slots__ = ("_box", "_dues", "_keys", "_later", "_run", "_stopped")
+
+    def __init__(self, run: Executor, box: Mailbox) -> None:
+        self._run, self._box = run, box
+        self._later: dict[int, Letter] = {}  # not due yet
+        self._dues: list[tuple[float, int]] = []
+        self._keys: dict[str, Letter] = {}  # the one that counts of each key
+        self._stopped: set[int] = set()  # letters in hand whose schedule isn't theirs any more
+
+    def keeps(self, letter: Letter) -> bool:
+        """Take a letter in; whether it is kept back, for it isn't due, or another one counts in its place."""
+        mail = letter.mail
+        if mail.key:
+            known = self._keys.get(mail.key)
+            if known is not None:
+                same = _is_same(known.mail, mail) and known.id not in self._stopped
+                if same and not (known.id in self._later and mail.due < known.mail.due):
+                    self._box.take_out(letter.id)
+                    return True
+                self.call_off(mail.key)
+            self._keys[mail.key] = letter
+        if mail.due > self._run.host.clock_now() and self._box.in_hand() != letter.id:
+            self._later[letter.id] = letter
+            heapq.heappush(self._dues, (mail.due, letter.id))
+            return True
+        return False
+
+    def call_off(self, key: str) -> None:
+        """Drop what has that key; what is in hand goes on, but comes no more."""
+        known = self._keys.pop(key, None)
+        if known is None:
+            return
+        if self._box.in_hand() == known.id:
+            self._stopped.add(known.id)
+            return
+        self._later.pop(known.id, None)
+        self._box.take_out(known.id)
+
+    def consumed(self, letter: Letter) -> Mail | None:
+        """The code took it: what is next of a schedule, which goes to the run itself."""
+        mail = letter.mail
+        stopped = letter.id in self._stopped
+        self._stopped.discard(letter.id)
+        if self._keys.get(mail.key) is letter:
+            del self._keys[mail.key]
+        if not mail.every or stopped:
+            return None
+        now = self._run.host.clock_now()
+        missed = max((now - mail.due) // mail.every, 0)  # those count as this one
+        due = mail.due + (missed + 1) * mail.every
+        run = self._run
+        return msgspec.structs.replace(mail, sender=run.id, number=run.next_number(), due=due, at=now)
+
+    def ripe(self, now: float) -> list[Letter]:
+        """What has become due, in order of its time."""
+        ripe: list[Letter] = []
+        while self._dues and self._dues[0][0] <= now:
+            letter = self._later.pop(heapq.heappop(self._dues)[1], None)
+            if letter is not None:
+                ripe.append(letter)
+        return ripe
+
+    @property
+    def next_due(self) -> float | None:
+        """When the next is due."""
+        while self._dues and self._dues[0][1] not in self._later:
+            heapq.heappop(self._dues)
+        return self._dues[0][0] if self._dues else None
+
+    def has_older(self, letter: int) -> bool:
+        """Whether a letter that came before that one wasn't due then."""
+        return any(id < letter for id in self._later)
+
+
+def _is_same(known: Mail, mail: Mail) -> bool:
+    """Whether the schedule that runs is the one that is asked for."""
+    return bool(mail.every) and (known.every, known.name, known.value) == (mail.every, mail.name, mail.value)

@@ -1,0 +1,1 @@
+"""One run in memory: replay what the journal holds, act, and leave when everything waits."""

@@ -1,0 +1,209 @@
+"""What a wake writes: the turn under way, the one on its way to the store, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from asyncio import Future
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from ...authoring.context import Act, Work
+from ...core import journal
+from ...core.replay import Place
+from ...model.entry import BLOB, GIVEN_UP, Entry, encode_entries
+from ...model.message import Mail
+from ...model.run import REUSED, Usage
+from ...ports.store import CommitResult, Landing, Turn
+from . import tasks
+from .call import Outcome, decode, outcome_entry
+from .phase import COMMITTING
+
+if TYPE_CHECKING:
+    from .executor import Executor
+
+log = logging.getLogger("segue")
+
+
+class Commits:
+    """The turns of one wake, one on its way at a time."""
+
+    __slots__ = (
+        "_afterwards",
+        "_flight",
+        "_run",
+        "_turn",
+        "_usage",
+        "_used",
+        "batch_at",
+        "entries",
+        "waited",
+    )
+
+    def __init__(self, run: Executor, usage: Iterable[Usage]) -> None:
+        self._run = run
+        self._turn: Turn | None = None
+        self.entries: list[Entry] = []  #: made since the last commit, not yet in a turn
+        self._usage = {(use.model, use.lane): use for use in usage}
+        self._used = False  # since the last turn
+        self._flight: tuple[Turn | None, Callable[[], None]] | None = None
+        self._afterwards: Callable[[], None] | None = None
+        self.batch_at: float | None = None  #: the time of the batch in the last turn, if it has one
+        self.waited = False  #: whether the last commit took time, in which the code may have moved
+
+    @property
+    def turn(self) -> Turn:
+        """What the next commit tells the world."""
+        if self._turn is None:
+            self._turn = Turn(run=self._run.id, fence=self._run.fence)
+        return self._turn
+
+    @property
+    def owes(self) -> bool:
+        """Whether mail is to be sent with the next commit, such as the answer to a ping."""
+        return self._turn is not None and bool(self._turn.outbox)
+
+    def send(self, mail: Mail) -> None:
+        """Have the next commit send mail."""
+        self.turn.outbox.append(mail)
+
+    @property
+    def usage(self) -> list[Usage]:
+        """Model use so far, of earlier wakes too."""
+        return list(self._usage.values())
+
+    def take(self, done: list[Outcome], *, last: bool = False) -> Turn:
+        """The turn so far, with a batch of outcomes. `last`: the code has ended, and none of them is handed over."""
+        run = self._run
+        turn = self._turn or self.turn
+        if run.handling is not None:
+            if done and run.handling.unclean:
+                done = []
+            run.handling.put_saved(turn)
+        now = turn.now = run.host.clock_now()
+        entries = self.entries
+        self.batch_at = None
+        if done:
+            at = max(outcome.at or now for outcome in done)
+            for outcome in done:
+                request = outcome.call.request
+                if isinstance(request, Work) and request.settles is not None and outcome.value is not None:
+                    outcome.lane = request.settles(turn)
+                decode(outcome)
+                self._meter(outcome)
+                given_up = outcome.call.given_up
+                if last and given_up < 0:
+                    given_up = run.replay.handed + 1
+                if given_up >= 0:
+                    entries.append(outcome_entry(outcome, GIVEN_UP - given_up, now))
+                    continue
+                self.batch_at = at
+                entries.append(outcome_entry(outcome, run.replay.handed, at))
+        self._turn = None  # what an outcome did cost is in it
+        if entries:
+            self.entries = []
+            blobs: list[tuple[bytes, bytes]] = []
+            turn.entries = encode_entries([journal.store_large(entry, blobs) for entry in entries])
+            turn.blobs = blobs
+        if self._used:
+            self._used = False
+            turn.usage = self.usage
+        turn.seen = run.seen
+        return turn
+
+    def forget(self) -> None:
+        """What was made since the last commit isn't written."""
+        self.entries, self._turn = [], None
+
+    def append(self, place: Place, work: Work, value: bytes) -> bool | None:
+        """Write the outcome of a call that is alone; whether it is durable already. None: that isn't all there is."""
+        run = self._run
+        host = run.host
+        if self._turn is not None or self.entries or self._used or work.model or run.handling is not None:
+            return None
+        if len(value) > BLOB or len(work.args) > BLOB or host.watchers:
+            return None
+        handed, now = run.replay.handed, host.clock_now()
+        path, n = place
+        # The row has its arguments, so it needs no digest of them (`Work.sealed`).
+        entry = Entry(path, n, work.kind, work.name, work.digest, work.args, handed, handed, value, None, now)
+        try:
+            if host.append(run.id, run.fence, encode_entries((entry,)), self._landed):
+                run.replay.hand_over(now)
+                return True
+        except Exception as error:  # the store is gone
+            run.abandon(error)
+            return False
+        run.phase, self.batch_at = COMMITTING, now
+        self._flight, self.waited = (None, run.landed_alone), True
+        return False
+
+    def write(self, turn: Turn, then: Callable[[], None]) -> None:
+        """Send a turn to the store; `then` is called when it is durable. If it isn't to be had, the run goes."""
+        try:
+            future = self._run.host.commit(turn)
+        except Exception as error:  # the store is gone
+            self._run.abandon(error)
+            return
+        self._flight = turn, then
+        self.waited = not future.done()
+        if not self.waited:
+            self._written(future)
+        elif isinstance(future, Landing):
+            future.then = self._written
+        else:
+            future.add_done_callback(self._written, context=tasks.NO_CONTEXT)
+
+    def _written(self, future: Future[list[CommitResult]]) -> None:
+        error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        self._landed(future.result()[0] if error is None else error)
+
+    def _landed(self, result: CommitResult | BaseException) -> None:
+        """What came of what was on its way."""
+        assert self._flight is not None  # set before
+        (turn, then), self._flight = self._flight, None
+        afterwards, self._afterwards = self._afterwards, None
+        run = self._run
+        if run.over:
+            return
+        if isinstance(result, BaseException):
+            run.abandon(result)
+            return
+        if result == "fenced":
+            log.warning("run %s was taken over by another worker; nothing is lost", run.id)
+            run.abandon(None)
+            return
+        if turn is not None:
+            if turn.release and result == "ready":
+                run.status = "ready"  # mail came meanwhile
+            if turn.asks:
+                run.host.asked(turn.asks)
+            if turn.answers:
+                run.host.kept(turn.answers)
+            if turn.lines and not turn.release and any(line.same for line in turn.lines):
+                run.carrying.look()
+        then()
+        if afterwards is not None:
+            afterwards()
+
+    def afterwards(self, then: Callable[[], None]) -> None:
+        """Call it once nothing is on its way."""
+        if self._flight is None:
+            then()
+        else:
+            self._afterwards = then
+
+    def _meter(self, outcome: Outcome) -> None:
+        """Count the tokens of a model call. What is sent from here, and is on a budget, is paid."""
+        request = outcome.call.request
+        if isinstance(request, Act) or not request.model or outcome.paid:
+            return
+        answered = outcome.raises is None
+        if isinstance(request, Work) and request.need is not None and self._run.purse is not None:
+            paid = answered and outcome.lane != REUSED
+            self._run.purse.settle(request.need, outcome.result.tokens if paid else None)
+        if not answered:
+            return
+        key = (request.model, outcome.lane or request.lane)
+        self._used = True
+        self._usage[key] = (self._usage.get(key) or Usage(*key)).plus(outcome.result.tokens)

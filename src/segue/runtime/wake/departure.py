@@ -1,0 +1,308 @@
+"""How a wake ends: the code is unwound, then the last turn is written. So no two lives ever run at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from asyncio import Task
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ...authoring.failures import to_failure
+from ...authoring.flow import target_named
+from ...authoring.stream import IN_HAND
+from ...model.entry import Failure
+from ...model.errors import RunInterrupted
+from ...model.run import Head, Status
+from ...ports.store import Turn
+from ..calls.trying import key_refused
+from ..events import Finished
+from . import tasks
+from .call import end_error
+
+if TYPE_CHECKING:
+    from .executor import Executor
+
+log = logging.getLogger("segue")
+
+#: Tasks of a run that leaves memory are cancelled in so many rounds, each twice as long as the one before, from 5 ms;
+#: those that carry out a call get that many of them to clean up.
+ROUNDS, PATIENT = 8, 6
+#: A run that waits for another one stays in memory for so many seconds at least, for most answers come soon.
+ANSWER = 0.05
+#: A run that has made so many calls stays in memory for the next end of a child, for so many seconds a call and at most
+#: so many times `linger`.
+LONG, STAY, MOST_LINGERS = 1000, 0.001, 5
+#: An actor whose fields are so many bytes stays for its next message, for so many seconds a byte.
+LARGE, STAY_BYTE = 8192, 1e-6
+#: Of which flow, what and where was told already that it was left behind.
+_LEFT: set[tuple[str, str, str]] = set()
+
+
+def idle(run: Executor) -> None:
+    """Nothing is under way: wait for a short timer, or park."""
+    if run.purse is not None and run.purse.lacks:
+        run.purse.rest()
+        return
+    if not run.open:
+        if run.still.foreign_since is None and tasks.next_timeout(run.loop, run.tasks) is None:
+            run.hold(
+                "every task of the run waits for another one and nothing outside can wake it: "
+                "a lock, queue or future that nobody releases"
+            )
+        return  # a foreign wait, or a lock or queue that is waited for a while only
+    home = run.head.spec.home == run.host.name
+    stay = _stay(run, home=home)
+    if (stay is not None or home) and run.handling is not None and run.handling.unwritten:
+        run.handling.flush()
+        return
+    if run.commits.owes and (run.handling is None or not run.handling.unwritten):
+        run.commit_soon()
+        return
+    if stay is not None:
+        if run.nap is not None:
+            run.nap.cancel()
+        later, left = stay
+        run.nap = later(left, run.end_nap)
+        return
+    if home or (run.handling is not None and run.handling.rests()):
+        return
+    if run.still.foreign_since is not None:
+        log.warning(
+            "run %s parks although its code waits at %s, outside segue: that wait starts anew at the next "
+            "wake. Make it a step, or use segue.sleep()",
+            run.id,
+            run.still.foreign_at,
+        )
+    run.leave("parked")
+
+
+def _stay(run: Executor, *, home: bool) -> tuple[Callable[..., Any], float] | None:
+    """For how many seconds more a run that waits stays here, and by whose clock; None if it needn't."""
+    due = None if run.box is None else run.box.next_due
+    if due is not None:
+        left = due - run.host.clock_now()
+        if left <= run.host.linger or home:
+            return run.host.call_later, max(left, 0.0)
+    longest, mark = _patience(run)
+    if longest <= 0.0:
+        return None
+    now = run.loop.time()
+    if run.stay is None or run.stay[0] != mark:
+        run.stay = mark, now + min(longest, MOST_LINGERS * run.host.linger)
+    left = run.stay[1] - now
+    return (run.loop.call_later, left) if left > 0 else None
+
+
+def _patience(run: Executor) -> tuple[float, int]:
+    """For how many seconds a run stays that takes long to wake, and a number that says whether it has gone on.
+
+    One with a long history waits so for children, which may end one by one, for answers of other runs and for mail, and
+    a large actor for messages: each that finds it parked would have it replayed or loaded. It stays for as long as some
+    of those would take, so that replays are a small part of the time, however many calls there are.
+    """
+    replay, actor = run.replay, run.handling
+    calls = len(replay.calls) + replay.handed + len(run.open)
+    if run.host.park_always:
+        return 0.0, 0
+    if calls >= LONG and any(call.request.kind == "child" for call in run.open.values()):
+        return calls * STAY, replay.handed
+    if run.host.is_roomy:
+        kinds = {call.request.kind for call in run.open.values()}
+        if "request" in kinds:
+            return max(ANSWER, calls * STAY), replay.handed
+        if "receive" in kinds:
+            return calls * STAY, replay.handed
+    if actor is not None and actor.weight >= LARGE:
+        return actor.weight * STAY_BYTE, actor.saves
+    return 0.0, 0
+
+
+class Departure:
+    """The ways out of memory. The run has left when `gone` was called."""
+
+    __slots__ = ("_run", "_unwinding")
+
+    def __init__(self, run: Executor) -> None:
+        self._run = run
+        self._unwinding: Task[None] | None = None
+
+    # ------------------------------------------------------------ unwinding
+    def unwind(self, then: Callable[[], None]) -> None:
+        """Cancel all tasks, and go on when they are gone; some may need several rounds."""
+        run = self._run
+        for task in list(run.carrying.local):
+            task.cancel()
+        for task in list(run.tasks):
+            if not task.done():
+                task.cancel("the run leaves memory")
+        if self._alive():
+            self._unwinding = Task(self._unwound(then), loop=run.loop, context=tasks.NO_CONTEXT.copy())
+        else:
+            then()
+
+    def _alive(self) -> list[Task[Any]]:
+        """The tasks of the code, and those that carry out its calls, which haven't ended."""
+        return [task for task in (*self._run.tasks, *self._run.carrying.local) if not task.done()]
+
+    async def _unwound(self, then: Callable[[], None]) -> None:
+        for attempt in range(ROUNDS):
+            left = self._alive()
+            if not left:
+                break
+            await asyncio.wait(left, timeout=0.005 * 2**attempt)
+            for task in left:
+                if (
+                    attempt >= PATIENT or task not in self._run.carrying.at_work
+                ):  # a step may need a moment to clean up
+                    task.cancel("the run leaves memory")
+        left = self._alive()
+        for task in left:
+            tasks.let_go(task)
+        if left:
+            log.error(
+                "run %s: a task refuses to be cancelled, at %s; let asyncio.CancelledError pass",
+                self._run.id,
+                tasks.where(left[0]),
+            )
+        then()
+
+    # ------------------------------------------------------------ giving the claim up
+    def leave(self, status: Status) -> None:
+        """The run goes on in a later life."""
+        wake = None if self._run.box is None else self._run.box.wake_at()
+        self.unwind(lambda: self._run.commits.afterwards(lambda: self._release(status, wake)))
+
+    def _release(self, status: Status, wake: float | None) -> None:
+        run = self._run
+        turn = self._take_all()
+        turn.status, turn.release, turn.wake = status, True, wake if status == "parked" else None
+        run.status, run.due = status, turn.wake is not None
+        run.write(turn, self.gone)
+
+    def _take_all(self, *, last: bool = False) -> Turn:
+        """All that was done. Of what was to start after this commit, not even that it was made is written."""
+        run = self._run
+        if run.carrying.precommit:
+            unstarted = {call.place for call in run.carrying.precommit}
+            entries = run.commits.entries
+            run.commits.entries = [entry for entry in entries if (entry.path, entry.n) not in unstarted]
+        done, run.done = run.done, []
+        return run.commits.take(done, last=last)
+
+    # ------------------------------------------------------------ the run's end
+    def end(self, root: Task[Any]) -> None:
+        """The code came to its end; its outcome is the run's."""
+        status: Status = "done"
+        value: bytes | None = None
+        failure: Failure | None = None
+        if root.cancelled():
+            status = "cancelled"
+            failure = end_error(self._run.id, status, None)
+        elif (error := root.exception()) is not None:
+            if not isinstance(error, Exception):
+                self._run.abandon(error)
+                return
+            if self._run.head.spec.job and (reason := key_refused(self._run.id, error)):
+                self._run.status = "held"
+                self.unwind(lambda: self._run.commits.afterwards(lambda: self._held(reason, False)))
+                return
+            status = "cancelled" if isinstance(error, RunInterrupted) else "failed"
+            failure = to_failure(error)
+        else:
+            value = root.result()
+            if len(self._run.tasks) > 1:
+                self._tell_left()
+        self._run.status = status
+        if self._alive():
+            self.unwind(lambda: self._finish(status, value, failure))
+        else:
+            self._finish(status, value, failure)
+
+    def _tell_left(self) -> None:
+        """Say which branches the code left behind when it returned: what they do is dropped."""
+        head = self._run.head
+        flow = target_named(head.spec.target, head.spec.module)
+        code = getattr(getattr(flow, "fn", None), "__code__", None)
+        for task in self._run.tasks:
+            if task.done() or task.get_name() == IN_HAND:
+                continue
+            coro: Any = task.get_coro()
+            what = getattr(coro, "__qualname__", type(coro).__name__).replace("<locals>.", "")
+            place = tasks.authors_line(task) or (f"{code.co_filename}:{code.co_firstlineno}" if code else "")
+            if (head.spec.target, what, place) not in _LEFT:
+                _LEFT.add((head.spec.target, what, place))
+                log.warning(
+                    "flow %s returned (run %s) while a task that it made was unfinished, %s() at %s: what it had yet "
+                    "to do is dropped. Await the task, or an asyncio.TaskGroup around it; cancel() it where it isn't "
+                    "wanted; segue.spawn() is for what goes on by itself",
+                    head.spec.target,
+                    head.id,
+                    what,
+                    place or "an unknown place",
+                )
+
+    def _finish(self, status: Status, value: bytes | None, failure: Failure | None) -> None:
+        turn = self._take_all(last=True)
+        turn.status, turn.release, turn.value, turn.error = status, True, value, failure
+        self._finish_with(turn)
+
+    def hold(self, reason: str, *, replaying: bool) -> None:
+        """Stop here; a person decides how the run goes on. What was done stays done."""
+
+        def write() -> None:
+            self._run.commits.afterwards(lambda: self._held(reason, replaying))
+
+        self._run.loop.call_soon(lambda: self.unwind(write), context=tasks.NO_CONTEXT)
+
+    def _held(self, reason: str, replaying: bool) -> None:
+        run = self._run
+        if replaying:
+            turn = Turn(run=run.id, fence=run.fence, seen=run.seen, now=run.host.clock_now())
+        else:
+            turn = self._take_all()
+        turn.status, turn.release, turn.reason = "held", True, reason
+        if run.box is not None and run.box.cancelled:
+            turn.status, turn.reason = "cancelled", ""  # nobody wants to decide any more
+            turn.error = Failure("segue.model.errors:RunCancelled", f"run {run.id!r} was cancelled")
+        self._finish_with(turn)
+
+    def _finish_with(self, turn: Turn) -> None:
+        """Write the turn that ends or holds the run, and tell those who watch once it is durable."""
+        run = self._run
+        run.status = turn.status
+        head = run.head
+        run.head = Head(
+            head.id,
+            head.spec,
+            turn.status,
+            head.fence,
+            head.wake,
+            turn.reason,
+            turn.value,
+            turn.error,
+            run.commits.usage,
+            head.finished,
+            turn.now,
+        )
+        run.write(turn, self._finished)
+
+    def _finished(self) -> None:
+        run, head = self._run, self._run.head
+        if run.status == head.status and run.host.wants_events(run.id):
+            run.host.publish(
+                run.id,
+                Finished(
+                    run=run.id, status=head.status, value=head.value, error=head.error, reason=head.reason
+                ),
+            )
+        self.gone()
+
+    # ------------------------------------------------------------ without a word
+    def abandon(self) -> None:
+        """Another worker has the run, or the store failed: nothing is written."""
+        self.unwind(self.gone)
+
+    def gone(self) -> None:
+        """Nothing of it is left."""
+        self._run.is_gone()

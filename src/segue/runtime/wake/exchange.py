@@ -1,0 +1,142 @@
+"""A request on its way: its answer, and what happens meanwhile in the handler that has it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Generator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ...authoring.context import find_branch
+from ...authoring.mail import forward, request
+from ...authoring.message import Request, answer_reader, name_of
+from ...core.codec import encode
+from ...model.errors import WrongPlace
+from ...model.message import MailKind
+from ...model.run import CallRef
+from ..bus import Watching
+from ..events import Event, Handling, Token
+
+if TYPE_CHECKING:
+    from ..handles import Run
+
+T = TypeVar("T")
+
+
+class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
+    """A request to a run: await it for the answer; iterate it for what its handler does, and await it then.
+
+    Nothing is sent before it is awaited, iterated or forwarded. Events are those of its own handler alone, as long as
+    that works in this process: tokens aren't durable, and don't travel.
+    """
+
+    def __init__(self, run: Run[Any], message: Request[T], timeout: timedelta | None) -> None:
+        self._run, self._timeout = run, timeout
+        cls = type(message)
+        self._kind: MailKind = "urgent" if getattr(message, "urgent", False) else "request"
+        self._name, self._value = name_of(cls), encode(message, where="the message")
+        self._decode = answer_reader(cls)
+        self._id = ""
+        self._task: asyncio.Task[T] | None = None
+        self._coro: Coroutine[Any, Any, T] | None = None
+
+    def __getattr__(self, name: str) -> str:
+        """As tasks show it, and number their branches."""
+        if name in ("__name__", "__qualname__"):
+            return "request"
+        raise AttributeError(name)
+
+    # ------------------------------------------------------------ the answer
+    def __await__(self) -> Generator[Any, Any, T]:
+        if self._task is not None:
+            return asyncio.shield(self._task).__await__()
+        if self._coro is None:
+            self._coro = self._ask()
+        return self._coro.__await__()
+
+    def _begin(self) -> Coroutine[Any, Any, T]:
+        if self._coro is None:
+            self._coro = self._ask()
+        return self._coro
+
+    async def _ask(self) -> T:
+        branch = find_branch()
+        answer: T
+        if branch is not None:
+            to = self._run.id
+            answer = await request(
+                branch, to, self._name, self._value, self._decode, self._timeout, kind=self._kind
+            )
+            return answer
+        asked = self._run.engine.port.ask(
+            self._run.id, self._name, self._value, self._timeout, self._kind, self._id
+        )
+        answer = self._decode(await asked)
+        return answer
+
+    def send(self, value: Any) -> Any:
+        """As a coroutine's."""
+        return self._begin().send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """As a coroutine's."""
+        return self._begin().throw(*error)
+
+    def close(self) -> None:
+        """As a coroutine's."""
+        if self._coro is not None:
+            self._coro.close()
+
+    # ------------------------------------------------------------ what happens meanwhile
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        if find_branch() is not None:
+            raise WrongPlace(
+                "what a request's handler does can be watched from outside runs only; await the answer"
+            )
+        self._id = self._id or self._run.engine.port.new_call()
+        watching = Watching(self._run.engine.bus, self._run.id)
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._begin())
+        path: str | None = None
+        try:
+            while events := await watching.until(self._task):
+                for event in events:
+                    if isinstance(event, Handling) and event.caller == self._id:
+                        path = event.path
+                    elif path is None or not (event.path == path or event.path.startswith(f"{path}/")):
+                        continue
+                    yield event
+        finally:
+            watching.end()
+
+    async def text(self) -> AsyncIterator[str]:
+        """The tokens of its handler's model calls, as they come. Where none came, an answer that is a text comes whole.
+
+        Raises what the handler raised.
+        """
+        silent = True
+        async for event in self:
+            if isinstance(event, Token):
+                silent = False
+                yield event.text
+        answer = await self
+        if silent and isinstance(answer, str):
+            yield answer
+
+    # ------------------------------------------------------------ forwarding
+    async def forward(self, to: Any = None, *, tag: str = "") -> None:
+        """Have the answer sent as a `Response`, with the tag, to this run's own mailbox or to another's (`to`).
+
+        Nobody waits for it. Errors come as `Response.error`.
+        """
+        branch = find_branch()
+        if branch is not None:
+            target = branch.run.id if to is None else to.id
+            await forward(branch, self._run.id, self._name, self._value, target, tag)
+            return
+        if to is None:
+            raise WrongPlace("forward() outside a run needs the run that gets the answer: forward(to=run)")
+        reply = CallRef(to.id, "", 0)
+        await self._run.engine.postbox.send(
+            self._run.id, self._kind, self._name, self._value, reply, tag=tag, forwarded=True
+        )

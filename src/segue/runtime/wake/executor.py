@@ -1,0 +1,571 @@
+"""One wake of a run: replay what the journal holds, act, and leave when everything waits.
+
+The code of the run is a set of tasks, its branches. Whenever they are all at rest, `_turn` decides what is
+next, in this order: hand over the next recorded batch; start what is new; commit what was done and hand it
+over; end; park. What comes from outside is `mailbox`, what is written `commits`, how it ends `departure`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import Future, Task
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextvars import copy_context
+from typing import Any
+
+import msgspec
+
+from ...authoring.config import afresh
+from ...authoring.context import Act, Branch, Parked, Services, Wait, Work
+from ...core.pool import Pooled
+from ...core.replay import Differs, Place, Replay
+from ...model.entry import INSTANT, Entry
+from ...model.errors import ReplayMismatch
+from ...model.message import Letter
+from ...model.mode import Config
+from ...model.run import Status
+from ...ports.clock import Timer
+from ...ports.store import Claimed, Turn
+from ..calls.budgets import Purse, need_of
+from ..calls.carrying import Carrying
+from ..calls.streaming import Streaming
+from ..events import Emitted, Event
+from ..host import Host
+from . import tasks
+from .call import (
+    CANCEL,
+    Call,
+    Outcome,
+    decode,
+    deliver,
+    drop_entry,
+    instant_entry,
+    made_entry,
+    new_call,
+    own_call,
+    recorded_event,
+)
+from .commits import Commits
+from .departure import Departure, idle
+from .handling import Handling
+from .inherited import Inherited
+from .keeping import Keeping
+from .mailbox import Mailbox
+from .phase import LANDED, LEAVING, LIVE, OVER, REPLAYING, Phase
+from .replaying import mismatch, replay
+from .stillness import Stillness
+from .strikes import Strikes
+
+#: So many calls in a row are carried out in the caller's task; then the loop gets a turn.
+CREDIT = 64
+#: So often code may call on although its run leaves memory; then its calls wait, so that others get the loop.
+REFUSALS = 1000
+
+
+class Executor:
+    """One wake of one run."""
+
+    callers: tuple[str, ...] = ()  # who waits, in a chain, for the request in hand
+    kicked = False  # it will be looked at whether the run is at rest
+    stop_by: float | None = None  # the engine closes: give the claim up at the next rest, or then
+    root: Task[Any] | None = None
+    inherited: Inherited | None = None
+    box: Mailbox | None = None
+    seen = 0
+    handling: Handling | None = None  # of an actor
+    streaming: Streaming | None = None  # of live answers that the code reads as they come
+    purse: Purse | None = None  # of calls that are on a budget
+    nap: Timer | None = None  # for a short wait that is over soon by the clock
+    stay: tuple[int, float] | None = None  # batches handed over, and until when it waits for the next
+    departure: Departure | None = None
+    due = False  # it parked until some time
+    status: Status = "ready"
+    error: BaseException | None = None
+    _refused = _sent = 0
+    _strikes: Strikes | None = None
+    _gone: Future[None] | None = None
+
+    def __init__(
+        self, host: Host, claimed: Claimed, entries: list[Entry], pool: Pooled | None, config: Config
+    ) -> None:
+        head = claimed.head
+        self.host, self.loop = host, host.loop
+        self.id, self.fence, self.head = head.id, head.fence, head
+        self.config = config
+        self.replay = Replay(entries, head.spec.created)
+        self.pool, self.rebased = pool, pool is not None
+        if pool is not None:
+            pool.spend(self.replay.calls.values())
+            self.inherited = Inherited(self, pool)
+        self.phase = REPLAYING if entries else LIVE
+        self.tasks: set[Task[Any]] = set()
+        self.still = Stillness(self.loop, self.tasks, host.linger, self.kick)
+        self.open: dict[Place, Call] = {}
+        self.made: set[Place] = set()  # again, of what the journal holds
+        self.held: list[Call] = []  # new ones, while there is history left
+        self.carrying = Carrying(self)
+        self.done: list[Outcome] = []  # not yet on their way
+        self.landing: list[Outcome] = []  # on their way, or there and not yet handed over
+        self.commits = Commits(self, head.usage)
+        self._credit = self._most = CREDIT if pool is None and not host.park_always else 0
+        if claimed.inbox:
+            self._file(claimed.inbox)
+        if CANCEL in self.replay.calls:
+            self.mailbox.expect_cancel()
+
+    # ------------------------------------------------------------ what verbs see
+    @property
+    def seed(self) -> str:
+        return self.head.spec.seed or self.id
+
+    @property
+    def services(self) -> Services:
+        return self.host
+
+    @property
+    def supervisor(self) -> Any:
+        return None if self.handling is None else self.handling.supervisor
+
+    @property
+    def letters(self) -> Keeping:
+        return self.mailbox.keeping
+
+    @property
+    def handed(self) -> int:
+        return self.replay.handed
+
+    def offer(self, call: Future[Any], begins: Callable[[], None]) -> None:
+        """Have the code read a live answer as it comes; see `RunContext`."""
+        if isinstance(call, Call) and not self.leaving:
+            if self.streaming is None:
+                self.streaming = Streaming(self)
+            self.streaming.offer(call, begins)
+
+    def own_wait(self) -> Future[Any]:
+        """A wait that isn't recorded; see `RunContext`."""
+        return own_call(self, ("!piece", 0))
+
+    def now(self) -> float:
+        return self.replay.time
+
+    def emit(self, event: object, path: str = "") -> None:
+        if self.phase is not Phase.REPLAYING and self.host.wants_events(self.id):
+            known = isinstance(event, Event)
+            self.host.publish(
+                self.id, event if known else Emitted(run=self.id, path=path, value=msgspec.to_builtins(event))
+            )
+
+    def next_number(self) -> int:
+        self._sent += 1
+        return self.fence << 24 | self._sent  # greater than any of an earlier life
+
+    def record(self, branch: Branch, request: Work | Wait | Act) -> Future[Any]:
+        """Record a call of the code; see `RunContext`."""
+        if self.leaving:
+            return self._refuse()
+        place = (branch.path, branch.n)
+        branch.n += 1
+        after = self.replay.handed + (self.streaming is not None and self.streaming.call is not None)
+        call = new_call(self, place, request, branch.slot, after)
+        self.open[place] = call
+        if request.kind == "spawn":
+            self.mailbox.will_end(place)
+        if call.slot is not None and isinstance(request, Wait):
+            call.slot.leave()
+        if self.replay.calls:
+            self.made.add(place)
+            try:
+                call.entry = self.replay.made(*place, request.kind, request.name, request.digest)
+            except Differs as differs:
+                call.entry = differs.entry
+                self.differs(mismatch(self.id, differs.entry, request))
+                return call
+        if isinstance(request, Work):
+            call.context = copy_context()
+        if call.entry is not None:
+            if call.entry.made:
+                self.pending(call, call.entry)
+            elif call.entry.batch == INSTANT:
+                self.answer_at_once(call, call.entry.value)
+        elif self.phase is Phase.REPLAYING:
+            self.held.append(call)
+        else:
+            self.start(call)
+        self.kick()
+        return call
+
+    def _refuse(self) -> Future[Any]:
+        """What a call of a run that leaves memory gets; code that calls on and on is made to wait."""
+        self._refused += 1
+        if self._refused <= REFUSALS:
+            raise Parked(f"run {self.id} is leaving memory")
+        return self.loop.create_future()
+
+    def perform(self, branch: Branch, work: Work) -> Awaitable[Any]:
+        """Record work and wait for it; see `RunContext`."""
+        if (
+            self._credit > 0
+            and self.phase is LIVE
+            and not self.open
+            and not self.done
+            and len(self.tasks) == 1
+            and work.effect != "at-most-once"
+            and work.need is None
+        ):
+            self._credit -= 1
+            return self.carrying.inline(branch, work)
+        self._credit = self._most
+        return self.record(branch, work.sealed())
+
+    # ------------------------------------------------------------ a life
+    @property
+    def leaving(self) -> bool:
+        """Whether the code is being unwound, or was."""
+        return self.phase is LEAVING or self.phase is OVER
+
+    @property
+    def over(self) -> bool:
+        """Whether it has left memory."""
+        return self.phase is Phase.OVER
+
+    @property
+    def stirring(self) -> bool:
+        """Whether something is about to happen here by itself."""
+        return self.kicked or self.phase in (Phase.COMMITTING, Phase.LANDED, Phase.LEAVING)
+
+    @property
+    def strikes(self) -> Strikes:
+        """asyncio's own timeouts; most code has none."""
+        if self._strikes is None:
+            self._strikes = Strikes(self)
+        return self._strikes
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """What reaches the run from outside; most runs of steps alone never have one."""
+        if self.box is None:
+            self.box = Mailbox(self)
+        return self.box
+
+    def begin(self, coro: Coroutine[Any, Any, Any]) -> None:
+        """Set the code going."""
+        branch = Branch(self, "")
+        self.root = tasks.start(self.loop, coro, branch, afresh(), name=f"segue {self.id}")
+        self.kick()
+
+    def adopt(self, task: Task[Any]) -> None:
+        """Keep a task that the code started."""
+        self.tasks.add(task)
+        if self.root is not None or self.handling is not None:  # a flow says itself when it has ended
+            task.add_done_callback(self._task_done, context=tasks.NO_CONTEXT)
+        if self.leaving:
+            self.loop.call_soon(task.cancel)
+
+    def mail(self, letters: Sequence[Letter]) -> None:
+        """Take letters that came while the run is in memory; while it leaves, its last commit must not count them."""
+        if self.phase is Phase.LEAVING or self.phase is Phase.OVER:
+            return
+        if letters and letters[0].id <= self.seen:
+            letters = [letter for letter in letters if letter.id > self.seen]
+        if letters:
+            self._file(letters)
+        if self.handling is None or not self.handling.serve_at_once():
+            self.kick()
+
+    def _file(self, letters: Sequence[Letter]) -> None:
+        self.seen = letters[-1].id
+        if (self.box or self.mailbox).file(letters):
+            self._credit = 0  # look at it at the next call
+
+    def kick(self) -> None:
+        """Look soon whether the run is at rest."""
+        if not self.kicked and self.phase is not OVER:
+            self.kicked = True
+            self.still.stirred()
+            self.loop.call_soon(self.pump, context=tasks.NO_CONTEXT)
+
+    def pump_soon(self) -> None:
+        """As `kick`, by code that goes on from a call that was alone: many runs do in one turn of the loop."""
+        if not self.kicked and self.phase is not OVER:
+            self.kicked = True
+            self.still.stirred()
+            self.host.pump_soon(self)
+
+    def stop(self) -> None:
+        """Give the claim up at the next chance; what was done is committed, what is under way is dropped."""
+        self.stop_by = self.loop.time() + self.host.linger
+        self._credit = self._most = 0
+        self.kick()
+
+    async def has_left(self) -> None:
+        """Wait until it has left memory."""
+        if self.phase is not Phase.OVER:
+            if self._gone is None:
+                self._gone = self.loop.create_future()
+            await asyncio.shield(self._gone)
+
+    def _task_done(self, task: Task[Any]) -> None:
+        self.tasks.discard(task)
+        self.kick()
+
+    def pump(self) -> None:
+        """Look whether the run is at rest, and if it is, do what is next."""
+        self.kicked = False
+        if self.phase is Phase.COMMITTING or self.leaving:
+            return
+        rest = self.still.look()
+        if rest == "busy":
+            if self.stop_by is not None and self.loop.time() > self.stop_by:
+                self.leave("ready")  # it never rests
+            else:
+                self.kick()
+        elif rest == "calming":
+            self.kicked = True
+            self.loop.call_soon(self.pump, context=tasks.NO_CONTEXT)
+        elif self._strikes is not None and self._strikes.strike_next():
+            pass
+        elif rest == "rest" or self.still.lingered():
+            self._turn()
+
+    # ------------------------------------------------------------ at rest
+    def _turn(self) -> None:
+        """What a run at rest does next."""
+        carrying = self.carrying
+        if self.phase is Phase.LANDED:
+            self._hand_over()
+        elif self.phase is Phase.REPLAYING:
+            replay(self)
+        elif self.streaming is not None and self.streaming.call is not None:
+            self.streaming.go_on(self.streaming.call)
+        elif self.root is not None and self.root.done():
+            self.end()
+        else:
+            if self.box is not None:
+                self.box.answer_waits()
+            if self.handling is not None and self.handling.sealing is not None:
+                self.handling.write()
+            elif self.stop_by is not None:
+                self.leave("ready")
+            elif self.handling is not None and self.handling.was_served():
+                self.kick()
+            elif self.inherited is not None and not self.done and (taken := self.inherited.next_batch()):
+                self.done = taken
+                self._commit()
+            elif self.done or carrying.precommit or self.commits.entries:
+                if self.host.park_always and not carrying.local and not carrying.precommit:
+                    self.leave("ready")
+                else:
+                    self._commit()
+            elif self.streaming is not None and self.streaming.begin_next():
+                pass
+            elif self.handling is not None and carrying.local and self.handling.unwritten:
+                self.handling.flush()  # a handler works on a thread: answers given before don't wait for it
+            elif not carrying.local and self.still.busy_by_itself is None:
+                self.idle()
+
+    # ------------------------------------------------------------ calls begin
+    def start(self, call: Call) -> None:
+        """Begin a call that no journal knows."""
+        if self.inherited is not None and self.inherited.serve(call):
+            return
+        need = need_of(call)
+        if need is None:
+            self.begin_call(call)
+            return
+        if self.purse is None:
+            self.purse = Purse(self)
+        self.purse.want(call, need)
+
+    def begin_call(self, call: Call) -> None:
+        """Begin it; what its budgets must have room for is reserved."""
+        request = call.request
+        if isinstance(request, Act):
+            request.writes(self.commits.turn, *call.place)
+            self.commits.entries.append(instant_entry(call, request))
+            self.answer_at_once(call, request.value)
+        elif isinstance(request, Wait):
+            self.commits.entries.append(made_entry(call, request, request.due))
+            if request.opens is not None:
+                request.opens(self.commits.turn, *call.place)
+            self.mailbox.wait_for(call, request, request.due)
+        elif request.effect == "at-most-once":
+            self.commits.entries.append(made_entry(call, request, 0.0))
+            self.carrying.precommit.append(call)
+        else:
+            self.carrying.begin(call, request)
+
+    def answer_at_once(self, call: Call, value: bytes | None) -> None:
+        """Of a call that is done by being committed, which comes with the next turn."""
+        self.open.pop(call.place, None)
+        deliver(decode(Outcome(call, value)))
+
+    def pending(self, call: Call, entry: Entry) -> None:
+        """A call that was journaled when made, in an earlier life, and has no outcome yet.
+
+        A model call that went out in a batch, and would be live now, still gets its outcome as mail.
+        """
+        request = call.request
+        if isinstance(request, Wait):
+            self.mailbox.wait_for(call, request, entry.due)
+        elif isinstance(request, Work) and request.effect == "at-most-once":
+            self.hold(
+                f"the at-most-once step {request.name!r} was cut off by a crash: it may have happened.\n"
+                f"Look, then `segue resume {self.id} --rerun` to do it (again), or `--value JSON` in place of "
+                f"`--rerun` to say what came of it."
+            )
+
+    def dropped(self, call: Call) -> None:
+        """The code gave a call up (a race was lost): its work is stopped. If its outcome is there, it is kept."""
+        self.open.pop(call.place, None)
+        if call.task is not None:
+            call.task.cancel()
+        if self.streaming is not None:
+            self.streaming.dropped(call)
+        if self.purse is not None:
+            self.purse.dropped(call)
+        if self.leaving:
+            return
+        call.given_up = self.replay.handed
+        if self.phase is Phase.REPLAYING:
+            self.replay.gave_up(call.place)
+        elif any(outcome.call is call for outcome in self.landing):
+            self.commits.entries.append(drop_entry(call))
+        request = call.request
+        if isinstance(request, Wait):
+            if call.slot is not None:
+                call.slot.enter()
+            opened = call.entry.made if call.entry is not None else self.phase is not Phase.REPLAYING
+            if (
+                request.drops is not None and opened
+            ):  # in a replay too: the life before may not have got to it
+                request.drops(self.commits.turn, *call.place)
+            if self.box is not None:
+                self.box.drop(call)
+
+    # ------------------------------------------------------------ commits
+    def commit_soon(self) -> None:
+        """Commit what a call that is alone gave, now if nothing is on its way."""
+        if self.phase is Phase.LIVE:
+            self._commit()
+
+    def _commit(self) -> None:
+        """Journal what was done since the last rest, then hand it over."""
+        done, self.done = self.done, []
+        if self.streaming is not None:
+            done = self.streaming.first(done)
+        self.landing = done
+        turn = self.commits.take(done)
+        self.phase = Phase.COMMITTING
+        self.write(turn, self.committed)
+
+    def write(self, turn: Turn, then: Callable[[], None]) -> None:
+        """Send a turn to the store."""
+        self.commits.write(turn, then)
+
+    def committed(self) -> None:
+        """What was sent is durable."""
+        if self.leaving:
+            return
+        self.carrying.begin_precommitted()
+        self.phase = Phase.LANDED
+        if self.commits.waited and self.still.is_busy():
+            self.kick()  # something outside moved the code meanwhile, a timer perhaps: it comes to rest first
+        else:
+            self._hand_over()
+
+    def landed_alone(self) -> None:
+        """The outcome of a call that is alone is durable. Its code looks further as it goes on."""
+        if self.leaving:
+            return
+        if self.still.is_busy():
+            self.phase = LANDED  # something outside moved the code meanwhile: it comes to rest first
+            self.kick()
+            return
+        self.phase = LIVE
+        (outcome,), self.landing = self.landing, []
+        self.replay.hand_over(self.commits.batch_at or 0.0)
+        self.open.pop(outcome.call.place, None)
+        deliver(outcome)
+
+    def _hand_over(self) -> None:
+        """The journal holds them: the code gets them."""
+        self.phase = Phase.LIVE
+        landed, self.landing = self.landing, []
+        watched = bool(landed) and bool(self.host.watchers) and self.host.wants_events(self.id)
+        if self.commits.batch_at is not None:
+            self.replay.hand_over(self.commits.batch_at)
+        for outcome in landed:
+            self.open.pop(outcome.call.place, None)
+            if self.streaming is not None:
+                self.streaming.handed_over(outcome.call)
+            if watched:
+                self.host.publish(self.id, recorded_event(self.id, outcome))
+            deliver(outcome)
+        if self.purse is not None:
+            self.purse.landed()
+        self.kick()
+
+    # ------------------------------------------------------------ ends of a life
+    def idle(self) -> None:
+        """Nothing is under way here."""
+        idle(self)
+
+    def end_nap(self) -> None:
+        """A short wait is over."""
+        if self.nap is not None:
+            self.nap.cancel()
+            self.nap = None
+            self.kick()
+
+    def _depart(self) -> Departure:
+        """From here on nothing more is recorded."""
+        self.phase = Phase.LEAVING
+        if self.departure is None:
+            self.departure = Departure(self)
+        return self.departure
+
+    def leave(self, status: Status) -> None:
+        """Unwind the code, then give the claim up."""
+        if self.streaming is not None:
+            self.streaming.forget()
+        self._depart().leave(status)
+
+    def end(self) -> None:
+        """The code came to its end; its outcome is the run's."""
+        assert self.root is not None  # `_turn` saw it
+        self._depart().end(self.root)
+
+    def differs(self, error: ReplayMismatch) -> None:
+        """The code isn't what the journal tells of."""
+        self.hold(f"{error.cause}\n{error}")
+
+    def hold(self, reason: str) -> None:
+        """Stop here; a person decides how the run goes on. Nothing was paid or lost."""
+        if not self.leaving:
+            replaying = self.phase is Phase.REPLAYING
+            self._depart().hold(reason, replaying=replaying)
+
+    def abandon(self, error: BaseException | None) -> None:
+        """Let the run go without a word to the store: another worker has it, or the store failed."""
+        self.error = error
+        self._depart().abandon()
+
+    def is_gone(self) -> None:
+        """The departure's word that nothing is left."""
+        self.phase = Phase.OVER
+        self.still.close()
+        if self.nap is not None:
+            self.nap.cancel()
+        if self.root is not None and self.root.done() and not self.root.cancelled():
+            self.root.exception()  # taken: it is in the journal
+        if self._gone is not None and not self._gone.done():
+            self._gone.set_result(None)
+        self.host.ended(self)
+        if self.handling is None:
+            self._fall_apart()
+
+    def _fall_apart(self) -> None:
+        """Nothing of it is to wait for the garbage collector: most of what that had to do was runs that are over."""
+        self.root = self.departure = None
+        self.tasks.clear()
+        del self.still, self.carrying, self.commits

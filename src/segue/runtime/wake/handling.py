@@ -1,0 +1,546 @@
+"""An actor's wake: what its code needs besides the calls that it records.
+
+Messages share commits: after each, `save` says what a checkpoint would hold, and the next commit writes it, with
+what the next handler has recorded by then. An urgent message that comes while a handler waits is an entry of the
+journal, as a cancellation is, and so strikes at the same place in a replay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import Future, Task, TimerHandle
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from ...authoring.context import BRANCH, Act, Branch, BranchTask, Wait, current
+from ...authoring.message import Responder
+from ...authoring.pooled import Named
+from ...core.replay import Replay
+from ...model.entry import INSTANT, Entry, Failure
+from ...model.message import PORT, DeadLetter, Letter, Mail, answer_to
+from ...ports.store import Claimed, Turn
+from ..events import Handling as HandlingEvent
+from . import tasks
+from .call import Call, Outcome, new_call, own_call, raw
+from .mailbox import HAND, MAIL
+from .phase import Phase
+
+if TYPE_CHECKING:
+    from ...authoring.actor.supervisor import Supervisor
+    from .executor import Executor
+
+#: So long an actor stays in memory for its next message, in seconds: to wake costs ten times as much as to handle one.
+REST: Final = 0.05
+#: On what branch urgent messages stand in the journal.
+URGENT: Final = "!urgent"
+_read_mail = msgspec.json.Decoder(Mail).decode
+_read_id = msgspec.json.Decoder(int).decode
+
+
+class Handling:
+    """The life of an actor in memory; see `authoring.actor.life.Life`."""
+
+    __slots__ = (
+        "_begun",
+        "_clean",
+        "_ends",
+        "_rest",
+        "_rests_until",
+        "_run",
+        "_saved",
+        "_serve",
+        "_struck",
+        "_urgent_only",
+        "_wanting",
+        "beside",
+        "id",
+        "saves",
+        "sealing",
+        "shares",
+        "supervisor",
+        "weight",
+    )
+
+    def __init__(self, run: Executor, claimed: Claimed) -> None:
+        self._run, self.id = run, run.id
+        self.weight = len(claimed.checkpoint or b"") + sum(
+            map(len, claimed.deltas)
+        )  #: bytes that a wake reads
+        self.saves = 0  #: checkpoints of this wake
+        self.shares = True  #: whether messages may share a commit
+        self.beside: Callable[[Mail], Coroutine[Any, Any, None]]
+        self.supervisor: Supervisor
+        self.sealing: Call | None = None  #: who waits for a commit
+        self._saved: Callable[[Turn], None] | None = None  # writes a checkpoint into the next commit
+        self._clean = True  # nothing of what is recorded belongs to the time before it
+        self._wanting: Call | None = None  # the next message
+        self._urgent_only = self._ends = False
+        self._serve: Callable[[], Coroutine[Any, Any, bool]]
+        self._begun: tuple[Coroutine[Any, Any, bool], Any] | None = None  # `serve`, and what it waits on
+        self._rest: TimerHandle | None = None  # it waits for its next message in memory, for a moment
+        self._rests_until = 0.0
+        self._struck = 0  # urgent messages in the journal
+        for path, _ in list(run.replay.calls):
+            if path == URGENT:
+                self._expect()
+
+    # ------------------------------------------------------------ what the actor's code asks for
+    @property
+    def callers(self) -> tuple[str, ...]:
+        return self._run.callers
+
+    @callers.setter
+    def callers(self, callers: tuple[str, ...]) -> None:
+        self._run.callers = callers
+
+    @property
+    def watched(self) -> bool:
+        return bool(self._run.host.watchers)
+
+    @property
+    def leaving(self) -> bool:
+        return self._run.leaving
+
+    def now(self) -> float:
+        return self._run.replay.time
+
+    def set_time(self, at: float) -> None:
+        self._run.replay.time = at
+
+    def clock(self) -> float:
+        return self._run.host.clock_now()
+
+    def target(self, name: str, module: str = "") -> Any:
+        return self._run.host.target(name, module)
+
+    def hold(self, reason: str) -> Future[Any]:
+        self._run.hold(reason)
+        return self.own_wait()
+
+    def own_wait(self) -> Future[Any]:
+        return own_call(self._run, ("!wait", 0))
+
+    def take(self, *, urgent: bool = False, ends: bool = False) -> Letter | None:
+        """The next message that is there, if any, an urgent one first, or only such. It stays in the inbox."""
+        run = self._run
+        box = run.box
+        if box is None or run.stop_by is not None:
+            return None
+        letter: Letter | None
+        if run.phase is Phase.REPLAYING:
+            letter = self._in_hand(urgent)
+        else:
+            if box.urgent:
+                letter = next(iter(box.urgent.values()))
+            elif urgent:
+                letter = box.asked_to_end() if ends else None
+            else:
+                letter = box.first()
+            if letter is not None and (urgent or box.urgent or box.is_out_of_turn(letter.id)):
+                value = msgspec.json.encode(letter.id)
+                run.commits.entries.append(Entry(*HAND, "hand", "", b"", b"", 0, INSTANT, value))
+        if letter is not None:
+            box.hand = letter.id
+        return letter
+
+    @property
+    def has_mail(self) -> bool:
+        """Whether there is a message to be taken."""
+        box = self._run.mailbox
+        return self._run.stop_by is None and (bool(box.urgent) or box.first() is not None)
+
+    def _in_hand(self, urgent: bool) -> Letter | None:
+        """What the recorded life took."""
+        run = self._run
+        entry = run.replay.calls.get(HAND)
+        if entry is None:
+            return None if urgent else run.mailbox.first()
+        if HAND not in run.made:
+            run.made.add(HAND)
+            run.replay.made(*HAND, "hand", "", b"")
+        return run.mailbox.letter(_read_id(entry.value or b"0"))
+
+    def next_mail(self, *, ends: bool = False, due: float) -> Future[Letter | None]:
+        """The next urgent message, when there is one; None when it is `due`. What was done is committed before."""
+        run = self._run
+        wanting = new_call(run, MAIL, _NEXT, None, 0)
+        letter = self.take(urgent=True, ends=ends)
+        if letter is not None or (due and run.phase is Phase.REPLAYING and HAND not in run.made):
+            wanting.set_result(letter)  # that time was over in the recorded life
+            return wanting
+        self._ends = ends
+        if due:
+            run.mailbox.strike_at(due, wanting)
+        self._want(wanting, urgent=True)
+        return wanting
+
+    async def attend(self, serve: Callable[[], Coroutine[Any, Any, bool]]) -> None:
+        """Wait until there are messages, or `serve`, which carries them out, was begun by whoever brought one."""
+        wanting = new_call(self._run, MAIL, _NEXT, None, 0)
+        self._serve = serve
+        self._want(wanting, urgent=False)
+        try:
+            await wanting
+        except BaseException as error:
+            if self._begun is None:
+                raise
+            thrown: BaseException | None = error
+        else:
+            thrown = None
+        if self._begun is not None:
+            begun, self._begun = self._begun, None
+            await tasks.going_on(*begun, thrown)
+
+    def _want(self, wanting: Call, *, urgent: bool) -> None:
+        run = self._run
+        self._wanting, self._urgent_only = wanting, urgent
+        run.open[MAIL] = wanting
+        if self._saved is not None and self._is_alone() and run.host.is_roomy and not run.host.park_always:
+            self._commit_and_rest()
+        else:
+            run.kick()
+
+    def _serve_here(self, wanting: Call) -> None:
+        """Carry out what has come, in the actor's name. Where that waits, or listens no more, its task goes on."""
+        run, root = self._run, self._run.root
+        assert isinstance(root, BranchTask)  # it waits for its mail
+        self._wanting = None
+        del run.open[MAIL]
+        coro = self._serve()
+        try:
+            waits = tasks.step_for(run.loop, root, coro)
+        except StopIteration as served:
+            if served.value and not wanting.done():
+                self._want(wanting, urgent=False)
+                return
+        except BaseException as error:  # the task's own
+            if not wanting.done():
+                wanting.set_exception(error)
+                return
+            raise
+        else:
+            self._begun = coro, waits
+        if not wanting.done():
+            wanting.set_result(None)
+
+    def takes(self, letter: Letter, path: str, *, keeps: bool) -> tuple[Responder[Any], ...]:
+        """A handler begins with a request, its calls at that path; its `Responder`, if it `keeps` one."""
+        run, mail = self._run, letter.mail
+        if run.host.watchers and mail.reply is not None and run.host.wants_events(run.id):
+            caller = mail.reply.path if mail.reply.run.startswith(PORT) else mail.reply.run
+            run.host.publish(run.id, HandlingEvent(run=run.id, path=path, name=mail.name, caller=caller))
+        if not keeps:
+            return ()
+        run.letters.may_keep(letter.id)
+        return (Responder.of(run.id, letter.id, mail),)
+
+    def bury(self, mail: Mail, reason: str, error: Failure | None) -> None:
+        """Have the next commit list mail as a dead letter."""
+        turn = self._run.commits.turn
+        turn.dead = [*turn.dead, DeadLetter(mail, reason, error)]
+
+    def answer_to(self, mail: Mail, value: bytes | None, error: Failure | None) -> Mail | None:
+        """What answers a request."""
+        run = self._run
+        return answer_to(mail, run.id, run.next_number(), value, error, run.replay.time)
+
+    def close_letter(self, letter: Letter, reply: Mail | None) -> None:
+        """Have the next commit consume a message and send its answer."""
+        box = self._run.mailbox
+        if reply is None:
+            box.consume(letter.id)
+            return
+        self._run.commits.send(reply)
+        if letter.mail.kind != "subscribe" or reply.error is not None:
+            box.take_out(letter.id)
+        else:
+            box.consume(letter.id)
+
+    def reply_beside(self, mail: Mail, value: bytes | None, error: Failure | None) -> Awaitable[None]:
+        """Answer a message that is carried out beside a handler: a recorded call."""
+        branch, run = current("reply"), self._run
+
+        def writes(*_: Any) -> None:
+            reply = answer_to(mail, run.id, run.next_number(), value, error, run.now())
+            assert reply is not None  # it was asked for
+            run.commits.send(reply)
+            if error is not None:
+                run.letters.unsubscribe(mail.key)
+
+        act = Act(
+            kind="reply",
+            name=mail.name,
+            args=b"null",
+            digest=b"",
+            decode=_nothing,
+            writes=writes,
+        )
+        return branch.run.record(branch, act)
+
+    def save(self, checkpoint: Callable[[Turn], None], quiet: bool = False, /) -> bool:
+        """Have the next commit write a checkpoint: what was recorded so far is history. `quiet`: nothing was.
+
+        False where something of the handler is left, so that `seal` must follow.
+        """
+        run = self._run
+        self._saved = checkpoint
+        if (
+            quiet
+            and self._clean
+            and run.phase is Phase.LIVE
+            and not (run.open or run.done or run.made or self._struck or run.commits.entries)
+            and len(run.tasks) == 1
+        ):
+            return self.shares
+        if run.phase is Phase.REPLAYING and run.replay.used_up and not run.held:
+            run.phase = Phase.LIVE
+        self._clean = (
+            run.phase is not Phase.REPLAYING
+            and not run.open
+            and not run.done
+            and not run.landing
+            and len(run.tasks) == 1
+            and not (run.phase is not Phase.LIVE and run.commits.batch_at is not None)
+        )
+        if self._clean:
+            self._forget()
+        return self._clean and self.shares
+
+    def seal(self) -> Future[None]:
+        """Commit. Tasks that the handler left behind don't outlive it."""
+        run = self._run
+        call = self.sealing = own_call(run, ("!seal", 0))
+        task = asyncio.current_task()
+        for other in run.tasks:
+            if other is not task:
+                other.cancel("the handler that started it is done")
+        run.kick()
+        return call
+
+    def off_loop(self, fn: Callable[[], Any]) -> Future[Any]:
+        """Run a function on a thread, as work of this wake."""
+        return self._own_work(lambda: self._run.host.in_thread(fn), "a handler that runs on a thread")
+
+    def in_process(self, work: Named) -> Future[bytes]:
+        """Have work done in another process, as work of this wake; given up, it is ended."""
+        return self._own_work(lambda: self._run.host.in_process(work, None), "a handler in another process")
+
+    def _own_work(self, begin: Callable[[], Awaitable[Any]], label: str) -> Future[Any]:
+        run = self._run
+        call = own_call(run, ("!thread", 0))
+
+        async def work() -> None:
+            try:
+                result = await begin()
+            except Exception as error:
+                if not call.done():
+                    call.set_exception(error)
+            else:
+                if not call.done():
+                    call.set_result(result)
+            if call.task is not None:  # it isn't at work any more when the handler goes on
+                run.carrying.local.discard(call.task)
+            run.kick()
+
+        context = copy_context()
+        context.run(BRANCH.set, label)
+        call.task = Task(work(), loop=run.loop, context=context)
+        run.carrying.keep(call.task)
+        return call
+
+    # ------------------------------------------------------------ commits
+    def put_saved(self, turn: Turn) -> None:
+        """Have the turn that is being taken write the checkpoint, if there is one."""
+        saved, self._saved = self._saved, None
+        if saved is None:
+            return
+        if not self._clean:
+            self._run.commits.entries.clear()
+        saved(turn)
+        self.saves += 1
+        if turn.checkpoint is not None:
+            self.weight = len(turn.checkpoint)
+        elif turn.delta is not None:
+            self.weight += len(turn.delta)
+
+    @property
+    def unclean(self) -> bool:
+        """Whether outcomes that are there are those of a handler that is done."""
+        return self._saved is not None and not self._clean
+
+    def write(self) -> None:
+        """Commit for whoever waits for it."""
+        run = self._run
+        run.done.clear()
+        turn = run.commits.take([])
+        run.phase = Phase.COMMITTING
+        run.write(turn, self._sealed)
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether a checkpoint waits for the next commit."""
+        return self._saved is not None
+
+    def flush(self) -> None:
+        """Commit what was done, while the actor waits."""
+        run = self._run
+        turn = run.commits.take([])
+        run.phase = Phase.COMMITTING
+        run.write(turn, self._flushed)
+
+    def _flushed(self) -> None:
+        run = self._run
+        if run.phase is not Phase.COMMITTING:  # it leaves
+            return
+        run.phase = Phase.LIVE
+        if run.commits.waited or run.commits.owes or self._rest is None or run.box is None or run.box.posts:
+            if not self.serve_at_once() and (run.commits.owes or self._rest is None or not self._is_alone()):
+                run.kick()
+
+    # ------------------------------------------------------------ between messages
+    def _is_alone(self) -> bool:
+        """Whether the actor waits, or is about to, for its next message and nothing else is to be looked at."""
+        run = self._run
+        return (
+            run.phase is Phase.LIVE
+            and self._clean
+            and len(run.tasks) == 1
+            and len(run.open) == 1
+            and self._wanting is not None
+            and not self._wanting.done()
+            and not (run.done or run.commits.entries or run.carrying.local or run.carrying.precommit)
+            and run.stop_by is None
+            and run.streaming is None
+            and run.inherited is None
+            and (run.box is None or run.box.is_plain)
+        )
+
+    def serve_at_once(self) -> bool:
+        """Give it the next message, if it waits for one and nothing else has to be looked at first."""
+        wanting, box = self._wanting, self._run.box
+        if wanting is None or self._urgent_only or box is None or not box.posts or not self._is_alone():
+            return False
+        self._serve_here(wanting)
+        return True
+
+    def rests(self) -> bool:
+        """Whether it stays in memory a moment for its next message; what was done is committed first."""
+        run = self._run
+        if not self._is_alone() or run.host.park_always or not run.host.is_roomy:
+            return False
+        if self._saved is not None:
+            self._commit_and_rest()
+            return True
+        left = self._rests_until - run.loop.time()
+        if left > 0 and self._rest is None:
+            self._rest = run.loop.call_later(left, self._rested, context=tasks.NO_CONTEXT)
+        return left > 0
+
+    def _commit_and_rest(self) -> None:
+        run = self._run
+        self._rests_until = run.loop.time() + REST
+        if self._rest is None:
+            self._rest = run.loop.call_later(REST, self._rested, context=tasks.NO_CONTEXT)
+        self.flush()
+
+    def _rested(self) -> None:
+        run = self._run
+        left = self._rests_until - run.loop.time()
+        if left > 0.001 and self._is_alone():  # it had messages meanwhile
+            self._rest = run.loop.call_later(left, self._rested, context=tasks.NO_CONTEXT)
+            return
+        self._rest = None
+        run.kick()
+
+    def _sealed(self) -> None:
+        run = self._run
+        if run.leaving or self.sealing is None:
+            return
+        call, self.sealing = self.sealing, None
+        run.phase = Phase.LIVE
+        if not self._clean:
+            self._clean = True
+            self._forget()
+        if not call.done():
+            call.set_result(None)
+        run.kick()
+
+    def _forget(self) -> None:
+        """What was recorded is history."""
+        run = self._run
+        if run.commits.entries:
+            run.commits.entries.clear()
+        if run.replay.calls or run.replay.handed:
+            run.replay = Replay([], run.replay.time)
+        if run.made:
+            run.made.clear()
+        run.open.clear()
+        if run.box is not None:
+            run.box.clear()
+        self._struck = 0
+
+    # ------------------------------------------------------------ messages, at rest
+    def serve(self) -> None:
+        """Give the next message to the actor if it waits for one, and urgent ones if a handler is at work."""
+        run = self._run
+        wanting, box = self._wanting, run.mailbox
+        if wanting is not None:
+            if not wanting.done():
+                letter = self.take(urgent=True, ends=self._ends) if self._urgent_only else None
+                if letter is not None or (not self._urgent_only and self.has_mail):
+                    run.open.pop(MAIL, None)
+                    wanting.set_result(letter)
+        elif box.urgent and self.sealing is None:
+            for letter in [letter for letter in box.urgent.values() if letter.id != box.hand]:
+                box.consume(letter.id)
+                call = self._urgent_call()
+                run.done.append(Outcome(call, msgspec.json.encode(letter.mail)))
+
+    def was_served(self) -> bool:
+        """Whether the actor got what it waited for; asked once."""
+        if self._wanting is None or not self._wanting.done():
+            return False
+        self._wanting = None
+        return True
+
+    def cancelled(self) -> None:
+        """The run is cancelled: if nothing is in hand, nothing must be in a replay either."""
+        if self._wanting is not None and not self._wanting.done():
+            self._run.commits.entries.append(Entry(*HAND, "hand", "", b"", b"", 0, INSTANT, b"0"))
+
+    def _expect(self) -> None:
+        """An urgent message is in the journal."""
+        run, call = self._run, self._urgent_call()
+        call.entry = run.replay.made(*call.place, URGENT, URGENT, b"")
+        run.open[call.place] = call
+
+    def _urgent_call(self) -> Call:
+        run = self._run
+        call = own_call(run, (URGENT, self._struck), URGENT)
+        self._struck += 1
+        run.made.add(call.place)
+        call.add_done_callback(self._begin_beside, context=tasks.NO_CONTEXT)
+        return call
+
+    def _begin_beside(self, call: Future[Any]) -> None:
+        """Carry out an urgent message in a branch of its own."""
+        run, root = self._run, self._run.root
+        if call.cancelled() or run.leaving or not isinstance(root, BranchTask):
+            return
+        beneath = root.branch or run.carrying.alone
+        assert beneath is not None  # the root has one, or carries out a call by itself
+        mail = _read_mail(call.result())
+        assert isinstance(call, Call)  # it was made here
+        branch = Branch(run, f"{beneath.path}/{mail.name}.{call.place[1]}")
+        tasks.start(run.loop, self.beside(mail), branch, copy_context(), f"segue {run.id} {mail.name}")
+        run.kick()
+
+
+_NEXT: Final = Wait(kind="", name="", args=b"", digest=b"", decode=raw)
+
+
+def _nothing(value: bytes) -> None:
+    return None

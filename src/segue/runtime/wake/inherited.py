@@ -1,0 +1,93 @@
+"""A rebased run at work: what its code may take from the journal that it was rebased from."""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ...authoring.context import Act, Wait, Work
+from ...core.pool import Pooled
+from ...model.entry import Entry
+from ...model.errors import InvalidValue
+from ...model.run import REUSED
+from .call import NOTHING, Call, Outcome, instant_entry, made_entry
+
+if TYPE_CHECKING:
+    from .executor import Executor
+
+
+class Inherited:
+    """Outcomes taken over, until they are handed over again as they were then."""
+
+    __slots__ = ("_pool", "_run", "_taken")
+
+    def __init__(self, run: Executor, pool: Pooled) -> None:
+        self._run, self._pool = run, pool
+        self._taken: list[tuple[int, int, Outcome]] = []  # by when it came then
+
+    def serve(self, call: Call) -> bool:
+        """Take a call over from the journal that this run was rebased from, if it is there."""
+        request, pool, run = call.request, self._pool, self._run
+        entry = pool.take(*call.place, request.kind, request.name, request.digest)
+        if entry is not None and not entry.made:
+            self._take(call, entry, entry.value)
+            return True
+        if entry is not None and isinstance(request, Work) and pool.told is not None:
+            if self._fits(request, pool.told):
+                self._take(call, entry, pool.told)
+            return True
+        if isinstance(request, Wait):
+            if entry is not None and call.place == (entry.path, entry.n):  # it is open already
+                run.commits.entries.append(made_entry(call, request, entry.due))
+                run.mailbox.wait_for(call, request, entry.due)
+                return True
+            if entry is not None and request.drops is not None:  # it is open at another place
+                request.drops(run.commits.turn, entry.path, entry.n)
+            run.mailbox.drop_results_of(call.place)  # for what was open here before
+        elif isinstance(request, Work) and entry is None and request.effect != "idempotent":
+            if pool.blocks(call.place[0], request.name):
+                run.hold(
+                    f"the {request.effect} step {request.name!r} was done before, with other arguments or on "
+                    f"another way, and would be done again.\n"
+                    f"Restore the code, or `segue resume {run.id} --rerun --repeat`."
+                )
+                return True
+        return False
+
+    def _fits(self, step: Work, told: bytes) -> bool:
+        """Whether the code can read what a person says came of a step; if not, the run is held again."""
+        try:
+            step.decode(told)
+        except InvalidValue as error:
+            self._run.hold(
+                f"what is said to have come of the step {step.name!r} isn't what it returns: {error}.\n"
+                f"Say it once more, with `segue resume {self._run.id} --value JSON`."
+            )
+            return False
+        return True
+
+    def _take(self, call: Call, entry: Entry, value: bytes | None) -> None:
+        """Take an outcome from the journal that this run was rebased from."""
+        request, run = call.request, self._run
+        if isinstance(request, Act):
+            act = msgspec.structs.replace(request, value=entry.value or NOTHING)
+            run.commits.entries.append(instant_entry(call, act))
+            run.answer_at_once(call, entry.value)
+            return
+        if isinstance(request, Wait):
+            run.commits.entries.append(made_entry(call, request, entry.due))
+        elif request.effect == "at-most-once":
+            run.commits.entries.append(made_entry(call, request, 0.0))
+        lane = REUSED if entry.reused else ""
+        outcome = Outcome(call, value, entry.error, paid=True, at=entry.at, lane=lane)
+        heapq.heappush(self._taken, (*self._pool.order(entry), outcome))
+
+    def next_batch(self) -> list[Outcome]:
+        """Outcomes that were handed over together are so again, in their order then, with their time."""
+        out: list[Outcome] = []
+        batch = self._taken[0][0] if self._taken else 0
+        while self._taken and self._taken[0][0] == batch:
+            out.append(heapq.heappop(self._taken)[2])
+        return out

@@ -1,0 +1,467 @@
+"""What reaches a run from outside, and the calls of its code that wait for it.
+
+Letters of outcomes find their call by its place; messages go to the first `receive` that takes their kind, or to
+an actor, one after the other; a spawned run's end comes once, whoever waits for it; times strike at rest.
+"""
+
+from __future__ import annotations
+
+import heapq
+from asyncio import Future, Task
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from ...authoring.context import Wait
+from ...authoring.failures import to_failure
+from ...core.replay import Place
+from ...model.entry import Failure
+from ...model.errors import WrongPlace
+from ...model.message import ASKED_TO_END, CAUGHT_UP, CHILD_ENDED, Letter, Mail, answer_to
+from ...model.run import CHILD, ENDED, CallRef
+from ..mail.timers import Timers
+from . import tasks
+from .call import CANCEL, NOTHING, Call, Outcome, end_error, own_call
+from .keeping import Keeping
+from .phase import Phase
+
+if TYPE_CHECKING:
+    from .executor import Executor
+
+#: What isn't for the code, and is carried out when it is read.
+ORDERS: Final = frozenset({"unschedule", "unsubscribe", "settled"})
+#: Where the journal says which letter was in hand, if not the first message.
+HAND: Final[Place] = ("!hand", 0)
+#: Where an actor waits for its next message; it isn't in any journal.
+MAIL: Final[Place] = ("!mail", 0)
+
+
+class Mailbox:
+    """The mail of one wake. Letters stay in the store until the turn that takes them is written."""
+
+    __slots__ = (
+        "_dues",
+        "_early",
+        "_ends",
+        "_joins",
+        "_order",
+        "_over",
+        "_receivers",
+        "_results",
+        "_run",
+        "_spawned",
+        "_timers",
+        "_unmatched",
+        "hand",
+        "keeping",
+        "posts",
+        "urgent",
+    )
+
+    def __init__(self, run: Executor) -> None:
+        self._run = run
+        self._results: dict[int, Letter] = {}  # outcomes and orders, by id
+        self.posts: OrderedDict[int, Letter] = OrderedDict()  #: messages to the code, by id, in order
+        self._unmatched = True  # posts or receivers have come since they were matched
+        self._receivers: list[Call] = []
+        self._joins: dict[Place, list[Call]] = {}  # waits for the ends of spawned runs
+        self._ends: dict[Place, tuple[bytes | None, Failure | None]] = {}  # of spawned runs, once waited for
+        self._spawned: set[Place] = set()  # whose ends may come before anybody waits for them
+        self._dues: list[tuple[float, int, Call]] = []
+        self._order = 0
+        self.urgent: dict[int, Letter] = {}  #: messages that don't wait for others, to an actor
+        self._early: dict[Place, Letter] = {}  # ends of spawned runs that nobody waits for yet
+        self._timers: Timers | None = None
+        self.keeping = Keeping(run, self)
+        self._over: set[str] = set()  # subscriptions that were called off
+        self.hand = 0  #: the message that an actor has in hand
+
+    # ------------------------------------------------------------ what comes in
+    def file(self, letters: Sequence[Letter]) -> bool:
+        """Take letters in; whether one asks for the run's end."""
+        cancelled = False
+        for letter in letters:
+            mail = letter.mail
+            kind = mail.kind
+            if (kind == "tell" or kind == "request") and not (letter.kept or mail.due or mail.key):
+                self.posts[letter.id] = letter
+            elif letter.kept:
+                self.keeping.letters[letter.id] = letter
+            elif (mail.due or mail.key) and kind in ("tell", "urgent") and self._timed().keeps(letter):
+                pass  # it isn't due, or another one is there in its place
+            elif kind == "event" and mail.key in self._over:
+                self.take_out(letter.id)
+            elif kind == "tell" or kind == "request" or kind == "event":
+                self.posts[letter.id] = letter
+            elif kind == "urgent" or kind == "subscribe":
+                self.urgent[letter.id] = letter
+            elif kind in ORDERS:
+                self._obey(letter)
+            elif kind == "result" and mail.call is not None and mail.call.digest == CHILD:
+                self._child_ended(letter, (mail.call.path, mail.call.n))
+            else:
+                self._results[letter.id] = letter
+                cancelled = cancelled or kind == "cancel"
+        self._unmatched = True
+        return cancelled
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether a letter that asks for the run's end wasn't read yet."""
+        return any(letter.mail.kind == "cancel" for letter in self._results.values())
+
+    def _obey(self, letter: Letter) -> None:
+        """An order is carried out as it is read."""
+        mail = letter.mail
+        self.take_out(letter.id)
+        if mail.kind == "unschedule":
+            self._timed().call_off(mail.key)
+        elif mail.kind == "settled":
+            self.keeping.release(msgspec.json.decode(mail.value or b"0", type=int))
+        else:
+            for one in list(self.urgent.values()):
+                if one.mail.kind == "subscribe" and one.mail.key == mail.key:
+                    self.take_out(one.id)
+            self.keeping.unsubscribe(mail.key)
+
+    def _child_ended(self, letter: Letter, place: Place) -> None:
+        """The end of a supervised run is a message to its supervisor, besides what it is to those who wait for it."""
+        mail = letter.mail
+        self._ends[place] = mail.value, mail.error
+        if place in self._joins:
+            self._ended(place, mail.value, mail.error, None)
+        said = {
+            "run": mail.sender.removeprefix("run:"),
+            "value": msgspec.Raw(mail.value or b"null"),
+            "error": mail.error,
+        }
+        value = msgspec.json.encode(said)
+        told = Mail(mail.to, mail.sender, mail.number, "urgent", CHILD_ENDED, value, at=mail.at)
+        self.urgent[letter.id] = Letter(letter.id, told)
+
+    def _timed(self) -> Timers:
+        if self._timers is None:
+            self._timers = Timers(self._run, self)
+        return self._timers
+
+    def consume(self, letter: int) -> None:
+        """The code is done with a letter: the next commit takes it out of the inbox, unless it is kept."""
+        known = self.posts.pop(letter, None) or self.urgent.pop(letter, None)
+        if known is None:
+            self.take_out(letter)
+            return
+        if known.mail.reply is not None and not self.keeping.is_done(known):
+            return
+        if letter == self.hand:
+            self.hand = 0
+        self._run.commits.turn.consumed.append(letter)
+        if self._timers is not None and (known.mail.every or known.mail.key):
+            tick = self._timers.consumed(known)
+            if tick is not None:
+                self._run.commits.send(tick)
+
+    def take_out(self, letter: int) -> None:
+        """Have the next commit take a letter out of the inbox."""
+        if self.posts.pop(letter, None) is None:
+            for letters in (self.urgent, self._results, self.keeping.letters):
+                if letters.pop(letter, None) is not None:
+                    break
+        self._leaves(letter)
+
+    def _leaves(self, letter: int) -> None:
+        if letter == self.hand:
+            self.hand = 0
+        self._run.commits.turn.consumed.append(letter)
+
+    def drop_results_of(self, place: Place) -> None:
+        """Letters for a call that stood there before a rebase are nobody's."""
+        if place in self._early:
+            self.consume(self._early.pop(place).id)
+        for letter in list(self._results.values()):
+            if letter.mail.call is not None and (letter.mail.call.path, letter.mail.call.n) == place:
+                self.consume(letter.id)
+
+    # ------------------------------------------------------------ who waits
+    def will_end(self, place: Place) -> None:
+        """A run was spawned there."""
+        self._spawned.add(place)
+
+    def has_ended(self, place: Place, value: bytes | None, error: Failure | None) -> None:
+        """A spawned run's end is in the journal."""
+        self._ends[place] = value, error
+
+    def wait_for(self, call: Call, request: Wait, due: float) -> None:
+        """A call waits from now on."""
+        if due:
+            self._order += 1
+            heapq.heappush(self._dues, (due, self._order, call))
+        if request.accepts:
+            self._receivers.append(call)
+            self._unmatched = True
+        if request.joins is not None:
+            self._join(call, request, request.joins)
+
+    def drop(self, call: Call) -> None:
+        """Nobody waits for that call's outcome any more."""
+        if call in self._receivers:
+            self._receivers.remove(call)
+
+    def first(self) -> Letter | None:
+        """The first message, if there is one. An actor that asks has no subscription open: their events are dropped."""
+        while self.posts:
+            letter = next(iter(self.posts.values()))
+            if letter.mail.name == CAUGHT_UP:
+                self._say_caught_up()
+            elif letter.mail.kind == "event" and letter.mail.name.startswith("~"):
+                self.take_out(letter.id)
+            else:
+                return letter
+        return None
+
+    def _say_caught_up(self) -> None:
+        """Answer those whose mail before that was taken."""
+        senders: set[str] = set()
+        run = self._run
+        for letter in list(self.posts.values()):
+            mail = letter.mail
+            if mail.name == CAUGHT_UP and mail.sender not in senders:
+                self.take_out(letter.id)
+                answer = answer_to(mail, run.id, run.next_number(), b"null", None, run.host.clock_now())
+                if answer is not None:
+                    run.commits.send(answer)
+            else:
+                senders.add(mail.sender)
+
+    def asked_to_end(self) -> Letter | None:
+        """The first message that asks for the actor's end."""
+        return next((letter for letter in self.posts.values() if letter.mail.name == ASKED_TO_END), None)
+
+    def in_hand(self) -> int:
+        """The message that an actor has in hand, or will have once it is where its last life left it; 0 for none."""
+        run = self._run
+        if not self.hand and run.phase is Phase.REPLAYING and run.head.spec.kind == "actor" and self.posts:
+            entry = run.replay.calls.get(HAND)
+            return next(iter(self.posts)) if entry is None else int(entry.value or b"0")
+        return self.hand
+
+    def drop_events(self, key: str) -> None:
+        """Events of a subscription that was called off are dropped, those that come yet too."""
+        self._over.add(key)
+        for letter in list(self.posts.values()):
+            if letter.mail.kind == "event" and letter.mail.key == key:
+                self.take_out(letter.id)
+
+    def is_out_of_turn(self, letter: int) -> bool:
+        """Whether a message would come later than now if all mail were read anew, in the order of its arrival."""
+        timers = self._timers
+        return timers is not None and (timers.has_older(letter) or any(id < letter for id in self.posts))
+
+    def letter(self, id: int) -> Letter | None:
+        """A message by its id, if it is there."""
+        return self.posts.get(id) or self.urgent.get(id)
+
+    def strike_at(self, due: float, wanting: Call) -> None:
+        """An actor waits no longer than that for its next message."""
+        self._order += 1
+        heapq.heappush(self._dues, (due, self._order, wanting))
+
+    def clear(self) -> None:
+        """An actor's transition: what its handler waited for is history."""
+        self._receivers.clear()
+        self._dues.clear()
+        if self._spawned:  # who was started in an earlier turn isn't waited for any more
+            self._spawned.clear()
+            self._joins.clear()
+            self._ends.clear()
+            self._results.update((letter.id, letter) for letter in self._early.values())
+            self._early.clear()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing to be looked at but messages, one after the other."""
+        return not (self._dues or self._results or self.urgent) and self._timers is None
+
+    @property
+    def next_due(self) -> float | None:
+        """When the next time strikes, of a call that waits for it or of mail."""
+        return _sooner(self._dues[0][0] if self._dues else None, self._timers)
+
+    def wake_at(self) -> float | None:
+        """When the next time strikes for which somebody waits."""
+        dues = sorted((due, order) for due, order, call in self._dues if not call.done())
+        return _sooner(dues[0][0] if dues else None, self._timers)
+
+    @property
+    def _asks_if_taken(self) -> bool:
+        return any(letter.mail.name == CAUGHT_UP for letter in self.posts.values())
+
+    # ------------------------------------------------------------ at rest
+    def answer_waits(self) -> None:
+        """Match letters and times with the calls that wait for them."""
+        if self._results:
+            for letter in list(self._results.values()):
+                self._read(letter)
+        if self._timers is not None:
+            self._ripen(self._timers)
+        if self._run.handling is not None:
+            self._run.handling.serve()
+        elif self.urgent:
+            self.posts.update(self.urgent)  # a flow takes it when it looks
+            self.urgent.clear()
+        if self._unmatched and self._receivers:
+            for letter in [letter for letter in self.posts.values() if letter.mail.kind != "request"]:
+                self._receive(letter)
+        if self._unmatched and self._run.handling is None and self._asks_if_taken:
+            self._say_caught_up()
+        self._unmatched = False
+        if self._dues:
+            self._strike(self._run.host.clock_now())
+
+    def _ripen(self, timers: Timers) -> None:
+        for letter in timers.ripe(self._run.host.clock_now()):
+            (self.urgent if letter.mail.kind == "urgent" else self.posts)[letter.id] = letter
+            self._unmatched = True
+
+    def _strike(self, now: float) -> None:
+        while self._dues and (self._dues[0][0] <= now or self._dues[0][2].done()):
+            call = heapq.heappop(self._dues)[2]
+            request = call.request
+            if call.place == MAIL and not call.done():
+                self._run.open.pop(MAIL, None)
+                call.set_result(None)
+                continue
+            if call.done() or not isinstance(request, Wait) or call.place not in self._run.open:
+                continue
+            late = request.late
+            self._close(call, Outcome(call, error=late) if isinstance(late, Failure) else Outcome(call, late))
+            if request.drops is not None:
+                request.drops(self._run.commits.turn, *call.place)
+
+    def _read(self, letter: Letter) -> None:
+        run, mail = self._run, letter.mail
+        if mail.kind == "result" and mail.call is not None:
+            place = (mail.call.path, mail.call.n)
+            call = self._run.open.get(place)
+            if place in self._joins and any(not call.done() for call in self._joins[place]):
+                self._ended(place, mail.value, mail.error, letter.id)
+            elif call is not None and not call.done() and self._is_for(mail, call):
+                self._close(call, Outcome(call, mail.value, mail.error, letter.id, lane=mail.name))
+            elif place in self._ends or (place not in self._spawned and not self._expects(place)):
+                self.consume(letter.id)  # answered already, or given up
+            elif place in self._spawned and place not in self._joins:
+                self._early[place] = self._results.pop(letter.id)
+        elif mail.kind == "ping":
+            self._pong(letter)
+        elif mail.kind == "cancel" and (run.handling is None or run.handling.sealing is None):
+            self.take_out(letter.id)  # it doesn't strike in a turn that is over
+            self._cancel()
+
+    def _receive(self, letter: Letter) -> None:
+        """Give a message to the first call that waits for one of its kind."""
+        mail = letter.mail
+        for call in self._receivers:
+            request = call.request
+            if isinstance(request, Wait) and mail.name in request.accepts and not call.done():
+                self._receivers.remove(call)
+                value = b'{"name":%s,"value":%s}' % (msgspec.json.encode(mail.name), mail.value or NOTHING)
+                self._close(call, Outcome(call, value, None, letter.id))
+                break
+
+    def _pong(self, letter: Letter) -> None:
+        """Say when a ping was read, whatever the code does meanwhile."""
+        run, mail = self._run, letter.mail
+        now = run.host.clock_now()
+        pong = answer_to(mail, run.id, run.next_number(), msgspec.json.encode([mail.at, now]), None, now)
+        self.take_out(letter.id)
+        if pong is not None:
+            run.commits.send(pong)
+
+    def _is_for(self, mail: Mail, call: Call) -> bool:
+        """Whether an outcome is of this call, not of another one that stood there before a rebase."""
+        request, pool = call.request, self._run.pool
+        if not isinstance(request, Wait):  # a model call that went out in a batch, and would be live now
+            return call.entry is not None and call.entry.made
+        if pool is None or mail.call is None:
+            return True
+        same = mail.call.digest in (b"", request.digest) and request.sender in ("", mail.sender)
+        return same or pool.was_open(*call.place, request.digest)
+
+    def _expects(self, place: Place) -> bool:
+        """Whether the code may come to a call there that was open before a rebase."""
+        return self._run.pool is not None and self._run.pool.waits(*place)
+
+    def _close(self, call: Call, outcome: Outcome) -> None:
+        """A wait is over: its outcome goes into the next batch."""
+        self._run.open.pop(call.place, None)
+        if outcome.letter is not None:
+            self.consume(outcome.letter)
+        self._run.done.append(outcome)
+
+    # ------------------------------------------------------------ cancellation
+    def _cancel(self) -> None:
+        """Cancellation is an entry like another, so that it strikes at the same place in a replay."""
+        if CANCEL not in self._run.made:
+            if self._run.handling is not None:
+                self._run.handling.cancelled()
+            self._run.done.append(Outcome(self._cancel_call(), NOTHING))
+
+    def expect_cancel(self) -> None:
+        """The journal has it."""
+        call = self._cancel_call()
+        call.entry = self._run.replay.made(*CANCEL, "cancel", "cancel", b"")
+        self._run.open[CANCEL] = call
+
+    def _cancel_call(self) -> Call:
+        call = own_call(self._run, CANCEL, "cancel")
+        self._run.made.add(CANCEL)
+        call.add_done_callback(self._struck, context=tasks.NO_CONTEXT)
+        return call
+
+    def _struck(self, call: Future[Any]) -> None:
+        if self._run.root is not None and not call.cancelled():
+            self._run.root.cancel("the run was cancelled")
+
+    # ------------------------------------------------------------ the ends of spawned runs
+    def _join(self, call: Call, request: Wait, place: Place) -> None:
+        """Wait for the end of a spawned run, which comes as mail once, whoever waits for it."""
+        if place in self._ends:
+            self._close(call, Outcome(call, *self._ends[place]))
+            return
+        self._joins.setdefault(place, []).append(call)
+        if place in self._early:
+            early = self._early.pop(place)
+            self._results[early.id] = early
+        if request.looks:
+            look = self._look(request.looks, place)
+            self._run.carrying.keep(Task(look, loop=self._run.loop, context=tasks.NO_CONTEXT.copy()))
+
+    async def _look(self, run: str, place: Place) -> None:
+        """A run that somebody else started by that id sends its end to them."""
+        head = await self._run.host.find(run)
+        if head is not None and head.spec.parent != CallRef(self._run.id, *place) and place in self._joins:
+            if head.status in ENDED:
+                self._ended(place, head.value, end_error(head.id, head.status, head.error), None)
+            else:
+                text = (
+                    f"run {run!r} was there already, started by somebody else, so its end can't be awaited here; "
+                    f"spawn it under an id of its own, or use messages"
+                )
+                self._ended(place, None, to_failure(WrongPlace(text)), None)
+        self._run.kick()
+
+    def _ended(self, place: Place, value: bytes | None, error: Failure | None, letter: int | None) -> None:
+        """A spawned run has ended: all who wait for it are told."""
+        self._ends[place] = value, error
+        for call in self._joins.pop(place):
+            if not call.done():
+                self._close(call, Outcome(call, value, error, letter))
+                letter = None
+        if letter is not None:
+            self.consume(letter)
+
+
+def _sooner(due: float | None, timers: Timers | None) -> float | None:
+    other = None if timers is None else timers.next_due
+    return due if other is None else other if due is None else min(due, other)

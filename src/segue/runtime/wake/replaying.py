@@ -1,0 +1,70 @@
+"""At rest with history left: what a wake does next, and how the code is told that it isn't the one recorded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...authoring.context import Act, Wait, Work
+from ...core import journal
+from ...model.entry import Entry
+from ...model.errors import ReplayMismatch
+from ...model.run import REUSED
+from . import tasks
+from .call import Outcome, decode, deliver
+from .phase import Phase
+from .strikes import STRIKE
+
+if TYPE_CHECKING:
+    from .executor import Executor
+
+
+def replay(run: Executor) -> None:
+    """Hand over the next recorded batch, or see what is new start."""
+    batch = run.replay.next_batch()
+    if batch is not None:
+        for entry in batch:
+            call = run.open.pop((entry.path, entry.n), None)
+            if call is None or call.done():
+                continue
+            if isinstance(call.request, Wait) and call.request.joins is not None:
+                run.mailbox.has_ended(call.request.joins, entry.value, entry.error)
+            deliver(decode(Outcome(call, entry.value, entry.error, lane=REUSED if entry.reused else "")))
+        run.kick()
+    elif run.stop_by is not None:
+        run.leave("ready")
+    elif run.still.foreign_since is None or run.replay.used_up or run.still.lingered(60):
+        settle(run)
+
+
+def settle(run: Executor) -> None:
+    """The history is used up. What it demands must have been made; then what is new may start."""
+    if not run.replay.used_up:
+        lacking = run.replay.lacking(run.made)
+        strike = next((entry for entry in lacking if entry.path == STRIKE), None)
+        if strike is not None and strike.after <= run.replay.handed and run.strikes.strike_again(strike):
+            return
+        if lacking and (timer := tasks.next_timeout(run.loop, run.tasks, unseen=True)) is not None:
+            tasks.strike(timer)  # it went off in that life too, or the code had not come further
+            run.kick()
+            return
+        if lacking:
+            run.differs(mismatch(run.id, lacking[0], None))
+            return
+    run.phase = Phase.LIVE
+    held, run.held = run.held, []
+    for call in held:
+        if not call.done():
+            run.start(call)
+    run.kick()
+
+
+def mismatch(run: str, entry: Entry, request: Work | Wait | Act | None) -> ReplayMismatch:
+    """A recorded call and what the code asks for in its place, if anything."""
+    recorded = f"{entry.kind} {entry.name!r}"
+    if request is None:
+        what = "making" if entry.given_up < 0 else "making, or giving up,"
+        why = f"The code came to rest without {what} this recorded call again."
+        return ReplayMismatch(run, entry.path, entry.n, recorded, "not made", why)
+    asked = f"{request.kind} {request.name!r}"
+    why = journal.difference(entry.args, request.args) if recorded == asked else "It is another call."
+    return ReplayMismatch(run, entry.path, entry.n, recorded, asked, why)

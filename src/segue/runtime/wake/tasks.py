@@ -1,0 +1,276 @@
+"""Numbering the tasks that a run starts, and telling whether they are at rest.
+
+A task factory, chained before the one that the loop has, gives each task that a run's code starts a branch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+from asyncio import AbstractEventLoop, Future, Task
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextvars import Context, copy_context
+from types import CodeType, coroutine
+from typing import Any, Protocol
+
+from ...authoring.context import BRANCH, Branch, BranchTask, find_branch
+
+#: An empty context for callbacks of the engine's own.
+NO_CONTEXT = Context()
+
+_FINALISERS = frozenset({"async_generator_athrow", "async_generator_asend"})
+#: What `await` makes of an awaitable's or an async generator's next step; says nothing of what it waits on.
+_WRAPPERS = frozenset(
+    {"coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "anext_awaitable"}
+)
+_WAIT_FOR: CodeType | None = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None
+_GATHERING = "_GatheringFuture"
+_RELEASE: Any = getattr(asyncio.tasks, "_release_waiter", None)
+_OWN = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_PASSIVE_FILES = ("asyncio/locks.py", "asyncio/queues.py", "asyncio/taskgroups.py")
+_PASSIVE_NAMES = frozenset({"_wait", "wait_for", "_wait_for_one", "__anext__", "gather"})
+
+
+class Owner(Protocol):
+    """The run whose tasks these are."""
+
+    def adopt(self, task: Task[Any]) -> None: ...
+
+
+def install(loop: AbstractEventLoop) -> Callable[[], None]:
+    """Number the tasks of runs on this loop; the return value takes it back."""
+    inner = loop.get_task_factory()
+
+    def factory(loop: AbstractEventLoop, coro: Any, **how: Any) -> Any:
+        branch = find_branch()
+        if branch is None or type(coro).__name__ in _FINALISERS:
+            return Task(coro, loop=loop, **how) if inner is None else inner(loop, coro, **how)
+        return start(loop, coro, _branch_for(branch, coro), how.get("context"), how.get("name"))
+
+    loop.set_task_factory(factory)
+    plain = asyncio.as_completed
+
+    def ordered(fs: Iterable[Any], **how: Any) -> Any:
+        if find_branch() is not None:
+            fs = [asyncio.ensure_future(f) for f in fs]
+        return plain(fs, **how)
+
+    asyncio.as_completed = ordered
+    asyncio.tasks.as_completed = ordered
+
+    def restore() -> None:
+        if loop.get_task_factory() is factory:
+            loop.set_task_factory(inner)
+        if asyncio.as_completed is ordered:
+            asyncio.as_completed = plain
+            asyncio.tasks.as_completed = plain
+
+    return restore
+
+
+def start(
+    loop: AbstractEventLoop,
+    coro: Any,
+    branch: Branch,
+    context: Context | None = None,
+    name: str | None = None,
+) -> BranchTask:
+    """Start a task of that branch, and have its run keep it."""
+    context = copy_context() if context is None else context
+    context.run(BRANCH.set, branch)
+    task = BranchTask(coro, loop=loop, context=context, name=name)
+    task.branch, task.within = branch, context
+    branch.run.adopt(task)  # type: ignore[attr-defined]  # RunContext is what authors' code sees of it
+    return task
+
+
+def _branch_for(parent: Branch, coro: Any) -> Branch:
+    """A new branch, except for the task that `wait_for` makes before Python 3.12 and not after."""
+    if _WAIT_FOR is not None:
+        frame = sys._getframe(2)
+        for _ in range(5):
+            if frame.f_code is _WAIT_FOR:
+                return parent
+            if frame.f_back is None:
+                break
+            frame = frame.f_back
+    name: str = getattr(coro, "__qualname__", None) or type(coro).__name__
+    return parent.child(name.rpartition(".")[2])
+
+
+def step_for(loop: AbstractEventLoop, task: BranchTask, coro: Any) -> Any:
+    """Begin with a coroutine in the name of a task that waits, in its context; what it waits on itself.
+
+    Raises `StopIteration` with what it returned, where it waited for nothing, and whatever it raises.
+    """
+    here = _swap(loop, task)
+    try:
+        return task.within.run(coro.send, None)
+    finally:
+        _swap(loop, here)
+
+
+if sys.version_info >= (3, 12):
+    _swap = asyncio.tasks._swap_current_task
+else:
+    _CURRENT: dict[AbstractEventLoop, Task[Any]] = vars(asyncio.tasks)["_current_tasks"]
+
+    def _swap(loop: AbstractEventLoop, task: Task[Any] | None) -> Task[Any] | None:
+        here = _CURRENT.pop(loop, None)
+        if task is not None:
+            _CURRENT[loop] = task
+        return here
+
+
+@coroutine
+def going_on(coro: Any, waits: Any, error: BaseException | None = None) -> Generator[Any, Any, Any]:
+    """Go on with what was begun for this task, from where it waits; what it returns. `error`: thrown in meanwhile."""
+    if error is not None and waits is not None and waits.cancel(*error.args):
+        error = None  # as where a task is cancelled: it gets that from what it waits on
+    while True:
+        try:
+            if error is not None:
+                raise error
+            yield waits
+            step: Callable[..., Any] = coro.send
+            sent: Any = None
+        except BaseException as thrown:
+            step, sent, error = coro.throw, thrown, None
+        try:
+            waits = step(sent)
+        except StopIteration as stop:
+            return stop.value
+
+
+def waiter(task: Task[Any]) -> Future[Any] | None:
+    """What a task waits on now; None while it runs or is about to."""
+    return task._fut_waiter  # type: ignore[attr-defined,no-any-return]
+
+
+def foreign(task: Task[Any], waits: Future[Any]) -> Sequence[Future[Any]]:
+    """What a task waits for that no run knows of: a raw sleep, a socket, a thread.
+
+    Not asyncio's own locks, queues and joins, which other tasks end; of `gather` and `wait`, what they join.
+    """
+    if type(waits).__name__ == _GATHERING:
+        if getattr(waits, "segue_own", False):
+            return ()
+        strangers = _strangers(waits._children)  # type: ignore[attr-defined]  # what it joins is kept nowhere else
+        waits.segue_own = not strangers  # type: ignore[attr-defined]  # once is enough: they stay the same
+        return strangers
+    inner = next(iter(deque(_chain(task.get_coro()), 1)), None)
+    if inner is None:
+        return (waits,)
+    code = _code(inner)
+    if code.co_filename.endswith(_PASSIVE_FILES):
+        return ()
+    if "/asyncio/" in code.co_filename and code.co_name in _PASSIVE_NAMES:
+        frame = _frame(inner)
+        return _strangers(frame.f_locals.get("fs", ())) if code.co_name == "_wait" and frame else ()
+    return (waits,)
+
+
+def _strangers(futures: Iterable[Any]) -> list[Future[Any]]:
+    """Those that are neither calls nor tasks of a run. (A run's tasks are looked at by themselves.)"""
+    out: list[Future[Any]] = []
+    for future in futures:
+        if future.done():
+            continue
+        if type(future).__name__ == _GATHERING:
+            out += _strangers(future._children)
+        elif type(future) is Future or (isinstance(future, Task) and not isinstance(future, BranchTask)):
+            out.append(future)
+    return out
+
+
+def where(task: Task[Any]) -> str:
+    """The line of the author's code at which a task waits, as `file:line in f`."""
+    shown: Any = None
+    for inner in _chain(task.get_coro()):
+        if shown is None or "/asyncio/" not in _code(inner).co_filename:
+            shown = inner
+    if shown is None:
+        return "an unknown place"
+    frame = _frame(shown)
+    line = frame.f_lineno if frame is not None else _code(shown).co_firstlineno
+    return f"{_code(shown).co_filename}:{line} in {_code(shown).co_qualname}"
+
+
+def authors_line(task: Task[Any]) -> str:
+    """The innermost line of the author's at which a task stands, as `file:line`; empty if it has only segue's own."""
+    line = ""
+    for inner in _chain(task.get_coro()):
+        code, frame = _code(inner), _frame(inner)
+        if (
+            frame is not None
+            and "/asyncio/" not in code.co_filename
+            and not code.co_filename.startswith(_OWN)
+        ):
+            line = f"{code.co_filename}:{frame.f_lineno}"
+    return line
+
+
+def let_go(task: Task[Any]) -> None:
+    """Give up on a task that refuses to end, so that the loop can close without it."""
+    asyncio.tasks._unregister_task(task)
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # it was said already
+
+
+def next_timeout(
+    loop: AbstractEventLoop, tasks: Iterable[Task[Any]], *, unseen: bool = False
+) -> asyncio.TimerHandle | None:
+    """The timer that ends first of those by which `asyncio.timeout`, `wait_for` and `wait` bound these tasks.
+
+    `unseen`: of those that aren't an `asyncio.Timeout`.
+    """
+    waits = {id(waiter(task)) for task in tasks if not task.done()}
+    own = {id(task) for task in tasks}
+    found: asyncio.TimerHandle | None = None
+    for timer in getattr(loop, "_scheduled", ()):
+        if timer.cancelled():
+            continue
+        callback = timer._callback
+        bound = getattr(callback, "__self__", None)
+        if isinstance(bound, asyncio.Timeout):
+            ours = not unseen and id(bound._task) in own  # type: ignore[attr-defined]  # no other way leads from a timer to its task
+        else:
+            ours = callback is _RELEASE and any(id(argument) in waits for argument in timer._args)
+        if ours and (found is None or timer.when() < found.when()):
+            found = timer
+    return found
+
+
+def strike(timer: asyncio.TimerHandle) -> None:
+    """Have a timer go off now."""
+    timer._run()
+    timer.cancel()
+
+
+def _chain(coro: Any) -> Iterator[Any]:
+    """Coroutines and generators from the outermost to the one that really waits."""
+    for _ in range(1000):
+        if coro is None:
+            return
+        if _code(coro) is not None:
+            yield coro
+        elif type(coro).__name__ in _WRAPPERS:
+            coro = next((held for held in gc.get_referents(coro) if _code(held) is not None), None)
+            continue
+        coro = (
+            getattr(coro, "cr_await", None)
+            or getattr(coro, "gi_yieldfrom", None)
+            or getattr(coro, "ag_await", None)
+        )
+
+
+def _code(coro: Any) -> Any:
+    return getattr(coro, "cr_code", None) or getattr(coro, "gi_code", None) or getattr(coro, "ag_code", None)
+
+
+def _frame(coro: Any) -> Any:
+    return (
+        getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None) or getattr(coro, "ag_frame", None)
+    )
