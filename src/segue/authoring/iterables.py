@@ -125,12 +125,14 @@ class _Batches(Generic[T]):
         over: Future[Any] | None = None
         try:
             while not self._n or len(batch) < self._n:
+                if over is not None and over.done():  # what came since is for the next one
+                    break
                 if fetched.items:
                     batch.append(fetched.take())
                     if self._within is not None and over is None:
                         over = timer(current("batched"), seconds("within of batched()", self._within))
                         over.add_done_callback(fetched.changed)
-                elif (over is not None and over.done()) or not fetched.open:
+                elif not fetched.open:
                     break
                 else:
                     await fetched.change()
