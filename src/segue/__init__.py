@@ -78,21 +78,21 @@ if TYPE_CHECKING:
     from .model.upkeep import Summarise as Summarise
     from .model.upkeep import Trim as Trim
     from .runtime.engine import Engine as Engine
-    from .runtime.events import Asked as Asked
-    from .runtime.events import Event as Event
-    from .runtime.events import Finished as Finished
-    from .runtime.events import Recorded as Recorded
-    from .runtime.events import Retrying as Retrying
-    from .runtime.events import Token as Token
+    from .runtime.ground.events import Asked as Asked
+    from .runtime.ground.events import Event as Event
+    from .runtime.ground.events import Finished as Finished
+    from .runtime.ground.events import Recorded as Recorded
+    from .runtime.ground.events import Retrying as Retrying
+    from .runtime.ground.events import Token as Token
     from .runtime.handles import Ask as Ask
     from .runtime.handles import Recipient as Recipient
     from .runtime.handles import Run as Run
     from .runtime.job import Job as Job
+    from .runtime.mail.exchange import Exchange as Exchange
     from .runtime.mail.feed import Feed as Feed
     from .runtime.receipt import Receipt as Receipt
     from .runtime.verbs import me as me
     from .runtime.verbs import spawn as spawn
-    from .runtime.wake.exchange import Exchange as Exchange
 
 #: Where each public name lives; loaded when first used, so that importing segue costs little.
 _HOMES = {
@@ -116,7 +116,7 @@ _HOMES = {
     "Responder": "authoring.message",
     "Pong": "authoring.message",
     "Recipient": "runtime.handles",
-    "Exchange": "runtime.wake.exchange",
+    "Exchange": "runtime.mail.exchange",
     "Note": "authoring.message",
     "state": "authoring.actor.marks",
     "on": "authoring.actor.marks",
@@ -129,15 +129,15 @@ _HOMES = {
     "Actor": "authoring.actor.actor",
     "Approve": "authoring.tool",
     "Ask": "runtime.handles",
-    "Asked": "runtime.events",
+    "Asked": "runtime.ground.events",
     "Batch": "model.mode",
     "Budget": "model.budget",
     "Deny": "authoring.tool",
     "Edit": "authoring.tool",
     "Engine": "runtime.engine",
-    "Event": "runtime.events",
+    "Event": "runtime.ground.events",
     "File": "model.chat",
-    "Finished": "runtime.events",
+    "Finished": "runtime.ground.events",
     "How": "authoring.config",
     "Job": "runtime.job",
     "Live": "model.mode",
@@ -147,16 +147,16 @@ _HOMES = {
     "Outcome": "authoring.map",
     "Parked": "authoring.context",
     "Receipt": "runtime.receipt",
-    "Recorded": "runtime.events",
+    "Recorded": "runtime.ground.events",
     "Reply": "authoring.generate",
     "Retry": "core.retry",
-    "Retrying": "runtime.events",
+    "Retrying": "runtime.ground.events",
     "Run": "runtime.handles",
     "SegueError": "model.errors",
     "StepOptions": "authoring.step",
     "Stored": "authoring.actor.migration",
     "Summarise": "model.upkeep",
-    "Token": "runtime.events",
+    "Token": "runtime.ground.events",
     "Tool": "authoring.tool",
     "Trim": "model.upkeep",
     "ask": "authoring.ask",

@@ -17,7 +17,7 @@ import pytest
 
 import segue
 from segue.ports.provider import LineResult, RemoteJob
-from segue.runtime.clock import SystemClock
+from segue.runtime.ground.clock import SystemClock
 from tests.crash.remote import Far, Remote, answer
 
 RUNS = 10_000

@@ -8,7 +8,7 @@ import pytest
 
 import segue
 from segue.authoring.context import find_branch
-from segue.runtime.wake import tasks
+from segue.runtime.ground import tasks
 
 TRACE: ContextVar[str] = ContextVar("trace", default="none")
 SEEN: list[Any] = []

@@ -12,7 +12,7 @@ import pytest
 import segue
 from segue.model.errors import Conflict, InvalidValue, NotEncodable, RunCancelled, UnknownName
 from segue.model.run import Head
-from segue.runtime.events import Emitted
+from segue.runtime.ground.events import Emitted
 from tests.runtime.lives import Desk, everywhere
 
 DAY = timedelta(days=1)

@@ -18,8 +18,8 @@ import pytest
 import segue
 from segue.model.entry import Entry
 from segue.model.errors import NotInRun, ReplayMismatch, WrongPlace
+from segue.runtime.proof.verify import replay
 from segue.runtime.wake.rebase import entries_of
-from segue.runtime.wake.verify import replay
 from segue.stores.memory import MemoryStore
 from segue.testing import FakeModel
 from segue.testing.simulator import Failure, Simulator

@@ -13,7 +13,7 @@ import pytest
 import segue
 from segue import Actor, Note, Request, Responder, Response
 from segue.model.errors import BadSignature, Deadlock, RunEnded, UnknownName, WrongPlace
-from segue.runtime.events import Emitted, Recorded, Token
+from segue.runtime.ground.events import Emitted, Recorded, Token
 from segue.stores import open_store
 from tests.runtime.lives import Desk
 

@@ -14,7 +14,7 @@ from segue.cli.runs import cause_of
 from segue.core import export
 from segue.model.entry import Failure
 from segue.model.run import Head, Spec
-from segue.runtime.clock import SystemClock
+from segue.runtime.ground.clock import SystemClock
 from tests.cli.desk import APP, Desk, Provider
 
 

@@ -16,7 +16,7 @@ import segue
 from segue.authoring.context import find_branch
 from segue.core import journal
 from segue.ports.store import Store
-from segue.runtime.clock import SystemClock
+from segue.runtime.ground.clock import SystemClock
 from segue.stores.memory import MemoryStore
 from segue.testing.crash import Delayed, Mortal
 from tests.runtime import programs

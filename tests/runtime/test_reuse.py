@@ -15,8 +15,8 @@ import segue
 from segue.model.errors import ModelFailed, Truncated
 from segue.model.run import Usage
 from segue.runtime.lanes.lanes import LEASE
+from segue.runtime.proof import verify
 from segue.runtime.receipt import total
-from segue.runtime.wake import verify
 from segue.stores import open_store
 from segue.testing.crash import Mortal
 from segue.testing.simulator import Failure, Said, Simulator

@@ -14,7 +14,7 @@ import pytest
 
 import segue
 from segue.runtime import worker
-from segue.runtime.events import Blocked
+from segue.runtime.ground.events import Blocked
 from segue.runtime.watch import Watch
 from segue.stores.sqlite import SqliteStore
 from tests.runtime.lives import Desk

@@ -9,7 +9,7 @@ from ..authoring.actor.graph import LISTENING, diagram
 from ..authoring.flow import definition, target_named
 from ..model.errors import Conflict
 from ..model.run import ENDED
-from ..runtime.names import unknown_run
+from ..runtime.ground.names import unknown_run
 from . import exit
 from .place import declare_store, looking
 from .target import load_actor

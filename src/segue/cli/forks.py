@@ -18,7 +18,7 @@ from ..model.mode import Batch
 from ..model.run import REUSED, Head, Usage, is_over
 from ..ports.store import JobHead, NewRun
 from ..runtime.engine import Engine
-from ..runtime.names import unknown_job
+from ..runtime.ground.names import unknown_job
 from ..runtime.receipt import total
 from ..runtime.wake import rebase
 from . import exit

@@ -20,8 +20,8 @@ from ..core.signature import InputShape
 from ..model.errors import InvalidValue, SegueError
 from ..ports.store import Store
 from ..runtime.engine import Engine
+from ..runtime.ground.names import unknown_job
 from ..runtime.job import Job
-from ..runtime.names import unknown_job
 from . import exit
 from .interruption import interruption
 from .outcomes import Order, all_lines, check_writable, lines, replacing

@@ -10,7 +10,7 @@ from ..authoring.actor.checkpoint import as_one
 from ..core import export
 from ..model.errors import InvalidValue
 from ..ports.store import Store
-from ..runtime.names import unknown_job, unknown_run
+from ..runtime.ground.names import unknown_job, unknown_run
 from ..runtime.wake.rebase import entries_of
 from . import exit
 from .job import each_run

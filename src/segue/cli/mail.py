@@ -9,7 +9,7 @@ import msgspec
 
 from ..model.errors import AskClosed, CallerError, InvalidValue, UnknownName
 from ..runtime.engine import Engine
-from ..runtime.names import unknown_ask
+from ..runtime.ground.names import unknown_ask
 from . import exit
 from .answers import Unfit, read
 from .place import declare_store, existing

@@ -7,9 +7,9 @@ import argparse
 from ..model.errors import AuthorError, InvalidValue
 from ..model.mode import Batch, as_mode
 from ..model.run import Head
-from ..runtime.calls.parity import Difference, Requests, first_difference
 from ..runtime.engine import Engine
-from ..runtime.wake import verify
+from ..runtime.proof import verify
+from ..runtime.proof.parity import Difference, Requests, first_difference
 from . import exit
 from .screen import count, note, put_json
 

@@ -8,7 +8,7 @@ import msgspec
 
 from ..model.run import REUSED, Usage
 from ..runtime.engine import Engine
-from ..runtime.names import unknown_job
+from ..runtime.ground.names import unknown_job
 from ..runtime.receipt import Receipt, total
 from . import budgets, exit
 from .place import declare_store, existing

@@ -20,7 +20,7 @@ from ..model.errors import AuthorError, UnknownName
 from ..model.run import ENDED, Head
 from ..ports.store import History
 from ..runtime.engine import Engine
-from ..runtime.wake import verify
+from ..runtime.proof import verify
 from ..runtime.wake.executor import Executor
 from ..runtime.wake.rebase import entries_of
 from . import exit

@@ -11,7 +11,7 @@ from ..core.budget import account_of, owner
 from ..model.errors import Conflict, InvalidValue
 from ..model.run import ENDED, Head
 from ..runtime.engine import Engine
-from ..runtime.names import unknown_job
+from ..runtime.ground.names import unknown_job
 from . import exit
 from .budgets import as_plain, words
 from .forks import fork_job

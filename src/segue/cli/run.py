@@ -24,10 +24,10 @@ from ..core.signature import InputShape, Parameter
 from ..model.errors import AuthorError, InvalidValue, UnknownName
 from ..model.run import ENDED, Head, is_over
 from ..runtime.engine import Engine
-from ..runtime.events import Asked, Emitted, Event, Finished, Recorded, Retrying, Token
+from ..runtime.ground.events import Asked, Emitted, Event, Finished, Recorded, Retrying, Token
+from ..runtime.ground.names import unknown_run
 from ..runtime.handles import Ask, Run
-from ..runtime.names import unknown_run
-from ..runtime.wake import verify
+from ..runtime.proof import verify
 from . import exit
 from .answers import expects
 from .interruption import interruption

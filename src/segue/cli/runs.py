@@ -12,7 +12,7 @@ import msgspec
 from ..core.budget import account_of
 from ..model.run import Head
 from ..ports.store import Store
-from ..runtime.names import unknown_job
+from ..runtime.ground.names import unknown_job
 from . import budgets, exit
 from .answers import expects
 from .place import declare_store, declare_tags, looking

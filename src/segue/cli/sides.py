@@ -17,7 +17,7 @@ from ..core.signature import InputShape
 from ..model.errors import Conflict, InvalidValue
 from ..model.run import ENDED, Head, Usage
 from ..ports.store import Store
-from ..runtime.names import unknown_job
+from ..runtime.ground.names import unknown_job
 from ..runtime.receipt import total
 from .agreement import Row, Times
 from .job import each_run

@@ -17,7 +17,7 @@ from ..model.entry import Entry
 from ..model.errors import UnknownName
 from ..model.run import ENDED, Head
 from ..ports.store import History, Store
-from ..runtime.names import unknown_run
+from ..runtime.ground.names import unknown_run
 from ..runtime.wake import rebase
 from . import budgets, exit
 from .place import declare_store, looking

@@ -13,7 +13,7 @@ from ..authoring.actor.checkpoint import read_stored
 from ..authoring.actor.supervised import SUPERVISED
 from ..model.run import Head
 from ..ports.store import Store
-from ..runtime.names import unknown_run
+from ..runtime.ground.names import unknown_run
 from .runs import as_plain, what
 from .screen import count, duration, note, put_json, table
 

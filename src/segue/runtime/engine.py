@@ -33,22 +33,24 @@ from ..ports.store import Hint, NewRun, Store
 from ..ports.transport import Transport
 from ..stores import open_store
 from . import alive, receipt
-from .bus import Bus
 from .calls.budgets import Budgets
 from .calls.models import Models
 from .calls.sameness import Sameness
-from .clock import SystemClock
+from .ground import tasks
+from .ground.bus import Bus
+from .ground.clock import SystemClock
+from .ground.names import unknown_run
 from .handles import Ask, Run, answer_by_id
 from .job import ADMIT, Job
 from .lanes.lanes import Lanes
 from .mail import feed
 from .mail.port import Port
 from .mail.postbox import Postbox
-from .names import unknown_run
+from .proof import verify
+from .proof.proving import Prover
 from .receipt import Receipt
-from .wake import rebase, strikes, tasks, verify
+from .wake import rebase, strikes
 from .wake.executor import Executor
-from .wake.proving import Prover
 from .watch import PATIENCE
 from .worker import POLL, Worker
 

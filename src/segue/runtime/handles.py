@@ -32,11 +32,11 @@ from ..model.errors import (
 )
 from ..model.message import MailKind, Question
 from ..model.run import Head
-from .bus import Watching
-from .events import Asked, Event, Finished, Token
-from .names import unknown_ask
+from .ground.bus import Watching
+from .ground.events import Asked, Event, Finished, Token
+from .ground.names import unknown_ask
+from .mail.exchange import Exchange
 from .receipt import Receipt
-from .wake.exchange import Exchange
 
 #: Inside a run, so many items of a source are sent before the recipient must have taken them.
 WINDOW = 100

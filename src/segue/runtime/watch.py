@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .calls.carrying import CARRY_OUT
-from .events import Blocked
+from .ground.events import Blocked
 
 if TYPE_CHECKING:
     from .wake.executor import Executor

@@ -28,14 +28,14 @@ from ..model.run import Head
 from ..ports.clock import AlarmClock, Timer
 from ..ports.store import Claimed, CommitResult, Created, Hint, Landed, Lease, NewRun, Store, Turn
 from . import alive
-from .bus import Bus
 from .calls.models import Models
 from .calls.processes import Processes
-from .events import Asked
-from .host import Host
+from .ground.bus import Bus
+from .ground.events import Asked
+from .ground.tasks import NO_CONTEXT
 from .wake.executor import Executor
 from .wake.handling import Handling
-from .wake.tasks import NO_CONTEXT
+from .wake.host import Host
 from .watch import Watch
 
 log = logging.getLogger("segue")

@@ -21,7 +21,7 @@ from ..model.errors import AuthorError, ReplayMismatch, ResultMismatch, UnknownN
 from ..model.mode import ModeLike
 from ..model.run import REUSED, Head
 from ..ports.store import Store
-from ..runtime.events import Started
+from ..runtime.ground.events import Started
 from ..runtime.wake.rebase import entries_of
 from .clock import VirtualClock
 from .compare import differences, show, timeless

@@ -15,7 +15,7 @@ from ..ports.provider import Endpoint, Provider
 from ..ports.store import Claimed
 from ..providers.registry import make, resolve
 from ..runtime.calls.models import CALLING
-from ..runtime.wake import verify
+from ..runtime.proof import verify
 from .fake_model import FakeEngine, FakeModel
 from .fake_provider import FakeProvider
 

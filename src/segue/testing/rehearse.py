@@ -15,7 +15,7 @@ from ..model.errors import ReplayMismatch, SegueError, StateMismatch, UnknownNam
 from ..model.run import Head, Status
 from ..ports.store import Claimed
 from ..runtime.engine import Engine
-from ..runtime.wake import verify
+from ..runtime.proof import verify
 from ..runtime.wake.rebase import entries_in
 
 #: Of those that have ended, nothing goes on.

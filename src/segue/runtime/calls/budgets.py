@@ -21,8 +21,8 @@ from ...model.run import Usage
 from ...ports.clock import Clock
 from ...ports.provider import PriceList
 from ...ports.store import Store
-from ..wake import tasks
-from ..wake.call import Call
+from ..ground import tasks
+from .call import Call
 
 if TYPE_CHECKING:
     from ..wake.executor import Executor

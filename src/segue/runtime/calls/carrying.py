@@ -11,10 +11,10 @@ from ...authoring.context import BRANCH, Branch, BranchTask, Parked, Work
 from ...authoring.failures import to_failure
 from ...core.replay import Place
 from ...model.entry import Failure
-from ..events import Started
-from ..wake import tasks
-from ..wake.call import Call, Outcome, begun, decode, first_step, new_call, within
-from ..wake.phase import LIVE
+from ..ground import tasks
+from ..ground.events import Started
+from ..ground.phase import LIVE
+from .call import Call, Outcome, begun, decode, first_step, new_call, within
 
 if TYPE_CHECKING:
     from ..wake.executor import Executor

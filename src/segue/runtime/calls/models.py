@@ -24,7 +24,7 @@ from ...ports.clock import AlarmClock
 from ...ports.provider import BatchProvider, CallFault, Endpoint, Numbering, PartlyLive, Provider, Windowed
 from ...ports.store import Turn
 from ...ports.transport import Transport
-from ..events import Token
+from ..ground.events import Token
 from . import wire
 from .budgets import Budgets
 from .limits import Limit

@@ -33,7 +33,10 @@ from ...authoring.pooled import Named, OverTime
 from ...model.entry import Failure
 from ...model.errors import ProcessDied
 
-_START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from segue.runtime.calls.processes import serve; serve()"
+_START = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[1]);"
+    " from segue.runtime.calls.processes import serve; serve()"
+)
 _LENGTH = 8
 
 

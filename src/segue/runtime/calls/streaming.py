@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..wake.call import Call, Outcome
+from .call import Call, Outcome
 
 if TYPE_CHECKING:
     from ..wake.executor import Executor

@@ -11,7 +11,7 @@ from ...core.retry import Retry
 from ...model.errors import ContextOverflow, ModelFailed
 from ...ports.clock import Clock
 from ...ports.provider import OVERFLOW, CallFault
-from ..events import Retrying
+from ..ground.events import Retrying
 from .limits import PATIENCE, QUIET, Limit
 
 #: A record's `run` is the one that calls.

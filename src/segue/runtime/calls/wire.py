@@ -26,7 +26,7 @@ from ...providers.registry import KNOWN, resolve
 from ...providers.wire import StreamError, dialect_of, object_of
 from ...providers.wire.dialect import Request
 from ...providers.wire.events import Events
-from ..events import Token
+from ..ground.events import Token
 from .limits import Limit
 from .sameness import Shared, same_as
 from .trying import LIVE_RETRY, Trouble, model_failed, retrying, until_answered

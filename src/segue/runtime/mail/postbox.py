@@ -15,7 +15,7 @@ from ...model.message import Mail, MailKind
 from ...model.run import CallRef
 from ...ports.clock import AlarmClock
 from ...ports.store import Delivery, Hint, Store
-from ..names import unknown_run
+from ..ground.names import unknown_run
 
 #: How often a full mailbox is tried again where no hint comes, since another process empties it, in seconds.
 RETRY = 0.5

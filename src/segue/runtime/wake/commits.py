@@ -15,9 +15,9 @@ from ...model.entry import BLOB, GIVEN_UP, Entry, encode_entries
 from ...model.message import Mail
 from ...model.run import REUSED, Usage
 from ...ports.store import CommitResult, Landing, Turn
-from . import tasks
-from .call import Outcome, decode, outcome_entry
-from .phase import COMMITTING
+from ..calls.call import Outcome, decode, outcome_entry
+from ..ground import tasks
+from ..ground.phase import COMMITTING
 
 if TYPE_CHECKING:
     from .executor import Executor

@@ -15,10 +15,10 @@ from ...model.entry import Failure
 from ...model.errors import RunInterrupted
 from ...model.run import Head, Status
 from ...ports.store import Turn
+from ..calls.call import end_error
 from ..calls.trying import key_refused
-from ..events import Finished
-from . import tasks
-from .call import end_error
+from ..ground import tasks
+from ..ground.events import Finished
 
 if TYPE_CHECKING:
     from .executor import Executor

@@ -27,12 +27,7 @@ from ...model.run import Status
 from ...ports.clock import Timer
 from ...ports.store import Claimed, Turn
 from ..calls.budgets import Purse, need_of
-from ..calls.carrying import Carrying
-from ..calls.streaming import Streaming
-from ..events import Emitted, Event
-from ..host import Host
-from . import tasks
-from .call import (
+from ..calls.call import (
     CANCEL,
     Call,
     Outcome,
@@ -45,13 +40,18 @@ from .call import (
     own_call,
     recorded_event,
 )
+from ..calls.carrying import Carrying
+from ..calls.streaming import Streaming
+from ..ground import tasks
+from ..ground.events import Emitted, Event
+from ..ground.phase import LANDED, LEAVING, LIVE, OVER, REPLAYING, Phase
 from .commits import Commits
 from .departure import Departure, idle
 from .handling import Handling
+from .host import Host
 from .inherited import Inherited
 from .keeping import Keeping
 from .mailbox import Mailbox
-from .phase import LANDED, LEAVING, LIVE, OVER, REPLAYING, Phase
 from .replaying import mismatch, replay
 from .stillness import Stillness
 from .strikes import Strikes

@@ -22,11 +22,11 @@ from ...core.replay import Replay
 from ...model.entry import INSTANT, Entry, Failure
 from ...model.message import PORT, DeadLetter, Letter, Mail, answer_to
 from ...ports.store import Claimed, Turn
-from ..events import Handling as HandlingEvent
-from . import tasks
-from .call import Call, Outcome, new_call, own_call, raw
+from ..calls.call import Call, Outcome, new_call, own_call, raw
+from ..ground import tasks
+from ..ground.events import Handling as HandlingEvent
+from ..ground.phase import Phase
 from .mailbox import HAND, MAIL
-from .phase import Phase
 
 if TYPE_CHECKING:
     from ...authoring.actor.supervisor import Supervisor

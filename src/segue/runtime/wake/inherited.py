@@ -12,7 +12,7 @@ from ...core.pool import Pooled
 from ...model.entry import Entry
 from ...model.errors import InvalidValue
 from ...model.run import REUSED
-from .call import NOTHING, Call, Outcome, instant_entry, made_entry
+from ..calls.call import NOTHING, Call, Outcome, instant_entry, made_entry
 
 if TYPE_CHECKING:
     from .executor import Executor

@@ -21,11 +21,11 @@ from ...model.entry import Failure
 from ...model.errors import WrongPlace
 from ...model.message import ASKED_TO_END, CAUGHT_UP, CHILD_ENDED, Letter, Mail, answer_to
 from ...model.run import CHILD, ENDED, CallRef
+from ..calls.call import CANCEL, NOTHING, Call, Outcome, end_error, own_call
+from ..ground import tasks
+from ..ground.phase import Phase
 from ..mail.timers import Timers
-from . import tasks
-from .call import CANCEL, NOTHING, Call, Outcome, end_error, own_call
 from .keeping import Keeping
-from .phase import Phase
 
 if TYPE_CHECKING:
     from .executor import Executor

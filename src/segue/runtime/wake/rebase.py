@@ -16,7 +16,7 @@ from ...model.mode import Config
 from ...model.run import Head, Spec
 from ...ports.store import Claimed, Store
 from ..calls.trying import KEY_REFUSED
-from ..names import unknown_run
+from ..ground.names import unknown_run
 
 #: Added to the number of a paid call whose place another one has taken.
 _ELSEWHERE = 1 << 32

@@ -9,9 +9,9 @@ from ...core import journal
 from ...model.entry import Entry
 from ...model.errors import ReplayMismatch
 from ...model.run import REUSED
-from . import tasks
-from .call import Outcome, decode, deliver
-from .phase import Phase
+from ..calls.call import Outcome, decode, deliver
+from ..ground import tasks
+from ..ground.phase import Phase
 from .strikes import STRIKE
 
 if TYPE_CHECKING:

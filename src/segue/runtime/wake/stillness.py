@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from ...authoring.context import BranchTask
-from . import tasks
-from .call import Call
+from ..calls.call import Call
+from ..ground import tasks
 
 Rest = Literal["busy", "calming", "foreign", "rest"]
 

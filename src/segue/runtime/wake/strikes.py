@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...authoring.context import find_branch
 from ...model.entry import INSTANT, Entry
-from .phase import Phase
+from ..ground.phase import Phase
 
 if TYPE_CHECKING:
     from .executor import Executor

@@ -20,13 +20,13 @@ from ...model.mode import Config
 from ...model.run import ENDED, Head
 from ...ports.clock import Timer
 from ...ports.store import Claimed, CommitResult, Landed, Store, Turn
-from ..calls.parity import Requests
-from ..host import Host
+from ..calls.call import Call
+from ..wake.executor import Executor
+from ..wake.host import Host
+from ..wake.mailbox import HAND
+from ..wake.rebase import entries_of
 from ..worker import Worker, code_of
-from .call import Call
-from .executor import Executor
-from .mailbox import HAND
-from .rebase import entries_of
+from .parity import Requests
 
 CURE = "What a flow does must follow from its arguments and from recorded calls alone."
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from ..model.errors import UnknownName
-from ..ports.store import Store
+from ...model.errors import UnknownName
+from ...ports.store import Store
 
 #: So many ids are looked at, of those that begin alike and of the first ones: a store may have millions.
 LOOKS = 1000

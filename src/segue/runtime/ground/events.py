@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..model.entry import Failure
-from ..model.message import Question
+from ...model.entry import Failure
+from ...model.message import Question
 
 if TYPE_CHECKING:
-    from .handles import Ask
+    from ..handles import Ask
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -83,7 +83,7 @@ class Asked(Event, frozen=True, kw_only=True, tag=True):
     @property
     def ask(self) -> Ask:
         """The question, to be answered through the engine of this process. Raises `WrongPlace` outside of one."""
-        from .handles import Ask, Run
+        from ..handles import Ask, Run
 
         return Ask(Run(None, self.run).engine, self.question)
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from ..ports.clock import Timer
+from ...ports.clock import Timer
 
 
 class SystemClock:

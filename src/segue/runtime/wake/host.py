@@ -6,16 +6,16 @@ from asyncio import AbstractEventLoop, Future
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..authoring.context import Services
-from ..model.lane import Answer
-from ..model.message import Question
-from ..model.run import Head
-from ..ports.clock import Timer
-from ..ports.store import CommitResult, Landed, Turn
-from .calls.budgets import Budgets
+from ...authoring.context import Services
+from ...model.lane import Answer
+from ...model.message import Question
+from ...model.run import Head
+from ...ports.clock import Timer
+from ...ports.store import CommitResult, Landed, Turn
+from ..calls.budgets import Budgets
 
 if TYPE_CHECKING:
-    from .wake.executor import Executor
+    from .executor import Executor
 
 
 class Host(Services, Protocol):

@@ -13,8 +13,8 @@ from ...model.mode import Config, Mode
 from ...ports.provider import Endpoint, Provider
 from ...ports.store import Turn
 from ...ports.transport import Response, Spool
-from ..clock import SystemClock
-from .models import Models
+from ..calls.models import Models
+from ..ground.clock import SystemClock
 
 Place = tuple[str, int]
 #: How an answer is wanted, not what is asked: a batch has no streams.

@@ -23,11 +23,11 @@ from ...model.message import Letter
 from ...model.mode import Config
 from ...model.run import ENDED
 from ...ports.store import Claimed, Turn
-from ..host import Host
+from ..calls.call import Call
+from ..wake.executor import Executor
+from ..wake.host import Host
+from ..wake.mailbox import HAND
 from ..worker import Worker, code_of
-from .call import Call
-from .executor import Executor
-from .mailbox import HAND
 from .verify import Desk, Replayed
 
 log = logging.getLogger("segue")

@@ -14,8 +14,8 @@ from ...core.codec import encode
 from ...model.errors import WrongPlace
 from ...model.message import MailKind
 from ...model.run import CallRef
-from ..bus import Watching
-from ..events import Event, Handling, Token
+from ..ground.bus import Watching
+from ..ground.events import Event, Handling, Token
 
 if TYPE_CHECKING:
     from ..handles import Run

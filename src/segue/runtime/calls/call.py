@@ -17,7 +17,7 @@ from ...model.chat import ChatReply
 from ...model.entry import GIVEN_UP, INSTANT, Entry, Failure
 from ...model.errors import RunCancelled
 from ...model.run import REUSED, Status
-from ..events import Recorded
+from ..ground.events import Recorded
 
 #: Where cancellation stands in a journal.
 CANCEL: Final[Place] = ("!cancel", 0)
