@@ -218,7 +218,7 @@ def _awaiting(coro: Any) -> Iterator[FrameType]:
         coro = getattr(coro, "cr_await", None) or getattr(coro, "gi_yieldfrom", None)
 
 
-_OURS = str(Path(verify.__file__).parent.parent)
+_OURS = str(Path(__file__).parent.parent)
 _ASYNCIO = str(Path(asyncio.__file__).parent)
 
 

@@ -13,6 +13,7 @@ from asyncio import AbstractEventLoop, Future, Task
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextvars import Context, copy_context
+from pathlib import Path
 from types import CodeType, coroutine
 from typing import Any, Protocol
 
@@ -29,7 +30,7 @@ _WRAPPERS = frozenset(
 _WAIT_FOR: CodeType | None = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None
 _GATHERING = "_GatheringFuture"
 _RELEASE: Any = getattr(asyncio.tasks, "_release_waiter", None)
-_OWN = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_OWN = str(Path(__file__).parents[2]) + os.sep
 _PASSIVE_FILES = ("asyncio/locks.py", "asyncio/queues.py", "asyncio/taskgroups.py")
 _PASSIVE_NAMES = frozenset({"_wait", "wait_for", "_wait_for_one", "__anext__", "gather"})
 
