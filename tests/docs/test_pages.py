@@ -117,7 +117,9 @@ def test_the_list_of_public_names_is_whole() -> None:
     for part, module in ((here, segue), (there, segue.testing)):
         listed = re.findall(r"^- `(\w+)(?:\(\))?`: ", part, re.MULTILINE)
         assert sorted(listed) == sorted(module.__all__)
-        assert all(getattr(module, name) is not None for name in module.__all__)  # each is where it is looked for
+        assert all(
+            getattr(module, name) is not None for name in module.__all__
+        )  # each is where it is looked for
 
 
 def test_prose_holds_shell_words() -> None:

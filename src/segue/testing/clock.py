@@ -14,6 +14,8 @@ START = datetime(2030, 1, 1, tzinfo=UTC)
 
 #: Turns of the event loop without anything to do, after which nothing more comes by itself.
 _CALM = 4
+#: The same on a loop that doesn't show whether it has something to do, such as uvloop's.
+_CALM_UNSEEN = 100
 #: Turns after which code that keeps the loop turning counts as waiting (`while not done: await sleep(0)`).
 _RESTLESS = 500
 
@@ -104,8 +106,9 @@ class VirtualClock:
             loop.call_later(0.001, self._look, loop)
             return
         self._turns += 1
-        self._calm = 0 if getattr(loop, "_ready", ()) else self._calm + 1
-        if self._calm >= _CALM or self._turns >= _RESTLESS:
+        ready = getattr(loop, "_ready", None)
+        self._calm = 0 if ready else self._calm + 1
+        if self._calm >= (_CALM if ready is not None else _CALM_UNSEEN) or self._turns >= _RESTLESS:
             self._calm = self._turns = 0
             self._jump(self._timers[0].when)
         self._again(loop)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextvars import Context, copy_context
 from pathlib import Path
 from types import CodeType, coroutine
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ...authoring.context import BRANCH, Branch, BranchTask, find_branch
 
@@ -29,7 +29,7 @@ _WRAPPERS = frozenset(
 )
 _WAIT_FOR: CodeType | None = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None
 _GATHERING = "_GatheringFuture"
-_RELEASE: Any = getattr(asyncio.tasks, "_release_waiter", None)
+_BOUNDING = (asyncio.tasks._wait.__code__, _WAIT_FOR)  # type: ignore[attr-defined]
 _OWN = str(Path(__file__).parents[2]) + os.sep
 _PASSIVE_FILES = ("asyncio/locks.py", "asyncio/queues.py", "asyncio/taskgroups.py")
 _PASSIVE_NAMES = frozenset({"_wait", "wait_for", "_wait_for_one", "__anext__", "gather"})
@@ -220,34 +220,32 @@ def let_go(task: Task[Any]) -> None:
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # it was said already
 
 
-def next_timeout(
-    loop: AbstractEventLoop, tasks: Iterable[Task[Any]], *, unseen: bool = False
-) -> asyncio.TimerHandle | None:
-    """The timer that ends first of those by which `asyncio.timeout`, `wait_for` and `wait` bound these tasks.
+class Bounded(NamedTuple):
+    """A wait of `asyncio.wait` with a timeout, or of `wait_for` before Python 3.12."""
 
-    `unseen`: of those that aren't an `asyncio.Timeout`.
-    """
-    waits = {id(waiter(task)) for task in tasks if not task.done()}
-    own = {id(task) for task in tasks}
-    found: asyncio.TimerHandle | None = None
-    for timer in getattr(loop, "_scheduled", ()):
-        if timer.cancelled():
-            continue
-        callback = timer._callback
-        bound = getattr(callback, "__self__", None)
-        if isinstance(bound, asyncio.Timeout):
-            ours = not unseen and id(bound._task) in own  # type: ignore[attr-defined]  # no other way leads from a timer to its task
-        else:
-            ours = callback is _RELEASE and any(id(argument) in waits for argument in timer._args)
-        if ours and (found is None or timer.when() < found.when()):
-            found = timer
-    return found
+    waiter: Future[Any]
+    timer: asyncio.TimerHandle
+
+    def strike(self) -> None:
+        """End the wait now."""
+        self.timer.cancel()
+        if not self.waiter.done():
+            self.waiter.set_result(None)
 
 
-def strike(timer: asyncio.TimerHandle) -> None:
-    """Have a timer go off now."""
-    timer._run()
-    timer.cancel()
+def next_bounded(tasks: Iterable[Task[Any]]) -> Bounded | None:
+    """Of the bounded waits of these tasks, the one that ends first."""
+    return min(_bounded(tasks), key=lambda one: one.timer.when(), default=None)
+
+
+def _bounded(tasks: Iterable[Task[Any]]) -> Iterator[Bounded]:
+    for task in tasks:
+        for coro in _chain(task.get_coro()):
+            if _code(coro) in _BOUNDING:
+                held = _frame(coro).f_locals  # no other way leads from a task to its timer on every loop
+                timer, waiter = held.get("timeout_handle"), held.get("waiter")
+                if timer is not None and waiter is not None and not waiter.done():
+                    yield Bounded(waiter, timer)
 
 
 def _chain(coro: Any) -> Iterator[Any]:

@@ -45,7 +45,8 @@ def idle(run: Executor) -> None:
         run.purse.rest()
         return
     if not run.open:
-        if run.still.foreign_since is None and tasks.next_timeout(run.loop, run.tasks) is None:
+        bounded = run.strikes.awaited() or tasks.next_bounded(run.tasks) is not None
+        if run.still.foreign_since is None and not bounded:
             run.hold(
                 "every task of the run waits for another one and nothing outside can wake it: "
                 "a lock, queue or future that nobody releases"

@@ -43,8 +43,8 @@ def settle(run: Executor) -> None:
         strike = next((entry for entry in lacking if entry.path == STRIKE), None)
         if strike is not None and strike.after <= run.replay.handed and run.strikes.strike_again(strike):
             return
-        if lacking and (timer := tasks.next_timeout(run.loop, run.tasks, unseen=True)) is not None:
-            tasks.strike(timer)  # it went off in that life too, or the code had not come further
+        if lacking and (bounded := tasks.next_bounded(run.tasks)) is not None:
+            bounded.strike()  # it went off in that life too, or the code had not come further
             run.kick()
             return
         if lacking:

@@ -51,6 +51,10 @@ class Strikes:
         self._run.kick()
         return False
 
+    def awaited(self) -> bool:
+        """Whether a timeout has been entered whose time isn't up."""
+        return any(_stands(timeout) and timeout.when() is not None for timeout in self._open.values())
+
     # ------------------------------------------------------------ at rest
     def strike_next(self) -> bool:
         """Have the timeout that went off first strike, now that the code is at rest; whether there was one."""
