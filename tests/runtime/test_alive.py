@@ -60,6 +60,19 @@ def test_a_number_used_again_is_another_process() -> None:
     assert alive.is_gone("-".join((machine, process, str(int(begun) - 1), rest)))
 
 
+@posix
+def test_who_cant_be_looked_at_now_counts_as_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its `/proc` entry is hidden, or this process has no file descriptor left."""
+    machine, process, begun, rest = alive.new_name().split("-")
+    name = "-".join((machine, process, begun if int(begun) else "1", rest))
+
+    def fails(path: Path) -> str:
+        raise OSError(24, "Too many open files", str(path))
+
+    monkeypatch.setattr(Path, "read_text", fails)
+    assert not alive.is_gone(name)
+
+
 _KILLED = """
 import asyncio, os, signal, sys
 import segue

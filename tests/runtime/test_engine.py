@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 import segue
-from segue.model.errors import RunCancelled, StoreError
+from segue.model.errors import RunCancelled, RunHeld, StoreError
 from segue.model.run import Head
 from segue.runtime.lanes.lanes import Lanes
 from segue.stores import open_store
@@ -531,3 +533,52 @@ async def test_two_first_users_of_a_resource_that_fails_once_share_the_second_on
 
         assert await asyncio.gather(patiently(), patiently(), patiently()) == [1, 1, 1]
     assert opened == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "insert into journal(run, entries) select k, x'c1' from runs",
+        "insert into states(run, pool) select k, x'c1' from runs",
+        "insert into journal(run, entries) select k, x'91c1' from runs",
+    ],
+)
+async def test_a_run_that_cant_be_read_is_held_and_harms_no_other(tmp_path: Path, damage: str) -> None:
+    store = f"sqlite:{tmp_path}/runs.db"
+
+    @segue.flow(name="unread")
+    async def flow() -> str:
+        return "done"
+
+    async with segue.Engine(store, worker=False) as engine:
+        await engine.start(flow(), id="bad")
+    with closing(sqlite3.connect(tmp_path / "runs.db")) as file, file:
+        file.execute(damage)
+    async with segue.Engine(store) as engine, asyncio.timeout(10):
+        assert await engine.run(flow(), id="good") == "done"
+        with pytest.raises(RunHeld, match="newer segue wrote it.*\n.*segue resume bad"):
+            await (await engine.get("bad"))
+
+
+async def test_a_claim_that_cant_be_read_is_told_and_tried_again(tmp_path: Path) -> None:
+    store, file = f"sqlite:{tmp_path}/runs.db", tmp_path / "runs.db"
+
+    @segue.flow(name="unclaimed")
+    async def flow() -> str:
+        return "done"
+
+    async with segue.Engine(store, worker=False) as engine:
+        await engine.start(flow(), id="bad")
+    with closing(sqlite3.connect(file)) as cx, cx:
+        (whole,) = cx.execute("select spec from specs").fetchone()
+        cx.execute("update specs set spec = x'c1'")
+    async with segue.Engine(store) as engine, asyncio.timeout(10):
+        while engine.worker.failure is None:
+            await asyncio.sleep(0.01)
+        with pytest.raises(StoreError, match="a record in it can't be read.*restore a backup"):
+            engine.check()
+        with closing(sqlite3.connect(file)) as cx, cx:
+            cx.execute("update specs set spec = ? where spec = x'c1'", (whole,))
+        while engine.worker.failure is not None:
+            await asyncio.sleep(0.01)
+        assert await engine.run(flow(), id="bad") == "done"

@@ -44,14 +44,15 @@ def is_gone(worker: str) -> bool:
         return True
     except OSError:  # it's somebody else's, and there
         pass
-    return bool(begun) and _begun(process) != begun
+    return bool(begun) and _begun(process) not in (begun, None)
 
 
 def _begun(process: int) -> int | None:
-    """When a process began, in ticks since boot: None if it is dead or this system doesn't tell."""
+    """When a process began, in ticks since boot, 0 if it is dead. None where that can't be read: this system doesn't
+    tell, the process is another user's and hidden, or no file can be opened now."""
     try:
         after_name = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        return None if after_name[0] in "ZX" else int(after_name[19])
+        return 0 if after_name[0] in "ZX" else int(after_name[19])
     except (OSError, ValueError, IndexError):
         return None
 

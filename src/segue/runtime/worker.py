@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from asyncio import AbstractEventLoop, Future
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ from ..authoring.pooled import Named
 from ..core import journal
 from ..core.codec import encode
 from ..core.pool import Pooled
-from ..model.entry import decode_pool
+from ..model.entry import Entry, decode_pool
 from ..model.errors import StoreError
 from ..model.lane import Answer
 from ..model.message import Letter, Mail, Question
@@ -108,7 +109,7 @@ class Worker:
         self.handles: Callable[[str, Any, tuple[str, int] | None], Any]
         self.commit_hook: Callable[[Turn], None] | None = None
         self.executor: Callable[[Host, Claimed, list[Any], Pooled | None, Config], Executor] = Executor
-        self._unclaimed: StoreError | None = None  # why the last claim failed
+        self._unclaimed: Exception | None = None  # why the last claim failed
         self._unwritten: StoreError | None = None  # why the last run that left couldn't write its last turn
 
     # ------------------------------------------------------------ what runs ask for
@@ -159,7 +160,8 @@ class Worker:
     def register(self, target: Any) -> None:
         self.targets[target.name] = target
         for claimed, entries in self._aside.pop(target.name, []):
-            self._begin(claimed, entries)
+            with self._held_unless_read(claimed):
+                self._begin(claimed, entries)
 
     async def sleep(self, seconds: float) -> None:
         await self.clock.sleep(seconds)
@@ -253,7 +255,7 @@ class Worker:
             self._ready.set()
 
     @property
-    def failure(self) -> StoreError | None:
+    def failure(self) -> Exception | None:
         """Why no run gets on here; None once the store does again what failed."""
         return self._unwritten or self._unclaimed
 
@@ -333,8 +335,8 @@ class Worker:
                 self._unclaimed = None
                 if not count:
                     await self._until_ready()
-            except StoreError as error:
-                log.error("the worker can't claim runs: %s", error)
+            except Exception as error:
+                log.error("the worker can't claim runs: %s", error, exc_info=not isinstance(error, StoreError))
                 self._unclaimed = error
                 await self.clock.sleep(1.0)
                 continue
@@ -391,12 +393,16 @@ class Worker:
         return await self.store.backlog(now=self.clock.now(), but=self._strange())
 
     async def begin(self, claimed: list[Claimed]) -> None:
-        """Wake claimed runs."""
-        entries = [journal.read(one.journal) for one in claimed]
-        digests = [digest for some in entries for digest in journal.blobs_of(some)]
+        """Wake claimed runs; one that can't be is held, so that it harms no other."""
+        read: list[tuple[Claimed, list[Entry]]] = []
+        for one in claimed:
+            with self._held_unless_read(one):
+                read.append((one, journal.read(one.journal)))
+        digests = [digest for _, some in read for digest in journal.blobs_of(some)]
         contents = await self.store.get_blobs(digests) if digests else {}
-        for one, some in zip(claimed, entries, strict=True):
-            self._admit(one, journal.load_large(some, contents) if digests else some)
+        for one, some in read:
+            with self._held_unless_read(one):
+                self._admit(one, journal.load_large(some, contents) if digests else some)
 
     def _admit(self, claimed: Claimed, entries: list[Any], call: Any = None) -> None:
         """Wake a run, or keep it until there is room in its group. `call`: its arguments, if they are read already."""
@@ -415,16 +421,17 @@ class Worker:
         if target is None:
             self._set_aside(claimed, entries)
             return
-        if spec.group:
-            self._grouped[spec.group] = self._grouped.get(spec.group, 0) + 1
         if spec.home and spec.home != self.name:  # the process that it belongs to is gone
             end = Letter(0, Mail(claimed.head.id, "", 0, "cancel"))
             claimed = msgspec.structs.replace(claimed, inbox=[end, *claimed.inbox])
         pool = Pooled(decode_pool(claimed.pool)) if claimed.pool is not None else None
         config = self.config if spec.config is self.config else spec.config.over(self.config)
         executor = self.executor(self, claimed, entries, pool, config)
+        code = code_of(target, claimed, executor, call)
+        if spec.group:
+            self._grouped[spec.group] = self._grouped.get(spec.group, 0) + 1
         self.awake[executor.id] = executor
-        executor.begin(code_of(target, claimed, executor, call))
+        executor.begin(code)
 
     def _set_aside(self, claimed: Claimed, entries: list[Any]) -> None:
         """A program that has just begun may name its flows in a moment."""
@@ -465,6 +472,26 @@ class Worker:
         if several is None:
             self._strangers.add(spec.target)
         self._return(turn)
+
+    @contextlib.contextmanager
+    def _held_unless_read(self, claimed: Claimed) -> Iterator[None]:
+        """Hold a run that can't be woken."""
+        try:
+            yield
+        except Exception as error:
+            head = claimed.head
+            log.exception("run %s can't be woken", head.id)
+            reason = (
+                f"it can't be woken ({type(error).__name__}: {error}): a newer segue wrote it, or it is damaged\n"
+                f"upgrade segue here, then `segue resume {head.id}`"
+            )
+            seen = max((letter.id for letter in claimed.inbox), default=0)
+            now = self.clock.now()
+            self._return(
+                Turn(
+                    run=head.id, fence=head.fence, status="held", release=True, reason=reason, seen=seen, now=now
+                )
+            )
 
     def _give_back(self, claimed: Claimed) -> None:
         turn = Turn(

@@ -11,6 +11,8 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from ...model.errors import StoreError
 
 #: The version of the tables, as `user_version` has it.
@@ -349,7 +351,13 @@ _TROUBLES: Final = {
 
 
 def trouble(address: str, path: str, error: BaseException) -> BaseException:
-    """An error of SQLite's as one that names the cure; any other as it is."""
+    """An error of SQLite's, or of a record that can't be read, as one that names the cure; any other as it is."""
+    if isinstance(error, msgspec.DecodeError):
+        return StoreError(
+            address,
+            f"a record in it can't be read: {error}",
+            "upgrade segue here if a newer one works on this file; else it is damaged: restore a backup",
+        )
     if not isinstance(error, sqlite3.Error):
         return error
     known = _TROUBLES.get(_code(error))
