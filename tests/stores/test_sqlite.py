@@ -108,6 +108,22 @@ async def test_what_was_acknowledged_survives_sigkill(path, group):
     await store.close()
 
 
+async def test_what_another_process_archived_is_sealed_too(store, path):
+    assert await store.sweep(now=0.0, limit=16) == 0
+    other = SqliteStore(path)
+    await other.open()
+    await start(other, "a")
+    for row in (b"1", b"2"):
+        await other.commit([Turn(run="a", fence=1, entries=row, checkpoint=b"state")])
+    await other.close()
+    assert (await store.history("a", rows=False)).archived == 1
+    assert await store.sweep(now=0.0, limit=16) == 1
+    assert await store.sweep(now=0.0, limit=16) == 0
+    with sqlite3.connect(path) as file:
+        assert file.execute("select count(*) from sealed").fetchone() == (1,)
+    file.close()
+
+
 async def test_reopened_it_is_as_it_was(path):
     first = SqliteStore(path)
     await first.open()

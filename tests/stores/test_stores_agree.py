@@ -203,7 +203,7 @@ class Work:
         )
 
     def withdraw(self):
-        return (self.some(sorted(set(self.lines)), 4),), {}
+        return (self.some(sorted(set(self.lines)), 4),), {"now": self.now}
 
     def forget(self):
         return (), {"before": self.now - self.random.choice([0.0, 20.0, 100.0])}

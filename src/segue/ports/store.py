@@ -223,7 +223,8 @@ class Store(Protocol):
         version of segue.
 
         The fence of each grows by one, so that commits under an older claim fail. A run whose claim lapsed twenty
-        times with no commit between is held instead; from the third time on, a worker gets one such at a time.
+        times with no commit between is held instead, and gives back what it has reserved; from the third time on, a
+        worker gets one such at a time.
         """
         ...
 
@@ -489,7 +490,7 @@ class Store(Protocol):
         """
         ...
 
-    async def withdraw(self, ids: Sequence[str]) -> list[bool]:
+    async def withdraw(self, ids: Sequence[str], *, now: float) -> list[bool]:
         """Nobody waits for these lines any more: those that wait are cancelled, atomically, and true is given for them.
 
         One that is in a provider job stays there and its outcome is sent as ever, but it doesn't go round again: where

@@ -184,7 +184,7 @@ class AnswersContract:
     async def test_the_next_takes_the_place_of_one_that_leaves(self, store: Store, leaves: str) -> None:
         await put(store, ask("r1"), ask("r2"), ask("r3"))
         if leaves == "withdrawn":
-            assert await store.withdraw(["r1-a"]) == [True]
+            assert await store.withdraw(["r1-a"], now=5.0) == [True]
         else:
             await end(store, "r1")
         assert await store.line_counts() == {"cancelled": 1, "waiting": 1, "following": 1}
@@ -201,7 +201,7 @@ class AnswersContract:
         await put(store, ask("r1"), ask("r2"), ask("r3"))
         await take(store)
         if leaves == "withdrawn":
-            assert await store.withdraw(["r1-a"]) == [False]
+            assert await store.withdraw(["r1-a"], now=5.0) == [False]
         else:
             await end(store, "r1")
         await tell(store, whole("r1"))
@@ -214,7 +214,7 @@ class AnswersContract:
     async def test_one_that_left_and_would_go_again_is_succeeded(self, store: Store, leaves: str) -> None:
         await put(store, ask("r1"), ask("r2"))
         await take(store)
-        await (store.withdraw(["r1-a"]) if leaves == "withdrawn" else end(store, "r1"))
+        await (store.withdraw(["r1-a"], now=5.0) if leaves == "withdrawn" else end(store, "r1"))
         await tell(store, LineOutcome("r1-a", "expired", again=True))
         (sent,) = await take(store, "B2")
         assert sent in ("r1-a", "r2-a")
@@ -224,8 +224,8 @@ class AnswersContract:
     async def test_one_that_nobody_follows_any_more_isnt_sent_for_others(self, store: Store) -> None:
         await put(store, ask("r1"), ask("r2"))
         await take(store)
-        assert await store.withdraw(["r1-a"]) == [False]
-        assert await store.withdraw(["r2-a"]) == [True]
+        assert await store.withdraw(["r1-a"], now=5.0) == [False]
+        assert await store.withdraw(["r2-a"], now=5.0) == [True]
         await tell(store, LineOutcome("r1-a", "expired", again=True))
         assert await store.line_counts() == {"cancelled": 2}
 
@@ -239,7 +239,7 @@ class AnswersContract:
 
     async def test_a_follower_that_leaves_harms_nobody(self, store: Store) -> None:
         await put(store, ask("r1"), ask("r2"), ask("r3"))
-        assert await store.withdraw(["r2-a"]) == [True]
+        assert await store.withdraw(["r2-a"], now=5.0) == [True]
         await take(store)
         await tell(store, whole("r1"))
         assert await got(store, "r2") == []
@@ -247,7 +247,7 @@ class AnswersContract:
 
     async def test_all_of_them_leave(self, store: Store) -> None:
         await put(store, ask("r1"), ask("r2"))
-        assert await store.withdraw(["r1-a", "r2-a"]) == [True, True]
+        assert await store.withdraw(["r1-a", "r2-a"], now=5.0) == [True, True]
         assert await store.line_counts() == {"cancelled": 2}
         assert await store.lanes() == []
         await put(store, ask("r3"))

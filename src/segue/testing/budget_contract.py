@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from ..model.budget import Account, Amount, Limit, Reservation, Reserved, Settlement, Standing
-from ..model.lane import BatchJob, Line, LineOutcome
+from ..model.lane import Answer, BatchJob, Line, LineOutcome
 from ..model.run import CallRef, Spec, Status, Usage
 from ..ports.store import NewRun, Store, Turn
+from ..stores.poison import LAPSES
 
 _LANE = "mock|http://x|chat|small|key"
 _HOUR = 3600.0
@@ -60,6 +61,14 @@ async def _lane(store: Store, *ids: str, due: float = 0.0) -> int:
     assert fence is not None
     assert await _take(store, fence, "B") is not None
     return fence
+
+
+async def _waited_for(store: Store) -> None:
+    """A run `r` that has reserved most of a budget for its call `a`, and `s` that waits for it, parked."""
+    await _start(store, "r", "s")
+    assert await _reserve(store, "a", 60) == "reserved"
+    assert await _reserve(store, "s", 50, run="s") == "waits"
+    assert await _commit(store, "s", status="parked", release=True, wants=["s"]) == "committed"
 
 
 async def _take(store: Store, fence: int, job: str) -> BatchJob | None:
@@ -225,7 +234,42 @@ class BudgetContract:
         assert [one.id for one in await store.budgets()] == ["a", "run:r"]
         assert [one.id for one in await store.budgets(["run:r", "unknown"])] == ["run:r"]
 
+    @pytest.mark.parametrize("end", ["parked", "held", "done"])
+    async def test_a_turn_that_gives_its_claim_up_wakes_those_that_wait(
+        self, store: Store, end: Status
+    ) -> None:
+        await _waited_for(store)
+        await _commit(store, "r", status=end)
+        assert (await _standing(store), await _status(store, "s")) == ((0, 0, 0), "ready")
+
+    async def test_what_poison_has_reserved_is_given_back(self, store: Store) -> None:
+        await _waited_for(store)
+        got: list[str] = []
+        for n in range(1, LAPSES + 2):
+            got = [one.head.id for one in await store.claim("w", 9, _HOUR, now=n * 2 * _HOUR)]
+        assert (await _status(store, "r"), got) == ("held", ["s"])
+        assert await _standing(store) == (0, 0, 0)
+
     # ------------------------------------------------------------ lines
+    async def test_a_line_that_is_withdrawn_from_outside_gives_back(self, store: Store) -> None:
+        await _waited_for(store)
+        await _commit(store, "r", lines=[Line("a", _LANE, CallRef("r", "", 0), b"{}")])
+        assert await store.withdraw(["a"], now=6.0) == [True]
+        assert (await _standing(store), await _status(store, "s")) == ((0, 0, 0), "ready")
+
+    @pytest.mark.parametrize("first", ["line", "answer"])
+    async def test_a_line_that_anothers_answer_will_do_for_gives_back(self, store: Store, first: str) -> None:
+        await _waited_for(store)
+        line = Line("a", _LANE, CallRef("r", "", 0), b"{}", same="q")
+        answer = Answer("q", b"1", 6.0)
+        await _start(store, "other")
+        if first == "line":
+            await _commit(store, "r", lines=[line])
+        await _commit(store, "other", answers=[answer])
+        if first == "answer":
+            await _commit(store, "r", lines=[line])
+        assert (await _standing(store), await _status(store, "s")) == ((0, 0, 0), "ready")
+
     async def test_a_line_that_is_answered_is_paid(self, store: Store) -> None:
         fence = await _lane(store, "l1", "l2")
         assert await store.reserved("B") == {"l1": Amount(30, 1), "l2": Amount(30, 1)}

@@ -1213,8 +1213,8 @@ class StoreContract(MailContract, PastContract, PortContract, AnswersContract, B
         fence = await lane_with(store, "l1", "l2")
         await start(store, "s")
         await commit(store, "s", 1, lines=[line("m1", "s"), line("m2", "s")])
-        assert await store.withdraw(["m1", "l1", "unknown", "l2"]) == [True, False, False, False]
-        assert await store.withdraw(["m1"]) == [False]
+        assert await store.withdraw(["m1", "l1", "unknown", "l2"], now=5.0) == [True, False, False, False]
+        assert await store.withdraw(["m1"], now=5.0) == [False]
         (lane,) = await store.lanes()
         assert (lane.waiting, lane.size) == (1, 2)
         assert await store.line_counts() == {"waiting": 1, "cancelled": 1, "taken": 2}
@@ -1244,7 +1244,7 @@ class StoreContract(MailContract, PastContract, PortContract, AnswersContract, B
 
     async def test_a_withdrawn_line_that_is_wanted_after_all(self, store: Store) -> None:
         fence = await lane_with(store, "l1")
-        await store.withdraw(["l1"])
+        await store.withdraw(["l1"], now=5.0)
         await store.deliver([tell("r", 1)], now=0.0)
         got = (await claim(store))["r"]
         await commit(store, "r", got.head.fence, lines=[line("l1", "r")])

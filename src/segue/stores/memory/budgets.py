@@ -50,7 +50,7 @@ class Budgets:
         ] = {}  #: by call: its run, room, and where
         self._of_run: dict[str, set[str]] = {}  #: calls of a run that have room or want it
         self._wanting: dict[str, _Wanting] = {}  #: by call
-        self._hungry: dict[str, _Budget] = {}  #: those that somebody waits for room in
+        self.hungry: dict[str, _Budget] = {}  #: those that somebody waits for room in
         self._number = 0
 
     # ------------------------------------------------------------ reserving
@@ -84,7 +84,7 @@ class Budgets:
         self._wanting[id] = one
         one.budget.put(id, one)
         if not one.short:
-            self._hungry[one.budget.id] = one.budget
+            self.hungry[one.budget.id] = one.budget
 
     def _leave(self, id: str) -> _Wanting | None:
         one = self._wanting.pop(id, None)
@@ -158,7 +158,7 @@ class Budgets:
 
     def wake(self, now: float) -> None:
         """Make runs ready for which there is room by now, or can't be any more; who waited longest comes first."""
-        for budget in list(self._hungry.values()):
+        for budget in list(self.hungry.values()):
             given = Amount()
             while budget.queue:
                 id, one = next(iter(budget.queue.items()))
@@ -170,7 +170,7 @@ class Budgets:
                 self._forget(one.run, id)
                 self._ready(one.run, now)
             else:
-                del self._hungry[budget.id]
+                del self.hungry[budget.id]
 
     def missing(self, wanted: Sequence[str]) -> bool:
         """Whether one of these calls doesn't wait for room any more."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import islice
 
@@ -30,6 +30,7 @@ class Runs:
         self._due: list[tuple[float, int, Run]] = []
         self._timers = 0  #: how many entries of `_due` are still true
         self._ended = 0
+        self.gives_back: Callable[[str, float], None]  #: told of runs that are held as poison
 
     # ------------------------------------------------------------ states of a run
     def move(self, run: Run, status: Status) -> None:
@@ -171,6 +172,7 @@ class Runs:
                 self.move(run, "held")
                 run.lapses, run.reason, run.updated = 0, poison.reason(run.id), now
                 self._hints.hint("ended", run.id)
+                self.gives_back(run.id, now)
         if suspects and not any(
             run.worker == worker and run.lapses >= poison.SUSPECT and (run.lease or 0) > now
             for run in self.held.values()

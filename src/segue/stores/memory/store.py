@@ -65,6 +65,7 @@ class MemoryStore:
         traffic = self._traffic = Traffic(runs, lines, answers, sharing, budgets, post, hints)
         self._driving = Driving(lines, budgets)
         self._turns = Turns(runs, post, questions, archive, lines, sharing, traffic, budgets, hints)
+        runs.gives_back = self._turns.give_back
         self._loop: asyncio.AbstractEventLoop | None = None
         self._committed: Future[list[CommitResult]] | None = None  #: the answer to most commits
         self._delivered: Future[list[Delivery]] | None = None  #: and to most mail
@@ -104,9 +105,7 @@ class MemoryStore:
         """Nothing to do: only this loop could take a lease over, and it is blocked."""
 
     def commit(self, turns: Sequence[Turn]) -> Future[list[CommitResult]]:
-        out: list[CommitResult] = []
-        for turn in turns:
-            out.append(self._turns.commit(turn))
+        out = self._turns.commit(turns)
         return self._committed if out == _COMMITTED and self._committed is not None else self._done(out)
 
     def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool:
@@ -271,8 +270,10 @@ class MemoryStore:
     ) -> list[str] | None:
         return self._traffic.end(job, fence, chunk, now)
 
-    async def withdraw(self, ids: Sequence[str]) -> list[bool]:
-        return self._traffic.withdraw(ids)
+    async def withdraw(self, ids: Sequence[str], *, now: float) -> list[bool]:
+        out = self._traffic.withdraw(ids)
+        self._budgets.wake(now)
+        return out
 
     async def line_counts(self, *, job: str = "") -> dict[str, int]:
         return self._lines.counts(job)

@@ -184,6 +184,7 @@ class Traffic:
         )
         self._lines.settle(line, "cancelled" if quits else outcome.status)
         self._lines.forget(line)
-        if (ended or line.unwanted) and not line.line.same:
+        shared = line.line.same and (ended or line.deserted)  # and counted by whoever got it
+        if (ended or line.unwanted) and not shared:
             self._lines.claims_nothing(call.run, outcome)
         return None if ended or line.deserted or quits else mail

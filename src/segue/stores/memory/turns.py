@@ -10,7 +10,7 @@ from ...model.message import Mail
 from ...model.mode import Config
 from ...model.run import ENDED, Status
 from ...ports.store import CommitResult, Turn
-from .. import refusal
+from .. import refusal, room
 from ..outcome import end_mail
 from .archive import Archive
 from .budgets import Budgets
@@ -61,7 +61,16 @@ class Turns:
         held.lapses = 0
         return True
 
-    def commit(self, turn: Turn) -> CommitResult:
+    def commit(self, turns: Sequence[Turn]) -> list[CommitResult]:
+        """Each by itself; room in budgets that they give back is given to others at the end."""
+        out = [self._commit(turn) for turn in turns]
+        if self._budgets.hungry:
+            live = [turn for turn, came in zip(turns, out, strict=True) if came != "fenced"]
+            if any(map(room.may_give_back, live)):
+                self._budgets.wake(max(turn.now for turn in live))
+        return out
+
+    def _commit(self, turn: Turn) -> CommitResult:
         """All that a turn says, or nothing without the claim."""
         run = self._runs.held.get(turn.run)
         if run is None or run.fence != turn.fence:
@@ -114,8 +123,6 @@ class Turns:
             self._post.give_back(turn.now)
         if run.box is not None and (turn.consumed or turn.kept):
             self._post.make_room(run, run.box, turn)
-        if turn.settled or turn.withdrawn or turn.release:
-            self._budgets.wake(turn.now)
         if self._hints.at_ports:
             self._hints.tell_ports()
         return result
@@ -175,6 +182,11 @@ class Turns:
         self._traffic.leave(run)
         run.inbox = None
         self._hints.hint("ended", run.id)
+
+    def give_back(self, run: str, now: float) -> None:
+        """What a run has reserved that was held as poison."""
+        self._budgets.give_back(run, self._lines.is_to_come)
+        self._budgets.wake(now)
 
     def revive(
         self, run: str, pool: bytes | None, now: float, status: Sequence[Status], config: Config | None

@@ -197,7 +197,9 @@ def place(ledger: Ledger, lines: Sequence[tuple[Line, int]]) -> Placed:
     for id, due in dues.items():
         if id in going or id not in asking_so:
             cx.execute("update lines set due = ?, late = ? where id = ?", (due, LATES.index("live"), id))
-    post(ledger, posts)
+    if posts:
+        post(ledger, posts)
+        budgets.release(cx, (id for id, what in status.items() if what == _OK))
     return Placed(status, dues)
 
 

@@ -117,8 +117,12 @@ def _has_room(standing: Standing, amount: Amount, *, reserved: bool = True) -> b
 def settle(ledger: Ledger, settled: Sequence[Settlement]) -> None:
     """Take off what calls did cost; their reservations are over. Of what isn't reserved, nothing."""
     spend(ledger, settled)
-    ids = as_json(one.id for one in settled)
-    ledger.cx.execute("delete from reservations where id in (select value from json_each(?))", (ids,))
+    release(ledger.cx, (one.id for one in settled))
+
+
+def release(cx: sqlite3.Connection, ids: Iterable[str]) -> None:
+    """These reservations are over."""
+    cx.execute("delete from reservations where id in (select value from json_each(?))", (as_json(ids),))
 
 
 def spend(ledger: Ledger, settled: Sequence[Settlement]) -> None:

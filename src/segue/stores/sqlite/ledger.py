@@ -48,6 +48,7 @@ class Ledger:
         self.archived: set[int] | None = (
             None  #: keys of runs with archived rows to be sealed; None: not known
         )
+        self.looked = 0  #: up to which run it was looked for those of other processes
         self.hints: dict[HintKind, dict[str, None]] = {}
         self.came: dict[str, Came] = {}  #: letters to runs of this process, and to its port
 

@@ -67,6 +67,13 @@ class Progress(msgspec.Struct, frozen=True):
     fence: int
 
 
+class Withdrawal(msgspec.Struct, frozen=True):
+    """Lines that nobody waits for any more."""
+
+    ids: Sequence[str]
+    now: float
+
+
 class Outcomes(msgspec.Struct, frozen=True):
     """How lines of a job ended."""
 
@@ -131,12 +138,15 @@ def put_lines(ledger: Ledger, lines: Sequence[tuple[Line, int]]) -> None:
     ledger.hint("lines", (line.lane for line, _ in lines))
 
 
-def withdraw(ledger: Ledger, items: Sequence[Sequence[str]]) -> list[list[bool]]:
+def withdraw_all(ledger: Ledger, items: Sequence[Withdrawal]) -> list[list[bool]]:
+    """Take lines out of their lanes, outside of turns."""
+    out = [withdraw(ledger, item.ids) for item in items]
+    budgets.wake(ledger, items[0].now)
+    return out
+
+
+def withdraw(ledger: Ledger, ids: Sequence[str]) -> list[bool]:
     """Take lines out of their lanes, or see to it that they don't come back."""
-    return [_withdraw(ledger, ids) for ids in items]
-
-
-def _withdraw(ledger: Ledger, ids: Sequence[str]) -> list[bool]:
     cx, mine = ledger.cx, "id in (select value from json_each(?))"
     found = cx.execute(
         f"select id, k, same, attempt, status from lines where status in ({WAITING}, {FOLLOWING}) and {mine}",
@@ -396,8 +406,9 @@ def _outcomes(ledger: Ledger, item: Outcomes) -> list[str] | None:
     budgets.wake(ledger, item.now)
     if not _has_open_lines(ledger, batch):
         job = _decode_job(row[1])
-        over = item.now if job.sent else 0.0
-        _store_batch(ledger, batch, msgspec.structs.replace(job, state="closed", over=over))
+        if job.state != "closed":
+            over = item.now if job.sent else 0.0
+            _store_batch(ledger, batch, msgspec.structs.replace(job, state="closed", over=over))
     return strange
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import msgspec
 
@@ -35,6 +36,10 @@ _DROPPED = Values(
 )
 
 
+#: At so many runs a sweep looks for what other processes have archived.
+LOOK: Final = 10_000
+
+
 class Sweep(msgspec.Struct, frozen=True):
     """A look at what was archived."""
 
@@ -62,19 +67,33 @@ def sweep(ledger: Ledger, items: Sequence[Sweep]) -> list[int]:
 
 def _sweep(ledger: Ledger, item: Sweep) -> int:
     cx = ledger.cx
-    if ledger.archived is None:
-        ledger.archived = {k for (k,) in cx.execute("select k from runs where base > swept")}
+    archived = _archived(ledger, item.limit)
     (newest,) = ledger.one("select coalesce(max(k), 0) from journal")
     over = _OVER.rows(cx, (item.now, item.limit))
     _drop_sealed(cx, over)
-    some = sorted(ledger.archived)[: item.limit - len(over)]
-    ledger.archived.difference_update(some)
+    some = sorted(archived.pop() for _ in range(min(item.limit - len(over), len(archived))))
     for k, base, swept, spec in _ARCHIVED.rows(cx, (as_json(some),)):
         upto = _seal(cx, k, swept, base, sealing.until(decode_spec(spec), item.now))
         if upto < base:
-            ledger.archived.add(k)
+            archived.add(k)
     _keep_number(cx, newest)
     return len(over) + len(some)
+
+
+def _archived(ledger: Ledger, enough: int) -> set[int]:
+    """Keys of runs with rows to be sealed: all at first, then those of this process; where these aren't `enough`, and
+    bit by bit, those that other processes have left."""
+    cx = ledger.cx
+    if ledger.archived is None:
+        ledger.archived, ledger.looked = {k for (k,) in cx.execute("select k from runs where base > swept")}, 0
+    if len(ledger.archived) >= enough:
+        return ledger.archived
+    upto = ledger.looked + LOOK
+    found = cx.execute("select k from runs where k > ? and k <= ? and base > swept", (ledger.looked, upto))
+    ledger.archived.update(k for (k,) in found)
+    (last,) = ledger.one("select coalesce(max(k), 0) from runs")
+    ledger.looked = upto if upto < last else 0
+    return ledger.archived
 
 
 def _seal(cx: sqlite3.Connection, run: int, since: int, base: int, until: float | None) -> int:

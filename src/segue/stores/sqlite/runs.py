@@ -214,7 +214,7 @@ _NOTE_LAPSES = Values(
 _SUSPECTS = Query(
     ("r.k",),
     f"""from runs r where r.lease is not null and r.lease > ? and r.worker = ? and r.lapses >= {poison.SUSPECT}
-    and r.progress = coalesce((select max(j.k) from journal j where j.run = r.k), 0) limit 1""",
+    and r.progress >= coalesce((select max(j.k) from journal j where j.run = r.k), 0) limit 1""",
 )
 
 
@@ -244,6 +244,9 @@ def _claimable(ledger: Ledger, item: Claim) -> list[int]:
             )
             ledger.claimed.pop(id, None)
             ledger.hint("ended", [id])
+        if dead:
+            budgets.give_back(ledger, dead)
+            budgets.wake(ledger, item.now)
 
 
 def _claim(ledger: Ledger, item: Claim) -> list[Claimed]:

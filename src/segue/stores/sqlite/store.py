@@ -278,8 +278,8 @@ class SqliteStore:
         item = lines.Outcomes(job, fence, chunk, now)
         return cast("list[str] | None", await self._write(lines.outcomes, [item]))
 
-    async def withdraw(self, ids: Sequence[str]) -> list[bool]:
-        return cast(list[bool], await self._write(lines.withdraw, [list(ids)]))
+    async def withdraw(self, ids: Sequence[str], *, now: float) -> list[bool]:
+        return cast(list[bool], await self._write(lines.withdraw_all, [lines.Withdrawal(ids, now)]))
 
     async def line_counts(self, *, job: str = "") -> dict[str, int]:
         return cast(dict[str, int], await self._look(lines.line_counts, job))

@@ -11,7 +11,7 @@ import msgspec
 from ...model.message import Mail
 from ...model.run import ENDED, CallRef
 from ...ports.store import CommitResult, Turn
-from .. import refusal
+from .. import refusal, room
 from ..outcome import end_mail
 from . import answers, budgets
 from .bulk import Query, Values, as_json
@@ -150,7 +150,7 @@ def _write(ledger: Ledger, turns: Sequence[Turn]) -> list[CommitResult]:
             _leave_mail(ledger, left, live)
         if bounds:
             _make_room(ledger, bounds, live)
-        if any(turn.settled or turn.withdrawn or turn.release for turn, _ in live):
+        if any(room.may_give_back(turn) for turn, _ in live):
             budgets.wake(ledger, max(turn.now for turn, _ in live))
     return [results[turn.run] for turn in turns]
 
@@ -201,7 +201,7 @@ def _write_effects(ledger: Ledger, live: Live) -> None:
         create(ledger, spawn)
     withdrawn = [line for turn, _ in live for line in turn.withdrawn]
     if withdrawn:
-        withdraw(ledger, [withdrawn])
+        withdraw(ledger, withdrawn)
     kept_answers = [answer for turn, _ in live for answer in turn.answers]
     if kept_answers:
         answers.keep(ledger, kept_answers)
@@ -266,7 +266,8 @@ def _write_status(
         ledger.hint("ready", ready)
     parents, mail = _end(ledger, ended, bounded=bounded) if ended else ({}, [])
     if left:
-        budgets.give_back(ledger, [row[0] for row in left], [id for turn, _ in live for id in turn.wants])
+        wanted = [id for turn, _ in live if turn.status not in ENDED for id in turn.wants]
+        budgets.give_back(ledger, [row[0] for row in left], wanted)
     return parents, mail
 
 
