@@ -12,6 +12,8 @@ import pytest
 
 import segue
 from segue.errors import DeadlineMissed
+from segue.providers.openai import OpenAI
+from segue.runtime.lanes import lanes
 from segue.runtime.receipt import total
 from segue.testing.simulator import Pace, Simulator
 from tests.runtime.test_lanes import World
@@ -176,3 +178,31 @@ async def test_less_time_than_a_live_call_needs_is_warned_of(
     ]
     assert "60 s before its time" in said
     assert "they have 36 s" in said
+
+
+@pytest.mark.parametrize("lane", ["another", "the same"])
+async def test_a_slow_answer_of_a_provider_holds_up_no_late_line(
+    world: World, lane: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another lane, nor of its own."""
+    polled, answer = asyncio.Event(), asyncio.Event()
+    poll = OpenAI.poll
+
+    async def slow(self: OpenAI, job: str) -> Any:
+        polled.set()
+        await answer.wait()
+        return await poll(self, job)
+
+    monkeypatch.setattr(lanes, "LOOK", 0.01)
+    monkeypatch.setattr(OpenAI, "poll", slow)
+    sim = await world.simulator(pace=STUCK)
+    async with engine(world, mode="batch") as desk, asyncio.timeout(20):
+        first = await desk.start(echo(0))
+        await polled.wait()
+        second = "far:m" if lane == "the same" else "far:other"
+        how = segue.Batch(within=timedelta(seconds=20), late="live")
+        assert await desk.run(echo(1), model=second, mode=how) == "You said: row 1"
+        assert not answer.is_set()
+        assert (await first.head()).status == "parked"
+        answer.set()
+    assert kinds(sim) == {"live": 1}

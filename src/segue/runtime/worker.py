@@ -336,7 +336,9 @@ class Worker:
                 if not count:
                     await self._until_ready()
             except Exception as error:
-                log.error("the worker can't claim runs: %s", error, exc_info=not isinstance(error, StoreError))
+                log.error(
+                    "the worker can't claim runs: %s", error, exc_info=not isinstance(error, StoreError)
+                )
                 self._unclaimed = error
                 await self.clock.sleep(1.0)
                 continue
@@ -489,7 +491,13 @@ class Worker:
             now = self.clock.now()
             self._return(
                 Turn(
-                    run=head.id, fence=head.fence, status="held", release=True, reason=reason, seen=seen, now=now
+                    run=head.id,
+                    fence=head.fence,
+                    status="held",
+                    release=True,
+                    reason=reason,
+                    seen=seen,
+                    now=now,
                 )
             )
 

@@ -27,6 +27,11 @@ T = TypeVar("T")
 LEASE = 60.0
 #: Back-off after a failure, in seconds: the first, and the longest.
 BACK_OFF = (2.0, 60.0)
+#: So long the other lanes wait for one whose provider is slow, in seconds.
+PATIENCE = 0.25
+#: How often a lane is looked at for late lines while its provider is slow, in seconds; each so many looks it is claimed
+#: anew.
+LOOK, KEEP = 1.0, 15
 
 
 class Lanes:
@@ -44,6 +49,8 @@ class Lanes:
     ) -> None:
         self.store, self.models, self.clock, self.worker = store, models, clock, worker
         self._backlog = backlog  # of the runs that could be at work here
+        self._kick = kick
+        self._driven: dict[str, asyncio.Task[float]] = {}  # by lane: looks after it just now
         self._busy = busy  # whether this process may still add lines
         self._failures: dict[str, int] = {}  # by lane, in a row
         self._fences: dict[str, tuple[int, float]] = {}  # by lane: ours, and when it was last claimed
@@ -55,18 +62,34 @@ class Lanes:
     async def sweep(self, *, poll_now: bool = False) -> float | None:
         """Do what is due in every lane. Seconds until something is due again; None if no lane has anything."""
         async with self._sweeping:
+            if poll_now and self._driven:
+                await asyncio.wait(self._driven.values())
             heads = await self.store.lanes()
-            if not heads:
+            for head in heads:
+                if head.lane not in self._driven:
+                    self._driven[head.lane] = asyncio.ensure_future(self._drive(head, poll_now))
+            if not self._driven:
                 return None
-            waits = await asyncio.gather(
-                *(self._drive(head, poll_now) for head in heads), return_exceptions=True
-            )
-        failures = [wait for wait in waits if isinstance(wait, BaseException)]
-        if failures:
-            raise failures[0]
+            waits = await self._looked_after(None if poll_now else PATIENCE)
         if poll_now:  # who looks once waits for what live calls give
             await self.promotions.settled()
-        return min(wait for wait in waits if not isinstance(wait, BaseException))
+        return min(waits, default=LEASE)
+
+    async def _looked_after(self, patience: float | None) -> list[float]:
+        """What lanes that were looked after say of when something is due. One that takes longer holds up no other:
+        it goes on by itself, and has the lanes looked at once more."""
+        done, late = await asyncio.wait(self._driven.values(), timeout=patience)
+        self._driven = {lane: task for lane, task in self._driven.items() if task in late}
+        for task in late:
+            task.remove_done_callback(self._late)
+            task.add_done_callback(self._late)
+        failures = [error for task in done if (error := task.exception()) is not None]
+        if failures:
+            raise failures[0]
+        return [task.result() for task in done]
+
+    def _late(self, _: object) -> None:
+        self._kick()
 
     async def _drive(self, head: LaneHead, poll_now: bool) -> float:
         rest = self.desk.rests(head.lane)
@@ -83,7 +106,7 @@ class Lanes:
             return 2.0
         fence, head = held
         fault: Exception | None
-        async with self._kept(head.lane):
+        async with self._kept(head.lane, fence):
             try:
                 again, fault = await self._advance(Lane(self.desk, Held(head, provider, to, fence)), poll_now)
             except StoreError:
@@ -153,23 +176,31 @@ class Lanes:
         return next((head for head in await self.store.lanes() if head.lane == lane), None)
 
     @contextlib.asynccontextmanager
-    async def _kept(self, lane: str) -> AsyncGenerator[None]:
-        """Keep a lane for as long as an upload or a download takes."""
-
-        async def keep() -> None:
-            while True:
-                await asyncio.sleep(LEASE / 4)
-                with contextlib.suppress(StoreError):
-                    await self.store.claim_lane(lane, self.worker, LEASE, now=self.clock.now())
-
-        keeping = asyncio.ensure_future(keep())
+    async def _kept(self, lane: str, fence: int) -> AsyncGenerator[None]:
+        """Keep a lane for as long as an upload or a download takes, and send what is late meanwhile."""
+        keeping = asyncio.ensure_future(self._keep(lane, fence))
         try:
             yield
         finally:
             keeping.cancel()
 
+    async def _keep(self, lane: str, fence: int) -> None:
+        looks = 0
+        while True:
+            await asyncio.sleep(LOOK)
+            looks += 1
+            with contextlib.suppress(StoreError):  # there is another look
+                if looks % KEEP == 0:
+                    await self.store.claim_lane(lane, self.worker, LEASE, now=self.clock.now())
+                if (head := await self._head(lane)) is not None:
+                    await self.promotions.advance(head, fence)
+
     async def release(self) -> None:
         """Let other workers drive the lanes at once, not only when the lease has lapsed."""
+        under_way, self._driven = list(self._driven.values()), {}
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
         await self.promotions.close()
         driven = list(self._fences)
         self._fences.clear()

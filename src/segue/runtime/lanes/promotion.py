@@ -52,6 +52,7 @@ class Promotions:
     def __init__(self, store: Store, models: Models, clock: Clock, kick: Callable[[], None]) -> None:
         self._store, self._models, self._clock, self._kick = store, models, clock, kick
         self._rounds: dict[str, _Round] = {}  # by lane
+        self._promoting: set[str] = set()  # lanes for which a round is about to begin
         self._rests: dict[str, float] = {}  # by lane: until when no round begins
 
     async def learn(self, store: Store | None = None) -> None:
@@ -69,8 +70,17 @@ class Promotions:
 
     async def advance(self, head: LaneHead, fence: int) -> float:
         """Go on with what was promoted, and promote what is late; seconds until something is due."""
+        if head.lane in self._promoting or head.lane in self._rounds:
+            return AGAIN
+        self._promoting.add(head.lane)
+        try:
+            return await self._advance(head, fence)
+        finally:
+            self._promoting.discard(head.lane)
+
+    async def _advance(self, head: LaneHead, fence: int) -> float:
         now = self._clock.now()
-        if head.lane in self._rounds or now < self._rests.get(head.lane, 0.0):
+        if now < self._rests.get(head.lane, 0.0):
             return AGAIN
         job = next((job for job in head.jobs if job.state == "live"), None)
         if job is None:

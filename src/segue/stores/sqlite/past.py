@@ -85,7 +85,10 @@ def _archived(ledger: Ledger, enough: int) -> set[int]:
     bit by bit, those that other processes have left."""
     cx = ledger.cx
     if ledger.archived is None:
-        ledger.archived, ledger.looked = {k for (k,) in cx.execute("select k from runs where base > swept")}, 0
+        ledger.archived, ledger.looked = (
+            {k for (k,) in cx.execute("select k from runs where base > swept")},
+            0,
+        )
     if len(ledger.archived) >= enough:
         return ledger.archived
     upto = ledger.looked + LOOK
