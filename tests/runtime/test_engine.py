@@ -556,7 +556,7 @@ async def test_a_run_that_cant_be_read_is_held_and_harms_no_other(tmp_path: Path
         file.execute(damage)
     async with segue.Engine(store) as engine, asyncio.timeout(10):
         assert await engine.run(flow(), id="good") == "done"
-        with pytest.raises(RunHeld, match="newer segue wrote it.*\n.*segue resume bad"):
+        with pytest.raises(RunHeld, match=r"newer segue wrote it.*\n.*segue resume bad"):
             await (await engine.get("bad"))
 
 
@@ -575,10 +575,19 @@ async def test_a_claim_that_cant_be_read_is_told_and_tried_again(tmp_path: Path)
     async with segue.Engine(store) as engine, asyncio.timeout(10):
         while engine.worker.failure is None:
             await asyncio.sleep(0.01)
-        with pytest.raises(StoreError, match="a record in it can't be read.*restore a backup"):
+        with pytest.raises(StoreError, match=r"a record in it can't be read.*restore a backup"):
             engine.check()
         with closing(sqlite3.connect(file)) as cx, cx:
             cx.execute("update specs set spec = ? where spec = x'c1'", (whole,))
         while engine.worker.failure is not None:
             await asyncio.sleep(0.01)
         assert await engine.run(flow(), id="bad") == "done"
+
+
+async def test_who_waits_for_ends_that_dont_come_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segue.runtime.engine.POLL", 0.001)
+    async with segue.Engine() as engine:
+        for _ in range(20):
+            await engine.next_end()
+        await asyncio.sleep(0)
+        assert not engine._ends

@@ -114,7 +114,7 @@ class Engine:
         self._own_providers = dict(providers or {})
         self._prices = prices
         self._waiting: dict[str, list[Future[Head | None]]] = {}
-        self._ends: list[Future[None]] = []
+        self._ends: set[Future[None]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._admitting = 0
         self._replayed: dict[str, asyncio.Task[None]] = {}
@@ -440,7 +440,7 @@ class Engine:
         if waiting:
             self._spawn(self._tell_waiting(waiting))
         if self._ends:
-            ends, self._ends = self._ends, []
+            ends, self._ends = self._ends, set()
             for future in ends:
                 _set(future)
 
@@ -457,7 +457,8 @@ class Engine:
         """A future that is done when some run ends here, or after a little while, in which others may have."""
         loop = asyncio.get_running_loop()
         future: Future[None] = loop.create_future()
-        self._ends.append(future)
+        self._ends.add(future)
+        future.add_done_callback(self._ends.discard)
         loop.call_later(POLL, _set, future)
         return future
 
