@@ -1,4 +1,4 @@
-from segue import Actor, Note, Request, field, on
+from segue import Actor, Note, field, on
 
 
 class AddUrl(Note):
@@ -7,9 +7,6 @@ class AddUrl(Note):
 
 class DeleteUrl(Note):
     url: str
-
-
-class Urls(Request[list[str]]): ...
 
 
 class Crawler(Actor[None]):
@@ -22,7 +19,3 @@ class Crawler(Actor[None]):
     @on
     async def delete(self, note: DeleteUrl) -> None:
         self.urls.remove(note.url)
-
-    @on
-    async def list(self, _: Urls) -> list[str]:
-        return self.urls
