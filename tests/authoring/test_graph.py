@@ -100,6 +100,109 @@ def test_edges() -> None:
     ]
 
 
+signal = segue.kind("signal")
+
+
+class Alarm(segue.Envelope):
+    urgent = True
+
+    async def carry_out(self, actor: object, turn: segue.Turn) -> object:
+        return await turn.handler("signal", type(self))(self)
+
+
+class Loudness(segue.Envelope):
+    pass
+
+
+class Led(Actor[str]):
+    """Led by all that says what is next."""
+
+    def begin(self):  # type: ignore[no-untyped-def]  # it may be written so
+        return Ticket("x")
+
+    @segue.state
+    async def classify(self, t: Ticket) -> object:
+        return Listen()
+
+    @segue.state
+    async def send(self, s: Normal) -> None: ...
+
+    @segue.on
+    async def state(self, m: State) -> str | Answer[str, Ticket | None]:
+        return Answer("", then=Ticket("x"))
+
+    @segue.fallback
+    async def unsure(self, m: State, error: OSError) -> Answer[str, Normal]:
+        return Answer("", then=Normal(""))
+
+    @segue.on
+    async def later(self, m: Later, reply: segue.Responder[int]) -> Done[str]:
+        return Done("")
+
+    @signal
+    async def alarm(self, m: Alarm) -> Normal | None:
+        return None
+
+    @signal
+    async def loud(self, m: Loudness) -> int | Reopen:
+        return 1
+
+    def finished(self, child: segue.Ended) -> Urgent | None:
+        return None
+
+    @segue.state
+    async def review(self, s: Urgent) -> Listen:
+        return Listen()
+
+    async def failed(self, error: Exception) -> Fail | None:
+        return None
+
+    def interrupted(self) -> Ticket | Interrupted:
+        return Interrupted()
+
+
+class Later(Request[int]):
+    pass
+
+
+def test_edges_of_all_that_says_what_is_next() -> None:
+    assert edges(Led.__segue__) == [  # type: ignore[attr-defined]  # as above
+        Edge("[*]", "?", ""),
+        Edge("Ticket", "?", "classify"),
+        Edge("Normal", "Listening", "send"),
+        Edge("Urgent", "Listening", "review"),
+        Edge("Listening", "Listening", "state"),
+        Edge("Listening", "Ticket", "state"),
+        Edge("Listening", "Normal", "unsure"),
+        Edge("Listening", "[*]", "later"),
+        Edge("Listening", "Urgent", "finished"),
+        Edge("Listening", "Ticket", "interrupted"),
+        Edge("Listening", "[*]", "interrupted"),
+        Edge("Ticket", "[*]", "failed"),
+        Edge("Normal", "[*]", "failed"),
+        Edge("Urgent", "[*]", "failed"),
+        Edge("Listening", "[*]", "failed"),
+        Edge("Listening", "Normal", "alarm"),
+    ]
+    assert '    state "?" as _\n' in segue.diagram(Led)
+
+
+async def test_an_answer_leads_where_it_says() -> None:
+    class Answers(Actor[str]):
+        @segue.on
+        async def state(self, m: State) -> Answer[str, Normal]:
+            return Answer("sent", then=Normal("x"))
+
+        @segue.state
+        async def send(self, s: Normal) -> Done[str]:
+            return Done(s.draft)
+
+    async with segue.Engine() as engine:
+        run = await engine.start(Answers())
+        assert await run.request(State()) == "sent"
+        assert await run == "x"
+
+
 def test_a_diagram() -> None:
     text = segue.diagram(Review, at="Urgent")
     lines = text.splitlines()
@@ -171,6 +274,17 @@ def test_edges_to_nowhere() -> None:
         async def back(self, t: Ticket, error: OSError) -> Normal:
             return Normal("x")
 
+    class Answers(Actor[None]):
+        @segue.on
+        async def state(self, m: State) -> Answer[str, Urgent]:
+            return Answer("", then=Urgent("x"))
+
+    class Hears(Actor[None]):
+        def finished(self, child: segue.Ended) -> Normal | None:
+            return None
+
+    assert "Answers.state: it leads to the state Urgent" in refusal(Answers)
+    assert "Hears.finished: it leads to the state Normal" in refusal(Hears)
     assert "Begins.begin: it leads to the state Ticket, which has no handler; add a @state" in refusal(Begins)
     assert "Leads.close: it leads to the state Urgent" in refusal(Leads)
     assert "Falls.back: it leads to the state Normal, which has no handler" in refusal(Falls)

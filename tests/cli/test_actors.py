@@ -117,6 +117,19 @@ def test_what_cant_be_drawn(actors: Desk):
     assert "run 'two' is one of 'twice'" in said.err
 
 
+@pytest.mark.parametrize("command", ["worker", "check", "diagram"])
+def test_an_edge_to_nowhere_is_told_before_anything_runs(actors: Desk, command: str):
+    actors.write(
+        "lost.py",
+        ACTORS.replace("-> Drafted:", "-> Drafted | Lost:").replace(
+            "@dataclass", "class Lost: ...\n\n@dataclass", 1
+        ),
+    )
+    said = actors.segue(command, "lost.py")
+    assert said.code == 2
+    assert "Review.write: it leads to the state Lost, which has no handler; add a @state method" in said.err
+
+
 LISTENER = """
 from datetime import timedelta
 

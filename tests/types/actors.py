@@ -46,6 +46,12 @@ class Typed(Actor[int]):
     async def ask(self, request: Ask) -> str | Answer[str]:
         return Answer(request.text, then=Going(2))
 
+    async def led(self, request: Ask) -> Answer[str, Going]:
+        return Answer(request.text, then=Going(2))
+
+    async def misled(self, request: Ask) -> Answer[str, Going]:
+        return Answer(request.text, then="")  # type: ignore[arg-type]
+
     @on(retry=segue.Retry(2))
     async def tell(self, note: Tell) -> None: ...
 

@@ -27,6 +27,7 @@ def declare_diagram(parser: argparse.ArgumentParser) -> None:
 
 async def do_diagram(args: argparse.Namespace) -> int:
     actor = load_actor(args.actor)
+    definition(actor).check()
     if not args.run:
         print(diagram(actor))
         return exit.OK

@@ -123,9 +123,15 @@ def load_module(path: str) -> ModuleType:
 
 
 def load_modules(paths: Sequence[str]) -> list[ModuleType]:
-    """Several files, or modules. Where two define one name, the module of a run tells which it is of."""
+    """Several files, or modules. Where two define one name, the module of a run tells which it is of.
+
+    Raises `BadSignature` for an actor that can't work.
+    """
     modules = [load_module(path) for path in paths]
     _prefer(*modules)
+    for module in modules:
+        for actor in actors_of(module).values():
+            definition(actor).check()
     return modules
 
 

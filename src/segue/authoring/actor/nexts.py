@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 R_co = TypeVar("R_co", covariant=True)
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as VarWithDefault
+
+    Then_co = VarWithDefault("Then_co", covariant=True, default=Any)
+else:
+    Then_co = TypeVar("Then_co", covariant=True)
 
 
 class Listen:
@@ -43,8 +50,11 @@ class Cancelled:
     """The run is cancelled; never returned by handlers."""
 
 
-class Answer(Generic[R_co]):
-    """The answer to a request, and the state to go to then."""
+class Answer(Generic[R_co, Then_co]):
+    """The answer to a request, and the state to go to then; in annotations `Answer[int]` or `Answer[int, Working]`."""
 
-    def __init__(self, value: R_co, *, then: object = None) -> None:
+    if not TYPE_CHECKING:
+        __class_getitem__ = classmethod(GenericAlias)  # of one type or of two
+
+    def __init__(self, value: R_co, *, then: Then_co = None) -> None:  # type: ignore[assignment]  # nothing else is next
         self.value, self.then = value, then
