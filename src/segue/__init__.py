@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from .authoring.step import StepOptions as StepOptions
     from .authoring.step import idempotency_key as idempotency_key
     from .authoring.step import step as step
+    from .authoring.stopping import should_stop as should_stop
     from .authoring.time import now as now
     from .authoring.time import random as random
     from .authoring.time import sleep as sleep
@@ -174,6 +175,7 @@ _HOMES = {
     "random": "authoring.time",
     "receive": "authoring.mail",
     "resource": "authoring.resource",
+    "should_stop": "authoring.stopping",
     "sleep": "authoring.time",
     "spawn": "runtime.verbs",
     "step": "authoring.step",

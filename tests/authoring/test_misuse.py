@@ -176,6 +176,22 @@ async def test_a_step_that_a_thread_of_the_run_calls() -> None:
         assert await has_it_called() == "x"  # part of what is recorded whole
 
 
+class Plain(segue.Actor[None]):
+    def begin(self) -> str:
+        return "go"
+
+    @segue.state
+    def go(self, _: str) -> segue.Done[None]:
+        segue.now()
+        return segue.Done()
+
+
+async def test_a_plain_handler_that_calls_segue_is_told_the_cure() -> None:
+    async with segue.Engine() as engine:
+        with pytest.raises(WrongPlace, match=r"inside the handler Plain.go\(\), .* make it an `async def`"):
+            await engine.run(Plain())
+
+
 @segue.flow
 async def says_text() -> int:
     return "text"  # type: ignore[return-value]  # that it is told of is tested

@@ -19,6 +19,7 @@ from ..model.message import Mail
 from ..model.mode import Config
 from ..ports.store import Turn
 from .pooled import Named
+from .stopping import Stop
 
 if TYPE_CHECKING:
     from ..ports.transport import Transport
@@ -333,8 +334,8 @@ class Services(Protocol):
         """An SDK's request as a recorded call, carried out as the configuration's mode says; gives an `Answered`."""
         ...
 
-    async def in_thread(self, fn: Callable[[], Any]) -> Any:
-        """Run a blocking function off the loop, with the caller's context."""
+    async def in_thread(self, fn: Callable[[], Any], stop: Stop | None = None) -> Any:
+        """Run a blocking function off the loop, with the caller's context; given up, it is asked to `stop`."""
         ...
 
     async def in_process(self, work: Named, timeout: float | None) -> bytes:
@@ -390,15 +391,19 @@ def find_branch() -> Branch | None:
 
 
 def current(verb: str) -> Branch:
-    """The branch that the caller acts for. Raises `NotInRun`, or `WrongPlace` inside a step."""
+    """The branch that the caller acts for. Raises `NotInRun`, or `WrongPlace` inside a step or a plain handler."""
     branch = find_branch()
     if branch is None:
         inside = BRANCH.get()
-        step = inside.name if isinstance(inside, Work) else inside
-        if isinstance(step, str):
+        if isinstance(inside, Work):
             raise WrongPlace(
-                f"segue.{verb}() was called inside the step {step!r}, which is recorded whole and so "
-                f"can't wait for it or record it; make {step!r} a flow (@segue.flow) instead"
+                f"segue.{verb}() was called inside the step {inside.name!r}, which is recorded whole and so "
+                f"can't wait for it or record it; make {inside.name!r} a flow (@segue.flow) instead"
+            )
+        if isinstance(inside, str):
+            raise WrongPlace(
+                f"segue.{verb}() was called inside the handler {inside}(), which runs off the event loop and so "
+                f"can't wait for it or record it; make it an `async def`, and what has to run there a step"
             )
         raise NotInRun(verb)
     return branch

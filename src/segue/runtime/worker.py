@@ -17,6 +17,7 @@ import msgspec
 from ..authoring.context import Branch, Wait, WireCall, Work
 from ..authoring.flow import TARGETS, Ambiguous, FlowDef, target_named
 from ..authoring.pooled import Named
+from ..authoring.stopping import STOP, Stop
 from ..core import journal
 from ..core.codec import encode
 from ..core.pool import Pooled
@@ -126,10 +127,16 @@ class Worker:
     ) -> Work | Wait:
         return self._models.wire.call(branch, config, call, replays=replays)
 
-    async def in_thread(self, fn: Callable[[], Any]) -> Any:
+    async def in_thread(self, fn: Callable[[], Any], stop: Stop | None = None) -> Any:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(64, thread_name_prefix="segue-step")
-        return await self.loop.run_in_executor(self._threads, copy_context().run, fn)
+        context, stop = copy_context(), stop or Stop()
+        context.run(STOP.set, stop)
+        try:
+            return await self.loop.run_in_executor(self._threads, context.run, fn)
+        except asyncio.CancelledError:
+            stop.asked = True
+            raise
 
     async def in_process(self, work: Named, timeout: float | None) -> bytes:
         if self._processes is None:

@@ -24,7 +24,7 @@ from ..mail import message_name
 from .ending import Ending, uncancel
 from .interlude import Aborted, Interlude
 from .life import Life
-from .nexts import Again, Answer, Cancelled, Fail, Listen
+from .nexts import Again, Answer, Cancelled, Done, Fail, Interrupted, Listen
 from .performing import Performer
 from .standing import Standing
 
@@ -284,6 +284,9 @@ class Driver:
         """What is next, once what is carried out beside a handler is done: it may have said so."""
         await self.interlude.settle()
         said = self.interlude.take_next()
+        own = result.then if isinstance(result, Answer) else result
+        if isinstance(own, Done | Fail) and isinstance(said, Interrupted) and not said.anew:
+            return result  # it ends by itself, as it was asked to
         if said is not None and handler.is_request and not handler.keeps:
             return Answer(result.value if isinstance(result, Answer) else result, then=said)
         return result if said is None else said

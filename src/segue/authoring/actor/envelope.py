@@ -32,6 +32,10 @@ class Turn(Protocol):
         """The actor's method that was marked with that kind and takes that type. Raises `TypeError` if it has none."""
         ...
 
+    def hurry(self) -> None:
+        """Ask the handler at work to stop, if it is a plain one: `segue.should_stop()` is true in it."""
+        ...
+
     async def settled(self) -> None:
         """Wait until no handler is at work."""
         ...

@@ -171,6 +171,10 @@ class _Turn:
             raise TypeError(f"actor {definition.name!r} has no method marked {kind!r} that takes a {name}")
         return lambda value: self._interlude.performer.carry_out(found, value)
 
+    def hurry(self) -> None:
+        if self.at_work:
+            self._interlude.life.hurry()
+
     async def settled(self) -> None:
         if self.at_work:
             future = self._interlude.life.own_wait()

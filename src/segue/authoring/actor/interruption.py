@@ -35,6 +35,7 @@ class Interruption(Envelope):
         if self.level is Interrupt.NOW:
             await turn.abort()
             return Interrupted(anew=self.anew)
+        turn.hurry()
         await turn.settled()
         said = actor.interrupted()
         return await said if hasattr(said, "send") else said

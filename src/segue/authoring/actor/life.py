@@ -85,8 +85,12 @@ class Life(Protocol):
         """Commit. Tasks that the handler left behind don't outlive it."""
         ...
 
-    def off_loop(self, fn: Callable[[], Any]) -> Future[Any]:
-        """Run a function on a thread, as work of this wake."""
+    def off_loop(self, fn: Callable[[], Any], label: str) -> Future[Any]:
+        """Run a handler of that name on a thread, as work of this wake."""
+        ...
+
+    def hurry(self) -> None:
+        """Ask the function that is on a thread to stop: `segue.should_stop()` is true in it."""
         ...
 
     def hold(self, reason: str) -> Future[Any]:

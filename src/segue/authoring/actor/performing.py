@@ -119,7 +119,8 @@ class HandlerWork:
         method = getattr(actor, handler.method)
         if handler.is_async:
             return await method(*self._arguments)
-        return await self._life.off_loop(lambda: method(*self._arguments))
+        label = f"{type(actor).__segue__.name}.{handler.method}"
+        return await self._life.off_loop(lambda: method(*self._arguments), label)
 
 
 def _performed(actor: Any, work: HandlerWork) -> Callable[[], Awaitable[Any]]:

@@ -172,7 +172,7 @@ class _Turn(Replayed):
 
     def differs_from(self, after: Checkpoint) -> Exception | None:
         """What differs from how it was."""
-        if self._came_to is None or self.difference is not None:
+        if self._came_to is None or self.difference is not None or self.was_hurried:
             return self.difference
         turn, before = self._came_to, self._from
         if turn.checkpoint is not None:

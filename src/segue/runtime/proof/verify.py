@@ -12,6 +12,7 @@ import msgspec
 from ...authoring.actor.checkpoint import read_stored
 from ...authoring.context import Act, Branch, Wait, WireCall, Work
 from ...authoring.pooled import Named
+from ...authoring.stopping import Stop
 from ...model.entry import Entry, Failure
 from ...model.errors import AuthorError, ReplayMismatch, ResultMismatch, UnknownName
 from ...model.lane import Answer
@@ -126,11 +127,16 @@ class Replayed(Executor):
             raise self.error
         if self.difference is not None:
             raise self.difference
-        if self.head.status not in ENDED:
+        if self.head.status not in ENDED or self.was_hurried:
             return
         was, now = (_outcome(end.status, end.value, end.error) for end in (head, self.last))
         if was != now:
             raise ResultMismatch(self.id, was, now)
+
+    @property
+    def was_hurried(self) -> bool:
+        """Whether a handler was asked to stop: how far it came then isn't recorded."""
+        return self.handling is not None and self.handling.hurried
 
     def start(self, call: Call) -> None:
         self.fresh.append(call)  # judged at rest: a run may end while a task that nobody awaits begins a call
@@ -235,8 +241,8 @@ class Desk:
             return self._requests.wire_call(branch, config, call)
         return self._worker.wire_call(branch, config, call, replays=True)
 
-    async def in_thread(self, fn: Callable[[], Any]) -> Any:
-        return await self._worker.in_thread(fn)
+    async def in_thread(self, fn: Callable[[], Any], stop: Stop | None = None) -> Any:
+        return await self._worker.in_thread(fn, stop)
 
     async def in_process(self, work: Named, timeout: float | None) -> bytes:
         return await self._worker.in_process(work, timeout)

@@ -18,6 +18,7 @@ import msgspec
 from ...authoring.context import BRANCH, Act, Branch, BranchTask, Wait, current
 from ...authoring.message import Responder
 from ...authoring.pooled import Named
+from ...authoring.stopping import Stop
 from ...core.replay import Replay
 from ...model.entry import INSTANT, Entry, Failure
 from ...model.message import PORT, DeadLetter, Letter, Mail, answer_to
@@ -52,10 +53,12 @@ class Handling:
         "_run",
         "_saved",
         "_serve",
+        "_stop",
         "_struck",
         "_urgent_only",
         "_wanting",
         "beside",
+        "hurried",
         "id",
         "saves",
         "sealing",
@@ -83,6 +86,8 @@ class Handling:
         self._rest: TimerHandle | None = None  # it waits for its next message in memory, for a moment
         self._rests_until = 0.0
         self._struck = 0  # urgent messages in the journal
+        self._stop: Stop | None = None  # of the handler that was last on a thread
+        self.hurried = False  #: whether it was asked to stop
         for path, _ in list(run.replay.calls):
             if path == URGENT:
                 self._expect()
@@ -320,13 +325,19 @@ class Handling:
         run.kick()
         return call
 
-    def off_loop(self, fn: Callable[[], Any]) -> Future[Any]:
-        """Run a function on a thread, as work of this wake."""
-        return self._own_work(lambda: self._run.host.in_thread(fn), "a handler that runs on a thread")
+    def off_loop(self, fn: Callable[[], Any], label: str) -> Future[Any]:
+        """Run a handler of that name on a thread, as work of this wake."""
+        stop = self._stop = Stop()
+        return self._own_work(lambda: self._run.host.in_thread(fn, stop), label)
+
+    def hurry(self) -> None:
+        """Ask the function that is on a thread to stop."""
+        if self._stop is not None:
+            self._stop.asked = self.hurried = True
 
     def in_process(self, work: Named) -> Future[bytes]:
         """Have work done in another process, as work of this wake; given up, it is ended."""
-        return self._own_work(lambda: self._run.host.in_process(work, None), "a handler in another process")
+        return self._own_work(lambda: self._run.host.in_process(work, None), work.label)
 
     def _own_work(self, begin: Callable[[], Awaitable[Any]], label: str) -> Future[Any]:
         run = self._run
