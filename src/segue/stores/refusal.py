@@ -9,7 +9,7 @@ import msgspec
 
 from ..model.entry import Failure
 from ..model.errors import CallerError, MailboxFull, RunEnded, UnknownName
-from ..model.message import MESSAGES, DeadLetter, Mail, answer_to
+from ..model.message import ASKED_TO_END, MESSAGES, DeadLetter, Mail, answer_to
 from ..model.run import Spec
 
 #: Ways of a full mailbox.
@@ -57,6 +57,8 @@ def _refuse(mail: Sequence[Mail], failure: Failure, reason: str, now: float) -> 
         source = f"run:{one.to}"
         if one.kind == "event":  # its subscriber is gone
             refused.back.append(Mail(one.sender, source, 0, "unsubscribe", key=one.key, at=now))
+        elif one.name == ASKED_TO_END:  # it has
+            continue
         elif one.kind == "tell" and not one.every and one.due <= now:
             refused.dead.append(DeadLetter(one, reason, failure, now))
         elif one.reply is not None:

@@ -103,6 +103,7 @@ class MailContract:
         assert await store.dead_letters() == []  # who delivers is told at once
         out = [_tell("a", "b", 2), _request("a", "b", 3), _tell("x", "b", 4), _request("x", "b", 5)]
         out += [_tell("a", "b", 6, kind="cancel"), _tell("a", "b", 7, every=1.0)]
+        out += [_tell("a", "b", 8, name="Interruption")]  # as it was asked to: nothing to tell anybody
         await _commit(store, "b", outbox=out)
         assert await _dead(store) == [("a", 2, "the run had ended (done)"), ("x", 4, "there is no such run")]
         ended, unknown = [letter.mail for letter in await store.inbox("b", 0)]

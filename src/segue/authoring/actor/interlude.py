@@ -45,8 +45,8 @@ class Interlude:
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing is carried out beside, and nothing that was has said what is next."""
-        return not self._tasks and self.next is None
+        """Whether nothing is carried out beside, or is about to, and nothing that was has said what is next."""
+        return not self._tasks and self.next is None and not self.life.is_struck
 
     async def settle(self) -> None:
         """The handler is done: those who wait for that go on, and come to their end before anything else begins."""
@@ -54,8 +54,8 @@ class Interlude:
         for future in settling:
             if not future.done():
                 future.set_result(None)
-        while self._tasks:
-            await asyncio.wait(list(self._tasks))
+        while self._tasks or self.life.is_struck:
+            await (asyncio.wait(list(self._tasks)) if self._tasks else self.life.struck())
 
     def take_next(self) -> object:
         """What was said is next, once."""

@@ -101,6 +101,15 @@ class Life(Protocol):
         """Have work done in another process, as work of this wake; given up, it is ended."""
         ...
 
+    @property
+    def is_struck(self) -> bool:
+        """Whether an urgent message has struck, with what a handler waited for, say, and isn't begun with yet."""
+        ...
+
+    def struck(self) -> Future[Any]:
+        """When it is."""
+        ...
+
     def own_wait(self) -> Future[Any]:
         """A future that the actor's own code sets; nothing of it is recorded."""
         ...

@@ -54,6 +54,8 @@ class Handling:
         "_saved",
         "_serve",
         "_stop",
+        "_strikes",
+        "_striking",
         "_struck",
         "_urgent_only",
         "_wanting",
@@ -86,6 +88,8 @@ class Handling:
         self._rest: TimerHandle | None = None  # it waits for its next message in memory, for a moment
         self._rests_until = 0.0
         self._struck = 0  # urgent messages in the journal
+        self._strikes: list[Call] = []  # those of them that aren't begun with yet
+        self._striking: Call | None = None  # who waits until they are
         self._stop: Stop | None = None  # of the handler that was last on a thread
         self.hurried = False  #: whether it was asked to stop
         for path, _ in list(run.replay.calls):
@@ -127,6 +131,15 @@ class Handling:
 
     def own_wait(self) -> Future[Any]:
         return own_call(self._run, ("!wait", 0))
+
+    @property
+    def is_struck(self) -> bool:
+        # In a replay, those that are yet to be handed over strike later.
+        return bool(self._strikes) and any(call.entry is None or call.done() for call in self._strikes)
+
+    def struck(self) -> Future[Any]:
+        self._striking = own_call(self._run, ("!wait", 0))
+        return self._striking
 
     def take(self, *, urgent: bool = False, ends: bool = False) -> Letter | None:
         """The next message that is there, if any, an urgent one first, or only such. It stays in the inbox."""
@@ -533,20 +546,25 @@ class Handling:
         call = own_call(run, (URGENT, self._struck), URGENT)
         self._struck += 1
         run.made.add(call.place)
+        self._strikes.append(call)
         call.add_done_callback(self._begin_beside, context=tasks.NO_CONTEXT)
         return call
 
     def _begin_beside(self, call: Future[Any]) -> None:
         """Carry out an urgent message in a branch of its own."""
         run, root = self._run, self._run.root
+        assert isinstance(call, Call)  # it was made here
+        self._strikes.remove(call)
         if call.cancelled() or run.leaving or not isinstance(root, BranchTask):
             return
         beneath = root.branch or run.carrying.alone
         assert beneath is not None  # the root has one, or carries out a call by itself
         mail = _read_mail(call.result())
-        assert isinstance(call, Call)  # it was made here
         branch = Branch(run, f"{beneath.path}/{mail.name}.{call.place[1]}")
         tasks.start(run.loop, self.beside(mail), branch, copy_context(), f"segue {run.id} {mail.name}")
+        striking, self._striking = self._striking, None
+        if striking is not None and not striking.done():
+            striking.set_result(None)
         run.kick()
 
 

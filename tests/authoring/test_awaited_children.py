@@ -1,0 +1,129 @@
+"""Children that are both supervised and awaited: the handler has the result, the supervisor hears the end."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import segue
+from segue import Actor, Done, Ended, Restart
+from segue.model.run import Head
+from segue.testing import FakeModel
+from segue.testing.clock import START
+from tests.authoring.killed import at_every_commit
+from tests.runtime.lives import Desk
+
+
+class Desks(IntEnum):
+    WORKERS = 1
+
+
+class Worker(Actor[str]):
+    how: str
+
+    def begin(self) -> str:
+        return self.how
+
+    @segue.state
+    async def work(self, how: str) -> Done[str]:
+        if how == "waits":
+            await segue.sleep(timedelta(seconds=1))
+        if how == "fails":
+            raise LookupError("no such work")
+        return Done(f"worker {how}")
+
+
+@segue.flow
+async def flow_that_works(how: str) -> str:
+    return f"flow {how}"
+
+
+@dataclass
+class Resting: ...
+
+
+class Chief(Actor[list[str]]):
+    groups = Desks
+    restart = Restart("one", times=1, within=timedelta(hours=1))
+    how: list[str]
+    got: list[str] = segue.field(default_factory=list)
+    ended: list[str] = segue.field(default_factory=list)
+
+    def begin(self) -> list[str]:
+        return self.how
+
+    @segue.state
+    async def work(self, how: list[str]) -> Resting:
+        workers: list[segue.Run[str]] = []
+        for each in how:
+            call = flow_that_works(each) if each == "flows" else Worker(each)
+            workers.append(await segue.spawn(call, group=Desks.WORKERS, restart="temporary"))
+        results = await asyncio.gather(*workers, return_exceptions=True)
+        self.got = [str(result) for result in results]
+        return Resting()
+
+    @segue.state
+    async def rest(self, _: Resting) -> Done[list[str]]:
+        await segue.sleep(timedelta(seconds=1))
+        return Done([*self.got, *sorted(self.ended)])
+
+    def finished(self, child: Ended) -> None:
+        self.ended.append(child.why)
+
+
+class Deaf(Chief):
+    """One that doesn't ask how its children ended, and fails with them."""
+
+    finished = Actor.finished
+
+    @segue.state
+    async def work(self, how: list[str]) -> Done[list[str]]:
+        workers = [await segue.spawn(Worker(each), group=Desks.WORKERS, restart="temporary") for each in how]
+        return Done([await worker for worker in workers])
+
+
+HOW = ["at once", "waits", "fails", "flows"]
+RESULT = ["worker at once", "worker waits", "no such work", "flow flows", "done", "done", "done", "failed"]
+
+
+@pytest.mark.parametrize("park", ["auto", "always"])
+async def test_the_handler_has_the_result_and_the_supervisor_hears_the_end(park: str) -> None:
+    desk = Desk(park=park)
+    async with desk.engine(verify=True) as engine:
+        assert await engine.run(Chief(HOW), id="it") == RESULT
+        assert await engine.dead_letters() == []
+        assert {head.status for head in await engine.store.runs()} == {"done", "failed"}
+
+
+@pytest.mark.parametrize(
+    ("how", "gives"), [(["at once"], None), (["at once", "waits"], None), (["fails"], LookupError)]
+)
+async def test_none_of_them_is_waited_for_once_more(how: list[str], gives: Any) -> None:
+    async with FakeModel() as model:  # which verifies
+        if gives is None:
+            assert await model.run_flow(Deaf(how)) == [f"worker {each}" for each in how]
+        else:
+            with pytest.raises(gives):
+                await model.run_flow(Deaf(how))
+        assert await model.engine.dead_letters() == []
+        assert (
+            model.clock.now() < START.timestamp() + 20
+        )  # a child that ends isn't asked to for half a minute
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_whatever_crashes(kind: str, tmp_path: Path) -> None:
+    async def begin(engine: Any) -> None:
+        await engine.start(Chief(HOW), id="it")
+
+    def check(desk: Desk, head: Head) -> None:
+        assert (head.status, head.reason) == ("done", "")
+        assert Chief.__segue__.read_result(head.value) == RESULT  # type: ignore[attr-defined]  # set when made
+
+    assert await at_every_commit(begin, "it", check, kind=kind, path=tmp_path) > 10
