@@ -30,7 +30,7 @@ def model(threads: int = os.cpu_count() or 1) -> Iterator[str]:
 def main(*words: str) -> int:
     """`small.py [INPUT] [OPTIONS OF segue run]`"""
     if not words or words[0].startswith("-"):
-        words = ('{"number": 1, "like": "py"}', *words)
+        words = ('{"number": 1, "like": "python"}', *words)
     with model() as name:
         command = [sys.executable, "-m", "segue", "run", f"{HERE / 'newsletter.py'}:Newsletter", *words]
         left = HERE / ".data"
