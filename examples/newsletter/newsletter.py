@@ -1,7 +1,7 @@
 """A newsletter by a crew of actors: one collects, one selects, writers write, an editor edits, and a person says yes.
 
-`segue run newsletter.py:Newsletter '{"number": 1, "like": "python"}'` writes issues/1.md: what is new in the packages of
-this machine, as their changelogs tell.
+`segue run newsletter.py:Newsletter '{"number": 1, "like": "python"}'` writes issues/1.md: what is new in the packages
+of this machine, as their changelogs tell.
 """
 
 import asyncio
