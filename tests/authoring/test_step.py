@@ -14,7 +14,7 @@ import pytest
 import segue
 from segue.authoring.step import ChangedArgument
 from segue.model.entry import BLOB
-from segue.model.errors import BadSignature, NotEncodable, RunHeld, StepFailed
+from segue.model.errors import BadSignature, NotEncodable, RunFailed, RunHeld, StepFailed
 from tests.runtime.lives import Desk, everywhere
 
 
@@ -581,11 +581,11 @@ async def test_another_step_at_the_place_of_one_before_a_rebase_has_another_key(
 
 
 class Beyond(BaseException):
-    """One that code isn't to handle, as `pytest.fail()` raises."""
+    """One that `except Exception` lets pass, as `pytest.fail()` raises."""
 
 
 @pytest.mark.parametrize("alone", [True, False])
-async def test_an_error_that_is_no_exception_reaches_who_waits(alone: bool) -> None:
+async def test_an_error_that_is_no_exception_reaches_who_waits_by_its_name(alone: bool) -> None:
     @segue.step
     async def bad() -> None:
         await asyncio.sleep(0)
@@ -596,7 +596,7 @@ async def test_an_error_that_is_no_exception_reaches_who_waits(alone: bool) -> N
         await (bad() if alone else asyncio.gather(bad(), asyncio.Event().wait()))
 
     async with segue.Engine() as engine:
-        with pytest.raises(Beyond):
+        with pytest.raises(RunFailed, match="Beyond: no use"):
             await asyncio.wait_for(engine.run(flow()), 5)
 
 

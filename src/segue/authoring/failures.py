@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import functools
 import inspect
@@ -11,6 +12,7 @@ from typing import Any
 from ..core.codec import decoder, encode
 from ..model.entry import Failure
 from ..model.errors import NotEncodable, StepFailed
+from .context import Parked
 from .trace import attach, trace_of
 
 _decode = decoder(object)
@@ -34,6 +36,44 @@ def to_failure(error: BaseException, *, again: bool = False) -> Failure:
         if _build(failure, cls) is not None:
             return failure
     return Failure(name, str(error), b"", again, trace, _base(cls))
+
+
+def own_error(error: BaseException) -> Exception:
+    """What code raised, as an error of its own: `StepFailed` for one that would go past all who handle errors.
+
+    Raises it where it isn't the code's own: its task is cancelled, its coroutine closed, or somebody pressed Ctrl-C.
+    """
+    if isinstance(error, Exception):
+        return error
+    if isinstance(error, KeyboardInterrupt | Parked) or is_closed(error) or is_cancelled(error):
+        raise error
+    return as_step_failed(error)
+
+
+def is_closed(error: BaseException) -> bool:
+    """Whether an error is that of a coroutine that is closed: it runs in no task then."""
+    return isinstance(error, GeneratorExit) and _task() is None
+
+
+def is_cancelled(error: BaseException) -> bool:
+    """Whether an error is the cancellation of the running task, and not one that its code made up."""
+    if not isinstance(error, asyncio.CancelledError):
+        return False
+    task = _task()
+    return task is None or task.cancelling() > 0
+
+
+def _task() -> asyncio.Task[Any] | None:
+    return None if asyncio._get_running_loop() is None else asyncio.current_task()
+
+
+def as_step_failed(error: BaseException) -> StepFailed:
+    """An error that isn't an `Exception`, as one that is, by its name. No policy tries it again."""
+    cls = type(error)
+    failed = StepFailed(f"{cls.__module__}:{cls.__qualname__}", str(error))
+    failed.__cause__ = error
+    failed.__segue_again__ = False  # type: ignore[attr-defined]  # read by the step's retry
+    return failed
 
 
 def to_exception(failure: Failure) -> Exception:

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from ..model.checks import seconds
 from .context import current
+from .failures import own_error
 from .stream import Branches, Each, Stream
 from .time import timer
 
@@ -80,8 +81,8 @@ class _Fetched(Generic[T]):
                 while len(self.items) >= most:
                     self._taken.clear()
                     await self._taken.wait()
-        except Exception as error:  # the consumer gets it
-            self.error = self.error or error
+        except BaseException as error:  # the consumer gets it
+            self.error = self.error or own_error(error)
         finally:
             self.open -= 1
             self.changed()

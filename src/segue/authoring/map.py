@@ -15,6 +15,7 @@ from ..model import checks
 from ..model.errors import InvalidValue
 from .config import config_of
 from .context import Branch, Slot, current
+from .failures import own_error
 from .flow import FlowCall, definition, take_call
 from .mail import child, child_id
 from .step import StepDef
@@ -230,8 +231,8 @@ class _Items:
                 self._begun += 1
                 if self._begun % OPENS == 0 and self.at_work == 0:
                     await pause(branch, 0.0)  # at rest, so that the runs opened so far are created and begin
-        except Exception as error:  # of the source: the consumer gets it
-            self._failure = error
+        except BaseException as error:  # of the source: the consumer gets it
+            self._failure = own_error(error)
         else:
             self._total = self._begun
         finally:
@@ -244,8 +245,8 @@ class _Items:
             return
         try:
             call = self._fn(item)
-        except Exception as error:
-            self._end(Outcome(index, item, None, error))
+        except BaseException as error:
+            self._end(Outcome(index, item, None, own_error(error)))
             return
         if isinstance(call, FlowCall) or definition(type(call)) is not None:
             self._open(branch, index, item, call)
@@ -273,8 +274,8 @@ class _Items:
         current("map").slot = place
         try:
             value = await (self._fn(item) if call is None else call)
-        except Exception as error:
-            self._end(Outcome(index, item, None, error))
+        except BaseException as error:
+            self._end(Outcome(index, item, None, own_error(error)))
         else:
             self._end(Outcome(index, item, value, None))
         finally:

@@ -125,6 +125,8 @@ class Each(AsyncIterator[T], Generic[T]):
             return next(self._plain)
         except StopIteration:
             raise StopAsyncIteration from None
+        except StopAsyncIteration as error:  # it would pass for the end
+            raise RuntimeError("an iterable that isn't async raised StopAsyncIteration") from error
 
     async def aclose(self) -> None:
         """Let the source clean up, if it is one that can."""

@@ -17,6 +17,7 @@ import msgspec
 from ..authoring.actor import Actor
 from ..authoring.config import How, ModelLike, as_config, configured, said
 from ..authoring.context import find_branch
+from ..authoring.failures import own_error
 from ..authoring.flow import Target, short_name, take_call, target_of
 from ..authoring.mail import make_spec
 from ..authoring.resource import SERVICES
@@ -633,8 +634,8 @@ class Engine:
             if as_one:  # a flow's own budget is for each of its runs
                 config = await self.on_budget(config, f"job:{job.id}")
             await job.admit(_each(rows), key, limit, config)
-        except Exception as error:  # whoever iterates the job gets it
-            job.failure = error
+        except BaseException as error:  # whoever iterates the job gets it
+            job.failure = own_error(error)
         finally:
             self._admitting -= 1
             self._kick_lanes.set()

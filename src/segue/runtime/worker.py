@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from ..authoring.context import Branch, Wait, WireCall, Work
+from ..authoring.failures import as_step_failed, own_error
 from ..authoring.flow import TARGETS, Ambiguous, FlowDef, target_named
 from ..authoring.pooled import Named
 from ..authoring.stopping import STOP, Stop
@@ -133,7 +134,7 @@ class Worker:
         context, stop = copy_context(), stop or Stop()
         context.run(STOP.set, stop)
         try:
-            return await self.loop.run_in_executor(self._threads, context.run, fn)
+            return await self.loop.run_in_executor(self._threads, context.run, _on_thread, fn)
         except asyncio.CancelledError:
             stop.asked = True
             raise
@@ -149,7 +150,10 @@ class Worker:
 
             async def open_it() -> Any:
                 source = fn()
-                value = await anext(source)
+                try:
+                    value = await anext(source)
+                except BaseException as error:
+                    raise own_error(error)
                 self._closers.append(source)
                 return value
 
@@ -618,13 +622,24 @@ class Worker:
         return created
 
 
+def _on_thread(fn: Callable[[], Any]) -> Any:
+    """Call it there. No future carries a `StopIteration`, or a `GeneratorExit` unharmed; Ctrl-C never comes there."""
+    try:
+        return fn()
+    except BaseException as error:
+        if isinstance(error, Exception) and not isinstance(error, StopIteration):
+            raise
+        raise as_step_failed(error) from error
+
+
 async def _close(source: Any) -> None:
     """Let a resource's function go on after its `yield`."""
     try:
         await anext(source)
     except StopAsyncIteration:
         return
-    except Exception:
+    except BaseException as error:
+        own_error(error)
         log.exception("the resource %s failed to close", source.__qualname__)
         return
     log.error("the resource %s yields more than once; only the first value is used", source.__qualname__)
@@ -647,5 +662,7 @@ async def _flow_code(flow: FlowDef, data: bytes, call: Any, executor: Executor) 
     except Exception:
         RAISED.debug("flow %s raised", flow.name, exc_info=True)
         raise
+    except SystemExit as error:  # it would end more than this run
+        raise as_step_failed(error) from error
     finally:
         executor.kick()

@@ -19,6 +19,7 @@ from ...core.signature import InputShape
 from ...model.errors import BadSignature, InvalidValue, NotEncodable, StateMismatch
 from ...model.mode import Config
 from ...ports.store import Claimed
+from ..failures import as_step_failed
 from ..flow import fingerprint
 from ..message import Mailbox
 from ..pooled import Named
@@ -227,4 +228,6 @@ class ActorDef:
         except StateMismatch as error:
             await life.hold(f"{error.cause}\n{error}")
             raise
+        except SystemExit as error:  # of its class's own code, which would end more than this run
+            raise as_step_failed(error) from error
         return await driver.run()

@@ -19,7 +19,7 @@ from ...model.errors import RunInterrupted
 from ...model.message import Letter, Mail
 from ...ports.store import Claimed
 from ..context import current
-from ..failures import to_failure
+from ..failures import own_error, to_failure
 from ..mail import message_name
 from .ending import Ending, uncancel
 from .interlude import Aborted, Interlude
@@ -85,8 +85,8 @@ class Driver:
                     await self._next()
                 except Aborted:  # before it began
                     here.go(self.interlude.take_next() or Listen())
-        except Exception as error:
-            here.end = Fail(error)
+        except BaseException as error:
+            here.end = Fail(own_error(error))
 
     async def _next(self) -> None:
         here, life = self.here, self.life
@@ -184,7 +184,7 @@ class Driver:
                     here.go(result)
                 if not here.fresh:
                     here.fields.take(looked, here.actor)
-            except (Exception, asyncio.CancelledError) as error:
+            except BaseException as error:
                 await self._message(handler, letter, error)
             else:
                 here.attempt = 0
@@ -217,7 +217,7 @@ class Driver:
                 if handler.is_request:
                     more = life.takes(letter, performer.path(handler), keeps=handler.keeps)
                 result = await performer.call(handler, given, *more)
-            except (Exception, asyncio.CancelledError) as error:
+            except BaseException as error:
                 result = await self._instead(handler, mail.value or b"null", error)
             performer.at_work = ""
             if not self.interlude.quiet:
@@ -259,19 +259,18 @@ class Driver:
         """What a handler, or its fall-back, returns."""
         try:
             result = await self.performer.call(handler, value)
-        except (Exception, asyncio.CancelledError) as error:
+        except BaseException as error:
             result = await self._instead(handler, data, error)
         self.performer.at_work = ""
         return result if self.interlude.quiet else await self._said_beside(handler, result)
 
-    async def _instead(self, handler: Handler, data: bytes, error: BaseException) -> Any:
+    async def _instead(self, handler: Handler, data: bytes, raised: BaseException) -> Any:
         """What the fall-back of a handler that raised returns; raises the error if there is none."""
         performer = self.performer
-        if not isinstance(error, Exception):
-            if not self.interlude.is_cut_off:
-                raise error
+        if isinstance(raised, asyncio.CancelledError) and self.interlude.is_cut_off:
             await self.interlude.undo()
             raise Aborted from None
+        error = own_error(raised)
         performer.at_work = ""
         await self.interlude.settle()
         fallback = performer.fallback(handler, error)
@@ -350,7 +349,8 @@ class Driver:
                 here.take(looked)
         except Aborted:
             failure = to_failure(RunInterrupted(self.life.id))
-        except Exception as error:
+        except BaseException as raised:
+            error = own_error(raised)
             here.restore()
             failure = to_failure(error)
             log.warning("run %s: %s", self.life.id, error)

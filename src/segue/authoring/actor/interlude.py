@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...core.codec import decoder, encode
 from ...model.message import Mail
-from ..failures import to_failure
+from ..failures import own_error, to_failure
 from ..mail import message_name
 from .envelope import ENVELOPES
 from .life import Life
@@ -91,7 +91,8 @@ class Interlude:
                 value, then = await self._open(mail, turn)
                 if then is not None:
                     self.next = then
-            except Exception as error:
+            except BaseException as raised:
+                error = own_error(raised)
                 failure = to_failure(error)
                 log.warning("run %s: %s", self.life.id, error)
             if mail.reply is not None:

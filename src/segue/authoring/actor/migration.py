@@ -11,6 +11,7 @@ import msgspec
 from ...core.codec import decode, encode
 from ...model.errors import InvalidValue, SegueError, StateMismatch
 from ...model.run import Spec
+from ..failures import own_error
 from ..flow import target_named
 from .checkpoint import Checkpoint, read_texts
 
@@ -74,7 +75,8 @@ class Read:
         old = Stored(decode(bytes(stored.fields)), stored.state, state, stored.version)
         try:
             migrate(old)
-        except Exception as error:
+        except BaseException as error:
+            own_error(error)  # raises a person's Ctrl-C
             problem = f"migrate() raised {type(error).__name__}: {error}"
             raise StateMismatch(run, definition.name, problem) from error
         where = f"what {definition.name}.migrate() left"

@@ -10,6 +10,7 @@ from typing import Any
 from ...model.errors import AuthorError
 from ..config import using
 from ..context import Branch
+from ..failures import own_error
 from ..pooled import side_by_side
 from ..time import timeout
 from . import elsewhere
@@ -77,8 +78,11 @@ class Performer:
         if name not in self._here.definition.own:
             return None
         self.enter(name)
-        result = getattr(self._here.actor, name)(*arguments)
-        return await result if iscoroutine(result) else result
+        try:
+            result = getattr(self._here.actor, name)(*arguments)
+            return await result if iscoroutine(result) else result
+        except BaseException as error:
+            raise own_error(error)
 
     # ------------------------------------------------------------ failures
     def fallback(self, handler: Handler, error: Exception) -> Handler | None:

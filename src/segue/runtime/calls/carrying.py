@@ -8,7 +8,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from ...authoring.context import BRANCH, Branch, BranchTask, Parked, Work
-from ...authoring.failures import to_failure
+from ...authoring.failures import is_closed, to_failure
 from ...core.replay import Place
 from ...model.entry import Failure
 from ..ground import tasks
@@ -82,15 +82,15 @@ class Carrying:
                     run.purse.release(work.need)
                 raise
             outcome.error, outcome.cause = to_failure(cancelled), cancelled
-        except Exception as error:
-            again = work.again is not None and work.again(error)
-            outcome.error, outcome.cause = to_failure(error, again=again), error
-        except BaseException as error:  # none that code may handle, and so none to record
+        except KeyboardInterrupt as error:  # a person's, whatever the code is at
             if not run.leaving:
                 run.abandon(error)
-            if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        except BaseException as error:
+            if is_closed(error):
                 raise
-            return
+            again = work.again is not None and work.again(error)
+            outcome.error, outcome.cause = to_failure(error, again=again), error
         finally:
             work.let_go()
         if call.task is not None:
@@ -124,7 +124,9 @@ class Carrying:
             if task.cancelling() or run.leaving:
                 raise
             error, cause = to_failure(cancelled), cancelled  # raised by the step itself
-        except Exception as raised:
+        except BaseException as raised:
+            if isinstance(raised, KeyboardInterrupt) or is_closed(raised):
+                raise
             again = work.again is not None and work.again(raised)
             error, cause = to_failure(raised, again=again), raised
         finally:

@@ -119,6 +119,14 @@ def _patience(run: Executor) -> tuple[float, int]:
     return 0.0, 0
 
 
+def _raised(root: Task[Any]) -> BaseException | None:
+    """What the code ended with: a cancellation that nobody asked for is an error like another."""
+    try:
+        return root.exception()
+    except asyncio.CancelledError as error:
+        return error
+
+
 class Departure:
     """The ways out of memory. The run has left when `gone` was called."""
 
@@ -197,11 +205,11 @@ class Departure:
         status: Status = "done"
         value: bytes | None = None
         failure: Failure | None = None
-        if root.cancelled():
+        if root.cancelled() and (self._run.handling is not None or root.cancelling()):
             status = "cancelled"
             failure = end_error(self._run.id, status, None)
-        elif (error := root.exception()) is not None:
-            if not isinstance(error, Exception):
+        elif (error := _raised(root)) is not None:
+            if isinstance(error, KeyboardInterrupt):
                 self._run.abandon(error)
                 return
             if self._run.head.spec.job and (reason := key_refused(self._run.id, error)):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ...authoring.context import BRANCH, Act, Branch, BranchTask, Wait, current
+from ...authoring.failures import own_error
 from ...authoring.message import Responder
 from ...authoring.pooled import Named
 from ...authoring.stopping import Stop
@@ -359,9 +360,10 @@ class Handling:
         async def work() -> None:
             try:
                 result = await begin()
-            except Exception as error:
+            except BaseException as error:
+                raised = own_error(error)
                 if not call.done():
-                    call.set_exception(error)
+                    call.set_exception(raised)
             else:
                 if not call.done():
                     call.set_result(result)
