@@ -250,11 +250,16 @@ class Stateful(Actor[str]):
             raise make(self.name)
 
 
+async def _run(desk: Desk, actor: Stateful) -> None:
+    async with desk.engine() as engine:
+        await engine.run(actor, id="it")
+
+
 @pytest.mark.parametrize("where", ["setup", "begin", "state", "thread", "failed", "teardown"])
 async def test_an_actor_fails_with_what_its_methods_raise(name: str, where: str) -> None:
     desk = Desk()
     expected = name if where == "thread" else in_coroutine(name)
-    assert await raised(desk.run(Stateful(where, name), id="it")) == expected
+    assert await raised(_run(desk, Stateful(where, name))) == expected
     assert (await desk.head("it")).status == "failed"
 
 
@@ -313,12 +318,12 @@ async def test_a_run_is_held_for_what_its_migration_raises(
 ) -> None:
     desk = Desk()
     monkeypatch.setattr(Moved, "version", "1", raising=False)
-    Moved.__segue__.__dict__.pop("declared", None)
+    vars(vars(Moved)["__segue__"]).pop("declared", None)
     async with desk.engine() as engine:
         assert await (await engine.start(Moved(), id="it")).request(Ping()) == "here"
     monkeypatch.setattr(Moved, "version", "2")
     monkeypatch.setattr(Moved, "WHICH", name)
-    Moved.__segue__.__dict__.pop("declared", None)
+    vars(vars(Moved)["__segue__"]).pop("declared", None)
     async with desk.engine() as engine, asyncio.timeout(2):
         await (await engine.get("it")).tell(Long())
         head = await engine.wait("it")
@@ -334,7 +339,7 @@ async def maps(name: str) -> list[str]:
             await asyncio.sleep(0)
         raise make(name)
 
-    def source() -> Iterator[int]:
+    def source() -> Iterator[str]:
         yield from ()
         raise make(name)
 

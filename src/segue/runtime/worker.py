@@ -153,7 +153,7 @@ class Worker:
                 try:
                     value = await anext(source)
                 except BaseException as error:
-                    raise own_error(error)
+                    raise own_error(error) from error.__cause__
                 self._closers.append(source)
                 return value
 

@@ -81,8 +81,10 @@ class Performer:
         try:
             result = getattr(self._here.actor, name)(*arguments)
             return await result if iscoroutine(result) else result
+        except Exception:
+            raise
         except BaseException as error:
-            raise own_error(error)
+            raise own_error(error) from error
 
     # ------------------------------------------------------------ failures
     def fallback(self, handler: Handler, error: Exception) -> Handler | None:
