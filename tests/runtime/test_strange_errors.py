@@ -453,26 +453,41 @@ PROGRAM = """
 import asyncio, sys
 import segue
 
+INTERRUPTS = sys.argv[1] == "interrupt"
+
 @segue.step
-async def step() -> str:
-    return "paid once"
+async def slow() -> str:
+    await asyncio.sleep(30 if INTERRUPTS else 0)
+    return "slow"
+
+@segue.flow
+async def other() -> str:
+    return await slow()
+
+class Worker(segue.Actor[str]):
+    async def begin(self) -> segue.Done[str]:
+        return segue.Done(await slow())
+
+    async def teardown(self) -> None:
+        print("torn down")
 
 @segue.flow
 async def flow() -> str:
-    said = await step()
-    if sys.argv[1] == "interrupt":
+    await asyncio.sleep(0.05)
+    if INTERRUPTS:
         raise KeyboardInterrupt
-    return said
+    return "it"
 
 async def main() -> None:
     async with segue.Engine("sqlite:runs.db") as engine:
-        print(await engine.run(flow(), id="it"))
+        beside = [await engine.start(other(), id="other"), await engine.start(Worker(), id="worker")]
+        print(await engine.run(flow(), id="it"), *[await run for run in beside])
 
 asyncio.run(main())
 """
 
 
-def test_ctrl_c_in_a_flow_ends_the_program_and_not_the_run(tmp_path: Path) -> None:
+def test_ctrl_c_in_a_flow_ends_the_program_and_no_run(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
 
     def life(how: str) -> subprocess.CompletedProcess[str]:
@@ -482,4 +497,5 @@ def test_ctrl_c_in_a_flow_ends_the_program_and_not_the_run(tmp_path: Path) -> No
 
     first = life("interrupt")
     assert "KeyboardInterrupt" in first.stderr
-    assert life("go on").stdout == "paid once\n"
+    assert first.stdout == ""
+    assert life("go on").stdout == "torn down\nit slow slow\n"

@@ -372,6 +372,15 @@ class BranchTask(asyncio.Task[Any]):
 
     branch: Branch | None = None
     within: Context  #: its context
+    outside: Callable[[], None] | None = (
+        None  #: of a run's first task: what is done when it is cancelled from outside
+    )
+
+    def cancel(self, msg: object = None) -> bool:
+        """As of any task. Who stands outside all runs, as a loop that ends, doesn't end the run by that."""
+        if self.outside is not None and BRANCH.get() is None:
+            self.outside()
+        return super().cancel(msg)
 
 
 #: As `asyncio.current_task`, which is written in Python before 3.12: it is asked at every call.

@@ -251,6 +251,7 @@ class Executor:
         """Set the code going."""
         branch = Branch(self, "")
         self.root = tasks.start(self.loop, coro, branch, afresh(), name=f"segue {self.id}")
+        self.root.outside = self._interrupted
         self.kick()
 
     def adopt(self, task: Task[Any]) -> None:
@@ -296,6 +297,11 @@ class Executor:
         self.stop_by = self.loop.time() + self.host.linger
         self._credit = self._most = 0
         self.kick()
+
+    def _interrupted(self) -> None:
+        """Its task is cancelled by whoever ends the loop: the run goes on with the next process."""
+        if not self.leaving:
+            self.leave("ready")
 
     async def has_left(self) -> None:
         """Wait until it has left memory."""

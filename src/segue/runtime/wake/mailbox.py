@@ -421,7 +421,7 @@ class Mailbox:
 
     def _struck(self, call: Future[Any]) -> None:
         if self._run.root is not None and not call.cancelled():
-            self._run.root.cancel("the run was cancelled")
+            Task.cancel(self._run.root, "the run was cancelled")
 
     # ------------------------------------------------------------ the ends of spawned runs
     def _join(self, call: Call, request: Wait, place: Place) -> None:
