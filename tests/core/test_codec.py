@@ -7,6 +7,7 @@ import dataclasses
 import enum
 import json
 import math
+import os
 import pathlib
 import re
 import subprocess
@@ -365,6 +366,52 @@ def test_deterministic_sorts_sets_in_classes_whatever_they_hold() -> None:
     assert encode_deterministic([{"b": 1, "a": {3, 1, 2}}]) == b'[{"a":[1,2,3],"b":1}]'
     assert encode_deterministic({2: 1, 10: {"x", 1}}) == b'{"10":["x",1],"2":1}'
     assert encode_deterministic(Renamed("a")) == b'{"firstName":"a","lastSeen":null}'
+
+
+class Tagged(pydantic.BaseModel):
+    tags: set[str]
+    inner: dict[str, list[frozenset[str]]] = {}
+
+
+@dataclasses.dataclass
+class Sorted:
+    by: dict[str, Any]
+
+
+_WORDS = ["a", "b", "cc", "d", "e", "ff", "g"]
+# As a process with another seed of its hashes would meet them.
+_SETS = f"""
+import dataclasses, pydantic, sys
+sys.path[:0] = {sys.path!r}
+from test_codec import Sorted, Tagged
+from segue.core.codec import encode_stable
+from segue.core.signature import InputShape
+def call(words: set[str], *, more: Tagged) -> None: ...
+words = {_WORDS!r}
+each = [
+    set(words), {{"z": 1, "a": [{{"in": frozenset(words)}}]}}, Sorted({{"z": 1, "a": set(words)}}),
+    Tagged(tags=set(words), inner={{"z": [frozenset(words)], "a": []}}), [Tagged(tags=set(words))],
+]
+print(b"|".join(encode_stable(value) for value in each).decode())
+print(InputShape.of(call).encode_call((set(words),), {{"more": Tagged(tags=set(words))}}).decode())
+"""
+
+
+def test_sets_are_written_alike_by_every_process() -> None:
+    def told(seed: str) -> str:
+        env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parent)}
+        return subprocess.run(
+            [sys.executable, "-c", _SETS], env=env, check=True, capture_output=True, text=True
+        ).stdout
+
+    one = told("1")
+    assert one == told("2")
+    whole = '["a","b","cc","d","e","ff","g"]'
+    assert one.split("|")[:3] == [
+        whole,
+        f'{{"z":1,"a":[{{"in":{whole}}}]}}',
+        f'{{"by":{{"z":1,"a":{whole}}}}}',
+    ]
 
 
 class Live:

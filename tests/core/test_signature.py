@@ -227,6 +227,16 @@ def test_calls_come_back_typed() -> None:
     )
 
 
+async def sift(by: Filter, *, other: Filter | None = None, last: Filter) -> None: ...
+
+
+def test_a_pydantic_model_is_an_argument() -> None:
+    shape = InputShape.of(sift)
+    args = (Filter(since=date(2026, 1, 2)),)
+    kwargs = {"other": Filter(), "last": Filter(since=date(2026, 1, 3))}
+    assert shape.decode_call(shape.encode_call(args, kwargs)) == (args, kwargs)
+
+
 def test_one_call_is_the_same_bytes_however_it_was_written() -> None:
     shape = InputShape.of(weather)
     assert shape.encode_call(("Rome", 2), {}) == shape.encode_call((), {"days": 2, "city": "Rome"})

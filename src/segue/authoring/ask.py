@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
 
-from ..core.codec import decoder, digest, encode
+from ..core.codec import decoder, digest, encode, encode_stable
 from ..core.schema import schema
 from ..model.checks import moment
 from ..model.entry import Failure
@@ -90,7 +90,9 @@ def put(
     """The recorded call behind `ask`. `form`: the schema of the answer, where it is narrower than that of `returns`."""
     run = branch.run
     form = form_of(returns) if form is None else form
-    args = encode({"question": question, "show": show, "to": to, "schema": form}, where="what ask() shows")
+    args = encode_stable(
+        {"question": question, "show": show, "to": to, "schema": form}, where="what ask() shows"
+    )
     late: bytes | Failure = overdue(f"the question {question!r}")
     if default is not _UNSET:
         late = encode(default, where="the default answer")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
 import msgspec
 
-from ..core.codec import decoder, digest, encode
+from ..core.codec import decoder, digest, encode, encode_stable
 from ..core.forms import members
 from ..core.restarts import Kind
 from ..model.checks import moment, seconds
@@ -128,7 +128,7 @@ def kind_of(message: object) -> MailKind:
 def send(branch: Branch, to: str, message: object, when: When = AT_ONCE) -> Any:
     """The recorded call behind `tell`."""
     run, kind = branch.run, kind_of(message)
-    name, value = message_name(type(message)), encode(message, where="the message")
+    name, value = message_name(type(message)), encode_stable(message, where="the message")
     said: dict[str, Any] = {"to": to, "name": name, "message": msgspec.Raw(value)}
     args = encode(said if when == AT_ONCE else {**said, "when": when})
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, dataclass_tran
 
 import msgspec
 
-from ..core.codec import decoder, digest, encode
+from ..core.codec import decoder, digest, encode, encode_stable
 from ..model.message import Answered, Mail, answer_to, response_name
 from ..model.run import CallRef
 from ..ports.store import Turn
@@ -136,7 +136,7 @@ class Responder(msgspec.Struct, Generic[T], frozen=True):
 
     async def send(self, value: T) -> None:
         """Answer; leaves with this run's next commit."""
-        await self._answer(encode(value, where=f"the answer to {self.request}"), None)
+        await self._answer(encode_stable(value, where=f"the answer to {self.request}"), None)
 
     async def fail(self, error: Exception) -> None:
         """Have the caller get an error."""

@@ -9,7 +9,7 @@ from typing import Any, Literal, ParamSpec
 
 import msgspec
 
-from ..core.codec import encode
+from ..core.codec import encode, encode_stable
 from ..core.signature import ToolShape
 from ..model.chat import ToolCall, ToolSpec
 from ..model.errors import AuthorError, InvalidValue
@@ -166,4 +166,4 @@ async def _perform(branch: Branch, tool: Tool, arguments: dict[str, Any]) -> Any
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else encode(value).decode()
+    return value if isinstance(value, str) else encode_stable(value).decode()

@@ -15,7 +15,7 @@ import msgspec
 
 from ..model.errors import InvalidValue
 from . import forms
-from .encoding import digest, encode, encode_deterministic
+from .encoding import digest, encode, encode_deterministic, encode_stable
 from .reading import (
     Read,
     completed,
@@ -28,7 +28,7 @@ from .reading import (
     reader_of,
 )
 
-__all__ = ["decode", "decoder", "digest", "encode", "encode_deterministic", "reader"]
+__all__ = ["decode", "decoder", "digest", "encode", "encode_deterministic", "encode_stable", "reader"]
 
 
 def decode(data: bytes | str, tp: Any = Any, *, where: str = "value") -> Any:

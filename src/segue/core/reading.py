@@ -118,7 +118,12 @@ def pydantic_json(cls: Any) -> Callable[[bytes | str], Any]:
         if hasattr(cls, "model_validate_json")
         else pydantic.TypeAdapter(cls).validate_json
     )
-    return functools.partial(validate, **both) if both else cast("Callable[[bytes | str], Any]", validate)
+
+    def read(data: bytes | str) -> Any:
+        # A part of a message or a call is a `msgspec.Raw`, which pydantic doesn't know.
+        return validate(bytes(data) if isinstance(data, msgspec.Raw) else data, **both)
+
+    return read
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ import msgspec
 
 from ..model.errors import BadSignature, InvalidValue, NotEncodable
 from . import codec, forms
+from .encoding import LEAVES
 from .schema import Schema, SchemaBuilder, accepts_null, schema, strict, without_nulls
 
 __all__ = ["InputShape", "ToolShape", "resolve"]
@@ -342,8 +343,12 @@ class InputShape:
             except TypeError as error:
                 raise TypeError(f"{self.name}() {error}") from None
             args, kwargs = bound.args, bound.kwargs
+        write = codec.encode_stable if kwargs else codec.encode
+        for value in args:
+            if type(value) not in LEAVES:
+                write = codec.encode_stable
         try:
-            return codec.encode((args, kwargs))
+            return write((args, kwargs))
         except NotEncodable:
             for name, value in self._by_name(args, kwargs):
                 codec.encode(value, where=f"argument {name!r} of {self.name}")

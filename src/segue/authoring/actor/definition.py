@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from ...core.codec import decoder, encode
+from ...core.codec import decoder, encode, encode_stable
 from ...core.restarts import Restart
 from ...core.signature import InputShape
 from ...model.errors import BadSignature, InvalidValue, NotEncodable, StateMismatch
@@ -91,13 +91,13 @@ class ActorDef:
         except (BadSignature, TypeError) as error:
             raise BadSignature(f"{self.name}.{name}", f"it can't be stored: {error}", cure) from None
 
-    def dump(self, actor: Any) -> bytes:
+    def dump(self, actor: Any, write: Callable[..., bytes] = encode) -> bytes:
         """Its durable fields as a JSON object."""
         values = actor.__dict__
         if values.keys() != self._durable_names:
             values = self.values(actor)
         try:
-            return encode(values, where=self.name)
+            return write(values, where=self.name)
         except NotEncodable:
             for name, value in values.items():
                 encode(value, where=f"{self.name}.{name}")  # names the field
@@ -188,7 +188,7 @@ class ActorDef:
     def take(self, actor: Any) -> bytes:
         """What is stored of an instance that is to be started; also checks the class."""
         self.check()
-        return self.dump(actor)
+        return self.dump(actor, encode_stable)
 
     # ------------------------------------------------------------ handlers
     @functools.cached_property

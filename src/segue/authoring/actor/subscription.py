@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar, dataclass_transform, get_args, get_ori
 
 import msgspec
 
-from ...core.codec import decoder, digest, encode
+from ...core.codec import decoder, digest, encode, encode_stable
 from ...model.entry import Failure
 from ...model.message import Mail
 from ...ports.store import Turn as Commit
@@ -49,7 +49,7 @@ async def publish(subscription: type[Subscription[Any, E]], event: E, /) -> None
     """Tell an event to all who subscribed to that with this actor, with its next commit: each once, in order."""
     branch = current("publish")
     run, name = branch.run, message_name(subscription)
-    value = encode(event, where=f"an event of {name}")
+    value = encode_stable(event, where=f"an event of {name}")
     args = encode({"name": name, "event": msgspec.Raw(value)})
 
     def writes(turn: Commit, path: str, n: int) -> None:
@@ -67,7 +67,7 @@ async def publish(subscription: type[Subscription[Any, E]], event: E, /) -> None
 # ---------------------------------------------------------------- the other side
 def subscribe(branch: Branch, to: str, message: Subscription[S, Any], key: str, tag: str) -> Any:
     """Ask for the snapshot; events come from then on, called `tag`, or by their type."""
-    name, value = message_name(type(message)), encode(message, where="the subscription")
+    name, value = message_name(type(message)), encode_stable(message, where="the subscription")
     read = decoder(response_type(type(message)))
     return request(branch, to, name, value, read, None, kind="subscribe", key=key, tag=tag)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from ...authoring.context import find_branch
 from ...authoring.mail import forward, request
 from ...authoring.message import Request, answer_reader, name_of
-from ...core.codec import encode
+from ...core.codec import encode_stable
 from ...model.errors import WrongPlace
 from ...model.message import MailKind
 from ...model.run import CallRef
@@ -34,7 +34,7 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
         self._run, self._timeout = run, timeout
         cls = type(message)
         self._kind: MailKind = "urgent" if getattr(message, "urgent", False) else "request"
-        self._name, self._value = name_of(cls), encode(message, where="the message")
+        self._name, self._value = name_of(cls), encode_stable(message, where="the message")
         self._decode = answer_reader(cls)
         self._id = ""
         self._task: asyncio.Task[T] | None = None
