@@ -147,22 +147,8 @@ def _ordered_as(value: object, dumped: Any) -> Any:
 
 #: Types that hold no other values.
 LEAVES: frozenset[type] = frozenset(
-    {
-        str,
-        int,
-        float,
-        bool,
-        type(None),
-        bytes,
-        bytearray,
-        Decimal,
-        msgspec.Raw,
-        datetime,
-        date,
-        time,
-        timedelta,
-        UUID,
-    }
+    {str, int, float, bool, type(None), bytes, bytearray, Decimal, msgspec.Raw}
+    | {datetime, date, time, timedelta, UUID}
 )
 
 
