@@ -549,6 +549,23 @@ async def test_keys_differ_between_calls() -> None:
     assert len(set(await Desk().run(flow()))) == 4
 
 
+async def test_ids_chance_and_keys_of_runs_that_have_one_id_in_two_stores_differ() -> None:
+    @segue.step(effect="keyed")
+    async def key() -> str:
+        return segue.idempotency_key()
+
+    @segue.flow
+    async def flow() -> tuple[str, str, float]:
+        return str(segue.uuid()), await key(), segue.random.random()
+
+    async def anew() -> tuple[str, str, float]:
+        async with segue.Engine(verify=True) as engine:
+            return await engine.run(flow(), id="nightly/0")
+
+    for one, other in zip(await anew(), await anew(), strict=True):
+        assert one != other
+
+
 async def test_another_step_at_the_place_of_one_before_a_rebase_has_another_key() -> None:
     keys: list[str] = []
     changed = False

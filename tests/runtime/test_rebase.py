@@ -414,7 +414,7 @@ async def test_a_fork_draws_what_its_origin_drew() -> None:
     assert S == ["last"] * 3
     fork = await desk.head("fork")
     exported = read(write(fork, await desk.entries("fork")))
-    assert exported.head.spec.seed == fork.spec.seed == "it"
+    assert exported.head.spec.seed == fork.spec.seed == (await desk.head("it")).mark
 
 
 async def test_a_fork_repeats_its_origins_pauses() -> None:

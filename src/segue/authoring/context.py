@@ -263,8 +263,13 @@ class RunContext(Protocol):
     loop: asyncio.AbstractEventLoop
 
     @property
+    def mark(self) -> str:
+        """What tells it from all runs, those of the same id in other stores too."""
+        ...
+
+    @property
     def seed(self) -> str:
-        """What its ids and chance are drawn from."""
+        """What its ids and chance are drawn from: its mark, or a fork's origin's."""
         ...
 
     @property

@@ -263,7 +263,7 @@ class Attempt(Work, kw_only=True):
     step: StepDef
     given: tuple[Any, ...]
     named: dict[str, Any]
-    place: tuple[str, str, int]  #: of the first attempt: run, path and number
+    place: tuple[str, str, int]  #: of the first attempt: its run's mark, path and number
 
     def begin(self) -> Awaitable[Any]:
         step = self.step
@@ -320,7 +320,7 @@ def attempt(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[s
         step=step,
         given=args,
         named=kwargs,
-        place=(branch.run.id, branch.path, branch.n),
+        place=(branch.run.mark, branch.path, branch.n),
     )
 
 

@@ -132,6 +132,11 @@ class Head(msgspec.Struct, frozen=True, gc=False):
     updated: float = 0.0
 
     @property
+    def mark(self) -> str:
+        """What tells it from all runs, those of the same id in other stores too."""
+        return f"{self.id}@{round(self.spec.begun * 1e6):x}"
+
+    @property
     def cause(self) -> str:
         """Why a run is held, without what is only this run's."""
         return self.reason.partition("\n")[0]

@@ -484,7 +484,7 @@ def _sent(call: WireCall, branch: Branch) -> dict[str, str]:
     """What goes out of an SDK's headers. A key against doubles is the same in every life of the run."""
     out = {name: value for name, value in call.headers.items() if name not in _HOP}
     if "idempotency-key" in out:
-        place = f"{branch.run.id}\0{branch.path}\0{branch.n}".encode()
+        place = f"{branch.run.mark}\0{branch.path}\0{branch.n}".encode()
         out["idempotency-key"] = blake2b(place + call.digest, digest_size=16).hexdigest()
     return out
 

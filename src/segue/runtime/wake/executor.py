@@ -8,6 +8,7 @@ over; end; park. What comes from outside is `mailbox`, what is written `commits`
 from __future__ import annotations
 
 import asyncio
+import functools
 from asyncio import Future, Task
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import copy_context
@@ -116,7 +117,11 @@ class Executor:
     # ------------------------------------------------------------ what verbs see
     @property
     def seed(self) -> str:
-        return self.head.spec.seed or self.id
+        return self.head.spec.seed or self.mark
+
+    @functools.cached_property
+    def mark(self) -> str:
+        return self.head.mark
 
     @property
     def services(self) -> Services:

@@ -170,7 +170,7 @@ def forked(origin: Head, config: Config, now: float) -> Spec:
         parent=None,
         job="",
         origin=origin.id,
-        seed=spec.seed or origin.id,
+        seed=spec.seed or origin.mark,
         created=spec.created,
         forked=now,
         python=f"{sys.version_info[0]}.{sys.version_info[1]}",
