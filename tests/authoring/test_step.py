@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -615,6 +616,93 @@ async def test_an_error_that_is_no_exception_reaches_who_waits_by_its_name(alone
     async with segue.Engine() as engine:
         with pytest.raises(RunFailed, match="Beyond: no use"):
             await asyncio.wait_for(engine.run(flow()), 5)
+
+
+async def test_a_row_whose_code_raises_what_is_no_exception_keeps_no_other() -> None:
+    @segue.flow
+    async def flow(n: int) -> int:
+        if n == 1:
+            raise Beyond("no use")
+        return n
+
+    async with segue.Engine() as engine, asyncio.timeout(5):
+        rows = [row async for row in engine.map(flow, range(3), id="it")]
+        assert sorted((row.key, row.ok) for row in rows) == [("0", True), ("1", False), ("2", True)]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("sync", [True, False])
+async def test_a_step_that_exits_fails_and_ends_no_program(alone: bool, sync: bool) -> None:
+    def leaves() -> None:
+        sys.exit("wrong usage")
+
+    async def also_leaves() -> None:
+        sys.exit("wrong usage")
+
+    @segue.flow
+    async def flow() -> str:
+        step = segue.step(leaves if sync else also_leaves)
+        try:
+            await (step() if alone else asyncio.gather(step(), segue.sleep(timedelta(seconds=1))))
+        except StepFailed as error:
+            return f"{error.type} {error.message}"
+        return "?"
+
+    assert await Desk(verify=True).run(flow()) == "builtins:SystemExit wrong usage"
+
+
+async def test_a_flow_that_exits_fails() -> None:
+    @segue.flow
+    async def flow() -> None:
+        sys.exit(3)
+
+    async with segue.Engine() as engine:
+        with pytest.raises(RunFailed, match="SystemExit: 3"):
+            await engine.run(flow())
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise AttributeError("nothing was said")
+
+
+async def test_groups_of_errors_come_back_as_they_were() -> None:
+    @segue.step
+    async def many() -> None:
+        raise ExceptionGroup("two", [ValueError("a"), ExceptionGroup("inner", [KeyError("b"), Mute()])])
+
+    @segue.flow
+    async def flow() -> list[str]:
+        told: list[str] = []
+        try:
+            await many()
+        except* ValueError as group:
+            told += [str(error) for error in group.exceptions]
+        except* LookupError as group:
+            inner = group.exceptions[0]
+            assert isinstance(inner, ExceptionGroup)
+            told += [repr(error) for error in inner.exceptions]
+        except* Mute:
+            told.append("mute")
+        return told
+
+    assert await Desk(verify=True).run(flow()) == ["a", "KeyError('b')", "mute"]
+
+
+async def test_an_error_of_a_text_that_utf8_has_not_keeps_its_class() -> None:
+    @segue.step
+    async def bad() -> None:
+        raise ValueError("a file named \udcff")
+
+    @segue.flow
+    async def flow() -> str:
+        try:
+            await bad()
+        except ValueError as error:
+            return f"{type(error).__name__} {error}"
+        return "?"
+
+    assert await Desk().run(flow()) == r"StepFailed builtins:ValueError: a file named \udcff"
 
 
 async def test_structs_in_and_out() -> None:

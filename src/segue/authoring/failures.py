@@ -9,13 +9,16 @@ import inspect
 import sys
 from typing import Any
 
+import msgspec
+
 from ..core.codec import decoder, encode
 from ..model.entry import Failure
 from ..model.errors import NotEncodable, StepFailed
 from .context import Parked
-from .trace import attach, trace_of
+from .trace import attach, text_of, trace_of
 
 _decode = decoder(object)
+_decode_group = decoder(tuple[str, list[Failure]])
 
 
 def to_failure(error: BaseException, *, again: bool = False) -> Failure:
@@ -32,10 +35,10 @@ def to_failure(error: BaseException, *, again: bool = False) -> Failure:
             args = encode(parts, where=f"{name}.args")
         except NotEncodable:
             continue
-        failure = Failure(name, str(error), args, again, trace)
+        failure = Failure(name, text_of(error), args, again, trace)
         if _build(failure, cls) is not None:
             return failure
-    return Failure(name, str(error), b"", again, trace, _base(cls))
+    return Failure(name, text_of(error), b"", again, trace, _base(cls))
 
 
 def own_error(error: BaseException) -> Exception:
@@ -70,7 +73,7 @@ def _task() -> asyncio.Task[Any] | None:
 def as_step_failed(error: BaseException) -> StepFailed:
     """An error that isn't an `Exception`, as one that is, by its name. No policy tries it again."""
     cls = type(error)
-    failed = StepFailed(f"{cls.__module__}:{cls.__qualname__}", str(error))
+    failed = StepFailed(f"{cls.__module__}:{cls.__qualname__}", text_of(error))
     failed.__cause__ = error
     failed.__segue_again__ = False  # type: ignore[attr-defined]  # read by the step's retry
     return failed
@@ -102,7 +105,7 @@ def _made(failure: Failure) -> Exception:
 def _base(cls: type[BaseException]) -> str:
     """The nearest built-in class of errors of a class, if it isn't `Exception`."""
     base = next(parent for parent in cls.__mro__ if parent.__module__ == "builtins")
-    return base.__name__ if issubclass(base, Exception) and base is not Exception else ""
+    return base.__name__ if issubclass(base, Exception) and base not in (Exception, ExceptionGroup) else ""
 
 
 @functools.cache
@@ -120,7 +123,13 @@ def _step_failed(base: str) -> type[StepFailed]:
 
 
 def _arguments(error: BaseException) -> list[object]:
-    """What it was made of. An `OSError` drops its file from `args`, and says it all the same."""
+    """What it was made of. An `OSError` drops its file from `args`, and says it all the same.
+
+    Of a group it is its members as data, whose traces are the group's.
+    """
+    if isinstance(error, ExceptionGroup):
+        members = [msgspec.structs.replace(to_failure(member), trace="") for member in error.exceptions]
+        return [error.message, members]
     if isinstance(error, OSError) and error.filename is not None and len(error.args) == 2:
         parts = [*error.args, error.filename]
         return parts if error.filename2 is None else [*parts, None, error.filename2]
@@ -146,8 +155,12 @@ def _parameters(cls: type[BaseException]) -> tuple[str, ...] | None:
 
 def _build(failure: Failure, cls: type[BaseException]) -> BaseException | None:
     try:
+        if issubclass(cls, ExceptionGroup):
+            message, members = _decode_group(failure.args)
+            group = cls(message, [to_exception(member) for member in members])
+            return group if text_of(group) == failure.message else None
         parts = _decode(failure.args)
         built = cls(**parts) if isinstance(parts, dict) else cls(*parts)
     except Exception:  # a class may refuse for any reason; the caller has a fall-back
         return None
-    return built if str(built) == failure.message else None
+    return built if text_of(built) == failure.message else None

@@ -37,6 +37,15 @@ def trace_of(error: BaseException) -> str:
     return f"{text[: MOST // 4]}\n  …\n{text[-(MOST * 3 // 4 - 8) :].partition(chr(10))[2]}"
 
 
+def text_of(error: BaseException) -> str:
+    """An error's text, in what UTF-8 can hold."""
+    try:
+        text = str(error)
+    except Exception as problem:  # its own code
+        return f"(no text: its __str__ raised {type(problem).__name__})"
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def attach(error: BaseException, trace: str) -> None:
     """Have an error that is made from its record tell where it was raised."""
     error.__segue_trace__ = trace  # type: ignore[attr-defined]  # read by `trace_of`
@@ -86,7 +95,7 @@ def _short(path: str) -> str:
 
 
 def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {text_of(error)}"
 
 
 def _indented(lines: Iterable[str]) -> Iterator[str]:

@@ -8,7 +8,6 @@ over; end; park. What comes from outside is `mailbox`, what is written `commits`
 from __future__ import annotations
 
 import asyncio
-import functools
 from asyncio import Future, Task
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import copy_context
@@ -99,6 +98,7 @@ class Executor:
             pool.spend(self.replay.calls.values())
             self.inherited = Inherited(self, pool)
         self.phase = REPLAYING if entries else LIVE
+        self._mark = ""
         self.tasks: set[Task[Any]] = set()
         self.still = Stillness(self.loop, self.tasks, host.linger, self.kick)
         self.open: dict[Place, Call] = {}
@@ -119,9 +119,10 @@ class Executor:
     def seed(self) -> str:
         return self.head.spec.seed or self.mark
 
-    @functools.cached_property
+    @property
     def mark(self) -> str:
-        return self.head.mark
+        self._mark = self._mark or self.head.mark
+        return self._mark
 
     @property
     def services(self) -> Services:
