@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -236,3 +238,65 @@ async def test_a_value_that_doesnt_fit_is_told_with_its_place() -> None:
             await asyncio.sleep(0.001)
         assert dead[0].error is not None
         assert dead[0].error.message.startswith("what Adder.add takes: expected Add: .n is a string")
+
+
+@segue.flow
+async def waits() -> str:
+    return await segue.ask("Go on?")
+
+
+async def test_an_engine_that_isnt_open_or_open_elsewhere() -> None:
+    engine = segue.Engine()
+    for _ in range(2):  # before, and after
+        with pytest.raises(RuntimeError, match=r"isn't open: use it inside"):
+            await engine.run(doubles(2))
+        with pytest.raises(RuntimeError, match=r"isn't open: use it inside"):
+            engine.map(doubles, [2])
+        async with engine:
+            with pytest.raises(RuntimeError, match="open already"):
+                await engine.__aenter__()
+            with pytest.raises(RuntimeError, match=r"open on another event loop.*run_coroutine_threadsafe"):
+                await asyncio.to_thread(lambda: asyncio.run(engine.run(doubles(2))))
+            run = await engine.start(waits())
+            async for ask in engine.asks():
+                await ask.answer("yes")
+                break
+            assert await asyncio.wait_for(run, 5) == "yes"
+
+
+async def test_an_engine_doesnt_start_runs_in_the_code_of_one() -> None:
+    @segue.flow
+    async def starts(how: str) -> Any:
+        if how == "map":
+            return await engine.map(doubles, [1])
+        return await (engine.run if how == "run" else engine.start)(doubles(1))
+
+    @segue.step
+    async def starts_in_a_step() -> int:
+        return await engine.run(doubles(4))
+
+    async with segue.Engine() as engine:
+        for how in ("run", "start", "map"):
+            with pytest.raises(WrongPlace, match=r"each wake of which.*segue\.spawn\(\)"):
+                await engine.run(starts(how))
+        assert len(await engine.store.runs()) == 3
+        assert await engine.run(starts_in_a_step()) == 8
+
+
+async def test_what_an_engine_doesnt_take() -> None:
+    with pytest.raises(InvalidValue, match=r"the store of an engine: .*'sqlite:runs.db'.* 5"):
+        segue.Engine(5)  # type: ignore[arg-type]
+    async with segue.Engine() as engine:
+        with pytest.raises(InvalidValue, match=r"the id of a run: .* 5"):
+            await engine.run(doubles(1), id=5)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"takes a flow, .* not the call <call of flow doubles>"):
+            engine.map(doubles(1), [1])  # type: ignore[arg-type]
+
+
+async def test_a_runs_address_is_copied_and_not_pickled() -> None:
+    async with segue.Engine() as engine:
+        run = await engine.start(waits(), id="it")
+        assert copy.deepcopy({"run": run})["run"] is run
+        assert copy.copy(run) is run
+        with pytest.raises(TypeError, match=r"isn't pickled: hand on its id"):
+            pickle.dumps(run)

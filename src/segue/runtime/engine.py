@@ -24,7 +24,7 @@ from ..authoring.resource import SERVICES
 from ..core.budget import account_of, in_words, owner
 from ..model.budget import STORE, Account, Budget, Limit, Standing
 from ..model.entry import encode_pool
-from ..model.errors import Conflict, MailboxFull, StoreError, UnknownName
+from ..model.errors import Conflict, InvalidValue, MailboxFull, StoreError, UnknownName, WrongPlace
 from ..model.message import DeadLetter
 from ..model.mode import Config, HistoryLike, ModeLike, as_history
 from ..model.run import ENDED, Head, Usage, is_over
@@ -102,6 +102,10 @@ class Engine:
         clock: AlarmClock | None = None,
         reuse: bool | timedelta | None = None,
     ) -> None:
+        if not isinstance(store, str) and not hasattr(store, "commit"):
+            raise InvalidValue(
+                "the store of an engine", "an address such as 'sqlite:runs.db'", f"it is {store!r}"
+            )
         self.store = open_store(store) if isinstance(store, str) else store
         config = as_config(mode, model, models, reuse=reuse, budget=budget).opened(STORE)
         self.config = msgspec.structs.replace(config, history=as_history(history))
@@ -123,10 +127,21 @@ class Engine:
         self._has_lanes = True  # as far as is known here
         self._lane_failure: BaseException | None = None
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None  #: on which it is open
         self._prover: Prover | None = None
 
     # ------------------------------------------------------------ a life
     async def __aenter__(self) -> Self:
+        if self._loop is not None:
+            raise RuntimeError("this engine is open already: enter it once, and hand it on")
+        self._loop, self._closed = asyncio.get_running_loop(), False
+        try:
+            return await self._enter()
+        except BaseException:
+            self._loop = None
+            raise
+
+    async def _enter(self) -> Self:
         async with AsyncExitStack() as parts:  # if one fails to open, those before it are closed
             await self._open(parts)
             self._parts = parts.pop_all()
@@ -202,7 +217,7 @@ class Engine:
                 await self._prover.settled()
             await self._parts.aclose()
         finally:
-            self._closed = True
+            self._closed, self._loop = True, None
             for futures in self._waiting.values():
                 for future in futures:
                     future.cancel()
@@ -245,12 +260,25 @@ class Engine:
 
         return Pooled()
 
+    def at_home(self, verb: str) -> None:
+        """Raise where an engine's verb can't do its work, or would do it anew in each replay."""
+        if self._loop is None:
+            raise RuntimeError("this engine isn't open: use it inside `async with Engine(…) as engine:`")
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError(
+                "this engine is open on another event loop: give it the work with "
+                "`asyncio.run_coroutine_threadsafe(…, loop)`, or open one here"
+            )
+        if find_branch() is not None:
+            raise WrongPlace(
+                f"engine.{verb}() was called in the code of a run, each wake of which would start another: await the "
+                f"flow itself, or use segue.spawn() or segue.map()"
+            )
+
     # ------------------------------------------------------------ runs
     async def run(self, call: Coroutine[Any, Any, R] | Actor[R], /, *, id: str = "", **how: Unpack[How]) -> R:
         """Run the call of a flow to its end; its result."""
         run = await self._start(call, id, how)
-        if find_branch() is not None:
-            return await run  # says that it wasn't spawned
         result: R = run.result_of(await self.wait(run.id))
         return result
 
@@ -264,6 +292,9 @@ class Engine:
         self, call: Coroutine[Any, Any, R] | Actor[R], id: str, how: How, *, keep: bool = False
     ) -> Run[R]:
         target, args = take_call(call)
+        self.at_home("start")
+        if id and not isinstance(id, str):
+            raise InvalidValue("the id of a run", "a text", f"it is {id!r}")
         run_id = id or f"{short_name(target)}-{os.urandom(4).hex()}"
         config = self._for(target, configured("a run", how) if how else None)
         config = await self.on_budget(config, f"run:{run_id}")
@@ -608,8 +639,15 @@ class Engine:
         aren't there yet are started, known by `key(row)` or else by their number. `limit`: runs at work at
         once; those that wait for a batch or a person don't count.
         """
+        self.at_home("map")
         flow = target_of(fn)
         if flow is None:
+            given: object = fn
+            if isinstance(given, Coroutine):
+                given.close()
+                raise TypeError(
+                    f"engine.map() takes a flow, a step or an actor's class, and its rows, not the call {fn!r}"
+                )
             raise UnknownName("flow", getattr(fn, "__qualname__", repr(fn)), "decorate it with @segue.flow")
         self.worker.register(flow)
 

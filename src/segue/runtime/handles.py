@@ -8,7 +8,7 @@ import weakref
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
 import msgspec
 
@@ -124,6 +124,15 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
 
     def __repr__(self) -> str:
         return f"<Run {self.id}>"
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} isn't pickled: hand on its id, and get it back by `await engine.get(id)`")
 
     def __await__(self) -> Generator[Any, Any, R]:
         branch = find_branch()
