@@ -138,6 +138,7 @@ async def parked(order: dict[str, Any]) -> Figures:
         async def park_and_wake(n: int, id: str) -> tuple[int, int, common.Watch]:
             job = e.map(ask, range(n), id=id)
             await until_asked(e, n)
+            await asyncio.sleep(common.REST)
             held, disk = common.resident(), common.on_disk(order["dir"])
 
             async def answers() -> None:
@@ -311,7 +312,7 @@ async def idle(order: dict[str, Any], *, stay: bool, size: Callable[[], int]) ->
                 await asyncio.sleep(0.1)
             await asyncio.sleep(0.5)
 
-        await common.workers(100, range(n, n + 500), begin)
+        await common.workers(100, range(n, n + 3000), begin)
         await asyncio.sleep(1)
         before, on_disk = size(), common.on_disk(order["dir"])
         await common.workers(100, range(n), begin)

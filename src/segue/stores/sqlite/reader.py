@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from ...model.errors import StoreError
+from .cache import Cache
 from .schema import connect, trouble
 
 T = TypeVar("T")
@@ -56,11 +57,15 @@ class Reader:
 
     def _run(self) -> None:
         cx: sqlite3.Connection | None = None
-        while looks := self._wait():
+        cache: Cache | None = None
+        while looks := self._wait(cache):
             seen: list[tuple[Future[Any], Any, BaseException | None]] = []
             try:
                 if cx is None:
                     cx = connect(self._path, busy=self._patience, write=False)
+                    cache = Cache(cx)
+                if cache is not None:
+                    cache.uses(len(looks))
                 cx.execute("begin")
                 try:
                     seen += [self._look(cx, *look) for look in looks]
@@ -74,10 +79,10 @@ class Reader:
             cx.close()
         self._post(_settle, self._closed, None, None)
 
-    def _wait(self) -> list[Look]:
+    def _wait(self, cache: Cache | None) -> list[Look]:
         """What is asked for now, to be looked at in one transaction; none at the end."""
         looks: list[Look] = []
-        look = self._queue.get()
+        look = self._queue.get() if cache is None else cache.wait(self._queue)
         while look is not None:
             looks.append(look)
             if len(looks) == TOGETHER:

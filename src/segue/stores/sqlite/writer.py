@@ -17,6 +17,7 @@ from typing import Any
 
 from ...model.errors import StoreError
 from ...ports.store import Hint, Landed, Landing
+from .cache import Cache
 from .ledger import Ledger
 from .runs import Claim, claim, create, has_claimable
 from .schema import connect, is_busy, is_trouble, prepare, trouble
@@ -134,8 +135,10 @@ class Writer:
             self._post(_finish, self._closed, None)
             return
         self._post(_finish, self.opened, None)
+        cache = Cache(cx)
         try:
-            while (load := self._wait()) is not None:
+            while (load := self._wait(cache)) is not None:
+                cache.uses(len(load[0]) + len(load[1]))
                 done = self._write(*load)
                 self._post(self._settle, done, self._ledger.take_hints())
         finally:
@@ -165,9 +168,9 @@ class Writer:
         with suppress(RuntimeError):  # the loop is gone, and with it all who could be told
             self._loop.call_soon_threadsafe(call, *args)
 
-    def _wait(self) -> Load | None:
+    def _wait(self, cache: Cache) -> Load | None:
         """All that is queued; None at the end."""
-        load = self._queue.get()
+        load = cache.wait(self._queue)
         if load is None:
             return None
         while True:

@@ -1,0 +1,47 @@
+"""The SQLite store gives memory back while nothing happens."""
+
+import sqlite3
+import threading
+from queue import SimpleQueue
+
+import pytest
+from segue.stores.sqlite import cache as caches
+from segue.stores.sqlite.cache import USED, Cache
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(caches, "REST", 0.01)
+    return []
+
+
+def of(told: list[str]) -> Cache:
+    cx = sqlite3.connect(":memory:", check_same_thread=False)
+    cx.set_trace_callback(told.append)
+    return Cache(cx)
+
+
+def test_pages_are_given_back_where_nothing_comes_after_a_burst(told: list[str]) -> None:
+    cache, queue = of(told), SimpleQueue[str]()
+    cache.uses(USED)
+    threading.Timer(0.05, queue.put, ("next",)).start()
+    assert cache.wait(queue) == "next"
+    assert told == ["pragma shrink_memory"]
+
+
+def test_they_are_kept_while_orders_come(told: list[str]) -> None:
+    cache, queue = of(told), SimpleQueue[str]()
+    for _ in range(3 * USED):
+        cache.uses(1)
+        queue.put("next")
+        assert cache.wait(queue) == "next"
+    assert told == []
+
+
+def test_a_few_orders_are_not_worth_it_and_a_rest_is_one(told: list[str]) -> None:
+    cache, queue = of(told), SimpleQueue[str]()
+    for used in (USED, 1):
+        cache.uses(used)
+        threading.Timer(0.05, queue.put, ("next",)).start()
+        cache.wait(queue)
+    assert told == ["pragma shrink_memory"]
