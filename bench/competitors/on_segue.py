@@ -132,6 +132,10 @@ async def until_asked(e: Any, n: int) -> None:
             return
 
 
+#: More than are at work at once: what a process needs for these isn't counted with those that wait.
+AT_WORK = 3000
+
+
 async def parked(order: dict[str, Any]) -> Figures:
     async with engine(order) as e:
 
@@ -161,8 +165,8 @@ async def parked(order: dict[str, Any]) -> Figures:
             assert outcomes[0] == "done: yes"
             return held, disk, w
 
-        await park_and_wake(100, "warm")
         n = order["n"]
+        await park_and_wake(min(n, AT_WORK), "warm")
         memory, disk = common.resident(), common.on_disk(order["dir"])
         memory_after, disk_after, w = await park_and_wake(n, "parked")
     return {
@@ -312,7 +316,7 @@ async def idle(order: dict[str, Any], *, stay: bool, size: Callable[[], int]) ->
                 await asyncio.sleep(0.1)
             await asyncio.sleep(0.5)
 
-        await common.workers(100, range(n, n + 3000), begin)
+        await common.workers(100, range(n, n + AT_WORK), begin)
         await asyncio.sleep(1)
         before, on_disk = size(), common.on_disk(order["dir"])
         await common.workers(100, range(n), begin)

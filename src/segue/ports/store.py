@@ -370,6 +370,13 @@ class Store(Protocol):
         """Open questions, oldest first."""
         ...
 
+    async def asked(self, after: int, *, to: str = "", limit: int = 1000) -> tuple[list[Question], int]:
+        """Open questions asked later than that, oldest first, and from where to go on; 0: from the first.
+
+        Costs what is new, however many are open.
+        """
+        ...
+
     async def get_ask(self, ask: str) -> tuple[Question, str] | None:
         """A question and its state: `open`, `answered` or `closed`."""
         ...

@@ -604,13 +604,15 @@ class Engine:
     # ------------------------------------------------------------ questions
     async def asks(self, *, to: str = "") -> AsyncIterator[Ask]:
         """Open questions, those there are and those to come, each once; ends when you break off."""
-        seen: set[str] = set()
+        after = 0
         while True:
             signal = self.next_end()
-            for question in await self.store.asks(to=to):
-                if question.id not in seen:
-                    seen.add(question.id)
+            found = True
+            while found:
+                questions, after = await self.store.asked(after, to=to)
+                for question in questions:
                     yield Ask(self, question)
+                found = bool(questions)
             await signal
 
     async def open_asks(self, *, to: str = "", run: str = "") -> list[Ask]:

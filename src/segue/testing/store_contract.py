@@ -976,6 +976,26 @@ class StoreContract(MailContract, PastContract, PortContract, AnswersContract, B
         assert await store.get_ask("q2") == (one, "closed")
         assert await store.asks() == [two, three]
 
+    async def test_questions_are_read_as_they_come(self, store: Store) -> None:
+        await start(store, "a", "b")
+        one, two, three = question("q2", "a", to="ann"), question("q1", "a", to="bob"), question("q0", "b")
+        assert await store.asked(0) == ([], 0)
+        await commit(store, "a", 1, asks=[one, two])
+        found, after = await store.asked(0, limit=1)
+        assert found == [one]
+        await commit(store, "b", 1, asks=[three])
+        found, after = await store.asked(after, limit=1)
+        assert found == [two]
+        found, after = await store.asked(after)
+        assert found == [three]
+        assert await store.asked(after) == ([], after)
+        assert await store.asked(0, to="ann") == ([one], after)
+        await commit(store, "a", 1, closed_asks=["q2", "q1"])
+        assert await store.asked(0) == ([three], after)
+        await commit(store, "a", 1, asks=[one])  # once more
+        assert (await store.asked(after))[0] == [one]
+        assert (await store.asked(0))[0] == [three, one]
+
     async def test_the_first_answer_wins(self, store: Store) -> None:
         await start(store, "a")
         await park(store, "a", asks=[question("q", "a")])

@@ -17,6 +17,8 @@ class Questions:
         self._runs = runs
         self._post = post
         self._open: dict[str, Question] = {}
+        self._asked: list[Question] = []  # in order, those that are closed too
+        self._place: dict[str, int] = {}  # in that, of those that are open
         self._shut: dict[str, tuple[Question, str]] = {}
 
     def open(self, run: Run, ask: Question) -> None:
@@ -24,6 +26,8 @@ class Questions:
         self._open.pop(ask.id, None)
         self._shut.pop(ask.id, None)
         self._open[ask.id] = ask
+        self._place[ask.id] = len(self._asked)
+        self._asked.append(ask)
         if run.asks is None:
             run.asks = {}
         run.asks.pop(ask.id, None)
@@ -35,6 +39,7 @@ class Questions:
         if ask is None:
             return None
         self._shut[id] = (ask, state)
+        del self._place[id]
         run = self._runs.by_id.get(ask.run)
         if run is not None and run.asks is not None:
             run.asks.pop(id, None)
@@ -48,6 +53,16 @@ class Questions:
         else:
             found = list(self._open.values())
         return [ask for ask in found if not to or ask.to == to]
+
+    def asked(self, after: int, to: str, limit: int) -> tuple[list[Question], int]:
+        """Those of them that were asked later than that, and from where to go on."""
+        found: list[Question] = []
+        while after < len(self._asked) and len(found) < limit:
+            ask = self._asked[after]
+            if self._place.get(ask.id) == after and (not to or ask.to == to):
+                found.append(ask)
+            after += 1
+        return found, after
 
     def get(self, ask: str) -> tuple[Question, str] | None:
         """One, and how it stands."""

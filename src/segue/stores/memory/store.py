@@ -196,6 +196,9 @@ class MemoryStore:
     async def asks(self, *, to: str = "", run: str = "") -> list[Question]:
         return self._questions.listed(to, run)
 
+    async def asked(self, after: int, *, to: str = "", limit: int = 1000) -> tuple[list[Question], int]:
+        return self._questions.asked(after, to, limit)
+
     async def get_ask(self, ask: str) -> tuple[Question, str] | None:
         return self._questions.get(ask)
 

@@ -148,6 +148,10 @@ _ASKS_OF = Query(
 )
 
 
+_ASKED = Query(
+    ("k", "#question"),
+    "from asks where state = 0 and k > :after and (:to = '' or recipient = :to) order by k limit :limit",
+)
 _TO_ANSWER = Query(
     ("id", "k", "state", "#question"), "from asks where id in (select value from json_each(?))"
 )
@@ -170,6 +174,17 @@ def asks(cx: sqlite3.Connection, to: str, run: str) -> list[Question]:
     else:
         rows = _ASKS.rows(cx)
     return [_decode_question(question) for (question,) in rows]
+
+
+def asked(cx: sqlite3.Connection, after: int, to: str, limit: int) -> tuple[list[Question], int]:
+    """Those that were asked later than that, and from where to go on."""
+    rows = list(_ASKED.rows(cx, {"after": after, "to": to, "limit": limit}))
+    if len(rows) < limit:  # none is open beyond
+        (newest,) = cx.execute("select max(k) from asks").fetchone()
+        after = max(newest or 0, after)
+    else:
+        after = rows[-1][0]
+    return [_decode_question(question) for _, question in rows], after
 
 
 def get_ask(cx: sqlite3.Connection, ask: str) -> tuple[Question, str] | None:

@@ -212,6 +212,10 @@ class SqliteStore:
     async def asks(self, *, to: str = "", run: str = "") -> list[Question]:
         return cast(list[Question], await self._look(records.asks, to, run))
 
+    async def asked(self, after: int, *, to: str = "", limit: int = 1000) -> tuple[list[Question], int]:
+        found = await self._look(records.asked, after, to, limit)
+        return cast(tuple[list[Question], int], found)
+
     async def get_ask(self, ask: str) -> tuple[Question, str] | None:
         return cast("tuple[Question, str] | None", await self._look(records.get_ask, ask))
 
