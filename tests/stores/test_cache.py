@@ -5,6 +5,7 @@ import threading
 from queue import SimpleQueue
 
 import pytest
+
 from segue.stores.sqlite import cache as caches
 from segue.stores.sqlite.cache import USED, Cache
 

@@ -74,12 +74,22 @@ class Checkpoint(msgspec.Struct, omit_defaults=True):
     version: str = ""
 
 
+#: A child as it is now, or the id of one that isn't there any more.
+Kin = Child | str
+
+
 class Delta(msgspec.Struct, array_like=True):
-    """What a turn changed. `head`: a `Checkpoint` without its fields, and without its children unless `family`."""
+    """What a turn changed. `head`: a `Checkpoint` without its fields and children.
+
+    `fields`: all of them, where they are few; then nothing is spliced. `family`: the head has all children, as older
+    files have it.
+    """
 
     head: bytes
     splices: list[Splice]
     family: bool = False
+    kin: list[Kin] = []
+    fields: bytes = b""
 
 
 read_checkpoint = msgspec.json.Decoder(Checkpoint).decode
@@ -95,16 +105,24 @@ def read_stored(checkpoint: bytes, deltas: Sequence[bytes]) -> Checkpoint:
     if not deltas:
         return stored
     texts = {name: bytearray(text) for name, text in read_texts(stored.fields).items()}
-    children, last = stored.children, b""
+    children, last = {child.id: child for child in stored.children}, b""
     for delta in map(_read_delta, deltas):
         last = delta.head
+        if delta.fields:
+            texts = {name: bytearray(text) for name, text in read_texts(delta.fields).items()}
         for name, front, back, middle in delta.splices:
             text = texts[name]
             text[front : len(text) - back] = middle
         if delta.family:
-            children = read_checkpoint(delta.head).children
+            children = {child.id: child for child in read_checkpoint(delta.head).children}
+        for one in delta.kin:
+            if isinstance(one, str):
+                children.pop(one, None)
+            else:
+                children[one.id] = one
     head = read_checkpoint(last)
-    head.fields, head.children = msgspec.Raw(join((name, text) for name, text in texts.items())), children
+    head.fields = msgspec.Raw(join((name, text) for name, text in texts.items()))
+    head.children = list(children.values())
     return head
 
 

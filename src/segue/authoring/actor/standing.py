@@ -13,8 +13,9 @@ from ...model.errors import BadSignature
 from ...ports.store import Claimed, Turn
 from ..failures import to_exception, to_failure
 from ..mail import message_name
-from .checkpoint import Checkpoint, Child, Delta, End, read_stored, write_checkpoint, write_delta
-from .fields import Fields, Looked
+from .checkpoint import Checkpoint, Delta, End, read_stored, write_checkpoint, write_delta
+from .family import Family
+from .fields import SMALL, Fields, Looked
 from .migration import Read, find, first
 from .nexts import Again, Cancelled, Done, Fail, Interrupted, Listen
 
@@ -65,8 +66,7 @@ class Standing:
         if stored.end is not None:
             self._reach(stored.end)
         self._molted = stored.actor
-        self.children: list[Child] = stored.children  #: replaced, never changed
-        self._family = stored.children  # as it was last written
+        self.children = Family(stored.children)
         self.closing = stored.closing
         self.lives = stored.lives  #: before this one
         self._kept: tuple[Any, ...]
@@ -127,7 +127,8 @@ class Standing:
         self.actor = Read(definition, first(spec, definition), self._run).actor
         self.fields = Fields(definition, self.actor)
         self.fresh, self.state, self.due = True, None, 0.0
-        self.end, self.ending, self.closing, self.attempt, self.children = None, False, False, 0, []
+        self.end, self.ending, self.closing, self.attempt = None, False, False, 0
+        self.children.clear()
         self.verdict, self.lives = None, self.lives + 1
 
     @property
@@ -158,6 +159,7 @@ class Standing:
     def keep(self) -> None:
         """A turn is over: so it is to be written down, whatever the next handler does meanwhile."""
         self.turns += 1
+        self.children.keep()
         state = "" if self.state is None else message_name(type(self.state))
         self._kept = (
             self.verdict,
@@ -170,7 +172,7 @@ class Standing:
             self.attempt,
             self.due,
             self.at,
-            self.children,
+            [],
             self.closing,
             self.lives,
             self.definition.declared,
@@ -178,20 +180,23 @@ class Standing:
 
     def write(self, turn: Turn) -> None:
         """Have a turn store what was last kept: what has changed, unless more would be stored than is worth it."""
-        fields, head = self.fields, self._head()
-        family = head.children
-        if fields.spread and fields.as_stored:
-            same = family is self._family
-            if same:
-                head.children = []
-            delta = write_delta(Delta(write_checkpoint(head), fields.changed(), not same))
-            if self._written + len(delta) + ROW <= 2 * fields.size:
+        fields, family, head = self.fields, self.children, self._head()
+        if (
+            self._written
+            and not family.scrambled
+            and (fields.as_stored if fields.spread else family.size > SMALL)
+        ):
+            few = b"" if fields.spread else bytes(fields.whole())
+            delta = write_delta(
+                Delta(write_checkpoint(head), fields.changed(), kin=family.changed(), fields=few)
+            )
+            if self._written + len(delta) + ROW <= 2 * (fields.size + family.size):
                 self._written += len(delta) + ROW
-                self._family, turn.delta = family, delta
+                turn.delta = delta
                 return
-        head.fields, head.children = fields.whole(), family
+        head.fields, head.children = fields.whole(), family.whole()
         turn.checkpoint = write_checkpoint(head)
-        self._written, self._family = len(turn.checkpoint), family
+        self._written = len(turn.checkpoint)
         if fields.spread:
             fields.written()
 

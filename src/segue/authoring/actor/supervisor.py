@@ -117,7 +117,7 @@ class Supervisor:
             value=data,
         )
         handle = await run.record(branch, act)
-        if all(child.id != handle.id for child in here.children):
+        if handle.id not in here.children:
             child = Child(
                 handle.id,
                 group.name,
@@ -127,25 +127,28 @@ class Supervisor:
                 module=target.module,
                 member=belongs,
             )
-            here.children = [*here.children, child]
+            here.children.put(child)
             if here.closing:
                 self._put({child.id: await self._ask_to_end(branch, child)})
         return handle
 
-    def _child(self, id: str) -> Child | None:
-        return next((child for child in self._here.children if child.id == id), None)
-
     def _put(self, changed: dict[str, Child | None]) -> None:
         """Children as they are now; None for one that is left behind. Others may have come or gone meanwhile."""
-        now = [changed.get(child.id, child) for child in self._here.children]
-        self._here.children = [child for child in now if child is not None]
+        family = self._here.children
+        for id, child in changed.items():
+            if id not in family:
+                continue
+            if child is None:
+                family.drop(id)
+            else:
+                family.put(child)
 
     # ------------------------------------------------------------ children go
     async def stops(
         self, id: str, how: Literal["done", "failed"], error: Failure | None
     ) -> tuple[Verdict, object]:
         """What a child that is about to end is told, and what is next for the supervisor."""
-        here, child = self._here, self._child(id)
+        here, child = self._here, self._here.children.get(id)
         if child is None or here.closing or not wanted(child.kind, how):
             return END, None
         now = self._life.now()
@@ -169,7 +172,7 @@ class Supervisor:
         if policy.strategy == "one":
             return
         branch, before = current("a restart"), True
-        for other in list(self._here.children):
+        for other in self._here.children:
             if other.id == child.id:
                 before = False
             elif not before or policy.strategy == "all":
@@ -177,11 +180,11 @@ class Supervisor:
 
     async def ended(self, mail: ChildEnded, turn: Handling) -> object:
         """A child has ended."""
-        here, child = self._here, self._child(mail.run)
+        here, child = self._here, self._here.children.get(mail.run)
         if child is None:
             return None
         if not mail.aside:
-            here.children = [other for other in here.children if other.id != mail.run]
+            here.children.drop(mail.run)
         if "finished" not in here.definition.own:
             return None
         if not here.closing:
@@ -208,7 +211,8 @@ class Supervisor:
     def press(self) -> None:
         """Somebody is in a hurry: children are asked more urgently now."""
         self._hurried = True
-        self._here.children = [msgspec.structs.replace(child, due=0.0) for child in self._here.children]
+        for child in self._here.children:
+            self._here.children.put(msgspec.structs.replace(child, due=0.0))
 
     async def ask_to_end(self) -> float:
         """Ask the children of the last group, of its last member, to end; when to ask again."""

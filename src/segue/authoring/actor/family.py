@@ -1,0 +1,87 @@
+"""An actor's children, and what of them isn't written down yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from .checkpoint import Child, Kin
+
+_size = msgspec.msgpack.Encoder().encode
+
+
+class Family:
+    """In the order in which they came. What is written is what they were when they were last `keep`t."""
+
+    __slots__ = ("_before", "_now", "_unwritten", "scrambled", "size")
+
+    def __init__(self, children: Iterable[Child]) -> None:
+        self._now: dict[str, Child] = {}
+        self._before: dict[str, Child | None] = {}  # of those that changed since: what they were
+        self._unwritten: dict[str, None] = {}  # those that were changed when they were kept
+        self.scrambled = False  #: whether changes alone don't tell the order any more
+        self.size = 0  #: bytes, roughly
+        for child in children:
+            self._now[child.id] = child
+            self.size += len(_size(child))
+
+    def __len__(self) -> int:
+        return len(self._now)
+
+    def __iter__(self) -> Iterator[Child]:
+        return iter(list(self._now.values()))
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._now
+
+    def get(self, id: str) -> Child | None:
+        """One of them."""
+        return self._now.get(id)
+
+    def put(self, child: Child) -> None:
+        """One comes, or is another now."""
+        before = self._now.get(child.id)
+        if before is None:
+            if (
+                child.id in self._before or child.id in self._unwritten
+            ):  # it was there before, at another place
+                self.scrambled = True
+            self.size += len(_size(child))
+        self._before.setdefault(child.id, before)
+        self._now[child.id] = child
+
+    def drop(self, id: str) -> None:
+        """One goes."""
+        child = self._now.pop(id)
+        self._before.setdefault(id, child)
+        self.size = self.size - len(_size(child)) if self._now else 0
+
+    def clear(self) -> None:
+        """All go."""
+        for id in list(self._now):
+            self.drop(id)
+
+    # ------------------------------------------------------------ what is written down
+    def keep(self) -> None:
+        """A turn is over: what they are now is to be written."""
+        if self._before:
+            self._unwritten.update(dict.fromkeys(self._before))
+            self._before.clear()
+
+    def changed(self) -> list[Kin]:
+        """What was kept since this, or `whole`, was last asked for."""
+        unwritten, self._unwritten = self._unwritten, {}
+        return [self._kept(id) or id for id in unwritten]
+
+    def whole(self) -> list[Child]:
+        """All that were kept."""
+        self._unwritten.clear()
+        self.scrambled = self.scrambled and bool(self._before)
+        if not self._before:
+            return list(self._now.values())
+        kept = (self._kept(id) for id in {**self._now, **self._before})
+        return [child for child in kept if child is not None]
+
+    def _kept(self, id: str) -> Child | None:
+        return self._before[id] if id in self._before else self._now.get(id)
