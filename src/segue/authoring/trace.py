@@ -75,8 +75,9 @@ def _lines(error: BaseException, causes: int) -> Iterator[str]:
 
 
 def _frames(error: BaseException) -> Iterator[str]:
-    stack = traceback.extract_tb(error.__traceback__)
-    frames = [frame for frame in stack if not frame.filename.startswith(_OURS)]
+    stack = traceback.walk_tb(error.__traceback__)
+    theirs = [(frame, line) for frame, line in stack if not frame.f_code.co_filename.startswith(_OURS)]
+    frames = traceback.StackSummary.extract(theirs) if theirs else ()  # which looks into files
     for number, frame in enumerate(frames):
         if number == OUTER and len(frames) > OUTER + INNER:
             yield f"  … {len(frames) - OUTER - INNER} more"
