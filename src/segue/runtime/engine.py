@@ -52,6 +52,7 @@ from .proof.proving import Prover
 from .receipt import Receipt
 from .wake import rebase, strikes
 from .wake.executor import Executor
+from .wake.resting import Resting
 from .watch import PATIENCE
 from .worker import POLL, Worker
 
@@ -173,6 +174,7 @@ class Engine:
         if self.verify:
             self._prover = Prover(self.worker)
             self.worker.executor = self._prover.executor
+            self.worker.rests = None  # a turn is proved in the wake that did it
         self.worker.register(feed.WATCHER)
         self.port = Port(self.store, self.clock, self.postbox, self.worker.name, self.check)
         parts.callback(self.port.close)
@@ -429,7 +431,7 @@ class Engine:
         if failure is not None:
             raise failure
 
-    def run_left(self, executor: Executor) -> None:
+    def run_left(self, executor: Executor | Resting) -> None:
         """The worker's word that a run left memory."""
         if executor.error is not None:
             for future in self._waiting.get(executor.id, []):

@@ -38,6 +38,7 @@ from .ground.events import Asked
 from .ground.tasks import NO_CONTEXT
 from .wake.executor import Executor
 from .wake.handling import Handling
+from .wake.resting import Resting, Rests
 from .wake.host import Host
 from .watch import Watch
 
@@ -59,7 +60,7 @@ ASIDE = 0.5
 class Ends(Protocol):
     """Who is told when a run leaves memory."""
 
-    def run_left(self, executor: Executor) -> None: ...
+    def run_left(self, executor: Executor | Resting) -> None: ...
     def run_asked(self) -> None: ...
 
 
@@ -83,7 +84,8 @@ class Worker:
         self.linger, self.room, self._stall, self._ends = linger, room, stall, ends
         self.loop: AbstractEventLoop = asyncio.get_running_loop()
         self.name = alive.new_name()
-        self.awake: dict[str, Executor] = {}
+        self.awake: dict[str, Executor | Resting] = {}
+        self.rests: Rests | None = Rests(self)
         self.clock_now = clock.now
         self.targets: dict[str, Any] = {}
         self.watchers: Mapping[str, Any] = bus.of
@@ -248,7 +250,32 @@ class Worker:
             return
         executor.mail(found.get(executor.id, []))
 
-    def ended(self, executor: Executor) -> None:
+    def commit_all(self, turns: list[Turn]) -> Future[list[CommitResult]]:
+        """Commit the turns of several runs."""
+        if self.commit_hook is not None:
+            for turn in turns:
+                self.commit_hook(turn)
+        return self.store.commit(turns)
+
+    def holds(self, run: Resting) -> bool:
+        return self.awake.get(run.id) is run
+
+    def lies_down(self, run: Resting) -> None:
+        self.awake[run.id] = run
+
+    def gets_up(self, run: Resting, letters: Sequence[Letter]) -> None:
+        if self.closing:
+            run.stop()
+            return
+        claimed = Claimed(run.head, None, None, [], list(letters))
+        executor = Executor(self, claimed, [], None, run.config)
+        executor.sent = run.sent
+        handling = executor.handling = Handling(executor, claimed)
+        handling.weight = run.weight
+        self.awake[run.id] = executor
+        executor.begin(run.stays.code(claimed, handling))
+
+    def ended(self, executor: Executor | Resting) -> None:
         """A run left memory."""
         full = len(self.awake) + sum(map(len, self._queued.values())) >= self.room
         if self.awake.get(executor.id) is executor:  # not a later life, where the claim had lapsed
@@ -324,7 +351,7 @@ class Worker:
             self._fetching = True
             found.add_done_callback(lambda found: self._fetched(mailed, found))
 
-    def _fetched(self, mailed: list[Executor], found: Future[dict[str, list[Letter]]]) -> None:
+    def _fetched(self, mailed: list[Executor | Resting], found: Future[dict[str, list[Letter]]]) -> None:
         self._fetching = False
         if found.cancelled():
             return
@@ -333,9 +360,10 @@ class Worker:
             log.error("the mail of %d runs can't be read: %s", len(mailed), error)
             return
         letters = found.result()
-        for one in mailed:
-            if one.id in letters and not one.over:
-                one.mail(letters[one.id])
+        for asked in mailed:
+            one = self.awake.get(asked.id)  # perhaps another wake of it by now
+            if one is not None and asked.id in letters:
+                one.mail(letters[asked.id])
         self._fetch()
 
     async def _claim_loop(self) -> None:

@@ -28,6 +28,7 @@ from .checkpoint import read_texts
 from .driver import Driver
 from .handlers import Handlers, read_handlers
 from .life import Life
+from .standing import Standing
 
 #: What a class may replace of `Actor`.
 HOOKS = ("setup", "begin", "teardown", "failed", "rollback", "interrupted", "finished", "perform")
@@ -221,13 +222,16 @@ class ActorDef:
         return graph.draw(self, at)
 
     # ------------------------------------------------------------ a life
-    async def code(self, claimed: Claimed, life: Life) -> bytes:
-        """The coroutine that a run of it consists of: one turn after the other."""
+    async def code(self, claimed: Claimed, life: Life, here: Standing | None = None) -> bytes:
+        """The coroutine that a run of it consists of: one turn after the other. `here`: where it stands, if known."""
         try:
-            driver = Driver(self, claimed, life)
+            driver = Driver(here or Standing(self, claimed, life), claimed, life)
         except StateMismatch as error:
             await life.hold(f"{error.cause}\n{error}")
             raise
         except SystemExit as error:  # of its class's own code, which would end more than this run
             raise as_step_failed(error) from error
-        return await driver.run()
+        try:
+            return await driver.run()
+        finally:
+            driver.part()

@@ -41,9 +41,8 @@ GROUP, MOMENT = 128, 0.005
 class Driver:
     """One wake of an actor."""
 
-    def __init__(self, definition: ActorDef, claimed: Claimed, life: Life) -> None:
-        self.life = life
-        self.here = Standing(definition, claimed, life)
+    def __init__(self, here: Standing, claimed: Claimed, life: Life) -> None:
+        self.life, self.here = life, here
         self.performer = Performer(self.here, life, current("an actor"))
         self.ending = Ending(
             self.here, life, self.performer, claimed.head.spec, self._letter, lambda: self._save(seal=True)
@@ -75,6 +74,10 @@ class Driver:
                     raise
                 uncancel()
                 here.end, here.ending = Cancelled(), False
+
+    def part(self) -> None:
+        """The wake is over: its parts let each other go, so that nothing waits for the garbage collector."""
+        del self.ending, self.interlude, self.performer
 
     async def _live(self) -> None:
         """States and messages, until the end."""
@@ -149,7 +152,7 @@ class Driver:
     async def _messages(self) -> None:
         """Messages, until something else is next."""
         while await self._serve():
-            await self.life.attend(self._serve)
+            await self.life.attend(self._serve, self.here)
 
     async def _serve(self) -> bool:
         """The messages that are there; whether the actor still listens."""

@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ...model.entry import Failure
 from ...model.message import Letter, Mail
-from ...ports.store import Turn
+from ...ports.store import Claimed, Turn
 from ..message import Responder
 from ..pooled import Named
 
 if TYPE_CHECKING:
     from .supervisor import Supervisor
+
+
+class Stays(Protocol):
+    """What an actor is between two messages, in memory."""
+
+    def code(self, claimed: Claimed, life: Life, /) -> Coroutine[Any, Any, bytes]:
+        """The coroutine of a wake that goes on from it; nothing of the claimed checkpoint is read."""
+        ...
 
 
 class Life(Protocol):
@@ -50,11 +58,12 @@ class Life(Protocol):
         """
         ...
 
-    async def attend(self, serve: Callable[[], Coroutine[Any, Any, bool]]) -> None:
+    async def attend(self, serve: Callable[[], Coroutine[Any, Any, bool]], stays: Stays) -> None:
         """Wait until there are messages. All that was done is committed.
 
         `serve` carries out those that are there, and says whether the actor still listens. Whoever brings mail calls
-        it in the actor's name: as long as no handler waits, the actor's task isn't needed.
+        it in the actor's name: as long as no handler waits, the actor's task isn't needed. Where none come for a while
+        this wake may end here, closed as a coroutine is, and another one go on from what `stays`.
         """
         ...
 

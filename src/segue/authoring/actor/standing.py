@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -70,6 +71,11 @@ class Standing:
         self.closing = stored.closing
         self.lives = stored.lives  #: before this one
         self._kept: tuple[Any, ...]
+
+    def code(self, claimed: Claimed, life: Life, /) -> Coroutine[Any, Any, bytes]:
+        """The coroutine of a wake that goes on from here."""
+        definition, _ = self._first
+        return definition.code(claimed, life, self)
 
     def _reach(self, end: End) -> None:
         """The end that was written down."""
@@ -202,7 +208,8 @@ class Standing:
 
     def _head(self) -> Checkpoint:
         """What was last kept, without the fields."""
-        verdict, state, data, turns, molted, fresh, reached, *rest = self._kept
+        kept, self._kept = self._kept, ()
+        verdict, state, data, turns, molted, fresh, reached, *rest = kept
         if reached is None:
             return Checkpoint(_NULL, state, data, turns, molted, fresh, None, *rest)
         end: End | None = None

@@ -220,6 +220,12 @@ def let_go(task: Task[Any]) -> None:
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # it was said already
 
 
+def forget_waiting(future: Future[Any]) -> None:
+    """Have nobody told when a future is done."""
+    for callback, _ in list(future._callbacks or ()):  # type: ignore[attr-defined]  # the task's own isn't known otherwise
+        future.remove_done_callback(callback)
+
+
 class Bounded(NamedTuple):
     """A wait of `asyncio.wait` with a timeout, or of `wait_for` before Python 3.12."""
 

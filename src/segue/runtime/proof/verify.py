@@ -224,6 +224,7 @@ class Desk:
         self.park_always = False
         self.budgets = worker.budgets
         self.is_roomy = False
+        self.rests = None
         self.watchers: Mapping[str, Any] = {}
 
     def models(self, names: Any, config: Config) -> list[str]:

@@ -63,6 +63,11 @@ class Commits:
         """Whether mail is to be sent with the next commit, such as the answer to a ping."""
         return self._turn is not None and bool(self._turn.outbox)
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether nothing is to be written, or on its way."""
+        return self._turn is None and not self.entries and not self._used and self._flight is None
+
     def send(self, mail: Mail) -> None:
         """Have the next commit send mail."""
         self.turn.outbox.append(mail)

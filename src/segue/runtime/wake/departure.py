@@ -180,6 +180,8 @@ class Departure:
     def leave(self, status: Status) -> None:
         """The run goes on in a later life."""
         wake = None if self._run.box is None else self._run.box.wake_at()
+        if self._run.handling is not None:
+            self._run.handling.close()
         self.unwind(lambda: self._run.commits.afterwards(lambda: self._release(status, wake)))
 
     def _release(self, status: Status, wake: float | None) -> None:

@@ -81,7 +81,8 @@ class Executor:
     due = False  # it parked until some time
     status: Status = "ready"
     error: BaseException | None = None
-    _refused = _sent = 0
+    _refused = 0
+    sent = 0  # messages, of this claim
     _strikes: Strikes | None = None
     _gone: Future[None] | None = None
 
@@ -162,8 +163,8 @@ class Executor:
             )
 
     def next_number(self) -> int:
-        self._sent += 1
-        return self.fence << 24 | self._sent  # greater than any of an earlier life
+        self.sent += 1
+        return self.fence << 24 | self.sent  # greater than any of an earlier life
 
     def record(self, branch: Branch, request: Work | Wait | Act) -> Future[Any]:
         """Record a call of the code; see `RunContext`."""
@@ -573,11 +574,37 @@ class Executor:
         if self._gone is not None and not self._gone.done():
             self._gone.set_result(None)
         self.host.ended(self)
-        if self.handling is None:
+        if all(task.done() for task in self.tasks):
             self._fall_apart()
+
+    @property
+    def is_bare(self) -> bool:
+        """Of one that is alone: whether nothing is kept here that another wake wouldn't have."""
+        return (
+            self.commits.is_bare
+            and (self.box is None or self.box.is_bare)
+            and self.purse is None
+            and self.status == "ready"
+            and self.departure is None
+        )
+
+    def vanish(self) -> None:
+        """Nothing of it is left, and its claim is somebody else's. Its code was closed."""
+        self.phase = Phase.OVER
+        self.still.close()
+        if self.nap is not None:
+            self.nap.cancel()
+        self._fall_apart()
 
     def _fall_apart(self) -> None:
         """Nothing of it is to wait for the garbage collector: most of what that had to do was runs that are over."""
         self.root = self.departure = None
+        if self.box is not None:
+            self.box.part()
+            self.box = None
         self.tasks.clear()
+        self.open.clear()
+        if self.handling is not None:
+            self.handling.part()
+            self.handling = None
         del self.still, self.carrying, self.commits

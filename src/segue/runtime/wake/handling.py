@@ -28,14 +28,18 @@ from ..calls.call import Call, Outcome, new_call, own_call, raw
 from ..ground import tasks
 from ..ground.events import Handling as HandlingEvent
 from ..ground.phase import Phase
+from .departure import LARGE
 from .mailbox import HAND, MAIL
 
 if TYPE_CHECKING:
+    from ...authoring.actor.life import Stays
     from ...authoring.actor.supervisor import Supervisor
     from .executor import Executor
 
 #: So long an actor stays in memory for its next message, in seconds: to wake costs ten times as much as to handle one.
 REST: Final = 0.05
+#: After so long without one, in seconds, it rests as what it is, without a task.
+CALM: Final = 0.025
 #: On what branch urgent messages stand in the journal.
 URGENT: Final = "!urgent"
 _read_mail = msgspec.json.Decoder(Mail).decode
@@ -54,6 +58,7 @@ class Handling:
         "_run",
         "_saved",
         "_serve",
+        "_stays",
         "_stop",
         "_strikes",
         "_striking",
@@ -85,6 +90,7 @@ class Handling:
         self._wanting: Call | None = None  # the next message
         self._urgent_only = self._ends = False
         self._serve: Callable[[], Coroutine[Any, Any, bool]]
+        self._stays: Stays
         self._begun: tuple[Coroutine[Any, Any, bool], Any] | None = None  # `serve`, and what it waits on
         self._rest: TimerHandle | None = None  # it waits for its next message in memory, for a moment
         self._rests_until = 0.0
@@ -196,10 +202,10 @@ class Handling:
         self._want(wanting, urgent=True)
         return wanting
 
-    async def attend(self, serve: Callable[[], Coroutine[Any, Any, bool]]) -> None:
+    async def attend(self, serve: Callable[[], Coroutine[Any, Any, bool]], stays: Stays) -> None:
         """Wait until there are messages, or `serve`, which carries them out, was begun by whoever brought one."""
         wanting = new_call(self._run, MAIL, _NEXT, None, 0)
-        self._serve = serve
+        self._serve, self._stays = serve, stays
         self._want(wanting, urgent=False)
         try:
             await wanting
@@ -462,24 +468,63 @@ class Handling:
             return True
         left = self._rests_until - run.loop.time()
         if left > 0 and self._rest is None:
-            self._rest = run.loop.call_later(left, self._rested, context=tasks.NO_CONTEXT)
+            self._look_in(left)
         return left > 0
 
     def _commit_and_rest(self) -> None:
-        run = self._run
-        self._rests_until = run.loop.time() + REST
+        self._rests_until = self._run.loop.time() + REST
         if self._rest is None:
-            self._rest = run.loop.call_later(REST, self._rested, context=tasks.NO_CONTEXT)
+            self._look_in(CALM)
         self.flush()
 
+    def _look_in(self, seconds: float) -> None:
+        self._rest = self._run.loop.call_later(
+            min(seconds, CALM), self._rested, context=tasks.NO_CONTEXT
+        )
+
     def _rested(self) -> None:
-        run = self._run
+        run, self._rest = self._run, None
         left = self._rests_until - run.loop.time()
-        if left > 0.001 and self._is_alone():  # it had messages meanwhile
+        if left <= 0.001 or not self._is_alone():
+            run.kick()
+        elif left - (REST - CALM) > 0.001:  # it had messages meanwhile
+            self._look_in(left - (REST - CALM))
+        elif not self._lies_down():
             self._rest = run.loop.call_later(left, self._rested, context=tasks.NO_CONTEXT)
+
+    def _lies_down(self) -> bool:
+        """It only listens, so its wake is over for now: what it is stays in memory. Whether that is all there is."""
+        run, rests = self._run, self._run.host.rests
+        if (
+            rests is None
+            or self._urgent_only
+            or self._saved is not None
+            or run.head.spec.home
+            or not run.is_bare
+            or self.weight >= LARGE
+        ):
+            return False
+        self.close()
+        rests.take(run, self._stays, self.weight, self._rests_until)
+        return True
+
+    def close(self) -> None:
+        """Where the actor only waits for mail, its code is over at once: none of the author's is at work."""
+        run, wanting, root = self._run, self._wanting, self._run.root
+        if wanting is None or root is None or wanting.done() or self._begun is not None or len(run.tasks) > 1:
             return
-        self._rest = None
-        run.kick()
+        coro: Any = root.get_coro()
+        coro.close()
+        tasks.let_go(root)
+        tasks.forget_waiting(wanting)
+        self._wanting = None
+        run.tasks.clear()
+
+    def part(self) -> None:
+        """The wake is over: its parts let each other go."""
+        for name in ("supervisor", "beside", "_serve", "_stays"):
+            if hasattr(self, name):
+                delattr(self, name)
 
     def _sealed(self) -> None:
         run = self._run

@@ -16,6 +16,7 @@ from ..calls.budgets import Budgets
 
 if TYPE_CHECKING:
     from .executor import Executor
+    from .resting import Rests
 
 
 class Host(Services, Protocol):
@@ -24,6 +25,7 @@ class Host(Services, Protocol):
     loop: AbstractEventLoop
     name: str  #: the worker's
     park_always: bool
+    rests: Rests | None  #: where actors that only listen stay, if they may
     budgets: Budgets
 
     @property

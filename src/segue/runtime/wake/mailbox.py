@@ -283,6 +283,16 @@ class Mailbox:
         """Whether there is nothing to be looked at but messages, one after the other."""
         return not (self._dues or self._results or self.urgent) and self._timers is None
 
+    def part(self) -> None:
+        """The wake is over: its parts let each other go."""
+        del self._run, self.keeping, self._timers
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether nothing lies here, or is kept in mind."""
+        there = self.posts or self.urgent or self._results or self.keeping.letters or self._dues or self._early
+        return not (there or self._receivers or self._joins or self._over or self.hand) and self._timers is None
+
     @property
     def next_due(self) -> float | None:
         """When the next time strikes, of a call that waits for it or of mail."""
