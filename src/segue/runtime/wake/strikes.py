@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from ...authoring.context import find_branch
+from ...authoring.context import BRANCH, find_branch
 from ...model.entry import INSTANT, Entry
 from ..ground.phase import Phase
 
@@ -94,10 +94,12 @@ class Strikes:
 
     def _strike(self, timeout: asyncio.Timeout) -> None:
         self._striking = True
+        inside = BRANCH.set(timeout._task.branch)  # type: ignore[attr-defined]  # its own timer cancels, nobody outside
         try:
             timeout.reschedule(None)
             timeout._on_timeout()  # type: ignore[attr-defined]
         finally:
+            BRANCH.reset(inside)
             self._striking = False
         self._run.kick()
 
