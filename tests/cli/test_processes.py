@@ -225,7 +225,7 @@ def test_a_worker_says_what_it_waits_for(desk: Desk):
     worker.send_signal(signal.SIGINT)
     said = desk.finish(worker)
     assert said.code == 0
-    assert "calls under way get 300 ms; Ctrl-C again leaves at once" in said.err
+    assert "calls under way get 0.3 s to come in (1); Ctrl-C again leaves at once" in said.err
 
 
 def test_a_prompt_that_is_closed_leaves_the_question_open(desk: Desk):

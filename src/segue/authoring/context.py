@@ -111,6 +111,7 @@ class Work(msgspec.Struct, kw_only=True):
     caller: Branch | None = None  #: of a step: who called it
     settles: Callable[[Turn], str] | None = None
     need: Need | None = None  #: of a model call that is on a budget
+    sent: bool = False  #: a provider has it, and bills it whatever becomes of it here
 
     @property
     def key(self) -> str:

@@ -9,7 +9,7 @@ from ..runtime.engine import Engine
 from . import exit
 from .interruption import interruption
 from .place import declare_store
-from .screen import duration, note
+from .screen import note
 from .target import actors_of, flows_of, load_modules
 
 #: Seconds between looks whether the worker still can.
@@ -22,7 +22,10 @@ def declare_worker(parser: argparse.ArgumentParser) -> None:
         "files", nargs="+", metavar="app.py", help="what defines the flows and actors that it may run"
     )
     parser.add_argument(
-        "--grace", type=float, default=10.0, metavar="SECONDS", help="for calls under way at Ctrl-C"
+        "--grace",
+        type=float,
+        metavar="SECONDS",
+        help="for calls under way at Ctrl-C; else 20 for those that would be paid again, and none for others",
     )
     declare_store(parser)
 
@@ -37,7 +40,5 @@ async def do_worker(args: argparse.Namespace) -> int:
             while not stop.is_set():
                 engine.check()
                 await asyncio.wait({stopped}, timeout=LOOK)
-            if args.grace > 0 and any(executor.carrying.at_work for executor in engine.worker.awake.values()):
-                note(f"calls under way get {duration(args.grace)}; Ctrl-C again leaves at once")
         note("parked")
     return exit.OK

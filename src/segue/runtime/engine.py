@@ -54,7 +54,7 @@ from .wake import rebase, strikes
 from .wake.executor import Executor
 from .wake.resting import Resting
 from .watch import PATIENCE
-from .worker import POLL, Worker
+from .worker import PAID, POLL, Worker
 
 log = logging.getLogger("segue")
 
@@ -78,7 +78,8 @@ class Engine:
     more providers, by the name before the colon in a model's name. `history`: what becomes of an actor's past turns:
     kept, dropped, or kept for that long; a class may say otherwise. `reuse`: a model call whose request was answered
     before, here or in another run, gets that answer; a `timedelta`: if it is no older than that. `grace`: how long
-    calls under way may take to come in when the engine is closed, in seconds; what is cut off is made, and paid, again.
+    calls under way may take to come in when the engine is closed, in seconds. By default those that cost get 20: live
+    model calls, which are made and paid again if they are cut off, and at-most-once steps, whose runs are held.
     `budget`: for all that such engines carry out on that store; see `segue.Budget`.
     """
 
@@ -94,7 +95,7 @@ class Engine:
         linger: float = 1.0,
         stall: float = PATIENCE,
         park: Literal["auto", "always"] = "auto",
-        grace: float = 0.0,
+        grace: float | None = None,
         history: HistoryLike = "keep",
         worker: bool = True,
         providers: Mapping[str, Callable[[Endpoint], Provider]] | None = None,
@@ -233,7 +234,12 @@ class Engine:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.models.land()
+        landed = asyncio.ensure_future(
+            self.lanes.promotions.land(PAID if self._grace is None else self._grace)
+        )
         await self.worker.stop(self._grace)
+        await landed
 
     def _spawn(self, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.Task(coro, loop=asyncio.get_running_loop())

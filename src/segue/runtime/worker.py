@@ -53,6 +53,9 @@ RENEW = 15.0
 POLL = 0.5
 #: So many runs at work are looked at each time for mail from other processes.
 LOOKS = 50
+#: How long paid calls that are under way may take to come in when the engine is closed, in seconds: most answers are
+#: there by then, and process managers kill no earlier than after 30.
+PAID = 20.0
 #: How long a run waits here for its flow to be defined or started, in seconds; then it is left to others.
 ASIDE = 0.5
 
@@ -559,7 +562,7 @@ class Worker:
         future.add_done_callback(returned)
 
     async def _renew_loop(self) -> None:
-        while not self.closing:
+        while True:  # while it closes, too: calls may take their time to come in
             await asyncio.sleep(RENEW)
             try:
                 await self._renew()
@@ -595,8 +598,11 @@ class Worker:
             held += [Lease(one.head.id, one.head.fence) for one in list(queue)]
         return held
 
-    async def stop(self, grace: float) -> None:
-        """Give all runs back, what they did committed; calls under way get `grace` seconds to come in."""
+    async def stop(self, grace: float | None) -> None:
+        """Give all runs back, what they did committed. Calls under way get `grace` seconds to come in.
+
+        None: `PAID` seconds, and only those that would be paid again, or hold their run.
+        """
         self.closing = True
         self._ready.set()
         for queue in self._queued.values():
@@ -608,13 +614,16 @@ class Worker:
                 self._give_back(one)
         self._aside.clear()
         await asyncio.gather(*self._returns, return_exceptions=True)
-        deadline = self.loop.time() + grace
-        while (
-            local := [task for executor in self.awake.values() for task in executor.carrying.at_work]
-        ) and (left := deadline - self.loop.time()) > 0:
-            await asyncio.wait(local, timeout=left)
+        every, grace = grace is not None, PAID if grace is None else grace
+        if grace > 0 and (count := self._under_way(every=every)):
+            log.warning(
+                "the engine closes: calls under way get %.3g s to come in (%d)%s; Ctrl-C again leaves at once",
+                grace,
+                count,
+                "" if every else ", for cut off they would be paid again",
+            )
         for executor in list(self.awake.values()):
-            executor.stop()
+            executor.stop(grace, every=every)
         for executor in list(self.awake.values()):
             await executor.has_left()
         for task in list(self._tasks):
@@ -632,6 +641,11 @@ class Worker:
             self._threads.shutdown(wait=False, cancel_futures=True)
         if self._processes is not None:
             await self._processes.close()
+
+    def _under_way(self, *, every: bool) -> int:
+        """How many calls runs here wait for: all, or those that are dear."""
+        works = [executor.carrying for executor in self.awake.values()]
+        return sum(len(work.at_work) if every else work.dear() for work in works)
 
     async def create(self, runs: list[NewRun], call: Any = None) -> list[Created]:
         """Create runs; those that are new, known and for which there is room are claimed at once.

@@ -259,7 +259,7 @@ class FakeEngine(Engine):
     """An engine on which a fake model stands for every model."""
 
     def __init__(self, fake: FakeModel, store: str | Store, **options: Any) -> None:
-        options = {"model": "fake:model", "clock": fake.clock, **options}
+        options = {"model": "fake:model", "clock": fake.clock, "grace": 0.0, **options}  # nothing is paid
         super().__init__(store, **options)
         self._fake = fake
 

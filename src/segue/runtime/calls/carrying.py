@@ -23,19 +23,31 @@ if TYPE_CHECKING:
 class Carrying:
     """What of a run is carried out here and now."""
 
-    __slots__ = ("_run", "alone", "local", "precommit")
+    __slots__ = ("_inline", "_run", "alone", "local", "precommit")
 
     def __init__(self, run: Executor) -> None:
         self._run = run
         self.local: set[Task[Any]] = set()  #: carry out calls, or look something up for them
         self.precommit: list[Call] = []  #: at-most-once ones, begun once the journal holds them
         self.alone: Branch | None = None  #: whose task carries out a call by itself
+        self._inline: Work | None = None  # that call
 
     @property
     def at_work(self) -> set[Task[Any]]:
         """The tasks that carry out calls."""
         alone = self._run.still.busy_by_itself
         return self.local if alone is None else {*self.local, alone}
+
+    def dear(self) -> int:
+        """How many calls are under way that cost more than time if they are cut off.
+
+        That is a model call that its provider has, which is paid again, and an at-most-once step, which holds its run.
+        """
+        works = [call.request for call in self._run.open.values() if call.task in self.local]
+        return sum(
+            isinstance(work, Work) and (work.sent or work.effect == "at-most-once")
+            for work in (*works, self._inline)
+        )
 
     def keep(self, task: Task[Any]) -> None:
         """Keep a task of the engine's own that works for this run."""
@@ -64,7 +76,9 @@ class Carrying:
                 self.begin(call, call.request)
 
     def begin(self, call: Call, work: Work) -> None:
-        """Carry a call out, in a task of its own."""
+        """Carry a call out, in a task of its own. Where the engine closes, nothing begins that the journal hasn't."""
+        if self._run.stop_by is not None and work.effect != "at-most-once":
+            return
         context = call.context or copy_context()
         context.run(BRANCH.set, work)
         call.task = Task(self._carry_out(call, work), loop=self._run.loop, context=context)
@@ -108,7 +122,7 @@ class Carrying:
         cause: BaseException | None = None
         (task,) = run.tasks  # the only one, and it calls
         assert isinstance(task, BranchTask)
-        task.branch, run.still.busy_by_itself, self.alone = None, task, branch
+        task.branch, run.still.busy_by_itself, self.alone, self._inline = None, task, branch, work
         if run.host.watchers:
             self._tell_started(place, work)
         try:
@@ -130,7 +144,7 @@ class Carrying:
             again = work.again is not None and work.again(raised)
             error, cause = to_failure(raised, again=again), raised
         finally:
-            task.branch, run.still.busy_by_itself, self.alone = branch, None, None
+            task.branch, run.still.busy_by_itself, self.alone, self._inline = branch, None, None, None
             work.let_go()
         there: bool | None = None
         if value is not None and run.phase is LIVE:

@@ -72,6 +72,7 @@ class Limit:
         self._narrowed = 0
         self._queues: dict[int, deque[_Waiter]] = {}
         self._number = 0
+        self._landing = False  # nothing begins any more
         self._paused = 0.0  # nothing begins before
         self._alarm: Timer | None = None
         self._requests: int | None = None  # left, as far as was told
@@ -152,7 +153,7 @@ class Limit:
 
     def _admit(self) -> None:
         """Let in whom there is room for, the one that has waited longest first."""
-        while self.flying < max(1.0, self.width):
+        while self.flying < max(1.0, self.width) and not self._landing:
             waiter = self._first()
             if waiter is None or not self._spend(waiter):
                 return
@@ -202,6 +203,10 @@ class Limit:
     def _look(self) -> None:
         self._alarm = None
         self._admit()
+
+    def land(self) -> None:
+        """Let nobody in any more."""
+        self._landing = True
 
     def close(self) -> None:
         """Set no alarm any more."""

@@ -390,6 +390,11 @@ class Models:
         """What live calls wait by."""
         return self._clock
 
+    def land(self) -> None:
+        """Begin no more live calls: those that a provider has come in, others wait for the next process."""
+        for limit in self._limits.values():
+            limit.land()
+
     async def close(self) -> None:
         """Let go of connections."""
         for provider in self._providers.values():

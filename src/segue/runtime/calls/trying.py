@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import NamedTuple
 
+from ...authoring.context import BRANCH, Work
 from ...core.retry import Retry
 from ...model.errors import ContextOverflow, ModelFailed
 from ...ports.clock import Clock
@@ -83,6 +84,7 @@ async def until_answered(
     attempt, refusals = 1, 0
     while True:
         async with limit.place(most, tokens) as flight:
+            _sent(True)
             try:
                 answer = await send(attempt + refusals)
                 limit.answered(flight)
@@ -91,6 +93,7 @@ async def until_answered(
                 failure = fault
                 if fault.status == 200 and spoil is not None:
                     spoil()
+            _sent(False)
             refused = limit.refused(flight, failure)
         if not failure.again or attempt >= LIVE_RETRY.attempts or refusals >= PATIENCE:
             raise failure
@@ -107,6 +110,13 @@ async def until_answered(
             attempt += 1
         if not refused or failure.after is None:  # otherwise the limit knows
             await clock.sleep(told.wait)
+
+
+def _sent(sent: bool) -> None:
+    """Note of the recorded call that this is, if it is one, whether a provider has it."""
+    work = BRANCH.get()
+    if isinstance(work, Work):
+        work.sent = sent
 
 
 def _log(model: str, run: str, told: Trouble) -> None:

@@ -126,6 +126,14 @@ class Promotions:
             await asyncio.wait([one.task for one in self._rounds.values()])
             await asyncio.sleep(0)  # their ends are noted by callbacks
 
+    async def land(self, grace: float) -> None:
+        """Begin no more calls; those under way, which are paid, get so many seconds to come in."""
+        rounds = list(self._rounds.values())
+        for one in rounds:
+            one.land()
+        if rounds and grace > 0:
+            await asyncio.wait([one.task for one in rounds], timeout=grace)
+
     async def close(self) -> None:
         """Break off; what is left goes on with the next process."""
         rounds = list(self._rounds.values())
@@ -149,6 +157,8 @@ class _Round:
         self._store, self._models, self._clock, self._job, self._fence = store, models, clock, job, fence
         self._calls: dict[str, Task[LineOutcome]] = {}
         self._begun: set[str] = set()
+        self._flying: set[str] = set()
+        self._landing = False
         self._reserved: dict[str, Amount] = {}
         self.task = asyncio.ensure_future(self._carry())
         self.task.add_done_callback(
@@ -162,11 +172,18 @@ class _Round:
             if call is not None and ident not in self._begun:
                 call.cancel()
 
+    def land(self) -> None:
+        """Send no more; what a provider has comes in."""
+        self._landing = True
+        for ident, call in self._calls.items():
+            if ident not in self._flying:
+                call.cancel()
+
     async def _carry(self) -> None:
         try:
             self._reserved = await self._store.reserved(self._job.id)
             after = ""
-            while lines := await self._store.job_lines(self._job.id, after, CHUNK):
+            while not self._landing and (lines := await self._store.job_lines(self._job.id, after, CHUNK)):
                 after = lines[-1].id
                 self._calls |= {line.id: asyncio.ensure_future(self._outcome(line)) for line in lines}
             pending = set(self._calls.values())
@@ -210,7 +227,11 @@ class _Round:
 
         async def send(attempt: int) -> bytes:
             self._begun.add(line.id)
-            body = await provider.send(to, line.body, None, limit.heard)
+            self._flying.add(line.id)
+            try:
+                body = await provider.send(to, line.body, None, limit.heard)
+            finally:
+                self._flying.discard(line.id)
             problem = check_result(provider, to, body)
             if problem is not None:
                 raise CallFault(200, str(problem), again=True, code="bad_body")

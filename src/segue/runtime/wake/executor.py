@@ -68,6 +68,10 @@ class Executor:
     callers: tuple[str, ...] = ()  # who waits, in a chain, for the request in hand
     kicked = False  # it will be looked at whether the run is at rest
     stop_by: float | None = None  # the engine closes: give the claim up at the next rest, or then
+    grace: tuple[float, bool] = (
+        0.0,
+        False,
+    )  # until when calls may come in then; all, or only those that cost
     root: Task[Any] | None = None
     inherited: Inherited | None = None
     box: Mailbox | None = None
@@ -299,11 +303,24 @@ class Executor:
             self.still.stirred()
             self.host.pump_soon(self)
 
-    def stop(self) -> None:
-        """Give the claim up at the next chance; what was done is committed, what is under way is dropped."""
-        self.stop_by = self.loop.time() + self.host.linger
+    def stop(self, grace: float = 0.0, *, every: bool = False) -> None:
+        """Give the claim up at the next chance: what was done is committed, and nothing begins any more.
+
+        What is under way has so many seconds to come in: `every` call, or those that are `dear`.
+        """
+        now = self.loop.time()
+        self.stop_by, self.grace = now + self.host.linger, (now + grace, every)
         self._credit = self._most = 0
         self.kick()
+
+    def _comes_in(self) -> bool:
+        """Whether a call is under way that is waited for, though the engine closes; it is looked again in time."""
+        until, every = self.grace
+        left = until - self.loop.time()
+        if left <= 0 or not (self.carrying.at_work if every else self.carrying.dear()):
+            return False
+        self.still.kick_in(left)
+        return True
 
     def _interrupted(self) -> None:
         """Its task is cancelled by whoever ends the loop: the run goes on with the next process."""
@@ -358,7 +375,8 @@ class Executor:
             if self.handling is not None and self.handling.sealing is not None:
                 self.handling.write()
             elif self.stop_by is not None:
-                self.leave("ready")
+                if not self._comes_in():
+                    self.leave("ready")
             elif self.handling is not None and self.handling.was_served():
                 self.kick()
             elif self.inherited is not None and not self.done and (taken := self.inherited.next_batch()):
