@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 
 import pytest
 
@@ -72,6 +73,45 @@ def test_a_run_is_held_and_goes_on(desk: Desk, provider: Provider) -> None:
     assert desk.segue("resume", "a", *HOW, "--budget", "9000tok").code == 0
     assert desk.segue("advance", "app.py", *HOW).code == 0
     assert "of 9,000 tokens spent" in desk.segue("receipt", "a", *HOW).err
+
+
+NESTED = """
+import segue
+
+@segue.flow
+async def part(ticket: str) -> str:
+    return await segue.generate(ticket)
+
+@segue.flow
+async def whole(ticket: str) -> list[str]:
+    return await segue.map(part, [ticket, ticket + "!"])
+"""
+
+
+def test_rows_that_wait_for_held_runs_are_told(desk: Desk, provider: Provider) -> None:
+    desk.write("nested.py", NESTED)
+    desk.write("rows.jsonl", '"one"\n"two"\n')
+    how = (
+        "nested.py:whole",
+        "rows.jsonl",
+        "--id",
+        "j",
+        "-o",
+        "out.jsonl",
+        "--live",
+        "--model",
+        provider.model,
+    )
+    said = desk.segue("map", *how, "--budget", "900tok", *HOW)
+    assert said.code == 1
+    assert "2 waiting for held runs" in said.err
+    assert "2 wait for runs that are held: `segue runs --failed" in said.err
+    rows = [json.loads(line) for line in (desk.path / "out.jsonl").read_text().splitlines()]
+    assert [row["error"]["type"] for row in rows] == ["RunHeld"] * 2
+    assert "it waits for run j/" in rows[0]["error"]["message"]
+    assert desk.segue("resume", "--job", "j", "--budget", "50ktok", *HOW).code == 0
+    said = desk.segue("map", *how, *HOW)
+    assert (said.code, "2/2 done" in said.err) == (0, True)
 
 
 def test_whose_budget_it_is(desk: Desk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 import segue
 from segue.errors import Conflict, InvalidValue, RunHeld
+from tests.runtime.lives import Desk
 
 
 @segue.step
@@ -115,6 +117,72 @@ async def test_held_runs_are_given_when_nothing_else_is_left() -> None:
                 await ask.answer(3)
         assert got[1] == 1
         assert isinstance(got[0], RunHeld)
+
+
+@segue.flow(name="jobs.held")
+async def held(x: int) -> int:
+    return await segue.generate(f"{x}", returns=int)
+
+
+@segue.flow(name="jobs.middle")
+async def middle(x: int) -> int:
+    return sum(await segue.map(held, [x, x]))
+
+
+@segue.flow(name="jobs.waits")
+async def waits(x: int) -> int:
+    return x if x == 1 else await middle_run(x)
+
+
+async def middle_run(x: int) -> int:
+    return (await segue.map(middle, [x]))[0]
+
+
+@segue.flow(name="jobs.asks")
+async def asks_too(x: int) -> int:
+    found = await asyncio.gather(middle_run(x), segue.ask("and?", returns=int))
+    return sum(found)
+
+
+SMALL = segue.Budget(tokens=10)
+
+
+async def test_rows_that_wait_for_a_held_run_are_given_when_nothing_else_is_left() -> None:
+    desk = Desk()
+    desk.fake.when("").reply(3)
+    async with desk.engine() as engine, asyncio.timeout(10):
+        got = await outcomes(engine.map(waits, [0, 1, 2], id="job", budget=SMALL))
+        assert (got[1], got[0], got[2]) == (1, RunHeld, RunHeld)
+        assert {run.id.count(".") for run in await engine.store.runs(status=("held",))} == {2}
+        await engine.fund(segue.Budget(tokens=10_000), job="job")
+        assert await engine.map(waits, [0, 1, 2], id="job", budget=SMALL) == [6, 1, 6]
+
+
+async def test_a_row_that_waits_for_more_than_a_held_run_is_waited_for() -> None:
+    desk = Desk()
+    desk.fake.when("").reply(3)
+    async with desk.engine() as engine, asyncio.timeout(10):
+        job = asyncio.ensure_future(outcomes(engine.map(asks_too, [5], id="job", budget=SMALL)))
+        while not await engine.store.runs(status=("held",)) or not (asks := await engine.open_asks()):
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.1)
+        assert not job.done()
+        await asks[0].answer(1)
+        assert await job == {0: RunHeld}
+
+
+async def test_who_waits_for_a_run_that_waits_for_a_held_one_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    desk = Desk()
+    desk.fake.when("").reply(3)
+    async with desk.engine() as engine, asyncio.timeout(10):
+        waiting = asyncio.ensure_future(engine.run(waits(2), id="top", budget=SMALL))
+        while "run top waits for top." not in caplog.text:
+            await asyncio.sleep(0.005)
+        assert "no budget is left: that of run 'top'" in caplog.text
+        await engine.fund(segue.Budget(tokens=10_000), run="top")
+        assert await waiting == 6
 
 
 async def test_a_source_that_fails_raises() -> None:

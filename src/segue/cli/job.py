@@ -18,10 +18,12 @@ import msgspec
 from ..authoring.flow import FlowDef, target_named
 from ..core.signature import InputShape
 from ..model.errors import InvalidValue, SegueError
+from ..model.run import Head
 from ..ports.store import Store
 from ..runtime.engine import Engine
 from ..runtime.ground.names import unknown_job
 from ..runtime.job import Job
+from ..runtime.stuck import held_beneath
 from . import exit
 from .interruption import interruption
 from .outcomes import Order, all_lines, check_writable, lines, replacing
@@ -85,6 +87,7 @@ class _Map:
         self.shape: InputShape = definition_of(flow).shape
         self.id: str = args.id or f"{definition_of(flow).name}:{rows.name}"
         self._told = False
+        self._stuck: dict[str, Head] = {}  # rows that wait for a run that is held, and that
 
     async def run(self) -> int:
         with interruption() as stop:
@@ -115,6 +118,8 @@ class _Map:
         try:
             while True:
                 standing = await self._look(engine, job, tally, progress, pace)
+                if await self._all_stuck(engine, standing):
+                    standing.stuck = standing.parked
                 if stop.is_set() or standing.settled:
                     return standing
                 if await self._only_people(engine, standing):
@@ -155,6 +160,14 @@ class _Map:
     def _how_to_answer(self) -> str:
         return f"`{self._segue('runs', '--asks')}` lists questions, `segue answer` answers"
 
+    async def _all_stuck(self, engine: Engine, standing: Standing) -> bool:
+        """Whether each row that is left waits for a run that is held."""
+        if standing.total is None or standing.working or not standing.parked or not engine.is_at_rest:
+            return False
+        rows = each_run(engine.store, job=self.id, status=("parked",))
+        self._stuck = await held_beneath(engine.store, rows) or {}
+        return len(self._stuck) == standing.parked
+
     async def _only_people(self, engine: Engine, standing: Standing) -> bool:
         """Whether nothing is left but questions without a deadline, and nobody is here; says once how to answer."""
         busy = standing.working or standing.for_batch or is_terminal(sys.stderr)
@@ -172,7 +185,7 @@ class _Map:
 
     async def _write(self, store: Store) -> None:
         with replacing(self.args.output) as file:
-            async for line in lines(store, self.id, self.order, self.shape):
+            async for line in lines(store, self.id, self.order, self.shape, self._stuck):
                 file.write(line + b"\n")
 
     def _sum_up(
@@ -206,6 +219,10 @@ class _Map:
             note(
                 f"  {count(standing.held)} are held: `{self._segue('runs', '--job', self.id, '--failed')}` says why"
             )
+        if standing.stuck:
+            note(
+                f"  {count(standing.stuck)} wait for runs that are held: `{self._segue('runs', '--failed')}` says why"
+            )
         if stopped:
             asks = f"; {self._how_to_answer()}" if standing.for_others else ""
             note(f"parked; the same command goes on{asks}")
@@ -216,7 +233,8 @@ class _Map:
             return exit.WAITING
         if self.args.output:
             note(f"  {self.args.output} has one line a row")
-        return exit.FAILED if standing.failed or standing.held or self.order.unread else exit.OK
+        bad = standing.failed or standing.held or standing.stuck or self.order.unread
+        return exit.FAILED if bad else exit.OK
 
 
 def _root_of(run: str, roots: set[str]) -> str:

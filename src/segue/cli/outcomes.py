@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 from uuid import uuid4
 
@@ -79,9 +80,13 @@ def _raw(value: Any) -> msgspec.Raw:
 
 
 async def lines(
-    store: Store, job: str, order: Iterable[str | bytes], shape: InputShape | None
+    store: Store,
+    job: str,
+    order: Iterable[str | bytes],
+    shape: InputShape | None,
+    stuck: Mapping[str, Head] = MappingProxyType({}),
 ) -> AsyncIterator[bytes]:
-    """The output lines of a job's rows."""
+    """The output lines of a job's rows. `stuck`: those that wait for a held run, and that."""
     source, index = iter(order), 0
     while some := list(islice(source, 500)):
         keys = [each for each in some if isinstance(each, str)]
@@ -89,7 +94,10 @@ async def lines(
             zip(keys, await asyncio.gather(*(store.get(f"{job}/{key}") for key in keys)), strict=True)
         )
         for each in some:
-            yield each if isinstance(each, bytes) else line_of(index, each, heads[each], shape)
+            if isinstance(each, bytes):
+                yield each
+            else:
+                yield line_of(index, each, heads[each], shape, stuck.get(f"{job}/{each}"))
             index += 1
 
 
@@ -105,8 +113,10 @@ async def all_lines(store: Store, job: str, shape: InputShape | None) -> AsyncIt
         yield line
 
 
-def line_of(index: int, key: str, head: Head | None, shape: InputShape | None) -> bytes:
-    """The output line of one run."""
+def line_of(
+    index: int, key: str, head: Head | None, shape: InputShape | None, beneath: Head | None = None
+) -> bytes:
+    """The output line of one run. `beneath`: the held one that it waits for."""
     if head is None:
         problem = Problem("UnknownName", "the run isn't in the store any more")
         return msgspec.json.encode(OutputLine(index, key, msgspec.Raw(b"null"), error=problem))
@@ -117,6 +127,8 @@ def line_of(index: int, key: str, head: Head | None, shape: InputShape | None) -
         line.error = Problem(kind_of(head.error.type), head.error.message)
     elif head.status == "held":
         line.error = Problem("RunHeld", head.reason)
+    elif beneath is not None:
+        line.error = Problem("RunHeld", f"it waits for run {beneath.id}, which is held: {beneath.reason}")
     else:
         why = "it ended without a word" if head.status in ENDED else f"it isn't done: it is {head.status}"
         line.error = Problem("RunFailed", why)

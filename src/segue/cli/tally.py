@@ -17,7 +17,10 @@ from .screen import count, duration, kind_of, money, short
 
 
 class Standing(msgspec.Struct):
-    """A job at one moment. `total` is None while rows come in. `sent` lines are at the provider, `back` done there."""
+    """A job at one moment. `total` is None while rows come in. `sent` lines are at the provider, `back` done there.
+
+    `stuck`: of those that are parked, how many wait for a run that is held; looked at once nothing else is left.
+    """
 
     total: int | None = None
     done: int = 0
@@ -25,6 +28,7 @@ class Standing(msgspec.Struct):
     held: int = 0
     working: int = 0
     parked: int = 0
+    stuck: int = 0
     lines: int = 0
     waves: int = 0
     sent: int = 0
@@ -41,15 +45,15 @@ class Standing(msgspec.Struct):
     @property
     def settled(self) -> bool:
         """Whether nothing goes on by itself."""
-        return self.total is not None and not self.working and not self.parked
+        return self.total is not None and not self.working and self.parked == self.stuck
 
     @property
     def for_batch(self) -> int:
-        return min(self.parked, self.lines)
+        return min(self.parked - self.stuck, self.lines)
 
     @property
     def for_others(self) -> int:
-        return self.parked - self.for_batch
+        return self.parked - self.stuck - self.for_batch
 
 
 class Tally:
@@ -146,6 +150,7 @@ def in_words(standing: Standing, tally: Tally, usd: float | None, left: str) -> 
         (standing.working, "at work"),
         (standing.for_batch, "waiting for batch"),
         (standing.for_others, "waiting for people or time"),
+        (standing.stuck, "waiting for held runs"),
     ):
         if number:
             parts.append(f"{count(number)} {word}")

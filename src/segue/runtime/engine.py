@@ -33,7 +33,7 @@ from ..ports.provider import Endpoint, PriceList, Provider
 from ..ports.store import Hint, NewRun, Store
 from ..ports.transport import Transport
 from ..stores import open_store
-from . import alive, receipt
+from . import alive, receipt, stuck
 from .calls.budgets import Budgets
 from .calls.models import Models
 from .calls.sameness import Sameness
@@ -448,11 +448,19 @@ class Engine:
                 if not future.done():
                     future.set_result(executor.head)
             self._ended(())
+            if executor.status == "held" and executor.head.spec.parent is not None and self._waiting:
+                self._spawn(self._tell_held(executor.head))
         else:
             for future in self._waiting.get(executor.id, ()):
                 if not future.done():
                     future.set_result(None)  # look again: others may take it up
         self._kick_if_quiet()
+
+    async def _tell_held(self, head: Head) -> None:
+        """A run is held: say so where somebody here waits for one that waits for it, for that would be silent."""
+        for run in await stuck.ancestors(self.store, head):
+            if run in self._waiting:
+                log.warning("run %s waits for %s, which is held: %s", run, head.id, head.reason)
 
     def run_asked(self) -> None:
         """The worker's word that questions are open."""
@@ -697,6 +705,12 @@ class Engine:
     def is_busy(self) -> bool:
         """Whether this process may still add lines: rows are being admitted, or runs are at work."""
         return self._admitting > 0 or bool(self.worker.awake)
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing is at work in this process but what stays here and waits."""
+        mine = self.worker.name
+        return not self._admitting and all(run.head.spec.home == mine for run in self.worker.awake.values())
 
     async def _lane_loop(self) -> None:
         loop = asyncio.get_running_loop()

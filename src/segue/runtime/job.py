@@ -12,10 +12,11 @@ from ..authoring.mail import make_spec
 from ..authoring.map import Outcome
 from ..model.errors import Conflict, SegueError
 from ..model.mode import Config
-from ..model.run import Head
+from ..model.run import Head, Status
 from ..ports.store import Created, JobHead, NewRun
 from .handles import Run, run_error
 from .receipt import Receipt
+from .stuck import held_beneath
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -39,8 +40,8 @@ class Row:
 class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out]):
     """A mapped set of runs. Iterating gives outcomes as they come, awaiting all values in the rows' order.
 
-    Only the rows of this call of `map` are given, whatever else the job has done before. A held run counts
-    as failed, with `RunHeld`, once nothing else is left.
+    Only the rows of this call of `map` are given, whatever else the job has done before. A held run counts as failed,
+    with `RunHeld`, once nothing else is left, and so does one that waits for a held run beneath it.
     """
 
     def __init__(self, engine: Engine, id: str, flow: Target, *, keyed: bool) -> None:
@@ -190,29 +191,40 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
                 left = self.total - given
                 held = await self._held(left) if left else []
                 if held is not None:
-                    for head in held:
-                        yield self.outcome(head, self._number(head) or 0)
+                    for head, by in held:
+                        yield self.outcome(head, self._number(head) or 0, by)
                     return
             await signal
 
-    async def _held(self, missing: int) -> list[Head] | None:
-        """The held runs of this call's rows, if they are all that is left."""
+    async def _held(self, missing: int) -> list[tuple[Head, Head]] | None:
+        """This call's rows that are held, or wait for one that is, each with that one, if they are all that is left."""
         known = await self._engine.store.get_job(self.id)
-        if known is None or known.counts.get("held", 0) < missing:
+        counts = {} if known is None else known.counts
+        if counts.get("held", 0) + counts.get("parked", 0) < missing:
             return None
-        held: list[Head] = []
-        after = ""
-        while heads := await self._engine.store.runs(job=self.id, status=("held",), after=after, limit=1000):
-            held += [head for head in heads if (self._number(head) or 0) >= 0]
-            after = heads[-1].id
+        if counts.get("held", 0) < missing and (counts.get("ready") or not self._engine.is_at_rest):
+            return None
+        held = [(head, head) async for head in self._rows("held")]
+        if len(held) < missing:
+            beneath = await held_beneath(self._engine.store, self._rows("parked")) or {}
+            held += [(head, beneath[head.id]) async for head in self._rows("parked") if head.id in beneath]
         return held if len(held) >= missing else None
 
-    def outcome(self, head: Head, number: int) -> Outcome[In, Out]:
-        """How the run of one row came out."""
+    async def _rows(self, status: Status) -> AsyncIterator[Head]:
+        """This call's rows in that status."""
+        after = ""
+        while heads := await self._engine.store.runs(job=self.id, status=(status,), after=after, limit=1000):
+            after = heads[-1].id
+            for head in heads:
+                if (self._number(head) or 0) >= 0:
+                    yield head
+
+    def outcome(self, head: Head, number: int, by: Head | None = None) -> Outcome[In, Out]:
+        """How the run of one row came out. `by`: the held run that it waits for, or is."""
         run: Run[Out] = Run(self._engine, head.id, self._flow)
         done = head.status == "done"
         value = run.result_of(head) if done else None
-        error = None if done else run_error(head)
+        error = None if done else run_error(by or head)
         return Outcome(number, self._input(head.spec.args), value, error, head.spec.key, run)
 
     def _input(self, data: bytes) -> Any:
