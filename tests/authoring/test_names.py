@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 import segue
 from segue.authoring.flow import TARGETS, definition, module_of, target_named
 from segue.errors import Conflict
+from segue.runtime.ground.clock import SystemClock
+from segue.testing.rehearse import rehearse
 
 
 @pytest.fixture(autouse=True)
@@ -21,9 +24,10 @@ def names() -> Iterator[None]:
     TARGETS.update(known)
 
 
-def load(file: Path, result: int, module: str = "") -> Any:
+def load(file: Path, result: int, module: str = "", how: str = "") -> Any:
     value = f"{result} + await segue.receive(int)" if module else f"{result}"
-    source = f"import segue\n@segue.flow\nasync def same_name() -> int:\n    return {value}\n"
+    source = f"import segue\n@segue.flow{how}\nasync def same_name() -> int:\n    return {value}\n"
+    file.write_text(source)  # its version is read from there
     space: dict[str, object] = {"__name__": module} if module else {}
     exec(compile(source, str(file), "exec"), space)
     return space["same_name"]
@@ -85,15 +89,132 @@ async def test_flows_of_one_name_are_told_apart_by_their_modules(tmp_path: Path)
         assert await go_on(engine, "three") == 2
 
 
-async def test_a_flow_that_moved_to_another_module_is_found_by_its_name(tmp_path: Path) -> None:
-    first = load(tmp_path / "a.py", 1, "names_a")
-    store = f"sqlite:{tmp_path}/runs.db"
+async def started(first: Any, store: str) -> None:
     async with segue.Engine(store) as engine:
         await engine.start(first(), id="one")
+        while (await engine.head("one")).status != "parked":
+            await engine.next_end()
     TARGETS.pop("same_name")
-    load(tmp_path / "c.py", 10, "names_c")
+
+
+async def test_a_flow_that_moved_as_it_was_is_found_by_its_name(tmp_path: Path) -> None:
+    store = f"sqlite:{tmp_path}/runs.db"
+    await started(load(tmp_path / "a.py", 1, "names_a"), store)
+    load(tmp_path / "c.py", 1, "names_c")
+    async with segue.Engine(store) as engine:
+        assert await go_on(engine, "one") == 2
+
+
+@pytest.mark.parametrize(
+    ("was", "now"), [("names_a", "pkg.names_a"), ("pkg.names_a", "names_a"), ("a", "a")], ids=str
+)
+async def test_a_script_and_its_module_are_one(tmp_path: Path, was: str, now: str) -> None:
+    store = f"sqlite:{tmp_path}/runs.db"
+    await started(load(tmp_path / "a.py", 1, was), store)
+    load(tmp_path / "c.py", 10, now)
     async with segue.Engine(store) as engine:
         assert await go_on(engine, "one") == 11
+
+
+async def test_a_flow_that_moved_and_changed_says_that_it_is_the_same(tmp_path: Path) -> None:
+    store = f"sqlite:{tmp_path}/runs.db"
+    await started(load(tmp_path / "a.py", 1, "names_a"), store)
+    load(tmp_path / "c.py", 10, "names_c", "(name='same_name')")
+    async with segue.Engine(store) as engine:
+        assert await go_on(engine, "one") == 11
+
+
+async def test_another_flow_of_that_name_leaves_the_run_alone_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = f"sqlite:{tmp_path}/runs.db"
+    first = load(tmp_path / "a.py", 1, "names_a")
+    await started(first, store)
+    other = load(tmp_path / "c.py", 10, "names_c")
+    async with segue.Engine(store) as engine:
+        await (await engine.get("one")).tell(1)
+        mine = await engine.start(other(), id="mine")  # neither does one that is started here
+        while "run one: it was begun by the flow 'same_name' of module 'names_a'" not in caplog.text:
+            await engine.next_end()
+        assert f"'names_c' ({tmp_path}/c.py)" in caplog.text
+        assert "@segue.flow(name='same_name')" in caplog.text
+        await mine.tell(1)
+        assert await mine == 11  # its own go on
+        (told,) = [one async for one in rehearse(engine)]
+        assert (told.what, told.run) == ("held", "one")
+    TARGETS.pop("same_name")
+    definition(first).module = "names_a"
+    load(tmp_path / "a.py", 1, "names_a")
+    async with segue.Engine(store, clock=Later()) as engine:  # where it is, it goes on
+        assert await (await engine.get("one")) == 2
+
+
+class Later(SystemClock):
+    def now(self) -> float:
+        return super().now() + 10
+
+
+ACTOR = """
+import segue
+
+class Ping(segue.Request[int]):
+    pass
+
+class Same(segue.Actor[None]{how}):
+    @segue.on
+    async def ping(self, ping: Ping) -> int:
+        return {result}
+"""
+
+
+def actor(file: Path, result: int, module: str, how: str = "") -> dict[str, Any]:
+    space: dict[str, Any] = {"__name__": module}
+    exec(compile(ACTOR.format(how=how, result=result), str(file), "exec"), space)
+    return space
+
+
+@pytest.mark.parametrize("how", ["", ", name='Same'"])
+async def test_actors_are_told_apart_likewise(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    store = f"sqlite:{tmp_path}/runs.db"
+    space = actor(tmp_path / "a.py", 1, "names_a")
+    async with segue.Engine(store) as engine:
+        run = await engine.start(space["Same"](), id="one")
+        assert await run.request(space["Ping"]()) == 1
+    TARGETS.pop("Same")
+    space = actor(tmp_path / "c.py", 2, "names_c", how)
+    async with segue.Engine(store) as engine:
+        asked = asyncio.ensure_future((await engine.get("one")).request(space["Ping"]()))
+        if how:
+            assert await asked == 2
+        else:
+            while "class …(Actor, name='Same')" not in caplog.text:
+                await engine.next_end()
+            asked.cancel()
+
+
+async def test_a_step_alone_is_told_apart_likewise(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(result: int, module: str) -> Any:
+        source = f"import segue\n@segue.step\nasync def same_step() -> int:\n    return {result}\n"
+        (tmp_path / f"{module}.py").write_text(source)
+        space: dict[str, Any] = {"__name__": module}
+        exec(compile(source, str(tmp_path / f"{module}.py"), "exec"), space)
+        return space["same_step"]
+
+    monkeypatch.setattr("segue.authoring.step.STEPS", {})
+    monkeypatch.setattr("segue.authoring.flow.STEPS", STEPS := {})
+    store = f"sqlite:{tmp_path}/runs.db"
+    first = step(1, "names_a")
+    async with segue.Engine(store, worker=False) as engine:
+        await engine.start(first(), id="one")
+    other = step(2, "names_c")
+    STEPS["same_step"] = other.__segue__
+    async with segue.Engine(store) as engine:
+        while "run one: it was begun by the flow 'step:same_step' of module 'names_a'" not in caplog.text:
+            await engine.next_end()
 
 
 async def test_a_run_of_before_modules_were_recorded_is_found_by_a_name_that_is_unique(

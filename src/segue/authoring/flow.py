@@ -52,6 +52,8 @@ class Target(Protocol):
     kind: ClassVar[Literal["flow", "actor"]]
     name: str
     module: str
+    file: str
+    named: bool  #: its name was given, and so is its own wherever it stands
 
     @property
     def mailbox(self) -> Mailbox | None:
@@ -98,13 +100,19 @@ class FlowDef:
     """What is known of a flow: its function, its name, its version and the types it takes and gives."""
 
     kind: ClassVar[Literal["flow", "actor"]] = "flow"
-    __slots__ = ("_shape", "_version", "decode", "file", "fn", "module", "name", "options", "where")
+    __slots__ = ("_shape", "_version", "decode", "file", "fn", "module", "name", "named", "options", "where")
 
     def __init__(
-        self, fn: Callable[..., Any], name: str, version: str, options: Config | None = None
+        self,
+        fn: Callable[..., Any],
+        name: str,
+        version: str,
+        options: Config | None = None,
+        *,
+        named: bool = False,
     ) -> None:
         self.fn, self.options = fn, options
-        self.name, self.module = name, ""
+        self.name, self.named, self.module, self.file = name, named, "", ""
         self.where = f"the result of flow {name!r}"
         self._version = version
         self._shape: InputShape | None = None
@@ -175,7 +183,11 @@ def fingerprint(fn: Callable[..., Any]) -> str:
     try:
         source = inspect.getsource(fn).encode()
     except (OSError, TypeError):
-        source = fn.__code__.co_code if hasattr(fn, "__code__") else repr(fn).encode()
+        code = getattr(fn, "__code__", None)
+        source = repr(fn).encode()
+        if code is not None:
+            plain = [one for one in code.co_consts if isinstance(one, str | bytes | int | float)]
+            source = code.co_code + repr(plain).encode()
     return hashlib.blake2b(source, digest_size=6).hexdigest()
 
 
@@ -341,6 +353,18 @@ def target_named(name: str, module: str = "") -> Any:
     return None if isinstance(known, Ambiguous) else known
 
 
+def is_meant(target: Target, module: str, version: str) -> bool:
+    """Whether a run that was begun in that module is of this flow or actor, and not of another that is called alike.
+
+    It is where the module is the same, or ends alike, as that of a script does; where the name was given, and so says
+    it; and where the version is the same: then it was moved as it was.
+    """
+    here = target.module
+    if target.named or not module or not here or f".{module}".endswith(f".{here}"):
+        return True
+    return f".{here}".endswith(f".{module}") or (bool(version) and version == target.version)
+
+
 def short_name(target: Target) -> str:
     """Its name as ids begin with it."""
     return target.name.removeprefix(STEP).rpartition(".")[2]
@@ -357,7 +381,10 @@ def target_of(fn: Any) -> Target | None:
 def _of_step(step: StepDef) -> FlowDef:
     """A flow that does nothing but a step."""
     assert step.call is not None  # the decorator made it
-    return FlowDef(step.call, f"{STEP}{step.name}", "")
+    target = FlowDef(step.call, f"{STEP}{step.name}", "", named=step.named)
+    target.file = step.file
+    target.module = module_of(getattr(step.fn, "__module__", ""), step.file)
+    return target
 
 
 class _Flow(Protocol):
@@ -372,9 +399,10 @@ def flow(fn: Any = None, /, *, name: str = "", version: str = "", **how: Any) ->
     """Make an async function a flow: recorded call by call, replayed after a wait or a crash, never paid twice.
 
     Inside, await steps, other flows and the `segue.` verbs; whatever it does besides may happen again at
-    any wait. `name` (default: the function's qualified name) is how stored runs find it; `version`
-    (default: a fingerprint of the source) is recorded with each run. Other options, such as `model`, hold for runs
-    of it where neither who starts them nor `using()` says otherwise; awaited in another flow, for its own code.
+    any wait. `name` is how stored runs find it, wherever it stands (default: the function's qualified name, in its
+    module); `version` (default: a fingerprint of the source) is recorded with each run. Other options, such as
+    `model`, hold for runs of it where neither who starts them nor `using()` says otherwise; awaited in another flow, for
+    its own code.
     """
     options = configured("flow()", how) if how else None
     if fn is None:
@@ -383,7 +411,8 @@ def flow(fn: Any = None, /, *, name: str = "", version: str = "", **how: Any) ->
         raise TypeError(
             f"a flow must be an async function; make {fn.__qualname__}() `async def`, or a @segue.step"
         )
-    definition = FlowDef(fn, name or fn.__qualname__.replace("<locals>.", ""), version, options)
+    label = name or fn.__qualname__.replace("<locals>.", "")
+    definition = FlowDef(fn, label, version, options, named=bool(name))
 
     @functools.wraps(fn)
     def call(*args: Any, **kwargs: Any) -> FlowCall:

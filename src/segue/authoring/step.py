@@ -66,6 +66,7 @@ class StepDef:
         "is_async",
         "is_plain",
         "name",
+        "named",
         "place",
         "retry",
         "timeout",
@@ -82,6 +83,7 @@ class StepDef:
         pool: Pool = "thread",
     ) -> None:
         self.fn, self.name, self.retry, self.timeout = fn, name, retry, timeout
+        self.named = False  #: its name was given, and so is its own wherever it stands
         self.effect: Effect = effect
         self.place = named(fn) if pool == "process" else None  #: where another process finds it
         self.is_async = inspect.iscoroutinefunction(fn)
@@ -236,7 +238,9 @@ def make(
     if timeout is not None:
         checks.seconds(f"timeout of step {label!r}", timeout)
     policy = retry if isinstance(retry, Retry) else Retry(retry)
-    return StepDef(fn, label, policy, timeout, effect, pool)
+    made = StepDef(fn, label, policy, timeout, effect, pool)
+    made.named = bool(name)
+    return made
 
 
 async def carry_out(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

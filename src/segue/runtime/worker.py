@@ -16,7 +16,7 @@ import msgspec
 
 from ..authoring.context import Branch, Wait, WireCall, Work
 from ..authoring.failures import as_step_failed, own_error
-from ..authoring.flow import TARGETS, Ambiguous, FlowDef, target_named
+from ..authoring.flow import TARGETS, Ambiguous, FlowDef, is_meant, target_named
 from ..authoring.pooled import Named
 from ..authoring.stopping import STOP, Stop
 from ..core import journal
@@ -27,7 +27,7 @@ from ..model.errors import StoreError
 from ..model.lane import Answer
 from ..model.message import Letter, Mail, Question
 from ..model.mode import Config
-from ..model.run import Head
+from ..model.run import Head, Spec
 from ..ports.clock import AlarmClock, Timer
 from ..ports.store import Claimed, CommitResult, Created, Hint, Landed, Lease, NewRun, Store, Turn
 from . import alive
@@ -175,9 +175,10 @@ class Worker:
 
     def register(self, target: Any) -> None:
         self.targets[target.name] = target
-        for claimed, entries in self._aside.pop(target.name, []):
-            with self._held_unless_read(claimed):
-                self._begin(claimed, entries)
+        for one in [one for one in self._aside.get(target.name, ()) if self.meant(one[0].head.spec) is not None]:
+            self._no_longer_aside(*one)
+            with self._held_unless_read(one[0]):
+                self._begin(*one)
 
     async def sleep(self, seconds: float) -> None:
         await self.clock.sleep(seconds)
@@ -214,6 +215,30 @@ class Worker:
             if registered is None or (known is not None and known.module == module):
                 return known
         return registered
+
+    def meant(self, spec: Spec) -> Any:
+        """What a run of that record is of, if it is here: not another flow or actor that is called alike."""
+        target = self.target(spec.target, spec.module)
+        return target if target is not None and is_meant(target, spec.module, spec.version) else None
+
+    def stranger(self, spec: Spec) -> str:
+        """Why such a run isn't run here although something of its name is; empty if that isn't so."""
+        several, kind = TARGETS.get(spec.target), spec.kind
+        other = self.target(spec.target, spec.module)
+        if other is None and isinstance(several, Ambiguous):
+            files = ", ".join(sorted(several.by_file))
+            return f"several here are called {spec.target!r}, in {files}: give each a name= of its own"
+        if other is None or is_meant(other, spec.module, spec.version):
+            return ""
+        say = (
+            f"@segue.flow(name={spec.target!r})"
+            if kind == "flow"
+            else f"class …(Actor, name={spec.target!r})"
+        )
+        return (
+            f"it was begun by the {kind} {spec.target!r} of module {spec.module!r}, which isn't here; the one of "
+            f"{other.module!r} ({other.file}) isn't the same. If it is, moved and changed, say so with {say}"
+        )
 
     async def find(self, run: str) -> Head | None:
         return await self.store.get(run)
@@ -461,7 +486,7 @@ class Worker:
         if self.closing:
             self._give_back(claimed)
             return
-        target = self.target(spec.target, spec.module)
+        target = self.meant(spec)
         if target is None:
             self._set_aside(claimed, entries)
             return
@@ -479,15 +504,24 @@ class Worker:
 
     def _set_aside(self, claimed: Claimed, entries: list[Any]) -> None:
         """A program that has just begun may name its flows in a moment."""
-        aside = self._aside.setdefault(claimed.head.spec.target, [])
-        aside.append((claimed, entries))
+        self._aside.setdefault(claimed.head.spec.target, []).append((claimed, entries))
 
         def give_up() -> None:
-            if (claimed, entries) in aside and not self.closing:
-                aside.remove((claimed, entries))
+            if not self.closing and self._no_longer_aside(claimed, entries):
                 self._unknown(claimed)
 
         self.loop.call_later(ASIDE, give_up)
+
+    def _no_longer_aside(self, claimed: Claimed, entries: list[Any]) -> bool:
+        """Whether it was until now."""
+        name = claimed.head.spec.target
+        aside = self._aside.get(name, [])
+        if (claimed, entries) not in aside:
+            return False
+        aside.remove((claimed, entries))
+        if not aside:
+            del self._aside[name]
+        return True
 
     def _leave_group(self, group: str) -> None:
         self._grouped[group] -= 1
@@ -498,22 +532,22 @@ class Worker:
     def _unknown(self, claimed: Claimed) -> None:
         """A run of something that this process doesn't know: leave it, and others of its target, to others.
 
-        One of which it isn't known which of several is meant is looked at again later.
+        One that something else here is called like is looked at again later: others of that name may be ours.
         """
         spec = claimed.head.spec
-        reason = f"no worker here knows {spec.kind} {spec.target!r}: start one with the file that defines it"
-        several = TARGETS.get(spec.target)
-        if isinstance(several, Ambiguous):
-            files = ", ".join(sorted(several.by_file))
-            reason = f"several here are called {spec.target!r}, in {files}: give each a name= of its own"
+        stranger = self.stranger(spec)
+        reason = (
+            stranger
+            or f"no worker here knows {spec.kind} {spec.target!r}: start one with the file that defines it"
+        )
         now = self.clock.now()
         turn = Turn(run=claimed.head.id, fence=claimed.head.fence, release=True, reason=reason, now=now)
-        if several is not None:
-            turn.status, turn.wake = "parked", now + 5
+        if stranger:
+            turn.status, turn.wake = "parked", now + min(max(5.0, (now - spec.begun) / 2), 60.0)
             turn.seen = max((letter.id for letter in claimed.inbox), default=0)
-        if several is not None or spec.target not in self._strangers:
+        if stranger or spec.target not in self._strangers:
             log.warning("run %s: %s", claimed.head.id, reason)
-        if several is None:
+        if not stranger:
             self._strangers.add(spec.target)
         self._return(turn)
 
@@ -653,7 +687,7 @@ class Worker:
         `call`: what `check_args` made of the arguments of the one run.
         """
         fits = self.working and not self.closing and len(runs) <= self.room - len(self.awake)
-        if not fits or any(self.target(run.spec.target, run.spec.module) is None for run in runs):
+        if not fits or any(self.meant(run.spec) is None for run in runs):
             created = await self.store.create(runs, now=self.clock_now())
             self.wake()
             return created

@@ -42,8 +42,9 @@ class Actor(Generic[R]):
     Start one with `engine.start(MyActor(…), id=…)`; by that id it is found again, for months. Inside a run, await
     one, spawn it or map it over items. The methods below can be replaced, by plain or async ones; what they call is
     recorded. `class Meter(Actor[None], history="drop")`: what becomes of its past turns, where not as the engine says:
-    kept (`"keep"`), dropped, or kept for a timedelta; it holds for runs that begin from then on. `kw_only=True`: its
-    fields are given by name.
+    kept (`"keep"`), dropped, or kept for a timedelta; it holds for runs that begin from then on. `name=`: how
+    stored runs find it, wherever it stands (default: its qualified name and its module). `kw_only=True`: its fields are
+    given by name.
     """
 
     groups: ClassVar[type[Enum]]  #: of its children; they are ended from the last group to the first
@@ -53,19 +54,21 @@ class Actor(Generic[R]):
 
     if TYPE_CHECKING:
 
-        def __init_subclass__(cls, *, kw_only: bool = False, history: HistoryLike = ...) -> None: ...
+        def __init_subclass__(
+            cls, *, name: str = ..., kw_only: bool = False, history: HistoryLike = ...
+        ) -> None: ...
         def __await__(self) -> Generator[Any, Any, R]: ...
 
     else:
 
         def __init_subclass__(
-            cls, *, kw_only: bool = False, history: HistoryLike | None = None, **how: Any
+            cls, *, name: str = "", kw_only: bool = False, history: HistoryLike | None = None, **how: Any
         ) -> None:
             super().__init_subclass__(**how)
             dataclasses.dataclass(cls, eq=False, kw_only=kw_only)
             if history is not None:
                 cls.__segue_history__ = as_history(history)
-            cls.__segue__ = ActorDef(cls, _result_type(cls))
+            cls.__segue__ = ActorDef(cls, _result_type(cls), name)
             file = getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
             announce(cls.__segue__, file, cls.__module__)
 

@@ -40,9 +40,10 @@ class ActorDef:
 
     kind: ClassVar[Literal["flow", "actor"]] = "actor"
 
-    def __init__(self, cls: type[Any], result: Any) -> None:
+    def __init__(self, cls: type[Any], result: Any, name: str = "") -> None:
         self.cls, self.result_type = cls, result
-        self.name, self.module = cls.__qualname__.replace("<locals>.", ""), ""
+        self.name, self.named = name or cls.__qualname__.replace("<locals>.", ""), bool(name)
+        self.module = self.file = ""
         self.groups: type[Enum] | None = getattr(cls, "groups", None)
         self.restart: Restart = getattr(cls, "restart", None) or Restart()
         self.grace: timedelta = cls.grace

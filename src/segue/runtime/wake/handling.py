@@ -478,9 +478,7 @@ class Handling:
         self.flush()
 
     def _look_in(self, seconds: float) -> None:
-        self._rest = self._run.loop.call_later(
-            min(seconds, CALM), self._rested, context=tasks.NO_CONTEXT
-        )
+        self._rest = self._run.loop.call_later(min(seconds, CALM), self._rested, context=tasks.NO_CONTEXT)
 
     def _rested(self) -> None:
         run, self._rest = self._run, None

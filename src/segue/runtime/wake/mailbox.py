@@ -290,8 +290,12 @@ class Mailbox:
     @property
     def is_bare(self) -> bool:
         """Whether nothing lies here, or is kept in mind."""
-        there = self.posts or self.urgent or self._results or self.keeping.letters or self._dues or self._early
-        return not (there or self._receivers or self._joins or self._over or self.hand) and self._timers is None
+        there = (
+            self.posts or self.urgent or self._results or self.keeping.letters or self._dues or self._early
+        )
+        return (
+            not (there or self._receivers or self._joins or self._over or self.hand) and self._timers is None
+        )
 
     @property
     def next_due(self) -> float | None:

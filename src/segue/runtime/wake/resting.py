@@ -59,7 +59,19 @@ class Idle:
 class Resting:
     """An actor that only listens, in the place of its executor. Its claim is kept; nothing is read to wake it."""
 
-    __slots__ = ("_rests", "config", "error", "gone", "head", "leaving", "seen", "sent", "stays", "until", "weight")
+    __slots__ = (
+        "_rests",
+        "config",
+        "error",
+        "gone",
+        "head",
+        "leaving",
+        "seen",
+        "sent",
+        "stays",
+        "until",
+        "weight",
+    )
 
     carrying: Final = Idle
     tasks: Final[frozenset[Task[object]]] = frozenset()
@@ -71,7 +83,9 @@ class Resting:
     def __init__(self, rests: Rests, run: Executor, stays: Stays, weight: int, until: float) -> None:
         self._rests, self.stays, self.weight = rests, stays, weight
         usage = run.commits.usage
-        self.head: Head = run.head if usage == run.head.usage else msgspec.structs.replace(run.head, usage=usage)
+        self.head: Head = (
+            run.head if usage == run.head.usage else msgspec.structs.replace(run.head, usage=usage)
+        )
         self.config: Config = run.config
         self.seen, self.sent = run.seen, run.sent
         self.until = until  #: by the loop's clock
