@@ -401,8 +401,8 @@ def flow(fn: Any = None, /, *, name: str = "", version: str = "", **how: Any) ->
     Inside, await steps, other flows and the `segue.` verbs; whatever it does besides may happen again at
     any wait. `name` is how stored runs find it, wherever it stands (default: the function's qualified name, in its
     module); `version` (default: a fingerprint of the source) is recorded with each run. Other options, such as
-    `model`, hold for runs of it where neither who starts them nor `using()` says otherwise; awaited in another flow, for
-    its own code.
+    `model`, hold for runs of it where neither who starts them nor `using()` says otherwise; awaited in another flow,
+    for its own code.
     """
     options = configured("flow()", how) if how else None
     if fn is None:

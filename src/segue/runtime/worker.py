@@ -175,7 +175,9 @@ class Worker:
 
     def register(self, target: Any) -> None:
         self.targets[target.name] = target
-        for one in [one for one in self._aside.get(target.name, ()) if self.meant(one[0].head.spec) is not None]:
+        for one in [
+            one for one in self._aside.get(target.name, ()) if self.meant(one[0].head.spec) is not None
+        ]:
             self._no_longer_aside(*one)
             with self._held_unless_read(one[0]):
                 self._begin(*one)

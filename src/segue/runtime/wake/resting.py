@@ -55,6 +55,10 @@ class Idle:
 
     at_work: Final[frozenset[Task[object]]] = frozenset()
 
+    @staticmethod
+    def dear() -> int:
+        return 0
+
 
 class Resting:
     """An actor that only listens, in the place of its executor. Its claim is kept; nothing is read to wake it."""
@@ -111,8 +115,8 @@ class Resting:
         if new and self.leaving is None:
             self._rests.wake(self, new)
 
-    def stop(self) -> None:
-        """Give the claim up."""
+    def stop(self, grace: float = 0.0, *, every: bool = False) -> None:
+        """Give the claim up: no call is under way that could come in."""
         self._rests.park([self])
 
     async def has_left(self) -> None:
