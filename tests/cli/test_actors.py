@@ -96,12 +96,17 @@ def test_a_diagram(actors: Desk):
     assert said.out.splitlines()[0] == "stateDiagram-v2"
     assert "    Ticket --> Drafted: write" in said.out
     assert said.out == actors.segue("diagram", "actors.py").out
+    (plain,) = actors.segue("diagram", "actors.py:Review", "--json").rows
+    assert (plain["actor"], plain["at"], plain["diagram"]) == ("Review", "", said.out.removesuffix("\n"))
+    assert {"from": "Ticket", "to": "Drafted", "by": "write"} in plain["edges"]
 
 
 def test_the_diagram_of_a_run_shows_where_it_stands(actors: Desk):
     actors.segue("run", "actors.py:Review", "hi", "--id", "r")
     said = actors.segue("diagram", "actors.py:Review", "--run", "r")
     assert said.out.splitlines()[-1] == "    class Drafted now"
+    (plain,) = actors.segue("diagram", "actors.py:Review", "--run", "r", "--json").rows
+    assert (plain["run"], plain["at"]) == ("r", "Drafted")
     said = actors.segue("diagram", "actors.py:Review", "--run", "x")
     assert said.code == 2
     assert "no run 'x'" in said.err or "'x'" in said.err

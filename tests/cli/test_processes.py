@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
@@ -226,6 +227,18 @@ def test_a_worker_says_what_it_waits_for(desk: Desk):
     said = desk.finish(worker)
     assert said.code == 0
     assert "calls under way get 0.3 s to come in (1); Ctrl-C again leaves at once" in said.err
+
+
+def test_a_worker_tells_programs_what_it_did(desk: Desk):
+    desk.segue("run", "app.py:twice", "3", "--id", "a", "--no-wait")
+    desk.segue("run", "app.py:twice", "7", "--id", "b", "--no-wait")
+    worker = desk.start("worker", "app.py", "--json")
+    assert worker.stdout is not None
+    ends = {row["id"]: row for row in (json.loads(worker.stdout.readline()) for _ in range(2))}
+    worker.send_signal(signal.SIGINT)
+    assert desk.finish(worker).code == 0
+    assert (ends["a"]["status"], ends["a"]["value"]) == ("done", 12)
+    assert (ends["b"]["status"], ends["b"]["error"]["message"]) == ("failed", "seven is right out")
 
 
 def test_a_prompt_that_is_closed_leaves_the_question_open(desk: Desk):

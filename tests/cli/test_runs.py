@@ -142,12 +142,15 @@ def test_an_export_can_be_read(desk: Desk):
     assert (found.head.id, found.head.value, len(found.entries)) == ("r", b"12", 2)
     assert desk.segue("export", "r", "-o", "r.jsonl").code == 0
     assert Path("r.jsonl").read_text() == out
+    assert desk.segue("export", "r", "--json").out == out
+    assert desk.segue("export", "r", "-o", "r.jsonl", "--json").rows == [{"run": "r", "output": "r.jsonl"}]
 
 
 def test_a_job_is_exported_to_files(desk: Desk):
     desk.write("rows.jsonl", '{"left": "a/b"}\n{"left": "c"}\n')
     desk.segue("map", "app.py:pair", "rows.jsonl", "--key", "left", "--id", "j")
-    assert desk.segue("export", "--job", "j", "-o", "journals").code == 0
+    said = desk.segue("export", "--job", "j", "-o", "journals", "--json")
+    assert said.rows == [{"job": "j", "runs": 2, "output": "journals"}]
     assert sorted(path.name for path in Path("journals").iterdir()) == ["a_b.jsonl", "c.jsonl"]
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from ..authoring.actor.checkpoint import read_stored
-from ..authoring.actor.graph import LISTENING, diagram
+from ..authoring.actor.graph import LISTENING, diagram, edges
 from ..authoring.flow import definition, target_named
 from ..model.errors import Conflict
 from ..model.run import ENDED
 from ..runtime.ground.names import unknown_run
 from . import exit
 from .place import declare_store, looking
+from .screen import put_json
 from .target import load_actor
 
 
@@ -22,6 +24,9 @@ def declare_diagram(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("actor", metavar="app.py:Actor", help="the actor's class")
     parser.add_argument("--run", default="", metavar="ID", help="a run of it")
+    parser.add_argument(
+        "--json", action="store_true", help="its edges, where the run is, and the diagram, as a line of JSON"
+    )
     declare_store(parser)
 
 
@@ -29,8 +34,7 @@ async def do_diagram(args: argparse.Namespace) -> int:
     actor = load_actor(args.actor)
     definition(actor).check()
     if not args.run:
-        print(diagram(actor))
-        return exit.OK
+        return _put(args, actor, "")
     async with looking(args) as store:
         loaded = await store.load(args.run)
         if loaded is None:
@@ -45,5 +49,15 @@ async def do_diagram(args: argparse.Namespace) -> int:
             stored = read_stored(loaded.checkpoint, loaded.deltas)
             name, at = stored.actor, stored.state or LISTENING
     drawn = target_named(name) if name else None
-    print(diagram(drawn or actor, at="" if loaded.head.status in ENDED else at))
+    return _put(args, drawn or actor, "" if loaded.head.status in ENDED else at)
+
+
+def _put(args: argparse.Namespace, actor: Any, at: str) -> int:
+    drawn = diagram(actor, at=at)
+    if args.json:
+        known = definition(actor) or actor
+        ways = [{"from": edge.source, "to": edge.target, "by": edge.label} for edge in edges(known)]
+        put_json({"actor": known.name, "run": args.run, "at": at, "edges": ways, "diagram": drawn})
+    else:
+        print(drawn)
     return exit.OK

@@ -17,7 +17,7 @@ from .job import each_run
 from .outcomes import replacing
 from .place import declare_store, looking
 from .rows import BadFile
-from .screen import count, note
+from .screen import count, note, put_json
 from .timeline import dropped
 
 
@@ -29,6 +29,11 @@ def declare_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="?", default="", help="the run")
     parser.add_argument("--job", default="", help="all ended runs of a job")
     parser.add_argument("-o", "--output", default="", metavar="PATH", help="a file; with --job, a directory")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="what -o has now, as a line of JSON; the run itself is JSON anyway",
+    )
     declare_store(parser)
 
 
@@ -38,6 +43,8 @@ async def do_export(args: argparse.Namespace) -> int:
     async with looking(args) as store:
         if args.run:
             await _write(store, args.run, args.output)
+            if args.json and args.output:
+                put_json({"run": args.run, "output": args.output})
             return exit.OK
         if await store.get_job(args.job) is None:
             raise await unknown_job(store, args.job)
@@ -48,6 +55,8 @@ async def do_export(args: argparse.Namespace) -> int:
         async for head in each_run(store, job=args.job, status=("done", "failed", "cancelled")):
             await _write(store, head.id, str(directory / f"{_file_name(head.spec.key)}.jsonl"))
             number += 1
+    if args.json:
+        put_json({"job": args.job, "runs": number, "output": args.output})
     note(f"{count(number)} runs are in {args.output}")
     return exit.OK
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 
+from ..model.run import is_over
 from ..runtime.engine import Engine
+from ..runtime.wake.executor import Executor
+from ..runtime.wake.resting import Resting
 from . import exit
 from .interruption import interruption
 from .place import declare_store
-from .screen import note
+from .runs import as_plain
+from .screen import note, put_json
 from .target import actors_of, flows_of, load_modules
 
 #: Seconds between looks whether the worker still can.
@@ -27,14 +31,28 @@ def declare_worker(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="for calls under way at Ctrl-C; else 20 for those that would be paid again, and none for others",
     )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="a line of JSON for each run that ends or is held here, as `segue runs --json` has it",
+    )
     declare_store(parser)
+
+
+class _Telling(Engine):
+    """Prints the runs that it brings to an end."""
+
+    def run_left(self, executor: Executor | Resting) -> None:
+        super().run_left(executor)
+        if executor.error is None and is_over(executor.status) and not executor.head.spec.home:
+            put_json(as_plain(executor.head))
 
 
 async def do_worker(args: argparse.Namespace) -> int:
     names = [name for module in load_modules(args.files) for name in (*flows_of(module), *actors_of(module))]
     what = ", ".join(names) or "steps alone: these files have no flow and no actor"
     with interruption() as stop:
-        async with Engine(args.store, grace=args.grace) as engine:
+        async with (_Telling if args.json else Engine)(args.store, grace=args.grace) as engine:
             note(f"at work on {args.store}: {what}; Ctrl-C parks")
             stopped = asyncio.ensure_future(stop.wait())
             while not stop.is_set():
