@@ -1,7 +1,7 @@
 """What a model call may cost before it is made, and what is said where there is no room for it. Pure.
 
-An estimate is on the high side: it is of the request's bytes, and of as many output tokens as the request allows or,
-where it doesn't say, as this model's calls so far lead to expect.
+An estimate is on the high side: it is of the request's bytes, of its pictures, and of as many output tokens as the
+request allows or, where it doesn't say, as this model's calls so far lead to expect.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ..model.budget import NANO, STORE, Account, Amount, Limit, Standing
-from . import admission
+from . import admission, pictures
 
 #: Output tokens that are expected of a model whose answers weren't seen yet, where a request names no limit.
 UNSEEN = 1000
@@ -75,12 +75,14 @@ def allowed(body: bytes) -> tuple[int | None, int]:
 
 def expected(body: bytes, seen: Answers | None, *, writes: bool = True) -> tuple[int, int]:
     """Input and output tokens that a request may cost. `writes`: it has an answer of text, unlike embeddings."""
+    tokens, size = pictures.counted(body)
+    read = admission.estimate(len(body) - size) + tokens
     if not writes:
-        return admission.estimate(len(body)), 0
+        return read, 0
     limit, answers = allowed(body)
     if limit is None:
         limit = UNSEEN if seen is None else seen.expected
-    return admission.estimate(len(body)), limit * answers
+    return read, limit * answers
 
 
 def priced(usd: float | None, tokens: int) -> Amount:
