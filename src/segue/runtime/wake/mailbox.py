@@ -42,6 +42,7 @@ class Mailbox:
     """The mail of one wake. Letters stay in the store until the turn that takes them is written."""
 
     __slots__ = (
+        "_asked",
         "_dues",
         "_early",
         "_ends",
@@ -64,6 +65,7 @@ class Mailbox:
         self._run = run
         self._results: dict[int, Letter] = {}  # outcomes and orders, by id
         self.posts: OrderedDict[int, Letter] = OrderedDict()  #: messages to the code, by id, in order
+        self._asked = False  # somebody may want to be told when his mail was taken
         self._unmatched = True  # posts or receivers have come since they were matched
         self._receivers: list[Call] = []
         self._joins: dict[Place, list[Call]] = {}  # waits for the ends of spawned runs
@@ -87,6 +89,7 @@ class Mailbox:
             kind = mail.kind
             if (kind == "tell" or kind == "request") and not (letter.kept or mail.due or mail.key):
                 self.posts[letter.id] = letter
+                self._asked = self._asked or mail.name == CAUGHT_UP
             elif letter.kept:
                 self.keeping.letters[letter.id] = letter
             elif (mail.due or mail.key) and kind in ("tell", "urgent") and self._timed().keeps(letter):
@@ -224,8 +227,10 @@ class Mailbox:
         """Answer those whose mail before that was taken."""
         senders: set[str] = set()
         run = self._run
+        self._asked = False
         for letter in list(self.posts.values()):
             mail = letter.mail
+            self._asked = self._asked or (mail.name == CAUGHT_UP and mail.sender in senders)
             if mail.name == CAUGHT_UP and mail.sender not in senders:
                 self.take_out(letter.id)
                 answer = answer_to(mail, run.id, run.next_number(), b"null", None, run.host.clock_now())
@@ -307,10 +312,6 @@ class Mailbox:
         dues = sorted((due, order) for due, order, call in self._dues if not call.done())
         return _sooner(dues[0][0] if dues else None, self._timers)
 
-    @property
-    def _asks_if_taken(self) -> bool:
-        return any(letter.mail.name == CAUGHT_UP for letter in self.posts.values())
-
     # ------------------------------------------------------------ at rest
     def answer_waits(self) -> None:
         """Match letters and times with the calls that wait for them."""
@@ -325,9 +326,8 @@ class Mailbox:
             self.posts.update(self.urgent)  # a flow takes it when it looks
             self.urgent.clear()
         if self._unmatched and self._receivers:
-            for letter in [letter for letter in self.posts.values() if letter.mail.kind != "request"]:
-                self._receive(letter)
-        if self._unmatched and self._run.handling is None and self._asks_if_taken:
+            self._receive()
+        if self._unmatched and self._asked and self._run.handling is None:
             self._say_caught_up()
         self._unmatched = False
         if self._dues:
@@ -372,16 +372,23 @@ class Mailbox:
             self.take_out(letter.id)  # it doesn't strike in a turn that is over
             self._cancel()
 
-    def _receive(self, letter: Letter) -> None:
-        """Give a message to the first call that waits for one of its kind."""
-        mail = letter.mail
-        for call in self._receivers:
-            request = call.request
-            if isinstance(request, Wait) and mail.name in request.accepts and not call.done():
-                self._receivers.remove(call)
-                value = b'{"name":%s,"value":%s}' % (msgspec.json.encode(mail.name), mail.value or NOTHING)
-                self._close(call, Outcome(call, value, None, letter.id))
+    def _receive(self) -> None:
+        """Give messages, the oldest first, to the first call that waits for one of their kind; none is looked at once
+        nobody waits."""
+        given: list[tuple[Call, Letter]] = []
+        for letter in self.posts.values():
+            if not self._receivers:
                 break
+            name = letter.mail.name
+            for call in self._receivers if letter.mail.kind != "request" else ():
+                request = call.request
+                if isinstance(request, Wait) and name in request.accepts and not call.done():
+                    self._receivers.remove(call)
+                    given.append((call, letter))
+                    break
+        for call, letter in given:
+            name, value = msgspec.json.encode(letter.mail.name), letter.mail.value or NOTHING
+            self._close(call, Outcome(call, b'{"name":%s,"value":%s}' % (name, value), None, letter.id))
 
     def _pong(self, letter: Letter) -> None:
         """Say when a ping was read, whatever the code does meanwhile."""

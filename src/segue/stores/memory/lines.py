@@ -54,7 +54,8 @@ class Lines:
         """Its run has nothing to do with it any more."""
         run = self._runs.by_id[line.line.call.run]
         if run.lines is not None:
-            run.lines = [other for other in run.lines if other is not line] or None
+            run.lines.pop(line.line.id, None)
+            run.lines = run.lines or None
 
     def unhedge(self, line: LineRecord) -> None:
         """It is in one provider job only."""

@@ -70,7 +70,7 @@ class Run:
         self.box = Box(new.spec.mailbox) if new.spec.mailbox > 0 else None
         self.marks: dict[str, int] | None = None
         self.asks: dict[str, None] | None = None  #: the open ones, in order
-        self.lines: list[LineRecord] | None = None
+        self.lines: dict[str, LineRecord] | None = None  #: by id, those that wait or are on their way
         self.queued = False
 
     def head(self) -> Head:

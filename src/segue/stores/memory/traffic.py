@@ -61,9 +61,8 @@ class Traffic:
             known.line = msgspec.structs.replace(line, attempt=known.line.attempt + 1)
             known.status, known.batch, known.unwanted, known.deserted = "waiting", "", False, False
         if run.lines is None:
-            run.lines = []
-        if known not in run.lines:
-            run.lines.append(known)
+            run.lines = {}
+        run.lines[line.id] = known
         self._hints.hint("lines", line.lane)
         spared = bool(line.same) and self._sharing.is_spared(known, line)
         known.line = msgspec.structs.replace(known.line, since=0.0)  # it was of that moment only
@@ -72,7 +71,7 @@ class Traffic:
 
     def leave(self, run: Run) -> None:
         """The run has ended: what isn't on its way needn't go."""
-        for line in run.lines or ():
+        for line in list((run.lines or {}).values()):
             if line.status == "waiting":
                 self._lines.lanes[line.line.lane].leave(line)
                 self._sharing.leave_others(line)
