@@ -271,6 +271,8 @@ class Store(Protocol):
     def deliver(self, mail: Sequence[Mail], *, now: float) -> Future[list[Delivery]]:
         """Put mail into inboxes and make parked recipients ready. Durable when the future is done, as of `commit`.
 
+        A `tell` or `urgent` that is due later makes a recipient whose mailbox has no bound ready then, not before.
+
         Idempotent by `(to, sender, number)` for ever, as long as the numbers of one sender to one recipient
         grow: one that isn't above the highest so far is a duplicate. A `cancel` makes a held run ready too.
         `gone`: no such run, or it has ended. `full`: nothing was done; the recipient's spec says whether to wait

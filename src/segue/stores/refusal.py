@@ -46,6 +46,11 @@ def takes_room(mail: Mail) -> bool:
     return mail.kind in MESSAGES and mail.sender != mail.to
 
 
+def wakes_at(mail: Mail, now: float) -> float:
+    """When mail wakes a parked run whose mailbox has no bound: 0 for at once."""
+    return mail.due if mail.due > now and mail.kind in ("tell", "urgent") else 0.0
+
+
 def bound_of(spec: Spec) -> int:
     """A mailbox's size and way as one number; 0 where it has no bound."""
     return spec.mailbox * 4 + FULL.index(spec.full) if spec.mailbox > 0 else 0

@@ -96,6 +96,32 @@ class MailContract:
         assert msgspec.json.decode(error.args) == ["a", end]
         assert await store.inbox("a", 0) == []
 
+    @pytest.mark.parametrize("mailbox", [0, 5])
+    async def test_a_message_for_later_wakes_its_recipient_then(self, store: Store, mailbox: int) -> None:
+        spec = Spec("flow", "f", b"[]", mailbox=mailbox)
+        await store.create([NewRun("a", spec)], now=0.0, worker="w", ttl=1e9)
+        await _start(store, "b")
+        await _commit(store, "a", status="parked", wake=50.0)
+        await store.deliver([_tell("a", "x", 1, due=90.0)], now=1.0)
+        await store.deliver(
+            [_tell("a", "x", 2, due=20.0), _tell("a", "x", 3, due=30.0, kind="urgent")], now=1.0
+        )
+        head = await store.get("a")
+        assert head is not None
+        if mailbox:  # those that replace each other mustn't fill it
+            assert (head.status, head.wake) == ("ready", None)
+            return
+        assert (head.status, head.wake) == ("parked", 20.0)
+        assert await store.backlog(now=1.0) == (1, 20.0)
+        assert await store.claim("w", 9, 60.0, now=19.0) == []
+        (got,) = await store.claim("w", 9, 60.0, now=20.0)
+        assert [letter.mail.number for letter in got.inbox] == [1, 2, 3]
+        await store.commit([Turn(run="a", fence=2, status="parked", seen=got.inbox[-1].id, now=21.0)])
+        await _commit(store, "b", outbox=[_tell("a", "b", 1, due=40.0), _tell("a", "b", 2, due=5.0)])
+        head = await store.get("a")  # the second was due when it came
+        assert head is not None
+        assert (head.status, head.wake) == ("ready", None)
+
     async def test_what_comes_too_late(self, store: Store) -> None:
         await _start(store, "a", "b", "c")
         await _commit(store, "a", status="done")

@@ -113,7 +113,10 @@ class Post:
             run.inbox = {id: letter}
         if run.box is not None and refusal.takes_room(mail):
             run.box.taken.add(id)
-        if run.status == "parked" or (run.status == "held" and mail.kind == "cancel"):
+        due = refusal.wakes_at(mail, now) if run.box is None else 0.0
+        if run.status == "parked" and due:
+            self._runs.wake_by(run, due)
+        elif run.status == "parked" or (run.status == "held" and mail.kind == "cancel"):
             self._runs.move(run, "ready")
             run.updated = now
             self._runs.enqueue(run)

@@ -74,6 +74,13 @@ class Runs:
             self._due = [item for item in self._due if item[2].wake == item[0]]
             heapify(self._due)
 
+    def wake_by(self, run: Run, due: float) -> None:
+        """It is ready then, if not before."""
+        if run.wake is None or due < run.wake:
+            self._timers -= run.wake is not None
+            self.set_timer(run, due)
+            self._hints.hint("ready", run.id)  # of it, when others are due
+
     def end(self, run: Run, turn: Turn) -> None:
         """Its last turn, unless it is revived."""
         self.move(run, turn.status)

@@ -355,6 +355,10 @@ _NEWEST = Query(
     "from json_each(?) as q cross join inbox i on k = (select max(k) from inbox where run = q.value)",
 )
 _NEWEST_AT_PORT = "select max(k) from ports where port = ?"
+_WAKE_BY = Values(
+    "run, due",
+    f"update runs set wake = min(coalesce(wake, v.due), v.due) from {{v}} where k = v.run and status = {PARKED}",
+)
 _MARK = Values(
     "run, sender, number",
     "insert into marks(run, sender, number) select run, sender, number from {v} where true"
@@ -387,7 +391,7 @@ def post(ledger: Ledger, items: Sequence[Post]) -> list[Delivery]:
     read: list[Mail] = []  # the same, as they are read
     states: dict[int, int] = {}
     marked: dict[tuple[int, str], int] = {}
-    told: dict[str, None] = {}
+    told: dict[str, float] = {}  # when each is woken by it: 0 for at once
     statuses = {id: STATUSES[status] for id, _, status, _ in found}
     ports: list[Mail] = []
     for item in items:
@@ -419,7 +423,8 @@ def post(ledger: Ledger, items: Sequence[Post]) -> list[Delivery]:
         if delivery is None:
             letters.append((run, encode(mail)))
             read.append(mail)
-            told[mail.to] = None
+            due = refusal.wakes_at(mail, item.now) if run not in bounds else 0.0
+            told[mail.to] = min(told.get(mail.to, due), due)
     if ports:
         newest = {port: ledger.one(_NEWEST_AT_PORT, port)[0] for port in {mail.to for mail in ports}}
         last = _PORTS.insert(cx, [(mail.to, encode(mail)) for mail in ports])
@@ -436,10 +441,13 @@ def post(ledger: Ledger, items: Sequence[Post]) -> list[Delivery]:
             _hand_over(ledger, read, last, {run: newest.get(k, 0) for run, k in here.items()})
     if marked:
         _MARK.run(cx, [(*pair, number) for pair, number in marked.items()])
-    woken = {id: live[id] for id in told if id in parked}
-    _wake(ledger, woken, items[0].now)
-    if len(woken) < len(told):
-        ledger.hint("mail", (id for id in told if id not in woken))
+    _wake(ledger, {id: live[id] for id, due in told.items() if id in parked and not due}, items[0].now)
+    later = [(live[id], due) for id, due in told.items() if id in parked and due]
+    if later:
+        _WAKE_BY.run(cx, later)
+        ledger.hint("ready", (id for id, due in told.items() if due))  # of it, when others are due
+    if not told.keys() <= parked:
+        ledger.hint("mail", (id for id in told if id not in parked))
     if boxes is not None:
         boxes.write()
     for one in refused:
