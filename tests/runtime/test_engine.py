@@ -591,3 +591,41 @@ async def test_who_waits_for_ends_that_dont_come_keeps_nothing(monkeypatch: pyte
             await engine.next_end()
         await asyncio.sleep(0)
         assert not engine._ends
+
+
+@segue.step
+async def write_much(number: int) -> str:
+    return "x" * 9000
+
+
+@segue.flow(name="engine.row")
+async def row(number: int) -> int:
+    await write_much(number)
+    await segue.sleep(timedelta(seconds=0.2))
+    return number
+
+
+@segue.flow(name="engine.rows")
+async def rows() -> list[int]:
+    return await segue.map(row, range(3), limit=1)
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+async def test_contents_that_cant_be_read_once_hold_up_no_group(failing: int) -> None:
+    """What was claimed is given back, and those that wait behind it in their group go on."""
+    async with segue.Engine(linger=0.01) as engine, asyncio.timeout(20):
+        whole, calls = engine.store.get_blobs, 0
+
+        async def get_blobs(digests: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == failing:
+                raise StoreError("here", "the disk is gone", "bring it back")
+            return await whole(digests)
+
+        engine.store.get_blobs = get_blobs  # type: ignore[method-assign]
+        await engine.start(rows(), id="it")
+        while (head := await engine.head("it")).status != "done":
+            await asyncio.sleep(0.01)
+        assert head.value == b"[0,1,2]"
+        assert calls > failing

@@ -267,7 +267,9 @@ async def test_a_wake_leaves_nothing_to_the_garbage_collector(monkeypatch: pytes
     gc.collect()
     gc.disable()
     try:
-        async with segue.Engine("memory:", room=3) as engine:  # they rest, or leave at once where there is no room
+        async with segue.Engine(
+            "memory:", room=3
+        ) as engine:  # they rest, or leave at once where there is no room
             runs = [await engine.start(Counter(), id=f"c{i}") for i in range(8)]
             for run in runs:
                 await run.tell(Add(1))

@@ -124,6 +124,18 @@ async def test_what_another_process_archived_is_sealed_too(store, path):
     file.close()
 
 
+async def test_an_order_that_fails_costs_its_neighbours_no_hint(store):
+    await start(store, "a")
+    await store.commit([Turn(run="a", fence=1, status="parked")])
+    hints = []
+    store.subscribe(lambda hint: hints.append((hint.kind, list(hint.runs))))
+    orders = [store.deliver([Mail(to, "x", 1, "tell")], now=0.0) for to in ("a", "\ud800")]
+    delivered, failed = await asyncio.gather(*orders, return_exceptions=True)
+    assert delivered == ["delivered"]
+    assert isinstance(failed, UnicodeEncodeError)
+    assert hints == [("ready", ["a"])]
+
+
 async def test_reopened_it_is_as_it_was(path):
     first = SqliteStore(path)
     await first.open()

@@ -470,7 +470,12 @@ class Worker:
             with self._held_unless_read(one):
                 read.append((one, journal.read(one.journal)))
         digests = [digest for _, some in read for digest in journal.blobs_of(some)]
-        contents = await self.store.get_blobs(digests) if digests else {}
+        try:
+            contents = await self.store.get_blobs(digests) if digests else {}
+        except BaseException:
+            for one, _ in read:
+                self._give_back(one)
+            raise
         for one, some in read:
             with self._held_unless_read(one):
                 self._admit(one, journal.load_large(some, contents) if digests else some)
@@ -527,9 +532,17 @@ class Worker:
 
     def _leave_group(self, group: str) -> None:
         self._grouped[group] -= 1
+        if self._queued.get(group):
+            self._spawn(self._begin_next(group))
+
+    async def _begin_next(self, group: str) -> None:
+        """Wake the next run of a group, or as many as it has room for."""
         queued = self._queued.get(group)
-        if queued:
-            self._spawn(self.begin([queued.popleft()]))
+        while queued and self._grouped[group] < queued[0].head.spec.limit and not self.closing:
+            try:
+                await self.begin([queued.popleft()])
+            except StoreError as error:
+                log.error("the next run of group %s can't be read: %s", group, error)
 
     def _unknown(self, claimed: Claimed) -> None:
         """A run of something that this process doesn't know: leave it, and others of its target, to others.

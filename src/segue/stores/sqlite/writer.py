@@ -57,6 +57,7 @@ class Writer:
         self._next: list[Order] = []
         self._queue: SimpleQueue[Load | None] = SimpleQueue()
         self._ledger: Ledger
+        self._hints: list[Hint] = []  #: of what is durable, to be told with it
         self._thread = threading.Thread(target=self._run, name="segue-sqlite-writer", daemon=True)
         self.opened: Future[None] = self._loop.create_future()
         self._closed: Future[None] = self._loop.create_future()
@@ -140,7 +141,8 @@ class Writer:
             while (load := self._wait(cache)) is not None:
                 cache.uses(len(load[0]) + len(load[1]))
                 done = self._write(*load)
-                self._post(self._settle, done, self._ledger.take_hints())
+                hints, self._hints = self._hints, []
+                self._post(self._settle, done, hints)
         finally:
             cx.close()
             self._post(_finish, self._closed, None)
@@ -228,6 +230,7 @@ class Writer:
                 done.append((order, list(results[start:end]) if order.many else results[start]))
                 start = end
         ledger.cx.execute("commit")
+        self._hints += ledger.take_hints()
         return landed, done
 
     def _would_write(self, order: Order) -> bool:
