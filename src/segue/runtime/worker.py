@@ -38,8 +38,8 @@ from .ground.events import Asked
 from .ground.tasks import NO_CONTEXT
 from .wake.executor import Executor
 from .wake.handling import Handling
-from .wake.resting import Resting, Rests
 from .wake.host import Host
+from .wake.resting import Resting, Rests
 from .watch import Watch
 
 log = logging.getLogger("segue")

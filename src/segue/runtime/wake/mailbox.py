@@ -387,8 +387,8 @@ class Mailbox:
                     given.append((call, letter))
                     break
         for call, letter in given:
-            name, value = msgspec.json.encode(letter.mail.name), letter.mail.value or NOTHING
-            self._close(call, Outcome(call, b'{"name":%s,"value":%s}' % (name, value), None, letter.id))
+            told = msgspec.json.encode(letter.mail.name), letter.mail.value or NOTHING
+            self._close(call, Outcome(call, b'{"name":%s,"value":%s}' % told, None, letter.id))
 
     def _pong(self, letter: Letter) -> None:
         """Say when a ping was read, whatever the code does meanwhile."""
