@@ -13,8 +13,10 @@ import pytest
 import segue
 from segue import Budget
 from segue.errors import Conflict, NotInRun, RunCancelled, RunHeld, Unpriced
-from segue.model.budget import NANO, Amount, Standing
+from segue.model.budget import NANO, Account, Amount, Limit, Reservation, Standing
+from segue.model.run import Spec
 from segue.ports.provider import CallFault
+from segue.ports.store import NewRun, Turn
 from segue.runtime.receipt import total
 from segue.testing.simulator import Simulator
 from tests.crash.remote import Far, FastClock, Remote, answer
@@ -390,3 +392,45 @@ def test_a_budget_says_something() -> None:
     for wrong in ({}, {"usd": 0.0}, {"tokens": -1}, {"usd": float("nan")}, {"usd": float("inf")}):
         with pytest.raises(ValueError, match="budget"):
             Budget(**wrong)  # type: ignore[arg-type]
+
+
+class Enough(segue.Note):
+    """One call less is needed."""
+
+
+@segue.flow(name="budgets.fewer")
+async def fewer() -> str:
+    calls = [asyncio.create_task(segue.generate(f"row {number}", max_tokens=20)) for number in range(3)]
+    await segue.receive(Enough)
+    calls[0].cancel()
+    return await calls[1]
+
+
+async def test_a_call_is_given_up_while_it_is_looked_what_lacks(world: World) -> None:
+    looks, look = asyncio.Event(), asyncio.Event()
+    async with engine(world) as desk, asyncio.timeout(20):
+        whole = desk.store.budgets
+
+        async def budgets(accounts: Any = ()) -> list[Standing]:
+            looks.set()
+            await look.wait()
+            return await whole(accounts)
+
+        await taken(desk, "run:it", 1000)
+        desk.store.budgets = budgets  # type: ignore[method-assign]
+        run = await desk.start(fewer(), id="it", budget=Budget(tokens=1000))
+        await looks.wait()
+        await run.tell(Enough())
+        await asyncio.sleep(0.05)
+        look.set()
+        await asyncio.sleep(0.05)
+        await desk.store.commit([Turn(run="other", fence=1, status="done")])
+        assert await run == "You said: row 1"
+
+
+async def taken(desk: segue.Engine, account: str, tokens: int) -> None:
+    """All of a budget is reserved by another run."""
+    spec = Spec("flow", "elsewhere", b"[[],{}]")
+    await desk.store.create([NewRun("other", spec)], now=0.0, worker="other", ttl=1e12)
+    wanted = Reservation("call", "other", (Account(account, Limit(tokens=tokens)),), Amount(0, tokens))
+    assert await desk.store.reserve([wanted], now=0.0) == ["reserved"]

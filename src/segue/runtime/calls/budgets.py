@@ -5,6 +5,7 @@ from __future__ import annotations
 from asyncio import Task
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -181,6 +182,7 @@ class Purse:
         elif result != "reserved":
             if not call.done():
                 self._lacking[call.place] = _Lacking(call, need, amount, result)
+                self._verdict = None  # it is of others
         elif call.done():
             self.release(need)
         else:
@@ -206,13 +208,14 @@ class Purse:
 
     def dropped(self, call: Call) -> None:
         """The code gave a call up."""
-        self._lacking.pop(call.place, None)
+        if self._lacking.pop(call.place, None) is not None:
+            self._verdict = None  # it may be of that one
 
     def landed(self) -> None:
         """A commit is durable. What it settled may have made room: those that wait the longest try again."""
         if not self._freed or not self._lacking:
             return
-        again = list(self._lacking.items())[: 2 * self._freed]
+        again = list(islice(self._lacking.items(), 2 * self._freed))
         self._freed = 0
         for place, one in again:
             del self._lacking[place]
@@ -236,8 +239,12 @@ class Purse:
     async def _judge(self) -> None:
         """Find out which budget lacks room. `Turn.wants` sees to it that what changes meanwhile isn't missed."""
         self._verdict = "", False
-        for one in self._lacking.values():
-            for standing in await self._run.host.budgets.standings(one.need.accounts):
+        read: dict[tuple[Account, ...], list[Standing]] = {}
+        for one in list(self._lacking.values()):  # the code may give calls up meanwhile
+            accounts = one.need.accounts
+            if accounts not in read:
+                read[accounts] = await self._run.host.budgets.standings(accounts)
+            for standing in read[accounts]:
                 if not standing.limit.has_room(standing.spent.plus(one.amount)):
                     self._verdict = budget.reason(standing, one.amount, self._run.id), True
                     return

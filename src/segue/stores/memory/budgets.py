@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from heapq import heapify, heappop, heappush
 
 from ...model.budget import Account, Amount, Limit, Reservation, Reserved, Settlement, Standing
 
 
 class _Budget:
-    __slots__ = ("id", "limit", "queue", "reserved", "short", "spent")
+    __slots__ = ("_order", "id", "limit", "queue", "reserved", "short", "spent")
 
     def __init__(self, account: Account) -> None:
         self.id, self.limit = account.id, account.limit
         self.spent = self.reserved = Amount()
-        self.queue: dict[str, _Wanting] = {}  #: by call, who waits for room, the longest first
+        self.queue: dict[str, _Wanting] = {}  #: by call, who waits for room
         self.short: dict[str, _Wanting] = {}  #: and who waits for money
+        self._order: list[tuple[int, str]] = []  # of the queue, the longest first; some have left it
 
     def put(self, id: str, one: _Wanting) -> None:
-        waiting = self.short if one.short else self.queue
-        newest = next(reversed(waiting.values()), None)
-        waiting[id] = one
-        if newest is not None and newest.number > one.number:
-            ordered = sorted(waiting.items(), key=lambda item: item[1].number)
-            waiting.clear()
-            waiting.update(ordered)
+        if one.short:
+            self.short[id] = one
+            return
+        self.queue[id] = one
+        heappush(self._order, (one.number, id))
+        if len(self._order) > 2 * len(self.queue) + 1000:
+            self._order = [(one.number, id) for id, one in self.queue.items()]
+            heapify(self._order)
+
+    def first(self) -> tuple[str, _Wanting] | None:
+        while self._order:
+            number, id = self._order[0]
+            one = self.queue.get(id)
+            if one is not None and one.number == number:
+                return id, one
+            heappop(self._order)
+        return None
 
     def has_room(self, amount: Amount) -> bool:
         return self.limit.has_room(self.spent.plus(self.reserved).plus(amount))
@@ -160,8 +172,8 @@ class Budgets:
         """Make runs ready for which there is room by now, or can't be any more; who waited longest comes first."""
         for budget in list(self.hungry.values()):
             given = Amount()
-            while budget.queue:
-                id, one = next(iter(budget.queue.items()))
+            while (first := budget.first()) is not None:
+                id, one = first
                 if budget.has_room(given.plus(one.amount)):
                     given = given.plus(one.amount)
                 elif budget.may_have_room(one.amount):
