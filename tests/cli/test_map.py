@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 
 import pytest
@@ -235,6 +236,40 @@ def test_files_that_are_not_there(desk: Desk, words: list[str], says: str):
     said = desk.segue("map", "app.py:twice", *words)
     assert said.code == 2
     assert says in said.err
+    assert not (desk.path / "segue.db").exists()
+
+
+def test_what_is_read_isnt_written_over(desk: Desk):
+    desk.write("rows.jsonl", "1\n")
+    (desk.path / "link.jsonl").symlink_to(desk.path / "rows.jsonl")
+    app = (desk.path / "app.py").read_text()
+    for output in ("rows.jsonl", "./rows.jsonl", "link.jsonl", "app.py"):
+        said = desk.segue("map", "app.py:twice", "rows.jsonl", "-o", output)
+        assert said.code == 2
+        assert f"{output}: it is read too, and would be written over; choose another -o" in said.err
+    assert desk.segue("map", "app.py:twice", "rows.jsonl", "-o", "out.jsonl").code == 0
+    assert desk.segue("advance", "app.py", "--job", "twice:rows.jsonl", "-o", "segue.db").code == 2
+    assert desk.segue("compare", "twice:rows.jsonl", "out.jsonl", "-o", "out.jsonl").code == 2
+    assert (desk.path / "rows.jsonl").read_text() == "1\n"
+    assert (desk.path / "app.py").read_text() == app
+
+
+def test_rows_of_a_pipe(desk: Desk):
+    for _ in range(2):  # the same rows are the same job
+        reads, writes = os.pipe()
+        os.write(writes, b"1\n2\n")
+        os.close(writes)
+        said = desk.segue("map", "app.py:steps", f"/dev/fd/{reads}")
+        os.close(reads)
+        assert [row["value"] for row in said.rows] == [510, 1010]
+    assert len((desk.path / "done.txt").read_text().splitlines()) == 10
+
+
+def test_two_columns_of_one_name(desk: Desk):
+    desk.write("rows.csv", "n,n,,\n1,2,,\n")
+    said = desk.segue("map", "app.py:twice", "rows.csv")
+    assert said.code == 2
+    assert "rows.csv: two of its columns are called 'n'; rename one" in said.err
     assert not (desk.path / "segue.db").exists()
 
 

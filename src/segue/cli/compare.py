@@ -79,7 +79,7 @@ def declare_compare(parser: argparse.ArgumentParser) -> None:
 
 
 async def do_compare(args: argparse.Namespace) -> int:
-    check_writable(args.output)
+    check_writable(args.output, args.a, args.b, args.store)
     async with Engine(existing(args.store), worker=False) as engine:
         a, b = await side_of(engine.store, args.a, args.by), await side_of(engine.store, args.b, args.by)
         if a.is_labels and not b.is_labels:

@@ -70,7 +70,7 @@ def declare_map(parser: argparse.ArgumentParser) -> None:
 
 async def do_map(args: argparse.Namespace) -> int:
     flow = load_target(args.flow)
-    check_writable(args.output)
+    check_writable(args.output, args.rows, args.flow.partition(":")[0], args.store)
     with TemporaryDirectory(prefix="segue-") as directory:
         rows = RowFile(args.rows, Path(directory))
         check_first(rows, definition_of(flow).shape, args.key)
@@ -277,7 +277,7 @@ async def do_advance(args: argparse.Namespace) -> int:
     if args.output and not args.job:
         raise InvalidValue("segue advance -o", "--job JOB", "it writes the output of one job: name it")
     load_modules([file.partition(":")[0] if file.endswith(".py") is False else file for file in args.files])
-    check_writable(args.output)
+    check_writable(args.output, *args.files, args.store)
     async with Engine(existing(args.store), worker=False) as engine:
         if args.job and await engine.store.get_job(args.job) is None:
             raise await unknown_job(engine.store, args.job)

@@ -174,10 +174,14 @@ def replacing(path: str) -> Generator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
-def check_writable(path: str) -> None:
-    """Find out before the work, not after it."""
+def check_writable(path: str, *read: str) -> None:
+    """Find out before the work, not after it. What is `read` meanwhile isn't written over."""
     if not path or path == "-":
         return
+    for name in read:
+        other = Path(name.removeprefix("sqlite:"))
+        if other.exists() and Path(path).exists() and other.samefile(path):
+            raise BadFile(path, "it is read too, and would be written over", "choose another -o")
     directory = Path(path).parent
     if Path(path).is_dir():
         raise BadFile(path, "it is a directory", "give -o the name of a file")

@@ -67,7 +67,7 @@ def key_of(row: BoundRow) -> str:
 
 
 class RowFile:
-    """A JSONL or CSV file of rows. `-` is standard input, kept in a file meanwhile."""
+    """A JSONL or CSV file of rows. `-` is standard input, kept in a file meanwhile, as is another pipe."""
 
     def __init__(self, path: str, directory: Path) -> None:
         self.name = path
@@ -75,9 +75,13 @@ class RowFile:
         if path == "-":
             self.path = directory / "stdin"
             self.name = f"stdin-{_keep(sys.stdin.buffer, self.path)}"
-        elif not self.path.is_file():
+        elif self.path.is_dir() or not self.path.exists():
             problem = "it is a directory" if self.path.is_dir() else "there is no such file"
             raise BadFile(path, problem, "give a JSONL or CSV file, or - for JSON lines on standard input")
+        elif not self.path.is_file():  # such as <(command)
+            self.path = directory / "stdin"
+            with Path(path).open("rb") as pipe:
+                self.name = f"stdin-{_keep(pipe, self.path)}"
         self.is_csv = self.path.suffix.lower() in (".csv", ".tsv")
 
     def __iter__(self) -> Iterator[RawRow]:
@@ -118,6 +122,10 @@ class RowFile:
                     return
                 if heading is None:
                     heading = cells
+                    twice = next((name for name in cells if name and cells.count(name) > 1), None)
+                    if twice is not None:
+                        problem = f"two of its columns are called {_clean(twice)!r}"
+                        raise BadFile(self.name, problem, "rename one, or leave it out")
                 elif cells:
                     yield _csv_row(line, heading, cells)
                 line = reader.line_num + 1
