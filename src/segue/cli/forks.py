@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shlex
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
@@ -69,7 +70,8 @@ async def fork_job(args: argparse.Namespace) -> int:
         print(plan.job)
         there = f", {count(plan.there)} were there" if plan.there else ""
         note(
-            f"{count(plan.made)} runs made{there}; `segue advance app.py --job {plan.job} -o out.jsonl` goes on"
+            f"{count(plan.made)} runs made{there}; "
+            f"`segue advance app.py --job {shlex.quote(plan.job)} -o out.jsonl` goes on"
         )
     return exit.OK
 

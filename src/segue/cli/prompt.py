@@ -14,7 +14,7 @@ from ..model.errors import AskClosed
 from ..runtime.engine import Engine
 from ..runtime.handles import Ask
 from .answers import Unfit, expects, read
-from .screen import bold, dim, note
+from .screen import note
 
 #: Seconds between looks whether a question was answered elsewhere.
 LOOK = 1.0
@@ -51,9 +51,9 @@ def _settle(future: asyncio.Future[str], line: str) -> None:
 async def answer_at_prompt(engine: Engine, ask: Ask, typist: Typist) -> bool:
     """Put a question until it is answered, here or elsewhere; false at the end of the input."""
     note("")
-    note(bold(f"? {ask.question}", sys.stderr) + (f"  (for {ask.to})" if ask.to else ""))
+    note(f"? {ask.question}" + (f"  (for {ask.to})" if ask.to else ""), strong=True)
     if ask.show is not None:
-        note(dim(as_text(ask.show), sys.stderr))
+        note(as_text(ask.show), faint=True)
     while True:
         sys.stderr.write(f"  {expects(ask.schema)}> ")
         sys.stderr.flush()

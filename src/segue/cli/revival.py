@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import Any
 
 import msgspec
@@ -91,12 +92,17 @@ async def _on_another(engine: Engine, job: str) -> str:
     """What to do where runs of a job are held for another budget than the job's."""
     async for head in each_run(engine.store, job=job, status=("held",)):
         if account := account_of(head.reason):
-            return f"its runs are on that of {owner(account)}: `segue resume {head.id} --budget LIMIT`"
+            return f"its runs are on that of {owner(account)}: `segue resume {shlex.quote(head.id)} --budget LIMIT`"
     return "`segue map … --budget LIMIT` gives one to a new job"
 
 
 def _decided(head: Head, args: argparse.Namespace) -> None:
-    decided = args.keep or args.rerun or args.value is not None or f"`segue resume {head.id}`" in head.reason
+    decided = (
+        args.keep
+        or args.rerun
+        or args.value is not None
+        or f"`segue resume {shlex.quote(head.id)}`" in head.reason
+    )
     decided = decided or bool(account_of(head.reason))
     if head.status == "held" and not decided:
         raise Conflict(f"run {head.id!r} is held: {head.reason}\nSay --keep, --rerun or --value.")

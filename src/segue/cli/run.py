@@ -36,7 +36,7 @@ from .place import at_store, check_models, declare_how, declare_store, how
 from .prompt import Typist, answer_at_prompt, as_text
 from .rows import BadFile
 from .runs import what
-from .screen import dim, duration, error_of, is_terminal, kind_of, note, put_json, shown
+from .screen import duration, error_of, is_terminal, kind_of, note, put_json, shown, visible
 from .target import definition_of, load_target
 
 #: What is said at each Ctrl-C to an actor.
@@ -288,7 +288,7 @@ class _Watch:
                 if event.call != self._speaking:
                     self._line_end()
                     self._speaking = event.call
-                sys.stderr.write(text)
+                sys.stderr.write(visible(text))
                 sys.stderr.flush()
                 self._midline = not text.endswith("\n")
             case Recorded(error=None) if event.kind not in ("generate", "ask"):
@@ -364,7 +364,7 @@ class _Watch:
         for ask in asks:
             note(f"? {ask.question}" + (f"  (for {ask.to})" if ask.to else ""))
             if ask.show is not None:
-                note(dim(as_text(ask.show), sys.stderr))
+                note(as_text(ask.show), faint=True)
             note(f"  answer: segue answer {shlex.quote(ask.id)} VALUE   ({expects(ask.schema)})")
         note(f"{self.run.id} waits; then it goes on with `{self._again()}` or `segue advance`")
         return exit.WAITING
@@ -396,7 +396,8 @@ class _Watch:
             return exit.OK if head.status == "done" else exit.FAILED
         if head.status == "done":
             value = msgspec.json.decode(head.value or b"null")
-            print(value if isinstance(value, str) else (head.value or b"null").decode(), flush=True)
+            text = value if isinstance(value, str) else (head.value or b"null").decode()
+            print(visible(text) if is_terminal(sys.stdout) else text, flush=True)
             return exit.OK
         if head.status == "held" or head.status not in ENDED:
             note(f"segue: run {self.run.id!r} is held: {head.reason}")

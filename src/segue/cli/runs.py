@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import time
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..runtime.ground.names import unknown_job
 from . import budgets, exit
 from .answers import expects
 from .place import declare_store, declare_tags, looking
-from .screen import count, duration, error_of, kind_of, note, put_json, short, shown, table
+from .screen import count, duration, error_of, kind_of, note, put_json, short, shown, table, visible
 
 STATUSES = ("ready", "parked", "held", "done", "failed", "cancelled")
 
@@ -208,15 +209,15 @@ async def _causes(store: Store, args: argparse.Namespace) -> None:
         return
     for cause in found:
         print(f"{count(cause.runs)} {cause.status}, such as {cause.example}")
-        for line in cause.cause.splitlines():
+        for line in visible(cause.cause).splitlines():
             print(f"  {line}")
         if account_of(cause.cause):
             continue  # it says what to do
-        if cause.status == "held" and f"`segue resume {cause.example}`" not in cause.cause:
+        if cause.status == "held" and f"`segue resume {shlex.quote(cause.example)}`" not in cause.cause:
             ways = "--rerun | --value JSON" if "`--value JSON`" in cause.cause else "--keep | --rerun"
-            print(f"  all of them: segue resume --all-like {cause.example} {ways}")
+            print(f"  all of them: segue resume --all-like {shlex.quote(cause.example)} {ways}")
         else:
-            print(f"  once more: segue resume --all-like {cause.example}")
+            print(f"  once more: segue resume --all-like {shlex.quote(cause.example)}")
 
 
 # ---------------------------------------------------------------- questions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -31,9 +32,20 @@ def bold(text: str, stream: IO[str]) -> str:
     return f"\x1b[1m{text}\x1b[0m" if colours(stream) else text
 
 
-def note(text: str, *, faint: bool = False) -> None:
+def visible(text: str) -> str:
+    """Text of others as it may stand on a terminal: what would move the cursor, or turn letters round, is spelt out."""
+    return text if text.isprintable() else _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+#: Controls but for tabs and ends of lines, and the marks that change the direction of what follows.
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def note(text: str, *, faint: bool = False, strong: bool = False) -> None:
     """A line for people."""
-    print(dim(text, sys.stderr) if faint else text, file=sys.stderr, flush=True)
+    text = visible(text)
+    text = dim(text, sys.stderr) if faint else bold(text, sys.stderr) if strong else text
+    print(text, file=sys.stderr, flush=True)
 
 
 def put_json(value: Any, stream: IO[str] | None = None) -> None:
@@ -41,20 +53,30 @@ def put_json(value: Any, stream: IO[str] | None = None) -> None:
     print(msgspec.json.encode(value).decode(), file=stream, flush=True)
 
 
+#: The least room, in letters, for a table's last column.
+LEAST = 20
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: str = "") -> None:
-    """Rows under headings; the last column is cut where the terminal ends. `right`: headings that are flush right."""
+    """Rows under headings; the last column is cut where the terminal ends. `right`: headings that are flush right.
+
+    Where there is no room for it, it stands below the others.
+    """
     text = [[_cell(value) for value in row] for row in rows]
     widths = [max(len(each) for each in column) for column in zip(columns, *text, strict=True)]
     room = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else 10_000
+    before = sum(widths[:-1]) + 2 * (len(widths) - 1)
+    below = before + min(widths[-1], LEAST) > room and columns[-1] not in right.split(",")
     aligned = [(">" if name in right.split(",") else "<") for name in columns]
     for number, row in enumerate([list(columns), *text]):
         cells = [f"{cell:{side}{width}}" for cell, side, width in zip(row, aligned, widths, strict=True)]
-        line = short("  ".join(cells).rstrip(), room)
-        print(line if number else bold(line, sys.stdout))
+        parts = ["  ".join(cells[:-1]), f"    {row[-1]}" if row[-1] else ""] if below else ["  ".join(cells)]
+        for line in [short(part.rstrip(), room) for part in parts if part.strip()]:
+            print(line if number else bold(line, sys.stdout))
 
 
 def _cell(value: object) -> str:
-    return value if isinstance(value, str) else "" if value is None else str(value)
+    return visible(value) if isinstance(value, str) else "" if value is None else str(value)
 
 
 def short(text: str, width: int = 60) -> str:
@@ -68,10 +90,10 @@ def shown(value: bytes | None, width: int = 60) -> str:
     if value is None:
         return ""
     try:
-        plain = msgspec.json.decode(value)
+        found = msgspec.json.decode(value)
     except msgspec.DecodeError:
         return short(repr(value), width)
-    return short(plain if isinstance(plain, str) else value.decode(), width)
+    return short(visible(found if isinstance(found, str) else value.decode()), width)
 
 
 def count(number: int) -> str:

@@ -22,7 +22,7 @@ from ..runtime.wake import rebase
 from . import budgets, exit
 from .place import declare_store, looking
 from .runs import as_plain
-from .screen import count, duration, error_of, kind_of, note, put_json, shown, table
+from .screen import count, duration, error_of, kind_of, note, put_json, shown, table, visible
 
 #: Where a turn has no calls yet, so many of those before it are shown, if the past has no more commits than this.
 RECENT, SHOWN = 2_000, 20
@@ -197,13 +197,13 @@ def _head(head: Head) -> None:
     if spec.origin:
         print(f"  forked from {spec.origin}")
     if head.status == "held" or head.reason:
-        print(f"  {head.reason}")
+        print(f"  {visible(head.reason)}")
     if head.value is not None:
         print(f"  → {shown(head.value, 200)}")
     if head.error is not None:
-        print(f"  ✗ {kind_of(head.error.type)}: {head.error.message}")
+        print(f"  ✗ {kind_of(head.error.type)}: {visible(head.error.message)}")
         if head.error.trace:
-            print(head.error.trace)
+            print(visible(head.error.trace))
 
 
 def _standing(head: Head, standing: Checkpoint) -> None:

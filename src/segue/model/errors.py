@@ -12,6 +12,8 @@ Errors hold data and build their own text; the text names what, where and the cu
 
 from __future__ import annotations
 
+import shlex
+
 
 class SegueError(Exception):
     """The root of all errors that segue raises on purpose."""
@@ -77,7 +79,7 @@ class ReplayMismatch(AuthorError):
         self.recorded, self.asked, self.difference = recorded, asked, difference
         if cure is None:
             cure = (
-                f"Restore the code, or `segue resume {run} --keep` to accept what was paid for, "
+                f"Restore the code, or `segue resume {shlex.quote(run)} --keep` to accept what was paid for, "
                 f"or `--rerun` to call anew what changed."
             )
         text = (
@@ -102,7 +104,7 @@ class StateMismatch(AuthorError):
         self.run, self.actor, self.problem = run, actor, problem
         super().__init__(
             f"run {run!r}: what is stored of it doesn't fit {actor}: {problem}. Nothing stored was changed. "
-            f"Restore the class, or give it a `migrate(cls, old)`; then `segue resume {run}`."
+            f"Restore the class, or give it a `migrate(cls, old)`; then `segue resume {shlex.quote(run)}`."
         )
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shlex
 from asyncio import AbstractEventLoop, Future
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -576,7 +577,7 @@ class Worker:
             log.exception("run %s can't be woken", head.id)
             reason = (
                 f"it can't be woken ({type(error).__name__}: {error}): a newer segue wrote it, or it is damaged\n"
-                f"upgrade segue here, then `segue resume {head.id}`"
+                f"upgrade segue here, then `segue resume {shlex.quote(head.id)}`"
             )
             seen = max((letter.id for letter in claimed.inbox), default=0)
             now = self.clock.now()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Final
 
 #: A run whose claim lapsed so many times, with no commit between, is held. Many, for who kills a program again and
@@ -17,5 +18,5 @@ def reason(run: str) -> str:
     """Why it is held, and the cure."""
     return (
         f"its claim lapsed {LAPSES} times with nothing done between: it may be what its workers died of\n"
-        f"look at their logs; `segue resume {run}` has it go on"
+        f"look at their logs; `segue resume {shlex.quote(run)}` has it go on"
     )

@@ -7,6 +7,7 @@ gone through once, whatever crashes.
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -59,7 +60,7 @@ class Ending:
             here.due = life.now() + verdict.after
         if verdict.what == "aside":
             await self._write()
-            await life.hold(f"{reason}\n`segue resume {life.id}` has it begin anew")
+            await life.hold(f"{reason}\n`segue resume {shlex.quote(life.id)}` has it begin anew")
         await self._save()
         return True
 

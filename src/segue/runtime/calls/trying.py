@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import NamedTuple
@@ -38,7 +39,7 @@ def key_refused(run: str, error: BaseException) -> str:
     """The reason to hold a run for that ended so, empty if there is none: a wrong key is no fault of its row."""
     if not isinstance(error, ModelFailed) or error.status not in (401, 403):
         return ""
-    return f"{KEY_REFUSED}: {error}\nMend the key, then `segue resume {run}`"
+    return f"{KEY_REFUSED}: {error}\nMend the key, then `segue resume {shlex.quote(run)}`"
 
 
 class Trouble(NamedTuple):

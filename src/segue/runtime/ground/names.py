@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -17,7 +18,10 @@ BEGINNING = 3
 async def unknown_run(store: Store, id: str) -> UnknownName:
     """The error for a run that isn't there."""
     if id and await store.get_job(id) is not None:
-        cure = f"that is a job: `segue runs --job {id}` lists its runs, and --job names it where a command takes jobs"
+        cure = (
+            f"that is a job: `segue runs --job {shlex.quote(id)}` lists its runs, and --job names it where a command "
+            f"takes jobs"
+        )
         return UnknownName("run", id, cure)
     alike = await store.runs(after=id[:BEGINNING], limit=LOOKS) if id else []
     first = await store.runs(limit=LOOKS)

@@ -8,6 +8,7 @@ over; end; park. What comes from outside is `mailbox`, what is written `commits`
 from __future__ import annotations
 
 import asyncio
+import shlex
 from asyncio import Future, Task
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import copy_context
@@ -441,8 +442,8 @@ class Executor:
         elif isinstance(request, Work) and request.effect == "at-most-once":
             self.hold(
                 f"the at-most-once step {request.name!r} was cut off by a crash: it may have happened.\n"
-                f"Look, then `segue resume {self.id} --rerun` to do it (again), or `--value JSON` in place of "
-                f"`--rerun` to say what came of it."
+                f"Look, then `segue resume {shlex.quote(self.id)} --rerun` to do it (again), or `--value JSON` in "
+                f"place of `--rerun` to say what came of it."
             )
 
     def dropped(self, call: Call) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import shlex
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -51,7 +52,7 @@ class Inherited:
                 run.hold(
                     f"the {request.effect} step {request.name!r} was done before, with other arguments or on "
                     f"another way, and would be done again.\n"
-                    f"Restore the code, or `segue resume {run.id} --rerun --repeat`."
+                    f"Restore the code, or `segue resume {shlex.quote(run.id)} --rerun --repeat`."
                 )
                 return True
         return False
@@ -63,7 +64,7 @@ class Inherited:
         except InvalidValue as error:
             self._run.hold(
                 f"what is said to have come of the step {step.name!r} isn't what it returns: {error}.\n"
-                f"Say it once more, with `segue resume {self._run.id} --value JSON`."
+                f"Say it once more, with `segue resume {shlex.quote(self._run.id)} --value JSON`."
             )
             return False
         return True

@@ -1,0 +1,60 @@
+"""What stands on the terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from segue.cli.screen import note, table, visible
+from tests.cli.desk import Desk
+
+
+def test_text_of_others_cant_steer_the_terminal() -> None:
+    assert visible("plain, ünïcode 日本\n\ttext") == "plain, ünïcode 日本\n\ttext"
+    assert visible("a\x1b[2Jb\rc\x9b1md\u202ee") == r"a\x1b[2Jb\rc\x9b1md\u202ee"
+
+
+def test_notes_and_tables_are_spelt_out(capsys: pytest.CaptureFixture[str]) -> None:
+    note("Send \x1b[8mall\x1b[0m of it?")
+    table(["WHAT"], [["\x1b]0;title\x07"]])
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err
+    assert r"\x1b[8mall" in said.err
+
+
+ASKS = """
+import segue
+
+@segue.flow
+async def pay(mail: str) -> str:
+    ok = await segue.ask("Pay what this mail says?", show=mail, returns=bool)
+    return mail if ok else "no"
+"""
+
+
+def test_a_question_hides_nothing_from_who_answers(desk: Desk) -> None:
+    desk.write("pay.py", ASKS)
+    said = desk.segue("run", "pay.py:pay", "9 EUR\x1b[1A\x1b[2K1 EUR", "--id", "the mail's; ls")
+    assert r"9 EUR\x1b[1A\x1b[2K1 EUR" in said.err
+    assert r"9 EUR\x1b[1A" in desk.segue("runs", "--asks").out
+    assert "segue answer 'the mail'\"'\"'s; ls:0'" in said.err
+    assert desk.segue("answer", "the mail's; ls", "y").code == 0
+    assert (
+        desk.segue("run", "pay.py:pay", "--id", "the mail's; ls").out == "9 EUR\x1b[1A\x1b[2K1 EUR\n"
+    )  # no terminal
+
+
+def test_a_last_column_without_room_stands_below(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((40, 24)))
+    rows = [["a" * 30, "Shall we?"], ["b", ""]]
+    table(["ID", "QUESTION"], rows)
+    assert capsys.readouterr().out.splitlines() == ["ID", "    QUESTION", "a" * 30, "    Shall we?", "b"]
+    table(["ID", "N"], rows, right="N")
+    assert capsys.readouterr().out.splitlines()[1].startswith("a" * 30 + "  Shall")
