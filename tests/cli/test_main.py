@@ -174,3 +174,14 @@ def test_an_output_without_a_job(desk: Desk):
     said = desk.segue("advance", "app.py", "-o", "x.out")
     assert said.code == 2
     assert "--job JOB" in said.err
+
+
+def test_ctrl_c_while_a_command_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(command: str, verb: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segue.cli.main.find", interrupted)
+    assert main(["runs"]) == 130
+    assert capsys.readouterr().err == "interrupted; what was done is kept\n"

@@ -332,6 +332,22 @@ def test_a_row_is_the_bytes_of_the_call() -> None:
     assert shape.bind_row({"n": 2, "city": "Rome"}) == shape.encode_call(("Rome", 2), {})
 
 
+class Sale(pydantic.BaseModel):
+    shop: str
+    cents: int = pydantic.Field(default=5, alias="price")
+    on: date | None
+
+
+async def one_sale(row: Sale) -> None: ...
+
+
+def test_an_empty_cell_of_a_row_that_is_an_object_means_the_default_too() -> None:
+    sale = {"shop": "", "price": "", "on": ""}
+    assert row(one_sale, sale, text=True) == ((Sale(shop="", price=5, on=None),), {})
+    with pytest.raises(InvalidValue, match=r"argument 'row' of one_sale: .* at .price"):
+        row(one_sale, sale)  # a row of JSON says null for null
+
+
 def test_rows_of_csv() -> None:
     assert row(several, {"city": "7", "n": "2", "on": "true", "cost": "1.5"}, text=True) == (
         ("7", 2, True, 1.5),

@@ -86,6 +86,14 @@ def written_out(words: list[str]) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code."""
     words = written_out(list(sys.argv[1:] if argv is None else argv))
+    try:
+        return _main(words)  # whose command is loaded first, which takes a moment
+    except KeyboardInterrupt:
+        print("interrupted; what was done is kept", file=sys.stderr)
+        return exit.INTERRUPTED
+
+
+def _main(words: list[str]) -> int:
     parser = make_parser(words)
     if words and words[0] not in COMMANDS and words[0] not in ("-h", "--help"):
         parser.error(unknown(words[0]))
@@ -99,9 +107,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings_shown():
             code: int = asyncio.run(find(args.command, "do")(args))
         return code
-    except KeyboardInterrupt:
-        print("interrupted; what was done is kept", file=sys.stderr)
-        return exit.INTERRUPTED
     except BrokenPipeError:  # `segue runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exit.FAILED

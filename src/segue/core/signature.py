@@ -453,6 +453,8 @@ class InputShape:
                     return msgspec.UNSET
                 if type(None) in (forms.members(parameter.type) or ()):
                     return None
+            if text and isinstance(value, dict) and (filled := _filled(parameter.type, value)) != value:
+                return _read(read, filled, where)
             raise
 
     def _argument(self, read: Callable[[bytes | str], Any] | None, raw: Any, at: int | str) -> Any:
@@ -516,6 +518,22 @@ def _takes_objects(tp: Any) -> bool:
         for part in (node, *node.get("anyOf", ()))
     ]
     return "object" in (kinds[1:] if "anyOf" in node else kinds)
+
+
+def _filled(tp: Any, row: dict[str, object]) -> dict[str, object]:
+    """A row of text that is an object, without the empty cells that don't fit: they mean the default, or None."""
+    filled = dict(row)
+    for field in forms.fields(forms.bare(tp)) or ():
+        if filled.get(field.key) != "":
+            continue
+        try:
+            codec.reader(field.type, strict=False)("")
+        except InvalidValue:
+            if not field.required:
+                del filled[field.key]
+            elif type(None) in (forms.members(field.type) or ()):
+                filled[field.key] = None
+    return filled
 
 
 def _shown(value: object) -> str:
