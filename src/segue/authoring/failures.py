@@ -6,7 +6,6 @@ import asyncio
 import builtins
 import functools
 import inspect
-import sys
 from typing import Any
 
 import msgspec
@@ -15,6 +14,7 @@ from ..core.codec import decoder, encode
 from ..model.entry import Failure
 from ..model.errors import NotEncodable, StepFailed
 from .context import Parked
+from .modules import class_name, class_named
 from .trace import attach, text_of, trace_of
 
 _decode = decoder(object)
@@ -25,7 +25,7 @@ def to_failure(error: BaseException, *, again: bool = False) -> Failure:
     """An error as data. What builds it again is kept if that gives an equal one, which is tried here."""
     trace = trace_of(error)
     cls = type(error)
-    name = f"{cls.__module__}:{cls.__qualname__}"
+    name = class_name(cls)
     if isinstance(error, StepFailed):
         return Failure(error.type, error.message, b"", again, trace, _base(cls))
     for parts in (_arguments(error), _fields(error)):
@@ -73,7 +73,7 @@ def _task() -> asyncio.Task[Any] | None:
 def as_step_failed(error: BaseException) -> StepFailed:
     """An error that isn't an `Exception`, as one that is, by its name. No policy tries it again."""
     cls = type(error)
-    failed = StepFailed(f"{cls.__module__}:{cls.__qualname__}", text_of(error))
+    failed = StepFailed(class_name(cls), text_of(error))
     failed.__cause__ = error
     failed.__segue_again__ = False  # type: ignore[attr-defined]  # read by the step's retry
     return failed
@@ -91,10 +91,7 @@ def to_exception(failure: Failure) -> Exception:
 
 
 def _made(failure: Failure) -> Exception:
-    module, _, qualname = failure.type.partition(":")
-    found: object = sys.modules.get(module)
-    for part in qualname.split("."):
-        found = getattr(found, part, None)
+    found = class_named(failure.type)
     if failure.args and isinstance(found, type) and issubclass(found, BaseException):
         built = _build(failure, found)
         if isinstance(built, Exception):

@@ -6,7 +6,6 @@ import asyncio
 import functools
 import hashlib
 import inspect
-import os
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
@@ -32,6 +31,7 @@ from ..model.errors import Conflict, InvalidValue, UnknownName
 from ..model.mode import Config
 from .config import How, configured, inside
 from .context import find_branch
+from .modules import module_of
 from .step import STEPS, StepDef, taken_apart
 
 P = ParamSpec("P")
@@ -295,14 +295,6 @@ def announce(target: Any, file: str, module: str | None) -> None:
         known.by_file[file] = target
     else:
         TARGETS[target.name] = target
-
-
-def module_of(module: str | None, file: str) -> str:
-    """A module's name, the same however its program is run: a script's is that of its file."""
-    name = module or ""
-    if name == "__main__" or name.startswith("_segue_"):
-        return os.path.splitext(os.path.basename(file))[0]
-    return name
 
 
 def _are_two(known: Any, fn: Any) -> bool:
