@@ -53,13 +53,14 @@ CANCELLED, LEFT = Interrupt.NOW + 1, Interrupt.NOW + 2
 class Ended:
     """The end of a child, as `finished` is told it. `value` of one that is done, else `error`.
 
+    `group`: a member of its supervisor's `groups`; only its name, where those don't have it any more.
     `member`: the value that its group was given with, as in `group=(Group.SESSIONS, "ada")`, or None.
 
     One that is `set aside` ended too often: it is held with its error, for a person, and may go on.
     """
 
     run: Any
-    group: Enum
+    group: Any
     why: Literal["done", "failed", "interrupted", "set aside"]
     value: Any = None
     error: Exception | None = None
@@ -199,12 +200,12 @@ class Supervisor:
             why = "set aside"
         elif error is not None and error.type.rpartition(":")[2] in ("RunInterrupted", "RunCancelled"):
             why = "interrupted"
-        groups = here.definition.groups
-        assert groups is not None  # it has had children
+        known = here.definition.groups
+        group = known[child.group] if known is not None and child.group in known.__members__ else child.group
         handle = current("finished").run.services.handle(child.id, target, None)
         raised = None if error is None else to_exception(error)
         member = msgspec.json.decode(child.member)
-        said = here.actor.finished(Ended(handle, groups[child.group], why, value, raised, member))
+        said = here.actor.finished(Ended(handle, group, why, value, raised, member))
         return await said if hasattr(said, "send") else said
 
     # ------------------------------------------------------------ the end of all
@@ -217,10 +218,10 @@ class Supervisor:
     async def ask_to_end(self) -> float:
         """Ask the children of the last group, of its last member, to end; when to ask again."""
         here, branch = self._here, current("shutting down")
-        groups = here.definition.groups
-        assert groups is not None  # it has children
-        present = {child.group for child in here.children}
-        last = next(group.name for group in reversed(groups) if group.name in present)
+        present = dict.fromkeys(child.group for child in here.children)
+        known = [group.name for group in here.definition.groups or ()]
+        others = [name for name in present if name not in known]  # of the class that the actor was before
+        last = next(name for name in reversed([*known, *others]) if name in present)
         member = list(dict.fromkeys(child.member for child in here.children if child.group == last))[-1]
         now, members = (
             here.at,
