@@ -91,7 +91,7 @@ async def test_children_of_what_the_actor_was_before_are_ended_too(roofed: bool)
         heads = {head.id: head.status for head in await model.engine.store.runs()}
     assert heads.pop("w") == "done"
     assert set(heads.values()) == {"cancelled"}
-    assert ENDS == ["BACK", "FRONT", *(["1"] if roofed else [])]
+    assert ["BACK", "FRONT", *(["1"] if roofed else [])] == ENDS
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
