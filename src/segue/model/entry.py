@@ -81,7 +81,8 @@ class Pool(msgspec.Struct, frozen=True):
 
     `strict` demands equal digests (`--rerun`, fork); otherwise a name at its old place is enough (`--keep`).
     `spent` are calls whose outcomes aren't to be taken, without what they hold; `repeat` lets keyed and
-    at-most-once ones be made again. `told`: what came of a step that was cut off, as a person says.
+    at-most-once ones be made again. `told`: what came of a step that was cut off, as a person says. `ended`: of an
+    actor that had ended, after how many turns: what it wrote down of that end then counts no more.
     """
 
     entries: list[Entry]
@@ -90,6 +91,7 @@ class Pool(msgspec.Struct, frozen=True):
     spent: list[Entry] = []
     repeat: bool = False
     told: bytes | None = None
+    ended: int | None = None
 
 
 #: One row of a journal: the entries that one commit appended.

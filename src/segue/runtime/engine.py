@@ -535,8 +535,9 @@ class Engine:
             head = await self.head(letter.mail.to)
             if delivery == "full":
                 raise MailboxFull(head.id, head.spec.mailbox)
+            on = "" if head.status == "done" else f"`segue resume {head.id}` has it go on, "
             raise Conflict(
-                f"run {head.id!r} takes no more mail: it is {head.status}; `segue dead --drop {dead}`"
+                f"run {head.id!r} takes no more mail: it is {head.status}; {on}`segue dead --drop {dead}` forgets this"
             )
         self.worker.wake()
 

@@ -234,7 +234,10 @@ class Driver:
                 here.take(looked)
         except Aborted:
             here.go(self.interlude.take_next() or Listen())
-            reply = self._reply(mail, None, to_failure(RunInterrupted(life.id)))
+            failure = to_failure(RunInterrupted(life.id))
+            if mail.reply is None:
+                life.bury(mail, f"{here.definition.name}.{handler.method}() was cut off", failure)
+            reply = self._reply(mail, None, failure)
         except Exception as error:
             here.restore()
             if performer.tries_again(handler, error):

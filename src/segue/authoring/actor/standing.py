@@ -10,6 +10,7 @@ import msgspec
 
 from ...core.codec import encode
 from ...core.restarts import Verdict
+from ...model.entry import decode_pool
 from ...model.errors import BadSignature
 from ...ports.store import Claimed, Turn
 from ..failures import to_exception, to_failure
@@ -40,6 +41,8 @@ class Standing:
         self._first, self._run = (definition, spec), claimed.head.id
         if claimed.checkpoint is not None:
             stored = read_stored(claimed.checkpoint, claimed.deltas)
+            if claimed.pool is not None and decode_pool(claimed.pool).ended == stored.turns:
+                stored.end, stored.closing = None, False  # a person had it go on after that
         else:
             stored = first(spec, definition)
         definition = find(definition, stored, self._run, life.target)

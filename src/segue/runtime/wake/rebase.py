@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from ...authoring.actor.checkpoint import read_stored
 from ...core import journal
 from ...core.codec import encode
 from ...core.pool import Pooled
@@ -70,9 +71,19 @@ async def resume(
     if keep and not repeat:
         _none_cut_off(head.id, entries)
     told = None if value is msgspec.UNSET else _told(head.id, entries, value)
-    pool = Pool(entries, not keep, head.id, spent, repeat, told)
+    ended = await _ended_after(store, head) if head.status != "held" else None
+    pool = Pool(entries, not keep, head.id, spent, repeat, told, ended)
     if not await store.revive(head.id, pool=encode_pool(pool), now=now, status=(head.status,), config=config):
         raise Conflict(f"run {head.id!r} changed meanwhile; look again")
+
+
+async def _ended_after(store: Store, head: Head) -> int | None:
+    """After how many turns an actor wrote down that it ends."""
+    loaded = await store.load(head.id)
+    if head.spec.kind != "actor" or loaded is None or loaded.checkpoint is None:
+        return None
+    stored = read_stored(loaded.checkpoint, loaded.deltas)
+    return None if stored.end is None else stored.turns
 
 
 async def _paid(store: Store, run: str) -> tuple[list[Entry], list[Entry]]:
