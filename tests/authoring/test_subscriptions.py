@@ -177,6 +177,50 @@ async def test_from_a_flow() -> None:
     assert await desk.store.dead_letters() == []
 
 
+@segue.flow
+async def asking_meanwhile(run: segue.Run[Any]) -> list[int]:
+    async with run.subscribe(Counts()) as feed:
+        await segue.ask("Are they there?")
+        got = [feed.snapshot.count]
+        async for event in feed:
+            got.append(event.n)
+            if len(got) == 4:
+                return got
+    return got
+
+
+class Asking(Actor[list[int]]):
+    run: segue.Run[int]
+
+    def begin(self) -> str:
+        return "go"
+
+    @segue.state
+    async def go(self, _: str) -> segue.Done[list[int]]:
+        return segue.Done(await asking_meanwhile(self.run))
+
+
+@pytest.mark.parametrize("park", ["auto", "always"])
+@pytest.mark.parametrize("kind", [asking_meanwhile, Asking])
+async def test_events_that_came_before_a_park_are_there_after_it(kind: Any, park: str) -> None:
+    desk = Desk(park=park)
+    async with desk.engine() as engine:
+        run = await engine.start(Counter(), id="c")
+        await engine.start(kind(run), id="f")
+        await subscribed(desk, "c", 1)
+        for _ in range(3):
+            await run.tell(Up())
+        for _ in range(3000):
+            if len(await desk.store.inbox("f", 0)) == 3:
+                break
+            await asyncio.sleep(0.001)
+        await desk.parked("f")
+    async with desk.engine() as engine:
+        (ask,) = await engine.open_asks()
+        await ask.answer("yes")
+        assert await asyncio.wait_for(engine.result("f"), 20) == [0, 1, 2, 3]
+
+
 async def test_a_follower_that_is_cancelled() -> None:
     desk = Desk()
     async with desk.engine() as engine:

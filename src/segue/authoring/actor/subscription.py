@@ -75,14 +75,17 @@ def subscribe(branch: Branch, to: str, message: Subscription[S, Any], key: str, 
 def unsubscribe(branch: Branch, to: str, key: str) -> Any:
     """Call a subscription off; what is still on its way to this run is dropped."""
     run, args = branch.run, encode({"to": to, "key": key})
-    run.letters.drop_events(key)
 
     def writes(turn: Commit, path: str, n: int) -> None:
         mail = Mail(to, run.id, run.next_number(), "unsubscribe", key=key, at=run.now())
         turn.outbox.append(mail)
 
     act = Act(kind="unsubscribe", name=key, args=args, digest=digest(args), decode=nothing, writes=writes)
-    return run.record(branch, act)
+    recorded = run.record(
+        branch, act
+    )  # raises where the run leaves memory: then what has come is for its next life
+    run.letters.drop_events(key)
+    return recorded
 
 
 class _Tagged(msgspec.Struct):

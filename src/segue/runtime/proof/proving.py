@@ -19,9 +19,9 @@ from ...core import journal
 from ...core.pool import Pooled
 from ...model.entry import Entry, decode_entries
 from ...model.errors import ResultMismatch
-from ...model.message import Letter
+from ...model.message import Letter, Mail
 from ...model.mode import Config
-from ...model.run import ENDED
+from ...model.run import CHILD, ENDED
 from ...ports.store import Claimed, Turn
 from ..calls.call import Call
 from ..wake.executor import Executor
@@ -109,7 +109,7 @@ class _Proved(Executor):
         self._entries = list(entries)
 
     def _file(self, letters: Sequence[Letter]) -> None:
-        self._letters.update((letter.id, letter) for letter in letters if letter.mail.kind != "result")
+        self._letters.update((letter.id, letter) for letter in letters if _may_be_in_hand(letter.mail))
         super()._file(letters)
 
     def write(self, turn: Turn, then: Callable[[], None]) -> None:
@@ -144,6 +144,11 @@ class _Proved(Executor):
             self._over(was, self._entries, read_stored(self._before.checkpoint, self._before.deltas))
 
 
+def _may_be_in_hand(mail: Mail) -> bool:
+    """Whether it may be what a turn was about. The end of a supervised child is, to its supervisor."""
+    return mail.kind != "result" or (mail.call is not None and mail.call.digest == CHILD)
+
+
 class _Turn(Replayed):
     """A turn that is carried out once more, up to where it is over."""
 
@@ -172,7 +177,7 @@ class _Turn(Replayed):
 
     def differs_from(self, after: Checkpoint) -> Exception | None:
         """What differs from how it was."""
-        if self._came_to is None or self.difference is not None or self.was_hurried:
+        if self._came_to is None or self.difference is not None or self.hurried:
             return self.difference
         turn, before = self._came_to, self._from
         if turn.checkpoint is not None:

@@ -127,16 +127,11 @@ class Replayed(Executor):
             raise self.error
         if self.difference is not None:
             raise self.difference
-        if self.head.status not in ENDED or self.was_hurried:
+        if self.head.status not in ENDED or self.hurried:
             return
         was, now = (_outcome(end.status, end.value, end.error) for end in (head, self.last))
         if was != now:
             raise ResultMismatch(self.id, was, now)
-
-    @property
-    def was_hurried(self) -> bool:
-        """Whether a handler was asked to stop: how far it came then isn't recorded."""
-        return self.handling is not None and self.handling.hurried
 
     def start(self, call: Call) -> None:
         self.fresh.append(call)  # judged at rest: a run may end while a task that nobody awaits begins a call

@@ -84,6 +84,7 @@ class Executor:
     stay: tuple[int, float] | None = None  # batches handed over, and until when it waits for the next
     departure: Departure | None = None
     due = False  # it parked until some time
+    hurried = False  # a handler on a thread was asked to stop: how far it came then isn't recorded
     status: Status = "ready"
     error: BaseException | None = None
     _refused = 0

@@ -66,7 +66,6 @@ class Handling:
         "_urgent_only",
         "_wanting",
         "beside",
-        "hurried",
         "id",
         "saves",
         "sealing",
@@ -98,10 +97,10 @@ class Handling:
         self._strikes: list[Call] = []  # those of them that aren't begun with yet
         self._striking: Call | None = None  # who waits until they are
         self._stop: Stop | None = None  # of the handler that was last on a thread
-        self.hurried = False  #: whether it was asked to stop
-        for path, _ in list(run.replay.calls):
+        for (path, _), entry in list(run.replay.calls.items()):
             if path == URGENT:
                 self._expect()
+                run.mailbox.has_struck(_read_mail(entry.value or b"{}"))
 
     # ------------------------------------------------------------ what the actor's code asks for
     @property
@@ -353,7 +352,7 @@ class Handling:
     def hurry(self) -> None:
         """Ask the function that is on a thread to stop."""
         if self._stop is not None:
-            self._stop.asked = self.hurried = True
+            self._stop.asked = self._run.hurried = True
 
     def in_process(self, work: Named) -> Future[bytes]:
         """Have work done in another process, as work of this wake; given up, it is ended."""

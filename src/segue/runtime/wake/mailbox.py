@@ -38,6 +38,17 @@ HAND: Final[Place] = ("!hand", 0)
 MAIL: Final[Place] = ("!mail", 0)
 
 
+class _End(msgspec.Struct):
+    """What a supervisor is told of a child's end."""
+
+    run: str
+    value: msgspec.Raw
+    error: Failure | None
+
+
+_read_end = msgspec.json.Decoder(_End).decode
+
+
 class Mailbox:
     """The mail of one wake. Letters stay in the store until the turn that takes them is written."""
 
@@ -135,13 +146,11 @@ class Mailbox:
         self._ends[place] = mail.value, mail.error
         if place in self._joins:
             self._ended(place, mail.value, mail.error, None)
-        said = {
-            "run": mail.sender.removeprefix("run:"),
-            "value": msgspec.Raw(mail.value or b"null"),
-            "error": mail.error,
-        }
-        value = msgspec.json.encode(said)
-        told = Mail(mail.to, mail.sender, mail.number, "urgent", CHILD_ENDED, value, at=mail.at)
+        run = mail.sender.removeprefix("run:")
+        value = msgspec.json.encode(_End(run, msgspec.Raw(mail.value or b"null"), mail.error))
+        told = Mail(
+            mail.to, mail.sender, mail.number, "urgent", CHILD_ENDED, value, call=mail.call, at=mail.at
+        )
         self.urgent[letter.id] = Letter(letter.id, told)
 
     def _timed(self) -> Timers:
@@ -194,6 +203,13 @@ class Mailbox:
     def has_ended(self, place: Place, value: bytes | None, error: Failure | None) -> None:
         """A spawned run's end is in the journal."""
         self._ends[place] = value, error
+
+    def has_struck(self, mail: Mail) -> None:
+        """An urgent message is in the journal: if it tells of a child's end, who waits for that later needs it."""
+        if mail.name == CHILD_ENDED and mail.call is not None:
+            said = _read_end(mail.value or b"{}")
+            value = bytes(said.value) if said.error is None else None
+            self.has_ended((mail.call.path, mail.call.n), value, said.error)
 
     def wait_for(self, call: Call, request: Wait, due: float) -> None:
         """A call waits from now on."""
