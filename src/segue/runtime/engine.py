@@ -27,7 +27,7 @@ from ..model.entry import encode_pool
 from ..model.errors import Conflict, InvalidValue, MailboxFull, StoreError, UnknownName, WrongPlace
 from ..model.message import DeadLetter
 from ..model.mode import Config, HistoryLike, ModeLike, as_history
-from ..model.run import ENDED, Head, Usage, is_over
+from ..model.run import ENDED, Head, Spec, Usage, is_over
 from ..ports.clock import AlarmClock, Timer
 from ..ports.provider import Endpoint, PriceList, Provider
 from ..ports.store import Hint, NewRun, Store
@@ -286,19 +286,30 @@ class Engine:
     # ------------------------------------------------------------ runs
     async def run(self, call: Coroutine[Any, Any, R] | Actor[R], /, *, id: str = "", **how: Unpack[How]) -> R:
         """Run the call of a flow to its end; its result."""
-        run = await self._start(call, id, how)
-        result: R = run.result_of(await self.wait(run.id))
+        run, wake = await self._start(call, id, how, here=True)
+        if wake is not None and wake.over and wake.status in ENDED:
+            head = wake.head if not self.verify else await self.verified(wake.head)
+        else:
+            head = await self.wait(run.id)
+        result: R = run.result_of(head)
         return result
 
     async def start(
         self, call: Coroutine[Any, Any, R] | Actor[R], /, *, id: str = "", **how: Unpack[How]
     ) -> Run[R]:
         """Start the call of a flow; durable on return. With an `id`, the run that is there by it goes on."""
-        return await self._start(call, id, how, keep=True)
+        run, _ = await self._start(call, id, how, keep=True)
+        return run
 
     async def _start(
-        self, call: Coroutine[Any, Any, R] | Actor[R], id: str, how: How, *, keep: bool = False
-    ) -> Run[R]:
+        self,
+        call: Coroutine[Any, Any, R] | Actor[R],
+        id: str,
+        how: How,
+        *,
+        keep: bool = False,
+        here: bool = False,
+    ) -> tuple[Run[R], Executor | None]:
         target, args = take_call(call)
         self.at_home("start")
         if id and not isinstance(id, str):
@@ -312,16 +323,21 @@ class Engine:
         run: Run[R] = Run(self, run_id, target)
         if keep:
             run.keep_early()
-        created = await self.worker.create([NewRun(run_id, spec)], decoded)
-        head: Head = created[0].head
-        same = head.spec.target == target.name and (head.spec.kind == "actor" or head.spec.args == spec.args)
-        if not created[0].new and not same:
-            other = head.spec.target != target.name
-            why = f"of {head.spec.target!r}" if other else "with other arguments"
-            raise Conflict(f"run {run_id!r} is there already, {why}; choose another id")
-        if not created[0].new:
-            self.heed(head, config)
-        return run
+        created, wake = await self.worker.create_one(NewRun(run_id, spec), decoded, here=here)
+        if not created.new:
+            self._goes_on(created.head, spec)
+            self.heed(created.head, config)
+        return run, wake
+
+    def _goes_on(self, head: Head, asked: Spec) -> None:
+        """Raise `Conflict` where the run that is there isn't what was asked for."""
+        if head.spec.target != asked.target:
+            why = f"of {head.spec.target!r}"
+        elif head.spec.kind != "actor" and head.spec.args != asked.args:
+            why = "with other arguments"
+        else:
+            return
+        raise Conflict(f"run {head.id!r} is there already, {why}; choose another id")
 
     def heed(self, head: Head, asked: Config) -> None:
         """Say so where a run that is there was begun with other options than are asked for: they don't hold for it."""

@@ -59,6 +59,8 @@ LOOKS = 50
 PAID = 20.0
 #: How long a run waits here for its flow to be defined or started, in seconds; then it is left to others.
 ASIDE = 0.5
+#: For so long runs may be begun where they are asked for, in seconds; then the loop gets a turn.
+STRETCH = 0.002
 
 
 class Ends(Protocol):
@@ -104,6 +106,8 @@ class Worker:
         )  # targets that nobody named here for as long as runs were kept for them
         self._aside: dict[str, list[tuple[Claimed, list[Any]]]] = {}  # of flows that nobody named yet
         self._ready = asyncio.Event()
+        self._since: float | None = None  # when the first run was begun where it was asked for, in this turn of the loop
+        self._begins = False  # one is just now
         self._to_pump: list[Executor] = []  # in the next turn of the loop
         self._mailed: set[str] = set()  # runs at work that have new mail
         self._fetching = False  # some of it is being read
@@ -481,23 +485,23 @@ class Worker:
             with self._held_unless_read(one):
                 self._admit(one, journal.load_large(some, contents) if digests else some)
 
-    def _admit(self, claimed: Claimed, entries: list[Any], call: Any = None) -> None:
+    def _admit(self, claimed: Claimed, entries: list[Any], call: Any = None) -> Executor | None:
         """Wake a run, or keep it until there is room in its group. `call`: its arguments, if they are read already."""
         spec = claimed.head.spec
         if spec.group and self._grouped.get(spec.group, 0) >= spec.limit:
             self._queued.setdefault(spec.group, deque()).append(claimed)
-        else:
-            self._begin(claimed, entries, call)
+            return None
+        return self._begin(claimed, entries, call)
 
-    def _begin(self, claimed: Claimed, entries: list[Any], call: Any = None) -> None:
+    def _begin(self, claimed: Claimed, entries: list[Any], call: Any = None, *, here: bool = False) -> Executor | None:
         spec = claimed.head.spec
         if self.closing:
             self._give_back(claimed)
-            return
+            return None
         target = self.meant(spec)
         if target is None:
             self._set_aside(claimed, entries)
-            return
+            return None
         if spec.home and spec.home != self.name:  # the process that it belongs to is gone
             end = Letter(0, Mail(claimed.head.id, "", 0, "cancel"))
             claimed = msgspec.structs.replace(claimed, inbox=[end, *claimed.inbox])
@@ -508,7 +512,27 @@ class Worker:
         if spec.group:
             self._grouped[spec.group] = self._grouped.get(spec.group, 0) + 1
         self.awake[executor.id] = executor
-        executor.begin(code)
+        if here and spec.kind == "flow" and self._may_begin_here():
+            self._begins = True
+            try:
+                executor.begin_here(code)
+            finally:
+                self._begins = False
+        else:
+            executor.begin(code)
+        return executor
+
+    def _may_begin_here(self) -> bool:
+        """Whether a run may act where it is asked for: not in another that does, nor for so long that others wait."""
+        now = self.loop.time()
+        if self._since is None:
+            self._since = now
+            self.loop.call_soon(self._turned, context=NO_CONTEXT)
+        return not self._begins and now - self._since < STRETCH
+
+    def _turned(self) -> None:
+        """The loop had a turn."""
+        self._since = None
 
     def _set_aside(self, claimed: Claimed, entries: list[Any]) -> None:
         """A program that has just begun may name its flows in a moment."""
@@ -697,11 +721,8 @@ class Worker:
         works = [executor.carrying for executor in self.awake.values()]
         return sum(len(work.at_work) if every else work.dear() for work in works)
 
-    async def create(self, runs: list[NewRun], call: Any = None) -> list[Created]:
-        """Create runs; those that are new, known and for which there is room are claimed at once.
-
-        `call`: what `check_args` made of the arguments of the one run.
-        """
+    async def create(self, runs: list[NewRun]) -> list[Created]:
+        """Create runs; those that are new, known and for which there is room are claimed at once."""
         fits = self.working and not self.closing and len(runs) <= self.room - len(self.awake)
         if not fits or any(self.meant(run.spec) is None for run in runs):
             created = await self.store.create(runs, now=self.clock_now())
@@ -710,8 +731,20 @@ class Worker:
         created = await self.store.create(runs, now=self.clock_now(), worker=self.name, ttl=LEASE)
         for one, run in zip(created, runs, strict=True):
             if one.new:
-                self._admit(Claimed(one.head, None, run.pool, [], []), [], call)
+                self._admit(Claimed(one.head, None, run.pool, [], []), [])
         return created
+
+    async def create_one(self, run: NewRun, call: Any, *, here: bool) -> tuple[Created, Executor | None]:
+        """Create a run; if it is claimed at once, its wake. `call`: its arguments, as `check_args` made them.
+
+        `here`: it may act before this returns, as far as it gets without waiting, and may be over then.
+        """
+        if not self.working or self.closing or len(self.awake) >= self.room:
+            return (await self.create([run]))[0], None
+        (created,) = await self.store.create([run], now=self.clock_now(), worker=self.name, ttl=LEASE)
+        if not created.new:
+            return created, None
+        return created, self._begin(Claimed(created.head, None, None, [], []), [], call, here=here)
 
 
 def _on_thread(fn: Callable[[], Any]) -> Any:

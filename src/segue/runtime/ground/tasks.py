@@ -131,19 +131,50 @@ def going_on(coro: Any, waits: Any, error: BaseException | None = None) -> Gener
     """Go on with what was begun for this task, from where it waits; what it returns. `error`: thrown in meanwhile."""
     if error is not None and waits is not None and waits.cancel(*error.args):
         error = None  # as where a task is cancelled: it gets that from what it waits on
-    while True:
+    try:
+        if error is not None:
+            raise error
+        yield waits
+    except BaseException as thrown:
         try:
-            if error is not None:
-                raise error
-            yield waits
-            step: Callable[..., Any] = coro.send
-            sent: Any = None
-        except BaseException as thrown:
-            step, sent, error = coro.throw, thrown, None
-        try:
-            waits = step(sent)
+            waits = coro.throw(thrown)
         except StopIteration as stop:
             return stop.value
+    else:
+        return (yield from coro)
+    return (yield from going_on(coro, waits))
+
+
+_GOING_ON: CodeType = going_on.__code__
+
+
+class Begun:
+    """Code whose first part is carried out where it is begun; a task of its own takes it up in the loop's next turn."""
+
+    __slots__ = ("_coro", "_error", "_waits", "over", "value")
+
+    def __init__(self, coro: Any) -> None:
+        self._coro, self._waits = coro, None
+        self._error: BaseException | None = None
+        self.over = False  #: it returned, and never waited
+        self.value: Any = None  #: what it returned
+
+    def begin(self, loop: AbstractEventLoop, task: BranchTask) -> None:
+        """Carry out its first part, in the name of the task that is to take it up."""
+        try:
+            self._waits = step_for(loop, task, self._coro)
+        except StopIteration as stop:
+            self.over, self.value = True, stop.value
+        except BaseException as error:  # the task's own, and so are those that end a loop
+            self._error = error
+
+    @coroutine
+    def taken_up(self) -> Generator[Any, Any, Any]:
+        """What the task consists of."""
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        return self.value if self.over else (yield from going_on(self._coro, self._waits))
 
 
 def waiter(task: Task[Any]) -> Future[Any] | None:
@@ -268,7 +299,16 @@ def _chain(coro: Any) -> Iterator[Any]:
             getattr(coro, "cr_await", None)
             or getattr(coro, "gi_yieldfrom", None)
             or getattr(coro, "ag_await", None)
+            or _begun_elsewhere(coro)
         )
+
+
+def _begun_elsewhere(coro: Any) -> Any:
+    """What a task goes on with that was begun for it, as long as that is still at its first wait."""
+    if _code(coro) is not _GOING_ON:
+        return None
+    frame = _frame(coro)
+    return None if frame is None else frame.f_locals["coro"]
 
 
 def _code(coro: Any) -> Any:

@@ -224,6 +224,10 @@ class Departure:
             value = root.result()
             if len(self._run.tasks) > 1:
                 self._tell_left()
+        self.ended(status, value, failure)
+
+    def ended(self, status: Status, value: bytes | None, failure: Failure | None = None) -> None:
+        """Write what the code came to, when nothing of it is left."""
         self._run.status = status
         if self._alive():
             self.unwind(lambda: self._finish(status, value, failure))

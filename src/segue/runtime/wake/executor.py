@@ -267,6 +267,20 @@ class Executor:
         self.root.outside = self._interrupted
         self.kick()
 
+    def begin_here(self, coro: Coroutine[Any, Any, Any]) -> None:
+        """Set the code going, its first part here and now; if there is no other, that was the run."""
+        begun = tasks.Begun(coro)
+        root = tasks.start(self.loop, begun.taken_up(), Branch(self, ""), afresh(), name=f"segue {self.id}")
+        self.root = root
+        self.kicked = True  # it is looked at below
+        begun.begin(self.loop, root)
+        self.kicked = False
+        if begun.over and self.phase is LIVE and self.tasks == {root} and self._strikes is None:
+            self.tasks.clear()
+            self._depart().ended("done", begun.value)
+        else:
+            self.kick()
+
     def adopt(self, task: Task[Any]) -> None:
         """Keep a task that the code started."""
         self.tasks.add(task)
