@@ -281,8 +281,13 @@ class Attempt(Work, kw_only=True):
         return self
 
     def written(self, value: Any) -> bytes:
-        data: bytes = self.encoded(value) if self.step.is_plain else value
-        return data
+        step = self.step
+        if not step.is_plain:  # it is encoded where it was carried out
+            data: bytes = value
+            return data
+        if self.named or (self.given and write((self.given, _NONE)) != self.args):
+            _check_unchanged(step, self.given, self.named, self.args)
+        return encode(value, where=step.where)
 
     def encoded(self, value: object) -> bytes:
         """What its function gave, as JSON."""
@@ -311,7 +316,7 @@ class _Away(Work, kw_only=True):
 
 def attempt(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Attempt:
     """A call of a step, to be recorded on that branch next."""
-    data = step.shape.encode_call(args, kwargs)
+    data = (step._shape or step.shape).encode_call(args, kwargs)
     return Attempt(
         kind="step",
         name=step.name,

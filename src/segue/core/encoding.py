@@ -74,7 +74,7 @@ def encode(value: object, *, where: str = "value") -> bytes:
         data = write(value)
     except Exception as error:
         raise _refusal(value, where, error) from error
-    if _find_null(data) is not None and _has_nan(value):
+    if _find_null(data) is not None and value is not None and _has_nan(value):
         raise _refusal(value, where, None)
     return data
 

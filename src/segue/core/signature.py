@@ -324,6 +324,7 @@ class InputShape:
     _rest: Callable[[bytes | str], Any] | None
     _others: Callable[[bytes | str], Any] | None
     _least: int
+    _alone: Callable[[bytes | str], Any] | None  #: reads the one parameter, if that is all there is
 
     @staticmethod
     def of(fn: Callable[..., Any], /) -> InputShape:
@@ -360,6 +361,11 @@ class InputShape:
 
     def decode_call(self, data: bytes | str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Raises `InvalidValue`, which names the argument: the stored call may be older than the code."""
+        if self._alone is not None and isinstance(data, bytes) and data[:2] == b"[[" and data[-5:] == b"],{}]":
+            try:
+                return (self._alone(data[2:-5]),), {}
+            except InvalidValue:
+                pass  # it is told of below, by name, or isn't one alone
         try:
             given, named = _split_call(data)
         except (msgspec.MsgspecError, ValueError) as error:
@@ -505,6 +511,7 @@ def _input(fn: Callable[..., Any]) -> InputShape:
         next((reads[p.name] for p in parameters if p.kind is _KINDS.VAR_KEYWORD), None),
         # A call that lacks names always goes the slow way, which tells what is missing.
         len(positional) + 1 if needs_names else sum(p.required for p in positional),
+        reads[positional[0].name] if len(positional) == len(parameters) == 1 else None,
     )
 
 

@@ -150,7 +150,8 @@ class Carrying:
         if value is not None and run.phase is LIVE:
             there = run.commits.append(place, work, value)
             if there:
-                run.kick()
+                if not run.kicked:
+                    run.kick()
                 return work.decode(value)
         if run.leaving:
             raise Parked(f"run {run.id} is leaving memory")

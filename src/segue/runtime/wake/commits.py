@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from asyncio import Future
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ...authoring.context import Act, Work
@@ -17,7 +17,7 @@ from ...model.run import REUSED, Usage
 from ...ports.store import CommitResult, Landing, Turn
 from ..calls.call import Outcome, decode, outcome_entry
 from ..ground import tasks
-from ..ground.phase import COMMITTING
+from ..ground.phase import COMMITTING, OVER
 
 if TYPE_CHECKING:
     from .executor import Executor
@@ -40,11 +40,13 @@ class Commits:
         "waited",
     )
 
-    def __init__(self, run: Executor, usage: Iterable[Usage]) -> None:
+    def __init__(self, run: Executor, usage: Sequence[Usage]) -> None:
         self._run = run
         self._turn: Turn | None = None
         self.entries: list[Entry] = []  #: made since the last commit, not yet in a turn
-        self._usage = {(use.model, use.lane): use for use in usage}
+        self._usage: dict[tuple[str, str], Usage] = {}
+        if usage:
+            self._usage = {(use.model, use.lane): use for use in usage}
         self._used = False  # since the last turn
         self._flight: tuple[Turn | None, Callable[[], None]] | None = None
         self._afterwards: Callable[[], None] | None = None
@@ -169,7 +171,7 @@ class Commits:
         (turn, then), self._flight = self._flight, None
         afterwards, self._afterwards = self._afterwards, None
         run = self._run
-        if run.over:
+        if run.phase is OVER:
             return
         if isinstance(result, BaseException):
             run.abandon(result)

@@ -228,8 +228,9 @@ class Departure:
 
     def ended(self, status: Status, value: bytes | None, failure: Failure | None = None) -> None:
         """Write what the code came to, when nothing of it is left."""
-        self._run.status = status
-        if self._alive():
+        run = self._run
+        run.status = status
+        if (run.tasks or run.carrying.local) and self._alive():
             self.unwind(lambda: self._finish(status, value, failure))
         else:
             self._finish(status, value, failure)
@@ -304,7 +305,7 @@ class Departure:
 
     def _finished(self) -> None:
         run, head = self._run, self._run.head
-        if run.status == head.status and run.host.wants_events(run.id):
+        if run.host.watchers and run.status == head.status and run.host.wants_events(run.id):
             run.host.publish(
                 run.id,
                 Finished(

@@ -109,7 +109,7 @@ class Turns:
         result: CommitResult = "committed"
         left: list[Mail] = []
         if turn.status != "ready" or turn.release:
-            if turn.status in ENDED:
+            if turn.status in ENDED and (run.inbox or run.box is not None):
                 left = self._left(run)
             result = self._leave(run, turn)
         for mail in turn.outbox:
@@ -179,7 +179,8 @@ class Turns:
         self._runs.end(run, turn)
         for id in list(run.asks or ()):
             self._questions.shut(id, "closed")
-        self._traffic.leave(run)
+        if run.lines:
+            self._traffic.leave(run)
         run.inbox = None
         self._hints.hint("ended", run.id)
 
