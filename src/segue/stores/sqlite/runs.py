@@ -88,25 +88,30 @@ _NEW = Values(
     "insert into runs(id, status, rank, fence, worker, lease, reason, job, finished, base, updated, bound, target)"
     f" select id, {READY}, rank, fence, worker, lease, '', job, 0, 0, updated, bound, target from {{v}}"
     " where true on conflict do nothing",
+    one="insert into runs(id, status, rank, fence, worker, lease, reason, job, finished, base, updated, bound, target)"
+    f" values(?1, {READY}, ?2, ?3, ?4, ?5, '', ?6, 0, 0, ?7, ?8, ?9) on conflict do nothing",
 )
 _FOUND = Query(("id", "k"), "from runs where id in (select value from json_each(?))")
-_SPECS = Values("run, spec, parent", "insert into specs(run, spec, parent) select run, spec, parent from {v}")
+_SPECS = Values(
+    "run, spec, parent",
+    "insert into specs(run, spec, parent) select run, spec, parent from {v}",
+    one="insert into specs(run, spec, parent) values(?1, ?2, ?3)",
+)
 _POOLS = Values("run, pool", "insert into states(run, pool) select run, pool from {v}")
 
 
 def create(ledger: Ledger, items: Sequence[Creation]) -> list[Created]:
     """Create those that aren't there."""
-    cx = ledger.cx
-    ids = as_json(item.new.id for item in items)
-    there = {id for id, _ in _FOUND.rows(cx, (ids,))}
     fresh: dict[str, Creation] = {}
     for item in items:
-        if item.new.id not in there:
-            fresh.setdefault(item.new.id, item)
+        fresh.setdefault(item.new.id, item)
+    keys = _insert(ledger, fresh)
+    there = [id for id in fresh if id not in keys]
+    for id in there:
+        del fresh[id]
     if fresh:
-        _insert(ledger, fresh)
-    old = [item.new.id for item in items if item.new.id in there]
-    heads = {row[0]: as_head(row) for row in HEADS_BY_ID.rows(cx, (as_json(old),))} if old else {}
+        _describe(ledger, fresh, keys)
+    heads = {row[0]: as_head(row) for row in HEADS_BY_ID.rows(ledger.cx, (as_json(there),))} if there else {}
     out: list[Created] = []
     for item in items:
         id = item.new.id
@@ -119,12 +124,13 @@ def create(ledger: Ledger, items: Sequence[Creation]) -> list[Created]:
     return out
 
 
-def _insert(ledger: Ledger, fresh: dict[str, Creation]) -> None:
+def _insert(ledger: Ledger, fresh: dict[str, Creation]) -> dict[str, int]:
+    """Give each a row that has none; the keys of these."""
     cx = ledger.cx
     names = {item.new.spec.job for item in fresh.values() if item.new.spec.job}
     jobs = ledger.jobs.keys(cx, names) if names else {}
     targets = ledger.targets.keys(cx, {item.new.spec.target for item in fresh.values()})
-    _NEW.run(
+    made, last = _NEW.try_insert(
         cx,
         [
             (
@@ -141,7 +147,15 @@ def _insert(ledger: Ledger, fresh: dict[str, Creation]) -> None:
             for id, item in fresh.items()
         ],
     )
-    keys: dict[str, int] = dict(_FOUND.rows(cx, (as_json(fresh),)))
+    first = last - made + 1  # keys are counted up
+    if made == len(fresh):
+        return {id: first + i for i, id in enumerate(fresh)}
+    return {id: k for id, k in _FOUND.rows(cx, (as_json(fresh),)) if k >= first} if made else {}
+
+
+def _describe(ledger: Ledger, fresh: dict[str, Creation], keys: dict[str, int]) -> None:
+    """Write down what never changes of new runs."""
+    cx = ledger.cx
     specs = [(keys[id], item.new.spec) for id, item in fresh.items()]
     _SPECS.run(
         cx,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from itertools import chain
+from operator import or_
 from typing import Any, Final
 
 import msgspec
@@ -24,18 +26,33 @@ from .untaken import admit, empty, put_dead
 
 Live = list[tuple[Turn, int]]
 
-#: Journal rows, if each run is held under the fence given; else nothing at all.
-_APPEND_ALL = Values(
+#: Journal rows, of those runs that are held under the fence given.
+_APPEND_HELD = Values(
     "run, fence, entries",
-    """insert into journal(run, entries) with v as {values} select run, entries from v where not exists (
-        select 1 from v where not exists (
-            select 1 from runs where k = v.run and fence = v.fence and lease is not null))""",
+    "insert into journal(run, entries) select v.run, v.entries from {v}"
+    " cross join runs r on r.k = v.run and r.fence = v.fence and r.lease is not null",
+    one="insert into journal(run, entries) select k, ?3 from runs where k = ?1 and fence = ?2 and lease is not null",
 )
 _APPEND = Values("run, entries", "insert into journal(run, entries) select run, entries from {v}")
-_FENCES = Query(
-    ("k", "fence", "bound", "base", "lapses"),
-    "from runs where k in (select value from json_each(?)) and lease is not null",
-)
+_HELD = "from runs r where r.k in (select value from json_each(?)) and r.lease is not null"
+_FENCES = Query(("r.k", "r.fence", "r.bound", "r.base", "r.lapses", "0"), _HELD)
+
+#: What there may be of a run that leaves, and most have nothing of.
+MAIL, ASKS, LINES, MONEY, PARENT = 1, 2, 4, 8, 16
+ANYTHING: Final = 31
+#: The same, of runs that leave: one look instead of a statement for each of these.
+_LEAVING = Query(
+    (
+        "r.k", "r.fence", "r.bound", "r.base", "r.lapses",
+        f"exists (select 1 from inbox i where i.run = r.k) * {MAIL}"
+        f" + exists (select 1 from asks a where a.run = r.k and a.state = 0) * {ASKS}"
+        f" + (exists (select 1 from lines l where l.run = r.k and l.status = 0) or exists ("
+        f"select 1 from lines l where l.run = r.k and l.same is not null and l.status in (0, 7))) * {LINES}"
+        f" + (exists (select 1 from reservations q where q.run = r.k) or exists (select 1 from wanting)) * {MONEY}"
+        f" + exists (select 1 from specs s where s.run = r.k and s.parent is not null) * {PARENT}",
+    ),
+    _HELD,
+)  # fmt: skip
 _LAST_ROWS = Query(
     ("q.value", "j.k"),
     "from json_each(?) as q cross join journal j on j.k = (select max(k) from journal where run = q.value)",
@@ -64,9 +81,13 @@ _LEFT = Values(
     "update runs set status = v.status, worker = null, lease = null, wake = v.wake, reason = v.reason,"
     " finished = v.finished, updated = v.updated, base = coalesce(v.base, runs.base),"
     " usage = coalesce(v.usage, runs.usage), lapses = 0 from {v} where k = v.run",
+    one="update runs set status = ?2, worker = null, lease = null, wake = ?3, reason = ?4, finished = ?5, updated = ?6,"
+    " base = coalesce(?7, base), usage = coalesce(?8, usage), lapses = 0 where k = ?1",
 )
 _RESULTS = Values(
-    "run, value, error", "insert or replace into results(run, value, error) select run, value, error from {v}"
+    "run, value, error",
+    "insert or replace into results(run, value, error) select run, value, error from {v}",
+    one="insert or replace into results(run, value, error) values(?1, ?2, ?3)",
 )
 _ASKS = Values(
     "id, run, recipient, question",
@@ -83,17 +104,26 @@ _PARENTS = Query(
 ALONE: Final = 256
 
 
-def append(ledger: Ledger, rows: Sequence[Any]) -> bool:
-    """Append journal rows, each with its run and fence, in one statement that needs no transaction around it.
-
-    False if that isn't possible, for lack of a claim or of a key; then nothing was written.
+def append(ledger: Ledger, rows: Sequence[Any]) -> Sequence[CommitResult] | None:
+    """Append journal rows, each with its run and fence, in one statement that needs no transaction around it; what came
+    of each. None where that isn't possible, for lack of a key, say: then nothing was written.
     """
     claimed = ledger.claimed
     try:
         known = [(claimed[row[0]], row[1], row[2]) for row in rows]
     except KeyError:
-        return False
-    return _APPEND_ALL.run(ledger.cx, known) == len(rows)
+        return None
+    if len(known) > 1 and len({run for run, _, _ in known}) < len(known):
+        return None  # of two lives of one run: each needs an answer of its own
+    written, last = _APPEND_HELD.try_insert(ledger.cx, known)
+    if written == len(rows):
+        return _ALL_COMMITTED[: len(rows)]
+    there = "select run from journal where k > ? and k <= ?"
+    held = {run for (run,) in ledger.cx.execute(there, (last - written, last)).fetchall()} if written else set()
+    return ["committed" if row[0] in held else "fenced" for row in known]
+
+
+_ALL_COMMITTED: Final[list[CommitResult]] = ["committed"] * ALONE
 
 
 def append_each(ledger: Ledger, rows: Sequence[Any]) -> list[tuple[Any, CommitResult]]:
@@ -101,11 +131,10 @@ def append_each(ledger: Ledger, rows: Sequence[Any]) -> list[tuple[Any, CommitRe
     came: list[CommitResult] = []
     for start in range(0, len(rows), ALONE):
         part = rows[start : start + ALONE]
-        if append(ledger, part):
-            whole: list[CommitResult] = ["committed" for _ in part]
-            came += whole
-        else:
-            came += commit(ledger, [Turn(run=run, fence=fence, entries=row) for run, fence, row, _ in part])
+        results = append(ledger, part)
+        if results is None:
+            results = commit(ledger, [Turn(run=run, fence=fence, entries=row) for run, fence, row, _ in part])
+        came += results
     return list(zip(rows, came, strict=True))
 
 
@@ -127,11 +156,13 @@ def commit(ledger: Ledger, turns: Sequence[Turn]) -> list[CommitResult]:
 def _write(ledger: Ledger, turns: Sequence[Turn]) -> list[CommitResult]:
     """A bounded number of statements a few hundred turns."""
     keys = ledger.run_keys(turn.run for turn in turns)
-    held = _FENCES.rows(ledger.cx, (as_json(keys.values()),))
+    leaves = any(turn.release or turn.status != "ready" for turn in turns)
+    held = (_LEAVING if leaves else _FENCES).rows(ledger.cx, (as_json(keys.values()),))
     fences = {k: fence for k, fence, *_ in held}
     bounds = {k: bound for k, _, bound, *_ in held if bound}
-    begins = {k: base for k, _, _, base, _ in held}
-    lapsed = {k for k, *_, lapses in held if lapses}
+    begins = {k: base for k, _, _, base, *_ in held}
+    lapsed = {k for k, *_, lapses, _ in held if lapses}
+    there = ANYTHING if any(map(_adds, turns)) else reduce(or_, (row[-1] for row in held), 0)
     results: dict[str, CommitResult] = {}
     live: Live = []
     for turn in turns:
@@ -144,15 +175,22 @@ def _write(ledger: Ledger, turns: Sequence[Turn]) -> list[CommitResult]:
     if live:
         bases = _write_journal(ledger, live, begins)
         _write_effects(ledger, live)
-        parents, left = _write_status(ledger, live, bases, results, lapsed, bounded=bool(bounds))
+        if bounds:
+            there |= MAIL
+        parents, left = _write_status(ledger, live, bases, results, lapsed, there)
         post(ledger, [letter for turn, k in live for letter in _letters(turn, parents.get(k))])
         if left:
             _leave_mail(ledger, left, live)
         if bounds:
             _make_room(ledger, bounds, live)
-        if any(room.may_give_back(turn) for turn, _ in live):
+        if there & MONEY and any(room.may_give_back(turn) for turn, _ in live):
             budgets.wake(ledger, max(turn.now for turn, _ in live))
     return [results[turn.run] for turn in turns]
+
+
+def _adds(turn: Turn) -> bool:
+    """Whether it may add to what there is of a run that leaves, before it does."""
+    return bool(turn.lines or turn.answers or turn.withdrawn or turn.settled or turn.asks)
 
 
 def _write_journal(ledger: Ledger, live: Live, begins: dict[int, int]) -> dict[int, int]:
@@ -228,8 +266,7 @@ def _write_status(
     bases: dict[int, int],
     results: dict[str, CommitResult],
     lapsed: set[int],
-    *,
-    bounded: bool,
+    there: int,
 ) -> tuple[dict[int, CallRef], list[Mail]]:
     """Who is kept, who leaves and who ends; the calls that await those ends, and the mail that these leave."""
     parking = [k for turn, k in live if turn.status in ("parked", "held")]
@@ -264,8 +301,8 @@ def _write_status(
         _LEFT.run(ledger.cx, left)
     if ready:
         ledger.hint("ready", ready)
-    parents, mail = _end(ledger, ended, bounded=bounded) if ended else ({}, [])
-    if left:
+    parents, mail = _end(ledger, ended, there) if ended else ({}, [])
+    if left and there & MONEY:
         wanted = [id for turn, _ in live if turn.status not in ENDED for id in turn.wants]
         budgets.give_back(ledger, [row[0] for row in left], wanted)
     return parents, mail
@@ -275,32 +312,41 @@ def _number(ledger: Ledger, ended: Live) -> dict[int, int]:
     """Places in the order of ends."""
     if not ended:
         return {}
-    (last,) = ledger.one("select value from counters where name = 'finished'")
-    ledger.cx.execute("update counters set value = ? where name = 'finished'", (last + len(ended),))
-    return {k: last + i for i, (_, k) in enumerate(ended, 1)}
+    count = "update counters set value = value + ? where name = 'finished' returning value"
+    ((last,),) = ledger.cx.execute(count, (len(ended),)).fetchall()
+    return {k: last - i for i, (_, k) in enumerate(reversed(ended))}
 
 
-def _end(ledger: Ledger, ended: Live, *, bounded: bool) -> tuple[dict[int, CallRef], list[Mail]]:
+def _end(ledger: Ledger, ended: Live, there: int) -> tuple[dict[int, CallRef], list[Mail]]:
     """Store results and close what is open; the calls that await the ends, and the mail that is left."""
     cx = ledger.cx
     rows = [(k, turn.value, None if turn.error is None else encode(turn.error)) for turn, k in ended]
     rows = [row for row in rows if row[1] is not None or row[2] is not None]
     if rows:
         _RESULTS.run(cx, rows)
+    ledger.hint("ended", (turn.run for turn, _ in ended))
     keys = as_json(k for _, k in ended)
     mine = "run in (select value from json_each(?))"
-    cx.execute(f"update asks set state = 2 where state = 0 and {mine}", (keys,))
+    if there & ASKS:
+        cx.execute(f"update asks set state = 2 where state = 0 and {mine}", (keys,))
+    if there & LINES:
+        _withdraw_all(ledger, keys)
+    left = empty(cx, [k for _, k in ended]) if there & MAIL else []
+    parents = _PARENTS.rows(cx, (keys,)) if there & PARENT else []
+    return {run: decode_call(parent) for run, parent in parents}, left
+
+
+def _withdraw_all(ledger: Ledger, runs: str) -> None:
+    """Lines of these runs that no job has."""
+    cx, mine = ledger.cx, "run in (select value from json_each(?))"
     sharing = (
         f"select k, same, attempt, status from lines where same is not null and status in (0, 7) and {mine}"
     )
-    if leaving := cx.execute(sharing, (keys,)).fetchall():
+    if leaving := cx.execute(sharing, (runs,)).fetchall():
         answers.cancel(ledger, leaving)
     withdrawn = f"select k from lines where status = 0 and {mine}"
-    if cx.execute(f"delete from bodies where line in ({withdrawn})", (keys,)).rowcount:
-        cx.execute(f"update lines set status = 6 where status = 0 and {mine}", (keys,))
-    left = empty(cx, [k for _, k in ended], bounded=bounded)
-    ledger.hint("ended", (turn.run for turn, _ in ended))
-    return {run: decode_call(parent) for run, parent in _PARENTS.rows(cx, (keys,))}, left
+    if cx.execute(f"delete from bodies where line in ({withdrawn})", (runs,)).rowcount:
+        cx.execute(f"update lines set status = 6 where status = 0 and {mine}", (runs,))
 
 
 def _letters(turn: Turn, parent: CallRef | None) -> list[Post]:

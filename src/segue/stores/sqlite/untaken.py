@@ -77,13 +77,12 @@ def admit(ledger: Ledger, bounds: dict[int, int]) -> list[Mail]:
     return [decode_mail(mail) for _, mail in admitted]
 
 
-def empty(cx: sqlite3.Connection, runs: Iterable[int], *, bounded: bool) -> list[Mail]:
+def empty(cx: sqlite3.Connection, runs: Iterable[int]) -> list[Mail]:
     """What lies before runs that have ended, taken out: of each, its inbox first."""
     keys = (as_json(runs),)
     mine = "run in (select value from json_each(?)) returning k, mail"
     found = sorted(cx.execute(f"delete from inbox where {mine}", keys).fetchall())
-    if bounded:
-        found += sorted(cx.execute(f"delete from waiting where {mine}", keys).fetchall())
+    found += sorted(cx.execute(f"delete from waiting where {mine}", keys).fetchall())
     return [decode_mail(mail) for _, mail in found]
 
 

@@ -213,8 +213,8 @@ class Writer:
         """Write a group in one transaction; rows alone need none around their statement."""
         ledger = self._ledger
         writes = any(map(self._would_write, orders))
-        if rows and not writes and len(rows) <= ALONE and append(ledger, rows):
-            return [(row, "committed") for row in rows], [(order, []) for order in orders]
+        if rows and not writes and len(rows) <= ALONE and (came := append(ledger, rows)) is not None:
+            return list(zip(rows, came, strict=True)), [(order, []) for order in orders]
         if not rows and not writes:
             return [], [(order, []) for order in orders]
         self._begin()
