@@ -107,7 +107,6 @@ class Worker:
         self._aside: dict[str, list[tuple[Claimed, list[Any]]]] = {}  # of flows that nobody named yet
         self._ready = asyncio.Event()
         self._since: float | None = None  # when the first run was begun where it was asked for, in this turn of the loop
-        self._begins = False  # one is just now
         self._to_pump: list[Executor] = []  # in the next turn of the loop
         self._mailed: set[str] = set()  # runs at work that have new mail
         self._fetching = False  # some of it is being read
@@ -512,23 +511,19 @@ class Worker:
         if spec.group:
             self._grouped[spec.group] = self._grouped.get(spec.group, 0) + 1
         self.awake[executor.id] = executor
-        if here and spec.kind == "flow" and self._may_begin_here():
-            self._begins = True
-            try:
-                executor.begin_here(code)
-            finally:
-                self._begins = False
+        if here and spec.kind == "flow" and len(self.awake) == 1 and self._may_begin_here():
+            executor.begin_here(code)
         else:
             executor.begin(code)
         return executor
 
     def _may_begin_here(self) -> bool:
-        """Whether a run may act where it is asked for: not in another that does, nor for so long that others wait."""
+        """Whether a run that is alone may act where it is asked for, not for so long that others wait for the loop."""
         now = self.loop.time()
         if self._since is None:
             self._since = now
             self.loop.call_soon(self._turned, context=NO_CONTEXT)
-        return not self._begins and now - self._since < STRETCH
+        return now - self._since < STRETCH
 
     def _turned(self) -> None:
         """The loop had a turn."""
