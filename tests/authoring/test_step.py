@@ -7,6 +7,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ import pytest
 
 import segue
 from segue.authoring.step import ChangedArgument
+from segue.core import journal
 from segue.model.entry import BLOB
 from segue.model.errors import BadSignature, NotEncodable, RunFailed, RunHeld, StepFailed
 from tests.runtime.lives import Desk, everywhere
@@ -39,6 +41,40 @@ class Closed(Exception):
 class Point:
     x: int
     at: datetime
+
+
+@segue.step
+async def grown(text: str) -> str:
+    return f"{text}!"
+
+
+@segue.flow
+async def passes_on(times: int) -> str:
+    text = await grown("x" * 1000)
+    for _ in range(times):
+        text = await grown(text)
+        text = await grown(f"{text}?")
+    await segue.ask("go on?")
+    return await grown(text)
+
+
+@pytest.mark.parametrize("store", ["memory:", "sqlite:{}/runs.db"])
+async def test_what_a_step_gave_is_stored_once_where_the_next_takes_it(store: str, tmp_path: Path) -> None:
+    async with segue.Engine(store.format(tmp_path), verify=True) as engine:
+        run = asyncio.create_task(engine.run(passes_on(3), id="run"))
+        async for ask in engine.asks():
+            rows = (await engine.store.history("run")).rows
+            await ask.answer("yes")
+            break
+        assert 11_000 < sum(map(len, rows)) < 12_000  # seven results, four arguments: those that weren't passed on
+        steps = [entry for entry in journal.read(rows) if entry.kind == "step"]
+        assert [len(entry.args) for entry in steps] == [1009 + n for n in (0, 1, 3, 4, 6, 7, 9)]
+        assert (await run).count("!") == 8
+        forked = await engine.fork("run", id="fork", before="#5")
+        async for ask in engine.asks():
+            await ask.answer("yes")
+            break
+        assert (await forked).count("!") == 8
 
 
 async def test_async_and_sync_steps() -> None:

@@ -15,14 +15,34 @@ from .replay import Place, Replay
 
 
 def read(rows: Iterable[bytes]) -> list[Entry]:
-    """All entries of a journal, in the order written, each with its digest: rows of single steps lack it."""
-    return [
-        entry
-        if entry.digest or entry.kind != "step"
-        else msgspec.structs.replace(entry, digest=digest(entry.args))
-        for row in rows
-        for entry in decode_entries(row)
-    ]
+    """All entries of a journal, in the order written, with what rows of single steps lack: see `Entry`."""
+    out: list[Entry] = []
+    given: dict[str, Entry] = {}  # the newest with a value, by path
+    for row in rows:
+        for entry in decode_entries(row):
+            if entry.kind == "step" and not entry.digest:
+                args = entry.args or _passed_on(entry, given.get(entry.path))
+                entry = msgspec.structs.replace(entry, args=args, digest=digest(args))
+            if entry.value is not None:
+                given[entry.path] = entry
+            out.append(entry)
+    return out
+
+
+def _passed_on(entry: Entry, before: Entry | None) -> bytes:
+    """What the call before gave, as arguments; if that was dropped with past turns, nobody knows."""
+    value = None if before is None or before.n != entry.n - 1 else before.value
+    return b"".join((_OPENING, b"null" if value is None else value, _CLOSING))
+
+
+def passes_on(args: bytes, value: bytes) -> bool:
+    """Whether arguments are nothing but that value."""
+    return (
+        len(args) == len(value) + len(_OPENING) + len(_CLOSING)
+        and args.startswith(value, len(_OPENING))
+        and args.startswith(_OPENING)
+        and args.endswith(_CLOSING)
+    )
 
 
 def merged(entries: Iterable[Entry]) -> list[Entry]:

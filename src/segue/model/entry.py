@@ -42,7 +42,8 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One recorded call, known by where it stands: `(path, n)`.
 
-    `name` and `digest` are its check (a row may lack that of a step whose arguments it has: `journal.read` adds it);
+    `name` and `digest` are its check. A row of a step alone lacks what `journal.read` adds: its digest, and arguments
+    that are nothing but what the call before it on its path gave.
     `after` is the number of batches handed over when it was made;
     `batch` the one that held its outcome, `MADE` if none has yet. An entry of a call that was journaled
     when made is completed by a second one with an empty `kind`. `at` is when the outcome was handed over,

@@ -31,6 +31,7 @@ class Commits:
     __slots__ = (
         "_afterwards",
         "_flight",
+        "_given",
         "_run",
         "_turn",
         "_usage",
@@ -48,6 +49,7 @@ class Commits:
         if usage:
             self._usage = {(use.model, use.lane): use for use in usage}
         self._used = False  # since the last turn
+        self._given: tuple[int, str, bytes] | None = None  # what the last row of a call that was alone gave
         self._flight: tuple[Turn | None, Callable[[], None]] | None = None
         self._afterwards: Callable[[], None] | None = None
         self.batch_at: float | None = None  #: the time of the batch in the last turn, if it has one
@@ -128,12 +130,16 @@ class Commits:
         host = run.host
         if self._turn is not None or self.entries or self._used or work.model or run.handling is not None:
             return None
-        if len(value) > BLOB or len(work.args) > BLOB or host.watchers:
+        if len(value) > BLOB or len(work.args) > BLOB or (host.watchers and host.wants_events(run.id)):
             return None
         handed, now = run.replay.handed, host.clock_now()
         path, n = place
-        # The row has its arguments, so it needs no digest of them (`Work.sealed`).
-        entry = Entry(path, n, work.kind, work.name, work.digest, work.args, handed, handed, value, None, now)
+        # The row has its arguments, or they are what the row before gave, so it needs no digest (`Work.sealed`).
+        args, digest, given = work.args, work.digest, self._given
+        if given is not None and given[0] == n - 1 and given[1] == path and not digest and work.kind == "step":
+            args = b"" if journal.passes_on(args, given[2]) else args
+        self._given = n, path, value
+        entry = Entry(path, n, work.kind, work.name, digest, args, handed, handed, value, None, now)
         try:
             if host.append(run.id, run.fence, encode_entries((entry,)), self._landed):
                 run.replay.hand_over(now)
