@@ -57,7 +57,10 @@ class Desk:
         """A life that may be cut off: the run's record if it ended in it."""
         async with self.engine(die_at, after=after) as engine:
             assert self.killed is not None
-            await engine.start(make(), id=id, **how)
+            if (die_at or 0) % 2:  # nobody watches it, and it begins where it is asked for
+                await asyncio.wait([asyncio.ensure_future(engine.run(make(), id=id, **how))], timeout=0)
+            else:
+                await engine.start(make(), id=id, **how)
             ending = asyncio.ensure_future(self.fake.or_unexpected(engine.wait(id)))
             await asyncio.wait({ending, self.killed}, return_when=asyncio.FIRST_COMPLETED)
             if not self.killed.done():

@@ -26,7 +26,7 @@ class World:
     """What one program does to the world, over all its lives."""
 
     def __init__(self, seed: int, *, strikes: bool = False) -> None:
-        self.chance = random.Random(seed * 7 + 1)
+        self.seed, self.chance = seed, random.Random(seed * 7 + 1)
         self.program = programs.make(random.Random(seed), strikes=strikes)
         self.executed: list[str] = []  # places, in this life
         self.smuggled: set[str] = set()  # places whose arguments had a clock in them, in this life
@@ -95,7 +95,12 @@ async def live(world: World, store: Store, shared: bool, life: int, die_at: int 
     killed = asyncio.get_running_loop().create_future()
     mortal.died = lambda: killed.done() or killed.set_result(None)
     async with segue.Engine(mortal, linger=0.05, clock=Later(life)) as engine:
-        run = await engine.start(program(), id="it")
+        if (world.seed + life // 2) % 2:
+            waiting = asyncio.ensure_future(engine.start(program(), id="it"))
+        else:  # nobody watches it, and it begins where it is asked for
+            waiting = asyncio.ensure_future(engine.run(program(), id="it"))
+        await asyncio.sleep(0)
+        run = await engine.get("it")
         answering = asyncio.ensure_future(answer(engine))
         ending = asyncio.ensure_future(engine.wait("it"))
         await asyncio.wait({ending, killed, answering}, return_when=asyncio.FIRST_COMPLETED)
@@ -104,7 +109,7 @@ async def live(world: World, store: Store, shared: bool, life: int, die_at: int 
             head = ending.result()
             return ("held", head.reason) if head.status == "held" else ("done", run.result_of(head))
         ending.cancel()
-    await asyncio.gather(answering, ending, return_exceptions=True)
+    await asyncio.gather(answering, ending, waiting, return_exceptions=True)
     return "killed", None
 
 
