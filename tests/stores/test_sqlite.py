@@ -60,6 +60,49 @@ async def start(store, *ids):
     await store.create([NewRun(id, SPEC) for id in ids], now=0.0, worker="w", ttl=1e9)
 
 
+async def append(store, *rows):
+    """Have rows appended that were ordered in one turn of the loop; what came of each."""
+    loop = asyncio.get_running_loop()
+    came = [loop.create_future() for _ in rows]
+    for row, future in zip(rows, came, strict=True):
+        assert not store.append(*row, future.set_result)
+    return await asyncio.gather(*came)
+
+
+# ---------------------------------------------------------------- groups
+async def test_new_runs_among_those_that_are_there_get_what_is_theirs(store):
+    def new(n):
+        return NewRun(f"r{n:03}", Spec("flow", "greet", b"[%d]" % n))
+
+    await store.create([new(n) for n in range(0, 300, 7)], now=0.0, worker="w", ttl=1e9)
+    created = await store.create([*map(new, range(300)), new(5)], now=0.0, worker="w", ttl=1e9)
+    assert [one.new for one in created] == [n % 7 != 0 for n in range(300)] + [False]
+    assert [one.head.spec.args for one in created[:300]] == [b"[%d]" % n for n in range(300)]
+    await append(store, *((f"r{n:03}", 1, b"%d" % n) for n in range(300)))
+    for n in range(300):
+        loaded = await store.load(f"r{n:03}")
+        assert (loaded.head.spec.args, loaded.journal) == (b"[%d]" % n, [b"%d" % n])
+
+
+async def test_of_rows_that_go_together_each_is_written_under_its_own_fence(store):
+    await start(store, "a", "b", "c")
+    assert await append(store, ("a", 1, b"1"), ("b", 9, b"no"), ("c", 1, b"1")) == ["committed", "fenced", "committed"]
+    assert await append(store, ("b", 9, b"no")) == ["fenced"]
+    assert await append(store, ("a", 0, b"no"), ("a", 1, b"2"), ("c", 1, b"2")) == ["fenced", "committed", "committed"]
+    assert await append(store, ("nobody", 1, b"no"), ("c", 1, b"3")) == ["fenced", "committed"]
+    assert [(await store.history(id)).rows for id in "abc"] == [[b"1", b"2"], [], [b"1", b"2", b"3"]]
+
+
+async def test_the_log_is_short_where_one_commits_after_the_other_and_longer_where_many_do(store, path):
+    await start(store, *(f"r{n}" for n in range(100)))
+    for _ in range(30):
+        await append(store, ("r0", 1, bytes(400_000)))
+    assert os.path.getsize(path + "-wal") < 1200 * 4120
+    for _ in range(6):
+        await append(store, *((f"r{n}", 1, bytes(50_000)) for n in range(100)))
+    assert 3000 * 4120 < os.path.getsize(path + "-wal") < 6000 * 4120
+
+
 # ---------------------------------------------------------------- several processes, crashes
 async def test_processes_share_a_file_and_each_run_is_claimed_once(store, path):
     ids = {f"r{i:03}" for i in range(150)}

@@ -269,7 +269,6 @@ def connect(path: str, *, busy: float, write: bool) -> sqlite3.Connection:
             cx.execute("pragma page_size = 4096")
             cx.execute("pragma journal_mode = wal")
             cx.execute("pragma synchronous = full")
-            cx.execute("pragma wal_autocheckpoint = 4000")
         else:
             cx.execute("pragma query_only = 1")
         cx.execute("pragma cache_size = -32000")

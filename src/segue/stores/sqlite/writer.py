@@ -39,6 +39,12 @@ class Order:
 
 _RANKS: dict[Apply, int] = {create: 0, commit: 1}
 
+#: So many pages gather in the log before they are moved into the file: where few write at once, and where many do. A
+#: log that is filled anew costs half the sync of one that grows; but to move it costs syncs too, and those hold many up.
+_FEW, _MANY = 1000, 4000
+#: Orders in a group, on the average, from which on they are many.
+_CROWD = 8
+
 #: A journal row, its run and fence, and whom to tell.
 Row = tuple[str, int, bytes, Landed]
 #: What one turn of the loop has ordered: rows to append, and all else.
@@ -55,6 +61,8 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._rows: list[Row] = []  #: what this turn of the loop has ordered so far
         self._next: list[Order] = []
+        self._size = 0.0  #: of groups, of late
+        self._log = 0  #: how many pages may gather in the log
         self._queue: SimpleQueue[Load | None] = SimpleQueue()
         self._ledger: Ledger
         self._hints: list[Hint] = []  #: of what is durable, to be told with it
@@ -209,9 +217,18 @@ class Writer:
                     raise
             time.sleep(random.uniform(0.001, 0.02))
 
+    def _pace(self, size: int) -> None:
+        """Look how much is written at once, and let the log be as long as suits that."""
+        self._size += (size - self._size) / 8
+        log = _MANY if self._size > _CROWD else _FEW
+        if log != self._log:
+            self._log = log
+            self._ledger.cx.execute(f"pragma wal_autocheckpoint = {log}")
+
     def _together(self, rows: list[Row], orders: list[Order]) -> Done:
         """Write a group in one transaction; rows alone need none around their statement."""
         ledger = self._ledger
+        self._pace(len(rows) + len(orders))
         writes = any(map(self._would_write, orders))
         if rows and not writes and len(rows) <= ALONE and (came := append(ledger, rows)) is not None:
             return list(zip(rows, came, strict=True)), [(order, []) for order in orders]
