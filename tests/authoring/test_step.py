@@ -66,7 +66,9 @@ async def test_what_a_step_gave_is_stored_once_where_the_next_takes_it(store: st
             rows = (await engine.store.history("run")).rows
             await ask.answer("yes")
             break
-        assert 11_000 < sum(map(len, rows)) < 12_000  # seven results, four arguments: those that weren't passed on
+        assert (
+            11_000 < sum(map(len, rows)) < 12_000
+        )  # seven results, four arguments: those that weren't passed on
         steps = [entry for entry in journal.read(rows) if entry.kind == "step"]
         assert [len(entry.args) for entry in steps] == [1009 + n for n in (0, 1, 3, 4, 6, 7, 9)]
         assert (await run).count("!") == 8

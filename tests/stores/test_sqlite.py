@@ -86,9 +86,17 @@ async def test_new_runs_among_those_that_are_there_get_what_is_theirs(store):
 
 async def test_of_rows_that_go_together_each_is_written_under_its_own_fence(store):
     await start(store, "a", "b", "c")
-    assert await append(store, ("a", 1, b"1"), ("b", 9, b"no"), ("c", 1, b"1")) == ["committed", "fenced", "committed"]
+    assert await append(store, ("a", 1, b"1"), ("b", 9, b"no"), ("c", 1, b"1")) == [
+        "committed",
+        "fenced",
+        "committed",
+    ]
     assert await append(store, ("b", 9, b"no")) == ["fenced"]
-    assert await append(store, ("a", 0, b"no"), ("a", 1, b"2"), ("c", 1, b"2")) == ["fenced", "committed", "committed"]
+    assert await append(store, ("a", 0, b"no"), ("a", 1, b"2"), ("c", 1, b"2")) == [
+        "fenced",
+        "committed",
+        "committed",
+    ]
     assert await append(store, ("nobody", 1, b"no"), ("c", 1, b"3")) == ["fenced", "committed"]
     assert [(await store.history(id)).rows for id in "abc"] == [[b"1", b"2"], [], [b"1", b"2", b"3"]]
 

@@ -361,7 +361,12 @@ class InputShape:
 
     def decode_call(self, data: bytes | str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Raises `InvalidValue`, which names the argument: the stored call may be older than the code."""
-        if self._alone is not None and isinstance(data, bytes) and data[:2] == b"[[" and data[-5:] == b"],{}]":
+        if (
+            self._alone is not None
+            and isinstance(data, bytes)
+            and data[:2] == b"[["
+            and data[-5:] == b"],{}]"
+        ):
             try:
                 return (self._alone(data[2:-5]),), {}
             except InvalidValue:

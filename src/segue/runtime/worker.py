@@ -106,7 +106,9 @@ class Worker:
         )  # targets that nobody named here for as long as runs were kept for them
         self._aside: dict[str, list[tuple[Claimed, list[Any]]]] = {}  # of flows that nobody named yet
         self._ready = asyncio.Event()
-        self._since: float | None = None  # when the first run was begun where it was asked for, in this turn of the loop
+        self._since: float | None = (
+            None  # when the first run was begun where it was asked for, in this turn of the loop
+        )
         self._to_pump: list[Executor] = []  # in the next turn of the loop
         self._mailed: set[str] = set()  # runs at work that have new mail
         self._fetching = False  # some of it is being read
@@ -492,7 +494,9 @@ class Worker:
             return None
         return self._begin(claimed, entries, call)
 
-    def _begin(self, claimed: Claimed, entries: list[Any], call: Any = None, *, here: bool = False) -> Executor | None:
+    def _begin(
+        self, claimed: Claimed, entries: list[Any], call: Any = None, *, here: bool = False
+    ) -> Executor | None:
         spec = claimed.head.spec
         if self.closing:
             self._give_back(claimed)

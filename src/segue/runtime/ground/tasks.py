@@ -11,7 +11,7 @@ import os
 import sys
 from asyncio import AbstractEventLoop, Future, Task
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from contextvars import Context, copy_context
 from pathlib import Path
 from types import CodeType, coroutine
@@ -148,14 +148,14 @@ def going_on(coro: Any, waits: Any, error: BaseException | None = None) -> Gener
 _GOING_ON: CodeType = going_on.__code__
 
 
-class Begun:
+class Begun(Coroutine[Any, Any, Any]):
     """Code whose first part is carried out where it is begun; a task of its own takes it up in the loop's next turn."""
 
-    __slots__ = ("_coro", "_error", "_waits", "over", "value")
-
-    def __init__(self, coro: Any) -> None:
-        self._coro, self._waits = coro, None
+    def __init__(self, coro: Coroutine[Any, Any, Any]) -> None:
+        self._coro = coro
+        self._waits: Any = None
         self._error: BaseException | None = None
+        self._taken_up = False
         self.over = False  #: it returned, and never waited
         self.value: Any = None  #: what it returned
 
@@ -168,13 +168,36 @@ class Begun:
         except BaseException as error:  # the task's own, and so are those that end a loop
             self._error = error
 
-    @coroutine
-    def taken_up(self) -> Generator[Any, Any, Any]:
-        """What the task consists of."""
-        if self._error is not None:
-            error, self._error = self._error, None
+    def _take_up(self) -> None:
+        self._taken_up = True
+        error, self._error = self._error, None
+        if error is not None:
             raise error
-        return self.value if self.over else (yield from going_on(self._coro, self._waits))
+        if self.over:
+            raise StopIteration(self.value)
+
+    def send(self, value: Any) -> Any:
+        if self._taken_up:
+            return self._coro.send(value)
+        self._take_up()
+        return self._waits
+
+    def throw(self, *error: Any) -> Any:
+        if not self._taken_up:  # cancelled before the loop's next turn: as a task that waits is
+            self._take_up()
+            if self._waits is not None and self._waits.cancel(*error[0].args):
+                return self._waits
+        return self._coro.throw(*error)
+
+    def close(self) -> None:
+        self._coro.close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._coro.__await__()
+
+    @property
+    def cr_await(self) -> Any:
+        return self._coro
 
 
 def waiter(task: Task[Any]) -> Future[Any] | None:

@@ -136,7 +136,13 @@ class Commits:
         path, n = place
         # The row has its arguments, or they are what the row before gave, so it needs no digest (`Work.sealed`).
         args, digest, given = work.args, work.digest, self._given
-        if given is not None and given[0] == n - 1 and given[1] == path and not digest and work.kind == "step":
+        if (
+            given is not None
+            and given[0] == n - 1
+            and given[1] == path
+            and not digest
+            and work.kind == "step"
+        ):
             args = b"" if journal.passes_on(args, given[2]) else args
         self._given = n, path, value
         entry = Entry(path, n, work.kind, work.name, digest, args, handed, handed, value, None, now)

@@ -270,7 +270,7 @@ class Executor:
     def begin_here(self, coro: Coroutine[Any, Any, Any]) -> None:
         """Set the code going, its first part here and now; if there is no other, that was the run."""
         begun = tasks.Begun(coro)
-        root = tasks.start(self.loop, begun.taken_up(), Branch(self, ""), afresh(), name=f"segue {self.id}")
+        root = tasks.start(self.loop, begun, Branch(self, ""), afresh(), name=f"segue {self.id}")
         self.root = root
         self.kicked = True  # it is looked at below
         begun.begin(self.loop, root)

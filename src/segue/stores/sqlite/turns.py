@@ -119,7 +119,9 @@ def append(ledger: Ledger, rows: Sequence[Any]) -> Sequence[CommitResult] | None
     if written == len(rows):
         return _ALL_COMMITTED[: len(rows)]
     there = "select run from journal where k > ? and k <= ?"
-    held = {run for (run,) in ledger.cx.execute(there, (last - written, last)).fetchall()} if written else set()
+    held = (
+        {run for (run,) in ledger.cx.execute(there, (last - written, last)).fetchall()} if written else set()
+    )
     return ["committed" if row[0] in held else "fenced" for row in known]
 
 

@@ -39,8 +39,8 @@ class Order:
 
 _RANKS: dict[Apply, int] = {create: 0, commit: 1}
 
-#: So many pages gather in the log before they are moved into the file: where few write at once, and where many do. A
-#: log that is filled anew costs half the sync of one that grows; but to move it costs syncs too, and those hold many up.
+#: So many pages gather in the log before they are moved into the file: where few write at once, and where many do.
+#: A log that is filled anew costs half the sync of one that grows; but to move it costs syncs too, which hold many up.
 _FEW, _MANY = 1000, 4000
 #: Orders in a group, on the average, from which on they are many.
 _CROWD = 8
