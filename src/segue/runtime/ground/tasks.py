@@ -131,18 +131,19 @@ def going_on(coro: Any, waits: Any, error: BaseException | None = None) -> Gener
     """Go on with what was begun for this task, from where it waits; what it returns. `error`: thrown in meanwhile."""
     if error is not None and waits is not None and waits.cancel(*error.args):
         error = None  # as where a task is cancelled: it gets that from what it waits on
-    try:
-        if error is not None:
-            raise error
-        yield waits
-    except BaseException as thrown:
+    while True:
         try:
-            waits = coro.throw(thrown)
-        except StopIteration as stop:
-            return stop.value
-    else:
-        return (yield from coro)
-    return (yield from going_on(coro, waits))
+            if error is not None:
+                raise error
+            yield waits
+        except BaseException as thrown:
+            error = None
+            try:
+                waits = coro.throw(thrown)
+            except StopIteration as stop:
+                return stop.value
+        else:
+            return (yield from coro)
 
 
 _GOING_ON: CodeType = going_on.__code__
