@@ -36,6 +36,7 @@ from .calls.models import Models
 from .calls.processes import Processes
 from .ground.bus import Bus
 from .ground.events import Asked
+from .ground.phase import COMMITTING
 from .ground.tasks import NO_CONTEXT
 from .wake.executor import Executor
 from .wake.handling import Handling
@@ -209,6 +210,9 @@ class Worker:
     def _pump_all(self) -> None:
         waiting, self._to_pump = self._to_pump, []
         for executor in waiting:
+            if executor.phase is COMMITTING:  # its code made the next call, which is on its way
+                executor.kicked = False
+                continue
             try:
                 executor.pump()
             except Exception as error:  # as of any callback; the other runs mustn't suffer
