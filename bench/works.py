@@ -149,7 +149,7 @@ WORKS = (
         (
             SQLITE,
             "In memory: segue encodes what a step gives and hands on a decoded copy, so its limit does.",
-            "SQLite: segue's rows are found by their run, and have the arguments too, 1 KB, but for those that are what "
+            "SQLite: segue's rows are found by their run, and have the arguments, 1 KB, but for those that are what "
             "the step before gave: here all but the first step's. The limit's aren't found, and have none.",
             "DBOS keeps everything in a database: no figure in memory.",
         ),
