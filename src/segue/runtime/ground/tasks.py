@@ -137,13 +137,14 @@ def going_on(coro: Any, waits: Any, error: BaseException | None = None) -> Gener
                 raise error
             yield waits
         except BaseException as thrown:
-            error = None
-            try:
-                waits = coro.throw(thrown)
-            except StopIteration as stop:
-                return stop.value
+            error = thrown
         else:
             return (yield from coro)
+        try:
+            thrown, error = error, None
+            waits = coro.throw(thrown)
+        except StopIteration as stop:
+            return stop.value
 
 
 _GOING_ON: CodeType = going_on.__code__
