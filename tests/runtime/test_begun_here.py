@@ -178,3 +178,19 @@ async def test_what_is_cancelled_before_its_task_took_it_up_is_cancelled_where_i
         assert await task == "ended"
         assert ended == [("enough",)]
         assert future.cancelled() is not shielded
+
+
+@segue.flow
+async def stays() -> str:
+    SEEN.append(asyncio.current_task())
+    if len(SEEN) == 1:
+        await asyncio.sleep(30)
+    return f"life {len(SEEN)}"
+
+
+async def test_who_cancels_its_task_from_outside_has_it_leave_memory() -> None:
+    async with segue.Engine("memory:") as engine:
+        run = asyncio.create_task(engine.run(stays(), id="it"))
+        await asyncio.sleep(0.02)
+        SEEN[0].cancel()
+        assert await run == "life 2"

@@ -29,7 +29,6 @@ from .performing import Performer
 from .standing import Standing
 
 if TYPE_CHECKING:
-    from .definition import ActorDef
     from .handlers import Handler
 
 log = logging.getLogger("segue")

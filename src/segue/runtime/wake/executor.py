@@ -279,6 +279,7 @@ class Executor:
             self.tasks.clear()
             self._depart().ended("done", begun.value)
         else:
+            root.outside = self._interrupted
             self.kick()
 
     def adopt(self, task: Task[Any]) -> None:

@@ -508,7 +508,9 @@ class Handling:
     def close(self) -> None:
         """Where the actor only waits for mail, its code is over at once: none of the author's is at work."""
         run, wanting, root = self._run, self._wanting, self._run.root
-        if wanting is None or root is None or wanting.done() or self._begun is not None or len(run.tasks) > 1:
+        if wanting is None or wanting.done() or self._begun is not None or len(run.tasks) > 1:
+            return
+        if root is None or tasks.waiter(root) is not wanting:
             return
         coro: Any = root.get_coro()
         coro.close()
