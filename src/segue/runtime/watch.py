@@ -26,6 +26,7 @@ from .ground.events import Blocked
 
 if TYPE_CHECKING:
     from .wake.executor import Executor
+    from .wake.resting import Resting
 
 log = logging.getLogger("segue")
 
@@ -62,7 +63,7 @@ class Watch:
     def __init__(
         self,
         loop: AbstractEventLoop,
-        runs: Callable[[], Collection[Executor]],
+        runs: Callable[[], Collection[Executor | Resting]],
         tell: Callable[[Blocked], None],
         *,
         patience: float = PATIENCE,
@@ -155,7 +156,7 @@ class Watch:
             return at
         return msgspec.structs.replace(at, run=run.id, target=run.head.spec.target, step=_step_of(frames))
 
-    def _run_of(self, task: Task[Any]) -> Executor | None:
+    def _run_of(self, task: Task[Any]) -> Executor | Resting | None:
         for run in list(self._runs()):
             carrying = getattr(run, "carrying", None)  # it may end meanwhile
             if task in run.tasks or (carrying is not None and task in carrying.at_work):

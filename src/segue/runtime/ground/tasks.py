@@ -278,7 +278,7 @@ def let_go(task: Task[Any]) -> None:
 
 def forget_waiting(future: Future[Any]) -> None:
     """Have nobody told when a future is done."""
-    for callback, _ in list(future._callbacks or ()):  # type: ignore[attr-defined]  # the task's own isn't known otherwise
+    for callback, _ in list(future._callbacks or ()):  # the task's own isn't known otherwise
         future.remove_done_callback(callback)
 
 

@@ -26,6 +26,7 @@ from ..wake.executor import Executor
 from ..wake.host import Host
 from ..wake.mailbox import HAND
 from ..wake.rebase import entries_of
+from ..wake.resting import Rests
 from ..worker import Worker, code_of
 from .parity import Requests
 
@@ -219,7 +220,7 @@ class Desk:
         self.park_always = False
         self.budgets = worker.budgets
         self.is_roomy = False
-        self.rests = None
+        self.rests: Rests | None = None
         self.watchers: Mapping[str, Any] = {}
 
     def models(self, names: Any, config: Config) -> list[str]:
