@@ -49,7 +49,10 @@ def own_error(error: BaseException) -> Exception:
     if isinstance(error, Exception):
         return error
     if isinstance(error, KeyboardInterrupt | Parked) or is_closed(error) or is_cancelled(error):
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # its trace has this frame, and so it would hold itself
     return as_step_failed(error)
 
 

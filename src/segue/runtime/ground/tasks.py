@@ -276,10 +276,17 @@ def let_go(task: Task[Any]) -> None:
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # it was said already
 
 
-def forget_waiting(future: Future[Any]) -> None:
-    """Have nobody told when a future is done."""
-    for callback, _ in list(future._callbacks or ()):  # the task's own isn't known otherwise
-        future.remove_done_callback(callback)
+def close(loop: AbstractEventLoop, task: Task[Any], waits: Future[Any]) -> None:
+    """End a task that waits for that and that nobody awaits: its coroutine is closed, in no task, as if it were let go."""
+    coro: Any = task.get_coro()
+    here = _swap(loop, None)
+    try:
+        coro.close()
+    finally:
+        _swap(loop, here)
+    let_go(task)
+    for callback, _ in list(waits._callbacks or ()):  # the task's own isn't known otherwise
+        waits.remove_done_callback(callback)
 
 
 class Bounded(NamedTuple):

@@ -610,7 +610,7 @@ class Executor:
             self._gone.set_result(None)
         self.host.ended(self)
         if all(task.done() for task in self.tasks):
-            self._fall_apart()
+            self.fall_apart()
 
     @property
     def is_bare(self) -> bool:
@@ -629,9 +629,9 @@ class Executor:
         self.still.close()
         if self.nap is not None:
             self.nap.cancel()
-        self._fall_apart()
+        self.fall_apart()
 
-    def _fall_apart(self) -> None:
+    def fall_apart(self) -> None:
         """Nothing of it is to wait for the garbage collector: most of what that had to do was runs that are over."""
         self.root = self.departure = None
         if self.box is not None:

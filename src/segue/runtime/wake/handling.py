@@ -512,10 +512,7 @@ class Handling:
             return
         if root is None or tasks.waiter(root) is not wanting:
             return
-        coro: Any = root.get_coro()
-        coro.close()
-        tasks.let_go(root)
-        tasks.forget_waiting(wanting)
+        tasks.close(run.loop, root, wanting)
         self._wanting = None
         run.tasks.clear()
 
