@@ -420,11 +420,13 @@ async def test_a_call_is_given_up_while_it_is_looked_what_lacks(world: World) ->
         desk.store.budgets = budgets  # type: ignore[method-assign]
         run = await desk.start(fewer(), id="it", budget=Budget(tokens=1000))
         await looks.wait()
+        waiting = asyncio.ensure_future(desk.wait("it"))
         await run.tell(Enough())
         await asyncio.sleep(0.05)
         look.set()
         await asyncio.sleep(0.05)
         await desk.store.commit([Turn(run="other", fence=1, status="done")])
+        assert (await waiting).status == "done"
         assert await run == "You said: row 1"
 
 
