@@ -12,9 +12,9 @@ import pytest
 
 import segue
 from segue import Actor, Done
-from segue.errors import InvalidValue, NotInRun, UnknownName
+from segue.errors import InvalidValue, NotInRun, RunCancelled, UnknownName, WrongPlace
 from segue.model.run import Head
-from segue.testing import FakeModel
+from segue.testing import FakeModel, check
 from tests.authoring.killed import at_every_commit
 from tests.runtime.lives import Desk
 
@@ -141,3 +141,72 @@ async def test_an_actor_is_awaited_in_a_test_as_a_flow_is() -> None:
     model = FakeModel()
     async with model:
         assert await Doubler(3) == 6
+
+
+@segue.flow
+async def runner(hours: int) -> int:
+    try:
+        await segue.sleep(timedelta(hours=hours))
+    except asyncio.CancelledError:
+        await note(f"{hours} gave up")
+        raise
+    return hours
+
+
+@segue.step
+async def note(text: str) -> None:
+    DID.append(text)
+
+
+@segue.flow
+async def race(hours: list[int]) -> list[str]:
+    runs = [await segue.spawn(runner(each)) for each in hours]
+    waiting = [asyncio.ensure_future(_end(run)) for run in runs]
+    for first in asyncio.as_completed(waiting):
+        told = [await first]
+        break
+    for run in runs:
+        await run.cancel()
+    return told + sorted(await asyncio.gather(*waiting))
+
+
+async def _end(run: segue.Run[int]) -> str:
+    try:
+        return f"{await run} won"
+    except RunCancelled:
+        return "cancelled"
+
+
+async def test_a_run_cancels_the_children_that_lost() -> None:
+    async with FakeModel():
+        assert await race([3, 1, 2]) == ["1 won", "1 won", "cancelled", "cancelled"]
+    assert sorted(DID) == ["2 gave up", "3 gave up"]
+    await check(race, [[3, 1, 2]], model=FakeModel(), kills=5)
+
+
+async def test_a_run_cancels_a_child_that_it_has_just_begun() -> None:
+    @segue.flow
+    async def at_once() -> str:
+        run = await segue.spawn(runner(1))
+        await run.cancel()
+        return await _end(run)
+
+    async with FakeModel():
+        assert await at_once() == "cancelled"
+
+
+async def test_a_runs_record_isnt_read_in_the_code_of_one() -> None:
+    @segue.step
+    async def status(run: segue.Run[int]) -> str:
+        return (await run.head()).status
+
+    @segue.flow
+    async def reads(where: str) -> str:
+        run = await segue.spawn(runner(1))
+        await segue.sleep(timedelta(hours=2))
+        return await status(run) if where == "step" else (await run.head()).status
+
+    async with FakeModel():
+        assert await reads("step") == "done"
+        with pytest.raises(WrongPlace, match="read it in a step"):
+            await reads("flow")

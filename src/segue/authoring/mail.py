@@ -158,6 +158,17 @@ def unschedule(branch: Branch, to: str, key: str) -> Any:
     return run.record(branch, act)
 
 
+def cancel(branch: Branch, to: str) -> Any:
+    """The recorded call that asks a run to end."""
+    run, args = branch.run, encode(to)
+
+    def writes(turn: Turn, path: str, n: int) -> None:
+        turn.outbox.append(Mail(to, run.id, run.next_number(), "cancel", at=run.now()))
+
+    act = Act(kind="cancel", name="cancel", args=args, digest=args, decode=nothing, writes=writes)
+    return run.record(branch, act)
+
+
 # ---------------------------------------------------------------- requests
 def request(
     branch: Branch,

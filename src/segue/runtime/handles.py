@@ -15,7 +15,7 @@ import msgspec
 from ..authoring.context import find_branch
 from ..authoring.failures import to_exception
 from ..authoring.flow import target_named
-from ..authoring.mail import AT_ONCE, When, caught_up, join, ping, send, unschedule
+from ..authoring.mail import AT_ONCE, When, cancel, caught_up, join, ping, send, unschedule
 from ..authoring.message import Pong, Request, name_of, read_pong
 from ..authoring.resource import SERVICES
 from ..authoring.trace import attach
@@ -289,10 +289,19 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
 
     async def cancel(self) -> None:
         """Ask for its end: its code gets `asyncio.CancelledError` and may clean up, durably."""
-        await self.engine.cancel(self.id)
+        branch = find_branch()
+        if branch is not None:
+            await cancel(branch, self.id)
+        else:
+            await self.engine.cancel(self.id)
 
     async def head(self) -> Head:
-        """Its record as it stands."""
+        """Its record as it stands. Raises `WrongPlace` in the code of a run: a replay would read another one."""
+        if find_branch() is not None:
+            raise WrongPlace(
+                f"the record of run {self.id!r} was read in the code of a run, where it can't be recorded: read it "
+                f"in a step"
+            )
         return await self.engine.head(self.id)
 
     async def receipt(self) -> Receipt:

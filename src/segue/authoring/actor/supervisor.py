@@ -19,12 +19,12 @@ from ...core.codec import decoder, encode
 from ...core.restarts import END, Kind, Restart, Verdict, decide, wanted
 from ...model.entry import Failure
 from ...model.errors import WrongPlace
-from ...model.message import CHILD_ENDED, Mail
+from ...model.message import CHILD_ENDED
 from ...model.run import CHILD, CallRef
 from ...ports.store import NewRun, Turn
 from ..context import Act, Branch, current
 from ..failures import to_exception
-from ..mail import child_id, make_spec, request, send
+from ..mail import cancel, child_id, make_spec, request, send
 from .checkpoint import Child
 from .envelope import Envelope
 from .envelope import Turn as Handling
@@ -240,25 +240,12 @@ class Supervisor:
         if level <= Interrupt.NOW:
             await send(branch, child.id, Interruption(Interrupt(level)))
         elif level == CANCELLED:
-            await _cancel(branch, child.id)
+            await cancel(branch, child.id)
         else:
             log.error("run %s: its child %s didn't end, and is left behind", self._life.id, child.id)
             return None
         due = here.at + here.definition.grace.total_seconds()
         return msgspec.structs.replace(child, level=int(level), due=due)
-
-
-async def _cancel(branch: Branch, id: str) -> None:
-    run = branch.run
-
-    def writes(turn: Turn, path: str, n: int) -> None:
-        turn.outbox.append(Mail(id, run.id, run.next_number(), "cancel", at=run.now()))
-
-    args = msgspec.json.encode(id)
-    await run.record(
-        branch,
-        Act(kind="cancel", name="cancel", args=args, digest=args, decode=lambda _: None, writes=writes),
-    )
 
 
 # ---------------------------------------------------------------- the child's side
