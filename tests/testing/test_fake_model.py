@@ -444,3 +444,18 @@ async def test_calls_made_at_once_are_answered_in_the_order_made(mode: str) -> N
     fake.when("Say").reply(*"abcdefghijkl")
     async with fake:
         assert await fake.engine.run(three(), mode=mode) == list("abcdefghijkl")
+
+
+@segue.flow
+async def asks_a_number() -> int:
+    return await segue.ask("How many?", returns=int)
+
+
+@pytest.mark.parametrize("answers", [{}, {"How many?": "many"}])
+async def test_who_waits_at_its_engine_hears_what_was_unexpected(answers: dict[str, object]) -> None:
+    model = FakeModel()
+    for question, value in answers.items():
+        model.answer(question, value)
+    with pytest.raises(AssertionError, match=r"How many\?"):
+        async with model, asyncio.timeout(5):
+            await model.engine.run(asks_a_number())

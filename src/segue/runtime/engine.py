@@ -128,6 +128,7 @@ class Engine:
         self._kick_lanes = asyncio.Event()
         self._has_lanes = True  # as far as is known here
         self._lane_failure: BaseException | None = None
+        self.broken: BaseException | None = None  #: what whoever waits here gets: a stand-in for the world failed
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None  #: on which it is open
         self._prover: Prover | None = None
@@ -449,7 +450,7 @@ class Engine:
         """Raise what stopped the worker or the lanes, if anything did."""
         if self._closed:
             raise asyncio.CancelledError("the engine was closed; the run goes on with the next one")
-        failure = self.worker.failure or self._lane_failure
+        failure = self.worker.failure or self._lane_failure or self.broken
         if failure is not None:
             raise failure
 

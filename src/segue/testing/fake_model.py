@@ -173,7 +173,7 @@ class FakeModel:
     def fail(self, text: str) -> None:
         """Something was unexpected: the test fails."""
         if self._failure is None:
-            self._failure = Unexpected(text)
+            self._failure = self.engine.broken = Unexpected(text)
         if self._failed is not None and not self._failed.done():
             self._failed.set_result(None)
 
