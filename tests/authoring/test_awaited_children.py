@@ -169,6 +169,8 @@ async def test_an_end_that_came_before_it_was_awaited(make: Any, result: list[st
 CHIEF = (lambda: Chief(HOW)), RESULT
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(200)
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 @pytest.mark.parametrize(("make", "result"), [CHIEF, PATIENT, ASKING], ids=["chief", "patient", "asking"])
 async def test_whatever_crashes(make: Any, result: list[str], kind: str, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -120,7 +119,7 @@ async def test_what_ended_goes_on(cls: type[Book], how: Interrupt | None, kind: 
         assert await run.request(Sum()) == [1, 2]
         await run.tell(Stop())
         assert await run == [1, 2]
-    assert CALLED == (["setup", "teardown", "teardown"] if cls is Careful else [])
+    assert (["setup", "teardown", "teardown"] if cls is Careful else []) == CALLED
     await desk.store.close()
 
 
@@ -174,7 +173,7 @@ async def test_its_next_end_is_gone_through_once_whatever_crashes(after: bool) -
             await asyncio.gather(ending, return_exceptions=True)
         async with desk.engine() as engine:
             assert await engine.result("it") == [1]
-        assert CALLED == ["tidy"] * (2 if after or not died else len(CALLED))
+        assert ["tidy"] * (2 if after or not died else len(CALLED)) == CALLED
         assert len(CALLED) <= 3  # a step is done again where it died in it
         if not died:
             return

@@ -1,4 +1,4 @@
-"""Modules as records name them: alike, whether a program is run by its file, imported, or loaded by the command line."""
+"""Modules as records name them: alike, whether a program is run by its file, imported, or loaded by the CLI."""
 
 from __future__ import annotations
 

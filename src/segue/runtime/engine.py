@@ -128,7 +128,9 @@ class Engine:
         self._kick_lanes = asyncio.Event()
         self._has_lanes = True  # as far as is known here
         self._lane_failure: BaseException | None = None
-        self.broken: BaseException | None = None  #: what whoever waits here gets: a stand-in for the world failed
+        self.broken: BaseException | None = (
+            None  #: what whoever waits here gets: a stand-in for the world failed
+        )
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None  #: on which it is open
         self._prover: Prover | None = None

@@ -8,7 +8,7 @@ import logging
 import shlex
 from asyncio import AbstractEventLoop, Future
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, Protocol
@@ -146,7 +146,7 @@ class Worker:
         context, stop = copy_context(), stop or Stop()
         context.run(STOP.set, stop)
         try:
-            return await self.loop.run_in_executor(self._threads, context.run, _on_thread, fn)
+            return await self.loop.run_in_executor(self._threads, lambda: context.run(_on_thread, fn))
         except asyncio.CancelledError:
             stop.asked = True
             raise
@@ -315,21 +315,21 @@ class Worker:
         self.awake[run.id] = executor
         executor.begin(run.stays.code(claimed, handling))
 
-    def ended(self, executor: Executor | Resting) -> None:
+    def ended(self, run: Executor | Resting) -> None:
         """A run left memory."""
         full = len(self.awake) + sum(map(len, self._queued.values())) >= self.room
-        if self.awake.get(executor.id) is executor:  # not a later life, where the claim had lapsed
-            del self.awake[executor.id]
-        group = executor.head.spec.group
+        if self.awake.get(run.id) is run:  # not a later life, where the claim had lapsed
+            del self.awake[run.id]
+        group = run.head.spec.group
         if group:
             self._leave_group(group)
-        error = executor.error
+        error = run.error
         if isinstance(error, StoreError) and not self.closing:
             self._unwritten = error
         elif error is None:
             self._unwritten = None
-        self._ends.run_left(executor)
-        if full or executor.due or executor.status == "ready":
+        self._ends.run_left(run)
+        if full or run.due or run.status == "ready":
             self._ready.set()
 
     @property
@@ -595,7 +595,7 @@ class Worker:
         self._return(turn)
 
     @contextlib.contextmanager
-    def _held_unless_read(self, claimed: Claimed) -> Iterator[None]:
+    def _held_unless_read(self, claimed: Claimed) -> Generator[None]:
         """Hold a run that can't be woken."""
         try:
             yield

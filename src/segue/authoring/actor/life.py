@@ -28,11 +28,18 @@ class Life(Protocol):
     """One wake of an actor, as its code sees it."""
 
     id: str
-    callers: tuple[str, ...]
     #: Carries out an urgent message while a handler is at work, in a branch of its own.
     beside: Callable[[Mail], Coroutine[Any, Any, None]]
 
     supervisor: Supervisor  #: of its children
+
+    @property
+    def callers(self) -> tuple[str, ...]:
+        """Who made the run do what it does."""
+        ...
+
+    @callers.setter
+    def callers(self, callers: tuple[str, ...]) -> None: ...
 
     @property
     def watched(self) -> bool:

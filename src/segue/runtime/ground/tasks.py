@@ -141,8 +141,8 @@ def going_on(coro: Any, waits: Any, error: BaseException | None = None) -> Gener
         else:
             return (yield from coro)
         try:
-            thrown, error = error, None
-            waits = coro.throw(thrown)
+            raised, error = error, None
+            waits = coro.throw(raised)
         except StopIteration as stop:
             return stop.value
 
@@ -277,7 +277,7 @@ def let_go(task: Task[Any]) -> None:
 
 
 def close(loop: AbstractEventLoop, task: Task[Any], waits: Future[Any]) -> None:
-    """End a task that waits for that and that nobody awaits: its coroutine is closed, in no task, as if it were let go."""
+    """End a task that waits for that and that nobody awaits: its coroutine is closed in no task, as if let go of."""
     coro: Any = task.get_coro()
     here = _swap(loop, None)
     try:
