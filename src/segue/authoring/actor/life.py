@@ -24,12 +24,18 @@ class Stays(Protocol):
         ...
 
 
+class Beside(Protocol):
+    """What carries out a message beside a handler."""
+
+    def __call__(self, mail: Mail) -> Coroutine[Any, Any, None]: ...
+
+
 class Life(Protocol):
     """One wake of an actor, as its code sees it."""
 
     id: str
     #: Carries out an urgent message while a handler is at work, in a branch of its own.
-    beside: Callable[[Mail], Coroutine[Any, Any, None]]
+    beside: Beside
 
     supervisor: Supervisor  #: of its children
 

@@ -32,7 +32,7 @@ from .departure import LARGE
 from .mailbox import HAND, MAIL
 
 if TYPE_CHECKING:
-    from ...authoring.actor.life import Stays
+    from ...authoring.actor.life import Beside, Stays
     from ...authoring.actor.supervisor import Supervisor
     from .executor import Executor
 
@@ -81,7 +81,7 @@ class Handling:
         )  #: bytes that a wake reads
         self.saves = 0  #: checkpoints of this wake
         self.shares = True  #: whether messages may share a commit
-        self.beside: Callable[[Mail], Coroutine[Any, Any, None]]
+        self.beside: Beside
         self.supervisor: Supervisor
         self.sealing: Call | None = None  #: who waits for a commit
         self._saved: Callable[[Turn], None] | None = None  # writes a checkpoint into the next commit
