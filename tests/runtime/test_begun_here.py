@@ -9,7 +9,9 @@ import pytest
 
 import segue
 from segue.authoring.context import find_branch
+from segue.model.errors import StoreError
 from segue.runtime.ground.tasks import Begun, BranchTask
+from segue.stores.memory import MemoryStore
 
 TRACE: ContextVar[str] = ContextVar("trace", default="none")
 SEEN: list[Any] = []
@@ -194,3 +196,33 @@ async def test_who_cancels_its_task_from_outside_has_it_leave_memory() -> None:
         await asyncio.sleep(0.02)
         SEEN[0].cancel()
         assert await run == "life 2"
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("fails", [True, False])
+async def test_an_end_that_isnt_written_is_no_end(alone: bool, fails: bool) -> None:
+    store = MemoryStore()
+
+    @segue.flow(name="robbed")
+    async def robbed() -> str:
+        if fails:
+            store.commit = lose  # type: ignore[method-assign]
+        else:
+            (stolen,) = await store.claim("thief", 1, 1e9, now=time.time() + 1000)
+            assert stolen.head.id == "it"
+        return "not durable"
+
+    def lose(turns: Any) -> Any:
+        raise StoreError("memory:", "it is gone", "get another one")
+
+    async with segue.Engine(store) as engine:
+        if alone:
+            running = asyncio.ensure_future(engine.run(robbed(), id="it"))
+        else:
+            await engine.start(robbed(), id="it")
+            running = asyncio.ensure_future(engine.wait("it"))
+        with pytest.raises(StoreError if fails else TimeoutError):
+            await asyncio.wait_for(running, 0.1)
+        head = await store.get("it")
+        assert head is not None
+        assert head.status == "ready"

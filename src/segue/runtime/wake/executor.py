@@ -595,7 +595,7 @@ class Executor:
 
     def abandon(self, error: BaseException | None) -> None:
         """Let the run go without a word to the store: another worker has it, or the store failed."""
-        self.error = error
+        self.error, self.status = error, "ready"  # whatever it came to isn't written
         self._depart().abandon()
 
     def is_gone(self) -> None:
