@@ -17,7 +17,7 @@ from segue.model.errors import RunCancelled
 from segue.ports.store import Turn
 from segue.runtime.wake import handling
 from segue.runtime.wake.executor import Executor
-from segue.runtime.wake.resting import Resting
+from segue.runtime.wake.resting import Resting, Rests
 from segue.stores.memory import MemoryStore
 from segue.testing import FakeModel
 from segue.testing.fake_model import FakeEngine
@@ -77,7 +77,8 @@ class Calls(segue.Request[int]): ...
 
 @pytest.fixture
 def long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Actors rest for long."""
+    """Actors rest soon, and for long."""
+    monkeypatch.setattr(handling, "CALM", 0.001)
     monkeypatch.setattr(handling, "REST", 60.0)
 
 
@@ -123,12 +124,17 @@ async def test_what_it_tells_after_a_rest_is_told_once_each() -> None:
 
 
 async def test_it_leaves_when_it_has_rested(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handling, "REST", 0.04)
+    monkeypatch.setattr(handling, "CALM", 0.001)
+    monkeypatch.setattr(handling, "REST", 0.2)
+    lay: list[str] = []
+    take = Rests.take
+    monkeypatch.setattr(Rests, "take", lambda self, run, *how: (lay.append(run.id), take(self, run, *how)))
     async with segue.Engine("memory:") as engine:
         run = await engine.start(Counter(), id="c")
         await run.tell(Add(2))
-        await rested(engine, "c")
+        assert await run.request(Total()) == 2
         await until(lambda: not engine.worker.awake)
+        assert lay == ["c"]
         assert (await run.head()).status == "parked"
         assert await run.request(Total()) == 2
         assert (await run.head()).fence == 2
@@ -154,15 +160,14 @@ class Slow(MemoryStore):
         return asyncio.ensure_future(late())
 
 
-async def test_mail_that_comes_while_it_leaves_isnt_lost(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(handling, "REST", 0.02)
+@pytest.mark.usefixtures("long")
+async def test_mail_that_comes_while_it_leaves_isnt_lost(caplog: pytest.LogCaptureFixture) -> None:
     store = Slow()
     async with segue.Engine(store) as engine:
         run = await engine.start(Counter(), id="c")
         await run.tell(Add(2))
-        await asyncio.wait_for(store.parking.wait(), 5)
+        (await rested(engine, "c")).stop()
+        assert store.parking.is_set()
         await run.tell(Add(3))
         store.go.set()
         assert await run.request(Total()) == 5
