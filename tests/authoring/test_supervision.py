@@ -526,3 +526,31 @@ async def test_what_is_said_while_it_ends_doesnt_change_how_it_ends(kind: str, t
         assert (head.status, head.value) == ("done", b'"1"'), head.reason
 
     await at_every_commit(begin, "house", check, kind=kind, path=tmp_path)
+
+
+class Slowly(Actor[int]):
+    def begin(self) -> Opening:
+        return Opening()
+
+    @segue.state
+    async def open(self, _: Opening) -> segue.Done[int]:
+        await segue.sleep(timedelta(hours=1))
+        return segue.Done(5)
+
+
+class Patient(Actor[int]):
+    groups = Floor
+
+    def begin(self) -> Opening:
+        return Opening()
+
+    @segue.state
+    async def open(self, _: Opening) -> segue.Done[int]:
+        return segue.Done(await (await segue.spawn(Slowly(), group=Floor.HALL, id="slowly")))
+
+
+async def test_a_supervised_child_with_a_name_is_awaited() -> None:
+    """It is this one's own, though its end goes to the supervisor as well."""
+    desk = Desk()
+    async with desk.engine() as engine:
+        assert await engine.run(Patient(), id="patient") == 5

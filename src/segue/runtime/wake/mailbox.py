@@ -6,6 +6,7 @@ an actor, one after the other; a spawned run's end comes once, whoever waits for
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from asyncio import Future, Task
 from collections import OrderedDict
@@ -20,7 +21,7 @@ from ...core.replay import Place
 from ...model.entry import Failure
 from ...model.errors import WrongPlace
 from ...model.message import ASKED_TO_END, CAUGHT_UP, CHILD_ENDED, Letter, Mail, answer_to
-from ...model.run import CHILD, ENDED, CallRef
+from ...model.run import CHILD, ENDED, Head
 from ..calls.call import CANCEL, NOTHING, Call, Outcome, end_error, own_call
 from ..ground import tasks
 from ..ground.phase import Phase
@@ -474,19 +475,31 @@ class Mailbox:
             look = self._look(request.looks, place)
             self._run.carrying.keep(Task(look, loop=self._run.loop, context=tasks.NO_CONTEXT.copy()))
 
-    async def _look(self, run: str, place: Place) -> None:
+    async def _look(self, id: str, place: Place) -> None:
         """A run that somebody else started by that id sends its end to them."""
-        head = await self._run.host.find(run)
-        if head is not None and head.spec.parent != CallRef(self._run.id, *place) and place in self._joins:
-            if head.status in ENDED:
-                self._ended(place, head.value, end_error(head.id, head.status, head.error), None)
-            else:
-                text = (
-                    f"run {run!r} was there already, started by somebody else, so its end can't be awaited here; "
-                    f"spawn it under an id of its own, or use messages"
-                )
-                self._ended(place, None, to_failure(WrongPlace(text)), None)
-        self._run.kick()
+        run, task = self._run, asyncio.current_task()
+        assert task is not None  # made for this
+        try:
+            self._seen(await run.host.find(id), place)
+        finally:
+            run.carrying.local.discard(
+                task
+            )  # else the run that is looked at now has work under way, and stays
+            run.kick()
+
+    def _seen(self, head: Head | None, place: Place) -> None:
+        parent = None if head is None else head.spec.parent
+        ours = parent is not None and (parent.run, parent.path, parent.n) == (self._run.id, *place)
+        if head is None or ours or place not in self._joins:
+            return
+        if head.status in ENDED:
+            self._ended(place, head.value, end_error(head.id, head.status, head.error), None)
+            return
+        text = (
+            f"run {head.id!r} was there already, started by somebody else, so its end can't be awaited here; "
+            f"spawn it under an id of its own, or use messages"
+        )
+        self._ended(place, None, to_failure(WrongPlace(text)), None)
 
     def _ended(self, place: Place, value: bytes | None, error: Failure | None, letter: int | None) -> None:
         """A spawned run has ended: all who wait for it are told."""
