@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import segue
 from segue.errors import Conflict, InvalidValue, RunHeld
+from segue.model.run import Head
 from tests.runtime.lives import Desk
 
 
@@ -183,6 +185,42 @@ async def test_who_waits_for_a_run_that_waits_for_a_held_one_is_told(
         assert "no budget is left: that of run 'top'" in caplog.text
         await engine.fund(segue.Budget(tokens=10_000), run="top")
         assert await waiting == 6
+
+
+@segue.flow(name="jobs.asked")
+async def asked(x: int) -> int:
+    return await segue.ask("and?", returns=int)
+
+
+async def test_rows_that_wait_are_looked_at_once_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that may go on without a held run, the first ones are."""
+    monkeypatch.setattr("segue.runtime.engine.POLL", 0.005)
+    async with segue.Engine() as engine, asyncio.timeout(10):
+        whole, read = engine.store.runs, 0
+
+        async def runs(*, status: Any = (), limit: int = 1000, **which: Any) -> list[Head]:
+            nonlocal read
+            heads = await whole(status=status, limit=min(limit, 5), **which)
+            read += len(heads) if status == ("parked",) else 0
+            return heads
+
+        job = asyncio.ensure_future(outcomes(engine.map(asked, range(50), id="job")))
+        while len(await engine.store.asks()) < 50:
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.02)
+        engine.store.runs = runs  # type: ignore[method-assign]
+        looks, look = 0, engine.store.get_job
+
+        async def get_job(id: str) -> Any:
+            nonlocal looks
+            looks += 1
+            return await look(id)
+
+        engine.store.get_job = get_job  # type: ignore[method-assign]
+        while looks < 5:
+            await asyncio.sleep(0.005)
+        assert read <= 5 * looks
+        job.cancel()
 
 
 async def test_a_source_that_fails_raises() -> None:
