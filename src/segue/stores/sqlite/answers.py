@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -302,10 +303,11 @@ class Sharing:
         unpaid: list[_End] = []
         posts: list[Post] = []
         closed: dict[int, list[int]] = {}
-        for place, end in enumerate(self._ends):
+        left = Counter(end.same for end in self._ends)
+        for end in self._ends:
+            left[end.same] -= 1
             waits = followers.get(end.same, [])
-            later = {other.k for other in self._ends[place + 1 :] if other.same == end.same}
-            takers = self._takers(end, waits, lone=not leaders.get(end.same) and not later)
+            takers = self._takers(end, waits, lone=not leaders.get(end.same) and not left[end.same])
             free = end.claimed
             for taker in takers:
                 lane = REUSED if free else end.outcome.lane
