@@ -45,6 +45,7 @@ from .handles import Ask, Run, answer_by_id
 from .job import ADMIT, Job
 from .lanes.lanes import Lanes
 from .mail import feed
+from .mail.carrier import POLL
 from .mail.port import Port
 from .mail.postbox import Postbox
 from .proof import verify
@@ -54,7 +55,7 @@ from .wake import rebase, strikes
 from .wake.executor import Executor
 from .wake.resting import Resting
 from .watch import PATIENCE
-from .worker import PAID, POLL, Worker
+from .worker import PAID, Worker
 
 log = logging.getLogger("segue")
 

@@ -16,12 +16,11 @@ from typing import Any, Protocol
 import msgspec
 
 from ..authoring.context import Branch, Wait, WireCall, Work
-from ..authoring.failures import as_step_failed, own_error
-from ..authoring.flow import TARGETS, Ambiguous, FlowDef, is_meant, target_named
+from ..authoring.failures import as_step_failed
+from ..authoring.flow import TARGETS, Ambiguous, is_meant, target_named
 from ..authoring.pooled import Named
 from ..authoring.stopping import STOP, Stop
 from ..core import journal
-from ..core.codec import encode
 from ..core.pool import Pooled
 from ..model.entry import Entry, decode_pool
 from ..model.errors import StoreError
@@ -38,6 +37,9 @@ from .ground.bus import Bus
 from .ground.events import Asked
 from .ground.phase import COMMITTING
 from .ground.tasks import NO_CONTEXT
+from .mail.carrier import POLL, Carrier
+from .resources import Resources
+from .wake.code import code_of
 from .wake.executor import Executor
 from .wake.handling import Handling
 from .wake.host import Host
@@ -45,16 +47,10 @@ from .wake.resting import Resting, Rests
 from .watch import Watch
 
 log = logging.getLogger("segue")
-#: Told of each flow that raises, with its traceback, of which the run's record keeps little.
-RAISED = logging.getLogger("segue.raised")
 
 #: How long a claim holds without being renewed, and how often it is renewed, in seconds.
 LEASE = 60.0
 RENEW = 15.0
-#: How often the store is looked at for what other processes did, in seconds.
-POLL = 0.5
-#: So many runs at work are looked at each time for mail from other processes.
-LOOKS = 50
 #: How long paid calls that are under way may take to come in when the engine is closed, in seconds: most answers are
 #: there by then, and process managers kill no earlier than after 30.
 PAID = 20.0
@@ -111,14 +107,12 @@ class Worker:
             None  # when the first run was begun where it was asked for, in this turn of the loop
         )
         self._to_pump: list[Executor] = []  # in the next turn of the loop
-        self._mailed: set[str] = set()  # runs at work that have new mail
-        self._fetching = False  # some of it is being read
+        self._carrier = Carrier(store, self.awake)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._threads: ThreadPoolExecutor | None = None
         self._processes: Processes | None = None
         self._watch: Watch | None = None
-        self._resources: dict[Any, asyncio.Task[Any]] = {}
-        self._closers: list[Any] = []
+        self._resources = Resources()
         self._returns: set[Future[list[CommitResult]]] = set()  # of runs given back, on their way
         self.handles: Callable[[str, Any, tuple[str, int] | None], Any]
         self.commit_hook: Callable[[Turn], None] | None = None
@@ -157,25 +151,7 @@ class Worker:
         return await self._processes.perform(work, timeout)
 
     async def get_resource(self, fn: Callable[[], Any]) -> Any:
-        made = self._resources.get(fn)
-        if made is None:
-
-            async def open_it() -> Any:
-                source = fn()
-                try:
-                    value = await anext(source)
-                except BaseException as error:
-                    raise own_error(error) from error.__cause__
-                self._closers.append(source)
-                return value
-
-            made = self._resources[fn] = asyncio.Task(open_it(), loop=self.loop)
-        try:
-            return await asyncio.shield(made)
-        except Exception:
-            if self._resources.get(fn) is made:  # not one that somebody else is opening by now
-                del self._resources[fn]
-            raise
+        return await self._resources.get(fn)
 
     def handle(self, run: str, target: Any, place: tuple[str, int] | None) -> Any:
         return self.handles(run, target, place)
@@ -343,7 +319,7 @@ class Worker:
         self.working = True
         self._spawn(self._claim_loop())
         self._spawn(self._renew_loop())
-        self._spawn(self._mail_loop())
+        self._spawn(self._carrier.look())
         self._watch = Watch(
             self.loop,
             self.awake.values,
@@ -367,44 +343,7 @@ class Worker:
         if hint.kind == "ready":
             self._ready.set()
         elif hint.kind == "mail":
-            for run in hint.runs:
-                if (one := self.awake.get(run)) is None:
-                    continue
-                came = hint.came.get(run)
-                if came is not None and came.after <= one.seen:
-                    one.mail(came.letters)
-                else:
-                    self._mailed.add(run)
-            if self._mailed:
-                self._fetch()
-
-    def _fetch(self) -> None:
-        """Read the mail of runs at work, of all that have some together."""
-        if self._fetching or not self._mailed:
-            return
-        mailed = [one for run in self._mailed if (one := self.awake.get(run)) is not None]
-        self._mailed.clear()
-        found = self.store.letters({one.id: one.seen for one in mailed})
-        if found.done():
-            self._fetched(mailed, found)
-        else:
-            self._fetching = True
-            found.add_done_callback(lambda found: self._fetched(mailed, found))
-
-    def _fetched(self, mailed: list[Executor | Resting], found: Future[dict[str, list[Letter]]]) -> None:
-        self._fetching = False
-        if found.cancelled():
-            return
-        error = found.exception()
-        if error is not None:  # it is looked for again, at the latest when the run parks
-            log.error("the mail of %d runs can't be read: %s", len(mailed), error)
-            return
-        letters = found.result()
-        for asked in mailed:
-            one = self.awake.get(asked.id)  # perhaps another wake of it by now
-            if one is not None and asked.id in letters:
-                one.mail(letters[asked.id])
-        self._fetch()
+            self._carrier.hint(hint)
 
     async def _claim_loop(self) -> None:
         while not self.closing:
@@ -646,18 +585,6 @@ class Worker:
             except StoreError as error:  # there is time for some more attempts before the leases lapse
                 log.error("the worker can't renew its claims: %s", error)
 
-    async def _mail_loop(self) -> None:
-        """Look for mail that other processes sent to runs at work here, for some of the runs at a time."""
-        turn: deque[str] = deque()  # by id: who has left isn't kept in memory for it
-        while not self.closing:
-            await asyncio.sleep(POLL)
-            turn = turn or deque(self.awake)
-            for _ in range(min(len(turn), LOOKS)):
-                run = turn.popleft()
-                if run in self.awake:
-                    self._mailed.add(run)
-            self._fetch()
-
     async def _renew(self) -> None:
         self._renewed = self.clock.now()
         if held := self._leases():
@@ -708,12 +635,7 @@ class Worker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._watch is not None:
             self._watch.close()
-        opening = [made for made in self._resources.values() if not made.done()]
-        for made in opening:
-            made.cancel()
-        await asyncio.gather(*opening, return_exceptions=True)
-        for source in reversed(self._closers):
-            await _close(source)
+        await self._resources.close()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
         if self._processes is not None:
@@ -758,39 +680,3 @@ def _on_thread(fn: Callable[[], Any]) -> Any:
         if isinstance(error, Exception) and not isinstance(error, StopIteration):
             raise
         raise as_step_failed(error) from error
-
-
-async def _close(source: Any) -> None:
-    """Let a resource's function go on after its `yield`."""
-    try:
-        await anext(source)
-    except StopAsyncIteration:
-        return
-    except BaseException as error:
-        own_error(error)
-        log.exception("the resource %s failed to close", source.__qualname__)
-        return
-    log.error("the resource %s yields more than once; only the first value is used", source.__qualname__)
-    await source.aclose()
-
-
-def code_of(target: Any, claimed: Claimed, executor: Executor, call: Any = None) -> Coroutine[Any, Any, Any]:
-    """The coroutine that a run consists of."""
-    if isinstance(target, FlowDef):
-        return _flow_code(target, claimed.head.spec.args, call, executor)
-    executor.handling = Handling(executor, claimed)
-    code: Coroutine[Any, Any, Any] = target.code(claimed, executor.handling)
-    return code
-
-
-async def _flow_code(flow: FlowDef, data: bytes, call: Any, executor: Executor) -> bytes:
-    try:
-        args, kwargs = flow.shape.decode_call(data) if call is None else call
-        return encode(await flow.fn(*args, **kwargs), where=flow.where)
-    except Exception:
-        RAISED.debug("flow %s raised", flow.name, exc_info=True)
-        raise
-    except SystemExit as error:  # it would end more than this run
-        raise as_step_failed(error) from error
-    finally:
-        executor.kick()

@@ -24,10 +24,11 @@ from ...model.mode import Config
 from ...model.run import CHILD, ENDED
 from ...ports.store import Claimed, Turn
 from ..calls.call import Call
+from ..wake.code import code_of
 from ..wake.executor import Executor
 from ..wake.host import Host
 from ..wake.mailbox import HAND
-from ..worker import Worker, code_of
+from ..worker import Worker
 from .verify import Desk, Replayed
 
 log = logging.getLogger("segue")

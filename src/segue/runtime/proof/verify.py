@@ -22,12 +22,13 @@ from ...model.run import ENDED, Head
 from ...ports.clock import Timer
 from ...ports.store import Claimed, CommitResult, Landed, Store, Turn
 from ..calls.call import Call
+from ..wake.code import code_of
 from ..wake.executor import Executor
 from ..wake.host import Host
 from ..wake.mailbox import HAND
 from ..wake.rebase import entries_of
 from ..wake.resting import Rests
-from ..worker import Worker, code_of
+from ..worker import Worker
 from .parity import Requests
 
 CURE = "What a flow does must follow from its arguments and from recorded calls alone."

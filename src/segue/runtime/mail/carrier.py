@@ -1,0 +1,92 @@
+"""Bringing runs at work the mail that came for them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from asyncio import Future
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+from ...model.message import Letter
+from ...ports.store import Hint, Store
+
+log = logging.getLogger("segue")
+
+#: How often it is looked for what other processes sent, in seconds.
+POLL: Final = 0.5
+#: So many runs at work are looked at each time for mail from other processes.
+LOOKS: Final = 50
+
+
+class Reader(Protocol):
+    """A run in memory. `seen`: the newest letter that it has."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def seen(self) -> int: ...
+    def mail(self, letters: Sequence[Letter], /) -> None: ...
+
+
+class Carrier:
+    """Carries letters to the runs that are `awake`."""
+
+    def __init__(self, store: Store, awake: Mapping[str, Reader]) -> None:
+        self._store, self._awake = store, awake
+        self._mailed: set[str] = set()  # runs that have new mail
+        self._fetching = False  # some of it is being read
+
+    def hint(self, hint: Hint) -> None:
+        """The store's word that mail has come."""
+        for run in hint.runs:
+            if (one := self._awake.get(run)) is None:
+                continue
+            came = hint.came.get(run)
+            if came is not None and came.after <= one.seen:
+                one.mail(came.letters)
+            else:
+                self._mailed.add(run)
+        if self._mailed:
+            self._fetch()
+
+    def _fetch(self) -> None:
+        """Read the mail of runs at work, of all that have some together."""
+        if self._fetching or not self._mailed:
+            return
+        mailed = [one for run in self._mailed if (one := self._awake.get(run)) is not None]
+        self._mailed.clear()
+        found = self._store.letters({one.id: one.seen for one in mailed})
+        if found.done():
+            self._fetched(mailed, found)
+        else:
+            self._fetching = True
+            found.add_done_callback(lambda found: self._fetched(mailed, found))
+
+    def _fetched(self, mailed: list[Reader], found: Future[dict[str, list[Letter]]]) -> None:
+        self._fetching = False
+        if found.cancelled():
+            return
+        error = found.exception()
+        if error is not None:  # it is looked for again, at the latest when the run parks
+            log.error("the mail of %d runs can't be read: %s", len(mailed), error)
+            return
+        letters = found.result()
+        for asked in mailed:
+            one = self._awake.get(asked.id)  # perhaps another wake of it by now
+            if one is not None and asked.id in letters:
+                one.mail(letters[asked.id])
+        self._fetch()
+
+    async def look(self) -> None:
+        """Look for mail that other processes sent to runs at work here, for some of the runs at a time."""
+        turn: deque[str] = deque()  # by id: who has left isn't kept in memory for it
+        while True:
+            await asyncio.sleep(POLL)
+            turn = turn or deque(self._awake)
+            for _ in range(min(len(turn), LOOKS)):
+                run = turn.popleft()
+                if run in self._awake:
+                    self._mailed.add(run)
+            self._fetch()

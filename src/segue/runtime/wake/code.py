@@ -1,0 +1,39 @@
+"""What a run consists of: the code of its flow or actor."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from ...authoring.failures import as_step_failed
+from ...authoring.flow import FlowDef
+from ...core.codec import encode
+from ...ports.store import Claimed
+from .executor import Executor
+from .handling import Handling
+
+#: Told of each flow that raises, with its traceback, of which the run's record keeps little.
+RAISED = logging.getLogger("segue.raised")
+
+
+def code_of(target: Any, claimed: Claimed, executor: Executor, call: Any = None) -> Coroutine[Any, Any, Any]:
+    """The coroutine that a run consists of."""
+    if isinstance(target, FlowDef):
+        return _flow_code(target, claimed.head.spec.args, call, executor)
+    executor.handling = Handling(executor, claimed)
+    code: Coroutine[Any, Any, Any] = target.code(claimed, executor.handling)
+    return code
+
+
+async def _flow_code(flow: FlowDef, data: bytes, call: Any, executor: Executor) -> bytes:
+    try:
+        args, kwargs = flow.shape.decode_call(data) if call is None else call
+        return encode(await flow.fn(*args, **kwargs), where=flow.where)
+    except Exception:
+        RAISED.debug("flow %s raised", flow.name, exc_info=True)
+        raise
+    except SystemExit as error:  # it would end more than this run
+        raise as_step_failed(error) from error
+    finally:
+        executor.kick()
