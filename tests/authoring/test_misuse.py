@@ -7,6 +7,7 @@ import copy
 import pickle
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -300,3 +301,61 @@ async def test_a_runs_address_is_copied_and_not_pickled() -> None:
         assert copy.copy(run) is run
         with pytest.raises(TypeError, match=r"isn't pickled: hand on its id"):
             pickle.dumps(run)
+
+
+class Tick(segue.Note):
+    n: int = 0
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: segue.flow(version=3), r"version of flow\(\): .*a text.* an int"),
+        (lambda: segue.flow(name=3), r"name of flow\(\): .*a text"),
+        (lambda: segue.step(name=3)(print), r"name of step\(\): .*a text"),
+        (lambda: segue.using(tags={"customer": 42}).__enter__(), r"tags: .*tags={'customer': '42'}.* 42"),
+        (lambda: segue.using(tags={1: "a"}).__enter__(), "tags: .*texts by name"),
+        (lambda: segue.using(reuse="7d").__enter__(), r"reuse: .*timedelta\(days=7\).*'7d'"),
+        (lambda: segue.using(model=5).__enter__(), "model: .*'openai:gpt-5-mini', or a list.* 5"),
+        (lambda: segue.using(priority="high").__enter__(), r"an option of using\(\): .*priority is a string"),
+        (lambda: segue.using(upkeep="Trim").__enter__(), r"an option of using\(\): .*upkeep is a string"),
+        (lambda: segue.using(budget=5).__enter__(), r"budget: .*Budget\(usd=5\)"),
+    ],
+)
+def test_what_a_record_cant_hold(make: Callable[[], Any], told: str) -> None:
+    with pytest.raises(InvalidValue, match=told):
+        make()
+
+
+def test_a_budget_is_of_numbers() -> None:
+    for given in ({"usd": "5"}, {"tokens": 1.5}):
+        with pytest.raises(ValueError, match="usd of a budget is a number and tokens a whole one"):
+            segue.Budget(**given)
+
+
+async def test_wrong_options_leave_a_store_as_it_was(tmp_path: Path) -> None:
+    @segue.flow(name="misuse.wrong")
+    async def wrong(how: str) -> Any:
+        if how == "to":
+            return await segue.ask("Go on?", to=3)  # type: ignore[call-overload]
+        if how == "question":
+            return await segue.ask(3)  # type: ignore[call-overload]
+        return await segue.tell(segue.me(), Tick(), key=5)  # type: ignore[arg-type]
+
+    async with segue.Engine(f"sqlite:{tmp_path / 'runs.db'}") as engine:
+        run = await engine.start(waits(), id="it")
+        for how in ("to", "question", "key"):
+            with pytest.raises(InvalidValue, match="a text: it is an int"):
+                await engine.run(wrong(how))
+        with pytest.raises(InvalidValue, match=r"key of tell\(\)"):
+            await run.tell(Tick(), key=5)  # type: ignore[arg-type]
+        with pytest.raises(InvalidValue, match=r"key of unschedule\(\)"):
+            await run.unschedule(5)  # type: ignore[arg-type]
+        with pytest.raises(InvalidValue, match=r"limit of map\(\): .*whole number"):
+            engine.map(waits, [1], limit="2")  # type: ignore[arg-type]
+        with pytest.raises(InvalidValue, match=r"id of map\(\)"):
+            engine.map(waits, [1], id=5)  # type: ignore[arg-type]
+        with pytest.raises(InvalidValue, match="tags: "):
+            await engine.start(waits(), tags={"customer": 42})  # type: ignore[dict-item]
+        assert [head.status for head in await engine.store.runs()] == ["parked", *["failed"] * 3]
+        assert [question.run for question in await engine.store.asks()] == ["it"]

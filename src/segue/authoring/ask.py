@@ -10,7 +10,7 @@ import msgspec
 
 from ..core.codec import decoder, digest, encode, encode_stable
 from ..core.schema import schema
-from ..model.checks import moment
+from ..model.checks import moment, text
 from ..model.entry import Failure
 from ..model.message import Question
 from ..ports.store import Turn
@@ -89,6 +89,8 @@ def put(
 ) -> Any:
     """The recorded call behind `ask`. `form`: the schema of the answer, where it is narrower than that of `returns`."""
     run = branch.run
+    text("the question of ask()", question)
+    text("to of ask()", to)
     form = form_of(returns) if form is None else form
     args = encode_stable(
         {"question": question, "show": show, "to": to, "schema": form}, where="what ask() shows"

@@ -8,8 +8,10 @@ from contextvars import Context, ContextVar, copy_context
 from datetime import timedelta
 from typing import Any, TypedDict, Unpack
 
+from ..core.codec import decode, encode
 from ..model import checks
 from ..model.budget import Budget
+from ..model.errors import InvalidValue
 from ..model.mode import Config, ModeLike, as_mode
 from ..model.upkeep import Upkeep
 from .context import Branch, current
@@ -42,8 +44,11 @@ _INSIDE: ContextVar[Config | None] = ContextVar("segue_inside", default=None)
 
 
 def names(model: ModelLike) -> tuple[str, ...]:
-    """One name or several, the later ones being fall-backs."""
-    return (model,) if isinstance(model, str) else tuple(model)
+    """One name or several, the later ones being fall-backs. Raises `InvalidValue`."""
+    given = (model,) if isinstance(model, str) else model
+    if not isinstance(given, Sequence) or not all(isinstance(name, str) for name in given):
+        raise InvalidValue("model", "a name such as 'openai:gpt-5-mini', or a list of them", f"it is {model!r}")
+    return tuple(given)
 
 
 def as_config(
@@ -57,11 +62,19 @@ def as_config(
     reuse: bool | timedelta | None = None,
     budget: Budget | None = None,
 ) -> Config:
-    """Options as the record that goes with a run. Raises `ValueError` for a deadline or an age that is none."""
+    """Options as the record that goes with a run. Raises `ValueError` for a deadline or an age that is none, and
+    `InvalidValue`.
+    """
     if deadline is not None and checks.seconds("deadline", deadline) <= 0:
         raise ValueError(f"deadline must be longer than nothing, not {deadline!r}")
     if isinstance(reuse, timedelta) and reuse <= timedelta(0):
         raise ValueError(f"reuse must be longer than nothing, or False, not {reuse!r}")
+    if not all(isinstance(text, str) for pair in (tags or {}).items() for text in pair):
+        raise InvalidValue("tags", "texts by name, such as tags={'customer': '42'}", f"they are {tags!r}")
+    if reuse is not None and not isinstance(reuse, (bool, timedelta)):
+        raise InvalidValue("reuse", "True, False, or a timedelta such as timedelta(days=7)", f"it is {reuse!r}")
+    if budget is not None and not isinstance(budget, Budget):
+        raise InvalidValue("budget", "a Budget such as segue.Budget(usd=5)", f"it is {budget!r}")
     return Config(
         mode=None if mode is None else as_mode(mode),
         model=names(model),
@@ -76,9 +89,14 @@ def as_config(
 
 
 def configured(verb: str, how: Mapping[str, Any]) -> Config:
-    """The same, of what a verb was given. Raises `TypeError` for an option that isn't known."""
+    """The same, of what a verb was given. Raises `TypeError` for an option that isn't known.
+
+    A record that can't be read again would be in the way of all runs of its store: it raises `InvalidValue`.
+    """
     checks.options(verb, how, How.__annotations__)
-    return as_config(**how)
+    config = as_config(**how)
+    decode(encode(config, where=f"an option of {verb}"), Config, where=f"an option of {verb}")
+    return config
 
 
 @contextmanager

@@ -27,6 +27,7 @@ import msgspec
 
 from ..core.codec import decoder
 from ..core.signature import InputShape
+from ..model import checks
 from ..model.errors import Conflict, InvalidValue, UnknownName
 from ..model.mode import Config
 from .config import How, configured, inside
@@ -397,6 +398,8 @@ def flow(fn: Any = None, /, *, name: str = "", version: str = "", **how: Any) ->
     for its own code.
     """
     options = configured("flow()", how) if how else None
+    checks.text("name of flow()", name)
+    checks.text("version of flow()", version)
     if fn is None:
         return functools.partial(flow, name=name, version=version, **how)
     if not inspect.iscoroutinefunction(fn):

@@ -14,7 +14,7 @@ import msgspec
 from ..core.codec import decoder, digest, encode, encode_stable
 from ..core.forms import members
 from ..core.restarts import Kind
-from ..model.checks import moment, seconds
+from ..model.checks import moment, seconds, text
 from ..model.errors import Deadlock, WrongPlace
 from ..model.message import CAUGHT_UP, Mail, MailKind
 from ..model.mode import Config
@@ -86,6 +86,7 @@ class When(msgspec.Struct, frozen=True, omit_defaults=True):
     @classmethod
     def of(cls, after: timedelta | None, every: timedelta | None, key: str) -> When:
         """As `tell` takes it. Raises `ValueError`."""
+        text("key of tell()", key)
         pause = 0.0 if every is None else seconds("every", every)
         if every is not None and pause <= 0.0:
             raise ValueError(

@@ -233,6 +233,7 @@ def make(
 ) -> StepDef:
     """The definition of a step. Raises `InvalidValue` for an option that can't be."""
     label = name or getattr(fn, "__qualname__", type(fn).__qualname__).replace("<locals>.", "")
+    checks.text("name of step()", name)
     checks.one_of(f"effect of step {label!r}", effect, get_args(Effect))
     checks.one_of(f"pool of step {label!r}", pool, get_args(Pool))
     if timeout is not None:

@@ -26,6 +26,8 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.usd is None and self.tokens is None:
             raise ValueError("a budget is in money or tokens: Budget(usd=5) or Budget(tokens=100_000)")
+        if isinstance(self.usd, str) or not isinstance(self.tokens, int | None):
+            raise ValueError(f"usd of a budget is a number and tokens a whole one, not {self!r}")
         for name, limit in (("usd", self.usd), ("tokens", self.tokens)):
             if limit is not None and not 0 < limit < 1e9 * (1 if name == "usd" else 1e6):
                 raise ValueError(f"{name} of a budget must be above nothing and finite, not {limit!r}")

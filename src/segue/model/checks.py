@@ -22,6 +22,12 @@ def moment(value: timedelta | None, where: str, now: float) -> float:
     return 0.0 if value is None else now + seconds(where, value)
 
 
+def text(where: str, value: Any) -> None:
+    """Raises `InvalidValue` for anything but a text: what records hold as one couldn't be read again."""
+    if not isinstance(value, str):
+        raise InvalidValue(where, "a text", _kind(value), repr(value))
+
+
 def one_of(where: str, value: Any, allowed: Collection[str]) -> None:
     """Raises `InvalidValue` for anything else."""
     if value not in allowed:

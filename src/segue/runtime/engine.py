@@ -22,6 +22,7 @@ from ..authoring.flow import Target, short_name, take_call, target_of
 from ..authoring.mail import make_spec
 from ..authoring.resource import SERVICES
 from ..core.budget import account_of, in_words, owner
+from ..model import checks
 from ..model.budget import STORE, Account, Budget, Limit, Standing
 from ..model.entry import encode_pool
 from ..model.errors import Conflict, InvalidValue, MailboxFull, StoreError, UnknownName, WrongPlace
@@ -316,8 +317,8 @@ class Engine:
     ) -> tuple[Run[R], Executor | None]:
         target, args = take_call(call)
         self.at_home("start")
-        if id and not isinstance(id, str):
-            raise InvalidValue("the id of a run", "a text", f"it is {id!r}")
+        if id:
+            checks.text("the id of a run", id)
         run_id = id or f"{short_name(target)}-{os.urandom(4).hex()}"
         config = self._for(target, configured("a run", how) if how else None)
         config = await self.on_budget(config, f"run:{run_id}")
@@ -688,6 +689,8 @@ class Engine:
                     f"engine.map() takes a flow, a step or an actor's class, and its rows, not the call {fn!r}"
                 )
             raise UnknownName("flow", getattr(fn, "__qualname__", repr(fn)), "decorate it with @segue.flow")
+        checks.text("id of map()", id)
+        checks.count("limit of map()", limit, 0)
         self.worker.register(flow)
 
         own = configured("a run", how)

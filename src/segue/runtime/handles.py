@@ -21,6 +21,7 @@ from ..authoring.resource import SERVICES
 from ..authoring.trace import attach
 from ..core.codec import decoder, encode
 from ..core.conform import misfit
+from ..model import checks
 from ..model.errors import (
     AskClosed,
     InvalidValue,
@@ -235,6 +236,7 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
 
     async def unschedule(self, key: str, /) -> None:
         """Call off what was told with that key and hasn't been taken yet."""
+        checks.text("key of unschedule()", key)
         branch = find_branch()
         if branch is not None:
             await unschedule(branch, self.id, key)

@@ -11,6 +11,7 @@ from ...authoring.context import find_branch
 from ...authoring.mail import forward, request
 from ...authoring.message import Request, answer_reader, name_of
 from ...core.codec import encode_stable
+from ...model import checks
 from ...model.errors import WrongPlace
 from ...model.message import MailKind
 from ...model.run import CallRef
@@ -130,6 +131,7 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
         Nobody waits for it. Errors come as `Response.error`.
         """
         branch = find_branch()
+        checks.text("tag of forward()", tag)
         if branch is not None:
             target = branch.run.id if to is None else to.id
             await forward(branch, self._run.id, self._name, self._value, target, tag)
