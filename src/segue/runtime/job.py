@@ -127,10 +127,10 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
         why = ""
         if not one.new and there.target != mine.target:
             why = f"the job is one of {there.target!r}: give this one another id"
-        elif not one.new and there.args != mine.args:
-            why = "its input changed since the job began: know rows by a key (key=, --key), or give the job another id"
         elif not one.new and there.index != mine.index and there.created >= began:
             why = f"row {there.index} has the same key"
+        elif not one.new and there.args != mine.args:
+            why = "its input changed since the job began: know rows by a key (key=, --key), or give the job another id"
         if why:
             self._refused.add(mine.index)
             error = Conflict(f"row {mine.index} of job {self.id!r}, key {mine.key!r}: {why}")
