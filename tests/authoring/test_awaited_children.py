@@ -124,6 +124,50 @@ class Asking(Actor[list[str]]):
         return Done(self.told) if len(self.told) == 4 else None
 
 
+class Add(segue.Request[int]):
+    n: int
+
+
+class Adder(Actor[None]):
+    total: int = 0
+
+    @segue.on
+    async def add(self, request: Add) -> int:
+        self.total += request.n
+        return self.total
+
+
+class Summing(Actor[int]):
+    """What one end says is next, while another one's `finished` waits, is next for good."""
+
+    groups = Desks
+    heard: int = 0
+    adder: segue.Run[None] | None = None
+
+    def begin(self) -> Resting:
+        return Resting()
+
+    @segue.state
+    async def rest(self, _: Resting) -> segue.Listen:
+        self.adder = await segue.spawn(Adder())
+        for _n in range(3):
+            await segue.spawn(Worker("at once"), group=Desks.WORKERS)
+        return segue.Listen()
+
+    async def finished(self, child: Ended) -> list[str] | None:
+        assert self.adder is not None  # as the state before left it
+        await self.adder.request(Add(1))
+        self.heard += 1
+        return ["over"] if self.heard == 3 else None
+
+    @segue.state
+    async def over(self, _: list[str]) -> Done[int]:
+        assert self.adder is not None  # so here
+        total = await self.adder.request(Add(0))
+        await self.adder.interrupt()
+        return Done(total)
+
+
 HOW = ["at once", "waits", "fails", "flows"]
 RESULT = ["worker at once", "worker waits", "no such work", "flow flows", "done", "done", "done", "failed"]
 
@@ -167,13 +211,16 @@ async def test_an_end_that_came_before_it_was_awaited(make: Any, result: list[st
 
 
 CHIEF = (lambda: Chief(HOW)), RESULT
+SUMMING = Summing, 3
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-@pytest.mark.parametrize(("make", "result"), [CHIEF, PATIENT, ASKING], ids=["chief", "patient", "asking"])
-async def test_whatever_crashes(make: Any, result: list[str], kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("make", "result"), [CHIEF, PATIENT, ASKING, SUMMING], ids=["chief", "patient", "asking", "summing"]
+)
+async def test_whatever_crashes(make: Any, result: object, kind: str, tmp_path: Path) -> None:
     async def begin(engine: Any) -> None:
         await engine.start(make(), id="it")
 

@@ -373,6 +373,8 @@ class Driver:
     def _keep(self, *, seal: bool = False) -> bool:
         """The turn is over; whether it has to be committed before anything else."""
         here, life = self.here, self.life
+        if self.interlude.next is not None:  # said beside: written down with what it followed from
+            here.go(self.interlude.take_next())
         if here.end is not None and not here.closing:
             return False
         if (now := life.now()) > here.at:
