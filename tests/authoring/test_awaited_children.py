@@ -168,6 +168,27 @@ class Summing(Actor[int]):
         return Done(total)
 
 
+class Sleepy(Actor[list[str]]):
+    """Two ends that come at once, each of which takes its time."""
+
+    groups = Desks
+    told: list[str] = segue.field(default_factory=list)
+
+    def begin(self) -> Resting:
+        return Resting()
+
+    @segue.state
+    async def rest(self, _: Resting) -> segue.Listen:
+        for member in "xy":
+            await segue.spawn(Worker("at once"), group=(Desks.WORKERS, member))
+        return segue.Listen()
+
+    async def finished(self, child: Ended) -> Done[list[str]] | None:
+        await segue.sleep(timedelta(seconds=2))
+        self.told.append(child.member)
+        return Done(sorted(self.told)) if len(self.told) == 2 else None
+
+
 HOW = ["at once", "waits", "fails", "flows"]
 RESULT = ["worker at once", "worker waits", "no such work", "flow flows", "done", "done", "done", "failed"]
 
@@ -212,14 +233,14 @@ async def test_an_end_that_came_before_it_was_awaited(make: Any, result: list[st
 
 CHIEF = (lambda: Chief(HOW)), RESULT
 SUMMING = Summing, 3
+SLEEPY = Sleepy, ["x", "y"]
+CRASHED = {"chief": CHIEF, "patient": PATIENT, "asking": ASKING, "summing": SUMMING, "sleepy": SLEEPY}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-@pytest.mark.parametrize(
-    ("make", "result"), [CHIEF, PATIENT, ASKING, SUMMING], ids=["chief", "patient", "asking", "summing"]
-)
+@pytest.mark.parametrize(("make", "result"), CRASHED.values(), ids=CRASHED)
 async def test_whatever_crashes(make: Any, result: object, kind: str, tmp_path: Path) -> None:
     async def begin(engine: Any) -> None:
         await engine.start(make(), id="it")

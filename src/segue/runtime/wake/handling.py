@@ -94,7 +94,7 @@ class Handling:
         self._rest: TimerHandle | None = None  # it waits for its next message in memory, for a moment
         self._rests_until = 0.0
         self._struck = 0  # urgent messages in the journal
-        self._strikes: list[Call] = []  # those of them that aren't begun with yet
+        self._strikes: set[Call] = set()  # those of them that aren't begun with yet
         self._striking: Call | None = None  # who waits until they are
         self._stop: Stop | None = None  # of the handler that was last on a thread
         for (path, _), entry in list(run.replay.calls.items()):
@@ -548,6 +548,7 @@ class Handling:
         if run.box is not None:
             run.box.clear()
         self._struck = 0
+        self._strikes.clear()
 
     # ------------------------------------------------------------ messages, at rest
     def serve(self) -> None:
@@ -589,7 +590,7 @@ class Handling:
         call = own_call(run, (URGENT, self._struck), URGENT)
         self._struck += 1
         run.made.add(call.place)
-        self._strikes.append(call)
+        self._strikes.add(call)
         call.add_done_callback(self._begin_beside, context=tasks.NO_CONTEXT)
         return call
 
@@ -597,17 +598,21 @@ class Handling:
         """Carry out an urgent message in a branch of its own."""
         run, root = self._run, self._run.root
         assert isinstance(call, Call)  # it was made here
-        self._strikes.remove(call)
         if call.cancelled() or run.leaving or not isinstance(root, BranchTask):
             return
         beneath = root.branch or run.carrying.alone
         assert beneath is not None  # the root has one, or carries out a call by itself
         mail = _read_mail(call.result())
+
+        async def carry_out() -> None:
+            self._strikes.discard(call)
+            striking, self._striking = self._striking, None
+            if striking is not None and not striking.done():
+                striking.set_result(None)
+            await self.beside(mail)
+
         branch = Branch(run, f"{beneath.path}/{mail.name}.{call.place[1]}")
-        tasks.start(run.loop, self.beside(mail), branch, copy_context(), f"segue {run.id} {mail.name}")
-        striking, self._striking = self._striking, None
-        if striking is not None and not striking.done():
-            striking.set_result(None)
+        tasks.start(run.loop, carry_out(), branch, copy_context(), f"segue {run.id} {mail.name}")
         run.kick()
 
 
