@@ -24,10 +24,10 @@ PINNED := $(VENV)-instructor/.installed
 AIMOCK := $(VENV)/aimock/.installed-1.43.0
 UV := UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy $(BIN)/uv --no-progress
 
-.PHONY: help demo newsletter test check format bench clean
+.PHONY: help demo newsletter test check format bench soak clean
 
 help:
-	@echo 'make demo | newsletter | test | check | format | bench | clean'
+	@echo 'make demo | newsletter | test | check | format | bench | soak | clean'
 
 demo: $(DEMO)
 	$(PY) demo/demo.py $(ARGS)
@@ -67,6 +67,9 @@ format: $(DEV)
 
 bench: $(DEV)
 	$(PY) bench/run.py $(ARGS)
+
+soak: $(DEV)
+	$(PY) bench/soak/run.py $(ARGS)
 
 clean:
 	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -95,7 +95,7 @@ async def test_a_tree_killed_at_every_commit_of_its_end(kind: str, how: Any, tmp
             assert {head.status for head in await end} <= {"cancelled"}
         else:
             end.close()
-    assert lives > 5
+    assert lives > 3
 
 
 class Slow(Actor[str]):

@@ -16,16 +16,26 @@ from segue.model.budget import Amount
 from segue.model.run import Usage
 from segue.ports.provider import CallFault, RemoteJob
 from segue.ports.store import Store
+from segue.runtime import worker
 from segue.runtime.lanes import lanes
 from segue.runtime.receipt import total
 from segue.stores import open_store
 from tests.crash.remote import Death, Far, FastClock, MortalStore, Remote, answer
 
+#: So much faster time goes.
+SPEED = 300.0
 ROWS = [f"row {number}" for number in range(5)]
 EXPECTED = [f"heard {row}" for row in ROWS]
 #: At so many calls of each kind death strikes: as many as every life has.
 CALLS = {"take": 1, "submit": 1, "promote": 1, "job_lines": 4, "send": 5, "outcomes": 1, "put_batch_job": 2}
 MODE = segue.Batch(within=timedelta(seconds=140), late="live")
+
+
+@pytest.fixture(autouse=True)
+def leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No lease lapses because this machine is busy: one of a minute would hold for a fifth of a second here."""
+    monkeypatch.setattr(worker, "LEASE", 10 * SPEED)
+    monkeypatch.setattr(lanes, "LEASE", 10 * SPEED)
 
 
 @segue.flow(name="crash.late")
@@ -37,7 +47,7 @@ class World:
     """A provider whose jobs hang until they are let go, and that keeps account of live calls."""
 
     def __init__(self) -> None:
-        self.clock = FastClock(300.0)
+        self.clock = FastClock(SPEED)
         self.remote = Remote(self.clock)
         self.live: Counter[bytes] = Counter()
         self.hangs = True
