@@ -353,9 +353,11 @@ def is_meant(target: Target, module: str, version: str) -> bool:
     it; and where the version is the same: then it was moved as it was.
     """
     here = target.module
-    if target.named or not module or not here or f".{module}".endswith(f".{here}"):
+    if target.named or module == here or not module or not here:
         return True
-    return f".{here}".endswith(f".{module}") or (bool(version) and version == target.version)
+    if f".{module}".endswith(f".{here}") or f".{here}".endswith(f".{module}"):
+        return True
+    return bool(version) and version == target.version
 
 
 def short_name(target: Target) -> str:
