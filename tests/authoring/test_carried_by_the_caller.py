@@ -2,12 +2,16 @@
 
 import asyncio
 from contextvars import ContextVar
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 import segue
+from segue.authoring.actor.checkpoint import read_checkpoint
 from segue.authoring.context import find_branch
+from segue.model.errors import NotEncodable
+from segue.ports.store import Turn
 from segue.runtime.ground import tasks
 
 TRACE: ContextVar[str] = ContextVar("trace", default="none")
@@ -146,3 +150,132 @@ async def test_who_sends_on_and_on_gives_the_loop_a_turn() -> None:
 
         assert 10 <= await turns_during(many()) <= 40
         assert await clerk.request(Ask("at once")) == "1000"
+
+
+class Next(segue.Request[str]):
+    how: str
+
+
+class Turned(segue.Actor[str]):
+    """Each message comes out otherwise."""
+
+    total: int = 0
+    odd: Any = None
+
+    @segue.on
+    async def tell(self, m: Tell) -> None:
+        self.total += m.n
+
+    @segue.on
+    async def next(self, m: Next) -> Any:
+        self.total += 1
+        match m.how:
+            case "done":
+                return segue.Answer("bye", then=segue.Done("over"))
+            case "unwritable answer":
+                return float("nan")
+            case "unwritable field":
+                self.odd = object()
+            case "cancelled":
+                raise asyncio.CancelledError
+            case "task":
+                spare = asyncio.create_task(slow())
+                return await spare
+        return f"{m.how} {self.total}"
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_what_comes_out_otherwise_at_rest_comes_out_as_it_does_in_a_group(
+    kind: str, tmp_path: Any
+) -> None:
+    address = "memory:" if kind == "memory" else f"sqlite:{tmp_path}/runs.db"
+    async with segue.Engine(address) as engine:
+        run = await engine.start(Turned(), id="turned")
+        assert await run.request(Next("a")) == "a 1"
+        with pytest.raises(NotEncodable, match=r"the answer of Turned\.next"):
+            await run.request(Next("unwritable answer"))
+        with pytest.raises(NotEncodable, match=r"Turned\.odd"):
+            await run.request(Next("unwritable field"))
+        assert await run.request(Next("b")) == "b 2"
+        assert await run.request(Next("task")) == "slow"
+        assert await run.request(Next("c")) == "c 4"
+        assert await run.request(Next("done")) == "bye"
+        assert await run == "over"
+
+
+async def test_an_answer_waits_for_its_commit_and_doesnt_go_by_the_store(tmp_path: Any) -> None:
+    async with segue.Engine(f"sqlite:{tmp_path}/runs.db") as engine:
+        clerk = await engine.start(Clerk(), id="clerk")
+        turns: list[Turn] = []
+        there: list[bool] = []
+        answered: list[str] = []
+        await clerk.request(Ask("at once"))
+        commit = engine.store.commit
+
+        def watched(some: Any) -> Any:
+            turns.extend(some)
+            future = commit(some)
+            there.append(bool(answered))
+            return future
+
+        engine.store.commit = watched  # type: ignore[method-assign]
+        answered.append(await clerk.request(Ask("at once")))
+        assert there[0] is False
+        assert [len(turn.consumed) for turn in turns] == [1]
+        assert all(not turn.outbox for turn in turns)
+        assert await engine.store.letters({engine.port.address: 0}) == {}
+
+
+async def test_an_answer_whose_commit_fails_is_not_given() -> None:
+    async with segue.Engine("memory:") as engine:
+        clerk = await engine.start(Clerk(), id="clerk")
+        await clerk.request(Ask("at once"))
+        fails = [True]
+
+        def hook(turn: Turn) -> None:
+            if turn.run == "clerk" and fails.pop():
+                fails.append(False)
+                fence = engine.store._runs.held["clerk"].fence  # type: ignore[attr-defined]
+                engine.store._runs.held["clerk"].fence = fence + 1  # type: ignore[attr-defined]  # taken over
+                asyncio.get_running_loop().call_soon(free, fence)
+
+        def free(fence: int) -> None:
+            run = engine.store._runs.by_id["clerk"]  # type: ignore[attr-defined]
+            run.lease = 0.0
+            engine.worker.wake()
+
+        engine.worker.commit_hook = hook
+        await clerk.tell(Tell(5))
+        with pytest.raises(TimeoutError):
+            await clerk.request(Ask("at once"), timeout=timedelta(milliseconds=20))
+
+
+async def test_a_message_that_changes_nothing_writes_no_state_and_what_it_counts_is_not_lost(
+    tmp_path: Any,
+) -> None:
+    address = f"sqlite:{tmp_path}/runs.db"
+    turns: list[Turn] = []
+    async with segue.Engine(address) as engine:
+        clerk = await engine.start(Clerk(), id="clerk")
+        await clerk.tell(Tell(1))
+        assert await clerk.request(Ask("at once")) == "1"
+        engine.worker.commit_hook = turns.append
+        assert [await clerk.request(Ask("at once")) for _ in range(3)] == ["1"] * 3
+        assert [turn.checkpoint or turn.delta for turn in turns if turn.consumed] == [None] * 3
+        turns.clear()
+        assert await clerk.request(Ask("step")) == "slow"
+        written = [turn for turn in turns if turn.checkpoint is not None]
+        first = read_checkpoint(written[0].checkpoint or b"")
+        assert (first.turns, written[0].entries is not None) == (6, True)  # before the one that waits
+    async with segue.Engine(address) as engine:
+        run: Any = await engine.get("clerk")
+        assert await run.request(Ask("at once")) == "1"
+
+
+async def test_a_request_is_awaited_once() -> None:
+    async with segue.Engine("memory:") as engine:
+        clerk = await engine.start(Clerk(), id="clerk")
+        asked = clerk.request(Ask("at once"))
+        assert await asked == "0"
+        with pytest.raises(RuntimeError, match="the request Ask was awaited already: make another one"):
+            await asked

@@ -63,14 +63,15 @@ def message_name(tp: Any) -> str:
     return str(getattr(tp, "__qualname__", tp)).replace("<locals>.", "")
 
 
-def _answer_reader(request: type[Any]) -> Callable[[bytes], Any]:
-    return decoder(response_type(request), f"the answer to {message_name(request)}")
+def _request_of(request: type[Any]) -> tuple[str, Callable[[bytes], Any]]:
+    name = message_name(request)
+    return name, decoder(response_type(request), f"the answer to {name}")
 
 
-#: The name of a class's messages, and what reads the answers to them, found once.
+#: The name of a class's messages; of requests, and what reads the answers to them. Found once.
 name_of: Callable[[type[Any]], str] = functools.lru_cache(maxsize=4096)(message_name)  # type: ignore[assignment]  # classes hash
-answer_reader: Callable[[type[Any]], Callable[[bytes], Any]] = functools.lru_cache(maxsize=4096)(
-    _answer_reader
+request_of: Callable[[type[Any]], tuple[str, Callable[[bytes], Any]]] = functools.lru_cache(maxsize=4096)(
+    _request_of
 )  # type: ignore[assignment]  # so here
 
 

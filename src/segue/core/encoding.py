@@ -79,6 +79,15 @@ def encode(value: object, *, where: str = "value") -> bytes:
     return data
 
 
+def encode_plain(value: object) -> bytes | None:
+    """As `encode`, of what needs no second look; None for what does, or can't be written."""
+    try:
+        data = write(value)
+    except Exception:
+        return None
+    return data if _find_null(data) is None else None
+
+
 def encode_deterministic(value: object, *, where: str = "value") -> bytes:
     """As `encode`, with keys and sets sorted: equal values give equal bytes. For digests."""
     try:

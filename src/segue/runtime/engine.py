@@ -182,7 +182,8 @@ class Engine:
             self.worker.executor = self._prover.executor
             self.worker.rests = None  # a turn is proved in the wake that did it
         self.worker.register(feed.WATCHER)
-        self.port = Port(self.store, self.clock, self.postbox, self.worker.name, self.check)
+        self.port = Port(self.store, self.clock, self.postbox, self.worker.port, self.check)
+        self.worker.answer = self.port.take
         parts.callback(self.port.close)
         self.lanes = Lanes(
             self.store,

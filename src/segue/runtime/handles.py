@@ -15,7 +15,7 @@ import msgspec
 from ..authoring.context import find_branch
 from ..authoring.failures import to_exception
 from ..authoring.flow import target_named
-from ..authoring.mail import AT_ONCE, When, cancel, caught_up, join, ping, send, unschedule
+from ..authoring.mail import When, cancel, caught_up, join, ping, send, unschedule
 from ..authoring.message import Pong, Request, name_of, read_pong
 from ..authoring.resource import SERVICES
 from ..authoring.trace import attach
@@ -216,21 +216,17 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
         raises `MailboxFull`, as the mailbox says.
         """
         branch = find_branch()
-        when = AT_ONCE if after is None and every is None and not key else When.of(after, every, key)
         if branch is not None:
-            await send(branch, self.id, message, when)
+            await send(branch, self.id, message, When.of(after, every, key))
             return
+        more: dict[str, Any] | None = None
+        if after is not None or every is not None or key:
+            when = When.of(after, every, key)
+            more = {"due": when.due(self.engine.clock.now()), "every": when.every, "key": when.key}
         kind: MailKind = "urgent" if getattr(message, "urgent", False) else "tell"
-        name, value, postbox = (
-            name_of(type(message)),
-            encode(message, where="the message"),
-            self.engine.postbox,
+        sending = (self._home or self.engine).postbox.post(
+            self.id, kind, name_of(type(message)), encode(message, where="the message"), None, None, more
         )
-        if when is AT_ONCE:
-            sending = postbox.post(self.id, kind, name, value)
-        else:
-            due = when.due(self.engine.clock.now())
-            sending = postbox.post(self.id, kind, name, value, due=due, every=when.every, key=when.key)
         if sending is not None:
             await sending
 
@@ -277,7 +273,8 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
         if branch is not None:
             pong: Pong = await ping(branch, self.id, timeout)
             return pong
-        return read_pong(await self.engine.port.ask(self.id, "ping", b"null", timeout, "ping"))
+        pinged = self.engine.port.ask(self.id, "ping", b"null", timeout, "ping")
+        return read_pong(pinged if isinstance(pinged, bytes) else await pinged)
 
     def recipient(self, message: type[M], /) -> Recipient[M]:
         """Its address, narrowed to messages of one type; a value, as it is."""

@@ -25,7 +25,7 @@ from ..core.pool import Pooled
 from ..model.entry import Entry, decode_pool
 from ..model.errors import StoreError
 from ..model.lane import Answer
-from ..model.message import Letter, Mail, Question
+from ..model.message import PORT, Letter, Mail, Question
 from ..model.mode import Config
 from ..model.run import Head, Spec
 from ..ports.clock import AlarmClock, Timer
@@ -87,6 +87,7 @@ class Worker:
         self.linger, self.room, self._stall, self._ends = linger, room, stall, ends
         self.loop: AbstractEventLoop = asyncio.get_running_loop()
         self.name = alive.new_name()
+        self.port = PORT + self.name
         self.awake: dict[str, Executor | Resting] = {}
         self.rests: Rests | None = Rests(self)
         self.clock_now = clock.now
@@ -115,6 +116,7 @@ class Worker:
         self._resources = Resources()
         self._returns: set[Future[list[CommitResult]]] = set()  # of runs given back, on their way
         self.handles: Callable[[str, Any, tuple[str, int] | None], Any]
+        self.answer: Callable[[Sequence[Mail]], None]
         self.commit_hook: Callable[[Turn], None] | None = None
         self.executor: Callable[[Host, Claimed, list[Any], Pooled | None, Config], Executor] = Executor
         self._unclaimed: Exception | None = None  # why the last claim failed

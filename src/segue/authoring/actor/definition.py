@@ -26,7 +26,7 @@ from ..pooled import Named
 from . import elsewhere, graph
 from .checkpoint import read_texts
 from .driver import Driver
-from .handlers import Handlers, read_handlers
+from .handlers import Handler, Handlers, read_handlers
 from .life import Life
 from .standing import Standing
 
@@ -54,6 +54,12 @@ class ActorDef:
         #: How long its past turns are kept, where the class, or one that it is made of, says so.
         self.history: timedelta | None = getattr(cls, "__segue_history__", None)
         self.simple = "perform" not in self.own  #: whether handlers are just called
+
+    @functools.cached_property
+    def quick(self) -> dict[str, Handler]:
+        """The handlers of messages that need nothing but to be called, by the name of what they take."""
+        messages = self.handlers.messages if self.simple else {}
+        return {name: handler for name, handler in messages.items() if handler.quick}
 
     @property
     def version(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from math import ceil
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from .interlude import Aborted, Interlude
 from .life import Life
 from .nexts import Again, Answer, Cancelled, Done, Fail, Interrupted, Listen
 from .performing import Performer
+from .quick import Quick
 from .standing import Standing
 
 if TYPE_CHECKING:
@@ -41,13 +43,14 @@ class Driver:
     """One wake of an actor."""
 
     def __init__(self, here: Standing, claimed: Claimed, life: Life) -> None:
-        self.life, self.here = life, here
+        self.life, self.here, self._write = life, here, here.write
         self.performer = Performer(self.here, life, current("an actor"))
         self.ending = Ending(
             self.here, life, self.performer, claimed.head.spec, self._letter, lambda: self._save(seal=True)
         )
         life.supervisor = self.ending.supervisor
         self.interlude = Interlude(self.here, life, self.performer, self.ending.supervisor)
+        self._quick = Quick(self.here, life, self.performer, self.interlude, self._serve, self._otherwise)
         life.beside = self.interlude.beside
         self._began = 0.0  # the round
         # Messages since the last commit, and when they have to be committed.
@@ -151,49 +154,77 @@ class Driver:
     async def _messages(self) -> None:
         """Messages, until something else is next."""
         while await self._serve():
-            await self.life.attend(self._serve, self.here)
+            await self.life.attend(self._quick, self.here)
 
     async def _serve(self) -> bool:
         """The messages that are there; whether the actor still listens."""
-        here, life, performer, interlude = self.here, self.life, self.performer, self.interlude
+        here, life, interlude, quick = self.here, self.life, self.interlude, self._quick
         self._group, self._until = 0, monotonic() + MOMENT
         life.set_time(here.at)
-        while here.listens and interlude.next is None:
+        listens = self._listens
+        while listens:
             letter = life.take()
             if letter is None:
                 return True
-            mail = letter.mail
-            handler = here.definition.handlers.messages.get(mail.name)
-            if handler is None or not handler.quick or mail.callers or mail.due:
+            work = quick.begin(letter)
+            if work is None:
                 await self._letter(letter)
                 life.set_time(here.at)
+                listens = self._listens
                 continue
-            if mail.at > here.at:  # from here on as `_message`, in fewer words
-                here.at = mail.at
-                life.set_time(mail.at)
-            reply: Mail | None = None
             try:
-                if handler.is_request and life.watched:
-                    life.takes(letter, performer.path(handler), keeps=False)
-                result = await performer.call(handler, handler.read(mail.value or b"null"))
-                performer.at_work = ""
+                result = await work
                 if not interlude.quiet:
-                    result = await self._said_beside(handler, result)
-                looked = here.fields.look(here.actor)
-                if handler.is_request:
-                    reply = self._answer(handler, mail, result)
-                elif result is not None:
-                    here.go(result)
-                if not here.fresh:
-                    here.fields.take(looked, here.actor)
+                    self.performer.at_work = ""
+                    result = await self._said_beside(quick.handler, result)
+                value = quick.done(result)
             except BaseException as error:
-                await self._message(handler, letter, error)
+                await self._message(quick.handler, letter, error)
             else:
-                here.attempt = 0
-                life.close_letter(letter, reply)
-                if self._keep():
+                if self._finish(letter, value):
                     await self._seal()
+            listens = here.state is None and here.end is None and not (here.due or here.fresh)
+            if interlude.next is not None:
+                return False
         return False
+
+    async def _otherwise(self, letter: Letter, work: Awaitable[Any]) -> bool:
+        """A message that was carried out by whoever brought it turned out to wait, or otherwise than most."""
+        quick, interlude = self._quick, self.interlude
+        self._group, self._until = 0, monotonic() + MOMENT
+        try:
+            result = await work
+            if not interlude.quiet:
+                self.performer.at_work = ""
+                result = await self._said_beside(quick.handler, result)
+            value = quick.done(result)
+        except BaseException as error:
+            await self._message(quick.handler, letter, error)
+        else:
+            if self._finish(letter, value):
+                await self._seal()
+        return await self._serve()
+
+    @property
+    def _listens(self) -> bool:
+        """Whether the next message is what is next."""
+        return self.here.listens and self.interlude.next is None
+
+    def _finish(self, letter: Letter, value: bytes | None) -> bool:
+        """A quick message is done; whether it has to be committed before anything else."""
+        here, life = self.here, self.life
+        if here.end is not None or not self.performer.is_quiet:
+            life.close_letter(letter, None if value is None else self._reply(letter.mail, value, None))
+            return self._keep()
+        self._group = group = self._group + 1
+        late = group >= GROUP or monotonic() > self._until
+        if late:
+            here.at = max(here.at, life.clock())
+        if here.state is None and not (here.due or here.fresh):
+            here.keep_listening()
+        else:
+            here.keep()
+        return not life.finish(letter, value, self._write) or late
 
     async def _letter(self, letter: Letter) -> None:
         """One message."""
@@ -226,7 +257,7 @@ class Driver:
                 result = await self._said_beside(handler, result)
             looked = here.look()
             if handler.is_request and not handler.keeps:
-                reply = self._answer(handler, mail, result)
+                reply = self._reply(mail, self._answer(handler, result), None)
             elif result is not None:
                 here.go(result)
             if not here.fresh:
@@ -326,14 +357,14 @@ class Driver:
         return self._reply(mail, None, failure)
 
     # ------------------------------------------------------------ answers
-    def _answer(self, handler: Handler, mail: Mail, result: Any) -> Mail | None:
+    def _answer(self, handler: Handler, result: Any) -> bytes:
         then: object = None
         if isinstance(result, Answer):
             result, then = result.value, result.then
-        value = encode(result, where=f"the answer of {self.here.definition.name}.{handler.method}")
+        value = encode(result, where=handler.answers)
         if then is not None:
             self.here.go(then)
-        return None if mail.reply is None else self.life.answer_to(mail, value, None)
+        return value
 
     def _reply(self, mail: Mail, value: bytes | None, error: Failure | None) -> Mail | None:
         return None if mail.reply is None else self.life.answer_to(mail, value, error)
@@ -384,7 +415,7 @@ class Driver:
         if late:
             here.at = max(here.at, life.clock())
         here.keep()
-        return not life.save(here.write, self.performer.over()) or late
+        return not life.save(self._write, self.performer.over()) or late
 
     async def _seal(self) -> None:
         await self.life.seal()

@@ -62,6 +62,11 @@ class Family:
         for id in list(self._now):
             self.drop(id)
 
+    @property
+    def is_none(self) -> bool:
+        """Whether there are none, and that is written."""
+        return not (self._now or self._before or self._unwritten)
+
     # ------------------------------------------------------------ what is written down
     def keep(self) -> None:
         """A turn is over: what they are now is to be written."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ...core.encoding import encode_plain
 from .checkpoint import Splice, join, read_texts
 from .growth import Change, Field
 
@@ -21,11 +22,11 @@ Looked = bytes | list[Change]
 class Fields:
     """Of one actor. Small ones are one text; larger ones are looked at, and written, one by one."""
 
-    __slots__ = ("_definition", "_pending", "_raw", "_table", "as_stored", "size")
+    __slots__ = ("_definition", "_names", "_pending", "_raw", "_table", "as_stored", "size")
 
     def __init__(self, definition: ActorDef, actor: Any, stored: msgspec.Raw | None = None) -> None:
         """`stored`: the text that they were read from."""
-        self._definition = definition
+        self._definition, self._names = definition, definition.durable.keys()
         self._table: dict[str, Field] | None = None
         self._pending: dict[str, list[Splice]] = {}
         #: Whether they are still the text that was stored, so that changes of it can be.
@@ -51,25 +52,29 @@ class Fields:
     def look(self, actor: Any) -> Looked:
         """What they are now, to be taken if the turn holds. Raises `NotEncodable`."""
         if self._table is None:
+            values = actor.__dict__
+            if values.keys() == self._names and (text := encode_plain(values)) is not None:
+                return text
             return self._definition.dump(actor)
         values, where = self._definition.values(actor), self._definition.name
         looked = (field.look(name, values[name], where) for name, field in self._table.items())
         return [change for change in looked if change is not None]
 
-    def take(self, looked: Looked, actor: Any) -> None:
-        """That turn holds."""
+    def take(self, looked: Looked, actor: Any) -> bool:
+        """That turn holds; whether it has changed anything."""
         if self._table is None:
-            assert isinstance(looked, bytes)  # so it was looked at
-            self._raw, self.size = looked, len(looked)
+            changed = looked != self._raw
+            self._raw, self.size = looked, len(looked)  # type: ignore[assignment]  # so it was looked at
             if self.size > SMALL:
                 self._spread(actor)
                 self.as_stored = False
-            return
+            return changed
         for change in looked:
             assert isinstance(change, Change)
             self.size += self._table[change.name].take(change)
             if change.splice is not None:
                 self._pend(change.splice)
+        return bool(looked)
 
     def _pend(self, splice: Splice) -> None:
         name, front, back, middle = splice

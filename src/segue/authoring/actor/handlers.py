@@ -45,6 +45,7 @@ class Handler(msgspec.Struct, kw_only=True):
     elsewhere: bool = False  #: it runs in another process
     plain: bool = False
     quick: bool = False  #: and the same where it fails; it answers what it returns
+    answers: str = ""  #: what its answers are called, to whom they can't be written
     read: Callable[[bytes], Any]
 
 
@@ -156,6 +157,7 @@ def _handler(cls: type[Any], owner: str, method: str, fn: Any, mark: Mark) -> Ha
         is_request=is_request,
         keeps=keeps,
         elsewhere=mark.pool == "process",
+        answers=f"the answer of {where}",
         plain=is_async and mark.mode is None and mark.timeout is None,
         read=_reader(takes, where),
     )

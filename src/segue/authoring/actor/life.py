@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ...model.entry import Failure
@@ -30,6 +30,38 @@ class Beside(Protocol):
     def __call__(self, mail: Mail) -> Coroutine[Any, Any, None]: ...
 
 
+class Serving(Protocol):
+    """How an actor's messages are carried out while it listens."""
+
+    def serve(self) -> Coroutine[Any, Any, bool]:
+        """Carry out those that are there; whether the actor still listens."""
+        ...
+
+    def begin(self, letter: Letter) -> Coroutine[Any, Any, Any] | None:
+        """The handler of a message, to be carried out in the actor's name; None where `serve` is needed for it."""
+        ...
+
+    def is_plain(self, result: Any, /) -> bool:
+        """It returned that: whether nothing was recorded or said beside, and the next message is what is next."""
+        ...
+
+    def done(self, result: Any, /) -> bytes | None:
+        """What that returned holds from now on; the answer to a request. If it raises, nothing holds."""
+        ...
+
+    def write(self, turn: Turn, /) -> None:
+        """Have a turn store what was done by a message that was plain; what isn't worth it is left to `save`."""
+        ...
+
+    def save(self, turn: Turn, /) -> None:
+        """Have a turn store all that isn't stored yet: as the next one must that stores more than letters."""
+        ...
+
+    def otherwise(self, letter: Letter, work: Awaitable[Any], /) -> Coroutine[Any, Any, bool]:
+        """The rest of a message whose handler waits, raised or said something; then as `serve`."""
+        ...
+
+
 class Life(Protocol):
     """One wake of an actor, as its code sees it."""
 
@@ -38,6 +70,7 @@ class Life(Protocol):
     beside: Beside
 
     supervisor: Supervisor  #: of its children
+    watchers: Mapping[str, Any]  #: empty if nobody watches any run in this process
 
     @property
     def callers(self) -> tuple[str, ...]:
@@ -47,10 +80,6 @@ class Life(Protocol):
     @callers.setter
     def callers(self, callers: tuple[str, ...]) -> None: ...
 
-    @property
-    def watched(self) -> bool:
-        """Whether anybody in this process watches runs."""
-        ...
 
     @property
     def leaving(self) -> bool:
@@ -71,12 +100,12 @@ class Life(Protocol):
         """
         ...
 
-    async def attend(self, serve: Callable[[], Coroutine[Any, Any, bool]], stays: Stays) -> None:
+    async def attend(self, serving: Serving, stays: Stays) -> None:
         """Wait until there are messages. All that was done is committed.
 
-        `serve` carries out those that are there, and says whether the actor still listens. Whoever brings mail calls
-        it in the actor's name: as long as no handler waits, the actor's task isn't needed. Where none come for a while
-        this wake may end here, closed as a coroutine is, and another one go on from what `stays`.
+        Whoever brings mail has it served in the actor's name: as long as no handler waits, the actor's task isn't
+        needed. Where none come for a while this wake may end here, closed as a coroutine is, and another one go on from
+        what `stays`.
         """
         ...
 
@@ -101,6 +130,10 @@ class Life(Protocol):
 
         False where something of the handler is left, so that `seal` must follow.
         """
+        ...
+
+    def finish(self, letter: Letter, value: bytes | None, checkpoint: Callable[[Turn], None], /) -> bool:
+        """`close_letter`, with an answer if there is a `value`, and `save`, of a message that has recorded nothing."""
         ...
 
     def seal(self) -> Future[None]:

@@ -23,21 +23,26 @@ class Performer:
     """Carries out the methods of the actor that stands `here`, one at a time."""
 
     def __init__(self, here: Standing, life: Life, branch: Branch) -> None:
-        self._here, self._life, self._branch = here, life, branch
+        self._here, self._life, self.branch = here, life, branch
         self.at_work = ""  #: the handler that is carried out
         self._recorded = False  # something, of an earlier method of this turn
 
     def enter(self, method: str) -> None:
         """From here on, calls are recorded as of that method in this turn."""
-        branch = self._branch
+        branch = self.branch
         if branch.n or branch.kids is not None:
             self._recorded = True
         branch.restart(f"/{method}.{self._here.turns}")
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing was recorded or begun in this turn."""
+        branch = self.branch
+        return not (self._recorded or branch.n or branch.timeouts or branch.kids is not None)
+
     def over(self) -> bool:
         """The turn is over: whether nothing was recorded or begun in it."""
-        branch = self._branch
-        quiet = not (self._recorded or branch.n or branch.timeouts or branch.kids is not None)
+        branch, quiet = self.branch, self.is_quiet
         if not quiet:
             self._recorded, branch.n, branch.kids = False, 0, None
         return quiet
@@ -48,7 +53,7 @@ class Performer:
 
     def call(self, handler: Handler, *arguments: Any) -> Awaitable[Any]:
         """A handler at work. `leave` it when it is done."""
-        branch, method, here = self._branch, handler.method, self._here
+        branch, method, here = self.branch, handler.method, self._here
         if branch.n or branch.timeouts or branch.kids is not None:
             self.enter(method)
         else:

@@ -46,7 +46,7 @@ class Standing:
         else:
             stored = first(spec, definition)
         definition = find(definition, stored, self._run, life.target)
-        self.definition = definition
+        self.definition, self.quick = definition, definition.quick
         read = Read(definition, stored, self._run)
         self.actor = read.actor
         if read.dropped:
@@ -74,6 +74,7 @@ class Standing:
         self.closing = stored.closing
         self.lives = stored.lives  #: before this one
         self._kept: tuple[Any, ...]
+        self._kept_turns, self._kept_at, self._kept_listens, self._kept_quickly = 0, 0.0, False, False
 
     def code(self, claimed: Claimed, life: Life, /) -> Coroutine[Any, Any, bytes]:
         """The coroutine of a wake that goes on from here."""
@@ -126,13 +127,14 @@ class Standing:
         """The run goes on as another actor."""
         definition.check()
         self.definition, self.actor, self._molted = definition, actor, definition.name
+        self.quick = definition.quick
         self.fresh, self.state, self.due = True, None, 0.0
         self.fields = Fields(definition, actor)
 
     def begin_anew(self) -> None:
         """As it was first."""
         definition, spec = self._first
-        self.definition, self._molted = definition, ""
+        self.definition, self.quick, self._molted = definition, definition.quick, ""
         self.actor = Read(definition, first(spec, definition), self._run).actor
         self.fields = Fields(definition, self.actor)
         self.fresh, self.state, self.due = True, None, 0.0
@@ -167,8 +169,10 @@ class Standing:
 
     def keep(self) -> None:
         """A turn is over: so it is to be written down, whatever the next handler does meanwhile."""
-        self.turns += 1
+        self.turns = self._kept_turns = self.turns + 1
+        self._kept_at, self._kept_quickly = self.at, False
         self.children.keep()
+        self._kept_listens = self.listens and not self.attempt
         state = "" if self.state is None else message_name(type(self.state))
         self._kept = (
             self.verdict,
@@ -186,6 +190,15 @@ class Standing:
             self.lives,
             self.definition.declared,
         )
+
+    def keep_listening(self) -> bool:
+        """As `keep`, of an actor that listens; whether more is new, but for fields, than that a turn is over."""
+        if self._kept_listens and self.children.is_none:
+            self.turns = self._kept_turns = self.turns + 1
+            self._kept_at, self._kept_quickly = self.at, True
+            return False
+        self.keep()
+        return True
 
     def write(self, turn: Turn) -> None:
         """Have a turn store what was last kept: what has changed, unless more would be stored than is worth it."""
@@ -211,6 +224,12 @@ class Standing:
 
     def _head(self) -> Checkpoint:
         """What was last kept, without the fields."""
+        if self._kept_quickly:
+            version = self.definition.declared
+            return Checkpoint(
+                _NULL, "", _NULL, self._kept_turns, self._molted, at=self._kept_at, closing=self.closing,
+                lives=self.lives, version=version,
+            )  # fmt: skip
         kept, self._kept = self._kept, ()
         verdict, state, data, turns, molted, fresh, reached, *rest = kept
         if reached is None:

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from typing import ClassVar, Final, final
 
 
-class Phase(Enum):
-    """Where a wake stands. It goes down this list, but for LIVE → COMMITTING (→ LANDED) → LIVE, again and again."""
+@final
+class Phase:
+    """Where a wake stands. It goes down this list, but for LIVE → COMMITTING (→ LANDED) → LIVE, again and again.
 
-    REPLAYING = "what the journal holds is made and handed over again; what is new waits"
-    LIVE = "what is new starts"
-    COMMITTING = "a turn is on its way to the store"
-    LANDED = "it is durable, and its outcomes are handed over at the next rest: the code has moved meanwhile"
-    LEAVING = "the code is unwound, then the last turn is written; nothing is recorded any more"
-    OVER = "nothing of it is left here"
+    No enum: it is asked for at every call and message, and an enum finds its members the slow way.
+    """
+
+    __slots__ = ("_what",)
+    REPLAYING: ClassVar[Phase]
+    LIVE: ClassVar[Phase]
+    COMMITTING: ClassVar[Phase]
+    LANDED: ClassVar[Phase]
+    LEAVING: ClassVar[Phase]
+    OVER: ClassVar[Phase]
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __repr__(self) -> str:
+        return f"<Phase: {self._what}>"
 
 
-#: Asked for at every call, and a member of an enum is found by its class's slow way.
-REPLAYING, LIVE, COMMITTING, LANDED, LEAVING, OVER = Phase
+REPLAYING: Final = Phase("what the journal holds is made and handed over again; what is new waits")
+LIVE: Final = Phase("what is new starts")
+COMMITTING: Final = Phase("a turn is on its way to the store")
+LANDED: Final = Phase(
+    "it is durable, and its outcomes are handed over at the next rest: the code has moved meanwhile"
+)
+LEAVING: Final = Phase("the code is unwound, then the last turn is written; nothing is recorded any more")
+OVER: Final = Phase("nothing of it is left here")
+Phase.REPLAYING, Phase.LIVE, Phase.COMMITTING = REPLAYING, LIVE, COMMITTING
+Phase.LANDED, Phase.LEAVING, Phase.OVER = LANDED, LEAVING, OVER

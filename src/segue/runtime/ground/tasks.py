@@ -111,7 +111,10 @@ def step_for(loop: AbstractEventLoop, task: BranchTask, coro: Any) -> Any:
     try:
         return task.within.run(coro.send, None)
     finally:
-        _swap(loop, here)
+        if here is None or sys.version_info >= (3, 12):
+            _swap(loop, here)
+        else:
+            _CURRENT[loop] = here
 
 
 if sys.version_info >= (3, 12):
@@ -120,8 +123,10 @@ else:
     _CURRENT: dict[AbstractEventLoop, Task[Any]] = vars(asyncio.tasks)["_current_tasks"]
 
     def _swap(loop: AbstractEventLoop, task: Task[Any] | None) -> Task[Any] | None:
-        here = _CURRENT.pop(loop, None)
-        if task is not None:
+        here = _CURRENT.get(loop)
+        if task is None:
+            _CURRENT.pop(loop, None)
+        else:
             _CURRENT[loop] = task
         return here
 

@@ -40,10 +40,11 @@ class Carrier:
 
     def hint(self, hint: Hint) -> None:
         """The store's word that mail has come."""
+        awake, letters = self._awake, hint.came
         for run in hint.runs:
-            if (one := self._awake.get(run)) is None:
+            if (one := awake.get(run)) is None:
                 continue
-            came = hint.came.get(run)
+            came = letters.get(run)
             if came is not None and came.after <= one.seen:
                 one.mail(came.letters)
             else:

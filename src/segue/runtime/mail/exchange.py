@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ...authoring.context import find_branch
 from ...authoring.mail import forward, request
-from ...authoring.message import Request, answer_reader, name_of
+from ...authoring.message import Request, request_of
 from ...core.codec import encode_stable
 from ...model import checks
 from ...model.errors import WrongPlace
@@ -31,48 +31,41 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
     that works in this process: tokens aren't durable, and don't travel.
     """
 
-    def __init__(self, run: Run[Any], message: Request[T], timeout: timedelta | None) -> None:
-        self._run, self._timeout = run, timeout
-        cls = type(message)
-        self._kind: MailKind = "urgent" if getattr(message, "urgent", False) else "request"
-        self._name, self._value = name_of(cls), encode_stable(message, where="the message")
-        self._decode = answer_reader(cls)
-        self._id = ""
-        self._task: asyncio.Task[T] | None = None
-        self._coro: Coroutine[Any, Any, T] | None = None
+    __name__ = "request"  # as tasks show it, and number their branches
 
-    def __getattr__(self, name: str) -> str:
-        """As tasks show it, and number their branches."""
-        if name in ("__name__", "__qualname__"):
-            return "request"
-        raise AttributeError(name)
+    def __init__(self, run: Run[Any], message: Request[T], timeout: timedelta | None) -> None:
+        self._run, self._timeout, self._id, self.__qualname__ = run, timeout, "", "request"
+        self._task: asyncio.Task[T] | None = None
+        self._asking: Generator[Any, Any, T] | None = None
+        self._kind: MailKind = "urgent" if getattr(message, "urgent", False) else "request"
+        self._value = encode_stable(message, where="the message")
+        self._name, self._decode = request_of(type(message))
 
     # ------------------------------------------------------------ the answer
     def __await__(self) -> Generator[Any, Any, T]:
         if self._task is not None:
             return asyncio.shield(self._task).__await__()
-        if self._coro is None:
-            self._coro = self._ask()
-        return self._coro.__await__()
+        if self._asking is not None:
+            raise RuntimeError(f"the request {self._name} was awaited already: make another one to ask again")
+        self._asking = self._ask()
+        return self._asking
 
-    def _begin(self) -> Coroutine[Any, Any, T]:
-        if self._coro is None:
-            self._coro = self._ask()
-        return self._coro
+    def _begin(self) -> Generator[Any, Any, T]:
+        if self._asking is None:
+            self._asking = self._ask()
+        return self._asking
 
-    async def _ask(self) -> T:
-        branch = find_branch()
+    def _ask(self) -> Generator[Any, Any, T]:
+        run, branch = self._run, find_branch()
         answer: T
         if branch is not None:
-            to = self._run.id
-            answer = await request(
-                branch, to, self._name, self._value, self._decode, self._timeout, kind=self._kind
+            recorded = request(
+                branch, run.id, self._name, self._value, self._decode, self._timeout, kind=self._kind
             )
+            answer = yield from recorded
             return answer
-        asked = self._run.engine.port.ask(
-            self._run.id, self._name, self._value, self._timeout, self._kind, self._id
-        )
-        answer = self._decode(await asked)
+        asked = run.engine.port.ask(run.id, self._name, self._value, self._timeout, self._kind, self._id)
+        answer = self._decode(asked if isinstance(asked, bytes) else (yield from asked.__await__()))
         return answer
 
     def send(self, value: Any) -> Any:
@@ -85,8 +78,8 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
 
     def close(self) -> None:
         """As a coroutine's."""
-        if self._coro is not None:
-            self._coro.close()
+        if self._asking is not None:
+            self._asking.close()
 
     # ------------------------------------------------------------ what happens meanwhile
     async def __aiter__(self) -> AsyncIterator[Event]:
@@ -97,7 +90,7 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
         self._id = self._id or self._run.engine.port.new_call()
         watching = Watching(self._run.engine.bus, self._run.id)
         if self._task is None:
-            self._task = asyncio.ensure_future(self._begin())
+            self._task = asyncio.ensure_future(self)
         path: str | None = None
         try:
             while events := await watching.until(self._task):

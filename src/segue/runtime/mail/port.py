@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import itertools
 from asyncio import Future, TimerHandle
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
+import msgspec
+
 from ...authoring.failures import to_exception
 from ...authoring.time import overdue
 from ...model.checks import seconds
+from ...model.entry import Failure
 from ...model.errors import RunFailed, StepFailed, StoreError
-from ...model.message import PORT, Letter, Mail, MailKind
+from ...model.message import Letter, Mail, MailKind
 from ...model.run import CallRef
 from ...ports.clock import AlarmClock
 from ...ports.store import Hint, Store
@@ -32,18 +35,29 @@ POLL: Final = 0.5
 READ: Final = 256
 
 
+class Asked(msgspec.Struct):
+    """A request on its way. A future is made for it only if its answer isn't there by the time it was sent."""
+
+    answer: Mail | None = None
+    future: Future[bytes] | None = None
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+        return self.answer is not None if self.future is None else self.future.done()
+
+
 class Port:
     """Where answers come to one process. `check` raises what keeps them from coming."""
 
     def __init__(
-        self, store: Store, clock: AlarmClock, postbox: Postbox, worker: str, check: Callable[[], None]
+        self, store: Store, clock: AlarmClock, postbox: Postbox, address: str, check: Callable[[], None]
     ) -> None:
         self._store, self._clock, self._postbox, self._check = store, clock, postbox, check
         self._loop = asyncio.get_running_loop()
-        self.address = PORT + worker
+        self.address = address
         self._names = uuid4().hex[:12]
         self._numbers = itertools.count(1)
-        self._calls: dict[str, Future[bytes]] = {}
+        self._calls: dict[str, Asked] = {}
         self._seen = 0
         self._uncleared = 0  # letters that were read and are still there
         self._reading = self._again = False
@@ -53,23 +67,46 @@ class Port:
         """What names a request, to those who see it carried out too."""
         return f"{self._names}.{next(self._numbers)}"
 
-    async def ask(
+    def ask(
         self, to: str, name: str, value: bytes, timeout: timedelta | None, kind: MailKind, call: str = ""
-    ) -> bytes:
-        """Send a request; its answer. Raises what its handler raised, `RunEnded`, `TimeoutError`."""
-        call = call or self.new_call()
-        future = self._calls[call] = Future[bytes](loop=self._loop)
-        timer = None
-        if timeout is not None:
-            wait = seconds(f"timeout of the request {name}", timeout)
-            late = to_exception(overdue(f"the request {name} to {to!r}"))
-            timer = self._clock.call_later(wait, lambda: _fail(future, late))
+    ) -> bytes | Awaitable[bytes]:
+        """Send a request; its answer if that is there at once, else what is awaited for it.
+
+        Raises, now or then, what its handler raised, `RunEnded`, `TimeoutError`.
+        """
+        within = None if timeout is None else seconds(f"timeout of the request {name}", timeout)
+        call = call or f"{self._names}.{next(self._numbers)}"
+        asked = self._calls[call] = Asked()
         if self._timer is None:
             self._timer = self._loop.call_later(POLL, self._tick)
         try:
-            reply = CallRef(self.address, call, 0)
-            if (sending := self._postbox.post(to, kind, name, value, reply, future)) is not None:
+            sending = self._postbox.post(to, kind, name, value, CallRef(self.address, call, 0), asked)
+        except BaseException:
+            del self._calls[call]
+            raise
+        if sending is not None or asked.answer is None:
+            late = f"the request {name} to {to!r}"
+            return self._answer(call, asked, sending, within, late)
+        del self._calls[call]
+        return _outcome(asked.answer)
+
+    async def _answer(
+        self, call: str, asked: Asked, sending: Awaitable[None] | None, within: float | None, late: str
+    ) -> bytes:
+        """What comes, once the request was sent."""
+        timer = None
+        answer, future = asked.answer, None
+        try:
+            if answer is None:
+                future = asked.future = Future[bytes](loop=self._loop)
+                if within is not None:
+                    error = to_exception(overdue(late))
+                    timer = self._clock.call_later(within, lambda: _fail(future, error))
+            if sending is not None:
                 await sending
+            if answer is not None:
+                return _outcome(answer)
+            assert future is not None  # there was no answer
             return future.result() if future.done() else await future
         finally:
             del self._calls[call]
@@ -81,8 +118,9 @@ class Port:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for future in self._calls.values():
-            future.cancel("the engine was closed; what was asked is carried out with the next one")
+        for asked in self._calls.values():
+            if asked.future is not None:
+                asked.future.cancel("the engine was closed; what was asked is carried out with the next one")
 
     # ------------------------------------------------------------ answers
     def hint(self, hint: Hint) -> None:
@@ -131,6 +169,11 @@ class Port:
             self._again = False
             self._look()
 
+    def take(self, answers: Iterable[Mail]) -> None:
+        """Answers of runs at work in this process, which don't go by the store."""
+        for mail in answers:
+            self._take(mail)
+
     def _take_all(self, letters: Iterable[Letter]) -> None:
         for letter in letters:
             if letter.id > self._seen:
@@ -142,16 +185,17 @@ class Port:
 
     def _take(self, mail: Mail) -> None:
         """One answer. The first counts, and one that nobody waits for is dropped."""
-        future = None if mail.call is None else self._calls.get(mail.call.path)
-        if future is None or future.done():
+        asked = None if mail.call is None else self._calls.get(mail.call.path)
+        if asked is None:
             return
-        if mail.error is None:
-            future.set_result(mail.value or b"null")
-            return
-        error = to_exception(mail.error)
-        if isinstance(error, StepFailed):
-            error = RunFailed(mail.sender, mail.error.type, mail.error.message)
-        future.set_exception(error)
+        if (future := asked.future) is None:
+            if asked.answer is None:
+                asked.answer = mail
+        elif not future.done():
+            if mail.error is None:
+                future.set_result(mail.value or b"null")
+            else:
+                future.set_exception(_raised(mail, mail.error))
 
     def _clear(self) -> None:
         if self._uncleared:
@@ -159,11 +203,23 @@ class Port:
             self._store.clear(self.address, self._seen).add_done_callback(_cleared)
 
     def _fail_all(self, error: BaseException) -> None:
-        for future in self._calls.values():
+        for future in [asked.future for asked in self._calls.values() if asked.future is not None]:
             if isinstance(error, asyncio.CancelledError):
                 future.cancel(*error.args)
             else:
                 _fail(future, error)
+
+
+def _outcome(answer: Mail) -> bytes:
+    if answer.error is not None:
+        raise _raised(answer, answer.error)
+    return answer.value or b"null"
+
+
+def _raised(answer: Mail, failure: Failure) -> Exception:
+    """What an answer raises that is an error."""
+    error = to_exception(failure)
+    return RunFailed(answer.sender, failure.type, failure.message) if isinstance(error, StepFailed) else error
 
 
 def _fail(future: Future[bytes], error: BaseException) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Future
-from collections.abc import Awaitable
-from typing import Any
+from collections.abc import Awaitable, Mapping
+from typing import Any, Protocol
 from uuid import uuid4
 
-import msgspec
+from msgspec.structs import replace
 
 from ...model.errors import Conflict, MailboxFull, RunEnded
 from ...model.message import Mail, MailKind
@@ -23,6 +23,12 @@ RETRY = 0.5
 CREDIT = 64
 #: What `deliver` says of mail that may be tried again.
 REFUSED = ("gone", "full")
+
+
+class Waiting(Protocol):
+    """Somebody, for an answer."""
+
+    def done(self) -> bool: ...
 
 
 class Postbox:
@@ -42,8 +48,8 @@ class Postbox:
         name: str = "",
         value: bytes | None = None,
         reply: CallRef | None = None,
-        unless: Future[Any] | None = None,
-        **more: Any,
+        unless: Waiting | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> Awaitable[None] | None:
         """Deliver mail; None if it is durable already, else it is when what this gives was awaited.
 
@@ -55,20 +61,28 @@ class Postbox:
         now = self._clock.now()
         mail = Mail(to, self._sender, number, kind, name, value, None, None, reply, (), now)
         if more:
-            mail = msgspec.structs.replace(mail, **more)
+            mail = replace(mail, **more)
         delivered = self._store.deliver((mail,), now=now)
         self._credit -= 1
         if self._credit and delivered.done() and delivered.result()[0] not in REFUSED:
             return None
         return self._see_through(mail, delivered, unless)
 
-    async def send(self, to: str, kind: MailKind, *rest: Any, **more: Any) -> None:
+    async def send(
+        self,
+        to: str,
+        kind: MailKind,
+        name: str = "",
+        value: bytes | None = None,
+        reply: CallRef | None = None,
+        **more: Any,
+    ) -> None:
         """As `post`, for those who wait anyway."""
-        if (sending := self.post(to, kind, *rest, **more)) is not None:
+        if (sending := self.post(to, kind, name, value, reply, None, more)) is not None:
             await sending
 
     async def _see_through(
-        self, mail: Mail, delivered: Future[list[Delivery]], unless: Future[Any] | None
+        self, mail: Mail, delivered: Future[list[Delivery]], unless: Waiting | None
     ) -> None:
         if self._credit <= 0:
             self._credit = CREDIT
@@ -80,7 +94,7 @@ class Postbox:
                 return
             self._sent = number = self._sent + 1
             now = self._clock.now()
-            mail = msgspec.structs.replace(mail, number=number, at=now)
+            mail = replace(mail, number=number, at=now)
             (delivery,) = await self._store.deliver((mail,), now=now)
 
     async def _refused(self, mail: Mail, delivery: Delivery) -> None:

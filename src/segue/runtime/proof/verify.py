@@ -16,7 +16,7 @@ from ...authoring.stopping import Stop
 from ...model.entry import Entry, Failure
 from ...model.errors import AuthorError, ReplayMismatch, ResultMismatch, UnknownName
 from ...model.lane import Answer
-from ...model.message import Question
+from ...model.message import Mail, Question
 from ...model.mode import Config
 from ...model.run import ENDED, Head
 from ...ports.clock import Timer
@@ -219,7 +219,7 @@ class Desk:
     def __init__(self, worker: Worker, head: Head, requests: Requests | None) -> None:
         self._worker, self._head, self._requests = worker, head, requests
         self.loop: AbstractEventLoop = worker.loop
-        self.name = worker.name
+        self.name, self.port = worker.name, ""
         self.linger = worker.linger
         self.park_always = False
         self.budgets = worker.budgets
@@ -284,6 +284,8 @@ class Desk:
         return self._head.updated
 
     def ended(self, run: Executor) -> None: ...
+    def answer(self, answers: Sequence[Mail], /) -> None: ...
+
     def asked(self, questions: Sequence[Question]) -> None: ...
     def kept(self, answers: Sequence[Answer]) -> None: ...
     async def look(self, executor: Executor) -> None: ...

@@ -30,6 +30,7 @@ class Commits:
 
     __slots__ = (
         "_afterwards",
+        "_answers",
         "_flight",
         "_given",
         "_run",
@@ -51,6 +52,7 @@ class Commits:
         self._used = False  # since the last turn
         self._given: tuple[int, str, bytes] | None = None  # what the last row of a call that was alone gave
         self._flight: tuple[Turn | None, Callable[[], None]] | None = None
+        self._answers: Sequence[Mail] = ()  # to callers in this process, in the turn on its way
         self._afterwards: Callable[[], None] | None = None
         self.batch_at: float | None = None  #: the time of the batch in the last turn, if it has one
         self.waited = False  #: whether the last commit took time, in which the code may have moved
@@ -81,7 +83,7 @@ class Commits:
         """Model use so far, of earlier wakes too."""
         return list(self._usage.values())
 
-    def take(self, done: list[Outcome], *, last: bool = False) -> Turn:
+    def take(self, done: Sequence[Outcome], *, last: bool = False) -> Turn:
         """The turn so far, with a batch of outcomes. `last`: the code has ended, and none of them is handed over."""
         run = self._run
         turn = self._turn or self.turn
@@ -159,51 +161,86 @@ class Commits:
 
     def write(self, turn: Turn, then: Callable[[], None]) -> None:
         """Send a turn to the store; `then` is called when it is durable. If it isn't to be had, the run goes."""
+        run = self._run
+        if turn.outbox:
+            self._keep_here(turn, run.host.port)
         try:
-            future = self._run.host.commit(turn)
+            future = run.host.commit(turn)
         except Exception as error:  # the store is gone
-            self._run.abandon(error)
+            run.abandon(error)
             return
         self._flight = turn, then
-        self.waited = not future.done()
-        if not self.waited:
+        if future.done():
+            self.waited = False
             self._written(future)
-        elif isinstance(future, Landing):
+            return
+        self.waited = True
+        if isinstance(future, Landing):
             future.then = self._written
         else:
             future.add_done_callback(self._written, context=tasks.NO_CONTEXT)
 
+    def message(self, letter: int, answer: Mail | None) -> Turn:
+        """The turn of a message by which nothing was recorded."""
+        run = self._run
+        turn, self._turn, self.batch_at = self._turn or self.turn, None, None
+        turn.consumed.append(letter)
+        turn.now, turn.seen = run.host.clock_now(), run.seen
+        if answer is not None:
+            turn.outbox.append(answer)
+        return turn
+
+    def _keep_here(self, turn: Turn, port: str) -> None:
+        """Answers to callers in this process needn't go by the store: who waits for them dies with it."""
+        outbox = turn.outbox
+        if len(outbox) == 1:
+            if outbox[0].to == port:
+                self._answers, turn.outbox = outbox, []
+        elif here := [mail for mail in outbox if mail.to == port]:
+            self._answers, turn.outbox = here, [mail for mail in outbox if mail.to != port]
+
     def _written(self, future: Future[list[CommitResult]]) -> None:
-        error = asyncio.CancelledError() if future.cancelled() else future.exception()
-        self._landed(future.result()[0] if error is None else error)
+        try:
+            result = future.result()[0]
+        except (Exception, asyncio.CancelledError) as error:
+            self._landed(error)
+        else:
+            self._landed(result)
 
     def _landed(self, result: CommitResult | BaseException) -> None:
         """What came of what was on its way."""
         assert self._flight is not None  # set before
         (turn, then), self._flight = self._flight, None
         afterwards, self._afterwards = self._afterwards, None
-        run = self._run
+        run, good = self._run, result == "committed" or result == "ready"
+        if self._answers:
+            answers, self._answers = self._answers, ()
+            if good:
+                run.host.answer(answers)
         if run.phase is OVER:
             return
-        if isinstance(result, BaseException):
-            run.abandon(result)
+        if not good:
+            if result == "fenced":
+                log.warning("run %s was taken over by another worker; nothing is lost", run.id)
+            run.abandon(result if isinstance(result, BaseException) else None)
             return
-        if result == "fenced":
-            log.warning("run %s was taken over by another worker; nothing is lost", run.id)
-            run.abandon(None)
-            return
-        if turn is not None:
-            if turn.release and result == "ready":
-                run.status = "ready"  # mail came meanwhile
-            if turn.asks:
-                run.host.asked(turn.asks)
-            if turn.answers:
-                run.host.kept(turn.answers)
-            if turn.lines and not turn.release and any(line.same for line in turn.lines):
-                run.carrying.look()
+        if turn is not None and (turn.release or turn.asks or turn.answers or turn.lines):
+            self._tell(turn, result)
         then()
         if afterwards is not None:
             afterwards()
+
+    def _tell(self, turn: Turn, result: CommitResult | BaseException) -> None:
+        """Who waits for what is durable now."""
+        run = self._run
+        if turn.release and result == "ready":
+            run.status = "ready"  # mail came meanwhile
+        if turn.asks:
+            run.host.asked(turn.asks)
+        if turn.answers:
+            run.host.kept(turn.answers)
+        if turn.lines and not turn.release and any(line.same for line in turn.lines):
+            run.carrying.look()
 
     def afterwards(self, then: Callable[[], None]) -> None:
         """Call it once nothing is on its way."""

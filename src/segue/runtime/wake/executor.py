@@ -67,17 +67,18 @@ class Executor:
     """One wake of one run."""
 
     callers: tuple[str, ...] = ()  # who waits, in a chain, for the request in hand
-    kicked = False  # it will be looked at whether the run is at rest
-    stop_by: float | None = None  # the engine closes: give the claim up at the next rest, or then
+    # What is asked for most isn't of the class: Python finds that faster.
+    kicked: bool  # it will be looked at whether the run is at rest
+    stop_by: float | None  # the engine closes: give the claim up at the next rest, or then
     grace: tuple[float, bool] = (
         0.0,
         False,
     )  # until when calls may come in then; all, or only those that cost
-    root: Task[Any] | None = None
+    root: Task[Any] | None
     inherited: Inherited | None = None
-    box: Mailbox | None = None
-    seen = 0
-    handling: Handling | None = None  # of an actor
+    box: Mailbox | None
+    seen: int
+    handling: Handling | None  # of an actor
     streaming: Streaming | None = None  # of live answers that the code reads as they come
     purse: Purse | None = None  # of calls that are on a budget
     nap: Timer | None = None  # for a short wait that is over soon by the clock
@@ -96,6 +97,8 @@ class Executor:
         self, host: Host, claimed: Claimed, entries: list[Entry], pool: Pooled | None, config: Config
     ) -> None:
         head = claimed.head
+        self.kicked, self.seen = False, 0
+        self.stop_by = self.root = self.box = self.handling = None
         self.host, self.loop = host, host.loop
         self.id, self.fence, self.head = head.id, head.fence, head
         self.config = config
@@ -292,13 +295,18 @@ class Executor:
 
     def mail(self, letters: Sequence[Letter]) -> None:
         """Take letters that came while the run is in memory; while it leaves, its last commit must not count them."""
+        handling = self.handling
+        if handling is not None:
+            if len(letters) == 1 and handling.hand(letters[0]):
+                return
+            handling.at_rest = False
         if self.phase is Phase.LEAVING or self.phase is Phase.OVER:
             return
         if letters and letters[0].id <= self.seen:
             letters = [letter for letter in letters if letter.id > self.seen]
         if letters:
             self._file(letters)
-        if self.handling is None or not self.handling.serve_at_once():
+        if handling is None or not handling.serve_at_once():
             self.kick()
 
     def _file(self, letters: Sequence[Letter]) -> None:

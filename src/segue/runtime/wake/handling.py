@@ -22,17 +22,17 @@ from ...authoring.pooled import Named
 from ...authoring.stopping import Stop
 from ...core.replay import Replay
 from ...model.entry import INSTANT, Entry, Failure
-from ...model.message import PORT, DeadLetter, Letter, Mail, answer_to
+from ...model.message import CAUGHT_UP, PORT, DeadLetter, Letter, Mail, answer_to
 from ...ports.store import Claimed, Turn
 from ..calls.call import Call, Outcome, new_call, own_call, raw
 from ..ground import tasks
 from ..ground.events import Handling as HandlingEvent
-from ..ground.phase import Phase
+from ..ground.phase import COMMITTING, LIVE, Phase
 from .departure import LARGE
-from .mailbox import HAND, MAIL
+from .mailbox import HAND, MAIL, Mailbox
 
 if TYPE_CHECKING:
-    from ...authoring.actor.life import Beside, Stays
+    from ...authoring.actor.life import Beside, Serving, Stays
     from ...authoring.actor.supervisor import Supervisor
     from .executor import Executor
 
@@ -42,6 +42,8 @@ REST: Final = 0.05
 CALM: Final = 0.025
 #: On what branch urgent messages stand in the journal.
 URGENT: Final = "!urgent"
+#: Messages that are read once and in order, unless they have a time or a key.
+_PLAIN: Final = ("tell", "request")
 _read_mail = msgspec.json.Decoder(Mail).decode
 _read_id = msgspec.json.Decoder(int).decode
 
@@ -57,7 +59,7 @@ class Handling:
         "_rests_until",
         "_run",
         "_saved",
-        "_serve",
+        "_serving",
         "_stays",
         "_stop",
         "_strikes",
@@ -65,17 +67,20 @@ class Handling:
         "_struck",
         "_urgent_only",
         "_wanting",
+        "at_rest",
         "beside",
         "id",
         "saves",
         "sealing",
         "shares",
         "supervisor",
+        "watchers",
         "weight",
     )
 
     def __init__(self, run: Executor, claimed: Claimed) -> None:
         self._run, self.id = run, run.id
+        self.watchers = run.host.watchers
         self.weight = len(claimed.checkpoint or b"") + sum(
             map(len, claimed.deltas)
         )  #: bytes that a wake reads
@@ -87,10 +92,12 @@ class Handling:
         self._saved: Callable[[Turn], None] | None = None  # writes a checkpoint into the next commit
         self._clean = True  # nothing of what is recorded belongs to the time before it
         self._wanting: Call | None = None  # the next message
+        self.at_rest = False  #: it was alone when it was last looked at, and since then nothing has come
         self._urgent_only = self._ends = False
-        self._serve: Callable[[], Coroutine[Any, Any, bool]]
+        self._serving: Serving
         self._stays: Stays
-        self._begun: tuple[Coroutine[Any, Any, bool], Any] | None = None  # `serve`, and what it waits on
+        # What was begun by whoever brought a message: `serve`, or that message's handler; and what it waits on.
+        self._begun: tuple[Coroutine[Any, Any, Any], Any, Letter | None] | None = None
         self._rest: TimerHandle | None = None  # it waits for its next message in memory, for a moment
         self._rests_until = 0.0
         self._struck = 0  # urgent messages in the journal
@@ -110,10 +117,6 @@ class Handling:
     @callers.setter
     def callers(self, callers: tuple[str, ...]) -> None:
         self._run.callers = callers
-
-    @property
-    def watched(self) -> bool:
-        return bool(self._run.host.watchers)
 
     @property
     def leaving(self) -> bool:
@@ -156,18 +159,30 @@ class Handling:
         letter: Letter | None
         if run.phase is Phase.REPLAYING:
             letter = self._in_hand(urgent)
-        else:
-            if box.urgent:
-                letter = next(iter(box.urgent.values()))
-            elif urgent:
-                letter = box.asked_to_end() if ends else None
-            else:
+        elif urgent or box.urgent or box.timers is not None:
+            letter = self._take_out_of_turn(box, urgent, ends)
+        elif box.posts:
+            letter = next(iter(box.posts.values()))
+            if letter.mail.name == CAUGHT_UP or letter.mail.kind == "event":
                 letter = box.first()
-            if letter is not None and (urgent or box.urgent or box.is_out_of_turn(letter.id)):
-                value = msgspec.json.encode(letter.id)
-                run.commits.entries.append(Entry(*HAND, "hand", "", b"", b"", 0, INSTANT, value))
+        else:
+            return None
         if letter is not None:
             box.hand = letter.id
+        return letter
+
+    def _take_out_of_turn(self, box: Mailbox, urgent: bool, ends: bool) -> Letter | None:
+        """The next one, and a word in the journal that says which it was, if that isn't plain."""
+        letter: Letter | None
+        if box.urgent:
+            letter = next(iter(box.urgent.values()))
+        elif urgent:
+            letter = box.asked_to_end() if ends else None
+        else:
+            letter = box.first()
+        if letter is not None and (urgent or box.urgent or box.is_out_of_turn(letter.id)):
+            value = msgspec.json.encode(letter.id)
+            self._run.commits.entries.append(Entry(*HAND, "hand", "", b"", b"", 0, INSTANT, value))
         return letter
 
     @property
@@ -201,10 +216,10 @@ class Handling:
         self._want(wanting, urgent=True)
         return wanting
 
-    async def attend(self, serve: Callable[[], Coroutine[Any, Any, bool]], stays: Stays) -> None:
-        """Wait until there are messages, or `serve`, which carries them out, was begun by whoever brought one."""
+    async def attend(self, serving: Serving, stays: Stays) -> None:
+        """Wait until there are messages, or until what whoever brought one has begun is to be gone on with."""
         wanting = new_call(self._run, MAIL, _NEXT, None, 0)
-        self._serve, self._stays = serve, stays
+        self._serving, self._stays = serving, stays
         self._want(wanting, urgent=False)
         try:
             await wanting
@@ -215,25 +230,26 @@ class Handling:
         else:
             thrown = None
         if self._begun is not None:
-            begun, self._begun = self._begun, None
-            await tasks.going_on(*begun, thrown)
+            (coro, waits, letter), self._begun = self._begun, None
+            work = tasks.going_on(coro, waits, thrown)
+            await (work if letter is None else serving.otherwise(letter, work))
 
     def _want(self, wanting: Call, *, urgent: bool) -> None:
         run = self._run
         self._wanting, self._urgent_only = wanting, urgent
         run.open[MAIL] = wanting
-        if self._saved is not None and self._is_alone() and run.host.is_roomy and not run.host.park_always:
+        if self._saved is not None and run.host.is_roomy and not run.host.park_always and self._is_alone():
+            self.at_rest = self.shares and not urgent
             self._commit_and_rest()
         else:
             run.kick()
 
-    def _serve_here(self, wanting: Call) -> None:
+    def _serve_here(self, wanting: Call, coro: Coroutine[Any, Any, bool]) -> None:
         """Carry out what has come, in the actor's name. Where that waits, or listens no more, its task goes on."""
         run, root = self._run, self._run.root
         assert isinstance(root, BranchTask)  # it waits for its mail
-        self._wanting = None
-        del run.open[MAIL]
-        coro = self._serve()
+        self._wanting, self.at_rest = None, False
+        run.open.pop(MAIL, None)
         try:
             waits = tasks.step_for(run.loop, root, coro)
         except StopIteration as served:
@@ -246,16 +262,19 @@ class Handling:
                 return
             raise
         else:
-            self._begun = coro, waits
+            self._begun = coro, waits, None
         if not wanting.done():
             wanting.set_result(None)
 
     def takes(self, letter: Letter, path: str, *, keeps: bool) -> tuple[Responder[Any], ...]:
         """A handler begins with a request, its calls at that path; its `Responder`, if it `keeps` one."""
         run, mail = self._run, letter.mail
-        if run.host.watchers and mail.reply is not None and run.host.wants_events(run.id):
-            caller = mail.reply.path if mail.reply.run.startswith(PORT) else mail.reply.run
-            run.host.publish(run.id, HandlingEvent(run=run.id, path=path, name=mail.name, caller=caller))
+        watchers, reply = self.watchers, mail.reply
+        if reply is not None and (listeners := (*watchers.get(run.id, ()), *watchers.get("", ()))):
+            caller = reply.path if reply.run.startswith(PORT) else reply.run
+            event = HandlingEvent(run=run.id, path=path, name=mail.name, caller=caller)
+            for listener in listeners:
+                listener(event)
         if not keeps:
             return ()
         run.letters.may_keep(letter.id)
@@ -282,6 +301,32 @@ class Handling:
             box.take_out(letter.id)
         else:
             box.consume(letter.id)
+
+    def finish(self, letter: Letter, value: bytes | None, checkpoint: Callable[[Turn], None], /) -> bool:
+        """`close_letter` and `save` of a message that was handled without anything being recorded."""
+        run, box, mail, id = self._run, self._run.mailbox, letter.mail, letter.id
+        answer: Mail | None = None
+        if value is not None and mail.reply is not None:
+            answer = answer_to(mail, run.id, run.next_number(), value, None, run.replay.time)
+        if box.timers is not None or id not in box.posts:
+            self.close_letter(letter, answer)
+            return self.save(checkpoint, True)
+        commits = run.commits
+        turn = commits.turn
+        if answer is not None:
+            turn.outbox.append(answer)
+        del box.posts[id]
+        box.hand = 0
+        turn.consumed.append(id)
+        if (
+            self._clean
+            and run.phase is LIVE
+            and not (run.open or run.made or commits.entries or self._struck)
+        ):
+            if len(run.tasks) == 1 and not run.done:  # as `save` has it
+                self._saved = checkpoint
+                return self.shares
+        return self.save(checkpoint, True)
 
     def reply_beside(self, mail: Mail, value: bytes | None, error: Failure | None) -> Awaitable[None]:
         """Answer a message that is carried out beside a handler: a recorded call."""
@@ -314,7 +359,7 @@ class Handling:
         if (
             quiet
             and self._clean
-            and run.phase is Phase.LIVE
+            and run.phase is LIVE
             and not (run.open or run.done or run.made or self._struck or run.commits.entries)
             and len(run.tasks) == 1
         ):
@@ -391,6 +436,9 @@ class Handling:
         if not self._clean:
             self._run.commits.entries.clear()
         saved(turn)
+        self._weigh(turn)
+
+    def _weigh(self, turn: Turn) -> None:
         self.saves += 1
         if turn.checkpoint is not None:
             self.weight = len(turn.checkpoint)
@@ -418,15 +466,15 @@ class Handling:
     def flush(self) -> None:
         """Commit what was done, while the actor waits."""
         run = self._run
-        turn = run.commits.take([])
-        run.phase = Phase.COMMITTING
+        turn = run.commits.take(())
+        run.phase = COMMITTING
         run.write(turn, self._flushed)
 
     def _flushed(self) -> None:
         run = self._run
-        if run.phase is not Phase.COMMITTING:  # it leaves
+        if run.phase is not COMMITTING:  # it leaves
             return
-        run.phase = Phase.LIVE
+        run.phase = LIVE
         if run.commits.waited or run.commits.owes or self._rest is None or run.box is None or run.box.posts:
             if not self.serve_at_once() and (run.commits.owes or self._rest is None or not self._is_alone()):
                 run.kick()
@@ -434,27 +482,100 @@ class Handling:
     # ------------------------------------------------------------ between messages
     def _is_alone(self) -> bool:
         """Whether the actor waits, or is about to, for its next message and nothing else is to be looked at."""
-        run = self._run
+        run, wanting, box = self._run, self._wanting, self._run.box
         return (
-            run.phase is Phase.LIVE
+            run.phase is LIVE
             and self._clean
             and len(run.tasks) == 1
             and len(run.open) == 1
-            and self._wanting is not None
-            and not self._wanting.done()
+            and wanting is not None
+            and not wanting.done()
             and not (run.done or run.commits.entries or run.carrying.local or run.carrying.precommit)
             and run.stop_by is None
             and run.streaming is None
             and run.inherited is None
-            and (run.box is None or run.box.is_plain)
+            and (box is None or box.is_plain)
         )
+
+    def hand(self, letter: Letter) -> bool:
+        """Carry out a message, if the actor is at rest and more isn't to be done than that; else it is to be filed."""
+        run, mail, wanting = self._run, letter.mail, self._wanting
+        box, root, at_rest, self.at_rest = run.box, run.root, self.at_rest, False
+        if (
+            not (at_rest and self.shares)
+            or run.phase is not LIVE
+            or wanting is None
+            or wanting.done()
+            or box is None
+            or len(run.open) != 1
+            or len(run.tasks) != 1
+            or run.stop_by is not None
+            or mail.kind not in _PLAIN
+            or letter.id <= run.seen
+            or (letter.kept or mail.due or mail.key)
+            or (work := self._serving.begin(letter)) is None
+        ):
+            return False
+        assert isinstance(root, BranchTask)  # it waits for its mail
+        run.seen = box.hand = letter.id
+        box.posts[letter.id] = letter
+        self._wanting = None
+        del run.open[MAIL]
+        try:
+            waits = tasks.step_for(run.loop, root, work)
+        except StopIteration as stop:
+            self._came_to(letter, wanting, stop.value)
+        except BaseException as error:
+            self._serve_here(wanting, self._serving.otherwise(letter, _come_to(None, error)))
+        else:
+            self._begun = work, waits, letter
+            if not wanting.done():
+                wanting.set_result(None)
+        return True
+
+    def _came_to(self, letter: Letter, wanting: Call, result: Any) -> None:
+        """A message's handler waited for nothing: commit what it did, if that is all there is to be done."""
+        run, box, serving, mail, error = self._run, self._run.mailbox, self._serving, letter.mail, None
+        if (
+            serving.is_plain(result)
+            and not wanting.done()
+            and not run.open
+            and len(run.tasks) == 1
+            and run.phase is LIVE
+            and run.stop_by is None
+        ):
+            try:
+                value = serving.done(result)
+            except BaseException as raised:
+                error = raised
+            else:
+                answer: Mail | None = None
+                if value is not None and mail.reply is not None:
+                    answer = answer_to(mail, run.id, run.next_number(), value, None, run.replay.time)
+                del box.posts[letter.id]
+                box.hand = 0
+                self._wanting, self.at_rest, run.open[MAIL] = wanting, True, wanting
+                self._rests_until = run.loop.time() + REST
+                if self._rest is None:
+                    self._rest = run.loop.call_later(REST, self._rested, context=tasks.NO_CONTEXT)
+                run.phase = COMMITTING
+                turn = run.commits.message(letter.id, answer)
+                serving.write(turn)
+                if turn.checkpoint is None and turn.delta is None:
+                    self._saved = serving.save
+                else:
+                    self._saved = None
+                    self._weigh(turn)
+                run.write(turn, self._flushed)
+                return
+        self._serve_here(wanting, serving.otherwise(letter, _come_to(result, error)))
 
     def serve_at_once(self) -> bool:
         """Give it the next message, if it waits for one and nothing else has to be looked at first."""
         wanting, box = self._wanting, self._run.box
         if wanting is None or self._urgent_only or box is None or not box.posts or not self._is_alone():
             return False
-        self._serve_here(wanting)
+        self._serve_here(wanting, self._serving.serve())
         return True
 
     def rests(self) -> bool:
@@ -482,7 +603,7 @@ class Handling:
     def _rested(self) -> None:
         run, self._rest = self._run, None
         left = self._rests_until - run.loop.time()
-        if left <= 0.001 or not self._is_alone():
+        if left <= 0.001 or not run.host.is_roomy or not self._is_alone():
             run.kick()
         elif left - (REST - CALM) > 0.001:  # it had messages meanwhile
             self._look_in(left - (REST - CALM))
@@ -518,7 +639,7 @@ class Handling:
 
     def part(self) -> None:
         """The wake is over: its parts let each other go."""
-        for name in ("supervisor", "beside", "_serve", "_stays"):
+        for name in ("supervisor", "beside", "_serving", "_stays"):
             if hasattr(self, name):
                 delattr(self, name)
 
@@ -614,6 +735,13 @@ class Handling:
         branch = Branch(run, f"{beneath.path}/{mail.name}.{call.place[1]}")
         tasks.start(run.loop, carry_out(), branch, copy_context(), f"segue {run.id} {mail.name}")
         run.kick()
+
+
+async def _come_to(result: Any, error: BaseException | None) -> Any:
+    """What a handler has come to."""
+    if error is not None:
+        raise error
+    return result
 
 
 _NEXT: Final = Wait(kind="", name="", args=b"", digest=b"", decode=raw)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ...authoring.context import Services
 from ...model.lane import Answer
-from ...model.message import Question
+from ...model.message import Mail, Question
 from ...model.run import Head
 from ...ports.clock import Timer
 from ...ports.store import CommitResult, Landed, Turn
@@ -24,6 +24,7 @@ class Host(Services, Protocol):
 
     loop: AbstractEventLoop
     name: str  #: the worker's
+    port: str  #: where answers come to callers of this process
     park_always: bool
     rests: Rests | None  #: where actors that only listen stay, if they may
     budgets: Budgets
@@ -47,6 +48,10 @@ class Host(Services, Protocol):
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer: ...
     def ended(self, run: Executor) -> None: ...
     def wants_events(self, run: str) -> bool: ...
+    def answer(self, answers: Sequence[Mail], /) -> None:
+        """Answers to callers of this process are durable, but for being answers: hand them over."""
+        ...
+
     def asked(self, questions: Sequence[Question]) -> None: ...
     def kept(self, answers: Sequence[Answer]) -> None: ...
 

@@ -65,11 +65,11 @@ class Mailbox:
         "_results",
         "_run",
         "_spawned",
-        "_timers",
         "_unmatched",
         "hand",
         "keeping",
         "posts",
+        "timers",
         "urgent",
     )
 
@@ -87,7 +87,7 @@ class Mailbox:
         self._order = 0
         self.urgent: dict[int, Letter] = {}  #: messages that don't wait for others, to an actor
         self._early: dict[Place, Letter] = {}  # ends of spawned runs that nobody waits for yet
-        self._timers: Timers | None = None
+        self.timers: Timers | None = None  #: of mail that has a time or a key
         self.keeping = Keeping(run, self)
         self._over: set[str] = set()  # subscriptions that were called off
         self.hand = 0  #: the message that an actor has in hand
@@ -155,9 +155,9 @@ class Mailbox:
         self.urgent[letter.id] = Letter(letter.id, told)
 
     def _timed(self) -> Timers:
-        if self._timers is None:
-            self._timers = Timers(self._run, self)
-        return self._timers
+        if self.timers is None:
+            self.timers = Timers(self._run, self)
+        return self.timers
 
     def consume(self, letter: int) -> None:
         """The code is done with a letter: the next commit takes it out of the inbox, unless it is kept."""
@@ -170,8 +170,8 @@ class Mailbox:
         if letter == self.hand:
             self.hand = 0
         self._run.commits.turn.consumed.append(letter)
-        if self._timers is not None and (known.mail.every or known.mail.key):
-            tick = self._timers.consumed(known)
+        if self.timers is not None and (known.mail.every or known.mail.key):
+            tick = self.timers.consumed(known)
             if tick is not None:
                 self._run.commits.send(tick)
 
@@ -277,7 +277,7 @@ class Mailbox:
 
     def is_out_of_turn(self, letter: int) -> bool:
         """Whether a message would come later than now if all mail were read anew, in the order of its arrival."""
-        timers = self._timers
+        timers = self.timers
         return timers is not None and (timers.has_older(letter) or any(id < letter for id in self.posts))
 
     def letter(self, id: int) -> Letter | None:
@@ -303,11 +303,11 @@ class Mailbox:
     @property
     def is_plain(self) -> bool:
         """Whether there is nothing to be looked at but messages, one after the other."""
-        return not (self._dues or self._results or self.urgent) and self._timers is None
+        return not (self._dues or self._results or self.urgent) and self.timers is None
 
     def part(self) -> None:
         """The wake is over: its parts let each other go."""
-        del self._run, self.keeping, self._timers
+        del self._run, self.keeping, self.timers
 
     @property
     def is_bare(self) -> bool:
@@ -316,18 +316,18 @@ class Mailbox:
             self.posts or self.urgent or self._results or self.keeping.letters or self._dues or self._early
         )
         return (
-            not (there or self._receivers or self._joins or self._over or self.hand) and self._timers is None
+            not (there or self._receivers or self._joins or self._over or self.hand) and self.timers is None
         )
 
     @property
     def next_due(self) -> float | None:
         """When the next time strikes, of a call that waits for it or of mail."""
-        return _sooner(self._dues[0][0] if self._dues else None, self._timers)
+        return _sooner(self._dues[0][0] if self._dues else None, self.timers)
 
     def wake_at(self) -> float | None:
         """When the next time strikes for which somebody waits."""
         dues = sorted((due, order) for due, order, call in self._dues if not call.done())
-        return _sooner(dues[0][0] if dues else None, self._timers)
+        return _sooner(dues[0][0] if dues else None, self.timers)
 
     # ------------------------------------------------------------ at rest
     def answer_waits(self) -> None:
@@ -335,8 +335,8 @@ class Mailbox:
         if self._results:
             for letter in list(self._results.values()):
                 self._read(letter)
-        if self._timers is not None:
-            self._ripen(self._timers)
+        if self.timers is not None:
+            self._ripen(self.timers)
         if self._run.handling is not None:
             self._run.handling.serve()
         elif self.urgent:

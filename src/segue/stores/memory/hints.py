@@ -15,11 +15,11 @@ class Hints:
     """What is to be told, and who listens."""
 
     def __init__(self) -> None:
-        self._listeners: list[Callable[[Hint], None]] = []
+        self._listeners: tuple[Callable[[Hint], None], ...] = ()
         self._named: dict[HintKind, dict[str, None]] = {}
         self.came: dict[str, Came] = {}  #: letters that aren't told of yet
         self.at_ports: dict[str, Came] = {}  #: those at ports, for which somebody waits
-        self._telling = False  #: this turn of the loop
+        self.telling = False  #: this turn of the loop
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -28,15 +28,14 @@ class Hints:
 
     def close(self) -> None:
         """Nobody listens any more."""
-        self._listeners.clear()
+        self._listeners = ()
 
     def subscribe(self, listener: Callable[[Hint], None]) -> Callable[[], None]:
         """Tell this one too, until the end that is returned."""
-        self._listeners.append(listener)
+        self._listeners = (*self._listeners, listener)
 
         def end() -> None:
-            if listener in self._listeners:
-                self._listeners.remove(listener)
+            self._listeners = tuple(one for one in self._listeners if one is not listener)
 
         return end
 
@@ -47,24 +46,24 @@ class Hints:
             self._named[kind] = {name: None}
         else:
             names[name] = None
-        if not self._telling:
+        if not self.telling:
             self.tell_later()
 
     def tell_later(self) -> None:
         """Once what is going on just now is done."""
-        if not self._telling:
-            self._telling = True
+        if not self.telling:
+            self.telling = True
             (self._loop or asyncio.get_running_loop()).call_soon(self._tell_now)
 
     def _tell_now(self) -> None:
-        self._telling = False
+        self.telling = False
         self.tell()
 
     def tell_ports(self) -> None:
         """What came to ports, at once."""
         answers, self.at_ports = self.at_ports, {}
         hint = Hint("mail", list(answers), answers)
-        for listener in tuple(self._listeners):
+        for listener in self._listeners:
             listener(hint)
 
     def tell(self) -> None:
@@ -73,11 +72,11 @@ class Hints:
         if came:
             self.came = {}
             mail = Hint("mail", list(came), came)
-            for listener in tuple(self._listeners):
+            for listener in self._listeners:
                 listener(mail)
         if hints:
             self._named = {}
             for kind, names in hints.items():
                 hint = Hint(kind, list(names))
-                for listener in tuple(self._listeners):
+                for listener in self._listeners:
                     listener(hint)

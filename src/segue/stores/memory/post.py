@@ -15,6 +15,8 @@ from .run import Run
 from .runs import Runs
 from .untaken import DeadLetters
 
+_DELIVERED: Delivery = "delivered"
+
 
 class Post:
     """Who brings mail to runs and processes."""
@@ -74,21 +76,41 @@ class Post:
         asked = False
         for one in mail:
             out.append(self.send(one, now, mark=True))
-            asked = asked or one.reply is not None
+            if one.reply is not None:
+                asked = True
+        self._delivered(now, asked=asked)
+        return out
+
+    def bring(self, mail: Mail, now: float) -> Delivery:
+        """One letter from outside of turns."""
+        run, delivery = self._runs.by_id.get(mail.to), _DELIVERED
+        if run is not None and run.marks is not None and run.box is None and run.status == "ready":
+            if mail.number <= run.marks.get(mail.sender, -1):  # as `send`, of a run at work
+                return "duplicate"
+            run.marks[mail.sender] = mail.number
+            self._put(run, mail, now)
+        else:
+            delivery = self.send(mail, now, mark=True)
+        asked = mail.reply is not None
+        if asked or self.refused or self._hints.at_ports:
+            self._delivered(now, asked=asked)
+        return delivery
+
+    def _delivered(self, now: float, *, asked: bool) -> None:
         if self.refused:
             self.give_back(now)
         if self._hints.at_ports:
             self._hints.tell_ports()
         if asked:  # who asks waits, so it isn't put off for others to come
             self._hints.tell()
-        return out
 
     def send(self, mail: Mail, now: float, *, mark: bool, stays: bool = False) -> Delivery:
         """Put mail into an inbox. What comes from an outbox `stays` the store's care if that can't be done."""
         run = self._runs.by_id.get(mail.to)
         if run is None or run.status in ENDED:
             return self._put_elsewhere(run, mail, now, stays)
-        if mark and mail.number <= (-1 if run.marks is None else run.marks.get(mail.sender, -1)):
+        marks = run.marks
+        if mark and mail.number <= (-1 if marks is None else marks.get(mail.sender, -1)):
             return "duplicate"
         delivery: Delivery = "delivered"
         if run.box is not None and refusal.takes_room(mail) and not run.box.has_room:
@@ -98,33 +120,35 @@ class Post:
         else:
             self._put(run, mail, now)
         if mark:
-            if run.marks is None:
-                run.marks = {}
-            run.marks[mail.sender] = mail.number
+            if marks is None:
+                run.marks = {mail.sender: mail.number}
+            else:
+                marks[mail.sender] = mail.number
         return delivery
 
     def _put(self, run: Run, mail: Mail, now: float) -> None:
         self._last = id = self._last + 1
-        letter, after = Letter(id, mail), 0
-        if run.inbox:
-            after = next(reversed(run.inbox))
-            run.inbox[id] = letter
-        else:
-            run.inbox = {id: letter}
+        letter, inbox, hints = Letter(id, mail), run.inbox, self._hints
         if run.box is not None and refusal.takes_room(mail):
             run.box.taken.add(id)
-        due = refusal.wakes_at(mail, now) if run.box is None else 0.0
+        came = hints.came.get(run.id)
+        due = refusal.wakes_at(mail, now) if run.box is None and mail.due else 0.0
         if run.status == "parked" and due:
             self._runs.wake_by(run, due)
         elif run.status == "parked" or (run.status == "held" and mail.kind == "cancel"):
             self._runs.move(run, "ready")
             run.updated = now
             self._runs.enqueue(run)
-        elif (came := self._hints.came.get(run.id)) is not None:
+        elif came is not None:
             came.letters.append(letter)
         else:
-            self._hints.came[run.id] = Came(after, [letter])
-            self._hints.tell_later()
+            hints.came[run.id] = Came(next(reversed(inbox)) if inbox else 0, [letter])
+            if not hints.telling:
+                hints.tell_later()
+        if inbox is None:
+            run.inbox = {id: letter}
+        else:
+            inbox[id] = letter
 
     def _put_elsewhere(self, run: Run | None, mail: Mail, now: float, stays: bool) -> Delivery:
         """What is for a process's port, or for nobody any more."""

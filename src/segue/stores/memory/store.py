@@ -43,7 +43,6 @@ from .turns import Turns
 
 _T = TypeVar("_T")
 _COMMITTED: list[CommitResult] = ["committed"]
-_DELIVERED: list[Delivery] = ["delivered"]
 
 
 class MemoryStore:
@@ -170,8 +169,10 @@ class MemoryStore:
         return self._done(None)
 
     def deliver(self, mail: Sequence[Mail], *, now: float) -> Future[list[Delivery]]:
-        out = self._post.deliver(mail, now)
-        return self._delivered if out == _DELIVERED and self._delivered is not None else self._done(out)
+        if len(mail) == 1 and self._delivered is not None:
+            delivery = self._post.bring(mail[0], now)
+            return self._delivered if delivery == "delivered" else self._done([delivery])
+        return self._done(self._post.deliver(mail, now))
 
     async def dead_letters(self, *, run: str = "", after: int = 0, limit: int = 1000) -> list[DeadLetter]:
         return self._post.dead.listed(run, after, limit)

@@ -85,8 +85,28 @@ class Turns:
                 run.journal.append(turn.entries)
         if turn.usage is not None:
             run.usage = list(turn.usage)
-        if turn.consumed or turn.kept:
+        if turn.kept or (turn.consumed and run.box is not None):
             self._take(run, turn)
+        elif turn.consumed and run.inbox:
+            for letter in turn.consumed:
+                run.inbox.pop(letter, None)
+            if not run.inbox:
+                run.inbox = None
+        if (
+            turn.spawn or turn.lines or turn.asks or turn.closed_asks or turn.blobs
+            or turn.dead or turn.answers or turn.withdrawn or turn.settled
+        ):  # fmt: skip
+            self._put_more(run, turn)
+        if turn.status != "ready" or turn.release:
+            return self._go(run, turn)
+        for mail in turn.outbox:
+            self._post.send(mail, turn.now, mark=True, stays=True)
+        if self._post.refused or run.box is not None or self._hints.at_ports:
+            self._tell(run, turn)
+        return "committed"
+
+    def _put_more(self, run: Run, turn: Turn) -> None:
+        """What few turns have."""
         if turn.dead:
             self._post.dead.put(turn.dead, turn.now)
         if turn.blobs:
@@ -106,12 +126,13 @@ class Turns:
             self._questions.open(run, ask)
         for id in turn.closed_asks:
             self._questions.shut(id, "closed")
-        result: CommitResult = "committed"
+
+    def _go(self, run: Run, turn: Turn) -> CommitResult:
+        """The turn gives up its claim; its mail is sent, and what it leaves goes back."""
         left: list[Mail] = []
-        if turn.status != "ready" or turn.release:
-            if turn.status in ENDED and (run.inbox or run.box is not None):
-                left = self._left(run)
-            result = self._leave(run, turn)
+        if turn.status in ENDED and (run.inbox or run.box is not None):
+            left = self._left(run)
+        result = self._leave(run, turn)
         for mail in turn.outbox:
             self._post.send(mail, turn.now, mark=True, stays=True)
         if run.finished and run.spec.parent is not None:
@@ -120,16 +141,22 @@ class Turns:
             self._post.give_back(turn.now)
         if left:
             self._post.refused.append(refusal.ended(left, run.id, run.status, turn.now))
+        self._tell(run, turn)
+        return result
+
+    def _tell(self, run: Run, turn: Turn) -> None:
+        """What others get of it: room, what was refused, mail at ports."""
+        if self._post.refused:
             self._post.give_back(turn.now)
         if run.box is not None and (turn.consumed or turn.kept):
             self._post.make_room(run, run.box, turn)
         if self._hints.at_ports:
             self._hints.tell_ports()
-        return result
 
     def _keep(self, run: Run, turn: Turn) -> None:
         """Its state; the journal so far is past."""
-        self._archive.shelve(run)
+        if run.journal or run.digests:
+            self._archive.shelve(run)
         if turn.checkpoint is not None:
             run.checkpoint, run.deltas = turn.checkpoint, None
         elif turn.delta is not None:
