@@ -104,8 +104,8 @@ def encode_deterministic(value: object, *, where: str = "value") -> bytes:
 
 def encode_stable(value: object, *, where: str = "value") -> bytes:
     """As `encode`, with sets sorted by how they are written: in another process a set of texts has another order."""
-    data = encode(value, where=where)
-    return write(_ordered(value, keys=False)) if _holds_set(value) else data
+    data = encode(value, where=where)  # a set is written as a list is, so mostly there is nothing to look for
+    return write(_ordered(value, keys=False)) if b"[" in data and _holds_set(value) else data
 
 
 def digest(data: bytes) -> bytes:

@@ -557,7 +557,7 @@ class Handling:
                 self._wanting, self.at_rest, run.open[MAIL] = wanting, True, wanting
                 self._rests_until = run.loop.time() + REST
                 if self._rest is None:
-                    self._rest = run.loop.call_later(REST, self._rested, context=tasks.NO_CONTEXT)
+                    self._look_in(CALM)
                 run.phase = COMMITTING
                 turn = run.commits.message(letter.id, answer)
                 serving.write(turn)
@@ -607,6 +607,8 @@ class Handling:
             run.kick()
         elif left - (REST - CALM) > 0.001:  # it had messages meanwhile
             self._look_in(left - (REST - CALM))
+        elif self._saved is not None:  # messages that changed nothing: how many is written before it lies down
+            self._commit_and_rest()
         elif not self._lies_down():
             self._rest = run.loop.call_later(left, self._rested, context=tasks.NO_CONTEXT)
 
