@@ -351,7 +351,9 @@ async def main() -> None:
     parser.add_argument("--only", metavar="SIDES", help="comma-separated: limit, segue or a peer's name")
     args = parser.parse_args()
     if "soak" in args.work:
-        parser.error("the soak is no work like these, and takes half an hour: `make soak`, bench/soak/README.md")
+        parser.error(
+            "the soak is no work like these, and takes half an hour: `make soak`, bench/soak/README.md"
+        )
     if unknown := set(args.work) - set(names):
         parser.error(f"no such work: {', '.join(sorted(unknown))} (there are {', '.join(names)})")
     only = set(args.only.split(",")) if args.only else set(SIDES)

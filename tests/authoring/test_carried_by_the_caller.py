@@ -13,6 +13,7 @@ from segue.authoring.context import find_branch
 from segue.model.errors import NotEncodable
 from segue.ports.store import Turn
 from segue.runtime.ground import tasks
+from segue.runtime.wake import handling
 
 TRACE: ContextVar[str] = ContextVar("trace", default="none")
 SEEN: list[Any] = []
@@ -251,8 +252,10 @@ async def test_an_answer_whose_commit_fails_is_not_given() -> None:
 
 
 async def test_a_message_that_changes_nothing_writes_no_state_and_what_it_counts_is_not_lost(
-    tmp_path: Any,
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(handling, "CALM", 10.0)  # it doesn't lie down meanwhile
+    monkeypatch.setattr(handling, "REST", 20.0)
     address = f"sqlite:{tmp_path}/runs.db"
     turns: list[Turn] = []
     async with segue.Engine(address) as engine:

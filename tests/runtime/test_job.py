@@ -103,7 +103,9 @@ async def test_two_rows_of_one_key() -> None:
 async def test_two_rows_of_one_key_are_told_to_be_that_whatever_is_in_them() -> None:
     async with segue.Engine() as engine:
         got = [o async for o in engine.map(twice, [1, 2, 11], id="job", key=lambda n: str(n % 10))]
-        assert [str(o.error) for o in got if not o.ok] == ["row 2 of job 'job', key '1': row 0 has the same key"]
+        assert [str(o.error) for o in got if not o.ok] == [
+            "row 2 of job 'job', key '1': row 0 has the same key"
+        ]
 
 
 async def test_held_runs_are_given_when_nothing_else_is_left() -> None:

@@ -47,7 +47,9 @@ def names(model: ModelLike) -> tuple[str, ...]:
     """One name or several, the later ones being fall-backs. Raises `InvalidValue`."""
     given = (model,) if isinstance(model, str) else model
     if not isinstance(given, Sequence) or not all(isinstance(name, str) for name in given):
-        raise InvalidValue("model", "a name such as 'openai:gpt-5-mini', or a list of them", f"it is {model!r}")
+        raise InvalidValue(
+            "model", "a name such as 'openai:gpt-5-mini', or a list of them", f"it is {model!r}"
+        )
     return tuple(given)
 
 
@@ -72,7 +74,9 @@ def as_config(
     if not all(isinstance(text, str) for pair in (tags or {}).items() for text in pair):
         raise InvalidValue("tags", "texts by name, such as tags={'customer': '42'}", f"they are {tags!r}")
     if reuse is not None and not isinstance(reuse, (bool, timedelta)):
-        raise InvalidValue("reuse", "True, False, or a timedelta such as timedelta(days=7)", f"it is {reuse!r}")
+        raise InvalidValue(
+            "reuse", "True, False, or a timedelta such as timedelta(days=7)", f"it is {reuse!r}"
+        )
     if budget is not None and not isinstance(budget, Budget):
         raise InvalidValue("budget", "a Budget such as segue.Budget(usd=5)", f"it is {budget!r}")
     return Config(

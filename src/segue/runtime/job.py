@@ -208,7 +208,9 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
         if len(held) < missing:
             beneath = await held_beneath(self._engine.store, self._rows("parked"))
             if beneath:
-                held += [(head, beneath[head.id]) async for head in self._rows("parked") if head.id in beneath]
+                held += [
+                    (head, beneath[head.id]) async for head in self._rows("parked") if head.id in beneath
+                ]
         return held if len(held) >= missing else None
 
     async def _rows(self, status: Status) -> AsyncIterator[Head]:

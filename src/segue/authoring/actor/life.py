@@ -80,7 +80,6 @@ class Life(Protocol):
     @callers.setter
     def callers(self, callers: tuple[str, ...]) -> None: ...
 
-
     @property
     def leaving(self) -> bool:
         """Whether the run leaves memory, and every task is cancelled."""

@@ -607,7 +607,9 @@ class Handling:
             run.kick()
         elif left - (REST - CALM) > 0.001:  # it had messages meanwhile
             self._look_in(left - (REST - CALM))
-        elif self._saved is not None:  # messages that changed nothing: how many is written before it lies down
+        elif (
+            self._saved is not None
+        ):  # messages that changed nothing: how many is written before it lies down
             self._commit_and_rest()
         elif not self._lies_down():
             self._rest = run.loop.call_later(left, self._rested, context=tasks.NO_CONTEXT)
