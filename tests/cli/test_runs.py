@@ -147,11 +147,16 @@ def test_an_export_can_be_read(desk: Desk):
 
 
 def test_a_job_is_exported_to_files(desk: Desk):
-    desk.write("rows.jsonl", '{"left": "a/b"}\n{"left": "c"}\n')
+    desk.write("rows.jsonl", '{"left": "a/b"}\n{"left": "c"}\n{"left": "a:b"}\n')
     desk.segue("map", "app.py:pair", "rows.jsonl", "--key", "left", "--id", "j")
     said = desk.segue("export", "--job", "j", "-o", "journals", "--json")
-    assert said.rows == [{"job": "j", "runs": 2, "output": "journals"}]
-    assert sorted(path.name for path in Path("journals").iterdir()) == ["a_b.jsonl", "c.jsonl"]
+    assert said.rows == [{"job": "j", "runs": 3, "output": "journals"}]
+    files = {path.name: export.read(path.read_text().splitlines()) for path in Path("journals").iterdir()}
+    assert {name: file.head.spec.key for name, file in files.items()} == {
+        "a_b.jsonl": "a/b",
+        "a_b~2.jsonl": "a:b",
+        "c.jsonl": "c",
+    }
 
 
 @pytest.mark.parametrize("words", [[], ["r", "--job", "j"], ["--job", "nope", "-o", "d"], ["nope"]])

@@ -52,8 +52,13 @@ async def do_export(args: argparse.Namespace) -> int:
             raise InvalidValue("segue export --job", "-o DIRECTORY", "it writes a file for each run")
         directory = _made(args.output)
         number = 0
+        taken: set[str] = set()
         async for head in each_run(store, job=args.job, status=("done", "failed", "cancelled")):
-            await _write(store, head.id, str(directory / f"{_file_name(head.spec.key)}.jsonl"))
+            name = _file_name(head.spec.key)
+            if name in taken:  # of another key, whose signs files can't have either
+                name = f"{name}~{head.spec.index}"
+            taken.add(name)
+            await _write(store, head.id, str(directory / f"{name}.jsonl"))
             number += 1
     if args.json:
         put_json({"job": args.job, "runs": number, "output": args.output})
