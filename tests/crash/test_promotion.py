@@ -26,8 +26,10 @@ from tests.crash.remote import Death, Far, FastClock, MortalStore, Remote, answe
 SPEED = 300.0
 ROWS = [f"row {number}" for number in range(5)]
 EXPECTED = [f"heard {row}" for row in ROWS]
-#: At so many calls of each kind death strikes: as many as every life has.
+#: At so many calls of each kind death strikes: as many as a life has.
 CALLS = {"take": 1, "submit": 1, "promote": 1, "job_lines": 4, "send": 5, "outcomes": 1, "put_batch_job": 2}
+#: As many as every life has: the fourth look at a job's lines is a poll's, which may come after all is done.
+SURE = CALLS | {"job_lines": 3}
 MODE = segue.Batch(within=timedelta(seconds=140), late="live")
 
 
@@ -165,7 +167,7 @@ async def test_death_at_the_first_calls_of_each_kind(
         assert all(count <= 2 for count in world.live.values())
         assert calls([*claimed, *waste], "batch") == sum(world.remote.paid.values())
         assert set(world.remote.paid.values()) <= {1}
-    assert struck == CALLS[name]
+    assert SURE[name] <= struck <= CALLS[name]
 
 
 @pytest.mark.parametrize("name", ["take", "promote", "send", "outcomes", "put_batch_job", "reserve"])
