@@ -185,3 +185,18 @@ def test_ctrl_c_while_a_command_is_loaded(
     monkeypatch.setattr("segue.cli.main.find", interrupted)
     assert main(["runs"]) == 130
     assert capsys.readouterr().err == "interrupted; what was done is kept\n"
+
+
+def test_a_disk_that_is_full(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    async def full(args: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(
+        "segue.cli.main.find", lambda command, verb: full if verb == "do" else lambda parser: None
+    )
+    monkeypatch.setattr("os.dup2", lambda *each: None)
+    monkeypatch.setattr(sys.stdout, "fileno", lambda: 1)
+    assert main(["runs"]) == 2
+    assert capsys.readouterr().err == "segue: [Errno 28] No space left on device\n"
+    with pytest.raises(OSError, match="No space"):
+        main(["runs", "--traceback"])

@@ -254,6 +254,21 @@ def test_what_is_read_isnt_written_over(desk: Desk):
     assert (desk.path / "app.py").read_text() == app
 
 
+def test_output_to_what_is_no_file(desk: Desk):
+    desk.write("rows.jsonl", "1\n")
+    os.mkfifo(desk.path / "pipe")
+    reads = os.open(desk.path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    assert desk.segue("map", "app.py:twice", "rows.jsonl", "-o", "pipe").code == 0
+    assert b'"value":' in os.read(reads, 1000)
+    os.close(reads)
+    assert (desk.path / "pipe").is_fifo()
+    desk.write("real.jsonl", "")
+    (desk.path / "link.jsonl").symlink_to("real.jsonl")
+    assert desk.segue("map", "app.py:twice", "rows.jsonl", "-o", "link.jsonl").code == 0
+    assert (desk.path / "link.jsonl").is_symlink()
+    assert '"value":' in (desk.path / "real.jsonl").read_text()
+
+
 def test_rows_of_a_pipe(desk: Desk):
     for _ in range(2):  # the same rows are the same job
         reads, writes = os.pipe()

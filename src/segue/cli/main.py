@@ -110,6 +110,13 @@ def _main(words: list[str]) -> int:
     except BrokenPipeError:  # `segue runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exit.FAILED
+    except OSError as error:  # such as a full disk
+        if args.traceback:
+            raise
+        print(f"segue: {error}", file=sys.stderr)
+        # What is left in its buffer can't be written either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exit.USAGE
     except SegueError as error:
         if args.traceback:
             raise

@@ -161,13 +161,22 @@ def replacing(path: str) -> Generator[IO[bytes]]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    temporary = Path(f"{path}.{uuid4().hex[:8]}.tmp")
+    target = Path(path)
+    if target.exists() and not target.is_file():  # a pipe or a device, such as /dev/stdout
+        try:
+            with target.open("wb") as file:
+                yield file
+        except OSError as error:
+            raise BadFile(path, f"it can't be written: {error.strerror}", "choose another -o") from None
+        return
+    target = target.resolve()  # a link stays one
+    temporary = Path(f"{target}.{uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        temporary.replace(target)
     except OSError as error:
         raise BadFile(path, f"it can't be written: {error.strerror}", "choose another -o") from None
     finally:
