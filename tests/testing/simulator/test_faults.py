@@ -7,7 +7,9 @@ import httpx2
 import openai
 import pytest
 
+from segue.errors import InvalidValue
 from segue.testing.simulator import Simulator
+from segue.testing.simulator.faults import Faults
 from tests.testing.simulator.world import World, ids, read, row, says, submit
 
 
@@ -174,3 +176,9 @@ async def test_a_batch_that_fails_for_a_reason_of_the_provider_s(world: World):
         await simulator.finish()
         batch = await client.batches.retrieve(batch.id)
         assert batch.status == expected
+
+
+@pytest.mark.parametrize("fault", ["delay", "slow_stream", "late_validation"])
+def test_times_of_faults_say_their_unit(fault: str) -> None:
+    with pytest.raises(InvalidValue, match=r"by: expected a timedelta, .* 0\.5"):
+        getattr(Faults(), fault)(0.5)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from segue.model.checks import seconds
 from segue.model.errors import InvalidValue
 
 __all__ = ["Fault", "Faults", "LineFaults"]
@@ -91,8 +92,8 @@ class Faults:
         self, times: int = 1, *, status: int = 500, retry_after: timedelta | None = None, on: str = ""
     ) -> None:
         """An error in the provider's shape; nothing was done. With 429, give `retry_after`."""
-        seconds = retry_after.total_seconds() if retry_after is not None else None
-        self._add(Fault(effect="fail", on=on, times=times, status=status, amount=seconds))
+        wait = None if retry_after is None else seconds("retry_after", retry_after)
+        self._add(Fault(effect="fail", on=on, times=times, status=status, amount=wait))
 
     def close_connection(self, times: int = 1, *, on: str = "") -> None:
         """Hang up without an answer; nothing was done."""
@@ -108,7 +109,7 @@ class Faults:
 
     def delay(self, by: timedelta, times: int = 1, *, on: str = "") -> None:
         """Wait, on the simulator's clock, before doing anything."""
-        self._add(Fault(effect="delay", on=on, times=times, amount=by.total_seconds()))
+        self._add(Fault(effect="delay", on=on, times=times, amount=seconds("by", by)))
 
     # Streams.
 
@@ -119,7 +120,7 @@ class Faults:
 
     def slow_stream(self, by: timedelta, times: int = 1) -> None:
         """Wait, on the simulator's clock, before each chunk of a stream."""
-        self._add(Fault(effect="slow", on="", times=times, amount=by.total_seconds()))
+        self._add(Fault(effect="slow", on="", times=times, amount=seconds("by", by)))
 
     # Lines of batches; without an id any line will do.
 
@@ -168,7 +169,7 @@ class Faults:
 
     def late_validation(self, by: timedelta, times: int = 1) -> None:
         """The next batch to be made is validated so much later."""
-        self.late_batches.extend([by.total_seconds()] * times)
+        self.late_batches.extend([seconds("by", by)] * times)
 
     # For those who carry them out.
 
