@@ -128,7 +128,12 @@ async def test_it_leaves_when_it_has_rested(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(handling, "REST", 0.2)
     lay: list[str] = []
     take = Rests.take
-    monkeypatch.setattr(Rests, "take", lambda self, run, *how: (lay.append(run.id), take(self, run, *how)))
+
+    def seen(self: Rests, run: Executor, *how: Any) -> None:
+        lay.append(run.id)
+        take(self, run, *how)
+
+    monkeypatch.setattr(Rests, "take", seen)
     async with segue.Engine("memory:") as engine:
         run = await engine.start(Counter(), id="c")
         await run.tell(Add(2))

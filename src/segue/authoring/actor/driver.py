@@ -213,7 +213,7 @@ class Driver:
     def _finish(self, letter: Letter, value: bytes | None) -> bool:
         """A quick message is done; whether it has to be committed before anything else."""
         here, life = self.here, self.life
-        if here.end is not None or not self.performer.is_quiet:
+        if here.end is not None or self.interlude.next is not None or not self.performer.is_quiet:
             life.close_letter(letter, None if value is None else self._reply(letter.mail, value, None))
             return self._keep()
         self._group = group = self._group + 1
