@@ -37,6 +37,7 @@ _FIXED = frozenset(
         *(Message, File, ToolCall),
     )
 )
+_PLAIN = _EXACT | _FIXED
 
 
 def trust(value: Any) -> int:
@@ -62,6 +63,10 @@ def trust(value: Any) -> int:
 
 
 def _least(values: Iterable[Any]) -> int:
+    values = list(values)
+    kinds = set(map(type, values))  # mostly one, and plain
+    if kinds <= _PLAIN:
+        return EXACT if kinds <= _EXACT else FIXED
     least = EXACT
     for value in values:
         least = min(least, trust(value))

@@ -56,7 +56,8 @@ class Standing:
             )
         as_stored = claimed.checkpoint is not None and not read.changed
         self.fields = Fields(definition, self.actor, stored.fields if as_stored else None)
-        self._written = len(claimed.checkpoint or b"") + sum(len(delta) + ROW for delta in claimed.deltas)
+        deltas = claimed.deltas
+        self._written = len(claimed.checkpoint or b"") + sum(map(len, deltas)) + ROW * len(deltas)
         self.turns, self.fresh, self.attempt = stored.turns, stored.fresh, stored.attempt
         self.due, self.at = stored.due, stored.at
         #: Whether the state that is next was just done, and goes round.
