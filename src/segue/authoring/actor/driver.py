@@ -79,7 +79,7 @@ class Driver:
 
     def part(self) -> None:
         """The wake is over: its parts let each other go, so that nothing waits for the garbage collector."""
-        del self.ending, self.interlude, self.performer
+        del self.ending, self.interlude, self.performer, self._quick
 
     async def _live(self) -> None:
         """States and messages, until the end."""
