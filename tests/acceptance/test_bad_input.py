@@ -115,7 +115,7 @@ async def test_a_run_of_a_flow_that_isnt_here(tmp_path: Path, caplog: pytest.Log
         await engine.answer(question.id, True)
         assert await engine.run(filler(1)) == 20_000
         while not (head := await engine.head("r")).reason:
-            await engine.next_end()
+            await engine.ends.next()
         assert "no worker here knows flow 'bad.gone'" in head.reason
         await asyncio.sleep(0.1)  # it isn't claimed again and again, nor counted as work for this process
         assert (await engine.head("r")).fence == head.fence

@@ -49,7 +49,7 @@ async def test_of_two_files_none_is_run_by_a_name_alone(
         await engine.start(first(), id="it")
     async with segue.Engine(store) as engine:
         while (head := await engine.head("it")).status == "ready":
-            await engine.next_end()
+            await engine.ends.next()
         assert head.status == "parked"
         assert "a.py" in head.reason
         assert "b.py" in head.reason
@@ -65,7 +65,7 @@ async def test_a_run_waits_a_moment_for_its_flow_to_be_named(tmp_path: Path) -> 
         await engine.start(first(), id="it")
     async with segue.Engine(store) as engine:
         while (await engine.store.backlog(now=engine.clock.now()))[0] and not engine.worker._aside:
-            await engine.next_end()
+            await engine.ends.next()
         run = await engine.start(first(), id="it")
         assert await run == 1
         assert not engine.worker._aside
@@ -93,7 +93,7 @@ async def started(first: Any, store: str) -> None:
     async with segue.Engine(store) as engine:
         await engine.start(first(), id="one")
         while (await engine.head("one")).status != "parked":
-            await engine.next_end()
+            await engine.ends.next()
     TARGETS.pop("same_name")
 
 
@@ -135,7 +135,7 @@ async def test_another_flow_of_that_name_leaves_the_run_alone_and_says_so(
         await (await engine.get("one")).tell(1)
         mine = await engine.start(other(), id="mine")  # neither does one that is started here
         while "run one: it was begun by the flow 'same_name' of module 'names_a'" not in caplog.text:
-            await engine.next_end()
+            await engine.ends.next()
         assert f"'names_c' ({tmp_path}/c.py)" in caplog.text
         assert "@segue.flow(name='same_name')" in caplog.text
         await mine.tell(1)
@@ -190,7 +190,7 @@ async def test_actors_are_told_apart_likewise(
             assert await asked == 2
         else:
             while "class …(Actor, name='Same')" not in caplog.text:
-                await engine.next_end()
+                await engine.ends.next()
             asked.cancel()
 
 
@@ -214,7 +214,7 @@ async def test_a_step_alone_is_told_apart_likewise(
     STEPS["same_step"] = other.__segue__
     async with segue.Engine(store) as engine:
         while "run one: it was begun by the flow 'step:same_step' of module 'names_a'" not in caplog.text:
-            await engine.next_end()
+            await engine.ends.next()
 
 
 async def test_a_run_of_before_modules_were_recorded_is_found_by_a_name_that_is_unique(

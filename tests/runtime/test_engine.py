@@ -588,9 +588,9 @@ async def test_who_waits_for_ends_that_dont_come_keeps_nothing(monkeypatch: pyte
     monkeypatch.setattr("segue.runtime.engine.POLL", 0.001)
     async with segue.Engine() as engine:
         for _ in range(20):
-            await engine.next_end()
+            await engine.ends.next()
         await asyncio.sleep(0)
-        assert not engine._ends
+        assert not engine.ends._any
 
 
 @segue.step

@@ -33,6 +33,6 @@ async def test_a_held_run_is_cancelled_for_good(tmp_path: object) -> None:
         await run.cancel()
         with pytest.raises(RunCancelled):
             while (head := await engine.wait("s")).status == "held":
-                await engine.next_end()
+                await engine.ends.next()
             await run
         assert (await run.head()).status == "cancelled"

@@ -127,7 +127,7 @@ class _Map:
                 if sweep is not None and sweep.done():
                     sweep.result()
                     return await self._look(engine, job, tally, progress, pace)
-                waits: set[asyncio.Future[Any]] = {stopped, engine.next_end()}
+                waits: set[asyncio.Future[Any]] = {stopped, engine.ends.next()}
                 if sweep is not None:
                     waits.add(sweep)
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -247,7 +247,7 @@ def _root_of(run: str, roots: set[str]) -> str:
 async def _sweep(engine: Engine, job: Job[Any, Any]) -> bool:
     """Admit all rows, then run until everything is parked and submitted."""
     while job.total is None and job.failure is None:
-        await engine.next_end()
+        await engine.ends.next()
     return await engine.advance()
 
 

@@ -184,7 +184,7 @@ async def _try(
     how = {"model": args.model} if args.model else {}
     job = engine.map(flow, some, id="sample", key=key_of, mode="live", **how)
     while not await _stands(engine, job):
-        await engine.next_end()
+        await engine.ends.next()
     found: list[Sample] = []
     waiting = 0
     async for head in each_run(engine.store, job=job.id):

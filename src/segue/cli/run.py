@@ -334,7 +334,7 @@ class _Watch:
     async def _answer(self) -> list[Ask]:
         """Put each question as it comes; returns only at the end of the input, with what is open."""
         while True:
-            signal = self.engine.next_end()
+            signal = self.engine.ends.next()
             await self._say_until_when()
             for ask in await self._mine():
                 async with self._quiet:
@@ -346,7 +346,7 @@ class _Watch:
     async def _alone(self) -> list[Ask]:
         """Nobody is here to answer: returns once nothing but questions is left."""
         while True:
-            signal = self.engine.next_end()
+            signal = self.engine.ends.next()
             await self._say_until_when()
             asks = await self._mine()
             head = await self.run.head()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from asyncio import Future
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -28,16 +27,17 @@ from ..model.entry import encode_pool
 from ..model.errors import Conflict, InvalidValue, MailboxFull, StoreError, UnknownName, WrongPlace
 from ..model.message import DeadLetter
 from ..model.mode import Config, HistoryLike, ModeLike, as_history
-from ..model.run import ENDED, Head, Spec, Usage, is_over
+from ..model.run import ENDED, Head, Spec, Usage
 from ..ports.clock import AlarmClock, Timer
 from ..ports.provider import Endpoint, PriceList, Provider
 from ..ports.store import Hint, NewRun, Store
 from ..ports.transport import Transport
 from ..stores import open_store
-from . import alive, receipt, stuck
+from . import alive, receipt
 from .calls.budgets import Budgets
 from .calls.models import Models
 from .calls.sameness import Sameness
+from .ends import Ends
 from .ground import tasks
 from .ground.bus import Bus
 from .ground.clock import SystemClock
@@ -46,7 +46,6 @@ from .handles import Ask, Run, answer_by_id
 from .job import ADMIT, Job
 from .lanes.lanes import Lanes
 from .mail import feed
-from .mail.carrier import POLL
 from .mail.port import Port
 from .mail.postbox import Postbox
 from .proof import verify
@@ -122,8 +121,6 @@ class Engine:
         self._stall = stall
         self._own_providers = dict(providers or {})
         self._prices = prices
-        self._waiting: dict[str, list[Future[Head | None]]] = {}
-        self._ends: set[Future[None]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._admitting = 0
         self._replayed: dict[str, asyncio.Task[None]] = {}
@@ -175,6 +172,7 @@ class Engine:
             stall=self._stall,
             ends=self,
         )
+        self.ends = Ends(self.store, self.worker.awake, self.check, self._spawn)
         self.worker.park_always = self._park == "always"
         self.worker.handles = self._handle
         if self.verify:
@@ -216,7 +214,7 @@ class Engine:
 
         def __getattr__(self, name: str) -> Any:
             """What opening makes isn't there before."""
-            if name in ("worker", "models", "lanes", "port", "budgets"):
+            if name in ("worker", "models", "lanes", "port", "budgets", "ends"):
                 raise RuntimeError("this engine isn't open: use it inside `async with Engine(…) as engine:`")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -227,9 +225,8 @@ class Engine:
             await self._parts.aclose()
         finally:
             self._closed, self._loop = True, None
-            for futures in self._waiting.values():
-                for future in futures:
-                    future.cancel()
+            if "ends" in vars(self):
+                self.ends.close()
         if (
             self._prover is not None and self._prover.differences and exc[:1] == (None,)
         ):  # of those that live on
@@ -419,21 +416,8 @@ class Engine:
 
     async def wait(self, id: str) -> Head:
         """Wait until a run has ended or is held."""
-        while True:
-            future: Future[Head | None] = asyncio.get_running_loop().create_future()
-            self._waiting.setdefault(id, []).append(future)
-            try:
-                head = await future if id in self.worker.awake else await self.head(id)
-                if head is not None and is_over(head.status):
-                    return await self.verified(head) if self.verify else head
-                self.check()
-                await asyncio.wait({future}, timeout=0 if future.done() else POLL)
-            finally:
-                waiting = self._waiting.get(id, [])
-                if future in waiting:
-                    waiting.remove(future)
-                if not waiting:
-                    self._waiting.pop(id, None)
+        head = await self.ends.of(id)
+        return await self.verified(head) if self.verify else head
 
     async def verified(self, head: Head) -> Head:
         """The record of a run; if the engine verifies, it is replayed first, once, and a difference raised."""
@@ -459,41 +443,21 @@ class Engine:
         if failure is not None:
             raise failure
 
-    def run_left(self, executor: Executor | Resting) -> None:
+    def run_left(self, run: Executor | Resting) -> None:
         """The worker's word that a run left memory."""
-        if executor.error is not None:
-            for future in self._waiting.get(executor.id, []):
-                if not future.done():
-                    future.set_exception(executor.error)
-        elif is_over(executor.status):
-            for future in self._waiting.pop(executor.id, ()):
-                if not future.done():
-                    future.set_result(executor.head)
-            self._ended(())
-            if executor.status == "held" and executor.head.spec.parent is not None and self._waiting:
-                self._spawn(self._tell_held(executor.head))
-        else:
-            for future in self._waiting.get(executor.id, ()):
-                if not future.done():
-                    future.set_result(None)  # look again: others may take it up
+        self.ends.left(run)
         self._kick_if_quiet()
-
-    async def _tell_held(self, head: Head) -> None:
-        """A run is held: say so where somebody here waits for one that waits for it, for that would be silent."""
-        for run in await stuck.ancestors(self.store, head):
-            if run in self._waiting:
-                log.warning("run %s waits for %s, which is held: %s", run, head.id, head.reason)
 
     def run_asked(self) -> None:
         """The worker's word that questions are open."""
-        self._ended(())
+        self.ends.happened(())
 
     def _hint(self, hint: Hint) -> None:
         if hint.kind == "mail":
             if self.port.address in hint.runs:
                 self.port.hint(hint)
         elif hint.kind == "ended":
-            self._ended(hint.runs)
+            self.ends.happened(hint.runs)
         elif hint.kind == "lines":
             self._has_lanes = True
             self._kick_if_quiet()
@@ -504,33 +468,6 @@ class Engine:
         """Look at the lanes now; while runs are at work, they are looked at from time to time only."""
         if self._has_lanes and not self.is_busy():
             self._kick_lanes.set()
-
-    def _ended(self, runs: Iterable[str]) -> None:
-        waiting = [run for run in runs if run in self._waiting and run not in self.worker.awake]
-        if waiting:
-            self._spawn(self._tell_waiting(waiting))
-        if self._ends:
-            ends, self._ends = self._ends, set()
-            for future in ends:
-                _set(future)
-
-    async def _tell_waiting(self, runs: list[str]) -> None:
-        for run in runs:
-            head = await self.store.get(run)
-            if head is None or not is_over(head.status):
-                continue
-            for future in self._waiting.pop(run, []):
-                if not future.done():
-                    future.set_result(head)
-
-    def next_end(self) -> Future[None]:
-        """A future that is done when some run ends here, or after a little while, in which others may have."""
-        loop = asyncio.get_running_loop()
-        future: Future[None] = loop.create_future()
-        self._ends.add(future)
-        future.add_done_callback(self._ends.discard)
-        loop.call_later(POLL, _set, future)
-        return future
 
     async def tell(self, run: str, name: str, value: bytes) -> None:
         """Deliver mail from outside."""
@@ -645,7 +582,7 @@ class Engine:
         """Open questions, those there are and those to come, each once; ends when you break off."""
         after = 0
         while True:
-            signal = self.next_end()
+            signal = self.ends.next()
             found = True
             while found:
                 questions, after = await self.store.asked(after, to=to)
@@ -720,11 +657,11 @@ class Engine:
         finally:
             self._admitting -= 1
             self._kick_lanes.set()
-            self._ended(())
+            self.ends.happened(())
 
     def rows_came(self) -> None:
         """A job's word that it has more rows."""
-        self._ended(())
+        self.ends.happened(())
 
     # ------------------------------------------------------------ lanes
     def is_busy(self) -> bool:
@@ -751,7 +688,7 @@ class Engine:
             except Exception as error:
                 log.error("the lanes can't be driven: %s", error)
                 self._lane_failure, wait = error, None
-                self._ended(())  # who waits for a job hears of it
+                self.ends.happened(())  # who waits for a job hears of it
             timers: list[Timer] = [loop.call_later(BURY, self._kick_lanes.set)]
             if wait is not None:
                 timers.append(self.clock.call_later(max(wait, 0.02), self._kick_lanes.set))
@@ -843,8 +780,3 @@ async def _each(rows: Any) -> AsyncIterator[Any]:
             if number % ADMIT == ADMIT - 1:
                 await asyncio.sleep(0)  # let runs act while rows come in
             yield row
-
-
-def _set(future: Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

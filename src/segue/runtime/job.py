@@ -166,7 +166,7 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
         given, cursor = 0, 0
         early: list[Head] = []  # of rows that may come yet
         while True:
-            signal = self._engine.next_end()
+            signal = self._engine.ends.next()
             over = self.total is not None
             while self.unfit:
                 given += 1

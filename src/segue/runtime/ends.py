@@ -1,0 +1,125 @@
+"""Who waits in this process for the ends of runs, and how they hear of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from asyncio import Future
+from collections.abc import Callable, Container, Coroutine, Iterable
+from typing import Any
+
+from ..model.run import Head, is_over
+from ..ports.store import Store
+from . import stuck
+from .ground.names import unknown_run
+from .mail.carrier import POLL
+from .wake.executor import Executor
+from .wake.resting import Resting
+
+log = logging.getLogger("segue")
+
+
+class Ends:
+    """Runs `awake` here tell of their ends themselves; of others the store's hints do, or else a look now and then.
+
+    `check` raises what keeps runs from ending. `spawn` starts a task of the engine's.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        awake: Container[str],
+        check: Callable[[], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
+        self._store, self._awake, self._check, self._spawn = store, awake, check, spawn
+        self._waiting: dict[str, list[Future[Head | None]]] = {}
+        self._any: set[Future[None]] = set()
+
+    async def of(self, id: str) -> Head:
+        """A run's record when it has ended or is held. Raises `UnknownName`."""
+        while True:
+            future: Future[Head | None] = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(id, []).append(future)
+            try:
+                head = await future if id in self._awake else await self._known(id)
+                if head is not None and is_over(head.status):
+                    return head
+                self._check()
+                await asyncio.wait({future}, timeout=0 if future.done() else POLL)
+            finally:
+                waiting = self._waiting.get(id, [])
+                if future in waiting:
+                    waiting.remove(future)
+                if not waiting:
+                    self._waiting.pop(id, None)
+
+    async def _known(self, id: str) -> Head:
+        head = await self._store.get(id)
+        if head is None:
+            raise await unknown_run(self._store, id)
+        return head
+
+    def next(self) -> Future[None]:
+        """A future that is done when some run ends here, or after a little while, in which others may have."""
+        loop = asyncio.get_running_loop()
+        future: Future[None] = loop.create_future()
+        self._any.add(future)
+        future.add_done_callback(self._any.discard)
+        loop.call_later(POLL, _set, future)
+        return future
+
+    def close(self) -> None:
+        """Nobody waits here any more."""
+        for futures in self._waiting.values():
+            for future in futures:
+                future.cancel()
+
+    # ------------------------------------------------------------ news
+    def left(self, run: Executor | Resting) -> None:
+        """A run left memory."""
+        if run.error is not None:
+            for future in self._waiting.get(run.id, []):
+                if not future.done():
+                    future.set_exception(run.error)
+        elif is_over(run.status):
+            for future in self._waiting.pop(run.id, ()):
+                if not future.done():
+                    future.set_result(run.head)
+            self.happened(())
+            if run.status == "held" and run.head.spec.parent is not None and self._waiting:
+                self._spawn(self._tell_held(run.head))
+        else:
+            for future in self._waiting.get(run.id, ()):
+                if not future.done():
+                    future.set_result(None)  # look again: others may take it up
+
+    def happened(self, runs: Iterable[str]) -> None:
+        """These runs have ended, here or elsewhere; or something else that who waits for any end looks at."""
+        waiting = [run for run in runs if run in self._waiting and run not in self._awake]
+        if waiting:
+            self._spawn(self._tell(waiting))
+        if self._any:
+            any_end, self._any = self._any, set()
+            for future in any_end:
+                _set(future)
+
+    async def _tell(self, runs: list[str]) -> None:
+        for run in runs:
+            head = await self._store.get(run)
+            if head is None or not is_over(head.status):
+                continue
+            for future in self._waiting.pop(run, []):
+                if not future.done():
+                    future.set_result(head)
+
+    async def _tell_held(self, head: Head) -> None:
+        """A run is held: say so where somebody here waits for one that waits for it, for that would be silent."""
+        for run in await stuck.ancestors(self._store, head):
+            if run in self._waiting:
+                log.warning("run %s waits for %s, which is held: %s", run, head.id, head.reason)
+
+
+def _set(future: Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
