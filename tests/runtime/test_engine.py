@@ -585,7 +585,7 @@ async def test_a_claim_that_cant_be_read_is_told_and_tried_again(tmp_path: Path)
 
 
 async def test_who_waits_for_ends_that_dont_come_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segue.runtime.engine.POLL", 0.001)
+    monkeypatch.setattr("segue.runtime.ends.POLL", 0.001)
     async with segue.Engine() as engine:
         for _ in range(20):
             await engine.ends.next()

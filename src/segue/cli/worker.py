@@ -42,10 +42,10 @@ def declare_worker(parser: argparse.ArgumentParser) -> None:
 class _Telling(Engine):
     """Prints the runs that it brings to an end."""
 
-    def run_left(self, executor: Executor | Resting) -> None:
-        super().run_left(executor)
-        if executor.error is None and is_over(executor.status) and not executor.head.spec.home:
-            put_json(as_plain(executor.head))
+    def run_left(self, run: Executor | Resting) -> None:
+        super().run_left(run)
+        if run.error is None and is_over(run.status) and not run.head.spec.home:
+            put_json(as_plain(run.head))
 
 
 async def do_worker(args: argparse.Namespace) -> int:
