@@ -202,7 +202,7 @@ async def asked(x: int) -> int:
 
 async def test_rows_that_wait_are_looked_at_once_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of those that may go on without a held run, the first ones are."""
-    monkeypatch.setattr("segue.runtime.engine.POLL", 0.005)
+    monkeypatch.setattr("segue.runtime.ends.POLL", 0.005)
     async with segue.Engine() as engine, asyncio.timeout(10):
         whole, read = engine.store.runs, 0
 
