@@ -163,13 +163,13 @@ LEAVES: frozenset[type] = frozenset(
 
 def _holds_set(value: object) -> bool:
     leaves = LEAVES
-    todo = [value]
+    todo: list[Any] = [value]
     for part in todo:
         kind: Any = type(part)
-        if kind is list or kind is tuple:
-            inside = cast("Iterable[object]", part)
-        elif kind is dict:
-            inside = cast("dict[object, object]", part).values()
+        if kind is dict:
+            inside: Any = part.values()
+        elif kind is list or kind is tuple:
+            inside = part
         elif isinstance(part, (set, frozenset)):
             return True
         elif isinstance(part, (dict, types.MappingProxyType)):
