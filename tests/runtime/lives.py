@@ -98,6 +98,14 @@ class Desk:
         raise AssertionError(f"run {id} never was {status}, it is {head and head.status}")
 
 
+async def until(found: Callable[[], Any], within: float = 5.0) -> Any:
+    """What is found, as soon as it is anything, and within so many seconds."""
+    async with asyncio.timeout(within):
+        while not (what := found()):
+            await asyncio.sleep(0.001)
+    return what
+
+
 async def everywhere(
     make: Call, set_up: Callable[[Desk], object], check: Callable[[Desk, Head], object], **how: Any
 ) -> int:
@@ -126,4 +134,4 @@ def rows(entries: list[Entry]) -> list[tuple[Any, ...]]:
     return sorted((e.path, e.n, e.kind, e.name, e.args, e.error) for e in entries)
 
 
-__all__ = ["Desk", "everywhere", "journal", "rows"]
+__all__ = ["Desk", "everywhere", "journal", "rows", "until"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from segue.testing import FakeModel
 from segue.testing.fake_provider import FakeProvider
 from tests.crash.remote import Death
 from tests.crash.test_promotion import MODE, StuckFar, World, late
+from tests.runtime.lives import until
 
 DID: list[str] = []
 OPEN: dict[str, asyncio.Event] = {}
@@ -73,12 +73,6 @@ class Place:
             gate(name).set()
         async with self.engine() as engine, asyncio.timeout(5):
             return await (await engine.get("it"))
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not holds():
-            await asyncio.sleep(0.001)
 
 
 @segue.step

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from segue.runtime.calls.models import line_id
 from segue.testing.simulator import Failure, Limits, Pace, Simulator
 from segue.transports.pooled import Pooled
 from tests.crash.remote import FastClock
+from tests.runtime import lives
 
 ROWS = 6
 SPEED = 20.0
@@ -176,11 +178,7 @@ async def test_an_error_file_without_an_id(world: World) -> None:
 
 
 # ---------------------------------------------------------------- jobs that end early
-async def until(found: Callable[[], Any]) -> Any:
-    async with asyncio.timeout(20):
-        while not (what := found()):
-            await asyncio.sleep(0.005)
-    return what
+until = partial(lives.until, within=20)
 
 
 @pytest.mark.parametrize("end", ["expired", "cancelled"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from segue.runtime.calls.models import line_id
 from segue.testing.simulator import Failure, Limits, Pace, Simulator
 from segue.transports.pooled import Pooled
 from tests.crash.remote import FastClock
+from tests.runtime import lives
 
 ROWS = 6
 SPEED = 20.0
@@ -96,11 +98,7 @@ def all_well(outcomes: list[Outcome[Any, Any]], but: set[int] | None = None) -> 
             assert outcome.value == f"You said: row {outcome.index}"
 
 
-async def until(found: Callable[[], Any]) -> Any:
-    async with asyncio.timeout(20):
-        while not (what := found()):
-            await asyncio.sleep(0.002)
-    return what
+until = partial(lives.until, within=20)
 
 
 ONCE = dict.fromkeys(range(ROWS), 1)

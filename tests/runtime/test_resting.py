@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +21,7 @@ from segue.runtime.wake.resting import Resting, Rests
 from segue.stores.memory import MemoryStore
 from segue.testing import FakeModel
 from segue.testing.fake_model import FakeEngine
+from tests.runtime.lives import until
 
 
 class Add(segue.Note):
@@ -80,12 +81,6 @@ def long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Actors rest soon, and for long."""
     monkeypatch.setattr(handling, "CALM", 0.001)
     monkeypatch.setattr(handling, "REST", 60.0)
-
-
-async def until(there: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
-        while not there():
-            await asyncio.sleep(0.002)
 
 
 async def rested(engine: segue.Engine, id: str) -> Resting:

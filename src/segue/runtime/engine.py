@@ -225,8 +225,7 @@ class Engine:
             await self._parts.aclose()
         finally:
             self._closed, self._loop = True, None
-            if "ends" in vars(self):
-                self.ends.close()
+            self.ends.close()
         if (
             self._prover is not None and self._prover.differences and exc[:1] == (None,)
         ):  # of those that live on

@@ -60,7 +60,7 @@ ASIDE = 0.5
 STRETCH = 0.002
 
 
-class Ends(Protocol):
+class Told(Protocol):
     """Who is told when a run leaves memory."""
 
     def run_left(self, run: Executor | Resting) -> None: ...
@@ -81,7 +81,7 @@ class Worker:
         linger: float,
         room: int,
         stall: float,
-        ends: Ends,
+        ends: Told,
     ) -> None:
         self.store, self._models, self.clock, self.bus, self.config = store, models, clock, bus, config
         self.linger, self.room, self._stall, self._ends = linger, room, stall, ends

@@ -172,17 +172,7 @@ class Driver:
                 life.set_time(here.at)
                 listens = self._listens
                 continue
-            try:
-                result = await work
-                if not interlude.quiet:
-                    self.performer.at_work = ""
-                    result = await self._said_beside(quick.handler, result)
-                value = quick.done(result)
-            except BaseException as error:
-                await self._message(quick.handler, letter, error)
-            else:
-                if self._finish(letter, value):
-                    await self._seal()
+            await self._carry_out(letter, work)
             listens = here.state is None and here.end is None and not (here.due or here.fresh)
             if interlude.next is not None:
                 return False
@@ -190,11 +180,16 @@ class Driver:
 
     async def _otherwise(self, letter: Letter, work: Awaitable[Any]) -> bool:
         """A message that was carried out by whoever brought it turned out to wait, or otherwise than most."""
-        quick, interlude = self._quick, self.interlude
         self._group, self._until = 0, monotonic() + MOMENT
+        await self._carry_out(letter, work)
+        return await self._serve()
+
+    async def _carry_out(self, letter: Letter, work: Awaitable[Any]) -> None:
+        """A quick message whose handler has been called, to its end."""
+        quick = self._quick
         try:
             result = await work
-            if not interlude.quiet:
+            if not self.interlude.quiet:
                 self.performer.at_work = ""
                 result = await self._said_beside(quick.handler, result)
             value = quick.done(result)
@@ -203,7 +198,6 @@ class Driver:
         else:
             if self._finish(letter, value):
                 await self._seal()
-        return await self._serve()
 
     @property
     def _listens(self) -> bool:
