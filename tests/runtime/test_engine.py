@@ -18,6 +18,7 @@ from segue.model.errors import RunCancelled, RunHeld, StoreError
 from segue.model.run import Head
 from segue.runtime.lanes.lanes import Lanes
 from segue.stores import open_store
+from segue.stores.memory import MemoryStore
 from tests.runtime.lives import Desk, everywhere
 
 S: list[str] = []
@@ -591,6 +592,22 @@ async def test_who_waits_for_ends_that_dont_come_keeps_nothing(monkeypatch: pyte
             await engine.ends.next()
         await asyncio.sleep(0)
         assert not engine.ends._any
+
+
+async def test_an_end_in_another_engine_is_told_of_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segue.runtime.ends.POLL", 60.0)
+
+    @segue.flow
+    async def flow() -> str:
+        return await segue.receive(str)
+
+    store = MemoryStore()
+    async with segue.Engine(store) as engine, segue.Engine(store=Borrowed(store), worker=False) as other:
+        run = await engine.start(flow(), id="it")
+        waiting = asyncio.create_task(other.wait("it"))
+        await asyncio.sleep(0.05)
+        await run.tell("over")
+        assert (await asyncio.wait_for(waiting, 10)).status == "done"
 
 
 @segue.step
