@@ -116,8 +116,15 @@ async def chain_memory(order: dict[str, Any]) -> Figures:
         for _ in range(5):
             x = json.loads(json.dumps(await create(noop(x))))
 
+    async def written() -> None:
+        x: Any = KB
+        for _ in range(5):
+            json.dumps(x)
+            x = json.loads(json.dumps(await create(noop(x))))
+
     figures = {}
-    for key, chain in (("memory.task", plain), ("memory.dumps", encoded), ("memory", copied)):
+    sides = ("memory.task", plain), ("memory.dumps", encoded), ("memory", copied), ("memory.args", written)
+    for key, chain in sides:
         for _ in range(50):
             await chain()
         with watch() as w:
@@ -168,7 +175,40 @@ async def chain_hundred(order: dict[str, Any]) -> Figures:
             await common.workers(100, range(runs), one)
         figures[key] = w.per(runs * 5, 1e6)
         writer.close()
+    figures["hundred.made"] = await encoded_there(order)
     return figures
+
+
+async def encoded_there(order: dict[str, Any]) -> Any:
+    """Rows made where the step is: its arguments written, and looked at again after it, and its result handed on as a
+    decoded copy; a row more where a run begins, and where it ends."""
+    import msgspec
+
+    write, pack, read = msgspec.json.encode, msgspec.msgpack.encode, msgspec.json.decode
+    writer = Writer(database(f"{order['dir']}/made.db", INDEXED))
+
+    async def step(run: int, n: int, x: Any) -> Any:
+        args = write(x)
+        given = await noop(x)
+        assert write(x) == args
+        out = write(given)
+        await writer.put(entry(run, n, pack(("noop", n, b"" if n else args, out))))
+        return read(out)
+
+    async def chain(run: int) -> None:
+        x: Any = KB
+        for n in range(5):
+            x = await step(run, n, x)
+
+    async def one(run: int) -> None:
+        await writer.put(entry(run, -1, OUT))
+        await asyncio.create_task(chain(run))
+        await writer.put(entry(run, 5, b"null"))
+
+    with watch() as w:
+        await common.workers(100, range(order["n"]), one)
+    writer.close()
+    return w.per(order["n"] * 5, 1e6)
 
 
 # ------------------------------------------------------------------------------------------------ llm mix
