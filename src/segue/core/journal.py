@@ -37,12 +37,7 @@ def _passed_on(entry: Entry, before: Entry | None) -> bytes:
 
 def passes_on(args: bytes, value: bytes) -> bool:
     """Whether arguments are nothing but that value."""
-    return (
-        len(args) == len(value) + len(_OPENING) + len(_CLOSING)
-        and args.startswith(value, len(_OPENING))
-        and args.startswith(_OPENING)
-        and args.endswith(_CLOSING)
-    )
+    return len(args) == len(value) + _AROUND and args == b"".join((_OPENING, value, _CLOSING))
 
 
 def merged(entries: Iterable[Entry]) -> list[Entry]:
@@ -95,6 +90,7 @@ def store_large(entry: Entry, blobs: list[tuple[bytes, bytes]]) -> Entry:
 
 #: What stands around the one argument of a call.
 _OPENING, _CLOSING = b"[[", b"],{}]"
+_AROUND = len(_OPENING) + len(_CLOSING)
 
 
 def _around(args: bytes) -> list[bytes]:
