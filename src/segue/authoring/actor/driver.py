@@ -51,7 +51,7 @@ class Driver:
         life.supervisor = self.ending.supervisor
         self.interlude = Interlude(self.here, life, self.performer, self.ending.supervisor)
         self._quick = Quick(self.here, life, self.performer, self.interlude, self._serve, self._otherwise)
-        life.beside = self.interlude.beside
+        life.urgent.beside = self.interlude.beside
         self._began = 0.0  # the round
         # Messages since the last commit, and when they have to be committed.
         self._group, self._until = 0, 0.0

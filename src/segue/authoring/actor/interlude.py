@@ -46,7 +46,7 @@ class Interlude:
     @property
     def quiet(self) -> bool:
         """Whether nothing is carried out beside, or is about to, and nothing that was has said what is next."""
-        return not self._tasks and self.next is None and not self.life.is_struck
+        return not self._tasks and self.next is None and not self.life.urgent.is_struck
 
     async def settle(self) -> None:
         """The handler is done: those who wait for that go on, and come to their end before anything else begins."""
@@ -54,8 +54,8 @@ class Interlude:
         for future in settling:
             if not future.done():
                 future.set_result(None)
-        while self._tasks or self.life.is_struck:
-            await (asyncio.wait(list(self._tasks)) if self._tasks else self.life.struck())
+        while self._tasks or self.life.urgent.is_struck:
+            await (asyncio.wait(list(self._tasks)) if self._tasks else self.life.urgent.begun())
 
     def take_next(self) -> object:
         """What was said is next, once."""
@@ -174,7 +174,7 @@ class _Turn:
 
     def hurry(self) -> None:
         if self.at_work:
-            self._interlude.life.hurry()
+            self._interlude.life.away.hurry()
 
     async def settled(self) -> None:
         if self.at_work:

@@ -62,15 +62,48 @@ class Serving(Protocol):
         ...
 
 
+class Urgent(Protocol):
+    """Urgent messages that come while a handler is at work: each strikes with what the handler waited for, say."""
+
+    beside: Beside  #: carries one out, in a branch of its own
+
+    @property
+    def is_struck(self) -> bool:
+        """Whether one has struck that isn't begun with yet."""
+        ...
+
+    def begun(self) -> Future[Any]:
+        """When it is."""
+        ...
+
+
+class Away(Protocol):
+    """Where a handler's function is carried out off the loop, as work of this wake."""
+
+    def on_thread(self, fn: Callable[[], Any], label: str) -> Future[Any]:
+        """A function of that name, on a thread."""
+        ...
+
+    def in_process(self, work: Named) -> Future[bytes]:
+        """Work in another process; given up, it is ended."""
+        ...
+
+    def hurry(self) -> None:
+        """Ask the function that is on a thread to stop: `segue.should_stop()` is true in it."""
+        ...
+
+
 class Life(Protocol):
     """One wake of an actor, as its code sees it."""
 
     id: str
-    #: Carries out an urgent message while a handler is at work, in a branch of its own.
-    beside: Beside
-
     supervisor: Supervisor  #: of its children
     watchers: Mapping[str, Any]  #: empty if nobody watches any run in this process
+
+    @property
+    def urgent(self) -> Urgent: ...
+    @property
+    def away(self) -> Away: ...
 
     @property
     def callers(self) -> tuple[str, ...]:
@@ -139,29 +172,8 @@ class Life(Protocol):
         """Commit. Tasks that the handler left behind don't outlive it."""
         ...
 
-    def off_loop(self, fn: Callable[[], Any], label: str) -> Future[Any]:
-        """Run a handler of that name on a thread, as work of this wake."""
-        ...
-
-    def hurry(self) -> None:
-        """Ask the function that is on a thread to stop: `segue.should_stop()` is true in it."""
-        ...
-
     def hold(self, reason: str) -> Future[Any]:
         """Hold the run for a person, once what was done is committed."""
-        ...
-
-    def in_process(self, work: Named) -> Future[bytes]:
-        """Have work done in another process, as work of this wake; given up, it is ended."""
-        ...
-
-    @property
-    def is_struck(self) -> bool:
-        """Whether an urgent message has struck, with what a handler waited for, say, and isn't begun with yet."""
-        ...
-
-    def struck(self) -> Future[Any]:
-        """When it is."""
         ...
 
     def own_wait(self) -> Future[Any]:

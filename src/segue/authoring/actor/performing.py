@@ -125,13 +125,13 @@ class HandlerWork:
         handler, actor = self._handler, self._actor
         if handler.elsewhere and not side_by_side():
             definition, (state,) = type(actor).__segue__, self._arguments
-            back = await self._life.in_process(elsewhere.pack(definition, handler, actor, state))
+            back = await self._life.away.in_process(elsewhere.pack(definition, handler, actor, state))
             return elsewhere.unpack(definition, handler, actor, state, back)
         method = getattr(actor, handler.method)
         if handler.is_async:
             return await method(*self._arguments)
         label = f"{type(actor).__segue__.name}.{handler.method}"
-        return await self._life.off_loop(lambda: method(*self._arguments), label)
+        return await self._life.away.on_thread(lambda: method(*self._arguments), label)
 
 
 def _performed(actor: Any, work: HandlerWork) -> Callable[[], Awaitable[Any]]:

@@ -1,38 +1,35 @@
 """An actor's wake: what its code needs besides the calls that it records.
 
 Messages share commits: after each, `save` says what a checkpoint would hold, and the next commit writes it, with
-what the next handler has recorded by then. An urgent message that comes while a handler waits is an entry of the
-journal, as a cancellation is, and so strikes at the same place in a replay.
+what the next handler has recorded by then.
 """
 
 from __future__ import annotations
 
 import asyncio
-from asyncio import Future, Task, TimerHandle
+from asyncio import Future, TimerHandle
 from collections.abc import Awaitable, Callable, Coroutine
-from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from ...authoring.context import BRANCH, Act, Branch, BranchTask, Wait, current
-from ...authoring.failures import own_error
+from ...authoring.context import Act, BranchTask, Wait, current
 from ...authoring.message import Responder
-from ...authoring.pooled import Named
-from ...authoring.stopping import Stop
 from ...core.replay import Replay
 from ...model.entry import INSTANT, Entry, Failure
 from ...model.message import CAUGHT_UP, PORT, DeadLetter, Letter, Mail, answer_to
 from ...ports.store import Claimed, Turn
-from ..calls.call import Call, Outcome, new_call, own_call, raw
+from ..calls.call import Call, new_call, own_call, raw
 from ..ground import tasks
 from ..ground.events import Handling as HandlingEvent
 from ..ground.phase import COMMITTING, LIVE, Phase
+from .away import Away
 from .departure import LARGE
 from .mailbox import HAND, MAIL, Mailbox
+from .urgent import Urgent
 
 if TYPE_CHECKING:
-    from ...authoring.actor.life import Beside, Serving, Stays
+    from ...authoring.actor.life import Serving, Stays
     from ...authoring.actor.supervisor import Supervisor
     from .executor import Executor
 
@@ -40,11 +37,8 @@ if TYPE_CHECKING:
 REST: Final = 0.05
 #: After so long without one, in seconds, it rests as what it is, without a task.
 CALM: Final = 0.025
-#: On what branch urgent messages stand in the journal.
-URGENT: Final = "!urgent"
 #: Messages that are read once and in order, unless they have a time or a key.
 _PLAIN: Final = ("tell", "request")
-_read_mail = msgspec.json.Decoder(Mail).decode
 _read_id = msgspec.json.Decoder(int).decode
 
 
@@ -61,19 +55,16 @@ class Handling:
         "_saved",
         "_serving",
         "_stays",
-        "_stop",
-        "_strikes",
-        "_striking",
-        "_struck",
         "_urgent_only",
         "_wanting",
         "at_rest",
-        "beside",
+        "away",
         "id",
         "saves",
         "sealing",
         "shares",
         "supervisor",
+        "urgent",
         "watchers",
         "weight",
     )
@@ -86,7 +77,7 @@ class Handling:
         )  #: bytes that a wake reads
         self.saves = 0  #: checkpoints of this wake
         self.shares = True  #: whether messages may share a commit
-        self.beside: Beside
+        self.urgent, self.away = Urgent(run), Away(run)
         self.supervisor: Supervisor
         self.sealing: Call | None = None  #: who waits for a commit
         self._saved: Callable[[Turn], None] | None = None  # writes a checkpoint into the next commit
@@ -100,14 +91,6 @@ class Handling:
         self._begun: tuple[Coroutine[Any, Any, Any], Any, Letter | None] | None = None
         self._rest: TimerHandle | None = None  # it waits for its next message in memory, for a moment
         self._rests_until = 0.0
-        self._struck = 0  # urgent messages in the journal
-        self._strikes: set[Call] = set()  # those of them that aren't begun with yet
-        self._striking: Call | None = None  # who waits until they are
-        self._stop: Stop | None = None  # of the handler that was last on a thread
-        for (path, _), entry in list(run.replay.calls.items()):
-            if path == URGENT:
-                self._expect()
-                run.mailbox.has_struck(_read_mail(entry.value or b"{}"))
 
     # ------------------------------------------------------------ what the actor's code asks for
     @property
@@ -140,15 +123,6 @@ class Handling:
 
     def own_wait(self) -> Future[Any]:
         return own_call(self._run, ("!wait", 0))
-
-    @property
-    def is_struck(self) -> bool:
-        # In a replay, those that are yet to be handed over strike later.
-        return bool(self._strikes) and any(call.entry is None or call.done() for call in self._strikes)
-
-    def struck(self) -> Future[Any]:
-        self._striking = own_call(self._run, ("!wait", 0))
-        return self._striking
 
     def take(self, *, urgent: bool = False, ends: bool = False) -> Letter | None:
         """The next message that is there, if any, an urgent one first, or only such. It stays in the inbox."""
@@ -321,7 +295,7 @@ class Handling:
         if (
             self._clean
             and run.phase is LIVE
-            and not (run.open or run.made or commits.entries or self._struck)
+            and not (run.open or run.made or commits.entries or self.urgent.count)
         ):
             if len(run.tasks) == 1 and not run.done:  # as `save` has it
                 self._saved = checkpoint
@@ -360,7 +334,7 @@ class Handling:
             quiet
             and self._clean
             and run.phase is LIVE
-            and not (run.open or run.done or run.made or self._struck or run.commits.entries)
+            and not (run.open or run.done or run.made or self.urgent.count or run.commits.entries)
             and len(run.tasks) == 1
         ):
             return self.shares
@@ -387,44 +361,6 @@ class Handling:
             if other is not task:
                 other.cancel("the handler that started it is done")
         run.kick()
-        return call
-
-    def off_loop(self, fn: Callable[[], Any], label: str) -> Future[Any]:
-        """Run a handler of that name on a thread, as work of this wake."""
-        stop = self._stop = Stop()
-        return self._own_work(lambda: self._run.host.in_thread(fn, stop), label)
-
-    def hurry(self) -> None:
-        """Ask the function that is on a thread to stop."""
-        if self._stop is not None:
-            self._stop.asked = self._run.hurried = True
-
-    def in_process(self, work: Named) -> Future[bytes]:
-        """Have work done in another process, as work of this wake; given up, it is ended."""
-        return self._own_work(lambda: self._run.host.in_process(work, None), work.label)
-
-    def _own_work(self, begin: Callable[[], Awaitable[Any]], label: str) -> Future[Any]:
-        run = self._run
-        call = own_call(run, ("!thread", 0))
-
-        async def work() -> None:
-            try:
-                result = await begin()
-            except BaseException as error:
-                raised = own_error(error)
-                if not call.done():
-                    call.set_exception(raised)
-            else:
-                if not call.done():
-                    call.set_result(result)
-            if call.task is not None:  # it isn't at work any more when the handler goes on
-                run.carrying.local.discard(call.task)
-            run.kick()
-
-        context = copy_context()
-        context.run(BRANCH.set, label)
-        call.task = Task(work(), loop=run.loop, context=context)
-        run.carrying.keep(call.task)
         return call
 
     # ------------------------------------------------------------ commits
@@ -643,7 +579,8 @@ class Handling:
 
     def part(self) -> None:
         """The wake is over: its parts let each other go."""
-        for name in ("supervisor", "beside", "_serving", "_stays"):
+        self.urgent.part()
+        for name in ("supervisor", "_serving", "_stays"):
             if hasattr(self, name):
                 delattr(self, name)
 
@@ -672,8 +609,7 @@ class Handling:
         run.open.clear()
         if run.box is not None:
             run.box.clear()
-        self._struck = 0
-        self._strikes.clear()
+        self.urgent.forget()
 
     # ------------------------------------------------------------ messages, at rest
     def serve(self) -> None:
@@ -689,8 +625,7 @@ class Handling:
         elif box.urgent and self.sealing is None:
             for letter in [letter for letter in box.urgent.values() if letter.id != box.hand]:
                 box.consume(letter.id)
-                call = self._urgent_call()
-                run.done.append(Outcome(call, msgspec.json.encode(letter.mail)))
+                self.urgent.strike(letter.mail)
 
     def was_served(self) -> bool:
         """Whether the actor got what it waited for; asked once."""
@@ -703,42 +638,6 @@ class Handling:
         """The run is cancelled: if nothing is in hand, nothing must be in a replay either."""
         if self._wanting is not None and not self._wanting.done():
             self._run.commits.entries.append(Entry(*HAND, "hand", "", b"", b"", 0, INSTANT, b"0"))
-
-    def _expect(self) -> None:
-        """An urgent message is in the journal."""
-        run, call = self._run, self._urgent_call()
-        call.entry = run.replay.made(*call.place, URGENT, URGENT, b"")
-        run.open[call.place] = call
-
-    def _urgent_call(self) -> Call:
-        run = self._run
-        call = own_call(run, (URGENT, self._struck), URGENT)
-        self._struck += 1
-        run.made.add(call.place)
-        self._strikes.add(call)
-        call.add_done_callback(self._begin_beside, context=tasks.NO_CONTEXT)
-        return call
-
-    def _begin_beside(self, call: Future[Any]) -> None:
-        """Carry out an urgent message in a branch of its own."""
-        run, root = self._run, self._run.root
-        assert isinstance(call, Call)  # it was made here
-        if call.cancelled() or run.leaving or not isinstance(root, BranchTask):
-            return
-        beneath = root.branch or run.carrying.alone
-        assert beneath is not None  # the root has one, or carries out a call by itself
-        mail = _read_mail(call.result())
-
-        async def carry_out() -> None:
-            self._strikes.discard(call)
-            striking, self._striking = self._striking, None
-            if striking is not None and not striking.done():
-                striking.set_result(None)
-            await self.beside(mail)
-
-        branch = Branch(run, f"{beneath.path}/{mail.name}.{call.place[1]}")
-        tasks.start(run.loop, carry_out(), branch, copy_context(), f"segue {run.id} {mail.name}")
-        run.kick()
 
 
 async def _come_to(result: Any, error: BaseException | None) -> Any:
