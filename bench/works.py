@@ -97,7 +97,10 @@ WORKS = (
                         variants=(
                             ("memory.task", "the task alone"),
                             ("memory.dumps", "the task and json.dumps"),
-                            ("memory.args", "the same, and json.dumps of the arguments, which segue writes too"),
+                            (
+                                "memory.args",
+                                "the same, and json.dumps of the arguments, which segue writes too",
+                            ),
                         ),
                     ),
                 ),
@@ -137,7 +140,10 @@ WORKS = (
                             ("hundred.indexed", "into a table whose rows can be found by their run"),
                             ("hundred.whole", "the same, and rows have the step's arguments, 1 KB, too"),
                             ("hundred.clustered", "into a table clustered by its key"),
-                            ("hundred.made", "rows encoded by the runs, which begin and end with one: the least engine"),
+                            (
+                                "hundred.made",
+                                "rows encoded by the runs, which begin and end with one: the least engine",
+                            ),
                         ),
                     ),
                 ),

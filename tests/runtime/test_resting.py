@@ -15,6 +15,7 @@ import pytest
 import segue
 from segue.model.errors import RunCancelled
 from segue.ports.store import Turn
+from segue.runtime.mail import timers
 from segue.runtime.wake import handling
 from segue.runtime.wake.executor import Executor
 from segue.runtime.wake.resting import Resting, Rests
@@ -116,6 +117,32 @@ async def test_what_it_tells_after_a_rest_is_told_once_each() -> None:
             await run.tell(Pass())
             await rested(engine, "c")
         assert await total.request(Total()) == 3
+
+
+@pytest.mark.usefixtures("long")
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_a_timer_that_is_far_doesnt_send_it_away(kind: str, tmp_path: Any) -> None:
+    async with segue.Engine("memory:" if kind == "memory" else f"sqlite:{tmp_path}/runs.db") as engine:
+        run = await engine.start(Counter(), id="c")
+        await run.tell(Add(100), after=timedelta(hours=1))
+        await run.request(Total())
+        claims = (await run.head()).fence
+        for n in range(1, 4):
+            await run.tell(Add(n))
+            await run.request(Total())
+        assert await run.request(Total()) == 6
+        assert (await run.head()).fence == claims
+
+
+@pytest.mark.usefixtures("long")
+async def test_a_timer_strikes_though_messages_never_cease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timers, "SOON", 0.02)
+    async with segue.Engine("memory:", linger=0.01) as engine:
+        run = await engine.start(Counter(), id="c")
+        await run.tell(Add(100), after=timedelta(seconds=0.1))
+        async with asyncio.timeout(10):
+            while await run.request(Total()) < 100:
+                await asyncio.sleep(0.001)
 
 
 async def test_it_leaves_when_it_has_rested(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +255,6 @@ async def test_who_owes_an_answer_or_waits_for_a_time_stays_awake() -> None:
         await rested(engine, "idle")
         assert not isinstance(engine.worker.awake.get("owes"), Resting)
         assert not isinstance(engine.worker.awake.get("waits"), Resting)
-        await until(lambda: "waits" not in engine.worker.awake)
         async with asyncio.timeout(5):
             while await waits.request(Total()) != 100:
                 await asyncio.sleep(0.02)

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from ..wake.executor import Executor
     from ..wake.mailbox import Mailbox
 
+#: A time that is so near, in seconds, is waited for.
+SOON = 1.0
+
 
 class Timers:
     """The timers of one run, as its inbox has them."""
@@ -85,6 +88,12 @@ class Timers:
         while self._dues and self._dues[0][1] not in self._later:
             heapq.heappop(self._dues)
         return self._dues[0][0] if self._dues else None
+
+    @property
+    def are_far(self) -> bool:
+        """Whether none is due while an actor rests for its next message."""
+        due = self.next_due
+        return due is None or due - self._run.host.clock_now() > SOON
 
     def has_older(self, letter: int) -> bool:
         """Whether a letter that came before that one wasn't due then."""

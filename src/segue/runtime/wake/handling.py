@@ -443,6 +443,7 @@ class Handling:
             or wanting is None
             or wanting.done()
             or box is None
+            or box.timers is not None
             or len(run.open) != 1
             or len(run.tasks) != 1
             or run.stop_by is not None

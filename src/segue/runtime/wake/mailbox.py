@@ -302,8 +302,10 @@ class Mailbox:
 
     @property
     def is_plain(self) -> bool:
-        """Whether there is nothing to be looked at but messages, one after the other."""
-        return not (self._dues or self._results or self.urgent) and self.timers is None
+        """Whether there is nothing to be looked at now but messages, one after the other."""
+        return not (self._dues or self._results or self.urgent) and (
+            self.timers is None or self.timers.are_far
+        )
 
     def part(self) -> None:
         """The wake is over: its parts let each other go."""
