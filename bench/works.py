@@ -142,7 +142,7 @@ WORKS = (
                             ("hundred.clustered", "into a table clustered by its key"),
                             (
                                 "hundred.made",
-                                "rows encoded by the runs, which begin and end with one: the least engine",
+                                "rows encoded by the runs, which begin and end with one",
                             ),
                         ),
                     ),
