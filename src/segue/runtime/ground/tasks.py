@@ -284,11 +284,14 @@ def let_go(task: Task[Any]) -> None:
 def close(loop: AbstractEventLoop, task: Task[Any], waits: Future[Any]) -> None:
     """End a task that waits for that and that nobody awaits: its coroutine is closed in no task, as if let go of."""
     coro: Any = task.get_coro()
-    here = _swap(loop, None)
+    here = asyncio.current_task(loop)
+    if here is not None:  # Python 3.12 can't take away what isn't there
+        _swap(loop, None)
     try:
         coro.close()
     finally:
-        _swap(loop, here)
+        if here is not None:
+            _swap(loop, here)
     let_go(task)
     for callback, _ in list(waits._callbacks or ()):  # the task's own isn't known otherwise
         waits.remove_done_callback(callback)
