@@ -17,7 +17,7 @@ from .. import asking
 from . import budgets
 from .bulk import Query, Values, as_json
 from .ledger import Ledger
-from .runs import Post, post
+from .post import Post, post
 from .schema import FOLLOWING, LATES, LINE_NUMBER, TAKEN, WAITING
 
 _OK, _CANCELLED = LINE_NUMBER["ok"], LINE_NUMBER["cancelled"]

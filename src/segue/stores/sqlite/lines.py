@@ -15,7 +15,7 @@ from ...model.run import CallRef, Usage
 from . import answers, budgets
 from .bulk import Query, Values, as_json, pieces
 from .ledger import Ledger
-from .runs import Result, bring
+from .post import Result, bring
 from .schema import DONE, FOLLOWING, LATES, LINE_NUMBER, LINE_STATUSES, TAKEN, WAITING
 
 _CANCELLED = LINE_NUMBER["cancelled"]

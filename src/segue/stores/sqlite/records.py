@@ -13,7 +13,7 @@ from ...ports.store import AnswerResult, JobHead
 from .bulk import Query, as_json
 from .heads import as_head, head_query
 from .ledger import Ledger
-from .runs import Post, post
+from .post import Post, post
 from .schema import ASK_STATES, READY, STATUS_NUMBER, STATUSES, STRANGE
 
 _decode_question = msgspec.msgpack.Decoder(Question).decode

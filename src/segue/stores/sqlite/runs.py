@@ -1,23 +1,22 @@
-"""What changes runs from outside: creating, claiming, renewing, reviving them, and bringing them mail."""
+"""What changes runs from outside: creating, claiming, renewing and reviving them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
-from ...model.message import PORT, Letter, Mail
+from ...model.message import PORT
 from ...model.mode import Config
 from ...model.run import Head
-from ...ports.store import Came, Claimed, Created, Delivery, Lease, NewRun
+from ...ports.store import Claimed, Created, Lease, NewRun
 from .. import poison, refusal
 from . import budgets
 from .bulk import Query, Values, as_json
 from .heads import HEADS_BY_ID, as_head, decode_spec, encode, wakes
 from .ledger import Ledger
-from .schema import DONE, HELD, PARKED, READY, ROOM, STATUS_NUMBER, STATUSES, STRANGE
-from .untaken import Boxes, dead_letter, drop, put_dead
+from .schema import HELD, READY, STATUS_NUMBER, STRANGE
 
 
 class Creation(msgspec.Struct, frozen=True, gc=False):
@@ -56,30 +55,6 @@ class Revival(msgspec.Struct, frozen=True):
     now: float
     status: Sequence[str]
     config: Config | None = None
-
-
-class Post(msgspec.Struct, frozen=True, gc=False):
-    """Mail on its way. Without `marked` its source sees to it that it is sent once.
-
-    What `stays` is the store's care where it can't be delivered; what is `admitted` has waited for its room.
-    """
-
-    mail: Mail
-    now: float
-    marked: bool = True
-    stays: bool = False
-    admitted: bool = False
-
-
-#: A run by its key, its status, and a result for it, which is sent once and takes no room in a mailbox.
-Result = tuple[int, int, Mail]
-
-
-class Resending(msgspec.Struct, frozen=True):
-    """A dead letter to be sent again."""
-
-    dead: int
-    now: float
 
 
 # ---------------------------------------------------------------- create
@@ -311,13 +286,6 @@ def bury(ledger: Ledger, items: Sequence[str]) -> list[None]:
     return [None for _ in items]
 
 
-def clear(ledger: Ledger, items: Sequence[tuple[str, int]]) -> list[None]:
-    """Forget letters of ports."""
-    for port, upto in items:
-        ledger.cx.execute("delete from ports where port = ? and k <= ?", (port, upto))
-    return [None for _ in items]
-
-
 def revive(ledger: Ledger, items: Sequence[Revival]) -> list[bool]:
     """Make runs ready again."""
     return [_revive(ledger, item) for item in items]
@@ -352,174 +320,3 @@ def _revive(ledger: Ledger, item: Revival) -> bool:
     ledger.claimed.pop(item.run, None)
     ledger.hint("ready", [item.run])
     return True
-
-
-# ---------------------------------------------------------------- mail
-_RECIPIENTS = Query(("id", "k", "status", "bound"), "from runs where id in (select value from json_each(?))")
-_MARKS = Query(
-    ("m.run", "m.sender", "m.number"),
-    "from json_each(?) as q cross join marks m"
-    " on m.run = json_extract(q.value, '$[0]') and m.sender = json_extract(q.value, '$[1]')",
-)
-_LETTERS = Values("run, mail", "insert into inbox(run, mail) select run, mail from {v}")
-_STATED = Values("run, mail, state", "insert into inbox(run, mail, state) select run, mail, state from {v}")
-_PORTS = Values("port, mail", "insert into ports(port, mail) select port, mail from {v}")
-_NEWEST = Query(
-    ("q.value", "k"),
-    "from json_each(?) as q cross join inbox i on k = (select max(k) from inbox where run = q.value)",
-)
-_NEWEST_AT_PORT = "select max(k) from ports where port = ?"
-_WAKE_BY = Values(
-    "run, due",
-    f"update runs set wake = min(coalesce(wake, v.due), v.due) from {{v}} where k = v.run and status = {PARKED}",
-)
-_MARK = Values(
-    "run, sender, number",
-    "insert into marks(run, sender, number) select run, sender, number from {v} where true"
-    " on conflict do update set number = excluded.number",
-)
-
-
-def post(ledger: Ledger, items: Sequence[Post]) -> list[Delivery]:
-    """Put mail into inboxes, and make parked recipients ready: at most five statements a few hundred letters.
-
-    Bounded mailboxes cost two more, and what can't be delivered some.
-    """
-    cx = ledger.cx
-    if not items:
-        return []
-    found = _RECIPIENTS.rows(cx, (as_json({item.mail.to for item in items}),))
-    live = {id: k for id, k, status, _ in found if status < DONE}
-    parked = {id for id, _, status, _ in found if status == PARKED}
-    cancelled = {item.mail.to for item in items if item.mail.kind == "cancel"}
-    parked |= {id for id, _, status, _ in found if status == HELD and id in cancelled}
-    bounds = {k: bound for _, k, status, bound in found if bound and status < DONE}
-    refused: list[refusal.Refused] = []
-    boxes = Boxes(ledger, bounds, refused) if bounds else None
-    pairs = {(live[item.mail.to], item.mail.sender) for item in items if item.marked and item.mail.to in live}
-    marks: dict[tuple[int, str], int] = {}
-    if pairs:
-        marks = {(run, sender): number for run, sender, number in _MARKS.rows(cx, (as_json(pairs),))}
-    out: list[Delivery] = []
-    letters: list[tuple[int, bytes]] = []
-    read: list[Mail] = []  # the same, as they are read
-    states: dict[int, int] = {}
-    marked: dict[tuple[int, str], int] = {}
-    told: dict[str, float] = {}  # when each is woken by it: 0 for at once
-    statuses = {id: STATUSES[status] for id, _, status, _ in found}
-    ports: list[Mail] = []
-    for item in items:
-        mail = item.mail
-        run = live.get(mail.to)
-        if run is None and mail.to.startswith(PORT):
-            ports.append(mail)
-            out.append("delivered")
-            continue
-        if run is None:
-            out.append("gone")
-            if item.stays and mail.to in statuses:
-                refused.append(refusal.ended([mail], mail.to, statuses[mail.to], item.now))
-            elif item.stays:
-                refused.append(refusal.unknown([mail], mail.to, item.now))
-            continue
-        if item.marked and marks.get((run, mail.sender), -1) >= mail.number:
-            out.append("duplicate")
-            continue
-        delivery: Delivery | None = None
-        if boxes is not None and run in bounds and refusal.takes_room(mail):
-            if not item.admitted:
-                delivery = boxes.take(run, mail, item.now, stays=item.stays)
-            if delivery is None:
-                states[len(letters)] = ROOM
-        out.append(delivery or "delivered")
-        if item.marked and delivery != "full":
-            marks[run, mail.sender] = marked[run, mail.sender] = mail.number
-        if delivery is None:
-            letters.append((run, encode(mail)))
-            read.append(mail)
-            due = refusal.wakes_at(mail, item.now) if run not in bounds else 0.0
-            told[mail.to] = min(told.get(mail.to, due), due)
-    if ports:
-        newest = {port: ledger.one(_NEWEST_AT_PORT, port)[0] for port in {mail.to for mail in ports}}
-        last = _PORTS.insert(cx, [(mail.to, encode(mail)) for mail in ports])
-        ledger.hint("mail", newest)
-        _hand_over(ledger, ports, last, newest)
-    if letters:
-        here = {run: k for run, k in live.items() if run in ledger.claimed and run in told}
-        newest = dict(_NEWEST.rows(cx, (as_json(here.values()),))) if here else {}
-        if states:
-            last = _STATED.insert(cx, [(*letter, states.get(n, 0)) for n, letter in enumerate(letters)])
-        else:
-            last = _LETTERS.insert(cx, letters)
-        if here:
-            _hand_over(ledger, read, last, {run: newest.get(k, 0) for run, k in here.items()})
-    if marked:
-        _MARK.run(cx, [(*pair, number) for pair, number in marked.items()])
-    _wake(ledger, {id: live[id] for id, due in told.items() if id in parked and not due}, items[0].now)
-    later = [(live[id], due) for id, due in told.items() if id in parked and due]
-    if later:
-        _WAKE_BY.run(cx, later)
-        ledger.hint("ready", (id for id, due in told.items() if due))  # of it, when others are due
-    if not told.keys() <= parked:
-        ledger.hint("mail", (id for id in told if id not in parked))
-    if boxes is not None:
-        boxes.write()
-    for one in refused:
-        refuse(ledger, one, items[0].now)
-    return out
-
-
-def bring(ledger: Ledger, results: Sequence[Result], now: float) -> None:
-    """Put results into the inboxes of runs that haven't ended, and make parked ones ready: two statements, of which one
-    is for a few hundred letters."""
-    if not results:
-        return
-    _LETTERS.run(ledger.cx, [(run, encode(mail)) for run, _, mail in results])
-    _wake(ledger, {mail.to: run for run, status, mail in results if status == PARKED}, now)
-    there = [mail.to for _, status, mail in results if status != PARKED]
-    if there:
-        ledger.hint("mail", there)
-        for run in there:
-            ledger.came.pop(run, None)  # who has the letters before these looks for all
-
-
-def _wake(ledger: Ledger, runs: dict[str, int], now: float) -> None:
-    """Runs that waited, by id, are ready."""
-    if runs:
-        ledger.cx.execute(
-            f"update runs set status = {READY}, wake = null, updated = ? where status in ({PARKED}, {HELD})"
-            " and k in (select value from json_each(?))",
-            (now, as_json(runs.values())),
-        )
-        ledger.hint("ready", runs)
-
-
-def _hand_over(ledger: Ledger, mail: Sequence[Mail], last: int, newest: Mapping[str, int | None]) -> None:
-    """Have hints bring letters along to those who read here. `last`: the last id; `newest`: what lay there before."""
-    for id, one in enumerate(mail, last - len(mail) + 1):
-        if one.to not in newest:
-            continue
-        came, before = ledger.came.get(one.to), newest[one.to] or 0
-        if came is not None and before <= came.letters[-1].id:
-            came.letters.append(Letter(id, one))
-        else:  # nothing was told of yet, or something lies between
-            ledger.came[one.to] = Came(before, [Letter(id, one)])
-
-
-def refuse(ledger: Ledger, refused: refusal.Refused, now: float) -> None:
-    """Keep the dead letters, and tell those who wait for an answer."""
-    put_dead(ledger, refused.dead)
-    post(ledger, [Post(mail, now, marked=False, stays=True) for mail in refused.back])
-
-
-def resend(ledger: Ledger, items: Sequence[Resending]) -> list[Delivery | None]:
-    """Put dead letters into inboxes again."""
-    out: list[Delivery | None] = []
-    for item in items:
-        letter = dead_letter(ledger.cx, item.dead)
-        out.append(None)
-        if letter is not None:
-            (out[-1],) = post(ledger, [Post(letter.mail, item.now, marked=False)])
-            if out[-1] in ("delivered", "dropped"):
-                drop(ledger, [[item.dead]])
-    return out

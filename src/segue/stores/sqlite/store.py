@@ -29,6 +29,7 @@ from ...ports.store import (
     Turn,
 )
 from . import answers, budgets, heads, lines, past, records, untaken
+from . import post as post_orders
 from . import runs as run_orders
 from . import turns as turn_orders
 from .reader import Reader
@@ -142,17 +143,17 @@ class SqliteStore:
         return self._reader.put(heads.newer_letters, list(after.items()))
 
     def clear(self, port: str, upto: int) -> Future[None]:
-        return self._write(run_orders.clear, [(port, upto)])
+        return self._write(post_orders.clear, [(port, upto)])
 
     def deliver(self, mail: Sequence[Mail], *, now: float) -> Future[list[Delivery]]:
-        return self._write(run_orders.post, [run_orders.Post(one, now) for one in mail], many=True)
+        return self._write(post_orders.post, [post_orders.Post(one, now) for one in mail], many=True)
 
     async def dead_letters(self, *, run: str = "", after: int = 0, limit: int = 1000) -> list[DeadLetter]:
         return cast(list[DeadLetter], await self._look(untaken.listed, run, after, limit))
 
     async def resend_dead(self, dead: int, *, now: float) -> Delivery | None:
-        order = run_orders.Resending(dead, now)
-        return cast("Delivery | None", await self._write(run_orders.resend, [order]))
+        order = post_orders.Resending(dead, now)
+        return cast("Delivery | None", await self._write(post_orders.resend, [order]))
 
     async def drop_dead(self, dead: Sequence[int]) -> int:
         return cast(int, await self._write(untaken.drop, [list(dead)]))

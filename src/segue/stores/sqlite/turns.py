@@ -20,7 +20,8 @@ from .bulk import Query, Values, as_json
 from .heads import decode_call, encode
 from .ledger import Ledger
 from .lines import put_lines, withdraw
-from .runs import Creation, Post, create, post, refuse
+from .post import Post, post, refuse
+from .runs import Creation, create
 from .schema import HELD, KEPT, PARKED, READY, STATUS_NUMBER
 from .untaken import admit, empty, put_dead
 
