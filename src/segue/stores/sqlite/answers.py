@@ -10,18 +10,17 @@ from typing import NamedTuple
 import msgspec
 
 from ...model.entry import Failure
-from ...model.lane import LIVE, Answer, BatchJob, Line, LineOutcome
+from ...model.lane import LIVE, Answer, Line, LineOutcome
 from ...model.message import Mail
 from ...model.run import REUSED, CallRef
 from .. import asking
-from . import budgets
+from . import batches, budgets
 from .bulk import Query, Values, as_json
 from .ledger import Ledger
 from .post import Post, post
 from .schema import FOLLOWING, LATES, LINE_NUMBER, TAKEN, WAITING
 
 _OK, _CANCELLED = LINE_NUMBER["ok"], LINE_NUMBER["cancelled"]
-_decode_job = msgspec.msgpack.Decoder(BatchJob).decode
 
 #: Says it as the index does.
 _ASKS = f"same is not null and status in ({WAITING}, {TAKEN}, {FOLLOWING})"
@@ -94,7 +93,7 @@ def keep(ledger: Ledger, answers: Sequence[Answer]) -> None:
     by = {each.same: each for each in answers}
     takers = [asker for asker in _askers(ledger.cx, by) if asker.status != TAKEN]
     if takers:
-        _close(ledger.cx, {_OK: [taker.k for taker in takers]})
+        close(ledger.cx, {_OK: [taker.k for taker in takers]})
         wanting = [taker for taker in takers if not taker.deserted]
         post(ledger, [_answered(taker, by[taker.same]) for taker in wanting])
 
@@ -126,7 +125,8 @@ def _answered(to: _Asker, answer: Answer) -> Post:
     return _given(to.id, to.attempt, CallRef(to.run, to.path, to.n), answer.value, None, answer.at)
 
 
-def _close(cx: sqlite3.Connection, ended: dict[int, list[int]]) -> None:
+def close(cx: sqlite3.Connection, ended: dict[int, list[int]]) -> None:
+    """End lines, by status."""
     for status, keys in ended.items():
         cx.execute(f"update lines set status = {status} where k {_AMONG}", (as_json(keys),))
         cx.execute(f"delete from bodies where line {_AMONG}", (as_json(keys),))
@@ -222,13 +222,13 @@ def leave(ledger: Ledger, rows: Sequence[tuple[int, str, int, int]]) -> None:
     if left:
         taken = as_json(k for k, status in left if status == TAKEN)
         ledger.cx.execute(f"update lines set unwanted = 1, deserted = 0 where k {_AMONG}", (taken,))
-        _close(ledger.cx, {_CANCELLED: [k for k, status in left if status == WAITING]})
+        close(ledger.cx, {_CANCELLED: [k for k, status in left if status == WAITING]})
 
 
 def cancel(ledger: Ledger, rows: Sequence[tuple[int, str, int, int]]) -> None:
     """As `leave`, and cancel them."""
     leave(ledger, rows)
-    _close(ledger.cx, {_CANCELLED: [row[0] for row in rows]})
+    close(ledger.cx, {_CANCELLED: [row[0] for row in rows]})
 
 
 def desert(cx: sqlite3.Connection, ids: Sequence[str]) -> None:
@@ -279,7 +279,7 @@ class Sharing:
         self, k: int, same: str, attempt: int, outcome: LineOutcome, *, quits: bool, claimed: bool
     ) -> None:
         """A line ends with that outcome, or quits. `claimed`: its run gets it."""
-        missed = outcome.status == "expired" and not quits and _decode_job(self._job).remote == LIVE
+        missed = outcome.status == "expired" and not quits and batches.decode(self._job).remote == LIVE
         self._ends.append(_End(k, same, attempt, outcome, quits or missed, missed, claimed))
 
     def settle(self) -> list[_End]:
@@ -287,55 +287,61 @@ class Sharing:
         lines themselves are closed. Gives the ends whose cost nobody has."""
         if not self._ends:
             return []
-        ledger, now = self._ledger, self._now
+        ledger = self._ledger
         whole = [end for end in self._ends if end.outcome.whole and not end.own]
-        answers = [Answer(end.same, end.outcome.value or b"null", now) for end in whole]
-        if answers:
-            _keep(ledger.cx, answers)
+        if whole:
+            _keep(ledger.cx, [Answer(end.same, end.outcome.value or b"null", self._now) for end in whole])
         ending = {end.k for end in self._ends}
-        leaders: dict[str, set[int]] = {}
-        followers: dict[str, list[_Asker]] = {}
-        for asker in _askers(ledger.cx, {end.same for end in self._ends}):
-            if asker.status == FOLLOWING or (asker.status == WAITING and asker.k not in ending):
-                followers.setdefault(asker.same, []).append(asker)
-            if asker.status != FOLLOWING and asker.k not in ending:
-                leaders.setdefault(asker.same, set()).add(asker.k)
-        unpaid: list[_End] = []
-        posts: list[Post] = []
-        closed: dict[int, list[int]] = {}
-        left = Counter(end.same for end in self._ends)
-        for end in self._ends:
-            left[end.same] -= 1
-            waits = followers.get(end.same, [])
-            takers = self._takers(end, waits, lone=not leaders.get(end.same) and not left[end.same])
-            free = end.claimed
-            for taker in takers:
-                lane = REUSED if free else end.outcome.lane
-                free = free or not taker.deserted
-                closed.setdefault(LINE_NUMBER[end.outcome.status], []).append(taker.k)
-                if not taker.deserted:
-                    posts.append(
-                        _given(
-                            taker.id,
-                            taker.attempt,
-                            CallRef(taker.run, taker.path, taker.n),
-                            end.outcome.value,
-                            end.outcome.error,
-                            now,
-                            lane=lane,
-                        )
-                    )
-            taken = {taker.k for taker in takers}
-            followers[end.same] = [each for each in waits if each.k not in taken]
-            if not free and not end.own:
-                unpaid.append(end)
-        _close(ledger.cx, closed)
+        posts, unpaid = self._give_on(ending)
         gone = as_json(ending)
         for end in self._ends:
             if end.own:
                 _succeed(ledger, end.k, end.same, end.attempt, gone)
         post(ledger, posts)
         return unpaid
+
+    def _give_on(self, ending: set[int]) -> tuple[list[Post], list[_End]]:
+        """Close the lines that get an outcome too; what is sent to their runs, and the ends whose cost nobody has."""
+        leaders: dict[str, set[int]] = {}
+        followers: dict[str, list[_Asker]] = {}
+        for asker in _askers(self._ledger.cx, {end.same for end in self._ends}):
+            if asker.status == FOLLOWING or (asker.status == WAITING and asker.k not in ending):
+                followers.setdefault(asker.same, []).append(asker)
+            if asker.status != FOLLOWING and asker.k not in ending:
+                leaders.setdefault(asker.same, set()).add(asker.k)
+        posts: list[Post] = []
+        unpaid: list[_End] = []
+        closed: dict[int, list[int]] = {}
+        left = Counter(end.same for end in self._ends)
+        for end in self._ends:
+            left[end.same] -= 1
+            waits = followers.get(end.same, [])
+            takers = self._takers(end, waits, lone=not leaders.get(end.same) and not left[end.same])
+            if takers:
+                taken = {taker.k for taker in takers}
+                closed.setdefault(LINE_NUMBER[end.outcome.status], []).extend(taken)
+                followers[end.same] = [each for each in waits if each.k not in taken]
+            wanting = [taker for taker in takers if not taker.deserted]
+            posts += self._shares(end, wanting)
+            if not wanting and not end.claimed and not end.own:
+                unpaid.append(end)
+        close(self._ledger.cx, closed)
+        return posts, unpaid
+
+    def _shares(self, end: _End, takers: list[_Asker]) -> list[Post]:
+        """An outcome for each of these; the first one bears the cost, unless the line's own run does."""
+        return [
+            _given(
+                taker.id,
+                taker.attempt,
+                CallRef(taker.run, taker.path, taker.n),
+                end.outcome.value,
+                end.outcome.error,
+                self._now,
+                lane=REUSED if end.claimed or number else end.outcome.lane,
+            )
+            for number, taker in enumerate(takers)
+        ]
 
     def _takers(self, end: _End, waits: list[_Asker], *, lone: bool) -> list[_Asker]:
         """Who of those that wait gets an outcome too. `lone`: no other line of theirs is to be answered."""

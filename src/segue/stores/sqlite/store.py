@@ -28,7 +28,7 @@ from ...ports.store import (
     NewRun,
     Turn,
 )
-from . import answers, budgets, heads, lines, past, records, untaken
+from . import answers, batches, budgets, heads, lines, outcomes, past, records, untaken
 from . import post as post_orders
 from . import runs as run_orders
 from . import turns as turn_orders
@@ -236,10 +236,10 @@ class SqliteStore:
 
     # ------------------------------------------------------------ lanes
     async def lanes(self) -> list[LaneHead]:
-        return cast(list[LaneHead], await self._look(lines.lanes))
+        return cast(list[LaneHead], await self._look(batches.lanes))
 
     async def claim_lane(self, lane: str, worker: str, ttl: float, *, now: float) -> int | None:
-        return cast(int | None, await self._write(lines.drive, [lines.Driving(lane, worker, ttl, now)]))
+        return cast(int | None, await self._write(batches.drive, [batches.Driving(lane, worker, ttl, now)]))
 
     async def take(
         self,
@@ -253,23 +253,23 @@ class SqliteStore:
         now: float,
         late_by: float = 0.0,
     ) -> BatchJob | None:
-        item = lines.Taking(lane, fence, max_lines, max_bytes, job, nonce, now, late_by)
-        return cast(BatchJob | None, await self._write(lines.take, [item]))
+        item = batches.Taking(lane, fence, max_lines, max_bytes, job, nonce, now, late_by)
+        return cast(BatchJob | None, await self._write(batches.take, [item]))
 
     async def promote(
         self, lane: str, fence: int, *, by: float, max_lines: int, job: str, now: float
     ) -> BatchJob | None:
-        item = lines.Promoting(lane, fence, by, max_lines, job, now)
-        return cast(BatchJob | None, await self._write(lines.promote, [item]))
+        item = batches.Promoting(lane, fence, by, max_lines, job, now)
+        return cast(BatchJob | None, await self._write(batches.promote, [item]))
 
     async def unclaimed(self, *, run: str = "", job: str = "") -> list[Usage]:
         return cast(list[Usage], await self._look(lines.unclaimed, run, job))
 
     async def put_batch_job(self, job: BatchJob, fence: int) -> bool:
-        return bool(await self._write(lines.put_progress, [lines.Progress(job, fence)]))
+        return bool(await self._write(batches.put_progress, [batches.Progress(job, fence)]))
 
     async def batch_jobs(self, *, lane: str = "", open_only: bool = True) -> list[BatchJob]:
-        return cast(list[BatchJob], await self._look(lines.jobs, lane, open_only))
+        return cast(list[BatchJob], await self._look(batches.jobs, lane, open_only))
 
     async def job_lines(self, job: str, after: str, limit: int, *, bodies: bool = True) -> list[Line]:
         return cast(list[Line], await self._look(lines.job_lines, job, after, limit, bodies))
@@ -280,8 +280,8 @@ class SqliteStore:
     async def outcomes(
         self, job: str, fence: int, chunk: Sequence[LineOutcome], *, now: float
     ) -> list[str] | None:
-        item = lines.Outcomes(job, fence, chunk, now)
-        return cast("list[str] | None", await self._write(lines.outcomes, [item]))
+        item = outcomes.Outcomes(job, fence, chunk, now)
+        return cast("list[str] | None", await self._write(outcomes.outcomes, [item]))
 
     async def withdraw(self, ids: Sequence[str], *, now: float) -> list[bool]:
         return cast(list[bool], await self._write(lines.withdraw_all, [lines.Withdrawal(ids, now)]))
