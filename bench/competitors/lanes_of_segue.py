@@ -14,7 +14,7 @@ from segue.ports.provider import Endpoint, LineResult, RemoteJob
 from segue.ports.store import NewRun, Turn
 from segue.providers import batches, completions
 from segue.providers.masking import Mask
-from segue.runtime.calls.models import lane_key, line_id
+from segue.runtime.calls.naming import lane_key, line_id
 
 LANE = lane_key(Endpoint("far", "", "m"), "chat")
 SOME = 1000

@@ -10,7 +10,7 @@ import pytest
 
 import segue
 from segue.runtime import worker
-from segue.runtime.calls.models import CALLING
+from segue.runtime.calls.live import CALLING
 from segue.stores.memory import MemoryStore
 from segue.testing import FakeModel
 from segue.testing.fake_provider import FakeProvider

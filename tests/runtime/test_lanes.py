@@ -17,7 +17,7 @@ import segue
 from segue.authoring.map import Outcome
 from segue.model.errors import BadAnswer, ModelFailed, RunCancelled, RunHeld
 from segue.providers.openai import OpenAI
-from segue.runtime.calls.models import line_id
+from segue.runtime.calls.naming import line_id
 from segue.testing.simulator import Failure, Limits, Pace, Simulator
 from segue.transports.pooled import Pooled
 from tests.crash.remote import FastClock

@@ -18,7 +18,7 @@ from segue.ports.provider import BatchProvider
 from segue.providers.anthropic import Anthropic
 from segue.providers.anthropic_batches import labelled
 from segue.providers.gemini import Gemini
-from segue.runtime.calls.models import line_id
+from segue.runtime.calls.naming import line_id
 from segue.testing.simulator import Failure, Limits, Pace, Simulator
 from segue.transports.pooled import Pooled
 from tests.crash.remote import FastClock

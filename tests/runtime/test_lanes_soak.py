@@ -24,7 +24,7 @@ from segue.model.mode import Batch
 from segue.ports.provider import BatchProvider, CallFault, LineResult, RemoteJob
 from segue.ports.store import Store
 from segue.providers.openai import OpenAI
-from segue.runtime.calls.models import line_id
+from segue.runtime.calls.naming import line_id
 from segue.runtime.lanes.lanes import LEASE
 from segue.stores import open_store
 from segue.testing.clock import VirtualClock

@@ -313,7 +313,9 @@ async def _time(plan: Plan, samples: list[Sample], engine: Engine, args: argpars
             await store.close()
     try:
         endpoint = engine.models.endpoint(names[0])
-        ways = list(engine.models.ways(endpoint, "chat")) if engine.models.provider(endpoint).batches else []
+        ways = (
+            list(engine.models.ways.of(endpoint, "chat")) if engine.models.provider(endpoint).batches else []
+        )
     except SegueError as error:
         plan.notes.append(f"of the ways below live, nothing is known but the price: {error}")
         return
@@ -324,7 +326,7 @@ async def _time(plan: Plan, samples: list[Sample], engine: Engine, args: argpars
     if args.deadline is not None:
         left = args.deadline.total_seconds()
         for _ in range(plan.waves):
-            found = deadlines.choose(ways, left, engine.models.lead(endpoint, "chat"))
+            found = deadlines.choose(ways, left, engine.models.ways.lead(endpoint, "chat"))
             plan.chosen_waves.append("live" if found is None else found.name)
             left -= 0.0 if found is None else found.expected
         plan.chosen = plan.chosen_waves[0] if plan.chosen_waves else ""

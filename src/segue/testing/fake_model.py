@@ -18,7 +18,7 @@ from ..model.errors import AskClosed, ModelFailed, WrongPlace
 from ..ports.provider import CallFault, Endpoint, Provider
 from ..ports.store import Store
 from ..ports.transport import Transport
-from ..runtime.calls.models import CALLING
+from ..runtime.calls.live import CALLING
 from ..runtime.engine import Engine
 from ..runtime.handles import Ask
 from .clock import VirtualClock

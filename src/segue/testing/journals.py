@@ -14,7 +14,7 @@ from ..model.errors import AuthorError, CallerError, ProviderFault, UnknownName
 from ..ports.provider import Endpoint, Provider
 from ..ports.store import Claimed
 from ..providers.registry import make, resolve
-from ..runtime.calls.models import CALLING
+from ..runtime.calls.live import CALLING
 from ..runtime.proof import verify
 from .fake_model import FakeEngine, FakeModel
 from .fake_provider import FakeProvider

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from ...model.lane import Answer
 from ...model.run import REUSED
 from ...ports.clock import Clock
-from ...ports.provider import Endpoint, Provider
+from ...ports.provider import Endpoint, Numbering, Provider
 from ...ports.store import Store, Turn
 from ...providers.wire import dialect_of, object_of
 
@@ -24,6 +24,11 @@ def same_as(endpoint: Endpoint, to: str, body: bytes) -> str:
     place = endpoint.base_url.rstrip("/").removesuffix("/v1")
     asked = "\0".join((endpoint.provider, place, to, endpoint.model))
     return blake2b(asked.encode() + b"\0" + body, digest_size=16).hexdigest()
+
+
+def asked_of(provider: Provider, endpoint: Endpoint, to: str, body: bytes) -> str:
+    """The same, of a request as a provider's body."""
+    return same_as(endpoint, to, provider.question(body) if isinstance(provider, Numbering) else body)
 
 
 def is_whole(provider: Provider, to: str, body: bytes) -> bool:

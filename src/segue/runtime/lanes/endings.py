@@ -19,7 +19,8 @@ from ...model.lane import BatchJob, Line, LineOutcome, LineStatus
 from ...model.run import Usage
 from ...ports.provider import CallFault, LineResult, RemoteJob
 from ...providers.faults import told
-from ..calls.models import count_result, lane_endpoint, lane_name, shared_outcome, usage_name
+from ..calls.answer import count_result, shared_outcome
+from ..calls.naming import lane_endpoint, lane_name, usage_name
 from ..calls.trying import model_failed
 from .delivery import CHUNK, Delivery
 from .desk import Desk, Held

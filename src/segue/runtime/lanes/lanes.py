@@ -15,7 +15,8 @@ from ...model.mode import Batch
 from ...ports.clock import Clock
 from ...ports.provider import BatchProvider, CallFault
 from ...ports.store import Store
-from ..calls.models import Models, lane_endpoint
+from ..calls.models import Models
+from ..calls.naming import lane_endpoint
 from .desk import Desk, Held
 from .lane import Lane
 
@@ -210,7 +211,7 @@ class Lanes:
 
     def policy(self, lane: str) -> Batch:
         """How the runs of this process want the lane's jobs; the defaults for lines that others left."""
-        return self.models.max_age.get(lane, Batch())
+        return self.models.ways.policies.get(lane, Batch())
 
     async def _decide(self, head: LaneHead, provider: BatchProvider) -> Decision:
         now = self.clock.now()

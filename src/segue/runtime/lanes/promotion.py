@@ -25,17 +25,9 @@ from ...model.mode import Live
 from ...ports.clock import Clock
 from ...ports.provider import CallFault
 from ...ports.store import Store
-from ..calls.models import (
-    Models,
-    base_lane,
-    check_result,
-    in_window,
-    lane_endpoint,
-    lane_name,
-    shared_outcome,
-    usage_name,
-    used,
-)
+from ..calls.answer import check_result, shared_outcome, used
+from ..calls.models import Models
+from ..calls.naming import base_lane, in_window, lane_endpoint, lane_name, usage_name
 from ..calls.trying import model_failed, until_answered
 
 log = logging.getLogger("segue")
@@ -64,7 +56,7 @@ class Promotions:
         """A job is over: how long it took tells of the next."""
         if job.sent and job.over and (job.remote != LIVE or job.progress):
             kind = job.lane if job.remote != LIVE else f"{base_lane(job.lane)}|{LIVE}"
-            took = self._models.took.setdefault(kind, [])
+            took = self._models.ways.took.setdefault(kind, [])
             took.append(job.over - job.sent)
             del took[: -deadlines.NEWEST]
 
@@ -102,7 +94,7 @@ class Promotions:
     def late_by(self, head: LaneHead) -> float:
         """Lines that are due by then have to be sent live now: as many may be late as are open."""
         lines = head.waiting + sum(max(0, job.lines - job.progress) for job in head.jobs)
-        took = self._models.took.get(f"{base_lane(head.lane)}|{LIVE}", ())
+        took = self._models.ways.took.get(f"{base_lane(head.lane)}|{LIVE}", ())
         return self._clock.now() + deadlines.lead(took, lines)
 
     def _left(self, job: BatchJob, error: BaseException | None) -> None:

@@ -8,7 +8,7 @@ from ...core import admission
 from ...core.admission import Quota
 from ...model.lane import BatchJob, LaneHead
 from ...ports.clock import Clock
-from ..calls.models import lane_endpoint
+from ..calls.naming import lane_endpoint
 
 NONE = Quota()
 

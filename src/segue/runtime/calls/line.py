@@ -1,0 +1,55 @@
+"""A model call that goes out as a line of a batch job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ...authoring.context import RunContext
+from ...model.lane import Line
+from ...model.run import CallRef
+from ...ports.clock import Clock
+from ...ports.store import Turn
+from .naming import line_id
+from .ways import Route
+
+
+class LineCall:
+    """What turns are told of it."""
+
+    def __init__(
+        self,
+        run: RunContext,
+        id: str,
+        digest: bytes,
+        route: Route,
+        body: Callable[[], bytes],
+        clock: Clock,
+        since: float | None,
+        ask: Callable[[bytes], str],
+    ) -> None:
+        self._run, self._id, self._digest, self._route = run, id, digest, route
+        self._body, self._clock, self._since, self._ask = body, clock, since, ask
+
+    def opens(self, turn: Turn, path: str, n: int) -> None:
+        """See `Wait`."""
+        body, route, since = self._body(), self._route, self._since
+        line = Line(
+            id=self._id,
+            lane=route.lane,
+            call=CallRef(self._run.id, path, n),
+            body=body,
+            size=len(body),
+            created=self._clock.now(),
+            due=route.due,
+            late=route.late,
+            same="" if since is None else self._ask(body),
+            since=since or 0.0,
+        )
+        turn.lines = [*turn.lines, line]
+
+    def drops(self, turn: Turn, path: str, n: int) -> None:
+        """See `Wait`."""
+        run, ids = self._run, {self._id}
+        if run.rebased:
+            ids = {line_id(run.id, path, n), line_id(run.id, path, n, self._digest)}
+        turn.withdrawn = [*turn.withdrawn, *ids]
