@@ -24,11 +24,11 @@ from ..core.budget import account_of, in_words, owner
 from ..model import checks
 from ..model.budget import STORE, Account, Budget, Limit, Standing
 from ..model.entry import encode_pool
-from ..model.errors import Conflict, InvalidValue, MailboxFull, StoreError, UnknownName, WrongPlace
+from ..model.errors import Conflict, InvalidValue, MailboxFull, UnknownName, WrongPlace
 from ..model.message import DeadLetter
 from ..model.mode import Config, HistoryLike, ModeLike, as_history
 from ..model.run import ENDED, Head, Spec, Usage
-from ..ports.clock import AlarmClock, Timer
+from ..ports.clock import AlarmClock
 from ..ports.provider import Endpoint, PriceList, Provider
 from ..ports.store import Hint, NewRun, Store
 from ..ports.transport import Transport
@@ -51,6 +51,7 @@ from .mail.postbox import Postbox
 from .proof import verify
 from .proof.proving import Prover
 from .receipt import Receipt
+from .upkeep import Upkeep
 from .wake import rebase, strikes
 from .wake.executor import Executor
 from .wake.resting import Resting
@@ -62,10 +63,6 @@ log = logging.getLogger("segue")
 R = TypeVar("R")
 In = TypeVar("In")
 Out = TypeVar("Out")
-#: How often workers of this machine are looked for that are gone, and lanes that others filled, in seconds.
-BURY = 2.0
-#: How often past turns are sealed, in seconds, and of how many runs at once.
-SWEEP, SWEPT = 20.0, 16
 
 
 class Engine:
@@ -124,9 +121,6 @@ class Engine:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._admitting = 0
         self._replayed: dict[str, asyncio.Task[None]] = {}
-        self._kick_lanes = asyncio.Event()
-        self._has_lanes = True  # as far as is known here
-        self._lane_failure: BaseException | None = None
         self.broken: BaseException | None = (
             None  #: what whoever waits here gets: a stand-in for the world failed
         )
@@ -155,13 +149,47 @@ class Engine:
         """Open what there is, and say how each is closed: whatever becomes of the others, in the opposite order."""
         await self.store.open()
         parts.push_async_callback(self.store.close)
+        self._assemble(parts)
+        await self.lanes.promotions.learn()
+        for account in self.config.accounts:
+            self._told_limit(
+                account.id, account.limit, await self._fund(account.id, account.limit, raising=True)
+            )
+        self._take_place(parts)
+        parts.push_async_callback(self.lanes.release)
+        parts.push_async_callback(self._stop)
+        await self.worker.bury()
+        if self._works:
+            parts.callback(self.worker.start())
+            self._spawn(self.upkeep.drive(self.lanes, self.worker))
+            self._spawn(self.upkeep.seal())
+
+    def _assemble(self, parts: AsyncExitStack) -> None:
+        """Make who calls models, who carries out runs, who answers for this process, and who drives the lanes."""
         self.budgets = Budgets(self.store, self.clock, lambda: self.prices)
         sameness = Sameness(self.store, self.clock)
         self.models = Models(
             self._resolve, self._make, self.clock, self.bus.wants, self._open_pool, sameness, self.budgets
         )
         parts.push_async_callback(self.models.close)
-        self.worker = Worker(
+        self.worker = self._make_worker()
+        self.ends = Ends(self.store, self.worker.awake, self.check, self._spawn)
+        self.port = Port(self.store, self.clock, self.postbox, self.worker.port, self.check)
+        self.worker.answer = self.port.take
+        parts.callback(self.port.close)
+        self.upkeep = Upkeep(self.store, self.clock, self.is_busy, self._happened)
+        self.lanes = Lanes(
+            self.store,
+            self.models,
+            self.clock,
+            self.worker.name,
+            self.is_busy,
+            self.upkeep.look,
+            self.worker.backlog,
+        )
+
+    def _make_worker(self) -> Worker:
+        worker = Worker(
             self.store,
             self.models,
             self.clock,
@@ -172,49 +200,28 @@ class Engine:
             stall=self._stall,
             ends=self,
         )
-        self.ends = Ends(self.store, self.worker.awake, self.check, self._spawn)
-        self.worker.park_always = self._park == "always"
-        self.worker.handles = self._handle
+        worker.park_always = self._park == "always"
+        worker.handles = self._handle
         if self.verify:
-            self._prover = Prover(self.worker)
-            self.worker.executor = self._prover.executor
-            self.worker.rests = None  # a turn is proved in the wake that did it
-        self.worker.register(feed.WATCHER)
-        self.port = Port(self.store, self.clock, self.postbox, self.worker.port, self.check)
-        self.worker.answer = self.port.take
-        parts.callback(self.port.close)
-        self.lanes = Lanes(
-            self.store,
-            self.models,
-            self.clock,
-            self.worker.name,
-            self.is_busy,
-            self._kick_lanes.set,
-            self.worker.backlog,
-        )
-        await self.lanes.promotions.learn()
-        for account in self.config.accounts:
-            self._told_limit(
-                account.id, account.limit, await self._fund(account.id, account.limit, raising=True)
-            )
+            self._prover = Prover(worker)
+            worker.executor = self._prover.executor
+            worker.rests = None  # a turn is proved in the wake that did it
+        worker.register(feed.WATCHER)
+        return worker
+
+    def _take_place(self, parts: AsyncExitStack) -> None:
+        """Have this context, loop and process find it, until it is closed."""
         parts.callback(SERVICES.reset, SERVICES.set(self.worker))
         parts.callback(tasks.install(asyncio.get_running_loop()))
         parts.callback(strikes.install())
         parts.callback(self.store.subscribe(self._hint))
         parts.callback(alive.retire, self.worker.name)  # what it couldn't give back is free all the same
-        parts.push_async_callback(self.lanes.release)
-        parts.push_async_callback(self._stop)
-        await self.worker.bury()
-        if self._works:
-            parts.callback(self.worker.start())
-            self._spawn(self._lane_loop())
-            self._spawn(self._sweep_loop())
 
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
             """What opening makes isn't there before."""
-            if name in ("worker", "models", "lanes", "port", "budgets", "ends"):
+            if name in ("worker", "models", "lanes", "port", "budgets", "ends", "upkeep"):
                 raise RuntimeError("this engine isn't open: use it inside `async with Engine(…) as engine:`")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -438,17 +445,21 @@ class Engine:
         """Raise what stopped the worker or the lanes, if anything did."""
         if self._closed:
             raise asyncio.CancelledError("the engine was closed; the run goes on with the next one")
-        failure = self.worker.failure or self._lane_failure or self.broken
+        failure = self.worker.failure or self.upkeep.failure or self.broken
         if failure is not None:
             raise failure
 
     def run_left(self, run: Executor | Resting) -> None:
         """The worker's word that a run left memory."""
         self.ends.left(run)
-        self._kick_if_quiet()
+        self.upkeep.look_if_quiet()
 
     def run_asked(self) -> None:
         """The worker's word that questions are open."""
+        self._happened()
+
+    def _happened(self) -> None:
+        """Have those look who wait for more than one run."""
         self.ends.happened(())
 
     def _hint(self, hint: Hint) -> None:
@@ -458,15 +469,9 @@ class Engine:
         elif hint.kind == "ended":
             self.ends.happened(hint.runs)
         elif hint.kind == "lines":
-            self._has_lanes = True
-            self._kick_if_quiet()
+            self.upkeep.lines_came()
         elif hint.kind == "room":
             self.postbox.hint(hint)
-
-    def _kick_if_quiet(self) -> None:
-        """Look at the lanes now; while runs are at work, they are looked at from time to time only."""
-        if self._has_lanes and not self.is_busy():
-            self._kick_lanes.set()
 
     async def tell(self, run: str, name: str, value: bytes) -> None:
         """Deliver mail from outside."""
@@ -655,12 +660,12 @@ class Engine:
             job.failure = own_error(error)
         finally:
             self._admitting -= 1
-            self._kick_lanes.set()
-            self.ends.happened(())
+            self.upkeep.look()
+            self._happened()
 
     def rows_came(self) -> None:
         """A job's word that it has more rows."""
-        self.ends.happened(())
+        self._happened()
 
     # ------------------------------------------------------------ lanes
     def is_busy(self) -> bool:
@@ -673,43 +678,9 @@ class Engine:
         mine = self.worker.name
         return not self._admitting and all(run.head.spec.home == mine for run in self.worker.awake.values())
 
-    async def _lane_loop(self) -> None:
-        loop = asyncio.get_running_loop()
-        buried = loop.time() - BURY
-        while True:
-            self._kick_lanes.clear()
-            try:
-                if loop.time() >= buried + BURY:
-                    buried = loop.time()
-                    await self.worker.bury()
-                wait = await self.lanes.sweep()
-                self._has_lanes, self._lane_failure = wait is not None, None
-            except Exception as error:
-                log.error("the lanes can't be driven: %s", error)
-                self._lane_failure, wait = error, None
-                self.ends.happened(())  # who waits for a job hears of it
-            timers: list[Timer] = [loop.call_later(BURY, self._kick_lanes.set)]
-            if wait is not None:
-                timers.append(self.clock.call_later(max(wait, 0.02), self._kick_lanes.set))
-            await self._kick_lanes.wait()
-            for timer in timers:
-                timer.cancel()
-
-    async def _sweep_loop(self) -> None:
-        """Seal what became history, and drop what isn't to be kept."""
-        while True:
-            await asyncio.sleep(SWEEP)
-            try:
-                await self.sweep()
-            except StoreError as error:  # it is there the next time
-                log.error("past turns can't be sealed: %s", error)
-
     async def sweep(self) -> None:
         """Seal what became history, and drop what isn't to be kept any longer; done by itself from time to time."""
-        swept = SWEPT
-        while swept:
-            swept = await self.store.sweep(now=self.clock.now(), limit=SWEPT)
-            await asyncio.sleep(0)  # others write too
+        await self.upkeep.sweep()
 
     async def advance(self) -> bool:
         """One sweep: run what is ready, submit, poll, deliver. Whether something still waits after it."""

@@ -28,7 +28,7 @@ from .wire import Wire
 
 
 class Models:
-    """The models that an engine can reach, by name. `resolve` says where one is, `make` gives who speaks for it there."""
+    """The models that an engine can reach, by name. `resolve` says where one is, `make` who speaks for it there."""
 
     def __init__(
         self,
