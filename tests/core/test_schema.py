@@ -16,7 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segue.core.codec import encode
-from segue.core.schema import Shape, schema, strict
+from segue.core.schema import schema
+from segue.core.shape import Shape
+from segue.core.strict import strict
 from segue.model.errors import BadSignature, InvalidValue
 
 

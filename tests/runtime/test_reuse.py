@@ -237,7 +237,7 @@ async def test_who_leaves_makes_room_for_the_next(world: World) -> None:
         assert await first == "lost"
         assert await desk.store.line_counts() == {"cancelled": 1, "waiting": 1, "following": 2}
         desk.lanes._busy = lambda: False
-        desk.upkeep.look()
+        desk.caretaker.look()
         async with asyncio.timeout(30):
             assert [await other for other in others] == [
                 ("You said: hello", each) for each in (False, True, True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar, get
 import msgspec
 
 from ..core.codec import digest, encode
-from ..core.schema import Shape
+from ..core.shape import Shape
 from ..model import checks
 from ..model.chat import Answer, ChatReply, ChatRequest, File, Message, Stop, Tokens, as_messages
 from ..model.errors import BadAnswer, InvalidValue, ModelFailed, Refused, TooManyTurns, Truncated

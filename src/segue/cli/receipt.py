@@ -9,7 +9,7 @@ import msgspec
 from ..model.run import REUSED, Usage
 from ..runtime.engine import Engine
 from ..runtime.ground.names import unknown_job
-from ..runtime.receipt import Receipt, total
+from ..runtime.receipt import Receipt, ReceiptLine, total
 from . import budgets, exit
 from .place import declare_store, existing
 from .screen import count, money, note, put_json, table
@@ -52,39 +52,32 @@ async def _usage(engine: Engine, args: argparse.Namespace) -> list[Usage]:
     return uses
 
 
+def _table(receipt: Receipt) -> None:
+    rows = [_row(line, line.lane, money(line.usd_if_live)) for line in receipt.lines]
+    rows += [_row(line, f"{line.lane}, unclaimed", "") for line in receipt.unclaimed]
+    columns = ("MODEL", "LANE", "CALLS", "TOKENS IN", "CACHED", "TOKENS OUT", "COST", "IF LIVE")
+    table(columns, rows, right=",".join(columns[2:]))
+
+
+def _row(line: ReceiptLine, lane: str, live: str) -> tuple[str, ...]:
+    return (
+        line.model,
+        lane,
+        count(line.calls),
+        count(line.input_tokens),
+        count(line.cached_tokens),
+        count(line.output_tokens),
+        money(line.usd),
+        live,
+    )
+
+
 def show(receipt: Receipt) -> None:
     """A receipt for people."""
     if not receipt.lines and not receipt.unclaimed:
         note("no model was called")
         return
-    rows = [
-        (
-            line.model,
-            line.lane,
-            count(line.calls),
-            count(line.input_tokens),
-            count(line.cached_tokens),
-            count(line.output_tokens),
-            money(line.usd),
-            money(line.usd_if_live),
-        )
-        for line in receipt.lines
-    ]
-    rows += [
-        (
-            line.model,
-            f"{line.lane}, unclaimed",
-            count(line.calls),
-            count(line.input_tokens),
-            count(line.cached_tokens),
-            count(line.output_tokens),
-            money(line.usd),
-            "",
-        )
-        for line in receipt.unclaimed
-    ]
-    columns = ("MODEL", "LANE", "CALLS", "TOKENS IN", "CACHED", "TOKENS OUT", "COST", "IF LIVE")
-    table(columns, rows, right=",".join(columns[2:]))
+    _table(receipt)
     priced = len(receipt.unpriced) < len({line.model for line in receipt.lines})
     if priced:
         saved = receipt.usd_if_live - receipt.usd

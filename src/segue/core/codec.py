@@ -15,13 +15,12 @@ import msgspec
 
 from ..model.errors import InvalidValue
 from . import forms
+from .complaint import invalid, invalid_text
 from .encoding import digest, encode, encode_deterministic, encode_stable
 from .reading import (
     Read,
     completed,
     custom,
-    invalid,
-    invalid_text,
     is_native,
     parse,
     pydantic_json,

@@ -94,8 +94,14 @@ def write(
 
     `past` and `dropped`: how many commits came before that, and how many of its past aren't kept any longer.
     """
+    yield msgspec.json.encode(_First(_run_of(head, checkpoint, past, dropped)))
+    for entry in merged(entries):
+        yield msgspec.json.encode(_call_of(entry))
+
+
+def _run_of(head: Head, checkpoint: bytes | None, past: int, dropped: int) -> _Run:
     spec = head.spec
-    run = _Run(
+    return _Run(
         id=head.id,
         target=spec.target,
         args=_raw(spec.args),
@@ -122,24 +128,23 @@ def write(
         past=past,
         dropped=dropped,
     )
-    yield msgspec.json.encode(_First(run))
-    for entry in merged(entries):
-        yield msgspec.json.encode(
-            _Call(
-                path=entry.path,
-                n=entry.n,
-                kind=entry.kind,
-                name=entry.name,
-                digest=entry.digest.hex(),
-                args=_raw(entry.args),
-                after=entry.after,
-                batch=entry.batch,
-                value=_raw(entry.value),
-                error=_error(entry.error),
-                at=entry.at,
-                due=entry.due,
-            )
-        )
+
+
+def _call_of(entry: Entry) -> _Call:
+    return _Call(
+        path=entry.path,
+        n=entry.n,
+        kind=entry.kind,
+        name=entry.name,
+        digest=entry.digest.hex(),
+        args=_raw(entry.args),
+        after=entry.after,
+        batch=entry.batch,
+        value=_raw(entry.value),
+        error=_error(entry.error),
+        at=entry.at,
+        due=entry.due,
+    )
 
 
 def read(lines: Iterable[bytes | str], *, where: str = "journal") -> Exported:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import collections
 import functools
-import json
 import pathlib
-import re
 import sys
 import typing
 from collections.abc import (
@@ -31,21 +29,14 @@ from typing import Any, cast
 import msgspec
 import msgspec.inspect
 
-from ..model.errors import BadSignature, InvalidValue
+from ..model.errors import BadSignature
 from . import forms
+from .complaint import Wrong, in_words, problem_of
 from .defaults import filler
 from .encoding import encode_deterministic, write
 
 Read = Callable[[object], Any]
 parse = msgspec.json.Decoder().decode
-
-
-class _Wrong(ValueError):
-    """A part of a value isn't of its type; `path` leads to it."""
-
-    def __init__(self, problem: str, path: str = "") -> None:
-        self.problem, self.path = problem, path
-        super().__init__(problem)
 
 
 def custom(tp: Any, value: object) -> object:
@@ -206,7 +197,7 @@ class _Reading:
                 if best is None or score < best[0]:
                     best = score, got
             if best is None:
-                raise _Wrong("fits no member of the union (" + "; ".join(problems) + ")")
+                raise Wrong("fits no member of the union (" + "; ".join(problems) + ")")
             return best[1]
 
         return read
@@ -233,7 +224,7 @@ class _Reading:
         def read(value: object) -> object:
             given = _is(list, value)
             if len(given) != len(items):
-                raise _Wrong(f"Expected an array of length {len(items)}, got {len(given)}")
+                raise Wrong(f"Expected an array of length {len(items)}, got {len(given)}")
             return tuple(
                 _in(f"[{index}]", item, part)
                 for index, (item, part) in enumerate(zip(items, given, strict=True))
@@ -289,17 +280,17 @@ class _Reading:
             given = _is(dict, value)
             if config is not None and config.tag is not None:
                 if given.get(config.tag_field) != config.tag:
-                    raise _Wrong(
+                    raise Wrong(
                         f"Expected {config.tag!r} as `{config.tag_field}`, got {given.get(config.tag_field)!r}"
                     )
             elif config is not None and config.forbid_unknown_fields and (extra := given.keys() - names):
-                raise _Wrong(f"Object contains unknown field `{min(extra)}`")
+                raise Wrong(f"Object contains unknown field `{min(extra)}`")
             made = {}
             for field, part in parts:
                 if field.key in given:
                     made[field.name] = _in(f".{field.key}", part, given[field.key])
                 elif field.required:
-                    raise _Wrong(f"Object missing required field `{field.key}`")
+                    raise Wrong(f"Object missing required field `{field.key}`")
             later = {name: made.pop(name) for name in late if name in made}
             built = _build(make, made)
             for name, part in later.items():
@@ -313,7 +304,7 @@ def _sized(read: Read, least: int, most: int) -> Read:
     def checked(value: object) -> object:
         made = read(value)
         if hasattr(made, "__len__") and not least <= len(made) <= most:
-            raise _Wrong(
+            raise Wrong(
                 f"Expected length {f'>= {least}' if len(made) < least else f'<= {most}'}, got {len(made)}"
             )
         return made
@@ -365,7 +356,7 @@ def _build(make: Callable[..., Any], values: dict[str, Any]) -> Any:
     try:
         return make(**values)
     except (TypeError, ValueError) as error:
-        raise _Wrong(str(error)) from error
+        raise Wrong(str(error)) from error
 
 
 def _named_tuple_reader(cls: Any, parts: list[tuple[forms.FormField, Read]]) -> Read:
@@ -374,7 +365,7 @@ def _named_tuple_reader(cls: Any, parts: list[tuple[forms.FormField, Read]]) -> 
     def read(value: object) -> object:
         given = _is(list, value)
         if not least <= len(given) <= len(parts):
-            raise _Wrong(f"Expected an array of length {least} to {len(parts)}, got {len(given)}")
+            raise Wrong(f"Expected an array of length {least} to {len(parts)}, got {len(given)}")
         pairs = zip(parts, given, strict=False)
         return _build(cls, {f.name: _in(f"[{n}]", part, item) for n, ((f, part), item) in enumerate(pairs)})
 
@@ -388,7 +379,7 @@ def _enum_reader(cls: Any) -> Read:
         try:
             return by_text[encode_deterministic(value)]
         except KeyError:
-            raise _Wrong(f"Invalid enum value {value!r}") from None
+            raise Wrong(f"Invalid enum value {value!r}") from None
 
     return read
 
@@ -401,14 +392,14 @@ def _pydantic_reader(cls: Any) -> Read:
         try:
             return validate(msgspec.json.encode(value))
         except ValueError as error:
-            raise _Wrong(*problem_of(error)) from None
+            raise Wrong(*problem_of(error)) from None
 
     return read
 
 
 def _is(kind: type[Any], value: object) -> Any:
     if not isinstance(value, kind):
-        raise _Wrong(f"Expected `{'array' if kind is list else 'object'}`, got `{_kind(value)}`")
+        raise Wrong(f"Expected `{'array' if kind is list else 'object'}`, got `{_kind(value)}`")
     return value
 
 
@@ -433,7 +424,7 @@ def _in(step: str, read: Read, value: object) -> Any:
         return read(value)
     except (msgspec.ValidationError, ValueError) as error:
         problem, path = problem_of(error)
-        raise _Wrong(problem, step + path) from error
+        raise Wrong(problem, step + path) from error
 
 
 # ---------------------------------------------------------------- unions
@@ -497,96 +488,3 @@ def _leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
             yield from _leaves(part, f"{path}[{index}]")
     else:
         yield path, (type(value).__name__, value)
-
-
-# ---------------------------------------------------------------- what is wrong, in words
-_AT = re.compile(r"^(.*) - at `(?:(key)` in `)?\$([^`]*)`+$", re.DOTALL)
-_KEY = " as a key"
-
-
-def problem_of(error: Exception) -> tuple[str, str]:
-    """(what is wrong, path to it) of any error that reading raises."""
-    if isinstance(error, _Wrong):
-        return error.problem, error.path
-    if (listed := getattr(error, "errors", None)) is not None and type(error).__module__.startswith(
-        "pydantic"
-    ):
-        first = listed(include_url=False, include_input=False)[0]
-        path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""  # type: ignore[attr-defined]  # pydantic's
-        return first["msg"] + more, path
-    found = _AT.match(str(error))
-    problem, path = (found[1] + (_KEY if found[2] else ""), found[3]) if found else (str(error), "")
-    if error.__cause__ is not None and isinstance(error.__cause__, ValueError):
-        inner, below = problem_of(error.__cause__)
-        return inner, path + below
-    return problem, path
-
-
-def invalid(tp: Any, value: object, error: Exception) -> InvalidValue:
-    """The error for parsed JSON that isn't a `tp`."""
-    if isinstance(error, RecursionError):
-        return InvalidValue("value", forms.spell(tp), "it is nested too deeply")
-    problem, path = problem_of(error)
-    shown = forms.short(json.dumps(_at(value, path), ensure_ascii=False, default=repr))
-    return InvalidValue("value", forms.spell(tp), in_words(problem, path), shown)
-
-
-#: JSON's kinds as msgspec calls them, for people and models.
-_KINDS = {
-    "str": "a string",
-    "int": "an integer",
-    "float": "a number",
-    "bool": "a boolean",
-    "object": "an object",
-    "array": "an array",
-}
-_MISFIT = re.compile(r"^Expected `([^`]+)`, got `([^`]+)`$")
-_DEMAND = re.compile(r"^Expected `([^`]+)`(.*)$", re.DOTALL)
-_FIELD = re.compile(r"^Object (missing required|contains unknown) field `([^`]+)`$")
-
-
-def in_words(problem: str, path: str) -> str:
-    """A problem and where it is. What was expected as a whole is said before it, and so isn't here again."""
-    if problem.endswith(_KEY):
-        return in_words(problem.removesuffix(_KEY), f"a key of {path}" if path else "a key")
-    if found := _MISFIT.match(problem):
-        return (
-            f"{path} is {_kinds(found[2])}, not {_kinds(found[1])}" if path else f"it is {_kinds(found[2])}"
-        )
-    if found := _DEMAND.match(problem):
-        return f"{path or 'it'} must be {_kinds(found[1])}{found[2]}"
-    if found := _FIELD.match(problem):
-        lacks = found[1] == "missing required"
-        problem = f"the field `{found[2]}` is missing" if lacks else f"there is no field `{found[2]}`"
-    else:
-        problem = problem[:1].lower() + problem[1:] if problem[1:2].islower() else problem
-    return f"{problem} at {path}" if path else problem
-
-
-def _kinds(names: str) -> str:
-    return " or ".join(_KINDS.get(name, name) for name in names.split(" | "))
-
-
-def invalid_text(tp: Any, data: Any, error: Exception) -> InvalidValue:
-    """The error for text that isn't JSON, or not of a `tp`."""
-    text = data if isinstance(data, str) else bytes(data).decode("utf-8", "replace")
-    try:
-        return invalid(tp, parse(text), error)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return InvalidValue("value", forms.spell(tp), _first_line(error), forms.short(repr(text)))
-
-
-def _first_line(error: Exception) -> str:
-    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error).partition("\n")[0]
-
-
-def _at(value: Any, path: str) -> object:
-    """The part of `value` at `path`, or all of it where the path doesn't lead there."""
-    part = value
-    for name, index, key in re.findall(r"\.([^.\[]+)|\[(\d+)\]|\['(.*?)'\]", path):
-        try:
-            part = part[int(index)] if index else part[name or key]
-        except (KeyError, IndexError, TypeError):
-            return value
-    return part

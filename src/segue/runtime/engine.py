@@ -37,6 +37,7 @@ from . import alive, receipt
 from .calls.budgets import Budgets
 from .calls.models import Models
 from .calls.sameness import Sameness
+from .caretaker import Caretaker
 from .ends import Ends
 from .ground import tasks
 from .ground.bus import Bus
@@ -51,7 +52,6 @@ from .mail.postbox import Postbox
 from .proof import verify
 from .proof.proving import Prover
 from .receipt import Receipt
-from .upkeep import Upkeep
 from .wake import rebase, strikes
 from .wake.executor import Executor
 from .wake.resting import Resting
@@ -161,8 +161,8 @@ class Engine:
         await self.worker.bury()
         if self._works:
             parts.callback(self.worker.start())
-            self._spawn(self.upkeep.drive(self.lanes, self.worker))
-            self._spawn(self.upkeep.seal())
+            self._spawn(self.caretaker.drive(self.lanes, self.worker))
+            self._spawn(self.caretaker.seal())
 
     def _assemble(self, parts: AsyncExitStack) -> None:
         """Make who calls models, who carries out runs, who answers for this process, and who drives the lanes."""
@@ -177,14 +177,14 @@ class Engine:
         self.port = Port(self.store, self.clock, self.postbox, self.worker.port, self.check)
         self.worker.answer = self.port.take
         parts.callback(self.port.close)
-        self.upkeep = Upkeep(self.store, self.clock, self.is_busy, self._happened)
+        self.caretaker = Caretaker(self.store, self.clock, self.is_busy, self._happened)
         self.lanes = Lanes(
             self.store,
             self.models,
             self.clock,
             self.worker.name,
             self.is_busy,
-            self.upkeep.look,
+            self.caretaker.look,
             self.worker.backlog,
         )
 
@@ -221,7 +221,7 @@ class Engine:
 
         def __getattr__(self, name: str) -> Any:
             """What opening makes isn't there before."""
-            if name in ("worker", "models", "lanes", "port", "budgets", "ends", "upkeep"):
+            if name in ("worker", "models", "lanes", "port", "budgets", "ends", "caretaker"):
                 raise RuntimeError("this engine isn't open: use it inside `async with Engine(…) as engine:`")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -445,14 +445,14 @@ class Engine:
         """Raise what stopped the worker or the lanes, if anything did."""
         if self._closed:
             raise asyncio.CancelledError("the engine was closed; the run goes on with the next one")
-        failure = self.worker.failure or self.upkeep.failure or self.broken
+        failure = self.worker.failure or self.caretaker.failure or self.broken
         if failure is not None:
             raise failure
 
     def run_left(self, run: Executor | Resting) -> None:
         """The worker's word that a run left memory."""
         self.ends.left(run)
-        self.upkeep.look_if_quiet()
+        self.caretaker.look_if_quiet()
 
     def run_asked(self) -> None:
         """The worker's word that questions are open."""
@@ -469,7 +469,7 @@ class Engine:
         elif hint.kind == "ended":
             self.ends.happened(hint.runs)
         elif hint.kind == "lines":
-            self.upkeep.lines_came()
+            self.caretaker.lines_came()
         elif hint.kind == "room":
             self.postbox.hint(hint)
 
@@ -660,7 +660,7 @@ class Engine:
             job.failure = own_error(error)
         finally:
             self._admitting -= 1
-            self.upkeep.look()
+            self.caretaker.look()
             self._happened()
 
     def rows_came(self) -> None:
@@ -680,7 +680,7 @@ class Engine:
 
     async def sweep(self) -> None:
         """Seal what became history, and drop what isn't to be kept any longer; done by itself from time to time."""
-        await self.upkeep.sweep()
+        await self.caretaker.sweep()
 
     async def advance(self) -> bool:
         """One sweep: run what is ready, submit, poll, deliver. Whether something still waits after it."""

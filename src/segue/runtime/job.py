@@ -74,11 +74,7 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
         async for row in rows:
             try:
                 name = str(number) if key is None else str(key(row))
-                if isinstance(row, Row):
-                    args = flow.stored(row.args)
-                else:
-                    args = flow.encode_call((row,), {})
-                    flow.check_args(args)
+                args = self._args(row)
             except (SegueError, TypeError, ValueError, LookupError) as error:
                 self.unfit.append(Outcome(number, row, None, error))
             else:
@@ -101,18 +97,29 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
         earlier = sum(known.counts.values()) if known is not None else 0  # of rows that may not come now
         await engine.store.put_job(JobHead(self.id, flow.name, began, max(number, earlier)))
         self.total = number
-        if self._otherwise:
-            which = (
-                "1 of its runs stays as it was"
-                if self._otherwise == 1
-                else f"{self._otherwise} of its runs stay as they were"
-            )
-            log.warning(
-                "job %r: %s begun, with %s: other options hold for new rows, or under another id",
-                self.id,
-                which,
-                self._begun,
-            )
+        self._heed()
+
+    def _args(self, row: Any) -> bytes:
+        """What a row's run is called with. Raises where it doesn't fit."""
+        if isinstance(row, Row):
+            return self._flow.stored(row.args)
+        args = self._flow.encode_call((row,), {})
+        self._flow.check_args(args)
+        return args
+
+    def _heed(self) -> None:
+        """Say so where runs that are there were begun with other options than are asked for; see `Engine.heed`."""
+        if not self._otherwise:
+            return
+        which = "1 of its runs stays as it was"
+        if self._otherwise > 1:
+            which = f"{self._otherwise} of its runs stay as they were"
+        log.warning(
+            "job %r: %s begun, with %s: other options hold for new rows, or under another id",
+            self.id,
+            which,
+            self._begun,
+        )
 
     async def _create(self, chunk: list[NewRun], began: float) -> None:
         if chunk:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.core.schema import Shape
+from segue.core.shape import Shape
 from segue.providers.anthropic_messages import _fitted
 from segue.testing.simulator.schema import instance
 

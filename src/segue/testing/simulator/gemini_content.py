@@ -301,6 +301,15 @@ def usage_of(body: dict[str, Any]) -> tuple[int, int]:
     )
 
 
+def _gather(calls: dict[int, dict[str, str]], piece: dict[str, Any]) -> None:
+    """A call is made of pieces, which say which one they are of."""
+    made = calls.setdefault(piece.get("index") or 0, {"id": "", "name": "", "arguments": ""})
+    function = piece.get("function") or {}
+    made["id"] = made["id"] or piece.get("id") or ""
+    made["name"] = made["name"] or function.get("name") or ""
+    made["arguments"] += function.get("arguments") or ""
+
+
 async def chunks(
     model: str,
     completion: AsyncIterator[dict[str, Any]],
@@ -346,10 +355,7 @@ async def chunks(
                 yield chunk([{"text": text}])
             for call in delta.get("tool_calls") or ():
                 said += 1
-                made = calls.setdefault(call.get("index") or 0, {"id": "", "name": "", "arguments": ""})
-                made["id"] = made["id"] or call.get("id") or ""
-                made["name"] = made["name"] or (call.get("function") or {}).get("name") or ""
-                made["arguments"] += (call.get("function") or {}).get("arguments") or ""
+                _gather(calls, call)
     asked = stated.get("prompt_tokens") or asked
     said = stated.get("completion_tokens") or said
     if calls:

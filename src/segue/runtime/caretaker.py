@@ -20,7 +20,7 @@ BURY = 2.0
 SWEEP, SWEPT = 20.0, 16
 
 
-class Upkeep:
+class Caretaker:
     """One engine's. `busy`: whether it may still add lines to lanes; `told`: the lanes can't be driven."""
 
     def __init__(
