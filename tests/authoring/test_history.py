@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,32 +18,7 @@ from segue.ports.store import History, NewRun, Turn
 from segue.runtime.wake import rebase
 from segue.stores.memory import MemoryStore
 from segue.testing.clock import VirtualClock
-
-
-@segue.step
-async def page(n: int) -> str:
-    return f"{n}" * 8000
-
-
-@dataclass
-class Read:
-    n: int
-
-
-class Reader(segue.Actor[int]):
-    total: int = 0
-
-    def begin(self) -> Read:
-        return Read(0)
-
-    @segue.state
-    async def read(self, r: Read) -> Read | segue.Done[int]:
-        self.total += len(await page(r.n))
-        return Read(r.n + 1) if r.n < 4 else segue.Done(self.total)
-
-
-class Forgetful(Reader, history="drop"):
-    pass
+from tests.authoring.readers import Forgetful, Reader
 
 
 class Remembering(Forgetful, history="keep"):

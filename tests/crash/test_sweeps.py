@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from segue.model.run import Spec
 from segue.ports.store import NewRun
 from segue.stores.sqlite.store import SqliteStore
 from segue.testing.clock import VirtualClock
+from tests.authoring.readers import Forgetful, Reader
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks and kills")
@@ -30,33 +30,7 @@ DAY = 86400.0
 MOST = 400
 
 
-@segue.step(name="crash.sweeps.page")
-async def page(n: int) -> str:
-    return f"{n}" * 8000  # contents of their own, which runs share
-
-
-@dataclass
-class Read:
-    n: int
-
-
-class Keeps(segue.Actor[int]):
-    total: int = 0
-
-    def begin(self) -> Read:
-        return Read(0)
-
-    @segue.state
-    async def read(self, r: Read) -> Read | segue.Done[int]:
-        self.total += len(await page(r.n))
-        return Read(r.n + 1) if r.n < 3 else segue.Done(self.total)
-
-
-class Drops(Keeps, history="drop"):
-    pass
-
-
-class ForADay(Keeps, history=timedelta(days=1)):
+class ForADay(Reader, history=timedelta(days=1)):
     pass
 
 
@@ -114,9 +88,9 @@ async def test_a_sweep_that_dies_anywhere_loses_and_doubles_nothing(tmp_path: Pa
     origin = tmp_path / "origin.db"
     clock = VirtualClock()
     async with segue.Engine(f"sqlite:{origin}", clock=clock) as engine:
-        for actor in (Keeps, Drops, ForADay):
+        for actor in (Reader, Forgetful, ForADay):
             for number in range(2):
-                assert await engine.run(actor(), id=f"{actor.__name__}.{number}") == 32_000
+                assert await engine.run(actor(), id=f"{actor.__name__}.{number}") == 40_000
         now = clock.now()
     whole = await past(origin)
     assert all(len(rows) > 3 and not dropped for rows, dropped in whole.runs.values())
@@ -140,7 +114,7 @@ async def test_a_sweep_that_dies_anywhere_loses_and_doubles_nothing(tmp_path: Pa
             assert 10 < dies_at < MOST - 1
             origin = expected
     assert {run: len(rows) for run, (rows, _) in right.runs.items()} == {
-        run: len(rows) if "Keeps" in run else 1 for run, (rows, _) in whole.runs.items()
+        run: len(rows) if "Reader" in run else 1 for run, (rows, _) in whole.runs.items()
     }
 
 
