@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from ..model.entry import Failure
-from ..model.message import Answered, DeadLetter, Mail
-from ..model.run import CallRef, Spec, Status
-from ..ports.store import Hint, NewRun, Store, Turn
+from ...model.entry import Failure
+from ...model.message import Answered, DeadLetter, Mail
+from ...model.run import CallRef, Spec, Status
+from ...ports.store import Hint, NewRun, Store, Turn
 
 
 def _tell(to: str, sender: str, number: int, **fields: Any) -> Mail:
@@ -42,7 +42,7 @@ async def _dead(store: Store, run: str = "") -> list[tuple[str, int, str]]:
     return [(one.mail.to, one.mail.number, one.reason) for one in await store.dead_letters(run=run)]
 
 
-class MailContract:
+class UntakenContract:
     """Dead letters, errors instead of answers, kept letters and bounded mailboxes."""
 
     # ------------------------------------------------------------ dead letters

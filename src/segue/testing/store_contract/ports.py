@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from ..model.message import PORT, Mail
-from ..model.run import CallRef, Spec
-from ..ports.store import Hint, NewRun, Store, Turn
+from ...model.message import PORT, Mail
+from ...model.run import CallRef, Spec
+from ...ports.store import Hint, NewRun, Store, Turn
 
 
 def _answer(port: str, number: int) -> Mail:
@@ -24,7 +24,7 @@ async def _send(store: Store, run: str, *mail: Mail, fence: int = 1) -> str:
     return result
 
 
-class PortContract:
+class PortsContract:
     """Mail to processes."""
 
     async def test_a_port_is_there_without_being_made(self, store: Store) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from ..model.entry import BLOB, Failure
-from ..model.lane import Answer, Line, LineOutcome
-from ..model.message import Mail
-from ..model.run import REUSED, CallRef, Spec, Usage
-from ..ports.store import NewRun, Store, Turn
+from ...model.entry import BLOB, Failure
+from ...model.lane import Answer, Line, LineOutcome
+from ...model.message import Mail
+from ...model.run import REUSED, CallRef, Spec, Usage
+from ...ports.store import NewRun, Store, Turn
 
 LANE = "mock|http://x|/v1/chat|small|key"
 PAID = Usage("m", "batch", 1, 10, 20)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from ..model.mode import DROP, KEEP, Config
-from ..model.run import Spec
-from ..ports.store import History, NewRun, Store, Turn
+from ...model.mode import DROP, KEEP, Config
+from ...model.run import Spec
+from ...ports.store import History, NewRun, Store, Turn
 
 
 async def _start(store: Store, *ids: str, **fields: Any) -> None:

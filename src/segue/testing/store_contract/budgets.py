@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from ..model.budget import Account, Amount, Limit, Reservation, Reserved, Settlement, Standing
-from ..model.lane import Answer, BatchJob, Line, LineOutcome
-from ..model.run import CallRef, Spec, Status, Usage
-from ..ports.store import NewRun, Store, Turn
-from ..stores.poison import LAPSES
+from ...model.budget import Account, Amount, Limit, Reservation, Reserved, Settlement, Standing
+from ...model.lane import Answer, BatchJob, Line, LineOutcome
+from ...model.run import CallRef, Spec, Status, Usage
+from ...ports.store import NewRun, Store, Turn
+from ...stores.poison import LAPSES
 
 _LANE = "mock|http://x|chat|small|key"
 _HOUR = 3600.0
@@ -76,7 +76,7 @@ async def _take(store: Store, fence: int, job: str) -> BatchJob | None:
 
 
 @pytest.mark.asyncio
-class BudgetContract:
+class BudgetsContract:
     """Subclass it with a fixture `store`."""
 
     async def test_room_is_reserved_then_paid(self, store: Store) -> None:

@@ -1,0 +1,55 @@
+"""Hints: what a process is told of."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ...ports.store import Hint, Store
+from .acts import (
+    LANE,
+    claim,
+    commit,
+    create,
+    line,
+    park,
+    question,
+    start,
+    tell,
+)
+
+
+class HintsContract:
+    """Part of `StoreContract`."""
+
+    async def test_hints(self, store: Store) -> None:
+        hints: list[Hint] = []
+        end = store.subscribe(hints.append)
+
+        async def told() -> set[tuple[str, str]]:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            out: set[tuple[str, str]] = {(hint.kind, run) for hint in hints for run in hint.runs}
+            hints.clear()
+            return out
+
+        await start(store, "a", "b")
+        assert await told() == set()
+        await create(store, "c")
+        assert await told() == {("ready", "c")}
+        await commit(store, "a", 1, lines=[line("l1", "a")], asks=[question("q", "a")])
+        assert await told() == {("lines", LANE)}
+        await store.deliver([tell("a", 1)], now=0.0)
+        assert await told() == {("mail", "a")}
+        (letter,) = await store.inbox("a", 0)
+        await park(store, "a", seen=letter.id)
+        assert await told() == set()
+        await store.answer("q", b"1", now=0.0)
+        assert await told() == {("ready", "a")}
+        await commit(store, "b", 1, status="done")
+        assert await told() == {("ended", "b")}
+        await claim(store)
+        await commit(store, "a", 2, release=True)
+        assert await told() == {("ready", "a")}
+        end()
+        await create(store, "d")
+        assert await told() == set()

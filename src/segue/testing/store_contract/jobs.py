@@ -1,0 +1,96 @@
+"""Jobs, and lists of runs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ...ports.store import JobHead, Store, Turn
+from .acts import (
+    commit,
+    create,
+    park,
+    start,
+)
+
+
+class JobsContract:
+    """Part of `StoreContract`."""
+
+    async def test_jobs(self, store: Store) -> None:
+        first = await store.put_job(JobHead("j1", "greet", 1.5))
+        assert first == JobHead("j1", "greet", 1.5)
+        await store.put_job(JobHead("j0", "greet", 2.5, total=1))
+        await start(store, "a", "b", "c", "d", job="j1")
+        await create(store, "e", job="j1")
+        await create(store, "alone")
+        await commit(store, "a", 1, status="done")
+        await commit(store, "b", 1, status="failed")
+        await park(store, "c")
+        counts = {"ready": 2, "parked": 1, "done": 1, "failed": 1}
+        assert await store.put_job(JobHead("j1", "other", 9.0, total=5)) == JobHead(
+            "j1", "greet", 1.5, 5, counts
+        )
+        assert await store.put_job(JobHead("j1", "other", 9.0)) == await store.get_job("j1")
+        assert await store.get_job("j1") == JobHead("j1", "greet", 1.5, 5, counts)
+        assert [job.id for job in await store.list_jobs()] == ["j1", "j0"]
+        assert (await store.list_jobs())[0].counts == counts
+
+    async def test_a_jobs_runs_may_come_before_it(self, store: Store) -> None:
+        await create(store, "a", job="j")
+        assert await store.get_job("j") is None
+        assert await store.list_jobs() == []
+        assert (await store.put_job(JobHead("j", "greet", 1.0))).counts == {"ready": 1}
+
+    async def test_runs_are_listed_in_order_of_id(self, store: Store) -> None:
+        await start(store, "b", "d", "a", job="j")
+        await start(store, "c", "e", job="k")
+        await start(store, "f")
+        await commit(store, "d", 1, status="held", reason="r")
+        await commit(store, "e", 1, status="held", reason="r")
+        await commit(store, "a", 1, status="done", value=b"1")
+
+        async def ids(**query: Any) -> str:
+            return "".join([head.id for head in await store.runs(**query)])
+
+        assert await ids() == "abcdef"
+        assert await ids(limit=2) == "ab"
+        assert await ids(after="b", limit=3) == "cde"
+        assert await ids(after="bb") == "cdef"
+        assert await ids(job="j") == "abd"
+        assert await ids(job="j", after="a", limit=1) == "b"
+        assert await ids(job="j", status=["done", "ready"]) == "ab"
+        assert await ids(job="j", status=["failed"]) == ""
+        assert await ids(status=["held"]) == "de"
+        assert await ids(status=["held"], after="d") == "e"
+        assert await ids(status=["held", "done"], limit=2) == "ad"
+        assert await ids(status=["held", "failed", "cancelled"]) == "de"
+        assert (await store.runs(job="j", limit=1))[0] == await store.get("a")
+
+    async def test_runs_in_the_order_of_their_ends(self, store: Store) -> None:
+        await start(store, *"abcdef", job="j")
+        await start(store, "x", job="other")
+        for id, end in (("c", "done"), ("x", "done"), ("a", "failed"), ("f", "cancelled"), ("b", "done")):
+            await commit(store, id, 1, status=end)
+        heads = await store.finished("j", 0, 10)
+        assert "".join(head.id for head in heads) == "cafb"
+        places = [head.finished for head in heads]
+        assert places == sorted(places)
+        assert places[0] > 0
+        assert await store.finished("j", places[1], 10) == heads[2:]
+        assert await store.finished("j", 0, 2) == heads[:2]
+        assert await store.finished("j", places[-1], 10) == []
+        assert heads[0] == await store.get("c")
+
+    async def test_a_cursor_over_ends_misses_none(self, store: Store) -> None:
+        ids = [f"r{i:03}" for i in range(120)]
+        await start(store, *ids, job="j")
+        ends = [store.commit([Turn(run=id, fence=1, status="done")]) for id in ids]
+        seen: list[str] = []
+        cursor = 0
+        while len(seen) < len(ids):
+            heads = await store.finished("j", cursor, 7)
+            seen += [head.id for head in heads]
+            cursor = heads[-1].finished if heads else cursor
+        await asyncio.gather(*ends)
+        assert sorted(seen) == ids
