@@ -17,7 +17,6 @@ import msgspec
 
 from ..authoring.context import Branch, Wait, WireCall, Work
 from ..authoring.failures import as_step_failed
-from ..authoring.flow import TARGETS, Ambiguous, is_meant, target_named
 from ..authoring.pooled import Named
 from ..authoring.stopping import STOP, Stop
 from ..core import journal
@@ -27,7 +26,7 @@ from ..model.errors import StoreError
 from ..model.lane import Answer
 from ..model.message import PORT, Letter, Mail, Question
 from ..model.mode import Config
-from ..model.run import Head, Spec
+from ..model.run import Head
 from ..ports.clock import AlarmClock, Timer
 from ..ports.store import Claimed, CommitResult, Created, Hint, Landed, Lease, NewRun, Store, Turn
 from . import alive
@@ -38,6 +37,7 @@ from .ground.events import Asked
 from .ground.phase import COMMITTING
 from .ground.tasks import NO_CONTEXT
 from .mail.carrier import POLL, Carrier
+from .repertoire import Repertoire
 from .resources import Resources
 from .wake.code import code_of
 from .wake.executor import Executor
@@ -91,7 +91,7 @@ class Worker:
         self.awake: dict[str, Executor | Resting] = {}
         self.rests: Rests | None = Rests(self)
         self.clock_now = clock.now
-        self.targets: dict[str, Any] = {}
+        self.repertoire = Repertoire()
         self.watchers: Mapping[str, Any] = bus.of
         self.budgets = models.budgets
         self.park_always = False  # chaos for tests: leave memory after every commit
@@ -99,9 +99,6 @@ class Worker:
         self._renewed = clock.now()
         self._grouped: dict[str, int] = {}
         self._queued: dict[str, deque[Claimed]] = {}
-        self._strangers: set[str] = (
-            set()
-        )  # targets that nobody named here for as long as runs were kept for them
         self._aside: dict[str, list[tuple[Claimed, list[Any]]]] = {}  # of flows that nobody named yet
         self._ready = asyncio.Event()
         self._since: float | None = (
@@ -159,10 +156,9 @@ class Worker:
         return self.handles(run, target, place)
 
     def register(self, target: Any) -> None:
-        self.targets[target.name] = target
-        for one in [
-            one for one in self._aside.get(target.name, ()) if self.meant(one[0].head.spec) is not None
-        ]:
+        self.repertoire.register(target)
+        aside = self._aside.get(target.name, ())
+        for one in [one for one in aside if self.repertoire.meant(one[0].head.spec) is not None]:
             self._no_longer_aside(*one)
             with self._held_unless_read(one[0]):
                 self._begin(*one)
@@ -198,37 +194,7 @@ class Worker:
                 self.loop.call_exception_handler(told)
 
     def target(self, name: str, module: str = "") -> Any:
-        """What is run by that name here, if anything is: what was started or registered, or another of `module`."""
-        registered = self.targets.get(name)
-        if registered is None or module not in ("", registered.module):
-            known = target_named(name, module)
-            if registered is None or (known is not None and known.module == module):
-                return known
-        return registered
-
-    def meant(self, spec: Spec) -> Any:
-        """What a run of that record is of, if it is here: not another flow or actor that is called alike."""
-        target = self.target(spec.target, spec.module)
-        return target if target is not None and is_meant(target, spec.module, spec.version) else None
-
-    def stranger(self, spec: Spec) -> str:
-        """Why such a run isn't run here although something of its name is; empty if that isn't so."""
-        several, kind = TARGETS.get(spec.target), spec.kind
-        other = self.target(spec.target, spec.module)
-        if other is None and isinstance(several, Ambiguous):
-            files = ", ".join(sorted(several.by_file))
-            return f"several here are called {spec.target!r}, in {files}: give each a name= of its own"
-        if other is None or is_meant(other, spec.module, spec.version):
-            return ""
-        say = (
-            f"@segue.flow(name={spec.target!r})"
-            if kind == "flow"
-            else f"class …(Actor, name={spec.target!r})"
-        )
-        return (
-            f"it was begun by the {kind} {spec.target!r} of module {spec.module!r}, which isn't here; the one of "
-            f"{other.module!r} ({other.file}) isn't the same. If it is, moved and changed, say so with {say}"
-        )
+        return self.repertoire.target(name, module)
 
     async def find(self, run: str) -> Head | None:
         return await self.store.get(run)
@@ -397,22 +363,15 @@ class Worker:
         ):  # the machine slept: keep what is ours before it counts as lost
             await self._renew()
         claimed = await self.store.claim(
-            self.name, min(room, 500), LEASE, now=self.clock.now(), but=self._strange()
+            self.name, min(room, 500), LEASE, now=self.clock.now(), but=self.repertoire.left()
         )
         if claimed:
             await self.begin(claimed)
         return len(claimed)
 
-    def _strange(self) -> list[str]:
-        """Targets that this process still doesn't know: their runs are left to others."""
-        if self._strangers:
-            known = (name for name in self._strangers if name in TARGETS or self.target(name) is not None)
-            self._strangers.difference_update(list(known))
-        return list(self._strangers)
-
     async def backlog(self) -> tuple[int, float | None]:
         """How many runs are ready or claimed that could run here, and when the next one is due."""
-        return await self.store.backlog(now=self.clock.now(), but=self._strange())
+        return await self.store.backlog(now=self.clock.now(), but=self.repertoire.left())
 
     async def begin(self, claimed: list[Claimed]) -> None:
         """Wake claimed runs; one that can't be is held, so that it harms no other."""
@@ -446,7 +405,7 @@ class Worker:
         if self.closing:
             self._give_back(claimed)
             return None
-        target = self.meant(spec)
+        target = self.repertoire.meant(spec)
         if target is None:
             self._set_aside(claimed, entries)
             return None
@@ -519,7 +478,7 @@ class Worker:
         One that something else here is called like is looked at again later: others of that name may be ours.
         """
         spec = claimed.head.spec
-        stranger = self.stranger(spec)
+        stranger = self.repertoire.stranger(spec)
         reason = (
             stranger
             or f"no worker here knows {spec.kind} {spec.target!r}: start one with the file that defines it"
@@ -529,10 +488,8 @@ class Worker:
         if stranger:
             turn.status, turn.wake = "parked", now + min(max(5.0, (now - spec.begun) / 2), 60.0)
             turn.seen = max((letter.id for letter in claimed.inbox), default=0)
-        if stranger or spec.target not in self._strangers:
+        if stranger or self.repertoire.leave(spec.target):
             log.warning("run %s: %s", claimed.head.id, reason)
-        if not stranger:
-            self._strangers.add(spec.target)
         self._return(turn)
 
     @contextlib.contextmanager
@@ -651,7 +608,7 @@ class Worker:
     async def create(self, runs: list[NewRun]) -> list[Created]:
         """Create runs; those that are new, known and for which there is room are claimed at once."""
         fits = self.working and not self.closing and len(runs) <= self.room - len(self.awake)
-        if not fits or any(self.meant(run.spec) is None for run in runs):
+        if not fits or any(self.repertoire.meant(run.spec) is None for run in runs):
             created = await self.store.create(runs, now=self.clock_now())
             self.wake()
             return created

@@ -50,7 +50,7 @@ async def rehearse(engine: Engine) -> AsyncIterator[Rehearsed]:
 
 async def _rehearse(engine: Engine, head: Head) -> Rehearsed:
     target = head.spec.target
-    if stranger := engine.worker.stranger(head.spec):
+    if stranger := engine.worker.repertoire.stranger(head.spec):
         return Rehearsed(head.id, target, "held", stranger)
     try:
         loaded = await engine.store.load(head.id)

@@ -1,0 +1,69 @@
+"""What this process knows how to run: flows, steps and actors, by the names that runs have for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..authoring.flow import TARGETS, Ambiguous, is_meant, target_named
+from ..model.run import Spec
+
+
+class Repertoire:
+    """What was registered with one worker, and all else that is imported here."""
+
+    def __init__(self) -> None:
+        self._registered: dict[str, Any] = {}
+        self._strangers: set[str] = (
+            set()
+        )  # targets that nobody named here for as long as runs were kept for them
+
+    def register(self, target: Any) -> None:
+        """It goes before others of its name."""
+        self._registered[target.name] = target
+
+    def target(self, name: str, module: str = "") -> Any:
+        """What is run by that name here, if anything is: what was registered, or another of `module`."""
+        registered = self._registered.get(name)
+        if registered is None or module not in ("", registered.module):
+            known = target_named(name, module)
+            if registered is None or (known is not None and known.module == module):
+                return known
+        return registered
+
+    def meant(self, spec: Spec) -> Any:
+        """What a run of that record is of, if it is here: not another flow or actor that is called alike."""
+        target = self.target(spec.target, spec.module)
+        return target if target is not None and is_meant(target, spec.module, spec.version) else None
+
+    def stranger(self, spec: Spec) -> str:
+        """Why such a run isn't run here although something of its name is; empty if that isn't so."""
+        several, kind = TARGETS.get(spec.target), spec.kind
+        other = self.target(spec.target, spec.module)
+        if other is None and isinstance(several, Ambiguous):
+            files = ", ".join(sorted(several.by_file))
+            return f"several here are called {spec.target!r}, in {files}: give each a name= of its own"
+        if other is None or is_meant(other, spec.module, spec.version):
+            return ""
+        say = (
+            f"@segue.flow(name={spec.target!r})"
+            if kind == "flow"
+            else f"class …(Actor, name={spec.target!r})"
+        )
+        return (
+            f"it was begun by the {kind} {spec.target!r} of module {spec.module!r}, which isn't here; the one of "
+            f"{other.module!r} ({other.file}) isn't the same. If it is, moved and changed, say so with {say}"
+        )
+
+    # ------------------------------------------------------------ left to others
+    def leave(self, target: str) -> bool:
+        """Runs of a target that is unknown here are left to others from now on. Whether that is new."""
+        new = target not in self._strangers
+        self._strangers.add(target)
+        return new
+
+    def left(self) -> list[str]:
+        """Targets that this process still doesn't know."""
+        if self._strangers:
+            known = (name for name in self._strangers if name in TARGETS or self.target(name) is not None)
+            self._strangers.difference_update(list(known))
+        return list(self._strangers)
