@@ -182,7 +182,7 @@ def _tell(plan: Plan, args: argparse.Namespace) -> None:
 # ---------------------------------------------------------------- making them
 async def _make(engine: Engine, args: argparse.Namespace, plan: Plan) -> None:
     options: Any = how(args)
-    config = await engine.on_budget(as_config(**options), f"job:{plan.job}")
+    config = await engine.terms.on_budget(as_config(**options), f"job:{plan.job}")
     async for some in _origins(engine, args.job):
         new: list[NewRun] = []
         for head, entries in some:

@@ -119,7 +119,7 @@ async def _start(engine: Engine, flow: Any, id: str, args: argparse.Namespace) -
     if args.id and not args.input and not args.file:
         head = await engine.store.get(args.id)
         if head is not None:
-            engine.heed(head, await engine.on_budget(as_config(**how(args)), f"run:{args.id}"))
+            engine.terms.heed(head, await engine.terms.on_budget(as_config(**how(args)), f"run:{args.id}"))
             return await engine.get(args.id)
         if any(parameter.required for parameter in definition_of(flow).shape.parameters):
             error = await unknown_run(engine.store, args.id)

@@ -14,15 +14,15 @@ from uuid import uuid4
 import msgspec
 
 from ..authoring.actor import Actor
-from ..authoring.config import How, ModelLike, as_config, configured, said
+from ..authoring.config import How, ModelLike, as_config, configured
 from ..authoring.context import find_branch
 from ..authoring.failures import own_error
-from ..authoring.flow import Target, short_name, take_call, target_of
+from ..authoring.flow import short_name, take_call, target_of
 from ..authoring.mail import make_spec
 from ..authoring.resource import SERVICES
-from ..core.budget import account_of, in_words, owner
+from ..core.budget import account_of, owner
 from ..model import checks
-from ..model.budget import STORE, Account, Budget, Limit, Standing
+from ..model.budget import STORE, Budget, Limit, Standing
 from ..model.entry import encode_pool
 from ..model.errors import Conflict, InvalidValue, MailboxFull, UnknownName, WrongPlace
 from ..model.message import DeadLetter
@@ -52,6 +52,7 @@ from .mail.postbox import Postbox
 from .proof import verify
 from .proof.proving import Prover
 from .receipt import Receipt
+from .terms import Terms
 from .wake import rebase, strikes
 from .wake.executor import Executor
 from .wake.resting import Resting
@@ -151,10 +152,7 @@ class Engine:
         parts.push_async_callback(self.store.close)
         self._assemble(parts)
         await self.lanes.promotions.learn()
-        for account in self.config.accounts:
-            self._told_limit(
-                account.id, account.limit, await self._fund(account.id, account.limit, raising=True)
-            )
+        await self.terms.open()
         self._take_place(parts)
         parts.push_async_callback(self.lanes.release)
         parts.push_async_callback(self._stop)
@@ -173,6 +171,7 @@ class Engine:
         )
         parts.push_async_callback(self.models.close)
         self.worker = self._make_worker()
+        self.terms = Terms(self.config, self.models, self.budgets, self.store, self.clock, self.worker.wake)
         self.ends = Ends(self.store, self.worker.awake, self.check, self._spawn)
         self.port = Port(self.store, self.clock, self.postbox, self.worker.port, self.check)
         self.worker.answer = self.port.take
@@ -221,7 +220,7 @@ class Engine:
 
         def __getattr__(self, name: str) -> Any:
             """What opening makes isn't there before."""
-            if name in ("worker", "models", "lanes", "port", "budgets", "ends", "caretaker"):
+            if name in ("worker", "models", "lanes", "port", "budgets", "ends", "caretaker", "terms"):
                 raise RuntimeError("this engine isn't open: use it inside `async with Engine(…) as engine:`")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -324,8 +323,8 @@ class Engine:
         if id:
             checks.text("the id of a run", id)
         run_id = id or f"{short_name(target)}-{os.urandom(4).hex()}"
-        config = self._for(target, configured("a run", how) if how else None)
-        config = await self.on_budget(config, f"run:{run_id}")
+        config = self.terms.of_target(target, configured("a run", how) if how else None)
+        config = await self.terms.on_budget(config, f"run:{run_id}")
         decoded = target.check_args(args)
         spec = make_spec(target, args, config, self.clock.now())
         self.worker.register(target)
@@ -335,7 +334,7 @@ class Engine:
         created, wake = await self.worker.create_one(NewRun(run_id, spec), decoded, here=here)
         if not created.new:
             self._goes_on(created.head, spec)
-            self.heed(created.head, config)
+            self.terms.heed(created.head, config)
         return run, wake
 
     def _goes_on(self, head: Head, asked: Spec) -> None:
@@ -347,63 +346,6 @@ class Engine:
         else:
             return
         raise Conflict(f"run {head.id!r} is there already, {why}; choose another id")
-
-    def heed(self, head: Head, asked: Config) -> None:
-        """Say so where a run that is there was begun with other options than are asked for: they don't hold for it."""
-        begun = head.spec.config.over(self.config).instead_of(asked)
-        if begun:
-            log.warning(
-                "run %r stays as it was begun, with %s: other options hold for a new id, a fork, or a resumed run",
-                head.id,
-                begun,
-            )
-
-    def _config(self, how: How) -> Config:
-        """Options as the record that goes with a run. Raises for a model that can't be had, before anything is made."""
-        config = configured("a run", how)
-        self._check_models(config.over(self.config))
-        return config
-
-    def _for(self, target: Target, own: Config | None) -> Config:
-        """What holds for runs of a flow, with what the caller says; raises likewise."""
-        config = said(own, target.options, self.config)
-        if config is not self.config:
-            self._check_models(config)
-        elif config.model:
-            self.models.named(config.model, config)
-        return config
-
-    def _check_models(self, config: Config) -> None:
-        if config.model:
-            for model in self.models.named(config.model, config):
-                self._check_price(model, config)
-
-    def _check_price(self, model: str, config: Config) -> None:
-        endpoint = self.models.endpoint(model)
-        limits = () if config.budget is None else (Account("", Limit.of(config.budget)),)
-        self.budgets.check(f"{endpoint.provider}:{endpoint.model}", (*config.accounts, *limits))
-
-    async def on_budget(self, config: Config, account: str) -> Config:
-        """As the record of what is started with it: its budget is an account, which is there from now on."""
-        if config.budget is None:
-            return config
-        asked = Limit.of(config.budget)
-        self._told_limit(account, asked, await self._fund(account, asked, raising=True))
-        return config.opened(account)
-
-    async def _fund(self, account: str, limit: Limit, *, raising: bool = False) -> Standing:
-        standing = await self.store.fund(account, limit, raising=raising, now=self.clock.now())
-        self.worker.wake()
-        return standing
-
-    def _told_limit(self, account: str, asked: Limit, standing: Standing) -> None:
-        """Say so where a budget that is there isn't lowered."""
-        if standing.limit.raised(asked) != asked:
-            log.warning(
-                "the budget of %s stays as it is, %s: engine.fund(), or `segue resume --budget`, lowers it",
-                owner(account),
-                in_words(standing),
-            )
 
     async def get(self, id: str, /) -> Run[Any]:
         """A run by its id. Raises `UnknownName`."""
@@ -534,14 +476,14 @@ class Engine:
         else:
             config = None
             if how:
-                asked = self._config(how).over(head.spec.config)
+                asked = self.terms.of(how).over(head.spec.config)
                 config = asked.begun(self.clock.now()).opened(f"run:{run}")
             now = self.clock.now()
             await rebase.resume(
                 self.store, head, keep=keep, value=value, repeat=repeat, config=config, now=now
             )
         if more is not None:
-            await self.fund_account(waits_for or f"run:{run}", more)
+            await self.terms.fund(waits_for or f"run:{run}", Limit.of(more))
         self.worker.wake()
 
     def _own_budget(self, head: Head, how: How) -> How:
@@ -574,7 +516,7 @@ class Engine:
         entries = await rebase.entries_of(self.store, run)
         pool = rebase.share(run, entries, before, dict(edit or {}), repeat=repeat)
         new = id or f"{run}~{uuid4().hex[:6]}"
-        config = await self.on_budget(self._config(how), f"run:{new}")
+        config = await self.terms.on_budget(self.terms.of(how), f"run:{new}")
         spec = rebase.forked(origin, config, self.clock.now())
         created = await self.worker.create([NewRun(new, spec, encode_pool(pool))])
         if not created[0].new:
@@ -636,7 +578,7 @@ class Engine:
         self.worker.register(flow)
 
         own = configured("a run", how)
-        config = self._for(flow, own)
+        config = self.terms.of_target(flow, own)
         job: Job[In, Out] = Job(self, id or f"{flow.name}-{uuid4().hex[:8]}", flow, keyed=key is not None)
         self._spawn(self._admit(job, rows, key, limit, config, as_one=own.budget is not None))
         return job
@@ -654,7 +596,7 @@ class Engine:
         self._admitting += 1
         try:
             if as_one:  # a flow's own budget is for each of its runs
-                config = await self.on_budget(config, f"job:{job.id}")
+                config = await self.terms.on_budget(config, f"job:{job.id}")
             await job.admit(_each(rows), key, limit, config)
         except BaseException as error:  # whoever iterates the job gets it
             job.failure = own_error(error)
@@ -725,11 +667,7 @@ class Engine:
         on_it = self.config.accounts if not run else (await self.head(run)).spec.config.accounts
         if all(one.id != account for one in on_it) and not await self.store.budgets([account]):
             raise Conflict(f"{owner(account)} has no budget, and what was begun without one gets none")
-        return await self.fund_account(account, budget)
-
-    async def fund_account(self, account: str, budget: Budget) -> Standing:
-        """The same, of a budget by its id."""
-        return await self._fund(account, Limit.of(budget))
+        return await self.terms.fund(account, Limit.of(budget))
 
     async def job_receipt(self, job: str) -> Receipt:
         """A receipt for all runs of a job."""
