@@ -11,8 +11,8 @@ from ...model.lane import Answer, Line, LineOutcome
 from ...model.message import Mail
 from ...model.run import REUSED, CallRef, Spec, Usage
 from ...ports.store import NewRun, Store, Turn
+from .acts import LANE
 
-LANE = "mock|http://x|/v1/chat|small|key"
 PAID = Usage("m", "batch", 1, 10, 20)
 LARGE = b'"%s"' % (b"x" * (2 * BLOB))
 

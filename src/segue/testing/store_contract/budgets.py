@@ -10,18 +10,12 @@ import pytest
 
 from ...model.budget import Account, Amount, Limit, Reservation, Reserved, Settlement, Standing
 from ...model.lane import Answer, BatchJob, Line, LineOutcome
-from ...model.run import CallRef, Spec, Status, Usage
-from ...ports.store import NewRun, Store, Turn
+from ...model.run import CallRef, Status, Usage
+from ...ports.store import Store, Turn
 from ...stores.poison import LAPSES
+from .acts import HOUR, LANE, start
 
-_LANE = "mock|http://x|chat|small|key"
-_HOUR = 3600.0
 _JOB = Account("job:j", Limit(nanos=100))
-
-
-async def _start(store: Store, *ids: str) -> None:
-    spec = Spec("flow", "greet", b"[[],{}]")
-    await store.create([NewRun(id, spec) for id in ids], now=0.0, worker="w", ttl=_HOUR)
 
 
 async def _commit(store: Store, run: str, fence: int = 1, **fields: Any) -> str:
@@ -49,15 +43,15 @@ async def _status(store: Store, run: str) -> Status:
 
 async def _lane(store: Store, *ids: str, due: float = 0.0) -> int:
     """A run `r` whose lines have 30 reserved each, all taken into a provider job `B`; the lane's fence."""
-    await _start(store, "r")
+    await start(store, "r")
     for id in ids:
         assert await _reserve(store, id, 30) == "reserved"
     lines = [
-        Line(id, _LANE, CallRef("r", "", n), b"{}", due=due, late="live" if due else "wait")
+        Line(id, LANE, CallRef("r", "", n), b"{}", due=due, late="live" if due else "wait")
         for n, id in enumerate(ids)
     ]
     await _commit(store, "r", status="parked", release=True, lines=lines)
-    fence = await store.claim_lane(_LANE, "w", _HOUR, now=0.0)
+    fence = await store.claim_lane(LANE, "w", HOUR, now=0.0)
     assert fence is not None
     assert await _take(store, fence, "B") is not None
     return fence
@@ -65,14 +59,14 @@ async def _lane(store: Store, *ids: str, due: float = 0.0) -> int:
 
 async def _waited_for(store: Store) -> None:
     """A run `r` that has reserved most of a budget for its call `a`, and `s` that waits for it, parked."""
-    await _start(store, "r", "s")
+    await start(store, "r", "s")
     assert await _reserve(store, "a", 60) == "reserved"
     assert await _reserve(store, "s", 50, run="s") == "waits"
     assert await _commit(store, "s", status="parked", release=True, wants=["s"]) == "committed"
 
 
 async def _take(store: Store, fence: int, job: str) -> BatchJob | None:
-    return await store.take(_LANE, fence, max_lines=9, max_bytes=999, job=job, nonce=job, now=5.0)
+    return await store.take(LANE, fence, max_lines=9, max_bytes=999, job=job, nonce=job, now=5.0)
 
 
 @pytest.mark.asyncio
@@ -80,7 +74,7 @@ class BudgetsContract:
     """Subclass it with a fixture `store`."""
 
     async def test_room_is_reserved_then_paid(self, store: Store) -> None:
-        await _start(store, "r")
+        await start(store, "r")
         assert await store.budgets() == []
         assert await _reserve(store, "a", 60) == "reserved"
         assert await _standing(store) == (0, 60, 0)
@@ -88,13 +82,13 @@ class BudgetsContract:
         assert await store.budgets() == [Standing("job:j", Limit(100), Amount(45, 7), Amount(), 0)]
 
     async def test_a_reservation_is_made_once(self, store: Store) -> None:
-        await _start(store, "r")
+        await start(store, "r")
         assert await _reserve(store, "a", 60) == "reserved"
         assert await _reserve(store, "a", 99) == "reserved"
         assert await _standing(store) == (0, 60, 0)
 
     async def test_what_was_settled_isnt_paid_again(self, store: Store) -> None:
-        await _start(store, "r")
+        await start(store, "r")
         await _reserve(store, "a", 60)
         for _ in range(2):
             await _commit(store, "r", settled=[Settlement("a", Amount(50))])
@@ -102,13 +96,13 @@ class BudgetsContract:
         assert await _standing(store) == (50, 0, 0)
 
     async def test_a_fenced_turn_settles_nothing(self, store: Store) -> None:
-        await _start(store, "r")
+        await start(store, "r")
         await _reserve(store, "a", 60)
         assert await _commit(store, "r", 7, settled=[Settlement("a", Amount(50))]) == "fenced"
         assert await _standing(store) == (0, 60, 0)
 
     async def test_all_accounts_have_room_or_none_is_touched(self, store: Store) -> None:
-        await _start(store, "r")
+        await start(store, "r")
         wide, narrow = Account("store", Limit(nanos=1000)), Account("run:r", Limit(tokens=1))
         assert await _reserve(store, "a", 60, wide, narrow) == "reserved"
         assert await _reserve(store, "b", 60, wide, narrow) == "waits"
@@ -116,7 +110,7 @@ class BudgetsContract:
         assert await _standing(store, "run:r") == (0, 60, 1)
 
     async def test_wait_while_others_may_turn_out_cheaper_then_short(self, store: Store) -> None:
-        await _start(store, "r")
+        await start(store, "r")
         await _reserve(store, "a", 60)
         assert await _reserve(store, "b", 50) == "waits"
         assert await _reserve(store, "c", 101) == "short"
@@ -126,21 +120,21 @@ class BudgetsContract:
         assert await _standing(store) == (60, 40, 2)
 
     async def test_more_than_was_reserved_is_paid_and_nothing_after_it(self, store: Store) -> None:
-        await _start(store, "r")
+        await start(store, "r")
         await _reserve(store, "a", 60)
         await _commit(store, "r", settled=[Settlement("a", Amount(130))])
         assert await _standing(store) == (130, 0, 0)
         assert await _reserve(store, "b", 1) == "short"
 
     async def test_nobody_overspends_at_once(self, store: Store) -> None:
-        await _start(store, *(f"r{n}" for n in range(30)))
+        await start(store, *(f"r{n}" for n in range(30)))
         results = await asyncio.gather(*(_reserve(store, f"c{n}", 9, run=f"r{n}") for n in range(30)))
         assert results.count("reserved") == 11
         assert await _standing(store) == (0, 99, 19)
 
     @pytest.mark.parametrize("end", ["done", "failed", "cancelled", "held", "parked", "ready"])
     async def test_leaving_gives_back(self, store: Store, end: str) -> None:
-        await _start(store, "r", "s")
+        await start(store, "r", "s")
         await _reserve(store, "a", 60)
         await _reserve(store, "b", 70)
         await _reserve(store, "s", 10, run="s")
@@ -149,14 +143,14 @@ class BudgetsContract:
 
     @pytest.mark.parametrize("end", ["done", "failed", "cancelled"])
     async def test_what_has_ended_reserves_nothing(self, store: Store, end: str) -> None:
-        await _start(store, "r")
+        await start(store, "r")
         await _commit(store, "r", status=end, release=True)
         assert await _reserve(store, "c", 5) == "gone"
         assert await _reserve(store, "c", 5, run="nobody") == "gone"
         assert await store.budgets() == []
 
     async def test_revived_runs_reserve_anew(self, store: Store) -> None:
-        await _start(store, "r")
+        await start(store, "r")
         await _reserve(store, "a", 60)
         assert await _reserve(store, "b", 50) == "waits"
         assert await store.revive("r", pool=b"p", now=6.0, status=("ready",))
@@ -164,7 +158,7 @@ class BudgetsContract:
 
     # ------------------------------------------------------------ those that wait
     async def test_room_that_is_given_back_wakes_those_it_suffices_for(self, store: Store) -> None:
-        await _start(store, "r", "s", "t", "u")
+        await start(store, "r", "s", "t", "u")
         await _reserve(store, "a", 90)
         for run, nanos in (("s", 50), ("t", 60), ("u", 20)):
             await _reserve(store, run, nanos, run=run)
@@ -173,24 +167,24 @@ class BudgetsContract:
         assert await _commit(store, "u", status="parked", release=True, wants=["u"]) == "committed"
         await _commit(store, "r", settled=[Settlement("a", Amount(20))])
         assert [await _status(store, run) for run in "stu"] == ["ready", "parked", "parked"]
-        assert [one.head.id for one in await store.claim("w", 9, _HOUR, now=6.0)] == ["s"]
+        assert [one.head.id for one in await store.claim("w", 9, HOUR, now=6.0)] == ["s"]
         assert await _reserve(store, "s", 50, run="s") == "reserved"
         assert await _standing(store) == (20, 50, 2)
 
     async def test_room_that_isnt_taken_is_the_next_ones(self, store: Store) -> None:
-        await _start(store, "r", "s", "t")
+        await start(store, "r", "s", "t")
         await _reserve(store, "a", 90)
         for run in "st":
             await _reserve(store, run, 60, run=run)
             await _commit(store, run, status="parked", release=True, wants=[run])
         await _commit(store, "r", settled=[Settlement("a", Amount(20))])
         assert [await _status(store, run) for run in "st"] == ["ready", "parked"]
-        await store.claim("w", 9, _HOUR, now=6.0)
+        await store.claim("w", 9, HOUR, now=6.0)
         await _commit(store, "s", 2, status="parked", release=True)
         assert await _status(store, "t") == "ready"
 
     async def test_those_that_there_cant_be_room_for_any_more_see_it(self, store: Store) -> None:
-        await _start(store, "r", "s")
+        await start(store, "r", "s")
         await _reserve(store, "a", 60)
         await _reserve(store, "s", 50, run="s")
         await _commit(store, "s", status="parked", release=True, wants=["s"])
@@ -198,7 +192,7 @@ class BudgetsContract:
         assert await _status(store, "s") == "ready"
 
     async def test_a_park_that_missed_its_room_leaves_the_run_ready(self, store: Store) -> None:
-        await _start(store, "r", "s")
+        await start(store, "r", "s")
         await _reserve(store, "a", 90)
         await _reserve(store, "s", 50, run="s")
         await _commit(store, "r", status="done", release=True)
@@ -206,20 +200,20 @@ class BudgetsContract:
         assert await _status(store, "s") == "ready"
 
     async def test_a_hold_that_missed_its_money_leaves_the_run_ready(self, store: Store) -> None:
-        await _start(store, "r")
+        await start(store, "r")
         assert await _reserve(store, "a", 150) == "short"
         await store.fund("job:j", Limit(nanos=200), now=6.0)
         assert await _commit(store, "r", status="held", release=True, wants=["a"], reason="no") == "ready"
 
     async def test_held_runs_go_on_when_money_is_added(self, store: Store) -> None:
-        await _start(store, "r", "s", "t")
+        await start(store, "r", "s", "t")
         for run, nanos in (("r", 150), ("s", 260), ("t", 120)):
             assert await _reserve(store, run, nanos, run=run) == "short"
             await _commit(store, run, status="held", release=True, wants=[run], reason="no money")
         standing = await store.fund("job:j", Limit(nanos=180), now=6.0)
         assert standing.limit == Limit(nanos=180)
         assert [await _status(store, run) for run in "rst"] == ["ready", "held", "held"]
-        (got,) = await store.claim("w", 9, _HOUR, now=6.0)
+        (got,) = await store.claim("w", 9, HOUR, now=6.0)
         assert (got.head.id, got.head.reason) == ("r", "")
         assert await _reserve(store, "r", 150) == "reserved"
         await _commit(store, "r", 2, status="done", release=True, settled=[Settlement("r", Amount(20))])
@@ -246,23 +240,23 @@ class BudgetsContract:
         await _waited_for(store)
         got: list[str] = []
         for n in range(1, LAPSES + 2):
-            got = [one.head.id for one in await store.claim("w", 9, _HOUR, now=n * 2 * _HOUR)]
+            got = [one.head.id for one in await store.claim("w", 9, HOUR, now=n * 2 * HOUR)]
         assert (await _status(store, "r"), got) == ("held", ["s"])
         assert await _standing(store) == (0, 0, 0)
 
     # ------------------------------------------------------------ lines
     async def test_a_line_that_is_withdrawn_from_outside_gives_back(self, store: Store) -> None:
         await _waited_for(store)
-        await _commit(store, "r", lines=[Line("a", _LANE, CallRef("r", "", 0), b"{}")])
+        await _commit(store, "r", lines=[Line("a", LANE, CallRef("r", "", 0), b"{}")])
         assert await store.withdraw(["a"], now=6.0) == [True]
         assert (await _standing(store), await _status(store, "s")) == ((0, 0, 0), "ready")
 
     @pytest.mark.parametrize("first", ["line", "answer"])
     async def test_a_line_that_anothers_answer_will_do_for_gives_back(self, store: Store, first: str) -> None:
         await _waited_for(store)
-        line = Line("a", _LANE, CallRef("r", "", 0), b"{}", same="q")
+        line = Line("a", LANE, CallRef("r", "", 0), b"{}", same="q")
         answer = Answer("q", b"1", 6.0)
-        await _start(store, "other")
+        await start(store, "other")
         if first == "line":
             await _commit(store, "r", lines=[line])
         await _commit(store, "other", answers=[answer])
@@ -285,21 +279,21 @@ class BudgetsContract:
         assert await _standing(store) == (0, 30, 0)
 
     async def test_a_line_that_is_withdrawn_gives_back(self, store: Store) -> None:
-        await _start(store, "r", "s")
+        await start(store, "r", "s")
         await _reserve(store, "l1", 60)
         await _reserve(store, "s", 50, run="s")
         await _commit(store, "s", status="parked", release=True, wants=["s"])
-        await _commit(store, "r", lines=[Line("l1", _LANE, CallRef("r", "", 0), b"{}")])
+        await _commit(store, "r", lines=[Line("l1", LANE, CallRef("r", "", 0), b"{}")])
         await _commit(store, "r", withdrawn=["l1"])
         assert await _standing(store) == (0, 0, 0)
         assert await _status(store, "s") == "ready"
 
     async def test_lines_that_wait_give_back_when_their_run_ends(self, store: Store) -> None:
-        await _start(store, "r", "s")
+        await start(store, "r", "s")
         await _reserve(store, "l1", 60)
         await _reserve(store, "s", 50, run="s")
         await _commit(store, "s", status="parked", release=True, wants=["s"])
-        await _commit(store, "r", lines=[Line("l1", _LANE, CallRef("r", "", 0), b"{}")])
+        await _commit(store, "r", lines=[Line("l1", LANE, CallRef("r", "", 0), b"{}")])
         await _commit(store, "r", status="cancelled", release=True)
         assert await _standing(store) == (0, 0, 0)
         assert await _status(store, "s") == "ready"
@@ -308,7 +302,7 @@ class BudgetsContract:
         fence = await _lane(store, "l1")
         assert await store.revive("r", pool=None, now=6.0, status=("parked",))
         assert await _standing(store) == (0, 30, 0)
-        await store.claim("w", 9, _HOUR, now=6.0)
+        await store.claim("w", 9, HOUR, now=6.0)
         await _commit(store, "r", 2, status="cancelled", release=True)
         assert await _standing(store) == (0, 30, 0)
         await store.outcomes("B", fence, [LineOutcome("l1", "ok", b"1", paid=Amount(11))], now=6.0)
@@ -316,7 +310,7 @@ class BudgetsContract:
 
     async def test_both_answers_of_a_promoted_line_are_paid(self, store: Store) -> None:
         fence = await _lane(store, "l1", due=50.0)
-        made = await store.promote(_LANE, fence, by=60.0, max_lines=9, job="P", now=49.0)
+        made = await store.promote(LANE, fence, by=60.0, max_lines=9, job="P", now=49.0)
         assert made is not None
         assert await store.reserved("P") == await store.reserved("B") == {"l1": Amount(30, 1)}
         used = Usage("m", "live", 1, 2, 3)
@@ -329,7 +323,7 @@ class BudgetsContract:
 
     async def test_a_live_call_that_a_job_outran_is_paid_too(self, store: Store) -> None:
         fence = await _lane(store, "l1", due=50.0)
-        await store.promote(_LANE, fence, by=60.0, max_lines=9, job="P", now=49.0)
+        await store.promote(LANE, fence, by=60.0, max_lines=9, job="P", now=49.0)
         used = Usage("m", "batch", 1, 2, 3)
         by_job = LineOutcome("l1", "ok", b"2", used=used, paid=Amount(9))
         await store.outcomes("B", fence, [by_job], now=50.0)
@@ -345,7 +339,7 @@ class BudgetsContract:
 
     async def test_a_live_call_that_never_ends_gives_back_as_its_job_closes(self, store: Store) -> None:
         fence = await _lane(store, "l1", due=50.0)
-        made = await store.promote(_LANE, fence, by=60.0, max_lines=9, job="P", now=49.0)
+        made = await store.promote(LANE, fence, by=60.0, max_lines=9, job="P", now=49.0)
         assert made is not None
         await store.outcomes("B", fence, [LineOutcome("l1", "ok", b"2", paid=Amount(9))], now=50.0)
         assert await store.put_batch_job(msgspec.structs.replace(made, state="closed"), fence)
@@ -354,7 +348,7 @@ class BudgetsContract:
 
     async def test_a_job_that_closes_gives_back_what_was_promoted(self, store: Store) -> None:
         fence = await _lane(store, "l1", due=50.0)
-        await store.promote(_LANE, fence, by=60.0, max_lines=9, job="P", now=49.0)
+        await store.promote(LANE, fence, by=60.0, max_lines=9, job="P", now=49.0)
         await store.outcomes("P", fence, [LineOutcome("l1", "ok", b"1", paid=Amount(20))], now=50.0)
-        assert await store.put_batch_job(BatchJob("B", _LANE, "B", "closed", 1, 5.0), fence)
+        assert await store.put_batch_job(BatchJob("B", LANE, "B", "closed", 1, 5.0), fence)
         assert await _standing(store) == (20, 0, 0)

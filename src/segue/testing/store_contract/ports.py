@@ -5,18 +5,13 @@ from __future__ import annotations
 import asyncio
 
 from ...model.message import PORT, Mail
-from ...model.run import CallRef, Spec
-from ...ports.store import Hint, NewRun, Store, Turn
+from ...model.run import CallRef
+from ...ports.store import Hint, Store, Turn
+from .acts import start
 
 
 def _answer(port: str, number: int) -> Mail:
     return Mail(port, "a", number, "result", value=b"%d" % number, call=CallRef(port, f"call.{number}", 0))
-
-
-async def _start(store: Store, *ids: str) -> None:
-    await store.create(
-        [NewRun(id, Spec("flow", "greet", b"[[],{}]")) for id in ids], now=0.0, worker="w", ttl=60.0
-    )
 
 
 async def _send(store: Store, run: str, *mail: Mail, fence: int = 1) -> str:
@@ -29,7 +24,7 @@ class PortsContract:
 
     async def test_a_port_is_there_without_being_made(self, store: Store) -> None:
         port = f"{PORT}me"
-        await _start(store, "a")
+        await start(store, "a")
         assert await store.letters({port: 0, "a": 0, "nobody": 0}) == {}
         await _send(store, "a", _answer(port, 1), _answer(port, 2), _answer(f"{PORT}other", 3))
         first, second = (await store.letters({port: 0}))[port]
@@ -40,7 +35,7 @@ class PortsContract:
 
     async def test_letters_of_a_port_stay_until_they_are_cleared(self, store: Store) -> None:
         port = f"{PORT}me"
-        await _start(store, "a")
+        await start(store, "a")
         await _send(store, "a", *(_answer(port, number) for number in (1, 2, 3)))
         letters = (await store.letters({port: 0}))[port]
         await store.clear(port, letters[1].id)
@@ -53,13 +48,13 @@ class PortsContract:
         assert later.mail.number == 4  # ids are never used again
 
     async def test_a_fenced_turn_tells_no_port(self, store: Store) -> None:
-        await _start(store, "a")
+        await start(store, "a")
         assert await _send(store, "a", _answer(f"{PORT}me", 1), fence=7) == "fenced"
         assert await store.letters({f"{PORT}me": 0}) == {}
 
     async def test_what_a_port_asked_of_a_run_that_ended_is_answered(self, store: Store) -> None:
         port = f"{PORT}me"
-        await _start(store, "a")
+        await start(store, "a")
         asked = Mail("a", "client", 1, "request", "Ask", b"{}", reply=CallRef(port, "call.1", 0))
         assert await store.deliver([asked], now=0.0) == ["delivered"]
         await store.commit([Turn(run="a", fence=1, status="failed", now=1.0)])
@@ -69,7 +64,7 @@ class PortsContract:
         assert letter.mail.error.type == "segue.model.errors:RunEnded"
 
     async def test_ports_of_the_buried_are_dropped(self, store: Store) -> None:
-        await _start(store, "a")
+        await start(store, "a")
         await _send(store, "a", _answer(f"{PORT}dead", 1), _answer(f"{PORT}living", 2))
         assert await store.workers() == ["dead", "living", "w"]
         await store.bury(["dead", "unknown"])
@@ -77,7 +72,7 @@ class PortsContract:
         assert list(await store.letters({f"{PORT}dead": 0, f"{PORT}living": 0})) == [f"{PORT}living"]
 
     async def test_several_inboxes_at_once(self, store: Store) -> None:
-        await _start(store, "a", "b", "c")
+        await start(store, "a", "b", "c")
         mail = [Mail(run, "x", number, "tell", "Note") for number in (1, 2) for run in ("a", "b")]
         await store.deliver(mail, now=0.0)
         a, b = await store.inbox("a", 0), await store.inbox("b", 0)
@@ -87,7 +82,7 @@ class PortsContract:
     async def test_a_port_is_hinted_at(self, store: Store) -> None:
         hints: list[Hint] = []
         end = store.subscribe(hints.append)
-        await _start(store, "a")
+        await start(store, "a")
         await _send(store, "a", _answer(f"{PORT}me", 1))
         for _ in range(100):
             if any(hint.kind == "mail" and f"{PORT}me" in hint.runs for hint in hints):
@@ -102,7 +97,7 @@ class PortsContract:
         hints: list[Hint] = []
         end = store.subscribe(hints.append)
         port = f"{PORT}me"
-        await _start(store, "a", "b")
+        await start(store, "a", "b")
         seen = {"b": 0, port: 0}
         for number in range(1, 7):
             sent = [Mail("b", "x", 2 * number + i, "tell", "Note", b"{}") for i in range(number % 3)]

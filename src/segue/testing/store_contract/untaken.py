@@ -12,6 +12,7 @@ from ...model.entry import Failure
 from ...model.message import Answered, DeadLetter, Mail
 from ...model.run import CallRef, Spec, Status
 from ...ports.store import Hint, NewRun, Store, Turn
+from .acts import start
 
 
 def _tell(to: str, sender: str, number: int, **fields: Any) -> Mail:
@@ -22,11 +23,6 @@ def _tell(to: str, sender: str, number: int, **fields: Any) -> Mail:
 def _request(to: str, sender: str, number: int, **fields: Any) -> Mail:
     reply = CallRef(sender, "/x", number, b"digest")
     return _tell(to, sender, number, kind="request", name="Ask", reply=reply, **fields)
-
-
-async def _start(store: Store, *ids: str, **fields: Any) -> None:
-    spec = Spec("flow", "greet", b"[[],{}]", **fields)
-    await store.create([NewRun(id, spec) for id in ids], now=0.0, worker="w", ttl=3600.0)
 
 
 async def _commit(store: Store, run: str, **fields: Any) -> str:
@@ -47,7 +43,7 @@ class UntakenContract:
 
     # ------------------------------------------------------------ dead letters
     async def test_code_declares_mail_dead(self, store: Store) -> None:
-        await _start(store, "a", "b")
+        await start(store, "a", "b")
         assert await store.dead_letters() == []
         error = Failure("m:Bad", "it broke", b'["x"]')
         mail = [_tell("a", "x", number) for number in (1, 2)]
@@ -65,14 +61,14 @@ class UntakenContract:
         assert await store.dead_letters(run="a") == [one, two]
 
     async def test_a_fenced_turn_declares_nothing_dead(self, store: Store) -> None:
-        await _start(store, "a")
+        await start(store, "a")
         dead = [DeadLetter(_tell("a", "x", 1), "no")]
         assert await store.commit([Turn(run="a", fence=7, dead=dead)]) == ["fenced"]
         assert await store.dead_letters() == []
 
     @pytest.mark.parametrize("end", ["done", "failed", "cancelled"])
     async def test_what_an_ended_run_leaves(self, store: Store, end: Status) -> None:
-        await _start(store, "a", "b")
+        await start(store, "a", "b")
         mail = [
             _tell("a", "b", 1),
             _tell("a", "b", 2, due=5.0),
@@ -100,7 +96,7 @@ class UntakenContract:
     async def test_a_message_for_later_wakes_its_recipient_then(self, store: Store, mailbox: int) -> None:
         spec = Spec("flow", "f", b"[]", mailbox=mailbox)
         await store.create([NewRun("a", spec)], now=0.0, worker="w", ttl=1e9)
-        await _start(store, "b")
+        await start(store, "b")
         await _commit(store, "a", status="parked", wake=50.0)
         await store.deliver([_tell("a", "x", 1, due=90.0)], now=1.0)
         await store.deliver(
@@ -123,7 +119,7 @@ class UntakenContract:
         assert (head.status, head.wake) == ("ready", None)
 
     async def test_what_comes_too_late(self, store: Store) -> None:
-        await _start(store, "a", "b", "c")
+        await start(store, "a", "b", "c")
         await _commit(store, "a", status="done")
         assert await store.deliver([_tell("a", "b", 1)], now=0.0) == ["gone"]
         assert await store.dead_letters() == []  # who delivers is told at once
@@ -141,7 +137,7 @@ class UntakenContract:
         assert "no run 'x'" in unknown.error.message
 
     async def test_a_parked_requester_wakes_to_the_error(self, store: Store) -> None:
-        await _start(store, "a", "b")
+        await start(store, "a", "b")
         await _commit(store, "b", outbox=[_request("a", "b", 1)], status="parked")
         await _commit(store, "a", status="done")
         head = await store.get("b")
@@ -149,7 +145,7 @@ class UntakenContract:
         assert head.status == "ready"
 
     async def test_a_forwarded_request_fails_as_a_message(self, store: Store) -> None:
-        await _start(store, "a", "b", "c")
+        await start(store, "a", "b", "c")
         asked = _request("a", "b", 1, forwarded=True, tag="mine", callers=("z",))
         asked = msgspec.structs.replace(asked, reply=CallRef("c", "", 0))
         await _commit(store, "b", outbox=[asked])
@@ -163,7 +159,7 @@ class UntakenContract:
         assert read.error.type == "segue.model.errors:RunEnded"
 
     async def test_dead_letters_are_sent_again_or_forgotten(self, store: Store) -> None:
-        await _start(store, "a", "b")
+        await start(store, "a", "b")
         mail = [_tell("b", "a", number) for number in (1, 2, 3)]
         await _commit(store, "a", dead=[DeadLetter(one, "no") for one in mail])
         one, two, three = await store.dead_letters()
@@ -180,7 +176,7 @@ class UntakenContract:
         assert await store.dead_letters() == []
 
     async def test_a_dead_letter_to_an_ended_run_stays(self, store: Store) -> None:
-        await _start(store, "a", "b")
+        await start(store, "a", "b")
         await _commit(store, "a", dead=[DeadLetter(_tell("b", "a", 1), "no")])
         await _commit(store, "b", status="done")
         (one,) = await store.dead_letters()
@@ -189,7 +185,7 @@ class UntakenContract:
 
     # ------------------------------------------------------------ letters that are kept
     async def test_kept_letters(self, store: Store) -> None:
-        await _start(store, "a", "b")
+        await start(store, "a", "b")
         await store.deliver([_request("a", "b", number) for number in (1, 2)], now=0.0)
         first, second = await store.inbox("a", 0)
         assert not first.kept
@@ -204,7 +200,7 @@ class UntakenContract:
 
     async def test_what_is_kept_ends_with_its_run(self, store: Store) -> None:
         """A request that was kept is answered with an error; a subscriber hears the end."""
-        await _start(store, "a", "b")
+        await start(store, "a", "b")
         follow = _request("a", "b", 2, key="stream-7", tag="stream-7")
         follow = msgspec.structs.replace(follow, kind="subscribe", name="Progress")
         await store.deliver([_request("a", "b", 1), follow], now=0.0)
@@ -217,7 +213,7 @@ class UntakenContract:
         assert failure.type == "segue.model.errors:RunEnded"
 
     async def test_an_event_for_nobody_calls_its_subscription_off(self, store: Store) -> None:
-        await _start(store, "a", "b")
+        await start(store, "a", "b")
         await _commit(store, "b", status="done")
         await _commit(store, "a", outbox=[_tell("b", "a", 1, kind="event", name="Step", key="s1")])
         (letter,) = await store.inbox("a", 0)
@@ -226,7 +222,7 @@ class UntakenContract:
 
     # ------------------------------------------------------------ bounded mailboxes
     async def test_who_delivers_to_a_full_mailbox_is_told(self, store: Store) -> None:
-        await _start(store, "a", mailbox=2)
+        await start(store, "a", mailbox=2)
         mail = [_tell("a", "x", number) for number in (1, 2, 3)]
         assert await store.deliver(mail, now=0.0) == ["delivered", "delivered", "full"]
         assert await store.deliver([_tell("a", "x", 3)], now=0.0) == [
@@ -247,8 +243,8 @@ class UntakenContract:
         assert await _numbers(store, "a") == [2, 4]
 
     async def test_mail_of_runs_waits_for_room_in_order(self, store: Store) -> None:
-        await _start(store, "b", "c")
-        await _start(store, "a", mailbox=2)
+        await start(store, "b", "c")
+        await start(store, "a", mailbox=2)
         out = [_tell("a", "b", number) for number in range(1, 6)]
         await _commit(store, "b", outbox=out)
         assert await _numbers(store, "a") == [1, 2]
@@ -271,7 +267,7 @@ class UntakenContract:
         assert await store.dead_letters() == []
 
     async def test_what_a_bound_doesnt_count(self, store: Store) -> None:
-        await _start(store, "a", "b", mailbox=1)
+        await start(store, "a", "b", mailbox=1)
         free = [
             _tell("a", "b", 1, kind="result", call=CallRef("a", "", 1)),
             _tell("a", "b", 2, kind="cancel"),
@@ -286,8 +282,8 @@ class UntakenContract:
         assert await store.deliver([_tell("a", "b", 7)], now=0.0) == ["delivered"]
 
     async def test_a_full_mailbox_that_drops(self, store: Store) -> None:
-        await _start(store, "b")
-        await _start(store, "a", mailbox=1, full="drop")
+        await start(store, "b")
+        await start(store, "a", mailbox=1, full="drop")
         mail = [_tell("a", "x", number) for number in (1, 2)]
         assert await store.deliver(mail, now=0.0) == ["delivered", "dropped"]
         await _commit(store, "b", outbox=[_tell("a", "b", 3), _request("a", "b", 4)])
@@ -298,8 +294,8 @@ class UntakenContract:
         assert await store.deliver(mail, now=0.0) == ["duplicate"] * 2
 
     async def test_a_full_mailbox_that_fails(self, store: Store) -> None:
-        await _start(store, "b")
-        await _start(store, "a", mailbox=1, full="fail")
+        await start(store, "b")
+        await start(store, "a", mailbox=1, full="fail")
         mail = [_tell("a", "x", number) for number in (1, 2)]
         assert await store.deliver(mail, now=0.0) == ["delivered", "full"]
         assert await store.dead_letters() == []  # who delivers is told
@@ -310,8 +306,8 @@ class UntakenContract:
         assert letter.mail.error.type == "segue.model.errors:MailboxFull"
 
     async def test_what_waited_for_room_when_the_run_ended(self, store: Store) -> None:
-        await _start(store, "b")
-        await _start(store, "a", mailbox=1)
+        await start(store, "b")
+        await start(store, "a", mailbox=1)
         out = [_tell("a", "b", 1), _tell("a", "b", 2), _request("a", "b", 3)]
         await _commit(store, "b", outbox=out)
         await _commit(store, "a", status="done", consumed=[(await store.inbox("a", 0))[0].id])
@@ -320,7 +316,7 @@ class UntakenContract:
         assert letter.mail.call == CallRef("b", "/x", 3, b"digest")
 
     async def test_a_dead_letter_to_a_full_mailbox_stays(self, store: Store) -> None:
-        await _start(store, "a", mailbox=1)
+        await start(store, "a", mailbox=1)
         await store.deliver([_tell("a", "x", 1)], now=0.0)
         await _commit(store, "a", dead=[DeadLetter(_tell("a", "b", 2), "no")])
         (one,) = await store.dead_letters()
