@@ -38,7 +38,7 @@ class Funding(msgspec.Struct, frozen=True):
 _COLUMNS = "nano_limit, token_limit, nano_spent, token_spent, nano_reserved, token_reserved"
 _STANDINGS = Query(
     ("id", *_COLUMNS.split(", "), "(select count(*) from wanting w where w.budget = budgets.k)"),
-    "from budgets where ?1 is null or id in (select value from json_each(?1)) order by id",
+    "from budgets where :ids is null or id in (select value from json_each(:ids)) order by id",
 )
 _SETTLED = Query(("id", "budget"), "from reservations where id in (select value from json_each(?))")
 
@@ -183,10 +183,10 @@ def _fund(ledger: Ledger, item: Funding) -> Standing:
             "update budgets set nano_limit = ?, token_limit = ? where k = ?", (limit.nanos, limit.tokens, k)
         )
     ledger.cx.execute(
-        "update wanting set short = 0 where budget = ?1 and short and exists (select 1 from budgets b where b.k = ?1"
+        "update wanting set short = 0 where budget = :k and short and exists (select 1 from budgets b where b.k = :k"
         " and (b.nano_limit is null or b.nano_spent + wanting.nanos <= b.nano_limit)"
         " and (b.token_limit is null or b.token_spent + wanting.tokens <= b.token_limit))",
-        (k,),
+        {"k": k},
     )
     wake(ledger, item.now)
     return standings(ledger.cx, [item.account])[0]
@@ -251,7 +251,7 @@ def missing(ledger: Ledger, wanted: Sequence[str]) -> bool:
 # ---------------------------------------------------------------- reading
 def standings(cx: sqlite3.Connection, accounts: Sequence[str]) -> list[Standing]:
     """How budgets stand."""
-    rows = _STANDINGS.rows(cx, (as_json(accounts) if accounts else None,))
+    rows = _STANDINGS.rows(cx, {"ids": as_json(accounts) if accounts else None})
     return [_standing(row) for row in rows]
 
 
@@ -259,10 +259,10 @@ def reserved(cx: sqlite3.Connection, job: str) -> dict[str, Amount]:
     """Lines of a job that have a reservation."""
     if cx.execute("select 1 from reservations limit 1").fetchone() is None:
         return {}
-    mine = "(select k from batches where id = ?1)"
+    mine = "(select k from batches where id = :job)"
     rows = cx.execute(
         "select distinct r.id, r.nanos, r.tokens from reservations r join lines l on l.id = r.id"
         f" where l.batch = {mine} or l.hedged = {mine}",
-        (job,),
+        {"job": job},
     )
     return {id: Amount(nanos, tokens) for id, nanos, tokens in rows.fetchall()}

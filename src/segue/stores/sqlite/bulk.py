@@ -54,7 +54,7 @@ def pieces(
 class Values:
     """A statement over a table of values `v(a, b, …)`: `{v}` in its text.
 
-    `one`: the same for a single row, `?1`, `?2`, …: it is spared the table, a third of what a small statement costs.
+    `one`: the same for a single row, a `?` a column: it is spared the table, a third of what a small statement costs.
     """
 
     def __init__(self, columns: str, sql: str, *, one: str = "") -> None:

@@ -111,12 +111,12 @@ def withdraw(ledger: Ledger, ids: Sequence[str]) -> list[bool]:
 # ---------------------------------------------------------------- reading
 #: Keys of a job's lines without an outcome, some of them: job, line before, limit, whether those answered live too.
 _PAGE = f"""(
-    select k from lines where batch = (select k from batches where id = ?1) and status = {TAKEN}
-    and k > coalesce((select k from lines where id = ?2), 0)
+    select k from lines where batch = (select k from batches where id = :job) and status = {TAKEN}
+    and k > coalesce((select k from lines where id = :after), 0)
     union all
-    select k from lines where hedged = (select k from batches where id = ?1)
-    and k > coalesce((select k from lines where id = ?2), 0) and (status = {TAKEN} or ?4)
-    order by k limit ?3
+    select k from lines where hedged = (select k from batches where id = :job)
+    and k > coalesce((select k from lines where id = :after), 0) and (status = {TAKEN} or :live)
+    order by k limit :limit
 )"""
 _JOB_LINES = Query(
     (
@@ -143,7 +143,7 @@ _BODIES_OF = Query(("line", "#body"), "from bodies where line in (select value f
 
 def job_lines(cx: sqlite3.Connection, job: str, after: str, limit: int, bodies: bool) -> list[Line]:
     """Lines of a job without an outcome."""
-    rows = _JOB_LINES.rows(cx, (job, after, limit, not bodies))
+    rows = _JOB_LINES.rows(cx, {"job": job, "after": after, "limit": limit, "live": not bodies})
     contents = _bodies(cx, rows) if bodies else {}
     return [
         Line(
@@ -166,7 +166,7 @@ def job_lines(cx: sqlite3.Connection, job: str, after: str, limit: int, bodies: 
 def job_bodies(cx: sqlite3.Connection, job: str, after: str, limit: int) -> list[tuple[str, bytes]]:
     """Ids and bodies of a job's lines without an outcome, of some megabytes at most."""
     rows, size = [], 0
-    for row in _SIZES.rows(cx, (job, after, limit, False)):
+    for row in _SIZES.rows(cx, {"job": job, "after": after, "limit": limit, "live": False}):
         rows.append(row)
         size += row[2]
         if size >= _PORTION:

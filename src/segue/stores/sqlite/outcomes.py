@@ -69,8 +69,8 @@ _LINES = Query(
         "l.same",
         "l.deserted",
     ),
-    f"""from json_each(?) as q cross join lines l on l.id = q.value join runs r on r.k = l.run
-    where (l.batch = ?2 and (l.status = {TAKEN} or l.promoted)) or l.hedged = ?2""",
+    f"""from json_each(:ids) as q cross join lines l on l.id = q.value join runs r on r.k = l.run
+    where (l.batch = :batch and (l.status = {TAKEN} or l.promoted)) or l.hedged = :batch""",
 )
 
 
@@ -115,7 +115,7 @@ class _Chunk:
     def sort(self) -> list[str]:
         """Say what becomes of each line; the ids of those that the job doesn't wait for."""
         ids = as_json(sorted({outcome.id for outcome in self._outcomes}))
-        rows = _LINES.rows(self._ledger.cx, (ids, self._batch))
+        rows = _LINES.rows(self._ledger.cx, {"ids": ids, "batch": self._batch})
         lines = {row[0]: _Line._make(row) for row in rows}
         strange: list[str] = []
         for outcome in self._outcomes:

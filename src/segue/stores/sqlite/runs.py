@@ -64,13 +64,13 @@ _NEW = Values(
     f" select id, {READY}, rank, fence, worker, lease, '', job, 0, 0, updated, bound, target from {{v}}"
     " where true on conflict do nothing",
     one="insert into runs(id, status, rank, fence, worker, lease, reason, job, finished, base, updated, bound, target)"
-    f" values(?1, {READY}, ?2, ?3, ?4, ?5, '', ?6, 0, 0, ?7, ?8, ?9) on conflict do nothing",
+    f" values(?, {READY}, ?, ?, ?, ?, '', ?, 0, 0, ?, ?, ?) on conflict do nothing",
 )
 _FOUND = Query(("id", "k"), "from runs where id in (select value from json_each(?))")
 _SPECS = Values(
     "run, spec, parent",
     "insert into specs(run, spec, parent) select run, spec, parent from {v}",
-    one="insert into specs(run, spec, parent) values(?1, ?2, ?3)",
+    one="insert into specs(run, spec, parent) values(?, ?, ?)",
 )
 _POOLS = Values("run, pool", "insert into states(run, pool) select run, pool from {v}")
 

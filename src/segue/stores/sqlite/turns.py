@@ -29,10 +29,10 @@ Live = list[tuple[Turn, int]]
 
 #: Journal rows, of those runs that are held under the fence given.
 _APPEND_HELD = Values(
-    "run, fence, entries",
+    "entries, run, fence",
     "insert into journal(run, entries) select v.run, v.entries from {v}"
     " cross join runs r on r.k = v.run and r.fence = v.fence and r.lease is not null",
-    one="insert into journal(run, entries) select k, ?3 from runs where k = ?1 and fence = ?2 and lease is not null",
+    one="insert into journal(run, entries) select k, ? from runs where k = ? and fence = ? and lease is not null",
 )
 _APPEND = Values("run, entries", "insert into journal(run, entries) select run, entries from {v}")
 _HELD = "from runs r where r.k in (select value from json_each(?)) and r.lease is not null"
@@ -78,17 +78,17 @@ _KEPT = Values(
     " from {v} where k = v.run",
 )
 _LEFT = Values(
-    "run, status, wake, reason, finished, updated, base, usage",
+    "status, wake, reason, finished, updated, base, usage, run",
     "update runs set status = v.status, worker = null, lease = null, wake = v.wake, reason = v.reason,"
     " finished = v.finished, updated = v.updated, base = coalesce(v.base, runs.base),"
     " usage = coalesce(v.usage, runs.usage), lapses = 0 from {v} where k = v.run",
-    one="update runs set status = ?2, worker = null, lease = null, wake = ?3, reason = ?4, finished = ?5, updated = ?6,"
-    " base = coalesce(?7, base), usage = coalesce(?8, usage), lapses = 0 where k = ?1",
+    one="update runs set status = ?, worker = null, lease = null, wake = ?, reason = ?, finished = ?, updated = ?,"
+    " base = coalesce(?, base), usage = coalesce(?, usage), lapses = 0 where k = ?",
 )
 _RESULTS = Values(
     "run, value, error",
     "insert or replace into results(run, value, error) select run, value, error from {v}",
-    one="insert or replace into results(run, value, error) values(?1, ?2, ?3)",
+    one="insert or replace into results(run, value, error) values(?, ?, ?)",
 )
 _ASKS = Values(
     "id, run, recipient, question",
@@ -111,10 +111,10 @@ def append(ledger: Ledger, rows: Sequence[Any]) -> Sequence[CommitResult] | None
     """
     claimed = ledger.claimed
     try:
-        known = [(claimed[row[0]], row[1], row[2]) for row in rows]
+        known = [(row[2], claimed[row[0]], row[1]) for row in rows]
     except KeyError:
         return None
-    if len(known) > 1 and len({run for run, _, _ in known}) < len(known):
+    if len(known) > 1 and len({run for _, run, _ in known}) < len(known):
         return None  # of two lives of one run: each needs an answer of its own
     written, last = _APPEND_HELD.try_insert(ledger.cx, known)
     if written == len(rows):
@@ -123,7 +123,7 @@ def append(ledger: Ledger, rows: Sequence[Any]) -> Sequence[CommitResult] | None
     held = (
         {run for (run,) in ledger.cx.execute(there, (last - written, last)).fetchall()} if written else set()
     )
-    return ["committed" if row[0] in held else "fenced" for row in known]
+    return ["committed" if run in held else "fenced" for _, run, _ in known]
 
 
 _ALL_COMMITTED: Final[list[CommitResult]] = ["committed"] * ALONE
@@ -297,7 +297,7 @@ def _write_status(
         if status == READY:
             ready.append(turn.run)
         ledger.claimed.pop(turn.run, None)
-        left.append((k, status, wake, turn.reason, numbers.get(k, 0), turn.now, base, usage))
+        left.append((status, wake, turn.reason, numbers.get(k, 0), turn.now, base, usage, k))
     if kept:
         _KEPT.run(ledger.cx, kept)
     if left:
@@ -307,7 +307,7 @@ def _write_status(
     parents, mail = _end(ledger, ended, there) if ended else ({}, [])
     if left and there & MONEY:
         wanted = [id for turn, _ in live if turn.status not in ENDED for id in turn.wants]
-        budgets.give_back(ledger, [row[0] for row in left], wanted)
+        budgets.give_back(ledger, [row[-1] for row in left], wanted)
     return parents, mail
 
 
