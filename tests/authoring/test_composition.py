@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -210,3 +211,21 @@ async def test_a_runs_record_isnt_read_in_the_code_of_one() -> None:
         assert await reads("step") == "done"
         with pytest.raises(WrongPlace, match="read it in a step"):
             await reads("flow")
+
+
+async def noted(text: str) -> str:
+    await note(text)
+    return text
+
+
+@segue.flow
+async def hasty(texts: list[str]) -> list[str]:
+    loop, begin = asyncio.get_running_loop(), getattr(asyncio, "eager_task_factory")  # noqa: B009  # new in 3.12
+    return list(await asyncio.gather(*(begin(loop, noted(text)) for text in texts)))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="has no eager tasks")
+async def test_a_task_that_a_library_begins_eagerly_is_one_of_the_run() -> None:
+    async with FakeModel():
+        assert await hasty(["a", "b"]) == ["a", "b"]
+    await check(hasty, [["a", "b"]], model=FakeModel())

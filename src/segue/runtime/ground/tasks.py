@@ -52,24 +52,39 @@ def install(loop: AbstractEventLoop) -> Callable[[], None]:
         return start(loop, coro, _branch_for(branch, coro), how.get("context"), how.get("name"))
 
     loop.set_task_factory(factory)
-    plain = asyncio.as_completed
+    plain, eager = asyncio.as_completed, getattr(asyncio, "eager_task_factory", None)
 
     def ordered(fs: Iterable[Any], **how: Any) -> Any:
         if find_branch() is not None:
             fs = [asyncio.ensure_future(f) for f in fs]
         return plain(fs, **how)
 
-    asyncio.as_completed = ordered
-    asyncio.tasks.as_completed = ordered
+    def patient(loop: AbstractEventLoop, coro: Any, **how: Any) -> Any:
+        return factory(loop, coro, **how) if eager is None or find_branch() else eager(loop, coro, **how)
+
+    takes_back = [_replace("as_completed", ordered)]
+    if eager is not None:  # such a task has no branch: a library that makes one gets a task of the run
+        takes_back.append(_replace("eager_task_factory", patient))
 
     def restore() -> None:
         if loop.get_task_factory() is factory:
             loop.set_task_factory(inner)
-        if asyncio.as_completed is ordered:
-            asyncio.as_completed = plain
-            asyncio.tasks.as_completed = plain
+        for take_back in takes_back:
+            take_back()
 
     return restore
+
+
+def _replace(name: str, new: Any) -> Callable[[], None]:
+    """Put something in the place of asyncio's own; the return value takes it back, unless it was replaced again."""
+    old = getattr(asyncio, name)
+
+    def put(value: Any) -> None:
+        setattr(asyncio, name, value)
+        setattr(asyncio.tasks, name, value)
+
+    put(new)
+    return lambda: put(old) if getattr(asyncio, name) is new else None
 
 
 def start(
