@@ -85,7 +85,7 @@ class Shelf:
         """Another life."""
         stored = self.stored()
         self.actor = DEFINITION.load(stored)
-        self.fields = Fields(DEFINITION, self.actor, stored)
+        self.fields = Fields(DEFINITION, self.actor, read_texts(stored))
 
 
 def texts(fields: msgspec.Raw) -> dict[str, bytes]:

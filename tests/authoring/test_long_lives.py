@@ -14,6 +14,7 @@ import pytest
 
 import segue
 from segue.authoring.actor.checkpoint import read_stored
+from segue.authoring.actor.tail import LONG, SHORT
 from segue.model.run import Head
 from segue.ports.store import Store, Turn
 from segue.stores import open_store
@@ -119,25 +120,48 @@ async def test_bytes_written_are_linear() -> None:
     stored = read_stored(found.checkpoint, found.deltas)
     assert Shelf.__segue__.load(stored.fields).chapters == texts  # type: ignore[attr-defined]  # set by Actor
     assert len(store.turns) > 500
-    assert store.bytes <= 2 * 200 * len(texts)
+    assert max(len(turn.delta or b"") for turn in store.turns) <= LONG
+    assert sum(len(turn.checkpoint or b"") for turn in store.turns) < 5000  # while it was small
+    assert len(found.deltas) <= 200 * 600 / SHORT * 1.5
+
+
+class Board(segue.Actor[int]):
+    ballast: str = "x" * 5000
+    last: str = ""
+    cells: list[str] = segue.field(default_factory=lambda: ["-" * 50] * 99)
+
+    @segue.on
+    async def chapter(self, note: Chapter) -> None:
+        self.last = note.text
+
+    @segue.on
+    async def put(self, note: Close) -> None:
+        self.cells[int(self.last) * 37 % 99] = self.last
+
+
+async def test_what_is_replaced_takes_the_place_of_what_was_there() -> None:
+    store = Written()
+    found = await told(store, Board(), [f"{i:0100d}" for i in range(300)])
+    assert [i for i, turn in enumerate(store.turns) if turn.checkpoint is not None] == [0]
+    assert len(found.deltas) == 1
+    assert len(found.deltas[0]) < 400
 
 
 async def test_deltas_stay_fewer_than_what_they_are_of() -> None:
-    """A field that is replaced, in an actor of constant size: the deltas are put together now and then."""
+    """Of an actor of constant size, changed now here, now there: they are put together now and then."""
     store = Written()
-
-    class Constant(segue.Actor[int]):
-        ballast: str = "x" * 5000
-        last: str = ""
-
-        @segue.on
-        async def chapter(self, note: Chapter) -> None:
-            self.last = note.text
-
-    await told(store, Constant(), [f"{i:0100d}" for i in range(300)])
+    async with segue.Engine(store) as engine:
+        run = await engine.start(Board(), id="long")
+        for i in range(300):
+            await run.tell(Chapter(f"{i:040d}"))
+            await run.tell(Close())
+            while await store.inbox("long", 0):
+                await asyncio.sleep(0)
     whole = [i for i, turn in enumerate(store.turns) if turn.checkpoint is not None]
-    assert 5 <= len(whole) <= 30
-    assert max(b - a for a, b in itertools.pairwise(whole)) < 60
+    assert 3 <= len(whole) <= 30
+    found = await store.load("long")
+    assert found is not None
+    assert len(found.deltas) < 2 * 10_000 / SHORT
 
 
 async def test_a_wake_reads_no_more_after_many_messages(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ class Turn(msgspec.Struct, kw_only=True, gc=False):
 
     `entries`: a journal row to append. `checkpoint`: the new state; the journal before it is archived, for `sweep` to
     seal, and `entries` are the first of the new one. `delta`: does the same, but is kept beside the checkpoint, after
-    earlier ones; a new checkpoint takes the place of all of them. `consumed`: letters that leave the inbox; `kept`:
+    earlier ones, or in the place of as many of the newest as it `replaces`; a new checkpoint takes the place of all. `consumed`: letters that leave the inbox; `kept`:
     letters that were handled and stay, taking no room. `outbox`: mail to other runs, delivered once each even if this
     process dies now; numbers grow per sender. `dead`: mail that no code took, to be listed. `lines`: requests for
     lanes. `withdrawn`: ids of lines that nobody waits for any more, as `Store.withdraw` takes them, before `lines`
@@ -109,6 +109,7 @@ class Turn(msgspec.Struct, kw_only=True, gc=False):
     entries: bytes | None = None
     checkpoint: bytes | None = None
     delta: bytes | None = None
+    replaces: int = 0
     consumed: list[int] = []
     kept: Sequence[int] = ()
     dead: Sequence[DeadLetter] = ()
@@ -133,6 +134,14 @@ class Turn(msgspec.Struct, kw_only=True, gc=False):
     usage: list[Usage] | None = None
     seen: int = 0
     now: float = 0.0
+
+    def after(self, deltas: Sequence[bytes]) -> list[bytes]:
+        """The deltas that are kept once it is committed, where those were."""
+        if self.checkpoint is not None:
+            return []
+        if self.delta is None:
+            return [*deltas]
+        return [*deltas[: max(len(deltas) - self.replaces, 0)], self.delta]
 
 
 class Landing(Future[list[CommitResult]]):

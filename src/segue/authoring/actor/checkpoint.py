@@ -6,15 +6,16 @@ is as long as what was added, and putting them together again needs no types.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from ...core.restarts import Kind, Verdict
 from ...model.entry import Failure
+from .splices import Splice, Spliced
 
-#: Of a field's text: its name, so many bytes stay in front and so many at the back, and what is between them now.
-Splice = tuple[str, int, int, bytes]
+#: Fields as JSON text, by name.
+Texts = Mapping[str, bytes | msgspec.Raw]
 
 
 class End(msgspec.Struct, omit_defaults=True):
@@ -79,7 +80,7 @@ Kin = Child | str
 
 
 class Delta(msgspec.Struct, array_like=True):
-    """What a turn changed. `head`: a `Checkpoint` without its fields and children.
+    """What one turn, or several after one another, changed. `head`: a `Checkpoint` without its fields and children.
 
     `fields`: all of them, where they are few; then nothing is spliced. `family`: the head has all children, as older
     files have it.
@@ -95,24 +96,27 @@ class Delta(msgspec.Struct, array_like=True):
 read_checkpoint = msgspec.json.Decoder(Checkpoint).decode
 write_checkpoint = msgspec.json.Encoder().encode
 write_delta = msgspec.msgpack.Encoder().encode
-_read_delta = msgspec.msgpack.Decoder(Delta).decode
+read_delta = msgspec.msgpack.Decoder(Delta).decode
 read_texts = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-def read_stored(checkpoint: bytes, deltas: Sequence[bytes]) -> Checkpoint:
-    """A checkpoint with what was written after it."""
-    stored = read_checkpoint(checkpoint)
+def read_parted(checkpoint: bytes, deltas: Sequence[bytes]) -> tuple[Checkpoint, Texts]:
+    """A checkpoint with what was written after it, and its fields apart."""
+    head = read_checkpoint(checkpoint)
+    texts: dict[str, bytes | msgspec.Raw] = {**read_texts(head.fields)}
     if not deltas:
-        return stored
-    texts = {name: bytearray(text) for name, text in read_texts(stored.fields).items()}
-    children, last = {child.id: child for child in stored.children}, b""
-    for delta in map(_read_delta, deltas):
+        return head, texts
+    spliced: dict[str, Spliced] = {}
+    children, last = {child.id: child for child in head.children}, b""
+    for delta in map(read_delta, deltas):
         last = delta.head
         if delta.fields:
-            texts = {name: bytearray(text) for name, text in read_texts(delta.fields).items()}
+            texts, spliced = {**read_texts(delta.fields)}, {}
         for name, front, back, middle in delta.splices:
-            text = texts[name]
-            text[front : len(text) - back] = middle
+            text = spliced.get(name)
+            if text is None:
+                text = spliced[name] = Spliced(texts[name], back)
+            text.put(front, back, middle)
         if delta.family:
             children = {child.id: child for child in read_checkpoint(delta.head).children}
         for one in delta.kin:
@@ -121,9 +125,18 @@ def read_stored(checkpoint: bytes, deltas: Sequence[bytes]) -> Checkpoint:
             else:
                 children[one.id] = one
     head = read_checkpoint(last)
-    head.fields = msgspec.Raw(join((name, text) for name, text in texts.items()))
     head.children = list(children.values())
-    return head
+    texts.update((name, text.whole()) for name, text in spliced.items())
+    return head, texts
+
+
+def read_stored(checkpoint: bytes, deltas: Sequence[bytes]) -> Checkpoint:
+    """A checkpoint with what was written after it."""
+    if not deltas:
+        return read_checkpoint(checkpoint)
+    stored, texts = read_parted(checkpoint, deltas)
+    stored.fields = msgspec.Raw(join(texts.items()))
+    return stored
 
 
 def as_one(checkpoint: bytes | None, deltas: Sequence[bytes]) -> bytes | None:
@@ -133,6 +146,6 @@ def as_one(checkpoint: bytes | None, deltas: Sequence[bytes]) -> bytes | None:
     return write_checkpoint(read_stored(checkpoint, deltas))
 
 
-def join(texts: Iterable[tuple[str, bytes | bytearray]]) -> bytes:
+def join(texts: Iterable[tuple[str, bytes | bytearray | msgspec.Raw]]) -> bytes:
     """Texts by name as the text of a JSON object."""
     return b"{" + b",".join(b"%s:%s" % (msgspec.json.encode(name), text) for name, text in texts) + b"}"

@@ -24,7 +24,7 @@ from ..flow import fingerprint
 from ..message import Mailbox
 from ..pooled import Named
 from . import elsewhere, graph
-from .checkpoint import read_texts
+from .checkpoint import Texts, read_texts
 from .driver import Driver
 from .handlers import Handler, Handlers, read_handlers
 from .life import Life
@@ -132,22 +132,17 @@ class ActorDef:
         found = [part.name for part in parts if part.default is none and part.default_factory is none]
         return [name for name in found if name in self.durable]
 
-    def is_whole(self, fields: msgspec.Raw) -> bool:
-        """Whether stored fields are those of the class, no more and no less."""
-        return read_texts(fields).keys() == self.durable.keys()
-
     def load(self, fields: msgspec.Raw) -> Any:
         """An instance with its stored fields; those that the class has gained take their defaults."""
-        return self.cls(**self.read(fields))
+        return self.cls(**self.read(read_texts(fields)))
 
     def restore(self, actor: Any, fields: msgspec.Raw) -> None:
         """Give an instance's fields the values that are stored."""
-        for name, value in self.read(fields).items():
+        for name, value in self.read(read_texts(fields)).items():
             setattr(actor, name, value)
 
-    def read(self, fields: msgspec.Raw) -> dict[str, Any]:
+    def read(self, stored: Texts) -> dict[str, Any]:
         """Stored fields, as far as the class has them. Raises `InvalidValue`."""
-        stored = read_texts(fields)
         values: dict[str, Any] = {}
         for name, read in self.durable.items():
             if name in stored:
@@ -191,7 +186,7 @@ class ActorDef:
 
     def check_args(self, args: bytes) -> None:
         """Raise `InvalidValue` where a run of it couldn't read them."""
-        self.read(msgspec.Raw(args))
+        self.read(read_texts(args))
 
     def take(self, actor: Any) -> bytes:
         """What is stored of an instance that is to be started; also checks the class."""

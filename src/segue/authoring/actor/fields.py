@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ...core.encoding import encode_plain
-from .checkpoint import Splice, join, read_texts
+from .checkpoint import Texts, join, read_texts
 from .growth import Change, Field
+from .splices import Splice, Splices
 
 if TYPE_CHECKING:
     from .definition import ActorDef
@@ -24,27 +25,32 @@ class Fields:
 
     __slots__ = ("_definition", "_names", "_pending", "_raw", "_table", "as_stored", "size")
 
-    def __init__(self, definition: ActorDef, actor: Any, stored: msgspec.Raw | None = None) -> None:
-        """`stored`: the text that they were read from."""
+    def __init__(self, definition: ActorDef, actor: Any, stored: Texts | None = None) -> None:
+        """`stored`: the texts that they were read from."""
         self._definition, self._names = definition, definition.durable.keys()
         self._table: dict[str, Field] | None = None
-        self._pending: dict[str, list[Splice]] = {}
+        self._pending = Splices()
+        self._raw: bytes | msgspec.Raw = b""
         #: Whether they are still the text that was stored, so that changes of it can be.
-        self.as_stored = stored is not None and len(stored) > SMALL and definition.is_whole(stored)
-        self._raw: bytes | msgspec.Raw = (
-            stored if stored is not None and self.as_stored else definition.dump(actor)
-        )
+        self.as_stored = False
+        if stored is not None and stored.keys() == self._names:
+            self.size = sum(map(len, stored.values())) + sum(map(len, stored)) + 4 * len(stored) + 1
+            if self.size > SMALL:
+                self.as_stored = True
+                self._spread(actor, stored)
+                return
+        self._raw = definition.dump(actor)
         self.size = len(self._raw)  #: bytes, roughly
         if self.size > SMALL:
-            self._spread(actor)
+            self._spread(actor, read_texts(self._raw))
 
     @property
     def spread(self) -> bool:
         """Whether they are written one by one."""
         return self._table is not None
 
-    def _spread(self, actor: Any) -> None:
-        texts, values = read_texts(bytes(self._raw)), self._definition.values(actor)
+    def _spread(self, actor: Any, texts: Texts) -> None:
+        values = self._definition.values(actor)
         self._table = {name: Field(values[name], texts[name]) for name in values}
         self._raw = b""
 
@@ -66,27 +72,15 @@ class Fields:
             changed = looked != self._raw
             self._raw, self.size = looked, len(looked)  # type: ignore[assignment]  # so it was looked at
             if self.size > SMALL:
-                self._spread(actor)
+                self._spread(actor, read_texts(self._raw))
                 self.as_stored = False
             return changed
         for change in looked:
             assert isinstance(change, Change)
             self.size += self._table[change.name].take(change)
             if change.splice is not None:
-                self._pend(change.splice)
+                self._pending.add(change.splice)
         return bool(looked)
-
-    def _pend(self, splice: Splice) -> None:
-        name, front, back, middle = splice
-        earlier = self._pending.setdefault(name, [])
-        if not front and not back:
-            earlier.clear()
-        elif earlier:
-            _, start, end, text = earlier[-1]
-            if end == back and start + len(text) == front:  # after what was put there before
-                earlier[-1] = name, start, end, text + middle
-                return
-        earlier.append(splice)
 
     # ------------------------------------------------------------ written down
     def whole(self) -> msgspec.Raw:
@@ -97,8 +91,15 @@ class Fields:
 
     def changed(self) -> list[Splice]:
         """What was taken since this was last asked for, or `written`."""
-        pending, self._pending = self._pending, {}
-        return [splice for splices in pending.values() for splice in splices]
+        pending = list(self._pending)
+        self._pending.clear()
+        return pending
+
+    def between(self, name: str, front: int, back: int) -> bytes:
+        """The text of one that is written by itself, but for so much in front and at the back."""
+        assert self._table is not None  # they are written one by one
+        text = self._table[name].text
+        return bytes(text[front : len(text) - back])
 
     def written(self) -> None:
         """They were written whole."""

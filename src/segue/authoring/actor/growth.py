@@ -21,7 +21,7 @@ import msgspec
 
 from ...core.codec import encode
 from ...model.chat import File, Message, ToolCall
-from .checkpoint import Splice
+from .splices import Splice
 
 #: Shorter texts are replaced whole.
 SHORT = 64
@@ -90,7 +90,7 @@ class Field:
     __slots__ = ("_items", "_trust", "_value", "text")
 
     def __init__(self, value: Any, text: bytes | msgspec.Raw) -> None:
-        self.text = bytearray(text)
+        self.text: bytes | bytearray = bytes(text)
         self._see(value)
 
     def _see(self, value: Any) -> None:
@@ -166,6 +166,8 @@ class Field:
         before = len(self.text)
         if change.splice is not None:
             _, front, back, middle = change.splice
+            if isinstance(self.text, bytes):  # until now it needed no copy
+                self.text = bytearray(self.text)
             self.text[front : before - back] = middle
         if change.added is None or self._items is None:
             self._see(change.value)

@@ -13,7 +13,7 @@ from ...model.errors import InvalidValue, SegueError, StateMismatch
 from ...model.run import Spec
 from ..failures import own_error
 from ..flow import target_named
-from .checkpoint import Checkpoint, read_texts
+from .checkpoint import Checkpoint, Texts, read_texts
 
 if TYPE_CHECKING:
     from .definition import ActorDef
@@ -36,13 +36,13 @@ class Stored:
 
 
 class Read:
-    """An actor as it was read. `changed`: from something else than what is stored."""
+    """An actor as it was read, and the `texts` of its fields. `changed`: from something else than what is stored."""
 
-    def __init__(self, definition: ActorDef, stored: Checkpoint, run: str) -> None:
-        self.changed = False
+    def __init__(self, definition: ActorDef, stored: Checkpoint, texts: Texts, run: str) -> None:
+        self.changed, self.texts = False, texts
         migrate = getattr(definition.cls, "migrate", None)
         try:
-            if migrate is not None and not _fits(definition, stored):
+            if migrate is not None and not _fits(definition, stored, texts):
                 self._migrate(definition, stored, run, migrate)
             try:
                 self._read(definition, stored)
@@ -54,11 +54,11 @@ class Read:
         except SegueError as error:
             _refuse(run, definition, error)
         #: Fields that the class no longer has.
-        self.dropped = sorted(read_texts(stored.fields).keys() - definition.durable.keys())
+        self.dropped = sorted(self.texts.keys() - definition.durable.keys())
         self.changed = self.changed or bool(self.dropped)
 
     def _read(self, definition: ActorDef, stored: Checkpoint) -> None:
-        values = definition.read(stored.fields)
+        values = definition.read(self.texts)
         missing = [name for name in definition.required if name not in values]
         if missing:
             raise _Gone(f"it has no {', '.join(missing)} yet, and the class has no default for that")
@@ -72,7 +72,8 @@ class Read:
 
     def _migrate(self, definition: ActorDef, stored: Checkpoint, run: str, migrate: Any) -> None:
         state: Any = decode(bytes(stored.data)) if stored.state else None
-        old = Stored(decode(bytes(stored.fields)), stored.state, state, stored.version)
+        fields = {name: decode(bytes(text)) for name, text in self.texts.items()}
+        old = Stored(fields, stored.state, state, stored.version)
         try:
             migrate(old)
         except BaseException as error:
@@ -80,7 +81,7 @@ class Read:
             problem = f"migrate() raised {type(error).__name__}: {error}"
             raise StateMismatch(run, definition.name, problem) from error
         where = f"what {definition.name}.migrate() left"
-        stored.fields = msgspec.Raw(encode(old.fields, where=where))
+        self.texts = read_texts(encode(old.fields, where=where))
         stored.state = old.state
         stored.data = msgspec.Raw(encode(old.data, where=where)) if old.state else _NULL
         self.changed = True
@@ -107,11 +108,11 @@ def first(spec: Spec, definition: ActorDef) -> Checkpoint:
     return Checkpoint(msgspec.Raw(spec.args), fresh=True, at=spec.created, version=version)
 
 
-def _fits(definition: ActorDef, stored: Checkpoint) -> bool:
+def _fits(definition: ActorDef, stored: Checkpoint, texts: Texts) -> bool:
     """Whether it is of the class as it is now, as far as can be seen without reading it."""
     if definition.declared:
         return stored.version == definition.declared
-    return definition.is_whole(stored.fields)
+    return texts.keys() == definition.durable.keys()
 
 
 def _refuse(run: str, definition: ActorDef, error: SegueError) -> NoReturn:

@@ -15,11 +15,12 @@ from ...model.errors import BadSignature
 from ...ports.store import Claimed, Turn
 from ..failures import to_exception, to_failure
 from ..mail import message_name
-from .checkpoint import Checkpoint, Delta, End, read_stored, write_checkpoint, write_delta
+from .checkpoint import Checkpoint, Delta, End, read_parted, read_texts, write_checkpoint
 from .family import Family
 from .fields import SMALL, Fields, Looked
 from .migration import Read, find, first
 from .nexts import Again, Cancelled, Done, Fail, Interrupted, Listen
+from .tail import Tail
 
 if TYPE_CHECKING:
     from .definition import ActorDef
@@ -29,8 +30,8 @@ log = logging.getLogger("segue")
 
 _NULL = msgspec.Raw(b"null")
 
-#: What a stored delta costs besides its bytes, in bytes.
-ROW = 64
+#: What a stored delta costs besides its bytes, in bytes. (A file of older versions has one a turn: too many to keep.)
+ROW = 256
 
 
 class Standing:
@@ -40,14 +41,15 @@ class Standing:
         spec = claimed.head.spec
         self._first, self._run = (definition, spec), claimed.head.id
         if claimed.checkpoint is not None:
-            stored = read_stored(claimed.checkpoint, claimed.deltas)
+            stored, texts = read_parted(claimed.checkpoint, claimed.deltas)
             if claimed.pool is not None and decode_pool(claimed.pool).ended == stored.turns:
                 stored.end, stored.closing = None, False  # a person had it go on after that
         else:
             stored = first(spec, definition)
+            texts = read_texts(stored.fields)
         definition = find(definition, stored, self._run, life.target)
         self.definition, self.quick = definition, definition.quick
-        read = Read(definition, stored, self._run)
+        read = Read(definition, stored, texts, self._run)
         self.actor = read.actor
         if read.dropped:
             names = ", ".join(read.dropped)
@@ -55,8 +57,9 @@ class Standing:
                 "run %s: %s has no field %s any more; it is dropped", self._run, definition.name, names
             )
         as_stored = claimed.checkpoint is not None and not read.changed
-        self.fields = Fields(definition, self.actor, stored.fields if as_stored else None)
+        self.fields = Fields(definition, self.actor, texts if as_stored else None)
         deltas = claimed.deltas
+        self._tail = Tail(deltas)
         self._written = len(claimed.checkpoint or b"") + sum(map(len, deltas)) + ROW * len(deltas)
         self.turns, self.fresh, self.attempt = stored.turns, stored.fresh, stored.attempt
         self.due, self.at = stored.due, stored.at
@@ -136,7 +139,8 @@ class Standing:
         """As it was first."""
         definition, spec = self._first
         self.definition, self.quick, self._molted = definition, definition.quick, ""
-        self.actor = Read(definition, first(spec, definition), self._run).actor
+        begins = first(spec, definition)
+        self.actor = Read(definition, begins, read_texts(begins.fields), self._run).actor
         self.fields = Fields(definition, self.actor)
         self.fresh, self.state, self.due = True, None, 0.0
         self.end, self.ending, self.closing, self.attempt = None, False, False, 0
@@ -210,16 +214,17 @@ class Standing:
             and (fields.as_stored if fields.spread else family.size > SMALL)
         ):
             few = b"" if fields.spread else bytes(fields.whole())
-            delta = write_delta(
-                Delta(write_checkpoint(head), fields.changed(), kin=family.changed(), fields=few)
-            )
-            if self._written + len(delta) + ROW <= 2 * (fields.size + family.size):
-                self._written += len(delta) + ROW
-                turn.delta = delta
+            delta = Delta(write_checkpoint(head), fields.changed(), kin=family.changed(), fields=few)
+            whole = fields.size + family.size
+            stored, replaces, gone = self._tail.add(delta, whole, fields.between)
+            written = self._written + len(stored) - gone + ROW * (1 - replaces)
+            if written <= 2 * whole:
+                self._written = written
+                turn.delta, turn.replaces = stored, replaces
                 return
         head.fields, head.children = fields.whole(), family.whole()
         turn.checkpoint = write_checkpoint(head)
-        self._written = len(turn.checkpoint)
+        self._written, self._tail = len(turn.checkpoint), Tail()
         if fields.spread:
             fields.written()
 

@@ -128,10 +128,9 @@ class _Proved(Executor):
 
     def _is_over(self, turn: Turn) -> None:
         before, letters = self._before, self._letters
-        if turn.checkpoint is not None:
-            self._before = msgspec.structs.replace(before, checkpoint=turn.checkpoint, deltas=[])
-        elif turn.delta is not None:
-            self._before = msgspec.structs.replace(before, deltas=[*before.deltas, turn.delta])
+        checkpoint = before.checkpoint if turn.checkpoint is None else turn.checkpoint
+        deltas = turn.after(before.deltas)
+        self._before = msgspec.structs.replace(before, checkpoint=checkpoint, deltas=deltas)
         hands = [int(entry.value or b"0") for entry in self._entries if (entry.path, entry.n) == HAND]
         taken = [letters.pop(id) for id in (*turn.consumed, *turn.kept) if id in letters]
         if hands:
@@ -181,11 +180,9 @@ class _Turn(Replayed):
         if self._came_to is None or self.difference is not None or self.hurried:
             return self.difference
         turn, before = self._came_to, self._from
-        if turn.checkpoint is not None:
-            now = read_stored(turn.checkpoint, [])
-        else:
-            assert before.checkpoint is not None  # a delta is of one
-            now = read_stored(before.checkpoint, [*before.deltas, turn.delta or b""])
+        checkpoint = before.checkpoint if turn.checkpoint is None else turn.checkpoint
+        assert checkpoint is not None  # a delta is of one
+        now = read_stored(checkpoint, turn.after(before.deltas))
         was, came = _shown(after), _shown(now)
         return ResultMismatch(self.id, was, came) if was != came else None
 

@@ -49,6 +49,7 @@ class Handling:
         "_begun",
         "_clean",
         "_ends",
+        "_newest",
         "_rest",
         "_rests_until",
         "_run",
@@ -72,9 +73,10 @@ class Handling:
     def __init__(self, run: Executor, claimed: Claimed) -> None:
         self._run, self.id = run, run.id
         self.watchers = run.host.watchers
-        self.weight = len(claimed.checkpoint or b"") + sum(
-            map(len, claimed.deltas)
-        )  #: bytes that a wake reads
+        deltas = claimed.deltas
+        #: Bytes that a wake reads, roughly, and those of the newest delta.
+        self.weight = len(claimed.checkpoint or b"") + sum(map(len, deltas))
+        self._newest = len(deltas[-1]) if deltas else 0
         self.saves = 0  #: checkpoints of this wake
         self.shares = True  #: whether messages may share a commit
         self.urgent, self.away = Urgent(run), Away(run)
@@ -377,9 +379,11 @@ class Handling:
     def _weigh(self, turn: Turn) -> None:
         self.saves += 1
         if turn.checkpoint is not None:
-            self.weight = len(turn.checkpoint)
+            self.weight, self._newest = len(turn.checkpoint), 0
         elif turn.delta is not None:
-            self.weight += len(turn.delta)
+            if turn.replaces <= 1:  # several that became one weigh what they did
+                self.weight += len(turn.delta) - self._newest * turn.replaces
+            self._newest = len(turn.delta)
 
     @property
     def unclean(self) -> bool:

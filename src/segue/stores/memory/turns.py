@@ -162,6 +162,8 @@ class Turns:
         elif turn.delta is not None:
             if run.deltas is None:
                 run.deltas = []
+            if turn.replaces:
+                del run.deltas[-turn.replaces :]
             run.deltas.append(turn.delta)
 
     def _take(self, run: Run, turn: Turn) -> None:

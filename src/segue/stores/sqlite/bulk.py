@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from itertools import accumulate, chain
+from itertools import accumulate, chain, pairwise
+from operator import gt, itemgetter
 from typing import Any
 
 import msgspec
@@ -37,18 +38,34 @@ def as_json(values: Iterable[Any]) -> str:
     return _write_json(list(values)).decode()
 
 
-def pieces(
-    cx: sqlite3.Connection, table: str, key: str, column: str, keys: Sequence[int]
-) -> dict[int, bytes]:
-    """One blob column by integer key: the contents come end to end as one blob, which needs no hex."""
-    found, lengths, whole = cx.execute(
-        f"""select json_group_array(k), json_group_array(length(piece)),
+class Blobs:
+    """A query of one blob column by two integers: the contents come end to end as one blob, which needs no hex.
+
+    Rows are sorted here, by the second: SQLite would carry the blobs about.
+    """
+
+    def __init__(self, key: str, order: str, blob: str, rest: str) -> None:
+        """`rest` is everything after the columns: `from …`. No blob is null."""
+        self.plain = f"select {key}, {order}, {blob} {rest}"
+        self.whole = f"""select json_group_array(k), json_group_array(n), json_group_array(length(piece)),
             cast(group_concat(cast(piece as text), '') as blob)
-        from (select {key} as k, {column} as piece from {table} where {key} in (select value from json_each(?)))""",
-        (as_json(keys),),
-    ).fetchone()
-    ends = list(accumulate(_read_numbers(lengths), initial=0))
-    return {k: whole[ends[i] : ends[i + 1]] for i, k in enumerate(_read_numbers(found))}
+            from (select {key} as k, {order} as n, {blob} as piece {rest})"""
+
+    def rows(self, cx: sqlite3.Connection, parameters: Sequence[Any] = ()) -> list[tuple[int, bytes]]:
+        """Each key with its contents, in order."""
+        try:
+            *numbers, whole = cx.execute(self.whole, parameters).fetchone()
+        except (sqlite3.DataError, MemoryError):  # more than SQLite puts into one text
+            found = cx.execute(self.plain, parameters).fetchall()
+            return [(key, blob) for key, _, blob in sorted(found, key=itemgetter(1))]
+        if whole is None:
+            return []
+        keys, order, lengths = map(_read_numbers, numbers)
+        ends = list(accumulate(lengths, initial=0))
+        rows = list(zip(keys, (whole[start:end] for start, end in pairwise(ends)), strict=True))
+        if any(map(gt, order, order[1:])):
+            rows = [row for _, row in sorted(zip(order, rows, strict=True), key=itemgetter(0))]
+        return rows
 
 
 class Values:

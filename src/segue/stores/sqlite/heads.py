@@ -12,7 +12,7 @@ from ...model.entry import Failure
 from ...model.message import PORT, Letter, Mail
 from ...model.run import CallRef, Head, Spec, Usage
 from ...ports.store import Claimed
-from .bulk import Query, as_json
+from .bulk import Blobs, Query, as_json
 from .schema import KEPT, STATUSES
 
 encode = msgspec.msgpack.Encoder().encode
@@ -64,18 +64,36 @@ def as_head(row: Sequence[Any]) -> Head:
 HEADS_BY_ID = head_query("where r.id in (select value from json_each(?))")
 HEAD_BY_ID = head_query("where r.id = ?")
 
+#: A longer checkpoint is read by itself, so that it needn't come as hex.
+_SHORT = 4096
 _WAKE = Query(
-    ("r.k", "#t.checkpoint", "#t.pool", *_HEAD),
+    (
+        "r.k",
+        "t.checkpoint is not null",
+        f"#iif(length(t.checkpoint) > {_SHORT}, null, t.checkpoint)",
+        "#t.pool",
+        *_HEAD,
+    ),
     f"{_FROM} left join states t on t.run = r.k where r.k in (select value from json_each(?))",
 )
-_JOURNAL = Query(
-    ("j.run", "#j.entries"),
-    "from json_each(?) as q cross join runs r on r.k = q.value"
-    " cross join journal j on j.run = r.k and j.k > r.base order by j.k",
+_LONG_CHECKPOINTS = Blobs(
+    "t.run",
+    "t.run",
+    "t.checkpoint",
+    "from json_each(?) as q cross join states t on t.run = q.value",
 )
-_DELTAS = Query(
-    ("d.run", "#d.delta"),
-    "from json_each(?) as q cross join deltas d on d.run = q.value order by d.k",
+_JOURNAL = Blobs(
+    "j.run",
+    "j.k",
+    "j.entries",
+    "from json_each(?) as q cross join runs r on r.k = q.value"
+    " cross join journal j on j.run = r.k and j.k > r.base",
+)
+_DELTAS = Blobs(
+    "d.run",
+    "d.k",
+    "d.delta",
+    "from json_each(?) as q cross join deltas d on d.run = q.value",
 )
 _INBOX = Query(
     ("i.run", "i.k", "#i.mail", "i.state"),
@@ -94,7 +112,7 @@ _AT_PORT = Query(("k", "#mail"), "from ports where port = ? and k > ? order by k
 
 
 def wakes(cx: sqlite3.Connection, keys: Iterable[int]) -> list[Claimed]:
-    """All that is needed to wake runs, in the order of `keys`: four statements, however many they are."""
+    """All that is needed to wake runs, in the order of `keys`: five statements at most, however many they are."""
     keys = list(keys)
     if not keys:
         return []
@@ -109,8 +127,10 @@ def wakes(cx: sqlite3.Connection, keys: Iterable[int]) -> list[Claimed]:
     for run, delta in _DELTAS.rows(cx, (text,)):
         deltas[run].append(delta)
     found = {row[0]: row for row in _WAKE.rows(cx, (text,))}
+    long = [key for key, there, short, *_ in found.values() if there and short is None]
+    checkpoints = dict(_LONG_CHECKPOINTS.rows(cx, (as_json(long),))) if long else {}
     return [
-        Claimed(as_head(row[3:]), row[1], row[2], journals[key], inboxes[key], deltas[key])
+        Claimed(as_head(row[4:]), checkpoints.get(key, row[2]), row[3], journals[key], inboxes[key], deltas[key])
         for key in keys
         if (row := found.get(key)) is not None
     ]

@@ -11,7 +11,7 @@ import msgspec
 from ...model.lane import Line
 from ...model.run import CallRef, Usage
 from . import answers, budgets
-from .bulk import Query, Values, as_json, pieces
+from .bulk import Blobs, Query, Values, as_json
 from .ledger import Ledger
 from .schema import FOLLOWING, LATES, LINE_NUMBER, LINE_STATUSES, TAKEN, WAITING
 
@@ -138,7 +138,7 @@ _JOB_LINES = Query(
     order by q.k""",
 )
 _SIZES = Query(("l.k", "l.id", "l.size"), f"from {_PAGE} as q cross join lines l on l.k = q.k order by q.k")
-_BODIES_OF = Query(("line", "#body"), "from bodies where line in (select value from json_each(?))")
+_BODIES_OF = Blobs("line", "line", "body", "from bodies where line in (select value from json_each(?))")
 
 
 def job_lines(cx: sqlite3.Connection, job: str, after: str, limit: int, bodies: bool) -> list[Line]:
@@ -171,7 +171,7 @@ def job_bodies(cx: sqlite3.Connection, job: str, after: str, limit: int) -> list
         size += row[2]
         if size >= _PORTION:
             break
-    bodies = pieces(cx, "bodies", "line", "body", [k for k, _, _ in rows])
+    bodies = dict(_BODIES_OF.rows(cx, (as_json(k for k, _, _ in rows),)))
     return [(id, bodies[k]) for k, id, _ in rows]
 
 

@@ -71,7 +71,17 @@ _STATES = Values(
     "insert into states(run, checkpoint) select run, checkpoint from {v} where true"
     " on conflict do update set checkpoint = excluded.checkpoint",
 )
-_DELTAS = Values("run, delta", "insert into deltas(run, delta) select run, delta from {v}")
+_NEWEST_DELTA = "(select max(k) from deltas where run = {0})"
+#: What is left of those that one replaces: its row, which it takes.
+_LEAVE_DELTAS = "delete from deltas where k in (select k from deltas where run = ? order by k desc limit ? offset 1)"
+#: One that replaces another stays in its row, so that a commit mostly writes one page of the table and none of its index.
+_DELTAS = Values(
+    "run, replaces, delta",
+    f"insert into deltas(k, run, delta) select iif(v.replaces, {_NEWEST_DELTA.format('v.run')}, null), v.run, v.delta"
+    " from {v} where true on conflict(k) do update set delta = excluded.delta",
+    one=f"insert into deltas(k, run, delta) values(iif(?2, {_NEWEST_DELTA.format('?1')}, null), ?1, ?3)"
+    " on conflict(k) do update set delta = excluded.delta",
+)
 _KEPT = Values(
     "run, base, usage",
     "update runs set base = coalesce(v.base, runs.base), usage = coalesce(v.usage, runs.usage), lapses = 0"
@@ -200,11 +210,15 @@ def _write_journal(ledger: Ledger, live: Live, begins: dict[int, int]) -> dict[i
     """Journal rows, checkpoints and deltas, and who holds which contents; where the journals begin that had rows."""
     bases: dict[int, int] = {}
     states = [(k, turn.checkpoint) for turn, k in live if turn.checkpoint is not None]
-    deltas = [(k, turn.delta) for turn, k in live if turn.checkpoint is None and turn.delta is not None]
+    deltas = [
+        (k, turn.replaces, turn.delta)
+        for turn, k in live
+        if turn.checkpoint is None and turn.delta is not None
+    ]
     holds = [(digest, k) for turn, k in live for digest, _ in turn.blobs]
     if states or deltas or holds:
         (last,) = ledger.one("select coalesce(max(k), 0) from journal")
-        rows = _LAST_ROWS.rows(ledger.cx, (as_json(k for k, _ in chain(states, deltas)),))
+        rows = _LAST_ROWS.rows(ledger.cx, (as_json(row[0] for row in chain(states, deltas)),))
         bases = {k: last for k, row in rows if row > begins[k]}
         ledger.archives(bases)
         if holds:
@@ -213,6 +227,9 @@ def _write_journal(ledger: Ledger, live: Live, begins: dict[int, int]) -> dict[i
         _STATES.run(ledger.cx, states)
         older = "delete from deltas where run in (select value from json_each(?))"
         ledger.cx.execute(older, (as_json(k for k, _ in states),))
+    for k, replaces, _ in deltas:
+        if replaces > 1:
+            ledger.cx.execute(_LEAVE_DELTAS, (k, replaces - 1))
     if deltas:
         _DELTAS.run(ledger.cx, deltas)
     rows = [(k, turn.entries) for turn, k in live if turn.entries is not None]
