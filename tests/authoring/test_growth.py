@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 import segue
+from segue.authoring.actor import tail
 from segue.authoring.actor.checkpoint import (
     Checkpoint,
     Delta,
@@ -21,7 +22,10 @@ from segue.authoring.actor.checkpoint import (
 )
 from segue.authoring.actor.fields import SMALL, Fields
 from segue.authoring.actor.growth import CHANGES, EXACT, FIXED, trust
+from segue.authoring.actor.splices import Splice, Spliced, Splices
+from segue.authoring.actor.tail import Tail
 from segue.model.errors import NotEncodable
+from segue.ports.store import Turn
 
 HEAD = write_checkpoint(Checkpoint(msgspec.Raw(b"null"), turns=1))
 
@@ -62,21 +66,23 @@ class Shelf:
     def __init__(self, actor: Grower) -> None:
         self.actor = actor
         self.fields = Fields(DEFINITION, actor)
-        self.base, self.deltas = b"", list[bytes]()
-        self.bytes = 0
+        self.base, self.deltas, self.tail = b"", list[bytes](), Tail()
+        self.folds = 0
 
     def turn(self) -> int:
-        """A turn is over; how many bytes were written of it."""
+        """A turn is over; by how many bytes what is stored has grown."""
         self.fields.take(self.fields.look(self.actor), self.actor)
-        before = self.bytes
-        if self.fields.spread and self.fields.as_stored:
-            self.deltas.append(write_delta(Delta(HEAD, self.fields.changed())))
-            self.bytes += len(self.deltas[-1])
-        else:
-            self.base, self.deltas = write_checkpoint(Checkpoint(self.fields.whole())), []
+        if not (self.fields.spread and self.fields.as_stored):
+            self.base, self.deltas, self.tail = write_checkpoint(Checkpoint(self.fields.whole())), [], Tail()
             self.fields.written()
-            self.bytes += len(self.base)
-        return self.bytes - before
+            return len(self.base)
+        delta = Delta(HEAD, self.fields.changed())
+        new = self.tail.add(delta, self.fields.size, self.fields.between)
+        assert new.gone == sum(map(len, self.deltas[len(self.deltas) - new.replaces :]))
+        turn = Turn(run="a", fence=1, delta=new.delta, replaces=new.replaces)
+        self.deltas = turn.after(self.deltas)
+        self.folds += new.replaces > 1
+        return len(new.delta) - new.gone
 
     def stored(self) -> msgspec.Raw:
         return read_stored(self.base, self.deltas).fields
@@ -86,6 +92,7 @@ class Shelf:
         stored = self.stored()
         self.actor = DEFINITION.load(stored)
         self.fields = Fields(DEFINITION, self.actor, read_texts(stored))
+        self.tail = Tail(self.deltas)
 
 
 def texts(fields: msgspec.Raw) -> dict[str, bytes]:
@@ -138,7 +145,13 @@ CHANGING: list[Callable[[Grower, random.Random], object]] = [
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_what_is_stored_is_what_they_are(seed: int) -> None:
+@pytest.mark.parametrize(("short", "many"), [(tail.SHORT, tail.MANY), (600, 3), (0, 5)])
+def test_what_is_stored_is_what_they_are(
+    short: int, many: int, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few or many are put together."""
+    monkeypatch.setattr(tail, "SHORT", short)
+    monkeypatch.setattr(tail, "MANY", many)
     chance = random.Random(seed)
     shelf = grown()
     for _ in range(150):
@@ -153,6 +166,78 @@ def test_what_is_stored_is_what_they_are(seed: int) -> None:
         assert texts(shelf.stored()) == texts(DEFINITION.dump(shelf.actor))
         if chance.random() < 0.1:
             shelf.wake()
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_splices_are_what_was_done(seed: int) -> None:
+    """Put together, or one by one."""
+    chance = random.Random(seed)
+    was = text = bytes(chance.choices(b"abc", k=chance.randrange(30)))
+    together, spliced = Splices(), Spliced(was, min(1, len(was)))
+    each: list[Splice] = []
+    for _ in range(12):
+        front = chance.choice([len(text), chance.randint(0, len(text))])
+        back = chance.randint(0, len(text) - front)
+        splice = "f", front, back, bytes(chance.choices(b"xyz", k=chance.randrange(4)))
+        text = text[:front] + splice[3] + text[len(text) - back :]
+        together.add(splice)
+        each.append(splice)
+        spliced.put(*splice[1:])
+        assert spliced.whole() == text
+        once = Spliced(was, 0)
+        for _, front, back, middle in together:
+            once.put(front, back, middle)
+        assert once.whole() == text
+    assert len(list(together)) <= len(each)
+
+
+def test_what_grows_is_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two fields that grow; rows become one again and again, also over wakes."""
+    monkeypatch.setattr(tail, "MANY", 8)
+    shelf = grown()
+    rows = written = 0
+    for i in range(600):
+        shelf.actor.words.append(f"{i}" * 30)
+        shelf.actor.text += "."
+        if i % 7 == 0:
+            shelf.actor.number = i
+        before = shelf.deltas
+        shelf.turn()
+        if shelf.folds and len(shelf.deltas) < len(before):
+            written += len(shelf.deltas[-1])
+        rows = max(rows, len(shelf.deltas))
+        if i % 50 == 0:
+            shelf.wake()
+            assert shelf.actor.words[-1] == f"{i}" * 30
+    assert texts(shelf.stored()) == texts(DEFINITION.dump(shelf.actor))
+    assert shelf.folds >= 4
+    assert written <= 1.2 * shelf.fields.size  # each byte once more
+    assert rows <= 8 + shelf.folds
+    assert sum(map(len, shelf.deltas)) <= 1.2 * shelf.fields.size
+
+
+def test_rows_that_change_here_and_there_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between what they changed is more than they are."""
+    monkeypatch.setattr(tail, "MANY", 4)
+    shelf = grown()
+    shelf.actor.text = "x" * 100_000
+    shelf.turn()
+    for i in range(1000):
+        shelf.actor.text = shelf.actor.text[: i * 97] + f"{i:04}" + shelf.actor.text[i * 97 + 4 :]
+        assert shelf.turn() < 200
+    assert shelf.folds == 0
+    assert len(shelf.deltas) < 40
+    assert texts(shelf.stored()) == texts(DEFINITION.dump(shelf.actor))
+
+
+def test_fields_that_are_written_whole_again_leave_no_splices() -> None:
+    """As those are that have become small, of an actor with many children."""
+    stored = Tail([write_delta(Delta(HEAD, [("a", 1, 1, b"bcd")]))]).add(
+        Delta(HEAD, [], fields=b'{"a":"x"}'), 0, lambda *_: b""
+    )
+    assert stored.replaces == 1
+    base = write_checkpoint(Checkpoint(msgspec.Raw(b'{"a":"y"}')))
+    assert texts(read_stored(base, [stored.delta]).fields) == {"a": b'"x"'}
 
 
 def test_several_turns_in_one_commit() -> None:
@@ -180,13 +265,13 @@ def test_several_turns_in_one_commit() -> None:
         lambda actor: actor.messages.append(segue.Message("user", "y" * 200)),
     ],
 )
-def test_a_turn_writes_what_it_added(add: Callable[[Grower], object]) -> None:
+def test_a_turn_adds_to_what_is_stored_what_it_added(add: Callable[[Grower], object]) -> None:
     shelf = grown()
-    written = []
+    added = []
     for _ in range(300):
         add(shelf.actor)
-        written.append(shelf.turn())
-    assert max(written) < 300  # however much is there
+        added.append(shelf.turn())
+    assert max(added) < 300  # however much is there
     assert shelf.turn() < 40  # nothing
 
 

@@ -116,6 +116,8 @@ class Work:
         number, letters = self.number, self.letters.get(run, [])
         turn.status = self.random.choice(["ready"] * 6 + ["parked"] * 5 + ["held"] + ENDS)
         turn.checkpoint = self.maybe(lambda: b"state%d" % number)
+        turn.delta = self.maybe(lambda: b"delta%d" % number)
+        turn.replaces = self.random.choice([0, 0, 1, 1, 2, 5])
         turn.consumed = self.some(letters)
         turn.kept = self.some(letters, 1)
         turn.outbox = [self.mail(self.run(), run, number + i) for i in range(self.random.randint(0, 2))]

@@ -215,6 +215,41 @@ class TurnsContract:
         assert (await loaded(store, "b")).deltas == [b"b1"]
         assert (await store.history("a")).rows == [b"1", b"2", b"3"]
 
+    async def test_a_delta_may_take_the_place_of_the_newest_ones(self, store: Store) -> None:
+        """Of its own run, however many are asked for, also with others in one commit; fenced like all."""
+        fences = dict(zip("abc", await start(store, "a", "b", "c"), strict=True))
+
+        async def put(id: str, delta: bytes, replaces: int = 0, *, back: int = 0) -> None:
+            await commit(store, id, fences[id] - back, delta=delta, replaces=replaces)
+
+        for id in "abc":
+            await commit(store, id, fences[id], checkpoint=b"s")
+        for n in range(1, 5):
+            for id in "abc":
+                await put(id, id.encode() + b"%d" % n)
+        await put("a", b"no", 2, back=1)
+        turns = [
+            Turn(run="a", fence=fences["a"], delta=b"a5", replaces=1),
+            Turn(run="b", fence=fences["b"], delta=b"b5", replaces=3),
+            Turn(run="c", fence=fences["c"], delta=b"c5"),
+        ]
+        before = {id: (await loaded(store, id)).deltas for id in "abc"}
+        assert await store.commit(turns) == ["committed"] * 3
+        kept = {id: (await loaded(store, id)).deltas for id in "abc"}
+        assert kept == {turn.run: turn.after(before[turn.run]) for turn in turns}
+        assert kept["a"] == [b"a1", b"a2", b"a3", b"a5"]
+        assert kept["b"] == [b"b1", b"b5"]
+        assert kept["c"] == [b"c1", b"c2", b"c3", b"c4", b"c5"]
+        await put("b", b"b6")
+        await put("b", b"b7", 2)
+        await put("a", b"a6", 99)
+        kept = {id: (await loaded(store, id)).deltas for id in "abc"}
+        assert (kept["a"], kept["b"], len(kept["c"])) == ([b"a6"], [b"b1", b"b7"], 5)
+        await commit(store, "c", fences["c"], checkpoint=b"t", delta=b"c6", replaces=1)
+        await put("c", b"c7", 1)  # there is none
+        found = await loaded(store, "c")
+        assert (found.checkpoint, found.deltas) == (b"t", [b"c7"])
+
     # ------------------------------------------------------------ parking
     async def test_a_parked_run_wakes_at_its_time(self, store: Store) -> None:
         await start(store, "a", "b")
