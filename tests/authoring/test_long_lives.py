@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import sqlite3
 from collections.abc import Sequence
 from datetime import timedelta
@@ -179,7 +178,9 @@ async def test_bytes_written_are_linear() -> None:
     assert Shelf.__segue__.load(stored.fields).chapters == texts  # type: ignore[attr-defined]  # set by Actor
     assert len(store.turns) > 500
     assert max(len(turn.delta or b"") for turn in store.turns if turn.replaces <= 1) <= LONG
-    anew = [turn.checkpoint or turn.delta or b"" for turn in store.turns if turn.checkpoint or turn.replaces > 1]
+    anew = [
+        turn.checkpoint or turn.delta or b"" for turn in store.turns if turn.checkpoint or turn.replaces > 1
+    ]
     assert len(found.checkpoint) < 5000  # it was never written whole since it was small
     assert len(anew) < 10
     assert sum(map(len, anew)) <= 1.2 * 200 * len(texts)

@@ -20,6 +20,7 @@ from segue.model.message import Mail
 from segue.model.run import CallRef, Spec
 from segue.ports.store import NewRun, Turn
 from segue.stores.sqlite import SqliteStore
+from segue.stores.sqlite.bulk import Blobs
 from segue.testing.store_contract import StoreContract
 
 SPEC = Spec("flow", "greet", b"[]")
@@ -485,3 +486,18 @@ async def test_a_store_that_isnt_open(path):
     await store.close()
     with pytest.raises(StoreError, match="isn't open"):
         await store.claim("w", 1, 1.0, now=0.0)
+
+
+def test_blobs_are_read_however_many_they_are() -> None:
+    """Also where they are more than SQLite puts into one text."""
+    cx = sqlite3.connect(":memory:")
+    cx.execute("create table t(k integer primary key, run integer, piece blob)")
+    rows = [(k, k % 3, b"\xff\x00" * k) for k in range(1, 40)]
+    cx.executemany("insert into t values(?, ?, ?)", rows)
+    blobs = Blobs("run", "k", "piece", "from json_each(?) as q cross join t on t.run = q.value")
+    wanted = [(run, piece) for _, run, piece in rows if run]
+    assert blobs.rows(cx, ("[2, 1]",)) == wanted
+    assert blobs.rows(cx, ("[9]",)) == []
+    cx.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 500)
+    assert blobs.rows(cx, ("[2, 1]",)) == wanted
+    cx.close()

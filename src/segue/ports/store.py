@@ -78,13 +78,14 @@ class Turn(msgspec.Struct, kw_only=True, gc=False):
 
     `entries`: a journal row to append. `checkpoint`: the new state; the journal before it is archived, for `sweep` to
     seal, and `entries` are the first of the new one. `delta`: does the same, but is kept beside the checkpoint, after
-    earlier ones, or in the place of as many of the newest as it `replaces`; a new checkpoint takes the place of all. `consumed`: letters that leave the inbox; `kept`:
-    letters that were handled and stay, taking no room. `outbox`: mail to other runs, delivered once each even if this
-    process dies now; numbers grow per sender. `dead`: mail that no code took, to be listed. `lines`: requests for
-    lanes. `withdrawn`: ids of lines that nobody waits for any more, as `Store.withdraw` takes them, before `lines`
-    are put in. `answers` are kept for whoever asks the same, and lines that wait for them get them, before `lines` are
-    put in. `asks` open and `closed_asks` close questions. `spawn`: runs to create (one that exists by that id is
-    left alone). `seen`: the newest letter that this turn knew of.
+    earlier ones, or in the place of the newest, as many as it `replaces` or there are; a new checkpoint takes the place
+    of all of them. `consumed`: letters that leave the inbox; `kept`: letters that were handled and stay, taking no
+    room. `outbox`: mail to other runs, delivered once each even if this process dies now; numbers grow per sender.
+    `dead`: mail that no code took, to be listed. `lines`: requests for lanes. `withdrawn`: ids of lines that nobody
+    waits for any more, as `Store.withdraw` takes them, before `lines` are put in. `answers` are kept for whoever asks
+    the same, and lines that wait for them get them, before `lines` are put in. `asks` open and `closed_asks` close
+    questions. `spawn`: runs to create (one that exists by that id is left alone). `seen`: the newest letter that this
+    turn knew of.
 
     `status` `ready` with `release` false keeps the claim; anything else gives it up. A turn that parks
     or holds while the inbox has letters newer than `seen` leaves the run ready instead (result `ready`).

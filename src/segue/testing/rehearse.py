@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from ..authoring.actor.checkpoint import read_stored
+from ..authoring.actor.checkpoint import read_parted
 from ..authoring.actor.definition import ActorDef
 from ..authoring.actor.migration import Read, find, first
 from ..model.errors import ReplayMismatch, SegueError, StateMismatch, UnknownName
@@ -77,11 +77,11 @@ def _migrate(engine: Engine, loaded: Claimed) -> str:
     if not isinstance(definition, ActorDef):
         return ""
     if loaded.checkpoint is None:
-        stored = first(spec, definition)
+        stored, texts = first(spec, definition)
     else:
-        stored = read_stored(loaded.checkpoint, loaded.deltas)
+        stored, texts = read_parted(loaded.checkpoint, loaded.deltas)
     definition = find(definition, stored, loaded.head.id, engine.worker.target)
-    read = Read(definition, stored, loaded.head.id)
+    read = Read(definition, stored, texts, loaded.head.id)
     if read.dropped:
         return f"{definition.name} has no field {', '.join(read.dropped)} any more"
     return f"what is stored becomes a {definition.name} of today" if read.changed else ""

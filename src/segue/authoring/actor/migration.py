@@ -102,10 +102,11 @@ def find(definition: ActorDef, stored: Checkpoint, run: str, look: Callable[[str
     return found
 
 
-def first(spec: Spec, definition: ActorDef) -> Checkpoint:
-    """An actor that hasn't begun."""
+def first(spec: Spec, definition: ActorDef) -> tuple[Checkpoint, Texts]:
+    """An actor that hasn't begun, and its fields apart."""
     version = spec.version if definition.declared else ""
-    return Checkpoint(msgspec.Raw(spec.args), fresh=True, at=spec.created, version=version)
+    fields = msgspec.Raw(spec.args)
+    return Checkpoint(fields, fresh=True, at=spec.created, version=version), read_texts(fields)
 
 
 def _fits(definition: ActorDef, stored: Checkpoint, texts: Texts) -> bool:

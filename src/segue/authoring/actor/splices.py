@@ -55,7 +55,8 @@ class Spliced:
         view = memoryview(text)
         self._length = len(view) - back
         # What there is up to there, and after it.
-        self._parts, self._back = [view[: self._length]], bytes(view[self._length :])
+        self._parts: list[bytes | memoryview] = [view[: self._length]]
+        self._back = bytes(view[self._length :])
         self._text: bytearray | None = None  # once it was changed elsewhere
 
     def put(self, front: int, back: int, middle: bytes) -> None:

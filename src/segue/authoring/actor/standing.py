@@ -15,7 +15,7 @@ from ...model.errors import BadSignature
 from ...ports.store import Claimed, Turn
 from ..failures import to_exception, to_failure
 from ..mail import message_name
-from .checkpoint import Checkpoint, Delta, End, read_parted, read_texts, write_checkpoint
+from .checkpoint import Checkpoint, Delta, End, read_parted, write_checkpoint
 from .family import Family
 from .fields import SMALL, Fields, Looked
 from .migration import Read, find, first
@@ -45,8 +45,7 @@ class Standing:
             if claimed.pool is not None and decode_pool(claimed.pool).ended == stored.turns:
                 stored.end, stored.closing = None, False  # a person had it go on after that
         else:
-            stored = first(spec, definition)
-            texts = read_texts(stored.fields)
+            stored, texts = first(spec, definition)
         definition = find(definition, stored, self._run, life.target)
         self.definition, self.quick = definition, definition.quick
         read = Read(definition, stored, texts, self._run)
@@ -139,8 +138,7 @@ class Standing:
         """As it was first."""
         definition, spec = self._first
         self.definition, self.quick, self._molted = definition, definition.quick, ""
-        begins = first(spec, definition)
-        self.actor = Read(definition, begins, read_texts(begins.fields), self._run).actor
+        self.actor = Read(definition, *first(spec, definition), self._run).actor
         self.fields = Fields(definition, self.actor)
         self.fresh, self.state, self.due = True, None, 0.0
         self.end, self.ending, self.closing, self.attempt = None, False, False, 0

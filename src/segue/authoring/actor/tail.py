@@ -41,11 +41,11 @@ class Tail:
     def __init__(self, deltas: Sequence[bytes] = ()) -> None:
         self._open = False  # whether the newest may be gone on with; what it is then
         self._short: list[tuple[int, Reach]] = []  # sizes of those that may become one, and what they changed
-        for stored in deltas[-MANY:]:
-            delta = read_delta(stored)
+        newest = [read_delta(stored) for stored in deltas[-MANY:]]
+        for delta, stored in zip(newest, deltas[-MANY:], strict=True):
             self._count(delta, len(stored))
-        if deltas:
-            self._keep(delta, stored)
+        if newest:
+            self._keep(newest[-1], deltas[-1])
 
     def add(self, delta: Delta, whole: int, between: Between) -> Stored:
         """How one more is stored. `whole`: bytes of what it is a change of."""
@@ -73,7 +73,9 @@ class Tail:
         self._open, self._size = len(stored) <= LONG and not delta.family, len(stored)
         if self._open:
             self._splices, self._kin, self._fields = Splices(delta.splices), delta.kin, delta.fields
-            self._weight = self._size - len(delta.head) - len(delta.fields)  # but for what the next one has anew
+            self._weight = (
+                self._size - len(delta.head) - len(delta.fields)
+            )  # but for what the next one has anew
 
     def _go_on(self, delta: Delta) -> Stored:
         """In the row of the newest."""

@@ -130,7 +130,9 @@ def wakes(cx: sqlite3.Connection, keys: Iterable[int]) -> list[Claimed]:
     long = [key for key, there, short, *_ in found.values() if there and short is None]
     checkpoints = dict(_LONG_CHECKPOINTS.rows(cx, (as_json(long),))) if long else {}
     return [
-        Claimed(as_head(row[4:]), checkpoints.get(key, row[2]), row[3], journals[key], inboxes[key], deltas[key])
+        Claimed(
+            as_head(row[4:]), checkpoints.get(key, row[2]), row[3], journals[key], inboxes[key], deltas[key]
+        )
         for key in keys
         if (row := found.get(key)) is not None
     ]

@@ -72,9 +72,11 @@ _STATES = Values(
     " on conflict do update set checkpoint = excluded.checkpoint",
 )
 _NEWEST_DELTA = "(select max(k) from deltas where run = {0})"
-#: What is left of those that one replaces: its row, which it takes.
-_LEAVE_DELTAS = "delete from deltas where k in (select k from deltas where run = ? order by k desc limit ? offset 1)"
-#: One that replaces another stays in its row, so that a commit mostly writes one page of the table and none of its index.
+#: Of those that one replaces, the newest is left, whose row it takes.
+_LEAVE_DELTAS = (
+    "delete from deltas where k in (select k from deltas where run = ? order by k desc limit ? offset 1)"
+)
+#: One that replaces another takes its row, so that a commit mostly writes a page of the table and none of its index.
 _DELTAS = Values(
     "run, replaces, delta",
     f"insert into deltas(k, run, delta) select iif(v.replaces, {_NEWEST_DELTA.format('v.run')}, null), v.run, v.delta"

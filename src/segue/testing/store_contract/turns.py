@@ -250,6 +250,23 @@ class TurnsContract:
         found = await loaded(store, "c")
         assert (found.checkpoint, found.deltas) == (b"t", [b"c7"])
 
+    async def test_what_is_stored_is_any_bytes_of_any_length(self, store: Store) -> None:
+        """Of several runs that are claimed together."""
+        every = bytes(range(256))
+        blobs = {id: [b"", every * n, every[n:] * 3 * n, b"\x00"] for n, id in enumerate("abc", 1)}
+        for n, id in enumerate("abc", 1):
+            (fence,) = await start(store, id)
+            checkpoint = every * 30 * (n - 1)
+            await commit(store, id, fence, checkpoint=checkpoint)
+            for blob in blobs[id]:
+                await commit(store, id, fence, delta=blob)
+            for blob in blobs[id]:
+                await commit(store, id, fence, entries=blob)
+            await commit(store, id, fence, release=True)
+        for n, (id, claimed) in enumerate(sorted((await claim(store)).items()), 1):
+            assert claimed.checkpoint == every * 30 * (n - 1)
+            assert (claimed.deltas, claimed.journal) == (blobs[id], blobs[id])
+
     # ------------------------------------------------------------ parking
     async def test_a_parked_run_wakes_at_its_time(self, store: Store) -> None:
         await start(store, "a", "b")
