@@ -36,7 +36,8 @@ _APPEND_HELD = Values(
 )
 _APPEND = Values("run, entries", "insert into journal(run, entries) select run, entries from {v}")
 _HELD = "from runs r where r.k in (select value from json_each(?)) and r.lease is not null"
-_FENCES = Query(("r.k", "r.fence", "r.bound", "r.base", "r.lapses", "0"), _HELD)
+_LIVE = "(select max(k) from journal where run = r.k) > r.base"  #: whether it has a live journal
+_FENCES = Query(("r.k", "r.fence", "r.bound", _LIVE, "r.lapses", "0"), _HELD)
 
 #: What there may be of a run that leaves, and most have nothing of.
 MAIL, ASKS, LINES, MONEY, PARENT = 1, 2, 4, 8, 16
@@ -44,7 +45,7 @@ ANYTHING: Final = 31
 #: The same, of runs that leave: one look instead of a statement for each of these.
 _LEAVING = Query(
     (
-        "r.k", "r.fence", "r.bound", "r.base", "r.lapses",
+        "r.k", "r.fence", "r.bound", _LIVE, "r.lapses",
         f"exists (select 1 from inbox i where i.run = r.k) * {MAIL}"
         f" + exists (select 1 from asks a where a.run = r.k and a.state = 0) * {ASKS}"
         f" + (exists (select 1 from lines l where l.run = r.k and l.status = 0) or exists ("
@@ -54,10 +55,6 @@ _LEAVING = Query(
     ),
     _HELD,
 )  # fmt: skip
-_LAST_ROWS = Query(
-    ("q.value", "j.k"),
-    "from json_each(?) as q cross join journal j on j.k = (select max(k) from journal where run = q.value)",
-)
 _NEWEST = Query(
     ("i.run", "max(i.k)"),
     "from json_each(?) as q cross join inbox i on i.run = q.value group by i.run",
@@ -175,7 +172,7 @@ def _write(ledger: Ledger, turns: Sequence[Turn]) -> list[CommitResult]:
     held = (_LEAVING if leaves else _FENCES).rows(ledger.cx, (as_json(keys.values()),))
     fences = {k: fence for k, fence, *_ in held}
     bounds = {k: bound for k, _, bound, *_ in held if bound}
-    begins = {k: base for k, _, _, base, *_ in held}
+    journaled = {k for k, _, _, live, *_ in held if live}
     lapsed = {k for k, *_, lapses, _ in held if lapses}
     there = ANYTHING if any(map(_adds, turns)) else reduce(or_, (row[-1] for row in held), 0)
     results: dict[str, CommitResult] = {}
@@ -188,7 +185,7 @@ def _write(ledger: Ledger, turns: Sequence[Turn]) -> list[CommitResult]:
         else:
             results[turn.run] = "fenced"
     if live:
-        bases = _write_journal(ledger, live, begins)
+        bases = _write_journal(ledger, live, journaled)
         _write_effects(ledger, live)
         if bounds:
             there |= MAIL
@@ -208,7 +205,7 @@ def _adds(turn: Turn) -> bool:
     return bool(turn.lines or turn.answers or turn.withdrawn or turn.settled or turn.asks)
 
 
-def _write_journal(ledger: Ledger, live: Live, begins: dict[int, int]) -> dict[int, int]:
+def _write_journal(ledger: Ledger, live: Live, journaled: set[int]) -> dict[int, int]:
     """Journal rows, checkpoints and deltas, and who holds which contents; where the journals begin that had rows."""
     bases: dict[int, int] = {}
     states = [(k, turn.checkpoint) for turn, k in live if turn.checkpoint is not None]
@@ -218,11 +215,11 @@ def _write_journal(ledger: Ledger, live: Live, begins: dict[int, int]) -> dict[i
         if turn.checkpoint is None and turn.delta is not None
     ]
     holds = [(digest, k) for turn, k in live for digest, _ in turn.blobs]
-    if states or deltas or holds:
+    past = [row[0] for row in chain(states, deltas) if row[0] in journaled]
+    if past or holds:
         (last,) = ledger.one("select coalesce(max(k), 0) from journal")
-        rows = _LAST_ROWS.rows(ledger.cx, (as_json(row[0] for row in chain(states, deltas)),))
-        bases = {k: last for k, row in rows if row > begins[k]}
-        ledger.archives(bases)
+        bases = dict.fromkeys(past, last)
+        ledger.archives(past)
         if holds:
             _HOLDS.run(ledger.cx, [(*hold, last) for hold in holds])
     if states:
