@@ -8,6 +8,7 @@ another, all of them become one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 from .checkpoint import Delta, Kin, read_delta, write_delta
@@ -41,11 +42,12 @@ class Tail:
     def __init__(self, deltas: Sequence[bytes] = ()) -> None:
         self._open = False  # whether the newest may be gone on with; what it is then
         self._short: list[tuple[int, Reach]] = []  # sizes of those that may become one, and what they changed
-        newest = [read_delta(stored) for stored in deltas[-MANY:]]
-        for delta, stored in zip(newest, deltas[-MANY:], strict=True):
+        short = [*takewhile(_is_short, reversed(deltas[-MANY:]))]
+        for stored in reversed(short):
+            delta = read_delta(stored)
             self._count(delta, len(stored))
-        if newest:
-            self._keep(newest[-1], deltas[-1])
+            if stored is short[0]:
+                self._keep(delta, stored)
 
     def add(self, delta: Delta, whole: int, between: Between) -> Stored:
         """How one more is stored. `whole`: bytes of what it is a change of."""
@@ -107,6 +109,10 @@ class Tail:
         self._short.clear()
         self._open = False
         return Stored(stored, many, gone)
+
+
+def _is_short(stored: bytes) -> bool:
+    return len(stored) <= LONG
 
 
 def _reach(delta: Delta) -> Reach | None:
