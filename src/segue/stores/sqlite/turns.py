@@ -218,7 +218,7 @@ def _write_journal(ledger: Ledger, live: Live, journaled: set[int]) -> dict[int,
     past = [row[0] for row in chain(states, deltas) if row[0] in journaled]
     if past or holds:
         (last,) = ledger.one("select coalesce(max(k), 0) from journal")
-        bases = {k: last for k in past}
+        bases.update((k, last) for k in past)
         ledger.archives(past)
         if holds:
             _HOLDS.run(ledger.cx, [(*hold, last) for hold in holds])
