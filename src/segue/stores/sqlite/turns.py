@@ -68,18 +68,20 @@ _STATES = Values(
     "insert into states(run, checkpoint) select run, checkpoint from {v} where true"
     " on conflict do update set checkpoint = excluded.checkpoint",
 )
-_NEWEST_DELTA = "(select max(k) from deltas where run = {0})"
 #: Of those that one replaces, the newest is left, whose row it takes.
 _LEAVE_DELTAS = (
     "delete from deltas where k in (select k from deltas where run = ? order by k desc limit ? offset 1)"
 )
+_PUT_DELTA = (
+    "insert into deltas(k, run, delta)"
+    " select iif(v.replaces, (select max(k) from deltas where run = v.run), null), v.run, v.delta from {v} where true"
+    " on conflict(k) do update set delta = excluded.delta"
+)
 #: One that replaces another takes its row, so that a commit mostly writes a page of the table and none of its index.
 _DELTAS = Values(
     "run, replaces, delta",
-    f"insert into deltas(k, run, delta) select iif(v.replaces, {_NEWEST_DELTA.format('v.run')}, null), v.run, v.delta"
-    " from {v} where true on conflict(k) do update set delta = excluded.delta",
-    one=f"insert into deltas(k, run, delta) values(iif(?2, {_NEWEST_DELTA.format('?1')}, null), ?1, ?3)"
-    " on conflict(k) do update set delta = excluded.delta",
+    _PUT_DELTA,
+    one=_PUT_DELTA.replace("{v}", "(select ? as run, ? as replaces, ? as delta) as v"),
 )
 _KEPT = Values(
     "run, base, usage",
