@@ -23,7 +23,7 @@ from ..failures import as_step_failed
 from ..flow import fingerprint
 from ..message import Mailbox
 from ..pooled import Named
-from . import elsewhere, graph
+from . import answers, elsewhere, graph
 from .checkpoint import Texts, read_texts
 from .driver import Driver
 from .handlers import Handler, Handlers, read_handlers
@@ -200,9 +200,10 @@ class ActorDef:
         return read_handlers(self.cls, self.name)
 
     def check(self) -> None:
-        """Raise `BadSignature` for what can't work: handlers, fields, edges."""
+        """Raise `BadSignature` for what can't work: handlers, fields, edges, answers."""
         if not self._checked:
             graph.check_edges(self)
+            answers.check_answers(self)
             self._check_init()
             self._checked = True
 
