@@ -1,0 +1,213 @@
+"""What a quick message's handler has done may be all there is to it, or not: judged by itself, and beside an engine.
+
+Said too often, it loses what else was to be done, which shows far off; said too seldom, it only costs. So it is asked
+here, and an engine that asks it is told no: that is always right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pytest
+
+import segue
+from segue.authoring.actor.definition import ActorDef
+from segue.authoring.actor.interlude import Interlude
+from segue.authoring.actor.performing import Performer
+from segue.authoring.actor.quick import Quick
+from segue.authoring.context import Branch
+from tests.runtime.lives import until
+
+
+@dataclass
+class Working:
+    """The state that the handlers below lead to."""
+
+
+class Tell(segue.Note):
+    how: str
+
+
+class Ask(segue.Request[str | None]):
+    how: str
+
+
+@segue.step
+async def fetch() -> str:
+    return "fetched"
+
+
+class Clerk(segue.Actor[str]):
+    @segue.on
+    async def tell(self, m: Tell) -> Any:
+        return await self.carry_out(m.how)
+
+    @segue.on
+    async def ask(self, m: Ask) -> Any:
+        return await self.carry_out(m.how)
+
+    async def carry_out(self, how: str) -> Any:
+        match how:
+            case "text":
+                return "text"
+            case "state":
+                return Working()
+            case "listen":
+                return segue.Listen()
+            case "answer":
+                return segue.Answer("text", then=Working())
+            case "plain answer":
+                return segue.Answer("text")
+            case "task":
+                self.task = asyncio.create_task(fetch())
+            case "timeout":
+                async with asyncio.timeout(1):
+                    pass
+        return None
+
+    @segue.state
+    async def work(self, s: Working) -> segue.Listen:
+        return segue.Listen()
+
+
+class LifeStub:
+    """What is asked of a wake."""
+
+    is_struck = False
+
+
+class HereStub:
+    definition: ActorDef = Clerk.__segue__  # type: ignore[attr-defined]  # set when the class is made
+    turns = 3
+
+    def write(self, turn: object) -> None: ...
+
+
+@dataclass
+class Parts:
+    quick: Quick
+    branch: Branch
+    performer: Performer
+    interlude: Interlude
+    life: LifeStub
+
+    def takes(self, name: str) -> None:
+        self.quick.handler = HereStub.definition.handlers.messages[name]
+
+
+def at_rest() -> Parts:
+    """What carries out the messages of an actor for which nothing was recorded."""
+    here, life, branch = cast("Any", HereStub()), LifeStub(), Branch(cast("Any", None), "/tell.3")
+    performer = Performer(here, cast("Any", life), branch)
+    interlude = Interlude(here, cast("Any", life), performer, cast("Any", None))
+    unused = cast("Any", None)
+    return Parts(
+        Quick(here, cast("Any", life), performer, interlude, unused, unused),
+        branch,
+        performer,
+        interlude,
+        life,
+    )
+
+
+# ---------------------------------------------------------------- by itself
+@pytest.mark.parametrize(
+    ("name", "result", "plain"),
+    [
+        ("Tell", None, True),
+        ("Tell", Working(), False),
+        ("Tell", segue.Listen(), False),
+        ("Tell", segue.Done("x"), False),
+        ("Tell", 0, False),  # no state: the driver says so
+        ("Ask", None, True),
+        ("Ask", "text", True),
+        ("Ask", "", True),
+        ("Ask", Working(), True),  # an answer, whatever it is
+        ("Ask", segue.Answer("text"), False),
+        ("Ask", segue.Answer("text", then=Working()), False),
+    ],
+)
+async def test_what_it_returned(name: str, result: Any, plain: bool) -> None:
+    parts = at_rest()
+    parts.takes(name)
+    assert parts.quick.is_plain(result) is plain
+
+
+@pytest.mark.parametrize("name", ["Tell", "Ask"])
+async def test_what_was_recorded(name: str) -> None:
+    parts = at_rest()
+    parts.takes(name)
+    branch = parts.branch
+    branch.n = 1
+    assert not parts.quick.is_plain(None)
+    parts.performer.enter("tell")  # the next handler: what the one before recorded belongs to this turn
+    assert not parts.quick.is_plain(None)
+    parts.performer.over()
+    assert parts.quick.is_plain(None)
+    branch.timeouts = 1
+    assert not parts.quick.is_plain(None)
+    branch.timeouts = 0
+    branch.child("task")
+    assert not parts.quick.is_plain(None)
+
+
+@pytest.mark.parametrize("name", ["Tell", "Ask"])
+async def test_what_is_said_beside(name: str) -> None:
+    parts = at_rest()
+    parts.takes(name)
+    parts.interlude.next = segue.Listen()
+    assert not parts.quick.is_plain(None)
+    parts.interlude.take_next()
+    assert parts.quick.is_plain(None)
+    parts.life.is_struck = True
+    assert not parts.quick.is_plain(None)
+    parts.life.is_struck = False
+    async with asyncio.TaskGroup() as group:
+        beside = group.create_task(parts.interlude.lock.acquire())
+        parts.interlude._tasks.add(beside)
+        assert not parts.quick.is_plain(None)
+        parts.interlude._tasks.discard(beside)
+    assert parts.quick.is_plain(None)
+
+
+# ---------------------------------------------------------------- as an engine asks it
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """What it said, each time."""
+    said: list[bool] = []
+    is_plain = Quick.is_plain
+
+    def judge(self: Quick, result: Any) -> bool:
+        said.append(is_plain(self, result))
+        return False
+
+    monkeypatch.setattr(Quick, "is_plain", judge)
+    return said
+
+
+@pytest.mark.parametrize(
+    ("message", "plain"),
+    [
+        (Ask("nothing"), True),
+        (Ask("text"), True),
+        (Ask("answer"), False),
+        (Ask("plain answer"), False),
+        (Ask("task"), False),
+        (Ask("timeout"), False),
+        (Tell("nothing"), True),
+        (Tell("state"), False),
+        (Tell("listen"), False),
+        (Tell("task"), False),
+        (Tell("timeout"), False),
+    ],
+)
+async def test_what_handlers_do(judged: list[bool], message: Any, plain: bool) -> None:
+    async with asyncio.timeout(5), segue.Engine("memory:") as engine:
+        clerk = await engine.start(Clerk(), id="clerk")
+        await clerk.request(Ask("nothing"))
+        judged.clear()
+        await (clerk.request(message) if isinstance(message, Ask) else clerk.tell(message))
+        await until(lambda: judged, within=2)
+    assert judged == [plain]
