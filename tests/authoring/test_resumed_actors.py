@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from enum import IntEnum
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import segue
 from segue import Actor, Done, Fail, Interrupt, Note, Request
 from segue.errors import Conflict
-from segue.model.errors import RunInterrupted
+from segue.model.errors import RunCancelled, RunInterrupted
 from segue.stores import open_store
 from tests.runtime.lives import Desk
 
@@ -178,3 +179,183 @@ async def test_its_next_end_is_gone_through_once_whatever_crashes(after: bool) -
         if not died:
             return
     raise AssertionError("it commits for ever")
+
+
+# ---------------------------------------------------------------- supervisors
+class Floors(IntEnum):
+    CELLAR = 1
+    HALL = 2
+
+
+class Lodger(Book):
+    def teardown(self) -> None:
+        CALLED.append("left")
+
+
+class Where(Request[list[str]]):
+    """Who lives here, and how their ends were told."""
+
+
+@segue.step
+async def look() -> None:
+    CALLED.append("watch")
+
+
+@segue.flow
+async def watch() -> str:
+    await look()
+    await segue.ask("Who is there?")
+    return "watched"
+
+
+class Landlord(Book):
+    groups = Floors
+    told: list[str] = segue.field(default_factory=list)
+
+    async def setup(self) -> None:
+        CALLED.append("setup")
+        await segue.spawn(Lodger(), group=Floors.CELLAR, id="ada")
+        await segue.spawn(Lodger(), group=(Floors.HALL, "flat 2"), id="bob")
+        await segue.spawn(Lodger(), group=Floors.HALL, id="cyd", restart="temporary")
+
+    def finished(self, child: segue.Ended) -> None:
+        self.told.append(f"{child.run.id} {child.why} {child.member}")
+
+    @segue.on
+    async def where(self, _: Where) -> list[str]:
+        return self.told
+
+
+class Agency(Book):
+    """Supervises a supervisor, and a flow."""
+
+    groups = Floors
+
+    async def setup(self) -> None:
+        await segue.spawn(Landlord(), group=Floors.CELLAR, id="landlord")
+        await segue.spawn(watch(), group=Floors.HALL, id="watch")
+
+
+def ended(how: str) -> type[Exception]:
+    return ValueError if how == "failed" else RunInterrupted if how == "interrupted" else RunCancelled
+
+
+async def end(run: segue.Run[list[int]], how: str) -> None:
+    if how == "failed":
+        await run.tell(Break())
+    elif how == "interrupted":
+        await run.interrupt()
+    else:
+        await run.cancel()
+    with pytest.raises(ended(how)):
+        await run
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.parametrize("how", ["failed", "interrupted", "cancelled"])
+async def test_children_go_on_with_their_supervisor(how: str, kind: str, tmp_path: Path) -> None:
+    desk = Desk(open_store(f"sqlite:{tmp_path}/runs.db") if kind == "sqlite" else None)
+    async with desk.engine() as engine:
+        landlord = await engine.start(Landlord(), id="it")
+        await landlord.request(Where())
+        ada, bob, cyd = [await engine.get(id) for id in ("ada", "bob", "cyd")]
+        await bob.tell(Add(1))
+        assert await bob.request(Sum()) == [1]
+        await cyd.tell(Stop())  # done before, so it stays so
+        await until(lambda: cyd_is_told(landlord))
+        await end(landlord, how)
+        assert [(await run.head()).status for run in (ada, bob, cyd)] == ["cancelled", "cancelled", "done"]
+    CALLED.clear()
+    async with desk.engine() as engine:
+        assert await engine.resume("it") == ["it", "ada", "bob"]
+        landlord, bob = await engine.get("it"), await engine.get("bob")
+        await bob.tell(Add(2))
+        assert await bob.request(Sum()) == [1, 2]
+        await bob.tell(Break())  # it is supervised as before: it begins anew
+        assert await bob.request(Sum()) == []
+        assert await (await engine.get("ada")).request(Sum()) == []
+        assert CALLED == ["left"]  # bob, once: nobody was set up, or spawned, again
+        await landlord.tell(Stop())
+        assert await landlord == []
+        assert sorted(CALLED) == ["left"] * 3
+        assert [(await run.head()).status for run in (ada, bob)] == ["cancelled", "cancelled"]
+    await desk.store.close()
+
+
+async def cyd_is_told(landlord: segue.Run[list[int]]) -> bool:
+    return await landlord.request(Where()) == ["cyd done None"]
+
+
+async def until(found: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(5):
+        while not await found():
+            await asyncio.sleep(0.001)
+
+
+async def test_supervisors_below_go_on_with_theirs() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        agency = await engine.start(Agency(), id="it")
+        while not await engine.open_asks():
+            await asyncio.sleep(0.001)
+        assert await (await engine.get("landlord")).request(Where()) == []
+        await end(agency, "interrupted")
+        assert CALLED == ["setup", "watch", "left", "left", "left"]
+    CALLED.clear()
+    async with desk.engine() as engine:
+        *resumed, flow = sorted(await engine.resume("it"))
+        assert resumed == ["ada", "bob", "cyd", "it", "landlord", "watch"]
+        assert flow.startswith("watch.")  # the flow itself, which `watch` carries out
+        assert await (await engine.get("cyd")).request(Sum()) == []
+        while not (asks := await engine.open_asks()):
+            await asyncio.sleep(0.001)
+        await asks[0].answer("ann")
+        assert await engine.result("watch") == "watched"
+        assert CALLED == []  # what it had done it didn't do again
+        agency = await engine.get("it")
+        await end(agency, "interrupted")
+        assert CALLED == ["left"] * 3
+        assert sorted(await engine.resume("it")) == ["ada", "bob", "cyd", "it", "landlord"]
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_it_goes_on_with_them_whatever_crashes(after: bool) -> None:
+    for die_at in range(1, 20):
+        CALLED.clear()
+        desk = Desk()
+        async with desk.engine() as engine:
+            landlord = await engine.start(Landlord(), id="it")
+            await landlord.request(Where())
+            await end(landlord, "interrupted")
+            CALLED.clear()
+        async with desk.engine(worker=False) as engine:
+            await engine.resume("it")
+            await (await engine.get("it")).tell(Stop())
+        async with desk.engine(die_at, after=after) as engine:
+            assert desk.killed is not None
+            ending = asyncio.ensure_future(engine.wait("it"))
+            await asyncio.wait({ending, desk.killed}, return_when=asyncio.FIRST_COMPLETED)
+            died = desk.killed.done()
+            ending.cancel()
+            await asyncio.gather(ending, return_exceptions=True)
+        async with desk.engine() as engine:
+            assert await engine.result("it") == []
+            for id in ("ada", "bob", "cyd"):
+                assert (await engine.head(id)).status == "cancelled"
+        if not died:
+            assert CALLED == ["left"] * 3
+            return
+    raise AssertionError("it commits for ever")
+
+
+async def test_a_child_that_is_gone_on_with_meanwhile_is_left_to_go_on() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        landlord = await engine.start(Landlord(), id="it")
+        await landlord.request(Where())
+        await end(landlord, "interrupted")
+        assert await engine.resume("ada") == ["ada"]
+        assert await engine.resume("it") == ["it", "bob", "cyd"]
+        assert await (await engine.get("ada")).request(Sum()) == []
+        await end(await engine.get("it"), "interrupted")
+        assert (await engine.head("ada")).status == "cancelled"  # it is its supervisor's again

@@ -87,6 +87,28 @@ def test_a_failed_run_is_tried_anew(desk: Desk):
     assert "it is done" in said.err or "is done; only" in said.err
 
 
+def test_children_go_on_with_who_started_them(desk: Desk):
+    above = "@segue.flow\nasync def all_sure(texts: list[str]) -> list[str]:\n    return await segue.map(sure, texts)"
+    desk.change("@segue.flow\nasync def twice", f"{above}\n\n\n@segue.flow\nasync def twice")
+    desk.segue("run", "app.py:all_sure", '["a", "b"]', "--id", "it")
+    desk.segue("cancel", "it")
+    assert desk.segue("advance", "app.py").code == 0
+    ids = [row["id"] for row in desk.segue("runs", "--json").rows]
+    assert [status(desk, id) for id in ids] == ["cancelled"] * 3
+    said = desk.segue("resume", *ids)
+    assert "3 runs go on" in said.err  # each once
+    desk.segue("cancel", "it")
+    assert desk.segue("advance", "app.py").code == 0
+    said = desk.segue("resume", "it")
+    assert "1 run goes on" in said.err
+    assert "and 2 that had ended with it" in said.err
+    assert desk.segue("advance", "app.py").code == 3
+    for row in desk.segue("runs", "--asks", "--json").rows:
+        desk.segue("answer", row["id"], "y")
+    assert desk.segue("advance", "app.py").code == 0
+    assert status(desk, "it") == "done"
+
+
 def test_nothing_is_resumed_without_a_name(desk: Desk):
     desk.segue("run", "app.py:twice", "1")
     assert desk.segue("resume").code == 2

@@ -264,6 +264,15 @@ class RunContext(Protocol):
     loop: asyncio.AbstractEventLoop
 
     @property
+    def revived(self) -> int:
+        """How often a person has had it go on."""
+        ...
+
+    def awaited(self, path: str, n: int, name: str, digest: bytes) -> str:
+        """The id of the child that such a call waited for in the journal that the run goes on from; or empty."""
+        ...
+
+    @property
     def mark(self) -> str:
         """What tells it from all runs, those of the same id in other stores too."""
         ...

@@ -15,6 +15,7 @@ from ..core.codec import decoder, digest, encode, encode_stable
 from ..core.forms import members
 from ..core.restarts import Kind
 from ..model.checks import moment, seconds, text
+from ..model.entry import Entry
 from ..model.errors import Deadlock, WrongPlace
 from ..model.message import CAUGHT_UP, Mail, MailKind
 from ..model.mode import Config
@@ -249,9 +250,22 @@ def ping(branch: Branch, to: str, timeout: timedelta | None) -> Any:
 # ---------------------------------------------------------------- runs
 def child_id(branch: Branch, flow: Target, args: bytes) -> str:
     """The id of a child started by the branch's next call: the same in every life."""
-    run, place = branch.run, f"{branch.run.id}{branch.path}:{branch.n}"
-    call = f"{flow.name}{digest(args).hex()}" if run.rebased else ""  # another one may stand there now
-    return f"{run.id}.{blake2b(f'{place}{call}'.encode(), digest_size=6).hexdigest()}"
+    run = branch.run
+    if not run.rebased:
+        return _child_id(run.id, branch.path, branch.n, "")
+    check = digest(args)  # another call may stand there now
+    known = run.awaited(branch.path, branch.n, flow.name, check)
+    return known or _child_id(run.id, branch.path, branch.n, f"{flow.name}{check.hex()}")
+
+
+def child_ids(run: str, call: Entry) -> tuple[str, str]:
+    """The ids of which a child has one that was started by a recorded call, and wasn't given any."""
+    plain = _child_id(run, call.path, call.n, "")
+    return plain, _child_id(run, call.path, call.n, f"{call.name}{call.digest.hex()}")
+
+
+def _child_id(run: str, path: str, n: int, check: str) -> str:
+    return f"{run}.{blake2b(f'{run}{path}:{n}{check}'.encode(), digest_size=6).hexdigest()}"
 
 
 def child(branch: Branch, flow: Target, args: bytes, config: Config, *, id: str = "", **more: Any) -> Any:
@@ -266,7 +280,8 @@ def child(branch: Branch, flow: Target, args: bytes, config: Config, *, id: str 
         turn.spawn.append(NewRun(run_id, spec))
 
     def drops(turn: Turn, path: str, n: int) -> None:
-        turn.outbox.append(Mail(run_id, f"{run.id}{path}:{n}", 1, "cancel", at=run.now()))
+        number = 1 + run.revived  # the same in each wake; it may have been cancelled before, and have gone on
+        turn.outbox.append(Mail(run_id, f"{run.id}{path}:{n}", number, "cancel", at=run.now()))
 
     wait = Wait(
         kind="child",

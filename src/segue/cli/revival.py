@@ -30,7 +30,8 @@ def declare_resume(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Let held, failed or cancelled runs go on from what is recorded. Of a run whose code changed:\n"
         "--keep accepts what was paid for, --rerun calls anew what changed. A failed call is made anew.\n"
-        "--budget sets what the budget that runs are held for may cost in all: all that wait for it go on."
+        "--budget sets what the budget that runs are held for may cost in all: all that wait for it go on.\n"
+        "With a run go the children that had ended with it: those of a supervisor, and those that it waited for."
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help="the runs")
     parser.add_argument(
@@ -63,10 +64,18 @@ async def do_resume(args: argparse.Namespace) -> int:
             heads += await _like(engine, await engine.head(args.all_like))
         for head in heads:
             _decided(head, args)
+        resumed: dict[str, None] = {}
         for head in heads:
-            await engine.resume(head.id, keep=args.keep, value=value, repeat=args.repeat, **how(args))
+            if head.id not in resumed:
+                more = how(args)
+                on = await engine.resume(head.id, keep=args.keep, value=value, repeat=args.repeat, **more)
+                resumed |= dict.fromkeys(on)
     go = "runs go" if len(heads) != 1 else "run goes"
-    told(args, {"resumed": [head.id for head in heads]}, f"{count(len(heads))} {go} on {WHERE}")
+    below = len(resumed.keys() - {head.id for head in heads})
+    theirs = (
+        f", and {count(below)} that had ended with {'it' if len(heads) == 1 else 'them'}" if below else ""
+    )
+    told(args, {"resumed": list(resumed)}, f"{count(len(heads))} {go} on {WHERE}{theirs}")
     return exit.OK
 
 

@@ -18,6 +18,8 @@ class Pooled:
 
     def __init__(self, pool: Pool) -> None:
         self.strict, self.repeat, self.told = pool.strict, pool.repeat, pool.told
+        self.revived = pool.revived
+        self._awaited = {(child.path, child.n): child for child in pool.awaited}
         self._spent = {(entry.path, entry.name) for entry in pool.spent}
         self._left = dict(enumerate(merged(pool.entries)))
         self._order = {id(entry): number for number, entry in self._left.items()}
@@ -63,6 +65,13 @@ class Pooled:
     def was_open(self, path: str, n: int, digest: bytes) -> bool:
         """Whether that call was waiting at that place before the rebase."""
         return (path, n, digest if self.strict else b"") in self._open
+
+    def awaited(self, path: str, n: int, name: str, digest: bytes) -> str:
+        """The id of the child that this call waits for already; empty if there is none."""
+        child = self._awaited.get((path, n))
+        if child is None or child.name != name or (self.strict and child.digest != digest):
+            return ""
+        return child.id
 
     def unused(self) -> list[Entry]:
         """What nobody asked for so far."""

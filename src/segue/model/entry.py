@@ -77,13 +77,25 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return GIVEN_UP - self.batch if self.batch <= GIVEN_UP else -1
 
 
+class Awaited(msgspec.Struct, frozen=True, array_like=True):
+    """A child that a call at `(path, n)`, of that name and digest, waited for, and waits for on."""
+
+    path: str
+    n: int
+    name: str
+    digest: bytes
+    id: str
+
+
 class Pool(msgspec.Struct, frozen=True):
     """What a rebased run may take outcomes from: the entries of an earlier journal.
 
     `strict` demands equal digests (`--rerun`, fork); otherwise a name at its old place is enough (`--keep`).
     `spent` are calls whose outcomes aren't to be taken, without what they hold; `repeat` lets keyed and
     at-most-once ones be made again. `told`: what came of a step that was cut off, as a person says. `ended`: of an
-    actor that had ended, after how many turns: what it wrote down of that end then counts no more.
+    actor that had ended, after how many turns: what it wrote down of that end then counts no more. `children`: those
+    that ended with it and go on with it. `awaited`: those for which calls wait on. `revived`: how often it was
+    made to go on.
     """
 
     entries: list[Entry]
@@ -93,6 +105,9 @@ class Pool(msgspec.Struct, frozen=True):
     repeat: bool = False
     told: bytes | None = None
     ended: int | None = None
+    children: list[str] = []
+    awaited: list[Awaited] = []
+    revived: int = 0
 
 
 #: One row of a journal: the entries that one commit appended.

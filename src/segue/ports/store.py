@@ -330,10 +330,12 @@ class Store(Protocol):
         now: float,
         status: Sequence[Status],
         config: Config | None = None,
+        along: Mapping[str, bytes] | None = None,
     ) -> bool:
         """Make a run that is in one of `status` ready again.
 
         With `pool`, its journal is archived and starts empty. With `config`, its record has that one from now on.
+        The runs `along`, each with its pool, are made so with it, as far as they are cancelled: all at once, or none.
         What it has reserved is given back, but for lines that are still to have an outcome.
         """
         ...

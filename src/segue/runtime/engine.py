@@ -455,15 +455,18 @@ class Engine:
         value: object = msgspec.UNSET,
         repeat: bool = False,
         **how: Unpack[How],
-    ) -> None:
-        """Let a held (or failed) run go on.
+    ) -> list[str]:
+        """Let a held, failed or cancelled run go on; the ids of all that do.
+
+        With it go those that were interrupted or cancelled since it ended, and what these had: the children of a
+        supervisor, and those that it waited for.
 
         `keep` accepts what was paid for as it is; `value` is what came of an at-most-once step that was cut off;
         `repeat` lets keyed and at-most-once steps be done once more where their arguments changed. Other options,
         such as `model`, hold from now on; what another model has answered is asked anew, unless `keep`. A `budget` is
         that of the run or, where it is held for want of another one, that; all that wait for it go on.
         """
-        head = await self.head(run)
+        head, resumed = await self.head(run), [run]
         waits_for = account_of(head.reason) if head.status == "held" else ""
         more = how.get("budget")
         if waits_for:
@@ -479,12 +482,13 @@ class Engine:
                 asked = self.terms.of(how).over(head.spec.config)
                 config = asked.begun(self.clock.now()).opened(f"run:{run}")
             now = self.clock.now()
-            await rebase.resume(
+            resumed = await rebase.resume(
                 self.store, head, keep=keep, value=value, repeat=repeat, config=config, now=now
             )
         if more is not None:
             await self.terms.fund(waits_for or f"run:{run}", Limit.of(more))
         self.worker.wake()
+        return resumed
 
     def _own_budget(self, head: Head, how: How) -> How:
         """Options without the budget of a run that has one: that is raised, not taken on."""

@@ -33,9 +33,11 @@ class End(msgspec.Struct, omit_defaults=True):
 
 
 class Child(msgspec.Struct, omit_defaults=True):
-    """What a supervisor keeps of one. `level`: how urgently it was asked to end; `due`: when that is not enough.
+    """What a supervisor keeps of one. `level`: how urgently it was asked to end, `softest` if not
+    at all; `due`: when that is not enough.
 
-    `member`: what of its group it belongs to, as JSON, if that was said.
+    `member`: what of its group it belongs to, as JSON, if that was said. `gone`: it ended with its supervisor; should
+    that go on, so does this one.
     """
 
     id: str
@@ -47,6 +49,8 @@ class Child(msgspec.Struct, omit_defaults=True):
     module: str = ""  #: the target's
     due: float = 0.0
     member: str = "null"
+    softest: int = 0
+    gone: bool = False
 
 
 class Checkpoint(msgspec.Struct, omit_defaults=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
@@ -12,9 +12,12 @@ _size = msgspec.msgpack.Encoder().encode
 
 
 class Family:
-    """In the order in which they came. What is written is what they were when they were last `keep`t."""
+    """In the order in which they came. What is written is what they were when they were last `keep`t.
 
-    __slots__ = ("_before", "_now", "_unwritten", "scrambled", "size")
+    Those that ended with their supervisor are kept as well, but aren't seen any more unless they are `back`.
+    """
+
+    __slots__ = ("_before", "_here", "_now", "_unwritten", "scrambled", "size")
 
     def __init__(self, children: Iterable[Child]) -> None:
         self._now: dict[str, Child] = {}
@@ -22,22 +25,25 @@ class Family:
         self._unwritten: dict[str, None] = {}  # those that were changed when they were kept
         self.scrambled = False  #: whether changes alone don't tell the order any more
         self.size = 0  #: bytes, roughly
+        self._here = 0  # how many aren't gone
         for child in children:
             self._now[child.id] = child
+            self._here += not child.gone
             self.size += len(_size(child))
 
     def __len__(self) -> int:
-        return len(self._now)
+        return self._here
 
     def __iter__(self) -> Iterator[Child]:
-        return iter(list(self._now.values()))
+        return iter([child for child in self._now.values() if not child.gone])
 
     def __contains__(self, id: str) -> bool:
-        return id in self._now
+        return self.get(id) is not None
 
     def get(self, id: str) -> Child | None:
         """One of them."""
-        return self._now.get(id)
+        child = self._now.get(id)
+        return None if child is None or child.gone else child
 
     def put(self, child: Child) -> None:
         """One comes, or is another now."""
@@ -48,12 +54,26 @@ class Family:
             ):  # it was there before, at another place
                 self.scrambled = True
             self.size += len(_size(child))
+        self._here += (not child.gone) - (before is not None and not before.gone)
         self._before.setdefault(child.id, before)
         self._now[child.id] = child
+
+    def leave(self, id: str) -> None:
+        """One has ended since its supervisor ends."""
+        self.put(msgspec.structs.replace(self._now[id], gone=True))
+
+    def back(self, ids: Collection[str]) -> None:
+        """The supervisor goes on after all: with those of the gone; the others are no children any more."""
+        for child in list(self._now.values()):
+            if child.id in ids:
+                self.put(msgspec.structs.replace(child, gone=False, level=child.softest, due=0.0))
+            elif child.gone:
+                self.drop(child.id)
 
     def drop(self, id: str) -> None:
         """One goes."""
         child = self._now.pop(id)
+        self._here -= not child.gone
         self._before.setdefault(id, child)
         self.size = self.size - len(_size(child)) if self._now else 0
 

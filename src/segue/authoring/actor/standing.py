@@ -38,12 +38,14 @@ class Standing:
     """An actor, what is next for it, and what of that was last written down."""
 
     def __init__(self, definition: ActorDef, claimed: Claimed, life: Life) -> None:
-        spec = claimed.head.spec
+        spec, back = claimed.head.spec, None
         self._first, self._run = (definition, spec), claimed.head.id
         if claimed.checkpoint is not None:
             stored, texts = read_parted(claimed.checkpoint, claimed.deltas)
-            if claimed.pool is not None and decode_pool(claimed.pool).ended == stored.turns:
+            pool = None if claimed.pool is None else decode_pool(claimed.pool)
+            if pool is not None and pool.ended == stored.turns:
                 stored.end, stored.closing = None, False  # a person had it go on after that
+                back = pool.children
         else:
             stored, texts = first(spec, definition)
         definition = find(definition, stored, self._run, life.target)
@@ -74,6 +76,8 @@ class Standing:
             self._reach(stored.end)
         self._molted = stored.actor
         self.children = Family(stored.children)
+        if back is not None:
+            self.children.back(back)
         self.closing = stored.closing
         self.lives = stored.lives  #: before this one
         self._kept: tuple[Any, ...]

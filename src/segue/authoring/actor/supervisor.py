@@ -119,14 +119,16 @@ class Supervisor:
         )
         handle = await run.record(branch, act)
         if handle.id not in here.children:
+            softest = 0 if started is target else int(QUIET)
             child = Child(
                 handle.id,
                 group.name,
                 target.name,
                 kind,
-                level=0 if started is target else QUIET,
+                level=softest,
                 module=target.module,
                 member=belongs,
+                softest=softest,
             )
             here.children.put(child)
             if here.closing:
@@ -140,7 +142,7 @@ class Supervisor:
             if id not in family:
                 continue
             if child is None:
-                family.drop(id)
+                family.leave(id)
             else:
                 family.put(child)
 
@@ -184,22 +186,24 @@ class Supervisor:
         here, child = self._here, self._here.children.get(mail.run)
         if child is None:
             return None
-        if not mail.aside:
-            here.children.drop(mail.run)
-        if "finished" not in here.definition.own:
-            return None
-        if not here.closing:
-            await turn.settled()
-        target, error = self._life.target(child.target, child.module), mail.error
-        value = None
-        if error is None and not mail.aside:
-            read = decoder(object) if target is None else target.read_result
-            value = read(bytes(mail.value))
+        error = mail.error
         why: Literal["done", "failed", "interrupted", "set aside"] = "done" if error is None else "failed"
         if mail.aside:
             why = "set aside"
         elif error is not None and error.type.rpartition(":")[2] in ("RunInterrupted", "RunCancelled"):
             why = "interrupted"
+        if here.closing and why == "interrupted":
+            here.children.leave(mail.run)
+        elif not mail.aside:
+            here.children.drop(mail.run)
+        if "finished" not in here.definition.own:
+            return None
+        if not here.closing:
+            await turn.settled()
+        target, value = self._life.target(child.target, child.module), None
+        if error is None and not mail.aside:
+            read = decoder(object) if target is None else target.read_result
+            value = read(bytes(mail.value))
         known = here.definition.groups
         group = known[child.group] if known is not None and child.group in known.__members__ else child.group
         handle = current("finished").run.services.handle(child.id, target, None)

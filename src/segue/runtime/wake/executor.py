@@ -171,6 +171,13 @@ class Executor:
                 self.id, event if known else Emitted(run=self.id, path=path, value=msgspec.to_builtins(event))
             )
 
+    @property
+    def revived(self) -> int:
+        return 0 if self.pool is None else self.pool.revived
+
+    def awaited(self, path: str, n: int, name: str, digest: bytes) -> str:
+        return "" if self.pool is None else self.pool.awaited(path, n, name, digest)
+
     def next_number(self) -> int:
         self.sent += 1
         return self.fence << 24 | self.sent  # greater than any of an earlier life

@@ -7,11 +7,12 @@ from typing import Any
 
 import msgspec
 
-from ...authoring.actor.checkpoint import read_stored
+from ...authoring.actor.checkpoint import Checkpoint, read_stored
+from ...authoring.mail import child_ids
 from ...core import journal
 from ...core.codec import encode
 from ...core.pool import Pooled
-from ...model.entry import Entry, Pool, decode_pool, encode_pool
+from ...model.entry import Awaited, Entry, Pool, decode_pool, encode_pool
 from ...model.errors import Conflict, UnknownName
 from ...model.mode import Config
 from ...model.run import Head, Spec
@@ -52,8 +53,10 @@ async def resume(
     repeat: bool = False,
     config: Config | None = None,
     now: float,
-) -> None:
-    """Let a held, failed or cancelled run go on from its old journal.
+) -> list[str]:
+    """Let a held, failed or cancelled run go on from its old journal; the runs that go on.
+
+    With it go the children that it supervised or awaited and that were cancelled since it ended, and theirs.
 
     `keep`: calls are matched by place and name, whatever their arguments are now. Otherwise by name and
     arguments; what changed is called, and paid, anew. A failed call of a run that failed, or whose key was
@@ -65,33 +68,102 @@ async def resume(
         raise Conflict(
             f"run {head.id!r} is {head.status}; only held, failed or cancelled ones can be resumed"
         )
-    entries, spent = await _paid(store, head.id)
+    along: dict[str, bytes] = {}
+    pool = await _pool_of(store, head, along, keep=keep, value=value, repeat=repeat)
+    if not await store.revive(head.id, pool=pool, now=now, status=(head.status,), config=config, along=along):
+        raise Conflict(f"run {head.id!r} changed meanwhile; look again")
+    return [head.id, *along]
+
+
+async def _pool_of(
+    store: Store, head: Head, along: dict[str, bytes], *, keep: bool, value: object, repeat: bool
+) -> bytes:
+    """What a run goes on with; `along`: filled with its children that go on too, and with what."""
+    entries, before = await _paid(store, head.id)
     if head.status == "failed" or head.reason.startswith(KEY_REFUSED):
         entries = [entry for entry in entries if entry.error is None]
     if keep and not repeat:
         _none_cut_off(head.id, entries)
     told = None if value is msgspec.UNSET else _told(head.id, entries, value)
-    ended = await _ended_after(store, head) if head.status != "held" else None
-    pool = Pool(entries, not keep, head.id, spent, repeat, told, ended)
-    if not await store.revive(head.id, pool=encode_pool(pool), now=now, status=(head.status,), config=config):
-        raise Conflict(f"run {head.id!r} changed meanwhile; look again")
+    over = head.status != "held"
+    entries, awaited, theirs = await _awaited(store, head.id, entries, over=over)
+    stored = await _end_of(store, head) if over else None
+    supervised = [] if stored is None else [await store.get(child.id) for child in stored.children]
+    children = [child for child in supervised if child is not None and child.status not in ("done", "failed")]
+    for child in (*children, *theirs):
+        if over and child.status == "cancelled":
+            along[child.id] = b""  # before its own
+            more = {"keep": keep, "repeat": repeat}
+            along[child.id] = await _pool_of(store, child, along, value=msgspec.UNSET, **more)
+    pool = Pool(
+        entries,
+        strict=not keep,
+        origin=head.id,
+        spent=before.spent,
+        repeat=repeat,
+        told=told,
+        ended=None if stored is None else stored.turns,
+        children=[child.id for child in children],
+        awaited=awaited,
+        revived=before.revived + 1,
+    )
+    return encode_pool(pool)
 
 
-async def _ended_after(store: Store, head: Head) -> int | None:
-    """After how many turns an actor wrote down that it ends."""
+async def _awaited(
+    store: Store, run: str, entries: list[Entry], *, over: bool
+) -> tuple[list[Entry], list[Awaited], list[Head]]:
+    """Its calls, and the children that they wait for. Of a run that is `over`, without those that were closed then.
+
+    Those are made anew. A child that is done since has its result; one that failed is begun anew.
+    """
+    kept: list[Entry] = []
+    awaited: list[Awaited] = []
+    children: list[Head] = []
+    last = max((entry.batch for entry in entries), default=0) + 1
+    for entry in entries:
+        if entry.made and entry.kind == "child":
+            child = await _child_of(store, run, entry)
+            if over and (child is None or child.status == "failed"):
+                continue
+            if over and child is not None and child.status == "done":
+                entry = msgspec.structs.replace(
+                    entry, batch=max(last, 0), value=child.value, at=child.updated
+                )
+            elif child is not None:
+                awaited.append(Awaited(entry.path, entry.n, entry.name, entry.digest, child.id))
+                children.append(child)
+        elif over and entry.made and entry.kind == "ask":
+            continue
+        kept.append(entry)
+    return kept, awaited, children
+
+
+async def _child_of(store: Store, run: str, call: Entry) -> Head | None:
+    """The run that a call started and awaits."""
+    for id in child_ids(run, call):
+        head = await store.get(id)
+        parent = None if head is None else head.spec.parent
+        if parent is not None and (parent.run, parent.path, parent.n) == (run, call.path, call.n):
+            return head
+    return None
+
+
+async def _end_of(store: Store, head: Head) -> Checkpoint | None:
+    """An actor that wrote down that it ends."""
     loaded = await store.load(head.id)
     if head.spec.kind != "actor" or loaded is None or loaded.checkpoint is None:
         return None
     stored = read_stored(loaded.checkpoint, loaded.deltas)
-    return None if stored.end is None else stored.turns
+    return None if stored.end is None else stored
 
 
-async def _paid(store: Store, run: str) -> tuple[list[Entry], list[Entry]]:
-    """All calls that a run has in its journal, or could still take from the one before; and those it couldn't."""
+async def _paid(store: Store, run: str) -> tuple[list[Entry], Pool]:
+    """All calls that a run has in its journal, or could still take from the one before; and that."""
     entries = [entry for entry in await entries_of(store, run) if entry.kind not in ("cancel", "strike")]
     loaded = await store.load(run)
     if loaded is None or loaded.pool is None:
-        return entries, []
+        return entries, Pool([])
     before = decode_pool(loaded.pool)
     pooled = Pooled(before)
     pooled.spend(entries)
@@ -101,7 +173,7 @@ async def _paid(store: Store, run: str) -> tuple[list[Entry], list[Entry]]:
             entries.append(left)
         elif not left.made:
             entries.append(msgspec.structs.replace(left, n=left.n + _ELSEWHERE))
-    return entries, before.spent
+    return entries, before
 
 
 def _none_cut_off(run: str, entries: list[Entry]) -> None:

@@ -135,8 +135,13 @@ class MemoryStore:
         now: float,
         status: Sequence[Status],
         config: Config | None = None,
+        along: Mapping[str, bytes] | None = None,
     ) -> bool:
-        return self._turns.revive(run, pool, now, status, config)
+        if not self._turns.revive(run, pool, now, status, config):
+            return False
+        for other, its in (along or {}).items():
+            self._turns.revive(other, its, now, ("cancelled",), None)
+        return True
 
     async def history(self, run: str, *, rows: bool = True) -> History:
         known = self._runs.by_id.get(run)

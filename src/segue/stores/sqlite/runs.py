@@ -55,6 +55,7 @@ class Revival(msgspec.Struct, frozen=True):
     now: float
     status: Sequence[str]
     config: Config | None = None
+    along: Mapping[str, bytes] = {}  #: others, each with its pool
 
 
 # ---------------------------------------------------------------- create
@@ -319,4 +320,6 @@ def _revive(ledger: Ledger, item: Revival) -> bool:
         cx.execute("update runs set rank = ? where k = ?", (-item.config.priority, k))
     ledger.claimed.pop(item.run, None)
     ledger.hint("ready", [item.run])
+    for other, pool in item.along.items():
+        _revive(ledger, Revival(other, pool, item.now, ("cancelled",)))
     return True

@@ -180,8 +180,9 @@ class SqliteStore:
         now: float,
         status: Sequence[Status],
         config: Config | None = None,
+        along: Mapping[str, bytes] | None = None,
     ) -> bool:
-        revival = run_orders.Revival(run, pool, now, tuple(status), config)
+        revival = run_orders.Revival(run, pool, now, tuple(status), config, along or {})
         return bool(await self._write(run_orders.revive, [revival]))
 
     async def history(self, run: str, *, rows: bool = True) -> History:
