@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from .runtime.handles import Ask as Ask
     from .runtime.handles import Recipient as Recipient
     from .runtime.handles import Run as Run
+    from .runtime.interruption import interruptible as interruptible
     from .runtime.job import Job as Job
     from .runtime.mail.exchange import Exchange as Exchange
     from .runtime.mail.feed import Feed as Feed
@@ -106,6 +107,7 @@ _HOMES = {
     "Restart": "core.restarts",
     "Interruption": "authoring.actor.interruption",
     "Interrupt": "authoring.actor.interruption",
+    "interruptible": "runtime.interruption",
     "Turn": "authoring.actor.envelope",
     "Envelope": "authoring.actor.envelope",
     "Request": "authoring.message",

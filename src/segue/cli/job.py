@@ -22,6 +22,7 @@ from ..model.run import Head
 from ..ports.store import Store
 from ..runtime.engine import Engine
 from ..runtime.ground.names import unknown_job
+from ..runtime.interruption import Strokes
 from ..runtime.job import Job
 from ..runtime.stuck import held_beneath
 from . import exit
@@ -110,7 +111,7 @@ class _Map:
                 return self._sum_up(engine, job, tally, progress, standing, stop.is_set())
 
     async def _until_settled(
-        self, engine: Engine, job: Job[Any, Any], tally: Tally, progress: Progress, stop: asyncio.Event
+        self, engine: Engine, job: Job[Any, Any], tally: Tally, progress: Progress, stop: Strokes
     ) -> Standing:
         stopped = asyncio.ensure_future(stop.wait())
         pace = Pace(time.monotonic())

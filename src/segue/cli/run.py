@@ -27,6 +27,7 @@ from ..runtime.engine import Engine
 from ..runtime.ground.events import Asked, Emitted, Event, Finished, Recorded, Retrying, Token
 from ..runtime.ground.names import unknown_run
 from ..runtime.handles import Ask, Run
+from ..runtime.interruption import Strokes, ask_to_end
 from ..runtime.proof import verify
 from . import exit
 from .answers import expects
@@ -40,11 +41,11 @@ from .screen import duration, error_of, is_terminal, kind_of, note, put_json, sh
 from .target import definition_of, load_target
 
 #: What is said at each Ctrl-C to an actor.
-LEVELS = (
-    "when it has handled its mail; Ctrl-C once more: after the handler at work",
-    "after the handler at work; Ctrl-C once more: at once",
-    "at once; Ctrl-C once more leaves it as it is",
-)
+LEVELS = {
+    Interrupt.QUEUED: "when it has handled its mail; Ctrl-C once more: after the handler at work",
+    Interrupt.AFTER_HANDLER: "after the handler at work; Ctrl-C once more: at once",
+    Interrupt.NOW: "at once; Ctrl-C once more leaves it as it is",
+}
 #: Of shorter waits, in seconds, nothing is said.
 SHORT = 5.0
 #: Seconds that the replay of an ended run may take.
@@ -220,7 +221,7 @@ class _Watch:
         self._until = 0.0  # it was said that it waits so long
         self._quiet = asyncio.Lock()  # held while somebody types
 
-    async def until(self, stop: asyncio.Event) -> int:
+    async def until(self, stop: Strokes) -> int:
         showing = asyncio.ensure_future(self._show())
         asking = asyncio.ensure_future(self._answer() if self.asks_here else self._alone())
         stopped = asyncio.ensure_future(self._stopped(stop))
@@ -244,16 +245,12 @@ class _Watch:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _stopped(self, stop: asyncio.Event) -> None:
+    async def _stopped(self, stop: Strokes) -> None:
         """Returns at the first Ctrl-C; of an actor, which is asked to end by each, never."""
         if (await self.run.head()).spec.kind == "flow":
             await stop.wait()
             return
-        for level, when in zip(Interrupt, LEVELS, strict=True):
-            await stop.wait()
-            stop.clear()
-            self._dim(f"it is asked to end {when}")
-            await self.run.interrupt(level)
+        await ask_to_end(self.run, stop, lambda level: self._dim(f"it is asked to end {LEVELS[level]}"))
         await asyncio.get_running_loop().create_future()
 
     def _again(self) -> str:
