@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import assert_type
@@ -45,6 +46,17 @@ class Typed(Actor[int]):
     @on
     async def ask(self, request: Ask) -> str | Answer[str]:
         return Answer(request.text, then=Going(2))
+
+    @on
+    async def forward(self, note: Tell) -> None:
+        assert_type(self.me, segue.Run[int])
+        assert_type(self.me.id, str)
+        assert_type(self.me.request(Ask("x")), segue.Exchange[str])
+        assert_type(await self.me.request(Ask("x")), str)
+        assert_type(self.me.recipient(Tell), segue.Recipient[Tell])
+        await self.me.tell(note, after=timedelta(minutes=1))
+        await self.me.tel(note)  # type: ignore[attr-defined]
+        self.me = self.me  # type: ignore[misc]
 
     async def led(self, request: Ask) -> Answer[str, Going]:
         return Answer(request.text, then=Going(2))
@@ -117,7 +129,9 @@ class Timed(Actor[int], kw_only=True):
         self.count += 1
         return await work()
 
-    async def setup(self) -> None: ...
+    async def setup(self) -> None:
+        assert_type(self.me, segue.Run[int])
+
     def teardown(self) -> None: ...
     async def failed(self, error: Exception) -> Listen | None: ...
 
@@ -128,3 +142,16 @@ class Timed(Actor[int], kw_only=True):
 
 class Both(Timed, Typed):
     extra: str = ""
+
+    def address(self) -> segue.Run[int]:
+        return self.me
+
+
+class Loose(Actor):  # type: ignore[type-arg]
+    def address(self) -> str:
+        return self.me.id
+
+
+def program(run: segue.Run[int], levels: list[segue.Interrupt]) -> AbstractAsyncContextManager[None]:
+    segue.interruptible()  # type: ignore[call-arg]
+    return segue.interruptible(run, tell=levels.append)

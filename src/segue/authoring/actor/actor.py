@@ -21,6 +21,9 @@ from .marks import field
 from .nexts import Interrupted, Listen
 from .supervisor import GRACE, Ended
 
+if TYPE_CHECKING:
+    from ...runtime.handles import Run
+
 R = TypeVar("R")
 
 
@@ -117,10 +120,11 @@ class Actor(Generic[R]):
         return await work()
 
     @property
-    def me(self) -> Any:
+    def me(self) -> Run[R]:
         """Its own run, and so its address."""
         run = current("me").run
-        return run.services.handle(run.id, type(self).__segue__, None)  # type: ignore[attr-defined]  # set above
+        handle: Run[R] = run.services.handle(run.id, type(self).__segue__, None)  # type: ignore[attr-defined]  # set above
+        return handle
 
 
 def _result_type(cls: type[Any]) -> Any:
