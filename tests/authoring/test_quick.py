@@ -72,10 +72,19 @@ class Clerk(segue.Actor[str]):
         return segue.Listen()
 
 
+class UrgentStub:
+    """Urgent messages."""
+
+    is_struck = False
+
+
 class LifeStub:
     """What is asked of a wake."""
 
-    is_struck = False
+    watchers = ()
+
+    def __init__(self) -> None:
+        self.urgent = UrgentStub()
 
 
 class HereStub:
@@ -161,9 +170,9 @@ async def test_what_is_said_beside(name: str) -> None:
     assert not parts.quick.is_plain(None)
     parts.interlude.take_next()
     assert parts.quick.is_plain(None)
-    parts.life.is_struck = True
+    parts.life.urgent.is_struck = True
     assert not parts.quick.is_plain(None)
-    parts.life.is_struck = False
+    parts.life.urgent.is_struck = False
     async with asyncio.TaskGroup() as group:
         beside = group.create_task(parts.interlude.lock.acquire())
         parts.interlude._tasks.add(beside)

@@ -281,6 +281,13 @@ def test_an_actor_that_is_started_and_left(desk: Desk, provider: Provider):
     assert desk.segue(*words).code == 1
 
 
+def test_an_actor_that_is_done_is_shown_as_it_ended(desk: Desk):
+    desk.write("sums.py", SUMS.replace("        return Done(", "        self.by += 1\n        return Done("))
+    assert desk.segue("run", "sums.py:Sum", "2", "--id", "s").out == "6\n"
+    assert desk.segue("show", "s", "--json").rows[0]["fields"] == {"n": 2, "by": 3}
+    assert '"by":3' in desk.segue("show", "s").out
+
+
 def test_calls_are_listed_by_place(desk: Desk):
     desk.write(
         "join.py",

@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from ..authoring.actor.checkpoint import Checkpoint, read_stored
+from ..authoring.actor.checkpoint import Checkpoint
 from ..core import journal
 from ..core.budget import owner
 from ..core.replay import Place
-from ..model.entry import Entry
+from ..model.entry import LEFT, Entry
 from ..model.errors import UnknownName
 from ..model.run import ENDED, Head
 from ..ports.store import History, Store
@@ -49,7 +49,7 @@ async def do_show(args: argparse.Namespace) -> int:
         if args.history or recent:
             past = await store.history(args.run)
             calls = await past_calls(store, past) + calls
-        standing = await _standing_of(store, head)
+        standing = await rebase.standing_of(store, head.id) if head.spec.kind == "actor" else None
         found = await budgets.standings(store, budgets.accounts_of([head]))
     if args.call:
         _whole(args.call, calls, plain=args.json)
@@ -117,17 +117,9 @@ def _in_order(path: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path)]
 
 
-async def _standing_of(store: Store, head: Head) -> Checkpoint | None:
-    """An actor as its last turn left it."""
-    loaded = await store.load(head.id) if head.spec.kind == "actor" else None
-    if loaded is None or loaded.checkpoint is None:
-        return None
-    return read_stored(loaded.checkpoint, loaded.deltas)
-
-
 async def past_calls(store: Store, past: History) -> list[Call]:
     """The calls of turns that are over, oldest first, contents in place. When each began isn't known any more."""
-    entries = journal.read(past.rows[: past.archived])
+    entries = [entry for entry in journal.read(past.rows[: past.archived]) if entry.kind != LEFT]
     digests = journal.blobs_of(entries)
     contents = await store.get_blobs(digests) if digests else {}
     calls: dict[Place, Call] = {}

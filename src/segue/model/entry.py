@@ -77,6 +77,11 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return GIVEN_UP - self.batch if self.batch <= GIVEN_UP else -1
 
 
+#: Of what kind, and where, the entry is that says how the last turn of an actor left its fields.
+LEFT: Final = "left"
+LEFT_AT: Final = ("!left", 0)
+
+
 class Awaited(msgspec.Struct, frozen=True, array_like=True):
     """A child that a call at `(path, n)`, of that name and digest, waited for, and waits for on."""
 

@@ -97,6 +97,9 @@ class Delta(msgspec.Struct, array_like=True):
     fields: bytes = b""
 
 
+#: What deltas may follow where nothing was written before.
+NOTHING_WRITTEN = b'{"fields":{}}'
+
 read_checkpoint = msgspec.json.Decoder(Checkpoint).decode
 write_checkpoint = msgspec.json.Encoder().encode
 write_delta = msgspec.msgpack.Encoder().encode

@@ -88,6 +88,8 @@ class Ending:
             await self._settle()
             await self._close()
             await self._performer.hook("teardown")
+        else:
+            self._life.leaves(here.left)
         match here.end:
             case Fail(error=error):
                 raise error

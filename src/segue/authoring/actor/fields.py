@@ -23,7 +23,7 @@ Looked = bytes | list[Change]
 class Fields:
     """Of one actor. Small ones are one text; larger ones are looked at, and written, one by one."""
 
-    __slots__ = ("_definition", "_names", "_pending", "_raw", "_table", "as_stored", "size")
+    __slots__ = ("_definition", "_names", "_pending", "_raw", "_stored", "_table", "as_stored", "size")
 
     def __init__(self, definition: ActorDef, actor: Any, stored: Texts | None = None) -> None:
         """`stored`: the texts that they were read from."""
@@ -31,6 +31,7 @@ class Fields:
         self._table: dict[str, Field] | None = None
         self._pending = Splices()
         self._raw: bytes | msgspec.Raw = b""
+        self._stored: bytes | msgspec.Raw = b""  # the text of few, as it was last written
         #: Whether they are still the text that was stored, so that changes of it can be.
         self.as_stored = False
         if stored is not None and stored.keys() == self._names:
@@ -39,7 +40,7 @@ class Fields:
                 self.as_stored = True
                 self._spread(actor, stored)
                 return
-        self._raw = definition.dump(actor)
+        self._raw = self._stored = definition.dump(actor)
         self.size = len(self._raw)  #: bytes, roughly
         if self.size > SMALL:
             self._spread(actor, read_texts(self._raw))
@@ -105,3 +106,12 @@ class Fields:
         """They were written whole."""
         self._pending.clear()
         self.as_stored = True
+
+    def stored(self) -> None:
+        """What they are is written, whole or not."""
+        self._stored = self._raw
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether they were taken otherwise since."""
+        return next(iter(self._pending), None) is not None or self._raw != self._stored or (self.spread and not self.as_stored)

@@ -168,6 +168,10 @@ class Life(Protocol):
         """`close_letter`, with an answer if there is a `value`, and `save`, of a message that has recorded nothing."""
         ...
 
+    def leaves(self, left: Callable[[], bytes | None], /) -> None:
+        """Have the commit that ends the run say what it `left`, for those who look at it; nothing goes on from that."""
+        ...
+
     def seal(self) -> Future[None]:
         """Commit. Tasks that the handler left behind don't outlive it."""
         ...

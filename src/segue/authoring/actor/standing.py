@@ -15,7 +15,7 @@ from ...model.errors import BadSignature
 from ...ports.store import Claimed, Turn
 from ..failures import to_exception, to_failure
 from ..mail import message_name
-from .checkpoint import Checkpoint, Delta, End, read_parted, write_checkpoint
+from .checkpoint import Checkpoint, Delta, End, read_parted, write_checkpoint, write_delta
 from .family import Family
 from .fields import SMALL, Fields, Looked
 from .migration import Read, find, first
@@ -223,12 +223,24 @@ class Standing:
             if written <= 2 * whole:
                 self._written = written
                 turn.delta, turn.replaces = stored, replaces
+                fields.stored()
                 return
         head.fields, head.children = fields.whole(), family.whole()
         turn.checkpoint = write_checkpoint(head)
         self._written, self._tail = len(turn.checkpoint), Tail()
+        fields.stored()
         if fields.spread:
             fields.written()
+
+    def left(self) -> bytes | None:
+        """What the last turn left the fields as, as a delta, if it changed them: nothing else is written after it."""
+        fields = self.fields
+        if not fields.unwritten:
+            return None
+        head = Checkpoint(_NULL, turns=self.turns + 1, actor=self._molted, at=self.at, lives=self.lives)
+        spliced = fields.spread and fields.as_stored
+        few = b"" if spliced else bytes(fields.whole())
+        return write_delta(Delta(write_checkpoint(head), fields.changed() if spliced else [], fields=few))
 
     def _head(self) -> Checkpoint:
         """What was last kept, without the fields."""

@@ -16,7 +16,7 @@ import msgspec
 from ...authoring.context import Act, BranchTask, Wait, current
 from ...authoring.message import Responder
 from ...core.replay import Replay
-from ...model.entry import INSTANT, Entry, Failure
+from ...model.entry import INSTANT, LEFT, LEFT_AT, Entry, Failure
 from ...model.message import CAUGHT_UP, PORT, DeadLetter, Letter, Mail, answer_to
 from ...ports.store import Claimed, Turn
 from ..calls.call import Call, new_call, own_call, raw
@@ -353,6 +353,12 @@ class Handling:
         if self._clean:
             self._forget()
         return self._clean and self.shares
+
+    def leaves(self, left: Callable[[], bytes | None]) -> None:
+        if self._saved is None:  # else that is written with the end
+            value = left()
+            if value is not None:
+                self._run.commits.entries.append(Entry(*LEFT_AT, LEFT, "", b"", b"", 0, INSTANT, value))
 
     def seal(self) -> Future[None]:
         """Commit. Tasks that the handler left behind don't outlive it."""

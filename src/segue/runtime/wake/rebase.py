@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
-from ...authoring.actor.checkpoint import Checkpoint, read_stored
+from ...authoring.actor.checkpoint import NOTHING_WRITTEN, Checkpoint, read_stored
 from ...authoring.mail import child_ids
 from ...core import journal
 from ...core.codec import encode
 from ...core.pool import Pooled
-from ...model.entry import Awaited, Entry, Pool, decode_pool, encode_pool
+from ...model.entry import LEFT, Awaited, Entry, Pool, decode_pool, encode_pool
 from ...model.errors import Conflict, UnknownName
 from ...model.mode import Config
 from ...model.run import Head, Spec
@@ -38,10 +38,23 @@ async def entries_of(store: Store, run: str) -> list[Entry]:
 
 async def entries_in(store: Store, loaded: Claimed) -> list[Entry]:
     """The same, of a run that was loaded. Raises `KeyError` for a content that isn't there any more."""
-    entries = journal.read(loaded.journal)
+    entries = [entry for entry in journal.read(loaded.journal) if entry.kind != LEFT]
     digests = journal.blobs_of(entries)
     contents = await store.get_blobs(digests) if digests else {}
     return journal.merged(journal.load_large(entries, contents))
+
+
+async def standing_of(store: Store, run: str) -> Checkpoint | None:
+    """An actor as its last turn left it; None if no turn is written."""
+    loaded = await store.load(run)
+    if loaded is None:
+        return None
+    left = [entry for entry in journal.read(loaded.journal) if entry.kind == LEFT]
+    contents = await store.get_blobs(journal.blobs_of(left)) if journal.blobs_of(left) else {}
+    deltas = [entry.value for entry in journal.load_large(left, contents) if entry.value is not None]
+    if loaded.checkpoint is None and not deltas:
+        return None
+    return read_stored(loaded.checkpoint or NOTHING_WRITTEN, [*loaded.deltas, *deltas])
 
 
 async def resume(
