@@ -239,18 +239,15 @@ class RunsContract:
         assert (await claim(store))["b"].head.spec.config == Config()
 
     async def test_others_are_revived_along_as_far_as_they_are_cancelled(self, store: Store) -> None:
-        async def status(*runs: str) -> list[str]:
-            return [(await loaded(store, run)).head.status for run in runs]
-
         await start(store, "a", "b", "c", "d")
         for id in ("a", "b"):
             await commit(store, id, 1, entries=b"1", status="cancelled")
         await commit(store, "c", 1, status="done", value=b"7")
         along = {"b": b"pool of b", "c": b"pool of c", "nowhere": b""}
         assert not await store.revive("a", pool=b"p", now=5.0, status=["failed"], along=along)
-        assert await status("a", "b", "c") == ["cancelled", "cancelled", "done"]
+        assert [await status(store, id) for id in "abc"] == ["cancelled", "cancelled", "done"]
         assert await store.revive("a", pool=b"p", now=5.0, status=["cancelled"], along=along)
-        assert await status("a", "b", "c", "d") == ["ready", "ready", "done", "ready"]
+        assert [await status(store, id) for id in "abcd"] == ["ready", "ready", "done", "ready"]
         got = await claim(store)
         assert [(got[id].pool, got[id].journal) for id in ("a", "b")] == [(b"p", []), (b"pool of b", [])]
 
