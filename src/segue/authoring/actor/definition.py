@@ -184,9 +184,9 @@ class ActorDef:
         given = {name: getattr(first, name) for name in required}
         return next(iter(given.values())) if len(given) == 1 else given
 
-    def check_args(self, args: bytes) -> None:
-        """Raise `InvalidValue` where a run of it couldn't read them."""
-        self.read(read_texts(args))
+    def check_args(self, args: bytes) -> dict[str, Any]:
+        """Raise `InvalidValue` where a run of it couldn't read them; else them."""
+        return self.read(read_texts(args))
 
     def take(self, actor: Any) -> bytes:
         """What is stored of an instance that is to be started; also checks the class."""

@@ -114,4 +114,8 @@ class Fields:
     @property
     def unwritten(self) -> bool:
         """Whether they were taken otherwise since."""
-        return next(iter(self._pending), None) is not None or self._raw != self._stored or (self.spread and not self.as_stored)
+        return (
+            next(iter(self._pending), None) is not None
+            or self._raw != self._stored
+            or (self.spread and not self.as_stored)
+        )

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from ...authoring.actor.checkpoint import Checkpoint, read_stored
+from ...authoring.actor.definition import ActorDef
 from ...authoring.context import Act
 from ...core import journal
 from ...core.pool import Pooled
@@ -29,6 +30,7 @@ from ..wake.executor import Executor
 from ..wake.host import Host
 from ..wake.mailbox import HAND
 from ..worker import Worker
+from .losses import Losses
 from .verify import Desk, Replayed
 
 log = logging.getLogger("segue")
@@ -67,12 +69,20 @@ class Prover:
         turn = _Turn(
             Desk(self._worker, before.head, None), before, entries, spec.config.over(self._worker.config)
         )
+        turn.losses = losses = Losses(spec.target)
+        if isinstance(target, ActorDef) and not after.actor:
+            losses.look("its fields", bytes(after.fields), target.check_args)
+            for letter in before.inbox:
+                handler = target.handlers.messages.get(letter.mail.name)
+                if handler is not None and letter.mail.value is not None:
+                    losses.look(f"the message {handler.name}", letter.mail.value, handler.read)
         turn.begin(code_of(target, before, turn))
         try:
             await turn.has_left()
         except asyncio.CancelledError:
             await turn.stopped()
             raise
+        losses.tell(before.head.id)
         if (difference := turn.differs_from(after)) is not None:
             self.differences.setdefault(before.head.id, difference)
 

@@ -29,8 +29,11 @@ from ..wake.mailbox import HAND
 from ..wake.rebase import entries_of
 from ..wake.resting import Rests
 from ..worker import Worker
+from .losses import Losses
 from .parity import Requests
 
+#: Calls whose outcome is a value of the author's, as they wrote it.
+_TYPED = ("step", "child", "join", "request")
 CURE = "What a flow does must follow from its arguments and from recorded calls alone."
 
 
@@ -86,12 +89,19 @@ async def replay(
         Desk(worker, head, requests), claimed, list(entries), head.spec.config.over(worker.config)
     )
     replayed.look, replayed.watch = look, watch
+    if target.version == spec.version:  # else what was written may be of other classes
+        replayed.losses = losses = Losses(target.name)
+        losses.look("its arguments", spec.args, target.check_args)
+        if head.value is not None:
+            losses.look("its result", head.value, target.read_result)
     replayed.begin(code_of(target, claimed, replayed))
     try:
         await replayed.has_left()
     except asyncio.CancelledError:
         await replayed.stopped()
         raise
+    if replayed.losses is not None:
+        replayed.losses.tell(head.id)
     replayed.compare(head)
 
 
@@ -115,6 +125,7 @@ class Replayed(Executor):
         self.last = Turn(run=self.id, fence=0)
         self.look: Looker | None = None
         self.watch: Watcher | None = None
+        self.losses: Losses | None = None
         self.fresh: list[Call] = []  # calls that the journal doesn't have
 
     async def stopped(self) -> None:
@@ -144,6 +155,10 @@ class Replayed(Executor):
     def record(self, branch: Branch, request: Work | Wait | Act) -> Future[Any]:
         if self.watch is not None and not self.leaving:
             self.watch(self, branch, request, self.replay.calls.get((branch.path, branch.n)))
+        if self.losses is not None and request.kind in _TYPED:
+            entry = self.replay.calls.get((branch.path, branch.n))
+            if entry is not None and entry.value is not None:
+                self.losses.look(f"what {request.name!r} gave", entry.value, request.decode)
         return super().record(branch, request)
 
     def perform(self, branch: Branch, work: Work) -> Awaitable[Any]:
