@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -15,6 +16,7 @@ from segue.authoring.actor.checkpoint import Child, Delta, read_stored, write_ch
 from segue.authoring.actor.family import Family
 from segue.authoring.actor.tail import Tail
 from segue.ports.store import Turn
+from segue.runtime.wake import departure
 from tests.authoring.test_long_lives import Written
 
 HEAD, BASE = b'{"fields":null}', b'{"fields":{}}'
@@ -93,6 +95,34 @@ def test_what_is_read_is_what_was_kept(seed: int) -> None:
     assert rows < 6
 
 
+def last_of(family: Family, groups: list[str]) -> tuple[str, str]:
+    """The rank that is to end first, by its definition."""
+    present = dict.fromkeys(each.group for each in family)
+    others = [name for name in present if name not in groups]
+    group = next(name for name in reversed([*groups, *others]) if name in present)
+    return group, list(dict.fromkeys(each.member for each in family if each.group == group))[-1]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_last_rank_is_found_as_if_all_were_looked_at(seed: int) -> None:
+    chance = random.Random(seed)
+
+    def one(id: int) -> Child:
+        return Child(str(id), chance.choice("ABCD"), "leaf", "temporary", member=chance.choice("123"))
+
+    family = Family([one(id) for id in range(chance.randrange(10))])
+    groups = ["A", "B", "C", "D"][: chance.randrange(2, 5)]
+    for id in range(100, 300):
+        if chance.random() < 0.5 or not len(family):
+            family.put(one(id))
+        else:
+            family.drop(chance.choice(list(family)).id)
+        if len(family) and chance.random() < 0.7:
+            rank = family.last(groups)
+            assert rank == last_of(family, groups)
+            assert family.of(rank) == [each for each in family if (each.group, each.member) == rank]
+
+
 class Floor(Enum):
     HALL = 1
 
@@ -141,3 +171,65 @@ async def test_bytes_written_grow_with_what_happens() -> None:
     one = len(write_checkpoint(children)) // many
     assert came < 8 * one * many, (came, one)
     assert gone - came < 8 * one * many, (gone - came, one)
+
+
+class Stair(segue.Actor[None]):
+    """Has as many lodgers as it is told, all in one group or each in a part of its own; one goes after the other."""
+
+    groups = Floor
+    many: int
+    apart: bool
+
+    def begin(self) -> Opening:
+        return Opening()
+
+    @segue.state
+    async def open(self, _: Opening) -> segue.Listen:
+        for i in range(self.many):
+            await segue.spawn(Slow(i), group=(Floor.HALL, i) if self.apart else Floor.HALL)
+        return segue.Listen()
+
+
+@dataclass
+class Opening: ...
+
+
+class Slow(segue.Actor[None]):
+    i: int
+
+    async def teardown(self) -> None:
+        for _ in range(20 * self.i):
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+async def test_an_end_looks_at_each_child_a_few_times(apart: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at all of them whenever one has ended."""
+    looks = {"all": 0, "rank": 0, "words": 0}
+    everybody, of, last = Family.__iter__, Family.of, Family.last
+
+    def counted_all(family: Family) -> Any:
+        looks["all"] += len(family)
+        return everybody(family)
+
+    def counted(family: Family, rank: Any) -> list[Child]:
+        found = of(family, rank)
+        looks["rank"] += len(found)
+        return found
+
+    def asked(family: Family, groups: Any) -> Any:
+        looks["words"] += 1
+        return last(family, groups)
+
+    monkeypatch.setattr(Family, "__iter__", counted_all)
+    monkeypatch.setattr(Family, "of", counted)
+    monkeypatch.setattr(Family, "last", asked)
+    monkeypatch.setattr(departure, "LARGE", 1)  # it stays in memory for the next word, as a large one does
+    monkeypatch.setattr(departure, "STAY_BYTE", 1.0)
+    many = 40
+    async with segue.Engine("memory:") as engine:
+        stair = await engine.start(Stair(many, apart), id="stair")
+        await stair.interrupt()
+        assert (await engine.wait("stair")).status == "cancelled"
+    assert looks["words"] >= many // 2, looks  # they came one by one
+    assert looks["all"] + looks["rank"] <= 4 * many, looks

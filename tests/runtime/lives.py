@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
+
+import pytest
 
 from segue.core import journal
 from segue.model.entry import Entry
 from segue.model.run import Head
 from segue.ports.store import Store
-from segue.runtime.wake import rebase
+from segue.runtime.ground import tasks
+from segue.runtime.wake import rebase, stillness
+from segue.runtime.wake.executor import Executor
 from segue.stores.memory import MemoryStore
 from segue.testing import FakeModel
 from segue.testing.crash import Mortal
@@ -129,9 +133,44 @@ async def everywhere(
     return lives
 
 
+@contextmanager
+def watched_rest(few: int = stillness.FEW) -> Iterator[None]:
+    """What looks at runs' tasks find is compared with a look at all of them; `few` is their `FEW`."""
+    turn, committed, alone = Executor._turn, Executor.committed, Executor.landed_alone
+
+    wrong: list[str] = []
+
+    def at_rest(run: Executor) -> None:
+        if moving := _moving(run):
+            wrong.append(f"at rest, but for {moving}")
+        turn(run)
+
+    def compared(then: Callable[[Executor], None]) -> Callable[[Executor], None]:
+        def landed(run: Executor) -> None:
+            if not run.leaving and run.still.is_busy() != bool(moving := _moving(run)):
+                wrong.append(f"committed, and these move: {moving}")
+            then(run)
+
+        return landed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Executor, "_turn", at_rest)
+        patch.setattr(Executor, "committed", compared(committed))
+        patch.setattr(Executor, "landed_alone", compared(alone))
+        patch.setattr(stillness, "FEW", few)
+        yield
+    assert not wrong, wrong[:3]
+
+
+def _moving(run: Executor) -> list[asyncio.Task[Any]]:
+    """The tasks of a run that run or are about to."""
+    waits = {task: tasks.waiter(task) for task in run.tasks if task is not run.still.busy_by_itself}
+    return [task for task, at in waits.items() if not task.done() and (at is None or at.done())]
+
+
 def rows(entries: list[Entry]) -> list[tuple[Any, ...]]:
     """A journal without what may differ between two runs of the same: times, batches, how model calls went out."""
     return sorted((e.path, e.n, e.kind, e.name, e.args, e.error) for e in entries)
 
 
-__all__ = ["Desk", "everywhere", "journal", "rows", "until"]
+__all__ = ["Desk", "everywhere", "journal", "rows", "until", "watched_rest"]

@@ -20,6 +20,7 @@ from segue.runtime.ground.clock import SystemClock
 from segue.stores.memory import MemoryStore
 from segue.testing.crash import Delayed, Mortal
 from tests.runtime import programs
+from tests.runtime.lives import watched_rest
 
 
 class World:
@@ -152,7 +153,8 @@ async def trial(
     for life in range(200):
         before = await recorded(store)
         world.executed.clear()
-        state, result = await live(world, store, shared, life, r.randint(1, 4) if life < 12 else None)
+        with watched_rest(few=(0, 1, 8)[seed % 3]):
+            state, result = await live(world, store, shared, life, r.randint(1, 4) if life < 12 else None)
         assert not before & set(world.executed), "a step that was committed ran again"
         if state == "done":
             assert not before & world.smuggled, "a clock in recorded arguments went unseen"

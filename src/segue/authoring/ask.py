@@ -13,7 +13,7 @@ from ..core.schema import schema
 from ..model.checks import moment, text
 from ..model.entry import Failure
 from ..model.message import Question
-from ..ports.store import Turn
+from ..ports.store import Turn, adding
 from .context import Branch, Wait, current
 from .time import overdue
 
@@ -102,24 +102,22 @@ def put(
     due = moment(timeout, "timeout of ask()", run.now())
 
     def opens(turn: Turn, path: str, n: int) -> None:
-        turn.asks = [
-            *turn.asks,
-            Question(
-                id=ask_id(run.id, path, n),
-                run=run.id,
-                path=path,
-                n=n,
-                question=question,
-                show=shown,
-                schema=msgspec.json.encode(form),
-                to=to,
-                created=run.now(),
-                deadline=due,
-            ),
-        ]
+        asked = Question(
+            id=ask_id(run.id, path, n),
+            run=run.id,
+            path=path,
+            n=n,
+            question=question,
+            show=shown,
+            schema=msgspec.json.encode(form),
+            to=to,
+            created=run.now(),
+            deadline=due,
+        )
+        turn.asks = adding(turn.asks, asked)
 
     def drops(turn: Turn, path: str, n: int) -> None:
-        turn.closed_asks = [*turn.closed_asks, ask_id(run.id, path, n)]
+        turn.closed_asks = adding(turn.closed_asks, ask_id(run.id, path, n))
 
     wait = Wait(
         kind="ask",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -20,6 +20,7 @@ from ..model.message import DeadLetter, Letter, Mail, Question
 from ..model.mode import Config
 from ..model.run import Head, Spec, Status, Usage
 
+T = TypeVar("T")
 Delivery = Literal["delivered", "duplicate", "gone", "full", "dropped"]
 CommitResult = Literal["committed", "ready", "fenced"]
 AnswerResult = Literal["answered", "closed", "unknown"]
@@ -143,6 +144,14 @@ class Turn(msgspec.Struct, kw_only=True, gc=False):
         if self.delta is None:
             return [*deltas]
         return [*deltas[: max(len(deltas) - self.replaces, 0)], self.delta]
+
+
+def adding(there: Sequence[T], *ones: T) -> list[T]:
+    """What a turn has of a kind, and these: in the same list, where it has one, for there may be thousands."""
+    if type(there) is list:
+        there.extend(ones)
+        return there
+    return [*there, *ones]
 
 
 class Landing(Future[list[CommitResult]]):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import msgspec
 
 from .checkpoint import Child, Kin
+from .ranks import Rank, Ranks
 
 _size = msgspec.msgpack.Encoder().encode
 
@@ -17,12 +18,13 @@ class Family:
     Those that ended with their supervisor are kept as well, but aren't seen any more unless they are `back`.
     """
 
-    __slots__ = ("_before", "_here", "_now", "_unwritten", "scrambled", "size")
+    __slots__ = ("_before", "_here", "_now", "_ranks", "_unwritten", "scrambled", "size")
 
     def __init__(self, children: Iterable[Child]) -> None:
         self._now: dict[str, Child] = {}
         self._before: dict[str, Child | None] = {}  # of those that changed since: what they were
         self._unwritten: dict[str, None] = {}  # those that were changed when they were kept
+        self._ranks: Ranks | None = None  # once they are to end
         self.scrambled = False  #: whether changes alone don't tell the order any more
         self.size = 0  #: bytes, roughly
         self._here = 0  # how many aren't gone
@@ -54,9 +56,19 @@ class Family:
             ):  # it was there before, at another place
                 self.scrambled = True
             self.size += len(_size(child))
-        self._here += (not child.gone) - (before is not None and not before.gone)
+        self._moves(before, child)
         self._before.setdefault(child.id, before)
         self._now[child.id] = child
+
+    def _moves(self, before: Child | None, after: Child | None) -> None:
+        """Count, and rank, those that aren't gone."""
+        was, is_ = before is not None and not before.gone, after is not None and not after.gone
+        self._here += is_ - was
+        if self._ranks is not None and was != is_:
+            if after is not None and is_:
+                self._ranks.add(after)
+            elif before is not None:
+                self._ranks.drop(before)
 
     def leave(self, id: str) -> None:
         """One has ended since its supervisor ends."""
@@ -64,6 +76,7 @@ class Family:
 
     def back(self, ids: Collection[str]) -> None:
         """The supervisor goes on after all: with those of the gone; the others are no children any more."""
+        self._ranks = None  # they keep their places
         for child in list(self._now.values()):
             if child.id in ids:
                 self.put(msgspec.structs.replace(child, gone=False, level=child.softest, due=0.0))
@@ -73,7 +86,7 @@ class Family:
     def drop(self, id: str) -> None:
         """One goes."""
         child = self._now.pop(id)
-        self._here -= not child.gone
+        self._moves(child, None)
         self._before.setdefault(id, child)
         self.size = self.size - len(_size(child)) if self._now else 0
 
@@ -81,6 +94,16 @@ class Family:
         """All go."""
         for id in list(self._now):
             self.drop(id)
+
+    def last(self, groups: Sequence[str]) -> Rank:
+        """Which of them are to end first: those of the last group that there is, of its last member."""
+        if self._ranks is None:
+            self._ranks = Ranks(self)
+        return self._ranks.last(groups)
+
+    def of(self, rank: Rank) -> list[Child]:
+        """Those of a rank."""
+        return [] if self._ranks is None else [self._now[id] for id in self._ranks.of(rank)]
 
     @property
     def is_none(self) -> bool:

@@ -30,6 +30,7 @@ from .envelope import Envelope
 from .envelope import Turn as Handling
 from .interruption import Interrupt, Interruption
 from .nexts import Fail
+from .ranks import Rank
 
 if TYPE_CHECKING:
     from ...model.mode import Config
@@ -73,6 +74,7 @@ class Supervisor:
     def __init__(self, here: Standing, life: Life) -> None:
         self._here, self._life = here, life
         self._hurried = False  # while children were being asked
+        self._asked: tuple[Rank, float] | None = None  # who was, and when to ask them again
 
     # ------------------------------------------------------------ children come
     async def spawn(
@@ -131,6 +133,7 @@ class Supervisor:
                 softest=softest,
             )
             here.children.put(child)
+            self._asked = None
             if here.closing:
                 self._put({child.id: await self._ask_to_end(branch, child)})
         return handle
@@ -215,28 +218,23 @@ class Supervisor:
     # ------------------------------------------------------------ the end of all
     def press(self) -> None:
         """Somebody is in a hurry: children are asked more urgently now."""
-        self._hurried = True
+        self._hurried, self._asked = True, None
         for child in self._here.children:
             self._here.children.put(msgspec.structs.replace(child, due=0.0))
 
     async def ask_to_end(self) -> float:
         """Ask the children of the last group, of its last member, to end; when to ask again."""
-        here, branch = self._here, current("shutting down")
-        present = dict.fromkeys(child.group for child in here.children)
-        known = [group.name for group in here.definition.groups or ()]
-        others = [name for name in present if name not in known]  # of the class that the actor was before
-        last = next(name for name in reversed([*known, *others]) if name in present)
-        member = list(dict.fromkeys(child.member for child in here.children if child.group == last))[-1]
-        now, members = (
-            here.at,
-            [each for each in here.children if each.group == last and each.member == member],
-        )
-        self._hurried = False
+        here, branch, family = self._here, current("shutting down"), self._here.children
+        last, now = family.last([group.name for group in here.definition.groups or ()]), here.at
+        if self._asked is not None and self._asked[0] == last and now < self._asked[1]:
+            return self._asked[1]  # one of those that were asked has said something: the others have time
+        self._hurried, members = False, family.of(last)
         self._put({child.id: await self._ask_to_end(branch, child) for child in members if child.due <= now})
         if self._hurried:
             self.press()
-        left = (each.due for each in here.children if each.group == last and each.member == member)
-        return min(left, default=now)
+        due = min((each.due for each in family.of(last)), default=now)
+        self._asked = last, due
+        return due
 
     async def _ask_to_end(self, branch: Branch, child: Child) -> Child | None:
         """Ask a child to end, more urgently than before; None if it is left behind."""

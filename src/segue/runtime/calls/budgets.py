@@ -21,7 +21,7 @@ from ...model.lane import LIVE
 from ...model.run import Usage
 from ...ports.clock import Clock
 from ...ports.provider import PriceList
-from ...ports.store import Store
+from ...ports.store import Store, adding
 from ..ground import tasks
 from .call import Call
 
@@ -199,7 +199,7 @@ class Purse:
         for _ in range(need.spoilt):
             paid = paid.plus(need.reserved)
         turn = self._run.commits.turn
-        turn.settled = [*turn.settled, Settlement(need.id, paid)]
+        turn.settled = adding(turn.settled, Settlement(need.id, paid))
         self._freed += 1
 
     def release(self, need: Need) -> None:

@@ -8,7 +8,7 @@ from ...authoring.context import RunContext
 from ...model.lane import Line
 from ...model.run import CallRef
 from ...ports.clock import Clock
-from ...ports.store import Turn
+from ...ports.store import Turn, adding
 from .naming import line_id
 from .ways import Route
 
@@ -45,11 +45,11 @@ class LineCall:
             same="" if since is None else self._ask(body),
             since=since or 0.0,
         )
-        turn.lines = [*turn.lines, line]
+        turn.lines = adding(turn.lines, line)
 
     def drops(self, turn: Turn, path: str, n: int) -> None:
         """See `Wait`."""
         run, ids = self._run, {self._id}
         if run.rebased:
             ids = {line_id(run.id, path, n), line_id(run.id, path, n, self._digest)}
-        turn.withdrawn = [*turn.withdrawn, *ids]
+        turn.withdrawn = adding(turn.withdrawn, *ids)

@@ -15,7 +15,7 @@ from ...model.lane import Answer
 from ...model.run import REUSED
 from ...ports.clock import Clock
 from ...ports.provider import Endpoint, Numbering, Provider
-from ...ports.store import Store, Turn
+from ...ports.store import Store, Turn, adding
 from ...providers.wire import dialect_of, object_of
 
 
@@ -128,7 +128,7 @@ class Shared:
         if flight is None:
             return ""
         if flight.fresh:
-            turn.answers = [*turn.answers, Answer(flight.same, flight.value, flight.at)]
+            turn.answers = adding(turn.answers, Answer(flight.same, flight.value, flight.at))
         if flight.paid:
             return REUSED
         flight.paid = True

@@ -98,21 +98,22 @@ def _stay(run: Executor, *, home: bool) -> tuple[Callable[..., Any], float] | No
 def _patience(run: Executor) -> tuple[float, int]:
     """For how many seconds a run stays that takes long to wake, and a number that says whether it has gone on.
 
-    One with a long history waits so for children, which may end one by one, for answers of other runs and for mail, and
-    a large actor for messages: each that finds it parked would have it replayed or loaded. It stays for as long as some
-    of those would take, so that replays are a small part of the time, however many calls there are.
+    One with a long history waits so for children and for people's answers, which may come one by one, for answers of
+    other runs and for mail, and a large actor for messages: each that finds it parked would have it replayed or loaded.
+    It stays for as long as some of those would take, so that replays are a small part of the time, however many calls
+    there are.
     """
     replay, actor = run.replay, run.handling
     calls = len(replay.calls) + replay.handed + len(run.open)
     if run.host.park_always:
         return 0.0, 0
-    if calls >= LONG and any(call.request.kind == "child" for call in run.open.values()):
+    box = run.box
+    if box is not None and calls >= LONG and box.waits("child", "ask"):
         return calls * STAY, replay.handed
-    if run.host.is_roomy:
-        kinds = {call.request.kind for call in run.open.values()}
-        if "request" in kinds:
+    if box is not None and run.host.is_roomy:
+        if box.waits("request"):
             return max(ANSWER, calls * STAY), replay.handed
-        if "receive" in kinds:
+        if box.waits("receive"):
             return calls * STAY, replay.handed
     if actor is not None and actor.weight >= LARGE:
         return actor.weight * STAY_BYTE, actor.saves

@@ -110,7 +110,7 @@ class Executor:
         self.phase = REPLAYING if entries else LIVE
         self._mark = ""
         self.tasks: set[Task[Any]] = set()
-        self.still = Stillness(self.loop, self.tasks, host.linger, self.kick)
+        self.still = Stillness(self.loop, host.linger, self.kick)
         self.open: dict[Place, Call] = {}
         self.made: set[Place] = set()  # again, of what the journal holds
         self.held: list[Call] = []  # new ones, while there is history left
@@ -295,6 +295,8 @@ class Executor:
     def adopt(self, task: Task[Any]) -> None:
         """Keep a task that the code started."""
         self.tasks.add(task)
+        if self.phase is not OVER:
+            self.still.came(task)
         if self.root is not None or self.handling is not None:  # a flow says itself when it has ended
             task.add_done_callback(self._task_done, context=tasks.NO_CONTEXT)
         if self.leaving:
@@ -368,7 +370,9 @@ class Executor:
 
     def _task_done(self, task: Task[Any]) -> None:
         self.tasks.discard(task)
-        self.kick()
+        if self.phase is not OVER:
+            self.still.went(task)
+            self.kick()
 
     def pump(self) -> None:
         """Look whether the run is at rest, and if it is, do what is next."""

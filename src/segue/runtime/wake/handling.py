@@ -18,7 +18,7 @@ from ...authoring.message import Responder
 from ...core.replay import Replay
 from ...model.entry import INSTANT, LEFT, LEFT_AT, Entry, Failure
 from ...model.message import CAUGHT_UP, PORT, DeadLetter, Letter, Mail, answer_to
-from ...ports.store import Claimed, Turn
+from ...ports.store import Claimed, Turn, adding
 from ..calls.call import Call, new_call, own_call, raw
 from ..ground import tasks
 from ..ground.events import Handling as HandlingEvent
@@ -259,7 +259,7 @@ class Handling:
     def bury(self, mail: Mail, reason: str, error: Failure | None) -> None:
         """Have the next commit list mail as a dead letter."""
         turn = self._run.commits.turn
-        turn.dead = [*turn.dead, DeadLetter(mail, reason, error)]
+        turn.dead = adding(turn.dead, DeadLetter(mail, reason, error))
 
     def answer_to(self, mail: Mail, value: bytes | None, error: Failure | None) -> Mail | None:
         """What answers a request."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...model.message import Letter, Mail
+from ...ports.store import adding
 
 if TYPE_CHECKING:
     from .executor import Executor
@@ -54,7 +55,7 @@ class Keeping:
         self._keeper = 0
         self.letters[letter.id] = letter
         turn = self._run.commits.turn
-        turn.kept = [*turn.kept, letter.id]
+        turn.kept = adding(turn.kept, letter.id)
         return False
 
     def drop_events(self, key: str) -> None:

@@ -66,6 +66,7 @@ class Mailbox:
         "_run",
         "_spawned",
         "_unmatched",
+        "_waits",
         "hand",
         "keeping",
         "posts",
@@ -79,7 +80,8 @@ class Mailbox:
         self.posts: OrderedDict[int, Letter] = OrderedDict()  #: messages to the code, by id, in order
         self._asked = False  # somebody may want to be told when his mail was taken
         self._unmatched = True  # posts or receivers have come since they were matched
-        self._receivers: list[Call] = []
+        self._receivers: dict[str, OrderedDict[Place, Call]] = {}  # in order, by the names that they take
+        self._waits: dict[str, set[Place]] = {}  # the calls that wait, by kind
         self._joins: dict[Place, list[Call]] = {}  # waits for the ends of spawned runs
         self._ends: dict[Place, tuple[bytes | None, Failure | None]] = {}  # of spawned runs, once waited for
         self._spawned: set[Place] = set()  # whose ends may come before anybody waits for them
@@ -214,19 +216,33 @@ class Mailbox:
 
     def wait_for(self, call: Call, request: Wait, due: float) -> None:
         """A call waits from now on."""
+        self._waits.setdefault(request.kind, set()).add(call.place)
         if due:
             self._order += 1
             heapq.heappush(self._dues, (due, self._order, call))
         if request.accepts:
-            self._receivers.append(call)
+            for name in request.accepts:
+                self._receivers.setdefault(name, OrderedDict())[call.place] = call
             self._unmatched = True
         if request.joins is not None:
             self._join(call, request, request.joins)
 
     def drop(self, call: Call) -> None:
         """Nobody waits for that call's outcome any more."""
-        if call in self._receivers:
-            self._receivers.remove(call)
+        self._waits_no_more(call)
+
+    def _waits_no_more(self, call: Call) -> None:
+        place, request = call.place, call.request
+        if (places := self._waits.get(request.kind)) is not None:
+            places.discard(place)
+        for name in request.accepts if isinstance(request, Wait) else ():
+            waiting = self._receivers.get(name)
+            if waiting is not None and waiting.pop(place, None) is not None and not waiting:
+                del self._receivers[name]
+
+    def waits(self, *kinds: str) -> bool:
+        """Whether a call of one of these kinds waits."""
+        return any(self._waits.get(kind) for kind in kinds)
 
     def first(self) -> Letter | None:
         """The first message, if there is one. An actor that asks has no subscription open: their events are dropped."""
@@ -292,6 +308,7 @@ class Mailbox:
     def clear(self) -> None:
         """An actor's transition: what its handler waited for is history."""
         self._receivers.clear()
+        self._waits.clear()
         self._dues.clear()
         if self._spawned:  # who was started in an earlier turn isn't waited for any more
             self._spawned.clear()
@@ -398,13 +415,11 @@ class Mailbox:
         for letter in self.posts.values():
             if not self._receivers:
                 break
-            name = letter.mail.name
-            for call in self._receivers if letter.mail.kind != "request" else ():
-                request = call.request
-                if isinstance(request, Wait) and name in request.accepts and not call.done():
-                    self._receivers.remove(call)
-                    given.append((call, letter))
-                    break
+            waiting = self._receivers.get(letter.mail.name) if letter.mail.kind != "request" else None
+            if waiting:
+                call = next(iter(waiting.values()))
+                self._waits_no_more(call)
+                given.append((call, letter))
         for call, letter in given:
             told = msgspec.json.encode(letter.mail.name), letter.mail.value or NOTHING
             self._close(call, Outcome(call, b'{"name":%s,"value":%s}' % told, None, letter.id))
@@ -435,6 +450,7 @@ class Mailbox:
     def _close(self, call: Call, outcome: Outcome) -> None:
         """A wait is over: its outcome goes into the next batch."""
         self._run.open.pop(call.place, None)
+        self._waits_no_more(call)
         if outcome.letter is not None:
             self.consume(outcome.letter)
         self._run.done.append(outcome)

@@ -7,8 +7,8 @@ A wait for anything else, such as a raw sleep, a socket or a thread, is foreign:
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, Future, Task, TimerHandle
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, cast
 
 from ...authoring.context import BranchTask
 from ..calls.call import Call
@@ -18,15 +18,42 @@ Rest = Literal["busy", "calming", "foreign", "rest"]
 
 #: Joins and locks are looked at in so many turns of the loop: their callbacks may be on the way.
 TURNS = 3
+#: So many tasks are looked at each time. Where more have moved, those that wait again sleep until they are woken.
+FEW = 8
+
+
+class Alarm(Call):
+    """A call at which a task sleeps. However it is over, the task is looked at again."""
+
+    wakes: tuple[set[Task[Any]], Task[Any]] | None  # whom, and among whom
+
+    def cancel(self, msg: object = None) -> bool:
+        if not super().cancel(msg):
+            return False
+        self._ring()
+        return True
+
+    def set_result(self, result: Any, /) -> None:
+        super().set_result(result)
+        self._ring()
+
+    def set_exception(self, exception: type | BaseException, /) -> None:
+        super().set_exception(exception)
+        self._ring()
+
+    def _ring(self) -> None:
+        if self.wakes is not None:
+            (moving, task), self.wakes = self.wakes, None
+            moving.add(task)
 
 
 class Stillness:
     """Looks at a run's tasks. `kick` is called when it is worth looking again."""
 
-    def __init__(
-        self, loop: AbstractEventLoop, tasks: set[Task[Any]], linger: float, kick: Callable[[], None]
-    ) -> None:
-        self._loop, self._tasks, self._linger, self._kick = loop, tasks, linger, kick
+    def __init__(self, loop: AbstractEventLoop, linger: float, kick: Callable[[], None]) -> None:
+        self._loop, self._linger, self._kick = loop, linger, kick
+        self._moving: set[Task[Any]] = set()  # what is looked at: all but those that sleep
+        self._joined: dict[Task[Any], Future[Any]] = {}  # those that sleep at a join or a lock
         self.busy_by_itself: Task[Any] | None = (
             None  # carries out a call of its own, and counts as waiting for it
         )
@@ -40,29 +67,50 @@ class Stillness:
         """Something happened: count the turns anew."""
         self._turns = 0
 
+    def came(self, task: Task[Any]) -> None:
+        """The run has one more task."""
+        self._moving.add(task)
+
+    def went(self, task: Task[Any]) -> None:
+        """A task is over."""
+        self._moving.discard(task)
+        self._joined.pop(task, None)
+
     def look(self) -> Rest:
         """What the tasks do now; `calming` asks to look again in the next turn of the loop."""
-        composite, strange = False, None  # the last task that waits for something outside
-        for task in self._tasks:
+        strange = None  # the last task that waits for something outside
+        busy, composite, many = False, bool(self._joined), len(self._moving) > FEW
+        waiting = list[tuple[Task[Any], Future[Any]]]()
+        for task in self._moving:
             if task is self.busy_by_itself:
                 continue
             waits = tasks.waiter(task)
             if waits is None:
                 if task.done():
                     continue
-                return "busy"
+                busy = True
+                break
             if waits.done():
-                return "busy"
-            if type(waits) is Call:
-                continue
-            composite = True
-            if type(waits) is not BranchTask:
-                for future in tasks.foreign(task, waits):
+                busy = True
+                break
+            kind = type(waits)
+            if kind is not Call and kind is not Alarm:
+                composite = True
+                if kind is not BranchTask and (strangers := tasks.foreign(task, waits)):
                     strange = task
-                    self._watch(future)
+                    self._watch(strangers)
+                    continue
+            if many:
+                waiting.append((task, waits))
+        if waiting:
+            self._put_to_sleep(waiting)
+        if busy:
+            return "busy"
         if composite and self._turns < TURNS:
             self._turns += 1
             return "calming"
+        if self._joined and self._rouse():
+            return "busy"  # it moved meanwhile, perhaps others too
         if strange is None:
             self.foreign_since = None
             return "rest"
@@ -71,11 +119,35 @@ class Stillness:
 
     def is_busy(self) -> bool:
         """Whether a task runs or is about to, because something outside moved it."""
-        for task in self._tasks:
+        if self._joined:
+            self._rouse()
+        for task in self._moving:
             waits = tasks.waiter(task)
             if (waits is None or waits.done()) and not task.done() and task is not self.busy_by_itself:
                 return True
         return False
+
+    def _put_to_sleep(self, waiting: list[tuple[Task[Any], Future[Any]]]) -> None:
+        """Tasks that wait aren't looked at until what they wait for is over; the calls among that say so themselves."""
+        moving = self._moving
+        moving.difference_update(task for task, _ in waiting)
+        left = list(moving)
+        moving.clear()  # a set from which much was taken takes as long to go over as before
+        moving.update(left)
+        for task, waits in waiting:
+            if type(waits) is Call:
+                waits.__class__ = Alarm
+                cast("Alarm", waits).wakes = moving, task
+            else:
+                self._joined[task] = waits
+
+    def _rouse(self) -> bool:
+        """Whether a join or a lock is over at which a task sleeps: it is looked at again."""
+        over = [task for task, waits in self._joined.items() if waits.done()]
+        for task in over:
+            del self._joined[task]
+        self._moving.update(over)
+        return bool(over)
 
     def lingered(self, times: int = 1) -> bool:
         """Whether a foreign wait has held the run up for long enough; if not, there is a kick when it has."""
@@ -97,10 +169,11 @@ class Stillness:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _watch(self, future: Future[Any]) -> None:
-        if future not in self._watched:
-            self._watched.add(future)
-            future.add_done_callback(self._over, context=tasks.NO_CONTEXT)
+    def _watch(self, futures: Iterable[Future[Any]]) -> None:
+        for future in futures:
+            if future not in self._watched:
+                self._watched.add(future)
+                future.add_done_callback(self._over, context=tasks.NO_CONTEXT)
 
     def _over(self, future: Future[Any]) -> None:
         self._watched.discard(future)

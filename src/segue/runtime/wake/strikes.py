@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Where strikes stand in a journal: at this path, numbered. Their names are the places of the timeouts.
 STRIKE: Final = "!strike"
+#: Timeouts that have been left are forgotten once there are more than so many.
+MANY: Final = 100
 
 _STATE: Any = asyncio.timeouts._State  # type: ignore[attr-defined]  # asyncio has no public word for whether a block has been left
 
@@ -27,20 +29,22 @@ _STATE: Any = asyncio.timeouts._State  # type: ignore[attr-defined]  # asyncio h
 class Strikes:
     """The timeouts of one wake."""
 
-    __slots__ = ("_n", "_open", "_put_off", "_run", "_striking")
+    __slots__ = ("_many", "_n", "_open", "_put_off", "_run", "_striking")
 
     def __init__(self, run: Executor) -> None:
         self._run = run
         self._n = max((n + 1 for path, n in run.replay.calls if path == STRIKE), default=0)
         self._open: dict[str, asyncio.Timeout] = {}  # entered and perhaps not left, by place
+        self._many = MANY  # so many may be there before those that were left are looked for
         self._put_off: list[asyncio.Timeout] = []  # went off
         self._striking = False
 
     def entered(self, timeout: asyncio.Timeout, place: str) -> None:
         """The code has entered a timeout."""
         timeout.segue_place = place  # type: ignore[attr-defined]
-        if len(self._open) > 100:
+        if len(self._open) > self._many:
             self._open = {place: each for place, each in self._open.items() if _stands(each)}
+            self._many = max(MANY, 2 * len(self._open))
         self._open[place] = timeout
 
     def goes_off(self, timeout: asyncio.Timeout) -> bool:
