@@ -110,6 +110,21 @@ async def test_one_that_is_cut_off_doesnt_go_on_unseen() -> None:
         await stopped()
 
 
+async def test_a_handler_whose_time_is_up() -> None:
+    class Bounded(Counter):
+        @segue.state(timeout=timedelta(seconds=0.05))
+        def count(self, c: Counting) -> Done[int]:
+            return Done(spin())
+
+        @segue.fallback
+        async def late(self, c: Counting, error: TimeoutError) -> Done[int]:
+            return Done(-1)
+
+    async with segue.Engine() as engine, asyncio.timeout(4):
+        assert await engine.run(Bounded()) == -1
+        await stopped()
+
+
 async def test_a_handler_isnt_told_of_what_waits_in_the_queue() -> None:
     class Short(Counter):
         @segue.state

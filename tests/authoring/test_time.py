@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -193,6 +195,53 @@ async def test_timeout_in_time() -> None:
         return value
 
     assert await Desk().run(flow()) == 1
+
+
+BEGUN = threading.Event()
+
+
+@segue.step
+async def stays() -> None:
+    BEGUN.set()
+    await asyncio.Event().wait()
+
+
+@segue.step
+def stays_on_a_thread() -> None:
+    BEGUN.set()
+    while not segue.should_stop():
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("step", [stays, stays_on_a_thread])
+@pytest.mark.parametrize("how", ["timeout", "sleep", "ask"])
+async def test_a_time_strikes_while_a_step_is_under_way(how: str, step: Any) -> None:
+    @segue.flow
+    async def flow() -> str:
+        if how == "timeout":
+            with pytest.raises(TimeoutError):
+                async with segue.timeout(DAY):
+                    await step()
+            return "late"
+        async with asyncio.TaskGroup() as group:
+            working = group.create_task(step())
+            if how == "sleep":
+                await segue.sleep(DAY)
+            else:
+                assert not await segue.ask("Go on?", returns=bool, timeout=DAY, default=False)
+            working.cancel()
+        return "late"
+
+    BEGUN.clear()
+    desk = Desk()
+    async with desk.engine() as engine, asyncio.timeout(4):
+        run = await engine.start(flow())
+        while not BEGUN.is_set():
+            await asyncio.sleep(0.001)
+        for _ in range(20):  # the run comes to rest
+            await asyncio.sleep(0)
+        desk.fake.clock.advance(DAY.total_seconds())
+        assert await run == "late"
 
 
 async def test_timeouts_in_each_other() -> None:

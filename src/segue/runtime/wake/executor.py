@@ -427,8 +427,18 @@ class Executor:
                 pass
             elif self.handling is not None and carrying.local and self.handling.unwritten:
                 self.handling.flush()  # a handler works on a thread: answers given before don't wait for it
-            elif not carrying.local and self.still.busy_by_itself is None:
+            elif carrying.local or self.still.busy_by_itself is not None:
+                self._strikes_beside()
+            else:
                 self.idle()
+
+    def _strikes_beside(self) -> None:
+        """A call is under way: look again when the next time strikes, for that doesn't wait for it."""
+        due = None if self.box is None else self.box.next_due
+        if due is not None:
+            if self.nap is not None:
+                self.nap.cancel()
+            self.nap = self.host.call_later(max(due - self.host.clock_now(), 0.0), self.end_nap)
 
     # ------------------------------------------------------------ calls begin
     def start(self, call: Call) -> None:
