@@ -338,6 +338,44 @@ async def test_asyncios_timeout_strikes_again_in_a_replay(how: str) -> None:
     assert began[-1] - began[0] < 1.0
 
 
+class Late(segue.Request[str]): ...
+
+
+@pytest.mark.parametrize("how", ["wait_for", "wait"])
+async def test_what_ends_with_a_step_given_up_is_verified(how: str) -> None:
+    """Nothing that is recorded comes after the time, so nothing tells that it went off but the end."""
+
+    async def bounded() -> str:
+        assert await one() == 1
+        if how == "wait_for":
+            try:
+                return await asyncio.wait_for(slow(), 0.02)
+            except TimeoutError:
+                return "late"
+        task = asyncio.create_task(slow())
+        _, pending = await asyncio.wait([task], timeout=0.02)
+        for left in pending:
+            left.cancel()
+        return "late"
+
+    @segue.flow
+    async def flow() -> str:
+        return await bounded()
+
+    class Patient(segue.Actor[None]):
+        late: int = 0
+
+        @segue.on
+        async def wait(self, _: Late) -> str:
+            self.late += 1
+            return await bounded()
+
+    async with Desk(verify=True).engine() as engine:
+        assert await engine.run(flow()) == "late"
+        patient = await engine.start(Patient())
+        assert await patient.request(Late()) == "late"
+
+
 async def test_a_durable_wait_in_asyncios_timeout_parks() -> None:
     @segue.flow
     async def flow() -> str:

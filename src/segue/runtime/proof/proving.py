@@ -172,7 +172,11 @@ class _Turn(Replayed):
         if isinstance(call.request, Act):
             self.answer_at_once(call, call.request.value)
         else:
-            self.new(call)
+            super().start(call)
+
+    def idle(self) -> None:
+        if self.still.foreign_since is None and not self.judge():
+            super().idle()
 
     def write(self, turn: Turn, then: Callable[[], None]) -> None:
         if self._came_to is None and (turn.checkpoint is not None or turn.delta is not None):

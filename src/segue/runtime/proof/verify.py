@@ -22,6 +22,7 @@ from ...model.run import ENDED, Head
 from ...ports.clock import Timer
 from ...ports.store import Claimed, CommitResult, Landed, Store, Turn
 from ..calls.call import Call
+from ..ground import tasks
 from ..wake.code import code_of
 from ..wake.executor import Executor
 from ..wake.host import Host
@@ -187,16 +188,26 @@ class Replayed(Executor):
         shown = call.request.args[:200].decode("utf-8", "replace")
         self.differs(_mismatch(self, *call.place, "nothing", call.request, f"Its arguments: {shown}."))
 
+    def judge(self) -> bool:
+        """At rest before what is recorded is over: whether a call that the journal doesn't have is to blame, or none."""
+        if (bounded := tasks.next_bounded(self.tasks)) is not None:
+            bounded.strike()  # it came to an end then, and nothing that is recorded leads there: so this went off
+            self.kick()
+            return True
+        for call in self.fresh:
+            if not call.done():
+                self.new(call)
+                return True
+        return False
+
     def idle(self) -> None:
         if self.still.foreign_since is not None:
             return
         if self.head.status not in ENDED:
             super().hold("it stands here")
             return
-        for call in self.fresh:
-            if not call.done():
-                self.new(call)
-                return
+        if self.judge():
+            return
         for call in self.open.values():
             why = "The code waits for its outcome, where the recorded run ended without."
             self.differs(_mismatch(self, *call.place, "open", call.request, why))
