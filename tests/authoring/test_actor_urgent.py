@@ -574,3 +574,40 @@ async def test_it_is_asked_between_two_rounds() -> None:
             await run.interrupt()
             assert await asyncio.wait_for(run, 5) == "bye"
             assert desk.fake.clock.now() - began < 3600
+
+
+# ---------------------------------------------------------------- hooks that fail
+class Broken(Player):
+    async def interrupted(self) -> Interrupted:
+        raise ValueError("in interrupted")
+
+    def rollback(self) -> None:
+        raise ValueError("in rollback")
+
+    def teardown(self) -> None:
+        DID.append("teardown")
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("level", [*Interrupt, None])
+async def test_a_hook_that_fails_doesnt_keep_an_actor_from_ending(
+    level: Interrupt | None, waits: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Desk().engine() as engine, asyncio.timeout(4):
+        run = await engine.start(Broken())
+        if waits:
+            await run.tell(Long("song"))
+            while not await engine.open_asks():
+                await asyncio.sleep(0.001)
+        await (run.cancel() if level is None else run.interrupt(level))
+        if waits and level in (Interrupt.QUEUED, Interrupt.AFTER_HANDLER):
+            (ask,) = await engine.open_asks()
+            await ask.answer("la")
+        with pytest.raises(RunCancelled if level is None else RunInterrupted):
+            await run
+    assert DID.count("teardown") == 1
+    (told,) = caplog.records
+    assert told.exc_info is not None
+    hook = "interrupted" if level in (Interrupt.QUEUED, Interrupt.AFTER_HANDLER) else "rollback"
+    assert str(told.exc_info[1]) == f"in {hook}"
+    assert f"{hook}() failed" in caplog.text

@@ -70,7 +70,7 @@ class Driver:
                 if self.life.leaving or isinstance(here.end, Cancelled):
                     raise
                 here.restore()
-                await self.performer.hook("rollback")
+                await self.performer.roll_back()
                 if not here.children:
                     await self.performer.hook("teardown")
                     raise

@@ -133,7 +133,7 @@ class Interlude:
         self._root.uncancel()
         self._aborting = False
         self.here.restore(anew=True)  # what it left on a thread may still change the old one
-        await self.performer.hook("rollback")
+        await self.performer.roll_back()
         self.performer.at_work = ""
         await self.settle()
 
@@ -191,4 +191,4 @@ class _Turn:
             await self.settled()
         else:
             interlude.here.restore()
-            await interlude.performer.hook("rollback")
+            await interlude.performer.roll_back()

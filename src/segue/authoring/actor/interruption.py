@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from enum import IntEnum
 from typing import Any
 
 from ...model.message import ASKED_TO_END
 from .envelope import Envelope, Turn
 from .nexts import Interrupted
+
+log = logging.getLogger("segue")
 
 
 class Interrupt(IntEnum):
@@ -19,7 +22,10 @@ class Interrupt(IntEnum):
 
 
 class Interruption(Envelope):
-    """Asks an actor to end. `interrupted` is called, or at level `NOW` `rollback`, which can't keep it from ending."""
+    """Asks an actor to end. `interrupted` is called, or at level `NOW` `rollback`, which can't keep it from ending.
+
+    Nor can an error in either: it is logged.
+    """
 
     level: Interrupt = Interrupt.QUEUED
     anew: bool = False  #: to begin anew then
@@ -37,8 +43,12 @@ class Interruption(Envelope):
             return Interrupted(anew=self.anew)
         turn.hurry()
         await turn.settled()
-        said = actor.interrupted()
-        return await said if hasattr(said, "send") else said
+        try:
+            said = actor.interrupted()
+            return await said if hasattr(said, "send") else said
+        except Exception as error:
+            log.error("run %s: interrupted() failed, so it ends", actor.me.id, exc_info=error)
+            return Interrupted()
 
 
 assert Interruption.__qualname__ == ASKED_TO_END

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from inspect import iscoroutine
@@ -17,6 +18,8 @@ from . import elsewhere
 from .handlers import Handler
 from .life import Life
 from .standing import Standing
+
+log = logging.getLogger("segue")
 
 
 class Performer:
@@ -90,6 +93,13 @@ class Performer:
             raise
         except BaseException as error:
             raise own_error(error) from error
+
+    async def roll_back(self) -> None:
+        """The hook of that name: an error in it doesn't keep the actor from what it was cut off for."""
+        try:
+            await self.hook("rollback")
+        except Exception as error:
+            log.error("run %s: rollback() failed", self._life.id, exc_info=error)
 
     # ------------------------------------------------------------ failures
     def fallback(self, handler: Handler, error: Exception) -> Handler | None:
