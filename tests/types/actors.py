@@ -8,10 +8,15 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum
 from typing import assert_type
 
 import segue
 from segue import Actor, Again, Answer, Done, Listen, Note, Request, fallback, on, state
+
+
+class Floor(Enum):
+    HALL = 1
 
 
 @dataclass
@@ -25,6 +30,14 @@ class Ask(Request[str]):
 
 class Tell(Note):
     n: int = 0
+
+
+class MixedIn(Actor, kw_only=True):  # of whatever result the class has
+    count: int = 0
+
+
+class Counted(MixedIn, Actor[str]):
+    name: str
 
 
 class Typed(Actor[int]):
@@ -89,6 +102,7 @@ async def made() -> None:
 
 async def outside(engine: segue.Engine, items: Sequence[str]) -> None:
     assert_type(await engine.run(Typed("x")), int)
+    print(await engine.run(Typed("x")))  # what is wanted is an object, which an int is
     run = await engine.start(Typed("x"), id="a", mode="live")
     assert_type(run, segue.Run[int])
     assert_type(await run, int)
@@ -105,6 +119,8 @@ async def inside(items: Sequence[str]) -> None:
     assert_type(await segue.map(Typed, items), list[int])
     assert_type(await segue.map(length, items), list[int])
     assert_type(await segue.spawn(Typed("x"), id="b"), segue.Run[int])
+    await segue.spawn(Typed("x"), group=Floor.HALL)
+    await segue.spawn(Typed("x"), group=(Floor.HALL, "flat 2"), restart="permanent")
     assert_type(await segue.spawn(length("x")), segue.Run[int])
     assert_type(segue.diagram(Typed, at="Going"), str)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         /,
         *,
         id: str = "",
-        group: Enum | None = None,
+        group: Enum | tuple[Enum, object] | None = None,
         restart: Kind = "transient",
         **how: Unpack[How],
     ) -> Run[R]:

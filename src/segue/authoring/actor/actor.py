@@ -22,9 +22,13 @@ from .nexts import Interrupted, Listen
 from .supervisor import GRACE, Ended
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar as VarWithDefault
+
     from ...runtime.handles import Run
 
-R = TypeVar("R")
+    R_co = VarWithDefault("R_co", covariant=True, default=Any)  # so that a class to be mixed in needn't say it
+else:
+    R_co = TypeVar("R_co", covariant=True)
 
 
 class Work(Protocol):
@@ -38,7 +42,7 @@ class Work(Protocol):
 
 
 @dataclass_transform(field_specifiers=(field,))
-class Actor(Generic[R]):
+class Actor(Generic[R_co]):
     """A hybrid workload. Its annotated fields are its durable state; `begin` gives its first state.
 
     Handlers are methods marked `@state` and `@on`: `async def` ones are awaited, plain ones run on a thread.
@@ -60,7 +64,7 @@ class Actor(Generic[R]):
         def __init_subclass__(
             cls, *, name: str = ..., kw_only: bool = False, history: HistoryLike = ...
         ) -> None: ...
-        def __await__(self) -> Generator[Any, Any, R]: ...
+        def __await__(self) -> Generator[Any, Any, R_co]: ...
 
     else:
 
@@ -75,7 +79,7 @@ class Actor(Generic[R]):
             file = getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
             announce(cls.__segue__, file, cls.__module__)
 
-        def __await__(self) -> Generator[Any, Any, R]:
+        def __await__(self) -> Generator[Any, Any, R_co]:
             branch, definition = find_branch(), type(self).__segue__
             runner = RUNNER.get()
             if branch is None and runner is not None:
@@ -120,10 +124,10 @@ class Actor(Generic[R]):
         return await work()
 
     @property
-    def me(self) -> Run[R]:
+    def me(self) -> Run[R_co]:
         """Its own run, and so its address."""
         run = current("me").run
-        handle: Run[R] = run.services.handle(run.id, type(self).__segue__, None)  # type: ignore[attr-defined]  # set above
+        handle: Run[R_co] = run.services.handle(run.id, type(self).__segue__, None)  # type: ignore[attr-defined]  # set above
         return handle
 
 
