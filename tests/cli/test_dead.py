@@ -3,6 +3,29 @@ from __future__ import annotations
 from tests.cli.desk import Desk
 
 
+def test_a_handler_that_fails_is_told_of_with_its_error(desk: Desk):
+    desk.write(
+        "till.py",
+        """
+import segue
+
+class Split(segue.Note):
+    by: int
+
+class Till(segue.Actor[None]):
+    taken: int = 9
+
+    @segue.on
+    async def split(self, split: Split) -> None:
+        self.taken //= split.by
+""",
+    )
+    desk.segue("run", "till.py:Till", "--id", "till", "--no-wait")
+    desk.segue("tell", "till", "Split", '{"by": 0}')
+    said = desk.segue("advance", "till.py")
+    assert "error: run till: Till.split failed: ZeroDivisionError: integer division or modulo by zero" in said.err
+
+
 def test_dead_letters(desk: Desk):
     desk.segue("run", "app.py:sure", "hi", "--id", "q")
     assert "no dead letters" in desk.segue("dead").err

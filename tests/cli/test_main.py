@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import segue
 from segue.cli.main import COMMANDS, find, main
 from tests.cli.desk import Desk
 
@@ -46,6 +47,12 @@ def test_an_unknown_command(capsys: pytest.CaptureFixture[str]):
         main(["rnu"])
     assert ended.value.code == 2
     assert "there is no command 'rnu'; did you mean 'run'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_the_version(option: str, desk: Desk):
+    said = desk.segue(option)
+    assert (said.code, said.out) == (0, f"segue {segue.__version__}\n")
 
 
 def test_an_option_before_the_command(capsys: pytest.CaptureFixture[str]):

@@ -43,3 +43,11 @@ def test_of_two_files_the_module_of_a_run_tells(desk: Desk):
     assert desk.segue("answer", "it", "y").code == 0
     assert desk.segue("advance", "one.py", "other.py").code == 0
     assert desk.segue("run", "one.py", "--id", "it").out == "a\n"
+
+
+def test_a_file_of_several_actors_tells_them(desk: Desk):
+    desk.write("crew.py", "import segue\nclass Cook(segue.Actor[None]): ...\nclass Waiter(segue.Actor[None]): ...\n")
+    for command in ("run", "diagram"):
+        said = desk.segue(command, "crew.py")
+        assert said.code == 2
+        assert "name one of crew.py: `crew.py:Cook`, `crew.py:Waiter`" in said.err

@@ -94,6 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(words: list[str]) -> int:
+    if words in (["--version"], ["-V"]):
+        print(f"segue {importlib.import_module(__package__.partition('.')[0]).__version__}")
+        return exit.OK
     parser = make_parser(words)
     if words and words[0] not in COMMANDS and words[0] not in ("-h", "--help"):
         parser.error(unknown(words[0]))
@@ -167,7 +170,9 @@ def warnings_shown() -> Generator[None]:
 
 class _Warnings(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        note(f"{record.levelname.lower()}: {record.getMessage()}")
+        error = record.exc_info[1] if record.exc_info else None
+        cause = "" if error is None else f": {type(error).__name__}: {error}"
+        note(f"{record.levelname.lower()}: {record.getMessage()}{cause}")
 
 
 def show_raised() -> None:

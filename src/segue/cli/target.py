@@ -62,9 +62,11 @@ def load_target(target: str) -> Any:
     found = _named(module, name)
     if target_of(found) is not None:
         return found
-    actors = actors_of(module)
-    if not name and len(actors) == 1 and not flows_of(module):
+    actors, flows = actors_of(module), flows_of(module)
+    if not name and len(actors) == 1 and not flows:
         return next(iter(actors.values()))
+    if not name and actors:
+        raise UnknownName("flow or actor", "", _choice(path, {**flows, **actors}))
     return load_flow(target)
 
 
@@ -76,6 +78,8 @@ def load_actor(target: str) -> Any:
     if not name and len(actors) == 1:
         return next(iter(actors.values()))
     found = _named(module, name)
+    if not name and actors:
+        raise UnknownName("actor", "", _choice(path, actors))
     if not isinstance(definition(found), ActorDef):
         none = "none: derive a class from segue.Actor"
         raise UnknownName("actor", target, f"{path} has {', '.join(actors) or none}")

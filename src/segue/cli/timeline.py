@@ -82,7 +82,10 @@ async def do_show(args: argparse.Namespace) -> int:
 
 
 class Call(msgspec.Struct):
-    """A recorded call with its times, in seconds since the epoch; `ended` is 0 while it is open."""
+    """A recorded call with its times, in seconds since the epoch; `ended` is 0 while it is open.
+
+    Of a turn that is over it isn't known any more when a call began: `began` is when it ended.
+    """
 
     entry: Entry
     began: float
@@ -101,9 +104,11 @@ async def calls_of(store: Store, run: str) -> list[Call]:
     entries = await rebase.entries_of(store, run)
     times = {entry.batch: entry.at for entry in entries if not entry.made}
     spec = head.spec
+    standing = await _standing_of(store, head)
+    first = spec.created if standing is None else standing.at  # an actor's journal begins with its turn
 
     def began(entry: Entry) -> float:
-        at = times.get(entry.after - 1, spec.created)
+        at = times.get(entry.after - 1, first)
         return (
             at if not entry.made and entry.at < spec.begun else max(at, spec.begun)
         )  # a fork's own: not before it
@@ -238,7 +243,7 @@ def _calls(head: Head, calls: list[Call]) -> None:
                 call.entry.kind,
                 _name(head, call.entry),
                 f"+{duration(max(call.began - head.spec.begun, 0))}",
-                "" if call.entry.made else duration(max(call.ended - call.began, 0)),
+                duration(call.ended - call.began) if call.ended > call.began else "",
                 count(spent) if spent else "",
                 " ".join(said(call.entry).split()),
             )

@@ -123,17 +123,24 @@ def load_large(entries: Iterable[Entry], contents: Mapping[bytes, bytes]) -> lis
 
 def difference(recorded: bytes, asked: bytes) -> str:
     """Where two calls' arguments differ, for a person, with the usual cures."""
-    old, new = _lines(recorded), _lines(asked)
-    changed = [
-        line
-        for line in difflib.unified_diff(old, new, lineterm="", n=0)
-        if not line.startswith(("---", "+++", "@@"))
-    ]
+    changed = _changed(recorded, asked)
     if not changed:
         return "The arguments look alike: the check covers their types too."
     shown = "\n".join(f"    {_shorten(line)}" for line in changed[:12])
     more = f"\n    … and {len(changed) - 12} more lines" if len(changed) > 12 else ""
     return f"The arguments differ (- recorded, + now):\n{shown}{more}\n{_cure(changed)}"
+
+
+def first_difference(recorded: bytes, asked: bytes) -> str:
+    """The same in a line, of the first place where they differ: what was recorded, and what is asked for."""
+    changed = _changed(recorded, asked)
+    shown = {line[0]: _shorten(line[1:].strip().rstrip(","), 80) for line in reversed(changed)}
+    return ", now ".join(shown[sign] for sign in "-+" if sign in shown)
+
+
+def _changed(recorded: bytes, asked: bytes) -> list[str]:
+    lines = difflib.unified_diff(_lines(recorded), _lines(asked), lineterm="", n=0)
+    return [line for line in lines if not line.startswith(("---", "+++", "@@"))]
 
 
 def _lines(args: bytes) -> list[str]:

@@ -20,6 +20,7 @@ from ..authoring.failures import own_error
 from ..authoring.flow import short_name, take_call, target_of
 from ..authoring.mail import make_spec
 from ..authoring.resource import SERVICES
+from ..core import journal
 from ..core.budget import account_of, owner
 from ..model import checks
 from ..model.budget import STORE, Budget, Limit, Standing
@@ -342,10 +343,13 @@ class Engine:
         if head.spec.target != asked.target:
             why = f"of {head.spec.target!r}"
         elif head.spec.kind != "actor" and head.spec.args != asked.args:
-            why = "with other arguments"
+            why = f"with other arguments ({journal.first_difference(head.spec.args, asked.args)})"
         else:
             return
-        raise Conflict(f"run {head.id!r} is there already, {why}; choose another id")
+        raise Conflict(
+            f"run {head.id!r} is there already, {why}; choose another id, or go on with that one: "
+            f"await engine.get({head.id!r})"
+        )
 
     async def get(self, id: str, /) -> Run[Any]:
         """A run by its id. Raises `UnknownName`."""

@@ -23,6 +23,7 @@ from ..context import current
 from ..failures import own_error, to_failure
 from ..mail import message_name
 from .ending import Ending, uncancel
+from .envelope import ENVELOPES
 from .interlude import Aborted, Interlude
 from .life import Life
 from .nexts import Again, Answer, Cancelled, Done, Fail, Interrupted, Listen
@@ -385,7 +386,8 @@ class Driver:
             failure = to_failure(error)
             log.warning("run %s: %s", self.life.id, error)
             if mail.reply is None:
-                self.life.bury(mail, "no handler took it", failure)
+                known = mail.name in ENVELOPES
+                self.life.bury(mail, f"{mail.name} failed" if known else "no handler took it", failure)
         self.life.close_letter(letter, self._reply(mail, value, failure))
         await self._save()
 
