@@ -23,7 +23,10 @@ class Till(segue.Actor[None]):
     desk.segue("run", "till.py:Till", "--id", "till", "--no-wait")
     desk.segue("tell", "till", "Split", '{"by": 0}')
     said = desk.segue("advance", "till.py")
-    assert "error: run till: Till.split failed: ZeroDivisionError: integer division or modulo by zero" in said.err
+    assert (
+        "error: run till: Till.split failed: ZeroDivisionError: integer division or modulo by zero"
+        in said.err
+    )
 
 
 def test_dead_letters(desk: Desk):

@@ -46,7 +46,9 @@ def test_of_two_files_the_module_of_a_run_tells(desk: Desk):
 
 
 def test_a_file_of_several_actors_tells_them(desk: Desk):
-    desk.write("crew.py", "import segue\nclass Cook(segue.Actor[None]): ...\nclass Waiter(segue.Actor[None]): ...\n")
+    desk.write(
+        "crew.py", "import segue\nclass Cook(segue.Actor[None]): ...\nclass Waiter(segue.Actor[None]): ...\n"
+    )
     for command in ("run", "diagram"):
         said = desk.segue(command, "crew.py")
         assert said.code == 2

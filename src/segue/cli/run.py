@@ -400,7 +400,9 @@ class _Watch:
             note(f"segue: run {self.run.id!r} is held: {head.reason}")
         elif head.error is not None and kind_of(head.error.type) in ("RunInterrupted", "RunCancelled"):
             what = kind_of(head.error.type).removeprefix("Run").lower()
-            note(f"segue: run {self.run.id!r} was {what}; `segue resume {shlex.quote(self.run.id)}` has it go on")
+            note(
+                f"segue: run {self.run.id!r} was {what}; `segue resume {shlex.quote(self.run.id)}` has it go on"
+            )
         elif head.error is not None:
             note(f"segue: run {self.run.id!r} failed: {kind_of(head.error.type)}: {head.error.message}")
             if head.error.trace:

@@ -172,7 +172,9 @@ def hints_of(fn: Any, where: str) -> dict[str, Any]:
     try:
         return typing.get_type_hints(fn)
     except NameError as error:
-        raise BadSignature(where, f"an annotation can't be read: {error}", "let it name what stands at the top of the module") from None
+        raise BadSignature(
+            where, f"an annotation can't be read: {error}", "let it name what stands at the top of the module"
+        ) from None
 
 
 def _reader(tp: Any, where: str) -> Callable[[bytes], Any]:

@@ -189,9 +189,9 @@ class Replayed(Executor):
         self.differs(_mismatch(self, *call.place, "nothing", call.request, f"Its arguments: {shown}."))
 
     def judge(self) -> bool:
-        """At rest before what is recorded is over: whether a call that the journal doesn't have is to blame, or none."""
+        """At rest too early: whether a time that went off is the way on, or a call that isn't recorded stands in it."""
         if (bounded := tasks.next_bounded(self.tasks)) is not None:
-            bounded.strike()  # it came to an end then, and nothing that is recorded leads there: so this went off
+            bounded.strike()  # nothing that is recorded leads to the end that there was: so this went off
             self.kick()
             return True
         for call in self.fresh:
