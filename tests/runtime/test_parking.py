@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 import segue
 from segue.model.errors import NotInRun, RunHeld, WrongPlace
 from segue.model.run import Head
+from segue.stores.memory import MemoryStore
 from tests.runtime.lives import Desk, everywhere
 
 S: list[str] = []
@@ -533,3 +535,47 @@ async def test_everything_at_once_survives_crashes() -> None:
         assert all(S.count(text) <= 2 for text in S)
 
     await everywhere(flow, begin, check)
+
+
+# ---------------------------------------------------------------- the engine closes
+class Hello(segue.Request[str]): ...
+
+
+class Host(segue.Actor[None]):
+    @segue.on
+    async def hello(self, _: Hello) -> str:
+        return "hello"
+
+    @segue.on
+    async def none(self, _: int) -> None:
+        await asyncio.sleep(0.02)
+
+
+async def test_what_only_waits_when_the_engine_closes_isnt_woken_for_that() -> None:
+    @segue.flow
+    async def naps() -> None:
+        await segue.sleep(timedelta(seconds=0.9))  # less than `linger`, so it stays for that
+
+    store = MemoryStore()
+    async with segue.Engine(store) as engine:
+        await engine.start(naps(), id="naps")
+        while "naps" not in engine.worker.awake or engine.worker.awake["naps"].nap is None:
+            await asyncio.sleep(0)
+        host = await engine.start(Host(), id="host")
+        assert await host.request(Hello()) == "hello"
+        busy = await engine.start(Host(), id="busy")
+        for n in range(3):
+            await busy.tell(n)
+    heads = {id: await head_of(store, id) for id in ("naps", "host", "busy")}
+    assert (heads["naps"].status, heads["host"].status) == ("parked", "parked")
+    assert heads["naps"].wake == pytest.approx(heads["naps"].spec.begun + 0.9, abs=0.2)
+    assert heads["busy"].status == "ready"  # there is mail left
+    async with segue.Engine(store) as engine, asyncio.timeout(4):
+        await (await engine.get("naps"))
+        assert await (await engine.get("busy")).request(Hello()) == "hello"
+
+
+async def head_of(store: MemoryStore, id: str) -> Head:
+    head = await store.get(id)
+    assert head is not None
+    return head

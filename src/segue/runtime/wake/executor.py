@@ -356,6 +356,17 @@ class Executor:
         self.still.kick_in(left)
         return True
 
+    def _only_waits(self) -> bool:
+        """Whether nothing would go on here by itself: then it leaves as a run that parks does, and isn't woken for it."""
+        box = self.box
+        if self.done or self.commits.entries or self.carrying.at_work or self.carrying.precommit:
+            return False
+        if self.streaming is not None or self.inherited is not None or self.purse is not None:
+            return False
+        if self.still.foreign_since is not None or self.head.spec.home == self.host.name:
+            return False
+        return bool(self.open) and (box is None or not (box.posts or box.urgent))
+
     def _interrupted(self) -> None:
         """Its task is cancelled by whoever ends the loop: the run goes on with the next process."""
         if not self.leaving:
@@ -412,7 +423,7 @@ class Executor:
                 self.handling.write()
             elif self.stop_by is not None:
                 if not self._comes_in():
-                    self.leave("ready")
+                    self.leave("parked" if self._only_waits() else "ready")
             elif self.handling is not None and self.handling.was_served():
                 self.kick()
             elif self.inherited is not None and not self.done and (taken := self.inherited.next_batch()):
