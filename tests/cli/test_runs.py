@@ -348,3 +348,12 @@ async def test_a_fork_has_times_of_its_own_and_replays_its_origins(
         assert f"begun {time.strftime('%Y-%m-%d')}" in said("show", "same")
 
     await asyncio.to_thread(listed)
+
+
+def test_of_a_cancelled_run_nothing_is_said_twice(desk: Desk):
+    desk.segue("run", "app.py:sure", "hi", "--id", "q")
+    desk.segue("cancel", "q")
+    desk.segue("advance", "app.py")
+    row = next(line for line in desk.segue("runs").out.splitlines() if line.startswith("q "))
+    assert row.split()[1] == row.split()[-1] == "cancelled"
+    assert row.count("q") == 1

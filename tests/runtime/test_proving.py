@@ -202,3 +202,34 @@ async def test_a_turn_that_waits_outside_for_ever_isnt_waited_for(caplog: pytest
         engine._prover.patience = 0.05
         assert await asyncio.wait_for(engine.run(Waiter()), 10) == 12
     assert "1 turns weren't verified" in caplog.text
+
+
+class Knock(Request[int]):
+    pass
+
+
+TRIES = itertools.count(1)
+
+
+@segue.step
+async def tries() -> int:
+    return next(TRIES)
+
+
+class Stubborn(Actor[None]):
+    knocked: int = 0
+
+    @segue.on(retry=segue.Retry(3, wait=timedelta(seconds=0.01)))
+    async def knock(self, _: Knock) -> int:
+        self.knocked += 1
+        if await tries() % 3:
+            raise OSError("nobody opens")
+        return self.knocked
+
+
+async def test_each_attempt_at_a_message_is_replayed() -> None:
+    async with FakeModel() as model:
+        run = await model.engine.start(Stubborn())
+        for _ in range(2):
+            await run.tell(Add(1))  # which it doesn't take
+            assert await run.request(Knock()) >= 1

@@ -129,7 +129,12 @@ def what(head: Head) -> str:
             return head.reason
         case "parked" if head.wake is not None:
             return f"until {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(head.wake))} or sooner"
-    return "" if head.error is None else short(f"{kind_of(head.error.type)}: {head.error.message}", 200)
+    if head.error is None:
+        return ""
+    kind = kind_of(head.error.type)
+    if kind in ("RunInterrupted", "RunCancelled"):  # its text would say the id once more
+        return kind.removeprefix("Run").lower()
+    return short(f"{kind}: {head.error.message}", 200)
 
 
 def as_plain(head: Head) -> dict[str, Any]:

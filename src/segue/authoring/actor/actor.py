@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
     from ...runtime.handles import Run
 
-    R_co = VarWithDefault("R_co", covariant=True, default=Any)  # so that a class to be mixed in needn't say it
+    R_co = VarWithDefault(
+        "R_co", covariant=True, default=Any
+    )  # so that a class to be mixed in needn't say it
 else:
     R_co = TypeVar("R_co", covariant=True)
 

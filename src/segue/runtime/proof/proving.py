@@ -143,15 +143,18 @@ class _Proved(Executor):
         self._before = msgspec.structs.replace(before, checkpoint=checkpoint, deltas=deltas)
         hands = [int(entry.value or b"0") for entry in self._entries if (entry.path, entry.n) == HAND]
         taken = [letters.pop(id) for id in (*turn.consumed, *turn.kept) if id in letters]
-        if hands:
-            taken = [letter for letter in taken if letter.id in hands]
+        if hands:  # also one at which there is another attempt
+            taken = [letter for letter in (*taken, *letters.values()) if letter.id in hands]
         else:
             taken = [letter for letter in taken if letter.mail.kind in ("tell", "request", "event")]
         if self._entries and len(taken) <= 1 and turn.status not in ENDED:
+            assert self._before.checkpoint is not None  # the first turn wrote one
+            after = read_stored(self._before.checkpoint, self._before.deltas)
+            if not taken and after.attempt and not after.state and letters:
+                taken = [letters[min(letters)]]  # there is another attempt at it
             head = msgspec.structs.replace(before.head, status="parked")
             was = msgspec.structs.replace(before, head=head, inbox=taken)
-            assert self._before.checkpoint is not None  # the first turn wrote one
-            self._over(was, self._entries, read_stored(self._before.checkpoint, self._before.deltas))
+            self._over(was, self._entries, after)
 
 
 def _may_be_in_hand(mail: Mail) -> bool:

@@ -357,7 +357,7 @@ class Executor:
         return True
 
     def _only_waits(self) -> bool:
-        """Whether nothing would go on here by itself: then it leaves as a run that parks does, and isn't woken for it."""
+        """Whether nothing would go on here by itself: then it leaves as one that parks does, and isn't woken for it."""
         box = self.box
         if self.done or self.commits.entries or self.carrying.at_work or self.carrying.precommit:
             return False
@@ -365,7 +365,9 @@ class Executor:
             return False
         if self.still.foreign_since is not None or self.head.spec.home == self.host.name:
             return False
-        return bool(self.open) and (box is None or not (box.posts or box.urgent))
+        if not self.open or any(isinstance(call.request, Work) for call in self.open.values()):
+            return False  # what should have begun doesn't where the engine closes
+        return box is None or not (box.posts or box.urgent)
 
     def _interrupted(self) -> None:
         """Its task is cancelled by whoever ends the loop: the run goes on with the next process."""
