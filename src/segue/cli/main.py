@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(words: list[str]) -> int:
     if words in (["--version"], ["-V"]):
-        print(f"segue {importlib.import_module(__package__.partition('.')[0]).__version__}")
+        print(f"segue {importlib.import_module('segue').__version__}")
         return exit.OK
     parser = make_parser(words)
     if words and words[0] not in COMMANDS and words[0] not in ("-h", "--help"):
