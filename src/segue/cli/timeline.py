@@ -104,7 +104,7 @@ async def calls_of(store: Store, run: str) -> list[Call]:
     entries = await rebase.entries_of(store, run)
     times = {entry.batch: entry.at for entry in entries if not entry.made}
     spec = head.spec
-    standing = await _standing_of(store, head)
+    standing = await rebase.standing_of(store, head.id) if head.spec.kind == "actor" else None
     first = spec.created if standing is None else standing.at  # an actor's journal begins with its turn
 
     def began(entry: Entry) -> float:
