@@ -33,6 +33,40 @@ def test_a_plan_from_earlier_runs(desk: Desk, provider: Provider):
     assert 0 < plan["usd_batch"] < plan["usd_live"]
 
 
+def test_what_a_flow_starts_counts(desk: Desk, provider: Provider):
+    """In a plan, in the last line of a map, in receipts of a run and of a job."""
+    desk.write(
+        "pipe.py",
+        """
+import segue
+
+@segue.flow
+async def part(text: str) -> str:
+    return await segue.generate(f"part {await segue.generate(text)}")
+
+@segue.flow
+async def whole(text: str) -> list[str]:
+    first = await segue.generate(text)
+    return await segue.map(part, [f"{first} {n}" for n in range(3)])
+""",
+    )
+    desk.write("rows.jsonl", '"a"\n"b"\n')
+    sample = ("--sample", "1", "--model", provider.model, "--json")
+    (plan,) = desk.segue("plan", "pipe.py:whole", "rows.jsonl", *sample).rows
+    assert (plan["requests"], plan["waves"]) == (14, 3)
+    assert plan["live_seconds"] is not None
+    said = desk.segue("map", "pipe.py:whole", "rows.jsonl", "--id", "j", "-o", "o", "--model", provider.model)
+    (one,), (all,) = (desk.segue("receipt", *what, "--json").rows for what in (["j/0"], ["--job", "j"]))
+    assert [sum(line["calls"] for line in each["lines"]) for each in (one, all)] == [7, 14]
+    tokens = sum(line["input_tokens"] + line["output_tokens"] for line in all["lines"])
+    assert f" {tokens:,} tokens" in said.err
+    assert "with 6 runs that its rows started" in desk.segue("receipt", "--job", "j").err
+    (plan,) = desk.segue("plan", "pipe.py:whole", "rows.jsonl", "--json").rows
+    assert (plan["requests"], plan["waves"]) == (14, 3)
+    told = desk.segue("compare", "j", "j", "--json").rows[-1]
+    assert told["a"]["receipt"]["lines"][0]["calls"] == 14
+
+
 def test_nothing_is_known(desk: Desk):
     desk.write("rows.jsonl", "1\n")
     said = desk.segue("plan", "app.py:twice", "rows.jsonl")

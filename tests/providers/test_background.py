@@ -62,7 +62,7 @@ def engine(sim: Simulator, within: timedelta, name: str = "openai-responses") ->
 async def test_the_slowest_way_that_is_in_time(sim: Simulator, within: timedelta, kind: Any, lane: str):
     async with engine(sim, within) as here, asyncio.timeout(20):
         outcomes = [each async for each in here.map(look, [f"sea {n}" for n in range(40)], id="job")]
-        receipt = await here.job_receipt("job")
+        receipt = await here.receipt(job="job")
         assert await here.store.lanes() == []
     assert sorted(each.value for each in outcomes) == sorted(f"Well: sea {n} is calm" for n in range(40))
     assert {entry.kind for entry in sim.ledger.lines()} == {kind}

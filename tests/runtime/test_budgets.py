@@ -118,7 +118,7 @@ async def test_money(world: World, mode: Any) -> None:
         outcomes = await mapped(desk, budget=Budget(usd=1.0 if mode == "live" else 0.5))
         assert 0 < sum(outcome.ok for outcome in outcomes) < ROWS
         now = await standing(desk)
-        assert now.spent.nanos == round((await desk.job_receipt("job")).usd * NANO) <= now.limit.nanos  # type: ignore[operator]
+        assert now.spent.nanos == round((await desk.receipt(job="job")).usd * NANO) <= now.limit.nanos  # type: ignore[operator]
         again = await mapped(desk, budget=Budget(usd=20))
         assert all(outcome.ok for outcome in again)
 

@@ -273,7 +273,7 @@ async def test_the_receipt_says_what_was_reused(world: World) -> None:
     await world.simulator()
     async with engine(world) as desk:
         await mapped(desk, ask, range(ROWS))
-        receipt = await desk.job_receipt("job")
+        receipt = await desk.receipt(job="job")
         line = next(line for line in receipt.lines if line.lane == "reused")
         assert (line.calls, line.usd) == (ROWS - PROMPTS, 0.0)
         priced = desk.price([Usage("openai:gpt-5-mini", "reused", 10, 1000, 1000)])

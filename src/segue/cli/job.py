@@ -20,6 +20,7 @@ from ..core.signature import InputShape
 from ..model.errors import InvalidValue, SegueError
 from ..model.run import Head
 from ..ports.store import Store
+from ..runtime import family
 from ..runtime.engine import Engine
 from ..runtime.ground.names import unknown_job
 from ..runtime.interruption import Strokes
@@ -108,6 +109,7 @@ class _Map:
                     progress.close()
                 if standing.settled:
                     await self._write(engine.store)
+                    tally.usage = (await family.spent(engine.store, job=self.id)).usage
                 return self._sum_up(engine, job, tally, progress, standing, stop.is_set())
 
     async def _until_settled(

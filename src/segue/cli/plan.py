@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from ..model.lane import LIVE
 from ..model.run import ENDED, Head, Usage
 from ..ports.store import Store
 from ..runtime.engine import Engine
+from ..runtime.family import family
 from ..runtime.job import Job
 from ..runtime.receipt import Receipt, total
 from ..runtime.wake.rebase import entries_of
@@ -170,7 +172,7 @@ async def _remember(store: Store, flow: str) -> list[Sample]:
     found: list[Sample] = []
     async for head in each_run(store, status=("done",)):
         if head.spec.target == flow:
-            found.append(_sample(head, await entries_of(store, head.id)))
+            found.append(await _sample(store, head))
             if len(found) >= ENOUGH:
                 break
     return found
@@ -194,7 +196,7 @@ async def _try(
             plan.notes.append(f"row {head.spec.index} of the sample is held: {head.cause}")
         else:
             waiting += head.status not in ENDED
-            found.append(_sample(head, await entries_of(engine.store, head.id)))
+            found.append(await _sample(engine.store, head))
     if waiting:
         plan.notes.append(f"{waiting} of the sample wait for an answer: what comes after it isn't counted")
     plan.source = f"{count(len(found))} {'row' if len(found) == 1 else 'rows'} run live just now"
@@ -213,18 +215,28 @@ async def _stands(engine: Engine, job: Job[Any, Any]) -> bool:
     return over + len({ask.run for ask in await engine.open_asks()}) >= job.total
 
 
-def _sample(head: Head, entries: list[Entry]) -> Sample:
-    return Sample(
-        head.usage,
-        len(head.spec.args),
-        depth(entries),
-        sum(entry.kind == "ask" for entry in entries),
-        None if any(use.lane != LIVE for use in head.usage) else at_work(entries, head.spec.created),
-    )
+async def _sample(store: Store, head: Head) -> Sample:
+    """What a run took, with those that it started."""
+    entries = await entries_of(store, head.id)
+    usage, asks, waves = list(head.usage), sum(entry.kind == "ask" for entry in entries), {}
+    if any(entry.kind in ("child", "spawn") for entry in entries):
+        async for below in family(store, run=head.id):
+            parent = below.spec.parent
+            if parent is None or parent.run != head.id:
+                continue
+            one = await _sample(store, below)
+            usage += one.usage
+            asks += one.asks
+            waves[parent.path, parent.n] = one.waves
+    seconds = None
+    if all(use.lane == LIVE for use in usage):
+        seconds = at_work(entries, head.spec.created, beneath=not asks)
+    return Sample(total(usage), len(head.spec.args), depth(entries, waves), asks, seconds)
 
 
-def at_work(entries: Iterable[Entry], began: float) -> float:
-    """For how long a run waited for calls that don't park it, in seconds."""
+def at_work(entries: Iterable[Entry], began: float, *, beneath: bool = False) -> float:
+    """For how long a run waited for calls that don't park it, in seconds; with those `beneath`, for its children too."""
+    counts = ("generate", "embed", "http", "step", *(("child",) if beneath else ()))
     batches: dict[int, list[Entry]] = {}
     for entry in entries:
         if not entry.made and entry.at:
@@ -232,19 +244,24 @@ def at_work(entries: Iterable[Entry], began: float) -> float:
     seconds, last = 0.0, began
     for _, together in sorted(batches.items()):
         until = max(entry.at for entry in together)
-        if all(entry.kind in ("generate", "embed", "http", "step") for entry in together):
+        if all(entry.kind in counts for entry in together):
             seconds += max(0.0, until - last)
         last = until
     return seconds
 
 
-def depth(entries: Iterable[Entry]) -> int:
-    """How many model calls wait for one another in a row: the provider jobs that a batch would take."""
+def depth(entries: Iterable[Entry], beneath: Mapping[tuple[str, int], int] = MappingProxyType({})) -> int:
+    """How many model calls wait for one another in a row: the provider jobs that a batch would take.
+
+    `beneath`: how many there are in the runs that were started, by the place of the call.
+    """
     levels: dict[int, int] = {}  # by batch: the calls that led up to it
     deepest = 0
     for entry in sorted(entries, key=lambda entry: (entry.after, entry.batch)):
         before = max((level for batch, level in levels.items() if batch < entry.after), default=0)
         here = before + (entry.kind in ("generate", "embed"))
+        if entry.kind == "child":
+            here += beneath.get((entry.path, entry.n), 0)
         levels[entry.batch] = max(levels.get(entry.batch, 0), here)
         deepest = max(deepest, here)
     return deepest

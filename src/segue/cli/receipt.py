@@ -6,50 +6,43 @@ import argparse
 
 import msgspec
 
-from ..model.run import REUSED, Usage
+from ..model.run import REUSED
 from ..runtime.engine import Engine
+from ..runtime.family import spent
 from ..runtime.ground.names import unknown_job
-from ..runtime.receipt import Receipt, ReceiptLine, total
+from ..runtime.receipt import Receipt, ReceiptLine
 from . import budgets, exit
 from .place import declare_store, existing
 from .screen import count, money, note, put_json, table
 
 
 def declare_receipt(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", nargs="?", default="", help="of one run (default: of all)")
-    parser.add_argument("--job", default="", help="of the runs of a job")
+    parser.add_argument("run", nargs="?", default="", help="of one run, with those that it started (default: of all)")
+    parser.add_argument("--job", default="", help="of the runs of a job, with those that they started")
     parser.add_argument("--json", action="store_true", help="as JSON")
     declare_store(parser)
 
 
 async def do_receipt(args: argparse.Namespace) -> int:
     async with Engine(existing(args.store), worker=False) as engine:
-        usage = await _usage(engine, args)
         if args.run:
             found = await budgets.standings(engine.store, budgets.accounts_of([await engine.head(args.run)]))
         else:
             found = await budgets.known(engine.store, args.job)
-        receipt = engine.price(usage, await engine.store.unclaimed(run=args.run, job=args.job))
+        if args.job and await engine.store.get_job(args.job) is None:
+            raise await unknown_job(engine.store, args.job)
+        used = await spent(engine.store, run=args.run, job=args.job)
+        receipt = engine.price(used.usage, used.unclaimed)
     if args.json:
         plain = msgspec.structs.asdict(receipt)
         put_json({**plain, "budgets": [budgets.as_plain(one) for one in found]} if found else plain)
     else:
         show(receipt)
+        if used.beneath:
+            these = "this run" if args.run else "its rows"
+            note(f"with {count(used.beneath)} run{'s' if used.beneath > 1 else ''} that {these} started")
         budgets.tell(found)
     return exit.OK
-
-
-async def _usage(engine: Engine, args: argparse.Namespace) -> list[Usage]:
-    if args.run:
-        return (await engine.head(args.run)).usage
-    if args.job and await engine.store.get_job(args.job) is None:
-        raise await unknown_job(engine.store, args.job)
-    uses: list[Usage] = []
-    after = ""
-    while heads := await engine.store.runs(job=args.job, after=after, limit=1000):
-        uses = total([*uses, *(use for head in heads for use in head.usage)])
-        after = heads[-1].id
-    return uses
 
 
 def _table(receipt: Receipt) -> None:

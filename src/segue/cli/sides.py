@@ -17,8 +17,8 @@ from ..core.signature import InputShape
 from ..model.errors import Conflict, InvalidValue
 from ..model.run import ENDED, Head, Usage
 from ..ports.store import Store
+from ..runtime import family
 from ..runtime.ground.names import unknown_job
-from ..runtime.receipt import total
 from .agreement import Row, Times
 from .job import each_run
 from .outcomes import input_of
@@ -51,6 +51,7 @@ class JobSide(Side):
         self._store, self._by, self._shape = store, by, shape
 
     async def each(self) -> AsyncIterator[Row]:
+        self.usage = (await family.spent(self._store, job=self.name)).usage
         if not self._by:
             async for head in each_run(
                 self._store, job=self.name
@@ -71,7 +72,6 @@ class JobSide(Side):
 
     def _row(self, head: Head, key: str) -> Row:
         self.rows += 1
-        self.usage = total([*self.usage, *head.usage]) if head.usage else self.usage
         seconds = -1.0
         if head.spec.origin:
             self.forked = True

@@ -117,7 +117,7 @@ class Tally:
 
     @property
     def tokens(self) -> int:
-        """Of the runs that have ended."""
+        """Of the rows that have ended; once all are, of what they started too."""
         return sum(use.input_tokens + use.output_tokens for use in self.usage)
 
 

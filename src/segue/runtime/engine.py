@@ -52,6 +52,7 @@ from .mail.port import Port
 from .mail.postbox import Postbox
 from .proof import verify
 from .proof.proving import Prover
+from .family import spent
 from .receipt import Receipt
 from .terms import Terms
 from .wake import rebase, strikes
@@ -677,14 +678,10 @@ class Engine:
             raise Conflict(f"{owner(account)} has no budget, and what was begun without one gets none")
         return await self.terms.fund(account, Limit.of(budget))
 
-    async def job_receipt(self, job: str) -> Receipt:
-        """A receipt for all runs of a job."""
-        uses: list[Usage] = []
-        after = ""
-        while heads := await self.store.runs(job=job, after=after, limit=1000):
-            uses = receipt.total([*uses, *(use for head in heads for use in head.usage)])
-            after = heads[-1].id
-        return self.price(uses, await self.store.unclaimed(job=job))
+    async def receipt(self, *, run: str = "", job: str = "") -> Receipt:
+        """A receipt for a run or a job, with the runs that it started."""
+        found = await spent(self.store, run=run, job=job)
+        return self.price(found.usage, found.unclaimed)
 
 
 async def _each(rows: Any) -> AsyncIterator[Any]:

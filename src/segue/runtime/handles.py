@@ -304,9 +304,9 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
         return await self.engine.head(self.id)
 
     async def receipt(self) -> Receipt:
-        """What its model calls cost, and what they would have cost live."""
-        unclaimed = await self.engine.store.unclaimed(run=self.id)
-        return self.engine.price((await self.head()).usage, unclaimed)
+        """What its model calls and those of the runs that it started cost, and what they would have cost live."""
+        await self.head()
+        return await self.engine.receipt(run=self.id)
 
 
 async def _each(source: Iterable[object] | AsyncIterable[object]) -> AsyncIterator[object]:

@@ -241,8 +241,8 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
         return self._flow.input_of(data)
 
     async def receipt(self) -> Receipt:
-        """What all its runs' model calls cost, those of earlier calls included."""
-        return await self._engine.job_receipt(self.id)
+        """What all its runs and those that they started cost, those of earlier calls of `map` included."""
+        return await self._engine.receipt(job=self.id)
 
 
 def _index(outcome: Outcome[Any, Any]) -> int:
