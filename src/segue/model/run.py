@@ -110,6 +110,18 @@ class Usage(msgspec.Struct, frozen=True, array_like=True, gc=False):
             self.written_tokens + tokens.written,
         )
 
+    def joined(self, other: Usage) -> Usage:
+        """With another use of that model and lane."""
+        return Usage(
+            self.model,
+            self.lane,
+            self.calls + other.calls,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.written_tokens + other.written_tokens,
+        )
+
 
 class Head(msgspec.Struct, frozen=True, gc=False):
     """A run's own record.

@@ -61,21 +61,8 @@ def total(uses: Iterable[Usage]) -> list[Usage]:
     for use in uses:
         key = (use.model, use.lane)
         so_far = sums.get(key)
-        sums[key] = use if so_far is None else add(so_far, use)
+        sums[key] = use if so_far is None else so_far.joined(use)
     return [sums[key] for key in sorted(sums)]
-
-
-def add(a: Usage, b: Usage) -> Usage:
-    """Two uses of one model and lane together."""
-    return Usage(
-        a.model,
-        a.lane,
-        a.calls + b.calls,
-        a.input_tokens + b.input_tokens,
-        a.output_tokens + b.output_tokens,
-        a.cached_tokens + b.cached_tokens,
-        a.written_tokens + b.written_tokens,
-    )
 
 
 def _line(use: Usage, prices: PriceList) -> ReceiptLine:

@@ -225,6 +225,9 @@ class Worker:
         for answer in answers:
             self._models.sameness.kept(answer.same)
 
+    def paid_for(self, kind: str, args: bytes, body: bytes, lane: str) -> Usage | None:
+        return self._models.paid_for(kind, args, body, lane)
+
     async def look(self, executor: Executor) -> None:
         """Bring a run the mail that came with its own commit, before it parks for want of it."""
         try:

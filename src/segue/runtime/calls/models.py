@@ -13,6 +13,7 @@ from ...model.chat import ChatRequest
 from ...model.errors import ModelFailed, UnknownName
 from ...model.lane import LIVE
 from ...model.mode import Config, Live
+from ...model.run import Usage
 from ...ports.clock import AlarmClock
 from ...ports.provider import BatchProvider, Endpoint, PartlyLive, Provider, Windowed
 from ...ports.transport import Transport
@@ -195,6 +196,19 @@ class Models:
         if not config.accounts:
             return None
         return self._need(_line_id(branch, digest), config, endpoint, to, (LIVE,), body)
+
+    def paid_for(self, kind: str, args: bytes, body: bytes, lane: str) -> Usage | None:
+        """What the answer to a recorded call of that kind counts; None where that can't be told. `lane`: `batch`, if it
+        isn't said."""
+        to = {"generate": "chat", "embed": "embed"}.get(kind)
+        if to is None:
+            return None
+        try:
+            endpoint = self.endpoint(msgspec.json.decode(args)["model"])
+            tokens = reader(self.provider(endpoint), to)(body).tokens
+        except Exception:  # a model that can't be had any more, or an answer that is none: it harms nobody
+            return None
+        return Usage(usage_name(endpoint), lane or "batch").plus(tokens)
 
     def limit(self, *key: str) -> Limit:
         """The limit of an endpoint, model and credential."""

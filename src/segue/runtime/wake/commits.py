@@ -83,6 +83,12 @@ class Commits:
         """Model use so far, of earlier wakes too."""
         return list(self._usage.values())
 
+    def count(self, use: Usage) -> None:
+        """Add a call that was paid and whose outcome nobody takes."""
+        key = use.model, use.lane
+        self._used = True
+        self._usage[key] = (self._usage.get(key) or Usage(*key)).joined(use)
+
     def take(self, done: Sequence[Outcome], *, last: bool = False) -> Turn:
         """The turn so far, with a batch of outcomes. `last`: the code has ended, and none of them is handed over."""
         run = self._run

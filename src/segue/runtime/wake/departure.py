@@ -199,6 +199,8 @@ class Departure:
             unstarted = {call.place for call in run.carrying.precommit}
             entries = run.commits.entries
             run.commits.entries = [entry for entry in entries if (entry.path, entry.n) not in unstarted]
+        if last and run.pool is not None:
+            run.mailbox.lose_results()
         done, run.done = run.done, []
         return run.commits.take(done, last=last)
 

@@ -21,7 +21,7 @@ from ...core.replay import Place
 from ...model.entry import Failure
 from ...model.errors import WrongPlace
 from ...model.message import ASKED_TO_END, CAUGHT_UP, CHILD_ENDED, Letter, Mail, answer_to
-from ...model.run import CHILD, ENDED, Head
+from ...model.run import CHILD, ENDED, REUSED, Head
 from ..calls.call import CANCEL, NOTHING, Call, Outcome, end_error, own_call
 from ..ground import tasks
 from ..ground.phase import Phase
@@ -196,7 +196,23 @@ class Mailbox:
             self.consume(self._early.pop(place).id)
         for letter in list(self._results.values()):
             if letter.mail.call is not None and (letter.mail.call.path, letter.mail.call.n) == place:
-                self.consume(letter.id)
+                self._lose(letter)
+
+    def lose_results(self) -> None:
+        """The run is over: what came for calls that it had open before a rebase is nobody's."""
+        for letter in list(self._results.values()):
+            self._lose(letter)
+
+    def _lose(self, letter: Letter) -> None:
+        """Nobody takes that outcome. What was paid for it counts all the same."""
+        run, mail = self._run, letter.mail
+        if run.pool is not None and mail.call is not None and mail.value is not None:
+            asked = run.pool.opened(mail.call.path, mail.call.n)
+            if asked is not None and mail.sender.startswith("line:") and mail.name != REUSED:
+                used = run.host.paid_for(asked.kind, asked.args, mail.value, mail.name)
+                if used is not None:
+                    run.commits.count(used)
+        self.consume(letter.id)
 
     # ------------------------------------------------------------ who waits
     def will_end(self, place: Place) -> None:
@@ -399,7 +415,7 @@ class Mailbox:
             elif call is not None and not call.done() and self._is_for(mail, call):
                 self._close(call, Outcome(call, mail.value, mail.error, letter.id, lane=mail.name))
             elif place in self._ends or (place not in self._spawned and not self._expects(place)):
-                self.consume(letter.id)  # answered already, or given up
+                self._lose(letter)  # answered already, or given up
             elif place in self._spawned and place not in self._joins:
                 self._early[place] = self._results.pop(letter.id)
         elif mail.kind == "ping":
