@@ -161,6 +161,25 @@ async def test_an_answer_that_stays_unfit() -> None:
         assert len(desk.fake.calls) == repairs + 1
 
 
+async def test_a_check_that_says_neither_yes_nor_no() -> None:
+    """A text would pass for a yes, and so would a coroutine."""
+
+    async def later(n: int) -> bool:
+        return False
+
+    @segue.flow
+    async def flow(which: int) -> int:
+        check = (lambda n: "too small", later)[which]
+        return await segue.generate("number", returns=int, check=check)
+
+    for which in (0, 1):
+        desk = Desk()
+        desk.fake.when("number").reply(3)
+        with pytest.raises(InvalidValue, match="raise ValueError"):
+            await desk.run(flow(which))
+        assert len(desk.fake.calls) == 1
+
+
 # ---------------------------------------------------------------- tools
 def add(a: int, b: int) -> int:
     """Add two numbers."""

@@ -207,6 +207,32 @@ def test_keys_make_a_job_incremental(desk: Desk):
     assert len(desk.segue("runs", "--job", "week", "--json").rows) == 3
 
 
+def test_a_job_keeps_to_its_key(desk: Desk):
+    """Under another key all rows would be new ones, to be paid once more."""
+    desk.write("rows.jsonl", '{"left": "a", "right": 5}\n{"left": "b", "right": 6}\n')
+    how = ["map", "app.py:pair", "rows.jsonl", "--id", "week"]
+    assert desk.segue(*how, "--key", "left").code == 0
+    forgotten = desk.segue(*how)
+    assert forgotten.code == 2
+    assert "such as 'a': give `--key left` as before, or another --id" in forgotten.err
+    other = desk.segue(*how, "--key", "right")
+    assert other.code == 2
+    assert "knows its rows by another key, such as 'a', and not by 'right'" in other.err
+    how[-1] = "numbered"
+    assert desk.segue(*how).code == 0
+    assert "knows its rows by number, such as '0'" in desk.segue(*how, "--key", "left").err
+    assert len(desk.segue("runs", "--json", "--limit", "0").rows) == 4
+
+
+def test_a_row_that_changed_under_its_key(desk: Desk):
+    desk.write("rows.jsonl", '{"left": "a", "right": 5}\n')
+    desk.segue("map", "app.py:pair", "rows.jsonl", "--key", "left")
+    desk.write("rows.jsonl", '{"left": "a", "right": 6}\n')
+    said = desk.segue("map", "app.py:pair", "rows.jsonl", "--key", "left")
+    assert said.code == 2
+    assert "key 'a': its input changed since the job began: a key is of one input" in said.err
+
+
 def test_rows_on_standard_input(desk: Desk, monkeypatch: pytest.MonkeyPatch):
     for _ in range(2):  # the same rows are the same job
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"1\n2\n")))

@@ -87,6 +87,21 @@ async def test_a_key_makes_a_job_incremental() -> None:
         assert len(await engine.store.runs(job="job")) == runs + 1
 
 
+async def test_a_key_that_was_forgotten() -> None:
+    """Else all rows would be new ones, known by their numbers."""
+    async with segue.Engine() as engine:
+        assert await engine.map(twice, [1, 2], id="keyed", key=lambda x: f"k{x}") == [2, 4]
+        with pytest.raises(Conflict, match="'k1': give map\\(\\) the same key= again"):
+            await engine.map(twice, [1, 2], id="keyed")
+        assert len(await engine.store.runs(job="keyed")) == 2
+
+
+async def test_a_key_that_is_the_name_of_a_field() -> None:
+    async with segue.Engine() as engine:
+        with pytest.raises(InvalidValue, match=r"lambda row: row\['id'\]"):
+            engine.map(twice, [1], key="id")  # type: ignore[arg-type]
+
+
 async def test_a_changed_row_is_refused_and_the_others_go_on() -> None:
     async with segue.Engine() as engine:
         await engine.map(twice, [1, 2, 3], id="job")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar, get_args, get_origin, overload
 
@@ -237,11 +237,23 @@ class _Talk:
                 return None, f"{error}."
         if self.check is not None:
             try:
-                if self.check(value) is False:
-                    return None, "it didn't pass the check of the one who asked"
+                verdict = self.check(value)
             except Exception as error:  # whatever a check raises is its verdict
                 return None, str(error) or type(error).__name__
+            _refuse_unsaid(verdict)
+            if verdict is False:
+                return None, "it didn't pass the check of the one who asked"
         return value, ""
+
+
+def _refuse_unsaid(verdict: object) -> None:
+    """Raise `InvalidValue` for what a check gave that says neither yes nor no: it would pass unseen."""
+    if verdict is None or isinstance(verdict, bool):
+        return
+    if isinstance(verdict, Coroutine):
+        verdict.close()
+    cure = "None, True or False, and what is wrong raised, as in `raise ValueError('above 60')`; a check is a plain def"
+    raise InvalidValue("what check= of generate() gave", cure, f"it is of {type(verdict).__name__}", repr(verdict))
 
 
 def _last_question(messages: list[Message]) -> int:

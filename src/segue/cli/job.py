@@ -17,18 +17,18 @@ import msgspec
 
 from ..authoring.flow import FlowDef, target_named
 from ..core.signature import InputShape
-from ..model.errors import InvalidValue, SegueError
+from ..model.errors import Conflict, InvalidValue, SegueError
 from ..model.run import Head
 from ..ports.store import Store
 from ..runtime import family
 from ..runtime.engine import Engine
 from ..runtime.ground.names import unknown_job
 from ..runtime.interruption import Strokes
-from ..runtime.job import Job
+from ..runtime.job import Job, keyed_run
 from ..runtime.stuck import held_beneath
 from . import exit
 from .interruption import interruption
-from .outcomes import Order, all_lines, check_writable, lines, replacing
+from .outcomes import Order, all_lines, check_writable, input_of, lines, replacing
 from .place import at_store, check_models, declare_how, declare_store, existing, how, positive
 from .progress import Progress
 from .rows import RowFile, bind, check_first, key_of
@@ -95,6 +95,7 @@ class _Map:
         with interruption() as stop:
             async with Engine(self.args.store, worker=not self.args.no_wait) as engine:
                 check_models(engine, self.args)
+                await _check_key(engine.store, self.id, self.args.key, self.shape)
                 rows = self.order.noting(bind(self.rows, self.shape, self.args.key))
                 job: Job[Any, Any] = engine.map(
                     self.flow, rows, id=self.id, key=key_of, limit=self.args.limit, **how(self.args)
@@ -238,6 +239,25 @@ class _Map:
             note(f"  {self.args.output} has one line a row")
         bad = standing.failed or standing.held or standing.stuck or self.order.unread
         return exit.FAILED if bad else exit.OK
+
+
+async def _check_key(store: Store, job: str, field: str, shape: InputShape) -> None:
+    """Raise `Conflict` where rows would be known by something else than before, and so be done, and paid, anew."""
+    if not field and (one := await keyed_run(store, job)) is not None:
+        given = msgspec.json.decode(input_of(one, shape))
+        names = given.items() if isinstance(given, dict) else ()
+        was = next((name for name, value in names if str(value) == one.spec.key), "FIELD")
+        raise Conflict(
+            f"job {job!r} knows its rows by a key, such as {one.spec.key!r}: give `--key {was}` as before, or another --id"
+        )
+    for head in await store.runs(job=job, limit=20) if field else ():
+        given = msgspec.json.decode(input_of(head, shape))
+        if isinstance(given, dict) and field in given and str(given[field]) != head.spec.key:
+            what = "by number" if head.spec.key == str(head.spec.index) else "by another key"
+            raise Conflict(
+                f"job {job!r} knows its rows {what}, such as {head.spec.key!r}, and not by {field!r}: give the --key that it "
+                f"began with, or none, or another --id"
+            )
 
 
 def _root_of(run: str, roots: set[str]) -> str:

@@ -584,6 +584,9 @@ class Engine:
             raise UnknownName("flow", getattr(fn, "__qualname__", repr(fn)), "decorate it with @segue.flow")
         checks.text("id of map()", id)
         checks.count("limit of map()", limit, 0)
+        if key is not None and not callable(key):
+            cure = f"a function of a row, such as lambda row: row[{key!r}]"
+            raise InvalidValue("key of map()", cure, "it isn't one", repr(key))
         self.worker.register(flow)
 
         own = configured("a run", how)

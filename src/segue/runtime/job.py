@@ -12,8 +12,8 @@ from ..authoring.mail import make_spec
 from ..authoring.map import Outcome
 from ..model.errors import Conflict, SegueError
 from ..model.mode import Config
-from ..model.run import Head, Status
-from ..ports.store import Created, JobHead, NewRun
+from ..model.run import Head, Spec, Status
+from ..ports.store import Created, JobHead, NewRun, Store
 from .handles import Run, run_error
 from .receipt import Receipt
 from .stuck import held_beneath
@@ -65,6 +65,11 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
     ) -> None:
         """Make runs of rows, some hundred at a time."""
         engine, flow = self._engine, self._flow
+        if key is None and (one := await keyed_run(engine.store, self.id)) is not None:
+            raise Conflict(
+                f"job {self.id!r} knows its rows by a key, such as {one.spec.key!r}: give map() the same key= again, or "
+                f"the job another id"
+            )
         began = engine.clock.now()
         config = config.begun(began)  # all rows of a call have one deadline
         await engine.store.put_job(JobHead(self.id, flow.name, began))
@@ -137,7 +142,7 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
         elif not one.new and there.index != mine.index and there.created >= began:
             why = f"row {there.index} has the same key"
         elif not one.new and there.args != mine.args:
-            why = "its input changed since the job began: know rows by a key (key=, --key), or give the job another id"
+            why = f"its input changed since the job began: {self._cure(mine)}"
         if why:
             self._refused.add(mine.index)
             error = Conflict(f"row {mine.index} of job {self.id!r}, key {mine.key!r}: {why}")
@@ -149,6 +154,11 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
             self._otherwise += bool(begun)
             self._begun = self._begun or begun
         self._admitted = mine.index + 1
+
+    def _cure(self, row: Spec) -> str:
+        if row.key == str(row.index):
+            return "know rows by a key (key=, --key), or give the job another id"
+        return "a key is of one input; make it of what changes too, such as a version, or give the job another id"
 
     def _number(self, head: Head) -> int | None:
         """The number of a run's row among the rows of this call; -1 for none, None if that isn't known yet."""
@@ -243,6 +253,12 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
     async def receipt(self) -> Receipt:
         """What all its runs and those that they started cost, those of earlier calls of `map` included."""
         return await self._engine.receipt(job=self.id)
+
+
+async def keyed_run(store: Store, job: str) -> Head | None:
+    """One of a job's first runs that is known by something else than its number, if there is one."""
+    heads = await store.runs(job=job, limit=20)
+    return next((head for head in heads if head.spec.key != str(head.spec.index)), None)
 
 
 def _index(outcome: Outcome[Any, Any]) -> int:
