@@ -24,7 +24,7 @@ from ..core import journal
 from ..core.budget import account_of, owner
 from ..model import checks
 from ..model.budget import STORE, Budget, Limit, Standing
-from ..model.entry import encode_pool
+from ..model.entry import Entry, encode_pool
 from ..model.errors import Conflict, InvalidValue, MailboxFull, UnknownName, WrongPlace
 from ..model.message import DeadLetter
 from ..model.mode import Config, HistoryLike, ModeLike, as_history
@@ -516,14 +516,20 @@ class Engine:
         """A new run that shares another's history.
 
         Calls are named `path#n`, as `segue show` lists them. `before`: from that call on everything is done
-        anew. `edit`: outcomes to replace, by call; what was made after them is done anew. Other options, such
+        anew. `edit`: outcomes to replace, by call (of `generate`: what the model says); what was made after them is done anew. Other options, such
         as `model`, hold for the new run. It is held before a keyed or at-most-once step that the other run did
         and that it would do again, unless `repeat`. It is on the budgets of the other run, or else on its own one.
         """
         origin = await self.head(run)
         await rebase.check_forkable(self.store, origin)
         entries = await rebase.entries_of(self.store, run)
-        pool = rebase.share(run, entries, before, dict(edit or {}), repeat=repeat)
+        edits = {
+            name: self.models.reworded(entry.args, entry.value, value, f"the edit of {name}")
+            if (entry := _called(entries, name)) is not None and entry.kind == "generate"
+            else value
+            for name, value in (edit or {}).items()
+        }
+        pool = rebase.share(run, entries, before, edits, repeat=repeat)
         new = id or f"{run}~{uuid4().hex[:6]}"
         config = await self.terms.on_budget(self.terms.of(how), f"run:{new}")
         spec = rebase.forked(origin, config, self.clock.now())
@@ -685,6 +691,11 @@ class Engine:
         """A receipt for a run or a job, with the runs that it started."""
         found = await spent(self.store, run=run, job=job)
         return self.price(found.usage, found.unclaimed)
+
+
+def _called(entries: list[Entry], name: str) -> Entry | None:
+    """The call of that name, as `segue show` lists it."""
+    return next((entry for entry in entries if f"{entry.path}#{entry.n}" == name), None)
 
 
 async def _each(rows: Any) -> AsyncIterator[Any]:

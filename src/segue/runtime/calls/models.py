@@ -26,6 +26,7 @@ from .naming import in_window, line_id, usage_name
 from .sameness import Sameness, asked_of, is_whole
 from .ways import Ways
 from .wire import Wire
+from .wording import reworded
 
 
 class Models:
@@ -196,6 +197,11 @@ class Models:
         if not config.accounts:
             return None
         return self._need(_line_id(branch, digest), config, endpoint, to, (LIVE,), body)
+
+    def reworded(self, args: bytes, body: bytes | None, value: object, where: str) -> Any:
+        """The answer to a recorded `generate` in which the model says something else; see `wording.reworded`."""
+        endpoint = self.endpoint(msgspec.json.decode(args)["model"])
+        return reworded(self.provider(endpoint), body, value, where)
 
     def paid_for(self, kind: str, args: bytes, body: bytes, lane: str) -> Usage | None:
         """What the answer to a recorded call of that kind counts; None where that can't be told. `lane`: `batch`, if it

@@ -1,0 +1,77 @@
+"""Another wording of a recorded answer: what a fork hands over in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from ...core.codec import encode
+from ...model.chat import ChatReply
+from ...model.errors import InvalidValue
+from ...ports.provider import Provider
+
+Path = tuple[str | int, ...]
+
+
+def reworded(provider: Provider, body: bytes | None, value: object, where: str) -> Any:
+    """The response in which the model says `value`; a value that is a whole response of the provider's, as it is.
+
+    A text is what is said; anything else is said as JSON. All else of the response stays. Raises `InvalidValue` for
+    one that has no such words, as where a tool is called.
+    """
+    whole = _reply(provider, value) if isinstance(value, dict) else None
+    if whole is not None and (whole.text or whole.tool_calls):
+        return value
+    answer = None if body is None else msgspec.json.decode(body)
+    before = _reply(provider, answer)
+    words = value if isinstance(value, str) else encode(value, where=where).decode()
+    if before is not None and before.text:
+        for path in _places(answer, before.text):
+            there = _at(answer, path)
+            other = _with(answer, path, words if isinstance(there, str) else msgspec.json.decode(words))
+            if _reply(provider, other) == msgspec.structs.replace(before, text=words):
+                return other
+    wanted = f"a whole response of {provider.name}, as `segue export` has it"
+    raise InvalidValue(where, wanted, "the answer that was recorded has no words to put others in place of", repr(value))
+
+
+def _reply(provider: Provider, answer: object) -> ChatReply | None:
+    """What a response says, if it is one."""
+    try:
+        return provider.chat_reply(msgspec.json.encode(answer))
+    except Exception:  # whatever a provider says of what is no answer
+        return None
+
+
+def _places(node: object, words: str, path: Path = ()) -> Iterator[Path]:
+    """Where the words stand: as a text, or as the object that they are the JSON of."""
+    if node == words or (isinstance(node, dict) and _json(words) == node):
+        yield path
+        return
+    items: Any = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, child in items:
+        yield from _places(child, words, (*path, key))
+
+
+def _json(words: str) -> object:
+    try:
+        return msgspec.json.decode(words)
+    except msgspec.DecodeError:
+        return None
+
+
+def _at(node: Any, path: Path) -> Any:
+    for key in path:
+        node = node[key]
+    return node
+
+
+def _with(node: Any, path: Path, value: object) -> Any:
+    """A copy in which that stands at that place."""
+    if not path:
+        return value
+    copy = node.copy()
+    copy[path[0]] = _with(node[path[0]], path[1:], value)
+    return copy
