@@ -49,10 +49,33 @@ def test_an_unknown_command(capsys: pytest.CaptureFixture[str]):
     assert "there is no command 'rnu'; did you mean 'run'?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["--version", "-V"])
-def test_the_version(option: str, desk: Desk):
-    said = desk.segue(option)
-    assert (said.code, said.out) == (0, f"segue {segue.__version__}\n")
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["runs", "--bach"], "segue runs: there is no option --bach\n"),
+        (["map", "app.py", "rows", "--bach"], "segue map: there is no option --bach; did you mean --batch?"),
+        (["map", "app.py", "rows", "--batch", "6h"], "one word too many, '6h'; did you mean --batch=6h?"),
+        (["runs", "j"], "segue runs: there is one word too many, 'j'\n"),
+        (["map", "app.py", "rows", "--limit", "0"], "segue map: argument --limit: '0' is no number from 1 on"),
+    ],
+)
+def test_words_that_are_too_many(words: list[str], says: str, capsys: pytest.CaptureFixture[str]):
+    """The first line says what is wrong, and which."""
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.startswith(f"segue {words[0]}: ")
+    assert f"`segue {words[0]} --help` tells more" in said
+
+
+def test_what_is_asked_by_habit(capsys: pytest.CaptureFixture[str]):
+    for words, says in ((["--version"], f"segue {segue.__version__}"), (["help", "map"], "usage: segue map")):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 0
+        assert says in capsys.readouterr().out
 
 
 def test_an_option_before_the_command(capsys: pytest.CaptureFixture[str]):

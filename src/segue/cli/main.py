@@ -94,13 +94,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(words: list[str]) -> int:
-    if words in (["--version"], ["-V"]):
-        print(f"segue {importlib.import_module('segue').__version__}")
-        return exit.OK
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
     parser = make_parser(words)
-    if words and words[0] not in COMMANDS and words[0] not in ("-h", "--help"):
+    if words and words[0] not in COMMANDS and words[0] not in ("-h", "--help", "--version"):
         parser.error(unknown(words[0]))
-    args = parser.parse_args(words)
+    args, left = parser.parse_known_args(words)
+    if left:
+        _command(parser, args.command).error(left_over(left[0], words, _command(parser, args.command)))
     if args.command is None:
         parser.print_help()
         return exit.USAGE
@@ -135,6 +136,7 @@ def make_parser(words: Sequence[str]) -> argparse.ArgumentParser:
         epilog=TOUR,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"segue {sys.modules['segue'].__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     chosen = next((word for word in words if not word.startswith("-")), "")
     for name, command in COMMANDS.items():
@@ -155,6 +157,26 @@ def unknown(word: str) -> str:
     near = get_close_matches(word, COMMANDS, 1)
     meant = f"did you mean {near[0]!r}? " if near else ""
     return f"there is no command {word!r}; {meant}there are {', '.join(COMMANDS)}"
+
+
+def left_over(word: str, words: list[str], command: argparse.ArgumentParser) -> str:
+    """What to say of a word that a command has no use for."""
+    from difflib import get_close_matches
+
+    if not word.startswith("-"):
+        before = words[words.index(word) - 1] if word in words else ""
+        meant = f"; did you mean {before}={word}?" if before in ("--batch", "--reuse") else ""
+        return f"there is one word too many, {word!r}{meant}"
+    options = [option for action in command._actions for option in action.option_strings]  # argparse tells no other way
+    near = get_close_matches(word.partition("=")[0], options, 1)
+    return f"there is no option {word}{f'; did you mean {near[0]}?' if near else ''}"
+
+
+def _command(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:
+    """The parser of a command."""
+    commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    found: argparse.ArgumentParser = commands.choices[name]
+    return found
 
 
 @contextmanager
@@ -193,5 +215,6 @@ class _Parser(argparse.ArgumentParser):
     """Says where more is to be learnt."""
 
     def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
+        if "arguments are required" in message:
+            self.print_usage(sys.stderr)
         self.exit(exit.USAGE, f"{self.prog}: {message}\n`{self.prog} --help` tells more.\n")
