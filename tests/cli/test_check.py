@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import segue
+from segue.authoring.flow import TARGETS
 from segue.cli.target import load_module
 from tests.cli.desk import Desk, Said
 
@@ -86,3 +88,54 @@ def test_what_cant_be_read_or_found(desk: Desk) -> None:
     assert said.code == 1
     assert "1 of Diary would be held, such as diary: What is stored doesn't fit Diary" in said.out
     assert "2 of letter would be held, such as ann: no flow 'letter' is defined" in said.out
+
+
+PIPE = """
+import segue
+
+@segue.flow
+async def letter(name: str{more}) -> str:
+    return await segue.ask(f"Draft for {{name}}?")
+"""
+
+
+def forget(module: str) -> None:
+    """As another process would know nothing of it."""
+    sys.modules.pop(module, None)
+    for name in [name for name, target in TARGETS.items() if getattr(target, "module", "") == module]:
+        del TARGETS[name]
+
+
+def test_a_parameter_more(desk: Desk):
+    """Runs that wait are held with that as the reason, and go on when it has a default."""
+    desk.write("pipe.py", PIPE.format(more=""))
+    desk.write("rows.jsonl", '"Ada"\n"Bob"\n')
+    desk.segue("map", "pipe.py:letter", "rows.jsonl", "--id", "j", "--no-wait")
+    desk.write("pipe.py", PIPE.format(more=", tone: str"))
+    forget("pipe")
+    said = desk.segue("check", "pipe.py")
+    assert said.code == 1
+    assert "2 of letter would be held, such as j/0: What it was started with doesn't fit flow 'letter'" in said.out
+    assert "missing 1 required positional argument: 'tone'. Restore the parameters of letter, or give" in said.out
+    for name in ("j/0", "j/1"):
+        desk.segue("answer", name, "Dear")
+    assert "2 held" in desk.segue("advance", "pipe.py").err
+    failed = desk.segue("runs", "--failed").out
+    assert failed.startswith("2 held, such as j/0\n  What it was started with doesn't fit flow 'letter' any more")
+    desk.write("pipe.py", PIPE.format(more=", tone: str = ''"))
+    forget("pipe")
+    assert desk.segue("resume", "--all-like", "j/0", "--keep").code == 0
+    assert "2 done" in desk.segue("advance", "pipe.py").err
+
+
+def test_what_moved_is_told_of_once(desk: Desk):
+    desk.write("pipe.py", PIPE.format(more=""))
+    desk.write("rows.jsonl", '"Ada"\n"Bob"\n"Cleo"\n')
+    desk.segue("map", "pipe.py:letter", "rows.jsonl", "--id", "j", "--no-wait")
+    forget("pipe")
+    desk.write("moved.py", PIPE.format(more=", tone: str = ''"))
+    for n in range(3):
+        desk.segue("answer", f"j/{n}", "Dear")
+    said = desk.segue("advance", "moved.py")
+    assert said.err.count("isn't the same. If it is, moved and changed") == 1
+    assert "Said once for all such runs" in said.err

@@ -137,6 +137,19 @@ def test_a_row_of_one_field_is_the_one_argument(desk: Desk):
     assert "expected int, or an object with 'n' alone: its fields are m" in said.rows[2]["error"]["message"]
 
 
+def test_a_row_that_is_the_one_argument_without_a_default(desk: Desk):
+    """As `engine.map` has it: so rows stay rows when the flow is given a parameter more, with a default."""
+    desk.write("one.py", "import segue\n@segue.flow\nasync def say(left: str) -> str:\n    return left\n")
+    desk.write("rows.jsonl", '"a"\n"b"\n')
+    assert desk.segue("map", "one.py:say", "rows.jsonl", "--id", "j").code == 0
+    desk.write("two.py", "import segue\n@segue.flow(name='say')\nasync def say(left: str, right: int = 3) -> str:\n"
+               "    return f'{left}:{right}'\n")
+    desk.write("rows.jsonl", '"a"\n"b"\n{"left": "c", "right": 4}\n7\n')
+    said = desk.segue("map", "two.py:say", "rows.jsonl", "--id", "j")
+    assert [row.get("value") for row in said.rows] == ["a", "b", "c:4", None]
+    assert "argument 'left' of say: expected str" in said.rows[3]["error"]["message"]
+
+
 def test_fewer_rows_than_before(desk: Desk):
     desk.write("rows.jsonl", "1\n2\n3\n4\n")
     assert "4/4 done" in desk.segue("map", "app.py:twice", "rows.jsonl").err

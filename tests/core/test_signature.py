@@ -308,6 +308,7 @@ async def one_text(text: str) -> None: ...
 async def one_place(place: Place) -> None: ...
 async def one_number(*, n: int) -> None: ...
 async def one_any(row) -> None: ...  # type: ignore[no-untyped-def]
+async def two(city: str, land: str) -> None: ...
 async def several(city: str, n: int = 1, on: bool = False, cost: float | None = None) -> None: ...
 
 
@@ -323,6 +324,7 @@ def test_rows_of_jsonl() -> None:
     assert row(one_number, {"n": 3}) == ((), {"n": 3})
     assert row(one_number, 3) == ((), {"n": 3})
     assert row(one_any, {"a": [1]}) == (({"a": [1]},), {})
+    assert row(several, "Rome") == (("Rome",), {})
     assert row(several, {"city": "Rome", "n": 2}) == (("Rome", 2), {})
     assert row(several, {"city": "Rome", "cost": 1.5}) == (("Rome",), {"cost": 1.5})
 
@@ -373,7 +375,8 @@ def test_rows_of_csv() -> None:
         (several, {"city": "Rome", "n": "2"}, {}, ["argument 'n' of several", "expected int", '"2"']),
         (several, {"n": 2}, {}, ["argument 'city' of several", "doesn't have it"]),
         (several, {"city": "Rome", "town": 2}, {}, ["no parameter 'town'", "city, cost, n, on", "Rome"]),
-        (several, "Rome", {}, ["an object", "city, n, on, cost", '"Rome"']),
+        (several, 7, {}, ["argument 'city' of several", "expected str"]),
+        (two, "Rome", {}, ["an object", "city, land", '"Rome"']),
         (several, {"city": "Rome", "n": "two"}, {"text": True}, ["argument 'n'", '"two"']),
         (one_place, {"zip": "1"}, {}, ["argument 'place' of one_place", "the field `city` is missing"]),
         (

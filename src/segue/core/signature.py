@@ -338,12 +338,15 @@ class InputShape:
     def bind_row(self, row: object, *, text: bool = False) -> bytes:
         """`row` of a JSONL or CSV file as one call, checked and typed, as `encode_call` writes it.
 
-        One parameter takes the row itself; several take an object by their names. With `text`, every cell is text
+        One parameter takes the row itself, and so does the first one where all others have a default and the row is no
+        object; else several take an object by their names. With `text`, every cell is text
         as in CSV: `"1"`, `"true"` are read as what the parameter is, and an empty cell that doesn't fit means the
         default, or None. A one-parameter function of what isn't an object also takes an object that has its name alone.
         """
         takes = [p for p in self.parameters if p.kind not in (_KINDS.VAR_POSITIONAL, _KINDS.VAR_KEYWORD)]
         if len(takes) == 1 and len(self.parameters) == 1:
+            return self._bind_one(takes[0], row, text=text)
+        if not isinstance(row, dict) and [p for p in takes if p.required] == takes[:1] and takes:
             return self._bind_one(takes[0], row, text=text)
         if not isinstance(row, dict):
             names = ", ".join(p.name for p in takes)

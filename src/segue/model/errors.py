@@ -113,6 +113,22 @@ class StateMismatch(AuthorError):
         return f"What is stored doesn't fit {self.actor}: {self.problem}"
 
 
+class InputMismatch(AuthorError):
+    """What a run was started with doesn't fit its flow any more; the run is held."""
+
+    def __init__(self, run: str, flow: str, problem: str) -> None:
+        self.run, self.flow, self.problem = run, flow, problem
+        super().__init__(
+            f"run {run!r}: {problem}. Restore the parameters of {flow}, or give new ones a default; then "
+            f"`segue resume {shlex.quote(run)} --keep`."
+        )
+
+    @property
+    def cause(self) -> str:
+        """What differs, in words that are the same for all runs of the same code."""
+        return f"What it was started with doesn't fit flow {self.flow!r} any more: {self.problem}"
+
+
 class ResultMismatch(AuthorError):
     """A finished run gives another result when it is replayed, although its calls are the same."""
 

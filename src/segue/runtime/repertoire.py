@@ -16,6 +16,7 @@ class Repertoire:
         self._strangers: set[str] = (
             set()
         )  # targets that nobody named here for as long as runs were kept for them
+        self._told: set[str] = set()
 
     def register(self, target: Any) -> None:
         """It goes before others of its name."""
@@ -59,6 +60,12 @@ class Repertoire:
         """Runs of a target that is unknown here are left to others from now on. Whether that is new."""
         new = target not in self._strangers
         self._strangers.add(target)
+        return new
+
+    def tells(self, why: str) -> bool:
+        """Whether that wasn't said yet of the runs of one kind, which may be a million."""
+        new = why not in self._told
+        self._told.add(why)
         return new
 
     def left(self) -> list[str]:

@@ -491,8 +491,8 @@ class Worker:
         if stranger:
             turn.status, turn.wake = "parked", now + min(max(5.0, (now - spec.begun) / 2), 60.0)
             turn.seen = max((letter.id for letter in claimed.inbox), default=0)
-        if stranger or self.repertoire.leave(spec.target):
-            log.warning("run %s: %s", claimed.head.id, reason)
+        if self.repertoire.tells(reason) if stranger else self.repertoire.leave(spec.target):
+            log.warning("run %s: %s%s", claimed.head.id, reason, ". Said once for all such runs" if stranger else "")
         self._return(turn)
 
     @contextlib.contextmanager

@@ -11,7 +11,7 @@ import msgspec
 from ..authoring.actor.checkpoint import read_parted
 from ..authoring.actor.definition import ActorDef
 from ..authoring.actor.migration import Read, find, first
-from ..model.errors import ReplayMismatch, SegueError, StateMismatch, UnknownName
+from ..model.errors import InputMismatch, ReplayMismatch, SegueError, StateMismatch, UnknownName
 from ..model.run import Head, Status
 from ..ports.store import Claimed
 from ..runtime.engine import Engine
@@ -58,7 +58,7 @@ async def _rehearse(engine: Engine, head: Head) -> Rehearsed:
             return Rehearsed(head.id, target, "same")
         told = _migrate(engine, loaded)
         await verify.replay(engine.worker, head, await entries_in(engine.store, loaded), stored=loaded)
-    except (ReplayMismatch, StateMismatch) as error:
+    except (ReplayMismatch, InputMismatch, StateMismatch) as error:
         return Rehearsed(head.id, target, "held", error.cause, str(error))
     except UnknownName:
         cause = (

@@ -14,7 +14,7 @@ from ...authoring.context import Act, Branch, Wait, WireCall, Work
 from ...authoring.pooled import Named
 from ...authoring.stopping import Stop
 from ...model.entry import Entry, Failure
-from ...model.errors import AuthorError, ReplayMismatch, ResultMismatch, UnknownName
+from ...model.errors import AuthorError, InputMismatch, ReplayMismatch, ResultMismatch, UnknownName
 from ...model.lane import Answer
 from ...model.message import Mail, Question
 from ...model.mode import Config
@@ -165,9 +165,11 @@ class Replayed(Executor):
     def perform(self, branch: Branch, work: Work) -> Awaitable[Any]:
         return self.record(branch, work.sealed())  # nothing is carried out here, in the caller's task neither
 
-    def differs(self, error: ReplayMismatch) -> None:
+    def differs(self, error: ReplayMismatch | InputMismatch) -> None:
         """Stop at the first difference."""
-        if self.difference is None:
+        if isinstance(error, InputMismatch):
+            self.difference = self.difference or error
+        elif self.difference is None:
             cure = "" if "\n" in error.difference else CURE  # a comparison of arguments names its own
             self.difference = ReplayMismatch(
                 error.run, error.path, error.n, error.recorded, error.asked, error.difference, cure=cure

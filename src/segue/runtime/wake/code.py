@@ -9,6 +9,7 @@ from typing import Any
 from ...authoring.failures import as_step_failed
 from ...authoring.flow import FlowDef
 from ...core.codec import encode
+from ...model.errors import InputMismatch, InvalidValue
 from ...ports.store import Claimed
 from .executor import Executor
 from .handling import Handling
@@ -28,8 +29,14 @@ def code_of(target: Any, claimed: Claimed, executor: Executor, call: Any = None)
 
 async def _flow_code(flow: FlowDef, data: bytes, call: Any, executor: Executor) -> bytes:
     try:
-        args, kwargs = flow.shape.decode_call(data) if call is None else call
-        return encode(await flow.fn(*args, **kwargs), where=flow.where)
+        try:
+            args, kwargs = flow.shape.decode_call(data) if call is None else call
+            code = flow.fn(*args, **kwargs)
+        except (InvalidValue, TypeError) as error:  # it fitted when it was begun
+            problem = f"{error.where}: {error.problem}" if isinstance(error, InvalidValue) else str(error)
+            executor.differs(InputMismatch(executor.id, flow.name, problem))
+            return await executor.loop.create_future()  # it is unwound there
+        return encode(await code, where=flow.where)
     except Exception:
         RAISED.debug("flow %s raised", flow.name, exc_info=True)
         raise

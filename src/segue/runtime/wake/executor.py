@@ -21,7 +21,7 @@ from ...authoring.context import Act, Branch, Parked, Services, Wait, Work
 from ...core.pool import Pooled
 from ...core.replay import Differs, Place, Replay
 from ...model.entry import INSTANT, Entry
-from ...model.errors import ReplayMismatch
+from ...model.errors import InputMismatch, ReplayMismatch
 from ...model.message import Letter
 from ...model.mode import Config
 from ...model.run import Status
@@ -625,7 +625,7 @@ class Executor:
         assert self.root is not None  # `_turn` saw it
         self._depart().end(self.root)
 
-    def differs(self, error: ReplayMismatch) -> None:
+    def differs(self, error: ReplayMismatch | InputMismatch) -> None:
         """The code isn't what the journal tells of."""
         self.hold(f"{error.cause}\n{error}")
 
