@@ -115,13 +115,21 @@ def test_a_parameter_more(desk: Desk):
     forget("pipe")
     said = desk.segue("check", "pipe.py")
     assert said.code == 1
-    assert "2 of letter would be held, such as j/0: What it was started with doesn't fit flow 'letter'" in said.out
-    assert "missing 1 required positional argument: 'tone'. Restore the parameters of letter, or give" in said.out
+    assert (
+        "2 of letter would be held, such as j/0: What it was started with doesn't fit flow 'letter'"
+        in said.out
+    )
+    assert (
+        "missing 1 required positional argument: 'tone'. Restore the parameters of letter, or give"
+        in said.out
+    )
     for name in ("j/0", "j/1"):
         desk.segue("answer", name, "Dear")
     assert "2 held" in desk.segue("advance", "pipe.py").err
     failed = desk.segue("runs", "--failed").out
-    assert failed.startswith("2 held, such as j/0\n  What it was started with doesn't fit flow 'letter' any more")
+    assert failed.startswith(
+        "2 held, such as j/0\n  What it was started with doesn't fit flow 'letter' any more"
+    )
     desk.write("pipe.py", PIPE.format(more=", tone: str = ''"))
     forget("pipe")
     assert desk.segue("resume", "--all-like", "j/0", "--keep").code == 0

@@ -56,7 +56,10 @@ def test_an_unknown_command(capsys: pytest.CaptureFixture[str]):
         (["map", "app.py", "rows", "--bach"], "segue map: there is no option --bach; did you mean --batch?"),
         (["map", "app.py", "rows", "--batch", "6h"], "one word too many, '6h'; did you mean --batch=6h?"),
         (["runs", "j"], "segue runs: there is one word too many, 'j'\n"),
-        (["map", "app.py", "rows", "--limit", "0"], "segue map: argument --limit: '0' is no number from 1 on"),
+        (
+            ["map", "app.py", "rows", "--limit", "0"],
+            "segue map: argument --limit: '0' is no number from 1 on",
+        ),
     ],
 )
 def test_words_that_are_too_many(words: list[str], says: str, capsys: pytest.CaptureFixture[str]):

@@ -142,8 +142,11 @@ def test_a_row_that_is_the_one_argument_without_a_default(desk: Desk):
     desk.write("one.py", "import segue\n@segue.flow\nasync def say(left: str) -> str:\n    return left\n")
     desk.write("rows.jsonl", '"a"\n"b"\n')
     assert desk.segue("map", "one.py:say", "rows.jsonl", "--id", "j").code == 0
-    desk.write("two.py", "import segue\n@segue.flow(name='say')\nasync def say(left: str, right: int = 3) -> str:\n"
-               "    return f'{left}:{right}'\n")
+    desk.write(
+        "two.py",
+        "import segue\n@segue.flow(name='say')\nasync def say(left: str, right: int = 3) -> str:\n"
+        "    return f'{left}:{right}'\n",
+    )
     desk.write("rows.jsonl", '"a"\n"b"\n{"left": "c", "right": 4}\n7\n')
     said = desk.segue("map", "two.py:say", "rows.jsonl", "--id", "j")
     assert [row.get("value") for row in said.rows] == ["a", "b", "c:4", None]

@@ -41,7 +41,9 @@ async def test_a_family_is_what_was_started_under_it() -> None:
         assert sorted(targets) == ["leaf"] * 5 + ["stem"] * 2 + ["tree"]
         counts = {job: await members(engine.store, job=job) for job in ("a", "a/b", "other")}
         assert {job: len(heads) for job, heads in counts.items()} == {"a": 9, "a/b": 6, "other": 3}
-        assert {head.spec.args for head in counts["a/b"]}.isdisjoint(head.spec.args for head in counts["other"])
+        assert {head.spec.args for head in counts["a/b"]}.isdisjoint(
+            head.spec.args for head in counts["other"]
+        )
         assert (await spent(engine.store, run="a")).beneath == 7
         assert sum(use.calls for use in (await spent(engine.store, job="a")).usage) == 6
         (line,) = (await engine.map(stem, ["c", "d"], id="a/b", key=str).receipt()).lines

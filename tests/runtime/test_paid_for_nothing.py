@@ -37,7 +37,9 @@ async def test_an_answer_that_nobody_takes_counts(tmp_path: Path, changed: str, 
     async with Simulator(batch_time=timedelta(milliseconds=500 if late else 10)) as sim:
 
         def engine() -> segue.Engine:
-            return segue.Engine(f"sqlite:{tmp_path}/runs.db", model=f"openai:any@{sim.base_url}", mode="batch")
+            return segue.Engine(
+                f"sqlite:{tmp_path}/runs.db", model=f"openai:any@{sim.base_url}", mode="batch"
+            )
 
         async with engine() as desk:
             await desk.start(asking("the first")(), id="it")

@@ -44,7 +44,11 @@ async def test_the_words_of_a_model_are_edited(provider: str) -> None:
         model = f"{provider}:any@{sim.base_url}"
         async with segue.Engine("memory:", model=model) as engine:
             assert await engine.run(letter("Ada"), id="it") == "stop, False"
-            edits: list[dict[str, Any]] = [{"#1": "short"}, {"#0": {"topic": "stop", "urgent": True}}, {"#1": '"x"'}]
+            edits: list[dict[str, Any]] = [
+                {"#1": "short"},
+                {"#0": {"topic": "stop", "urgent": True}},
+                {"#1": '"x"'},
+            ]
             said = [await (await engine.fork("it", edit=edit)) for edit in edits]
             assert said == ["short, False", "stop, True", '"x", False']
             whole = sim.ledger.counts()
@@ -60,5 +64,7 @@ async def test_an_answer_that_has_no_words() -> None:
             assert await engine.run(support("mail"), id="it") == "done"
             with pytest.raises(InvalidValue, match="a whole response of openai"):
                 await engine.fork("it", edit={"#0": "other"})
-            whole = {"choices": [{"message": {"role": "assistant", "content": "at once"}, "finish_reason": "stop"}]}
+            whole = {
+                "choices": [{"message": {"role": "assistant", "content": "at once"}, "finish_reason": "stop"}]
+            }
             assert await (await engine.fork("it", edit={"#0": whole})) == "at once"

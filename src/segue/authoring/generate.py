@@ -253,7 +253,9 @@ def _refuse_unsaid(verdict: object) -> None:
     if isinstance(verdict, Coroutine):
         verdict.close()
     cure = "None, True or False, and what is wrong raised, as in `raise ValueError('above 60')`; a check is a plain def"
-    raise InvalidValue("what check= of generate() gave", cure, f"it is of {type(verdict).__name__}", repr(verdict))
+    raise InvalidValue(
+        "what check= of generate() gave", cure, f"it is of {type(verdict).__name__}", repr(verdict)
+    )
 
 
 def _last_question(messages: list[Message]) -> int:

@@ -248,15 +248,16 @@ async def _check_key(store: Store, job: str, field: str, shape: InputShape) -> N
         names = given.items() if isinstance(given, dict) else ()
         was = next((name for name, value in names if str(value) == one.spec.key), "FIELD")
         raise Conflict(
-            f"job {job!r} knows its rows by a key, such as {one.spec.key!r}: give `--key {was}` as before, or another --id"
+            f"job {job!r} knows its rows by a key, such as {one.spec.key!r}: give `--key {was}` as before, or "
+            f"another --id"
         )
     for head in await store.runs(job=job, limit=20) if field else ():
         given = msgspec.json.decode(input_of(head, shape))
         if isinstance(given, dict) and field in given and str(given[field]) != head.spec.key:
             what = "by number" if head.spec.key == str(head.spec.index) else "by another key"
             raise Conflict(
-                f"job {job!r} knows its rows {what}, such as {head.spec.key!r}, and not by {field!r}: give the --key that it "
-                f"began with, or none, or another --id"
+                f"job {job!r} knows its rows {what}, such as {head.spec.key!r}, and not by {field!r}: give the --key "
+                f"that it began with, or none, or another --id"
             )
 
 

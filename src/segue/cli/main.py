@@ -167,7 +167,9 @@ def left_over(word: str, words: list[str], command: argparse.ArgumentParser) -> 
         before = words[words.index(word) - 1] if word in words else ""
         meant = f"; did you mean {before}={word}?" if before in ("--batch", "--reuse") else ""
         return f"there is one word too many, {word!r}{meant}"
-    options = [option for action in command._actions for option in action.option_strings]  # argparse tells no other way
+    options = [
+        option for action in command._actions for option in action.option_strings
+    ]  # argparse tells no other way
     near = get_close_matches(word.partition("=")[0], options, 1)
     return f"there is no option {word}{f'; did you mean {near[0]}?' if near else ''}"
 

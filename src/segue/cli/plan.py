@@ -235,7 +235,7 @@ async def _sample(store: Store, head: Head) -> Sample:
 
 
 def at_work(entries: Iterable[Entry], began: float, *, beneath: bool = False) -> float:
-    """For how long a run waited for calls that don't park it, in seconds; with those `beneath`, for its children too."""
+    """For how long a run waited for calls that don't park it, in seconds; `beneath`: for its children too."""
     counts = ("generate", "embed", "http", "step", *(("child",) if beneath else ()))
     batches: dict[int, list[Entry]] = {}
     for entry in entries:

@@ -17,7 +17,9 @@ from .screen import count, money, note, put_json, table
 
 
 def declare_receipt(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", nargs="?", default="", help="of one run, with those that it started (default: of all)")
+    parser.add_argument(
+        "run", nargs="?", default="", help="of one run, with those that it started (default: of all)"
+    )
     parser.add_argument("--job", default="", help="of the runs of a job, with those that they started")
     parser.add_argument("--json", action="store_true", help="as JSON")
     declare_store(parser)

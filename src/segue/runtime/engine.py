@@ -40,6 +40,7 @@ from .calls.models import Models
 from .calls.sameness import Sameness
 from .caretaker import Caretaker
 from .ends import Ends
+from .family import spent
 from .ground import tasks
 from .ground.bus import Bus
 from .ground.clock import SystemClock
@@ -52,7 +53,6 @@ from .mail.port import Port
 from .mail.postbox import Postbox
 from .proof import verify
 from .proof.proving import Prover
-from .family import spent
 from .receipt import Receipt
 from .terms import Terms
 from .wake import rebase, strikes
@@ -516,8 +516,8 @@ class Engine:
         """A new run that shares another's history.
 
         Calls are named `path#n`, as `segue show` lists them. `before`: from that call on everything is done
-        anew. `edit`: outcomes to replace, by call (of `generate`: what the model says); what was made after them is done anew. Other options, such
-        as `model`, hold for the new run. It is held before a keyed or at-most-once step that the other run did
+        anew. `edit`: outcomes to replace, by call (of `generate`: what the model says); what was made after
+        them is done anew. Other options, such as `model`, hold for the new run. It is held before a keyed or at-most-once step that the other run did
         and that it would do again, unless `repeat`. It is on the budgets of the other run, or else on its own one.
         """
         origin = await self.head(run)
@@ -590,7 +590,8 @@ class Engine:
             raise UnknownName("flow", getattr(fn, "__qualname__", repr(fn)), "decorate it with @segue.flow")
         checks.text("id of map()", id)
         checks.count("limit of map()", limit, 0)
-        if key is not None and not callable(key):
+        given_key: object = key
+        if given_key is not None and not callable(given_key):
             cure = f"a function of a row, such as lambda row: row[{key!r}]"
             raise InvalidValue("key of map()", cure, "it isn't one", repr(key))
         self.worker.register(flow)

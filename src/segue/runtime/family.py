@@ -26,7 +26,9 @@ class Spent(msgspec.Struct):
 async def spent(store: Store, *, run: str = "", job: str = "") -> Spent:
     """The use of a run or of a job, with all beneath; without either, of all runs."""
     found = Spent(unclaimed=await store.unclaimed(run=run, job=job))
-    lost = bool((run or job) and await store.unclaimed())  # seldom any: then each run beneath is asked for its own
+    lost = bool(
+        (run or job) and await store.unclaimed()
+    )  # seldom any: then each run beneath is asked for its own
     page: list[Usage] = []
     async for head in family(store, run=run, job=job):
         page += head.usage

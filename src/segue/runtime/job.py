@@ -67,8 +67,8 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
         engine, flow = self._engine, self._flow
         if key is None and (one := await keyed_run(engine.store, self.id)) is not None:
             raise Conflict(
-                f"job {self.id!r} knows its rows by a key, such as {one.spec.key!r}: give map() the same key= again, or "
-                f"the job another id"
+                f"job {self.id!r} knows its rows by a key, such as {one.spec.key!r}: give map() the same key= "
+                f"again, or the job another id"
             )
         began = engine.clock.now()
         config = config.begun(began)  # all rows of a call have one deadline

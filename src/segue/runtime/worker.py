@@ -26,7 +26,7 @@ from ..model.errors import StoreError
 from ..model.lane import Answer
 from ..model.message import PORT, Letter, Mail, Question
 from ..model.mode import Config
-from ..model.run import Head
+from ..model.run import Head, Usage
 from ..ports.clock import AlarmClock, Timer
 from ..ports.store import Claimed, CommitResult, Created, Hint, Landed, Lease, NewRun, Store, Turn
 from . import alive
@@ -492,7 +492,9 @@ class Worker:
             turn.status, turn.wake = "parked", now + min(max(5.0, (now - spec.begun) / 2), 60.0)
             turn.seen = max((letter.id for letter in claimed.inbox), default=0)
         if self.repertoire.tells(reason) if stranger else self.repertoire.leave(spec.target):
-            log.warning("run %s: %s%s", claimed.head.id, reason, ". Said once for all such runs" if stranger else "")
+            log.warning(
+                "run %s: %s%s", claimed.head.id, reason, ". Said once for all such runs" if stranger else ""
+            )
         self._return(turn)
 
     @contextlib.contextmanager

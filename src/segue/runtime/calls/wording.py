@@ -34,7 +34,9 @@ def reworded(provider: Provider, body: bytes | None, value: object, where: str) 
             if _reply(provider, other) == msgspec.structs.replace(before, text=words):
                 return other
     wanted = f"a whole response of {provider.name}, as `segue export` has it"
-    raise InvalidValue(where, wanted, "the answer that was recorded has no words to put others in place of", repr(value))
+    raise InvalidValue(
+        where, wanted, "the answer that was recorded has no words to put others in place of", repr(value)
+    )
 
 
 def _reply(provider: Provider, answer: object) -> ChatReply | None:

@@ -35,7 +35,8 @@ async def _flow_code(flow: FlowDef, data: bytes, call: Any, executor: Executor) 
         except (InvalidValue, TypeError) as error:  # it fitted when it was begun
             problem = f"{error.where}: {error.problem}" if isinstance(error, InvalidValue) else str(error)
             executor.differs(InputMismatch(executor.id, flow.name, problem))
-            return await executor.loop.create_future()  # it is unwound there
+            never: bytes = await executor.loop.create_future()  # it is unwound there
+            return never
         return encode(await code, where=flow.where)
     except Exception:
         RAISED.debug("flow %s raised", flow.name, exc_info=True)
