@@ -502,6 +502,17 @@ def test_it_says_how_failed_rows_are_tried_again(desk: Desk):
     assert "once more: `segue resume --all-like j/0`, then the same command" in said.err
 
 
+def test_rows_for_which_no_model_was_named(desk: Desk, provider: Provider):
+    """The cure that is told cures: what they were begun without can't be added by the same command."""
+    desk.write("rows.jsonl", '"a"\n"b"\n')
+    said = desk.segue("map", "app.py:triage", "rows.jsonl", "--id", "j")
+    assert "once more: `segue resume --all-like j/0 --model openai:gpt-5-mini`, then the same" in said.err
+    said = desk.segue("map", "app.py:triage", "rows.jsonl", "--id", "j", "--model", provider.model)
+    assert "or for runs that are resumed with them" in said.err
+    desk.segue("resume", "--all-like", "j/0", "--model", provider.model)
+    assert desk.segue("map", "app.py:triage", "rows.jsonl", "--id", "j").code == 0
+
+
 def test_rows_whose_key_was_refused_are_held(desk: Desk, provider: Provider, monkeypatch: pytest.MonkeyPatch):
     provider.simulator._key = "sk-right-123456789"
     monkeypatch.setenv("MY_KEY", "sk-wrong-123456789")

@@ -357,3 +357,22 @@ def test_of_a_cancelled_run_nothing_is_said_twice(desk: Desk):
     row = next(line for line in desk.segue("runs").out.splitlines() if line.startswith("q "))
     assert row.split()[1] == row.split()[-1] == "cancelled"
     assert row.count("q") == 1
+
+
+def test_runs_that_others_started_are_in_the_tree(desk: Desk):
+    """A pipeline's newest runs are all its own: they'd hide what was started by hand."""
+    desk.write(
+        "pipe.py",
+        "import segue\n@segue.flow\nasync def part(n: int) -> int:\n    return n\n"
+        "@segue.flow\nasync def whole(n: int) -> list[int]:\n    return await segue.map(part, range(n))\n",
+    )
+    desk.segue("run", "pipe.py:whole", "3", "--id", "it")
+    assert [line.split()[0] for line in desk.segue("runs").out.splitlines()] == ["RUN", "it"]
+    assert desk.segue("runs", "--tree", "it").out.count("part") == 3
+    assert len(desk.segue("runs", "--json").rows) == 4
+
+
+def test_jobs_alone_end_with_their_last_line(desk: Desk):
+    desk.write("rows.jsonl", "1\n")
+    desk.segue("map", "app.py:twice", "rows.jsonl")
+    assert not desk.segue("runs").out.endswith("\n\n")

@@ -209,8 +209,10 @@ class _Map:
         for cause, number in tally.causes.most_common(3):
             note(f"  {count(number)} × {cause}")
         if tally.examples:
-            example = next(iter(tally.examples[cause] for cause, _ in tally.causes.most_common(1)))
-            note(f"  once more: `{self._segue('resume', '--all-like', example)}`, then the same command")
+            cause, _ = tally.causes.most_common(1)[0]
+            model = ("--model", "openai:gpt-5-mini") if "no model is named" in cause else ()
+            again = self._segue("resume", "--all-like", tally.examples[cause], *model)
+            note(f"  once more: `{again}`, then the same command")
         if self.order.unread:
             rows = "row" if self.order.unread == 1 else "rows"
             note(f"  {count(self.order.unread)} {rows} can't be read; the output says why, each in its line")

@@ -74,9 +74,10 @@ async def _runs(store: Store, args: argparse.Namespace) -> None:
             for job in jobs
         ]
         table(columns, rows, right=",".join(columns[1:]))
-        print()
     alone = [head for head in heads if not jobs or not head.spec.job]
     if alone:
+        if jobs:
+            print()
         now = time.time()
         table(
             ("RUN", "STATUS", "FLOW", "AGE", "WHAT"),
@@ -91,14 +92,18 @@ def _total(total: int | None) -> str:
 
 
 async def _select(store: Store, args: argparse.Namespace) -> list[Head]:
-    """The newest runs that are wanted, oldest first. Those of jobs only if they were asked for."""
+    """The newest runs that are wanted, oldest first. Those of jobs, and of other runs, only if they were asked for."""
     found: list[Head] = []
     after = ""
     keep = args.limit or None
     while heads := await store.runs(job=args.job, status=tuple(args.status), after=after, limit=1000):
         after = heads[-1].id
-        of_jobs = args.job or args.status or args.json or args.tag
-        found += [head for head in heads if (of_jobs or not head.spec.job) and is_tagged(head, args.tag)]
+        every = args.job or args.status or args.json or args.tag  # else those that nobody else started
+        found += [
+            head
+            for head in heads
+            if (every or not (head.spec.job or head.spec.parent)) and is_tagged(head, args.tag)
+        ]
         if keep is not None and len(found) > 4 * keep + 1000:
             found = _newest(found, keep)
     return _newest(found, keep)

@@ -144,12 +144,14 @@ def in_words(standing: Standing, tally: Tally, usd: float | None, left: str) -> 
     """One line: what is done and what waits for what."""
     of = f"/{count(standing.total)}" if standing.total is not None else ""
     parts = [f"{count(standing.done)}{of} done"]
+    for_room = min(standing.for_others, sum(one.waiting for one in tally.budgets))
     for number, word in (
         (standing.failed, "failed"),
         (standing.held, "held"),
         (standing.working, "at work"),
         (standing.for_batch, "waiting for batch"),
-        (standing.for_others, "waiting for people or time"),
+        (for_room, "waiting for room in the budget"),
+        (standing.for_others - for_room, "waiting for people or time"),
         (standing.stuck, "waiting for held runs"),
     ):
         if number:

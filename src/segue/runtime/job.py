@@ -120,7 +120,8 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
         if self._otherwise > 1:
             which = f"{self._otherwise} of its runs stay as they were"
         log.warning(
-            "job %r: %s begun, with %s: other options hold for new rows, or under another id",
+            "job %r: %s begun, with %s: other options hold for new rows, under another id, or for runs "
+            "that are resumed with them",
             self.id,
             which,
             self._begun,
