@@ -502,6 +502,15 @@ def test_it_says_how_failed_rows_are_tried_again(desk: Desk):
     assert "once more: `segue resume --all-like j/0`, then the same command" in said.err
 
 
+def test_lines_of_a_provider_that_cant_be_reached(desk: Desk):
+    desk.write("rows.jsonl", '"a"\n"b"\n')
+    how = ("--batch", "--no-wait", "--model", "openai:any@http://127.0.0.1:9/v1")
+    said = desk.segue("map", "app.py:triage", "rows.jsonl", "--id", "j", *how)
+    assert said.code == 3
+    assert "wave 1 (2 lines not sent yet)" in said.err
+    assert "lines back" not in said.err
+
+
 def test_rows_for_which_no_model_was_named(desk: Desk, provider: Provider):
     """The cure that is told cures: what they were begun without can't be added by the same command."""
     desk.write("rows.jsonl", '"a"\n"b"\n')

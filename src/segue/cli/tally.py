@@ -16,8 +16,13 @@ from . import budgets
 from .screen import count, duration, kind_of, money, short
 
 
+#: States of a provider's job that isn't there yet.
+_UNSENT = frozenset({"intent", "uploaded"})
+
+
 class Standing(msgspec.Struct):
-    """A job at one moment. `total` is None while rows come in. `sent` lines are at the provider, `back` done there.
+    """A job at one moment. `total` is None while rows come in. `sent` lines are at the provider, `back` done there;
+    `unsent` ones are on their way to it.
 
     `stuck`: of those that are parked, how many wait for a run that is held; looked at once nothing else is left.
     """
@@ -33,6 +38,7 @@ class Standing(msgspec.Struct):
     waves: int = 0
     sent: int = 0
     back: int = 0
+    unsent: int = 0
 
     @property
     def ended(self) -> int:
@@ -109,7 +115,8 @@ class Tally:
         ]
         standing.waves = len(jobs)
         open_jobs = [job for job in jobs if job.state != "closed"]
-        standing.sent = sum(job.lines for job in open_jobs)
+        standing.sent = sum(job.lines for job in open_jobs if job.state not in _UNSENT)
+        standing.unsent = sum(job.lines for job in open_jobs if job.state in _UNSENT)
         standing.back = sum(job.progress for job in open_jobs)
         if standing.parked:
             lines = await self.store.line_counts()
@@ -157,8 +164,9 @@ def in_words(standing: Standing, tally: Tally, usd: float | None, left: str) -> 
         if number:
             parts.append(f"{count(number)} {word}")
     if standing.waves:
-        there = f" ({count(standing.back)}/{count(standing.sent)} lines back)" if standing.sent else ""
-        parts.append(f"wave {standing.waves}{there}")
+        told = [f"{count(standing.back)}/{count(standing.sent)} lines back"] if standing.sent else []
+        told += [f"{count(standing.unsent)} lines not sent yet"] if standing.unsent else []
+        parts.append(f"wave {standing.waves}" + (f" ({', '.join(told)})" if told else ""))
     if tally.tokens:
         parts.append(f"{count(tally.tokens)} tokens")
     if usd is not None:
