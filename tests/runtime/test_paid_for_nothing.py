@@ -22,7 +22,7 @@ def asking(prompt: str, then: str = "") -> Any:
     return flow
 
 
-AFTER = {
+AFTER: dict[str, tuple[Any, dict[str, Any]]] = {
     "another prompt": (asking("other", "two"), {}),
     "no prompt": (asking(""), {}),
     "another prompt, live": (asking("other"), {"mode": "live"}),

@@ -15,7 +15,6 @@ from ..runtime.receipt import total
 from . import budgets
 from .screen import count, duration, kind_of, money, short
 
-
 #: States of a provider's job that isn't there yet.
 _UNSENT = frozenset({"intent", "uploaded"})
 
