@@ -475,7 +475,9 @@ async def test_a_child_that_no_worker_knows_doesnt_keep_the_others(caplog: pytes
         await desk.parked("boom")
     async with desk.engine() as engine:
         known = engine.worker.repertoire.target
-        engine.worker.repertoire.target = lambda name, module="": None if name == "Explodes" else known(name, module)
+        engine.worker.repertoire.target = lambda name, module="": (
+            None if name == "Explodes" else known(name, module)
+        )
         await (await engine.get("house")).tell(Stop())
         assert (await closes(desk, engine, "house")).status == "done"
         assert (await desk.head("safe")).status == "cancelled"
