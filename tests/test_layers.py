@@ -100,6 +100,81 @@ def test_importing_segue_loads_no_optional_package():
     assert ended.stdout.split() == []
 
 
+#: What tells a model call from another request, whoever is called.
+LIGHT = {"compatible", "faults", "masking", "native", "rates", "registry", "wire"}
+PROGRAM = """
+import asyncio, segue
+segue.Engine, segue.generate, segue.ask, segue.Actor, segue.http_client
+
+@segue.step
+async def one(x: int) -> int:
+    return x + 1
+
+@segue.flow
+async def main(x: int) -> int:
+    return await one(x)
+
+async def do() -> None:
+    async with segue.Engine("memory:") as engine:
+        assert await engine.run(main(1)) == 2
+
+asyncio.run(do())
+"""
+
+
+def providers_loaded(script: str) -> set[str]:
+    """The modules of providers that a script loads; those of dialects with their package."""
+    script += "\nimport sys\nprint(*(n[16:] for n in sys.modules if n.startswith('segue.providers.')))"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(ended.stdout.split())
+
+
+def test_a_program_without_a_model_loads_no_provider():
+    assert {name for name in providers_loaded(PROGRAM) if "." not in name} == LIGHT
+
+
+@pytest.mark.parametrize(
+    ("provider", "own"),
+    [
+        ("anthropic", {"anthropic"}),
+        ("gemini", {"gemini"}),
+        ("openai", {"openai", "batches"}),
+        ("openai-responses", {"openai", "batches", "responses"}),
+        ("vllm", {"openai"}),
+        ("xai", {"openai", "batches", "xai"}),
+    ],
+)
+def test_a_model_loads_its_own_provider_alone(provider: str, own: set[str]):
+    script = (
+        "from segue.providers import make, resolve\n"
+        f"place = resolve('{provider}:m@http://127.0.0.1:1/v1', {{}})\n"
+        "make(place, {}, None)"
+    )
+    loaded = providers_loaded(script)
+    assert own <= loaded
+    others = {"anthropic", "gemini", "openai", "responses", "xai"} - own
+    assert loaded & others == set()
+
+
+@pytest.mark.parametrize(
+    ("path", "own"),
+    [
+        ("/v1/chat/completions", {"chat"}),
+        ("/v1/responses", {"chat", "responses"}),
+        ("/v1/embeddings", {"chat", "embeddings"}),
+        ("/v1/messages", {"messages"}),
+        ("/v1beta/models/m:generateContent", {"gemini"}),
+    ],
+)
+def test_a_request_loads_its_own_dialect_alone(path: str, own: set[str]):
+    script = (
+        "from segue.providers.wire import recognise\n"
+        f"assert recognise('POST', 'http://127.0.0.1{path}', b'{{}}') is not None"
+    )
+    dialects = {name.removeprefix("wire.") for name in providers_loaded(script) if name.startswith("wire.")}
+    assert dialects & {"chat", "responses", "embeddings", "messages", "gemini"} == own
+
+
 @pytest.mark.parametrize(
     "source",
     [

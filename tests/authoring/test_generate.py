@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
@@ -17,6 +19,7 @@ from segue.model.chat import ChatReply, Citation, ToolCall
 from segue.model.entry import Entry
 from segue.model.errors import (
     BadAnswer,
+    CheckFailed,
     ContextOverflow,
     InvalidValue,
     ModelFailed,
@@ -175,9 +178,77 @@ async def test_a_check_that_says_neither_yes_nor_no() -> None:
     for which in (0, 1):
         desk = Desk()
         desk.fake.when("number").reply(3)
-        with pytest.raises(InvalidValue, match="raise ValueError"):
+        with pytest.raises(CheckFailed, match="ValueError"):
             await desk.run(flow(which))
         assert len(desk.fake.calls) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("too small"), AssertionError("too small"), UnicodeError("too small")]
+)
+async def test_what_a_check_turns_down(error: Exception) -> None:
+    def check(n: int) -> None:
+        if n < 5:
+            raise error
+
+    @segue.flow
+    async def flow() -> int:
+        return await segue.generate("number", returns=int, check=check)
+
+    got, entries = await both(flow, lambda desk: desk.fake.when("number").reply(3, 7))
+    assert got == 7
+    assert "too small" in entries[1].args.decode()
+
+
+async def test_a_check_that_asserts_without_a_word() -> None:
+    def check(n: int) -> None:
+        assert n > 5
+
+    @segue.flow
+    async def flow() -> int:
+        return await segue.generate("number", returns=int, check=check)
+
+    got, entries = await both(flow, lambda desk: desk.fake.when("number").reply(3, 7))
+    assert (got, len(entries)) == (7, 2)
+
+
+async def _is_fit(_: int) -> bool:
+    return False
+
+
+BROKEN: list[tuple[Callable[[Any], object], str]] = [
+    (lambda n: n.missing, "AttributeError: 'int' object has no attribute 'missing'"),
+    (lambda n: n + "1", "TypeError"),
+    (lambda n: {}[n], "KeyError: 3"),
+    (lambda n: [][n], "IndexError"),
+    (lambda n: eval("nowhere"), "NameError"),
+    (lambda n: 1 / 0, "ZeroDivisionError"),
+    (_is_fit, "TypeError: it is async"),
+]
+
+
+@pytest.mark.parametrize(("check", "says"), BROKEN, ids=[says for _, says in BROKEN])
+@pytest.mark.parametrize("mode", ["live", "batch"])
+async def test_a_check_that_fails_itself_isnt_paid_for(
+    check: Callable[[Any], object], says: str, mode: Any
+) -> None:
+    checks = [check, lambda n: n == 3]
+
+    @segue.flow
+    async def flow() -> int:
+        return await segue.generate("number", returns=int, check=checks[0], repairs=2)
+
+    desk = Desk()
+    desk.fake.when("number").reply(3)
+    with pytest.raises(CheckFailed, match=re.escape(says)) as caught:
+        await desk.run(flow(), mode=mode)
+    assert "ValueError, AssertionError or False" in str(caught.value)
+    assert len(desk.fake.calls) == 1
+    del checks[0]  # it is mended
+    async with desk.engine() as engine:
+        await engine.resume("it")
+        assert await engine.result("it") == 3
+    assert len(desk.fake.calls) == 1
 
 
 # ---------------------------------------------------------------- tools

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import segue
+from segue.core.journal import content_digest
 from segue.model.entry import Entry, encode_entries
 from segue.model.errors import Conflict
 from segue.model.mode import DROP, KEEP
@@ -110,8 +111,9 @@ async def test_who_looks_while_it_is_dropped_sees_what_is_there() -> None:
         await store.create(
             [NewRun("r", Spec("actor", "x", b"{}", history=DROP))], now=0.0, worker="w", ttl=60.0
         )
-        entry = Entry("", 0, "step", "page", b"d", b"[]", 0, 0, b"digest", None, 1.0, value_blob=True)
-        large = {"entries": encode_entries([entry]), "blobs": [(b"digest", b'"large"')]}
+        name = content_digest(b'"large"')
+        entry = Entry("", 0, "step", "page", b"d", b"[]", 0, 0, name, None, 1.0, value_blob=True)
+        large = {"entries": encode_entries([entry]), "blobs": [(name, b'"large"')]}
         store.commit([Turn(run="r", fence=1, **large)])
         moves.append(Turn(run="r", fence=1, checkpoint=b"s"))
         assert await rebase.entries_of(store, "r") == []

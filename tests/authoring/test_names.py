@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,6 @@ import pytest
 import segue
 from segue.authoring.flow import TARGETS, definition, module_of, target_named
 from segue.errors import Conflict
-from segue.runtime.ground.clock import SystemClock
 from segue.testing.rehearse import rehearse
 
 
@@ -48,9 +49,9 @@ async def test_of_two_files_none_is_run_by_a_name_alone(
     async with segue.Engine(store, worker=False) as engine:
         await engine.start(first(), id="it")
     async with segue.Engine(store) as engine:
-        while (head := await engine.head("it")).status == "ready":
+        while not (head := await engine.head("it")).reason:
             await engine.ends.next()
-        assert head.status == "parked"
+        assert head.status == "ready"  # for whoever has it
         assert "a.py" in head.reason
         assert "b.py" in head.reason
     async with segue.Engine(store) as engine:  # one that is started is meant
@@ -145,13 +146,53 @@ async def test_another_flow_of_that_name_leaves_the_run_alone_and_says_so(
     TARGETS.pop("same_name")
     definition(first).module = "names_a"
     load(tmp_path / "a.py", 1, "names_a")
-    async with segue.Engine(store, clock=Later()) as engine:  # where it is, it goes on
+    async with segue.Engine(store) as engine:  # where it is, it goes on
         assert await (await engine.get("one")) == 2
 
 
-class Later(SystemClock):
-    def now(self) -> float:
-        return super().now() + 10
+async def test_services_with_flows_of_one_name_dont_put_each_others_runs_off(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = f"sqlite:{tmp_path}/runs.db"
+    first = load(tmp_path / "a.py", 1, "names_a")
+    async with segue.Engine(store, worker=False) as engine:
+        for n in range(5):
+            await engine.start(first(), id=f"theirs{n}")
+    TARGETS.pop("same_name")
+    load(tmp_path / "c.py", 10, "names_c")
+    async with segue.Engine(store) as engine:
+        while (await engine.worker.backlog())[0]:  # until all are left to others
+            await engine.ends.next()
+        heads = [await engine.head(f"theirs{n}") for n in range(5)]
+        assert {(head.status, head.wake) for head in heads} == {("ready", None)}
+        assert all("names_a" in head.reason for head in heads)
+        fences = [head.fence for head in heads]
+        engine.worker.wake()
+        await asyncio.sleep(0.05)
+        assert [(await engine.head(head.id)).fence for head in heads] == fences  # nobody takes them again
+        assert caplog.text.count("was begun by the flow 'same_name'") == 1
+        TARGETS.pop("same_name")
+        definition(first).module = "names_a"
+        load(tmp_path / "a.py", 1, "names_a")
+        async with segue.Engine(store) as other, asyncio.timeout(0.5):  # whose they are has them at once
+            for head in heads:
+                assert await go_on(other, head.id) == 2
+
+
+async def test_a_run_of_an_older_file_is_put_off(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    first = load(tmp_path / "a.py", 1, "names_a")
+    async with segue.Engine(f"sqlite:{path}", worker=False) as engine:
+        await engine.start(first(), id="one")
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute("update targets set name = 'same_name'")
+    TARGETS.pop("same_name")
+    load(tmp_path / "c.py", 10, "names_c")
+    async with segue.Engine(f"sqlite:{path}") as engine:
+        while (head := await engine.head("one")).status != "parked":
+            await engine.ends.next()
+        assert head.wake is not None
+        assert "names_a" in head.reason
 
 
 ACTOR = """

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import segue
-from segue.cli.main import COMMANDS, find, main
+from segue.cli.main import COMMANDS, TOUR, find, main
 from tests.cli.desk import Desk
 
 
@@ -34,6 +34,33 @@ def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str])
         main([command, "--help"])
     assert ended.value.code == 0
     assert f"usage: segue {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+@pytest.mark.parametrize("width", [60, 80])
+def test_help_fits_the_terminal(
+    command: str, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", str(width))
+    with pytest.raises(SystemExit):
+        main([command, "--help"] if command else ["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if len(line) > width] == []
+
+
+def test_help_keeps_its_columns_where_there_is_room(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "60")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    narrow = capsys.readouterr().out
+    assert "  segue runs --asks\n      who waits for whom; also --job, --failed\n" in narrow
+    monkeypatch.setenv("COLUMNS", "130")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert TOUR in capsys.readouterr().out
+    assert TOUR.split() == narrow[narrow.index("a tour:") :].split()
 
 
 def test_no_command(desk: Desk):

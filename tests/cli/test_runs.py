@@ -18,6 +18,14 @@ from segue.runtime.ground.clock import SystemClock
 from tests.cli.desk import APP, Desk, Provider
 
 
+def test_rows_that_became_no_run_are_told(desk: Desk):
+    desk.write("rows.jsonl", '1\n"one"\n3\n')
+    desk.segue("map", "app.py:twice", "rows.jsonl")
+    heading, job = desk.segue("runs").out.splitlines()[:2]
+    assert heading.split()[:4] == ["JOB", "ROWS", "UNREAD", "READY"]
+    assert job.split() == ["twice:rows.jsonl", "3", "1", "0", "0", "0", "2", "0", "0"]
+
+
 def test_runs_and_jobs(desk: Desk):
     desk.write("rows.jsonl", "1\n7\n")
     desk.segue("map", "app.py:twice", "rows.jsonl")

@@ -27,6 +27,9 @@ class FastClock:
     def now(self) -> float:
         return self.moved + (time.monotonic() - self._began) * self._speed
 
+    def steady(self) -> float:
+        return self.now()
+
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds / self._speed)
 

@@ -561,7 +561,7 @@ async def test_a_run_that_cant_be_read_is_held_and_harms_no_other(tmp_path: Path
             await (await engine.get("bad"))
 
 
-async def test_a_claim_that_cant_be_read_is_told_and_tried_again(tmp_path: Path) -> None:
+async def test_a_claim_that_fails_is_told_and_tried_again(tmp_path: Path) -> None:
     store, file = f"sqlite:{tmp_path}/runs.db", tmp_path / "runs.db"
 
     @segue.flow(name="unclaimed")
@@ -571,15 +571,14 @@ async def test_a_claim_that_cant_be_read_is_told_and_tried_again(tmp_path: Path)
     async with segue.Engine(store, worker=False) as engine:
         await engine.start(flow(), id="bad")
     with closing(sqlite3.connect(file)) as cx, cx:
-        (whole,) = cx.execute("select spec from specs").fetchone()
-        cx.execute("update specs set spec = x'c1'")
+        cx.execute("alter table specs rename to elsewhere")
     async with segue.Engine(store) as engine, asyncio.timeout(10):
         while engine.worker.failure is None:
             await asyncio.sleep(0.01)
-        with pytest.raises(StoreError, match=r"a record in it can't be read.*restore a backup"):
+        with pytest.raises(StoreError, match=r"no such table"):
             engine.check()
         with closing(sqlite3.connect(file)) as cx, cx:
-            cx.execute("update specs set spec = ? where spec = x'c1'", (whole,))
+            cx.execute("alter table elsewhere rename to specs")
         while engine.worker.failure is not None:
             await asyncio.sleep(0.01)
         assert await engine.run(flow(), id="bad") == "done"

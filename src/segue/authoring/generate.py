@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar, get_args, get_origin, overload
 
@@ -13,7 +14,15 @@ from ..core.codec import digest, encode
 from ..core.shape import Shape
 from ..model import checks
 from ..model.chat import Answer, ChatReply, ChatRequest, File, Message, Stop, Tokens, as_messages
-from ..model.errors import BadAnswer, InvalidValue, ModelFailed, Refused, TooManyTurns, Truncated
+from ..model.errors import (
+    BadAnswer,
+    CheckFailed,
+    InvalidValue,
+    ModelFailed,
+    Refused,
+    TooManyTurns,
+    Truncated,
+)
 from ..model.mode import Config, ModeLike
 from ..model.upkeep import Summarise, Upkeep
 from .config import ModelLike, as_config, config_of
@@ -60,7 +69,8 @@ class Options(TypedDict, total=False):
     """Options of `generate`.
 
     `max_turns` bounds a tool loop (default 10); `repairs` how often an unfit answer is sent back (2);
-    `check` gets the typed answer and raises, or gives False, where it isn't fit; `extra` goes into the
+    `check` gets the typed answer and raises `ValueError` or `AssertionError`, or gives False, where it isn't fit;
+    `extra` goes into the
     provider's request body as it is; `upkeep` says what becomes of a conversation that nears the model's window;
     `deadline`: each turn goes the cheapest way that is answered so soon; `reuse`: a turn whose request was answered
     before, in whatever run, gets that answer, if it is no older than a `timedelta` that is given.
@@ -94,7 +104,7 @@ async def generate(prompt: Prompt, /, *, returns: Any = str, **options: Any) -> 
     `repairs` times. With `tools`, the model may call them, in parallel, for up to `max_turns` turns.
     `model` is a name, a role, or several, the later ones being fall-backs. Raises `ModelFailed` (and of it
     `ContextOverflow`, for a conversation that is too long), `BadAnswer` (and of it `Truncated` and `Refused`),
-    `TooManyTurns` and, in a batch whose late calls are to fail, `DeadlineMissed`.
+    `TooManyTurns`, `CheckFailed` and, in a batch whose late calls are to fail, `DeadlineMissed`.
     """
     branch = current("generate")
     checks.options("generate()", options, Options.__annotations__)
@@ -235,27 +245,25 @@ class _Talk:
                 value = self.shape.decode(reply.text)
             except InvalidValue as error:
                 return None, f"{error}."
-        if self.check is not None:
-            try:
-                verdict = self.check(value)
-            except Exception as error:  # whatever a check raises is its verdict
-                return None, str(error) or type(error).__name__
-            _refuse_unsaid(verdict)
-            if verdict is False:
-                return None, "it didn't pass the check of the one who asked"
+        if self.check is not None and (problem := _verdict(self.check, value)):
+            return None, problem
         return value, ""
 
 
-def _refuse_unsaid(verdict: object) -> None:
-    """Raise `InvalidValue` for what a check gave that says neither yes nor no: it would pass unseen."""
-    if verdict is None or isinstance(verdict, bool):
-        return
-    if isinstance(verdict, Coroutine):
-        verdict.close()
-    cure = "None, True or False, and what is wrong raised, as in `raise ValueError('above 60')`; a check is a plain def"
-    raise InvalidValue(
-        "what check= of generate() gave", cure, f"it is of {type(verdict).__name__}", repr(verdict)
-    )
+def _verdict(check: Callable[[Any], object], value: object) -> str:
+    """What a check has against an answer. Raises `CheckFailed` where it fails itself: to ask again mends no code."""
+    try:
+        verdict = check(value)
+        if inspect.iscoroutine(verdict):
+            verdict.close()
+            raise TypeError("it is async, and a check is called, not awaited: await it after generate()")
+        if verdict is not None and not isinstance(verdict, bool):
+            raise TypeError(f"it gave {verdict!r}: raise what is wrong, as in `raise ValueError('above 60')`")
+    except (ValueError, AssertionError) as error:
+        return str(error) or type(error).__name__
+    except Exception as error:
+        raise CheckFailed(f"{type(error).__name__}: {error}") from error
+    return "it didn't pass the check of the one who asked" if verdict is False else ""
 
 
 def _last_question(messages: list[Message]) -> int:

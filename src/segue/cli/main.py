@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 from ..model.errors import SegueError
 from . import exit
 from .screen import note
+from .wrapping import Wrapped
 
 TOUR = """\
 a tour:
@@ -134,7 +135,7 @@ def make_parser(words: Sequence[str]) -> argparse.ArgumentParser:
         prog="segue",
         description="Write an LLM workflow once; run it live, or over many rows in batch, durable in both.",
         epilog=TOUR,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Wrapped,
     )
     parser.add_argument("--version", action="version", version=f"segue {sys.modules['segue'].__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
@@ -142,7 +143,7 @@ def make_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     for name, command in COMMANDS.items():
         sub = commands.add_parser(name, help=command.about, description=f"{command.about}.")
         if name == chosen:
-            sub.formatter_class = argparse.RawDescriptionHelpFormatter
+            sub.formatter_class = Wrapped
             sub.add_argument("--traceback", action="store_true", help="show where an error came from")
             find(name, "declare")(sub)
     return parser

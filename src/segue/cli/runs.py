@@ -12,7 +12,7 @@ import msgspec
 
 from ..core.budget import account_of
 from ..model.run import Head
-from ..ports.store import Store
+from ..ports.store import JobHead, Store
 from ..runtime.ground.names import unknown_job
 from . import budgets, exit
 from .answers import expects
@@ -25,7 +25,12 @@ STATUSES = ("ready", "parked", "held", "done", "failed", "cancelled")
 def declare_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--job", default="", help="only those of this job")
     parser.add_argument(
-        "--status", action="append", choices=STATUSES, default=[], help="only those; may be given again"
+        "--status",
+        action="append",
+        choices=STATUSES,
+        default=[],
+        metavar="STATUS",
+        help=f"only those: {', '.join(STATUSES)}; may be given again",
     )
     declare_tags(parser, "only those that were started with this tag; may be given again")
     parser.add_argument("--failed", action="store_true", help="failed and held runs, grouped by cause")
@@ -68,12 +73,7 @@ async def _runs(store: Store, args: argparse.Namespace) -> None:
         budgets.tell(await budgets.known(store, args.job))
     jobs = [] if args.job or args.status or args.tag else await store.list_jobs()
     if jobs:
-        columns = ("JOB", "ROWS", *(status.upper() for status in STATUSES))
-        rows = [
-            (job.id, _total(job.total), *(count(job.counts.get(status, 0)) for status in STATUSES))
-            for job in jobs
-        ]
-        table(columns, rows, right=",".join(columns[1:]))
+        _jobs(jobs)
     alone = [head for head in heads if not jobs or not head.spec.job]
     if alone:
         if jobs:
@@ -87,8 +87,16 @@ async def _runs(store: Store, args: argparse.Namespace) -> None:
         note("no such runs are there" if args.job or args.status or args.tag else "no runs are there yet")
 
 
-def _total(total: int | None) -> str:
-    return "…" if total is None else count(total)
+def _jobs(jobs: list[JobHead]) -> None:
+    """Jobs with their rows by status, and those of which there is no run, where there are such."""
+    unread = [0 if job.total is None else max(0, job.total - sum(job.counts.values())) for job in jobs]
+    columns = ["JOB", "ROWS", *(["UNREAD"] if any(unread) else []), *(status.upper() for status in STATUSES)]
+    rows = []
+    for job, none in zip(jobs, unread, strict=True):
+        total = "…" if job.total is None else count(job.total)
+        counts = [count(job.counts.get(status, 0)) for status in STATUSES]
+        rows.append((job.id, total, *([count(none)] if any(unread) else []), *counts))
+    table(columns, rows, right=",".join(columns[1:]))
 
 
 async def _select(store: Store, args: argparse.Namespace) -> list[Head]:
@@ -125,13 +133,15 @@ def _age(head: Head) -> tuple[float, int]:
 
 def what(head: Head) -> str:
     """In short: its result, its error, or what it waits for."""
+    if head.damage and head.status != "held":  # its reason has that too
+        return short(head.damage, 200)
     match head.status:
         case "done":
             return shown(head.value)
         case "held":
             return short(head.reason, 200)
-        case "parked" if head.reason:
-            return head.reason
+        case "parked" | "ready" if head.reason:
+            return short(head.reason, 200)
         case "parked" if head.wake is not None:
             return f"until {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(head.wake))} or sooner"
     if head.error is None:
@@ -163,6 +173,8 @@ def as_plain(head: Head) -> dict[str, Any]:
         plain["error"] = error_of(head.error)
     if head.reason:
         plain["reason"] = head.reason
+    if head.damage:
+        plain["damage"] = head.damage
     if head.wake is not None:
         plain["wake"] = head.wake
     return plain

@@ -14,7 +14,7 @@ from ..core import journal
 from ..core.budget import owner
 from ..core.replay import Place
 from ..model.entry import LEFT, Entry
-from ..model.errors import UnknownName
+from ..model.errors import Damaged, UnknownName
 from ..model.run import ENDED, Head
 from ..ports.store import History, Store
 from ..runtime.ground.names import unknown_run
@@ -43,13 +43,17 @@ async def do_show(args: argparse.Namespace) -> int:
         head = await store.get(args.run)
         if head is None:
             raise await unknown_run(store, args.run)
-        calls = await calls_of(store, args.run)
+        try:
+            calls = await calls_of(store, args.run)
+            standing = await rebase.standing_of(store, head.id) if head.spec.kind == "actor" else None
+        except Damaged:
+            put_json(as_plain(head)) if args.json else _head(head)
+            raise
         past = await store.history(args.run, rows=args.history)
         recent = not args.history and not calls and 0 < past.archived <= RECENT
         if args.history or recent:
             past = await store.history(args.run)
             calls = await past_calls(store, past) + calls
-        standing = await rebase.standing_of(store, head.id) if head.spec.kind == "actor" else None
         found = await budgets.standings(store, budgets.accounts_of([head]))
     if args.call:
         _whole(args.call, calls, plain=args.json)
@@ -193,6 +197,8 @@ def _head(head: Head) -> None:
     print(f"  begun {when}, last change {duration(max(head.updated - spec.begun, 0))} later")
     if spec.origin:
         print(f"  forked from {spec.origin}")
+    if head.damage:
+        print(f"  {visible(head.damage)}")
     if head.status == "held" or head.reason:
         print(f"  {visible(head.reason)}")
     if head.value is not None:

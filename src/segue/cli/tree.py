@@ -11,6 +11,7 @@ import msgspec
 
 from ..authoring.actor.checkpoint import read_stored
 from ..authoring.actor.supervised import SUPERVISED
+from ..model.errors import Damaged
 from ..model.run import Head
 from ..ports.store import Store
 from ..runtime.ground.names import unknown_run
@@ -112,4 +113,7 @@ async def _restarts(store: Store, head: Head) -> int:
     stored = await store.load(head.id)
     if stored is None or stored.checkpoint is None:
         return 0
-    return read_stored(stored.checkpoint, stored.deltas).lives
+    try:
+        return read_stored(stored.checkpoint, stored.deltas).lives
+    except Damaged:
+        return 0  # `segue show` says so

@@ -22,7 +22,7 @@ from uuid import UUID
 
 import msgspec
 
-from ..model.errors import BadSignature, NotEncodable
+from ..model.errors import UNREADABLE, BadSignature, NotEncodable
 from . import forms
 
 
@@ -106,6 +106,19 @@ def encode_stable(value: object, *, where: str = "value") -> bytes:
     """As `encode`, with sets sorted by how they are written: in another process a set of texts has another order."""
     data = encode(value, where=where)  # a set is written as a list is, so mostly there is nothing to look for
     return write(_ordered(value, keys=False)) if b"[" in data and _holds_set(value) else data
+
+
+_read_raw = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+def is_json(data: bytes) -> bool:
+    """Whether bytes are JSON text."""
+    try:
+        data.decode()
+        _read_raw(data)
+    except UNREADABLE:
+        return False
+    return True
 
 
 def digest(data: bytes) -> bytes:

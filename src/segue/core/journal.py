@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
@@ -10,16 +9,20 @@ from hashlib import blake2b
 import msgspec
 
 from ..model.entry import BLOB, Entry, decode_entries
+from ..model.errors import UNREADABLE, Damaged
 from .encoding import digest
 from .replay import Place, Replay
 
 
 def read(rows: Iterable[bytes]) -> list[Entry]:
-    """All entries of a journal, in the order written, with what rows of single steps lack: see `Entry`."""
+    """All entries of a journal, in the order written, with what rows of single steps lack: see `Entry`.
+
+    Raises `Damaged`.
+    """
     out: list[Entry] = []
     given: dict[str, Entry] = {}  # the newest with a value, by path
     for row in rows:
-        for entry in decode_entries(row):
+        for entry in _decoded(row):
             if entry.kind == "step" and not entry.digest:
                 args = entry.args or _passed_on(entry, given.get(entry.path))
                 entry = msgspec.structs.replace(entry, args=args, digest=digest(args))
@@ -27,6 +30,13 @@ def read(rows: Iterable[bytes]) -> list[Entry]:
                 given[entry.path] = entry
             out.append(entry)
     return out
+
+
+def _decoded(row: bytes) -> list[Entry]:
+    try:
+        return decode_entries(row)
+    except UNREADABLE as problem:
+        raise Damaged("its journal", problem) from problem
 
 
 def _passed_on(entry: Entry, before: Entry | None) -> bytes:
@@ -106,12 +116,16 @@ def _parts(names: bytes) -> list[bytes]:
 
 
 def load_large(entries: Iterable[Entry], contents: Mapping[bytes, bytes]) -> list[Entry]:
-    """The entries with their large contents back in place."""
+    """The entries with their large contents back in place. Raises `KeyError` for one that isn't there."""
     return [
         msgspec.structs.replace(
             entry,
-            args=b"".join(contents[part] for part in _parts(entry.args)) if entry.args_blob else entry.args,
-            value=contents[entry.value] if entry.value_blob and entry.value is not None else entry.value,
+            args=b"".join(_content(contents, part) for part in _parts(entry.args))
+            if entry.args_blob
+            else entry.args,
+            value=_content(contents, entry.value)
+            if entry.value_blob and entry.value is not None
+            else entry.value,
             args_blob=False,
             value_blob=False,
         )
@@ -119,6 +133,13 @@ def load_large(entries: Iterable[Entry], contents: Mapping[bytes, bytes]) -> lis
         else entry
         for entry in entries
     ]
+
+
+def _content(contents: Mapping[bytes, bytes], name: bytes) -> bytes:
+    content = contents[name]
+    if content_digest(content) != name:
+        raise Damaged("a large content of its journal", "it isn't what its digest says")
+    return content
 
 
 def difference(recorded: bytes, asked: bytes) -> str:
@@ -139,6 +160,8 @@ def first_difference(recorded: bytes, asked: bytes) -> str:
 
 
 def _changed(recorded: bytes, asked: bytes) -> list[str]:
+    import difflib  # few runs ever differ
+
     lines = difflib.unified_diff(_lines(recorded), _lines(asked), lineterm="", n=0)
     return [line for line in lines if not line.startswith(("---", "+++", "@@"))]
 

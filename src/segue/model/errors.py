@@ -13,6 +13,12 @@ Errors hold data and build their own text; the text names what, where and the cu
 from __future__ import annotations
 
 import shlex
+from typing import Final
+
+import msgspec
+
+#: What decoding raises: of what is none, or of another shape, and of text that is no UTF-8.
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError)
 
 
 class SegueError(Exception):
@@ -95,6 +101,17 @@ class ReplayMismatch(AuthorError):
         if self.asked == self.recorded:
             return f"A recorded call has other arguments now: {self.recorded}."
         return f"A recorded call is another one now: it was {self.recorded} and is {self.asked}."
+
+
+class CheckFailed(AuthorError):
+    """The `check=` of a `generate` raised what isn't a verdict on the answer; `error` is what, by name and text."""
+
+    def __init__(self, error: str) -> None:
+        self.error = error
+        super().__init__(
+            f"the check of generate() raised {error}; that is no verdict on the answer: a check turns one down with "
+            f"ValueError, AssertionError or False. Mend it; the answer is kept, and a resumed run checks it again"
+        )
 
 
 class StateMismatch(AuthorError):
@@ -316,6 +333,17 @@ class StoreError(OperatorError):
     def __init__(self, store: str, problem: str, cure: str) -> None:
         self.store, self.problem, self.cure = store, problem, cure
         super().__init__(f"store {store!r}: {problem}; {cure}")
+
+
+class Damaged(OperatorError):
+    """What a store has of something can't be read: `what` it is, and the `problem`."""
+
+    def __init__(self, what: str, problem: object) -> None:
+        self.what, self.problem = what, str(problem)
+        super().__init__(
+            f"{what} can't be read ({problem}): the store is damaged there, or a newer segue wrote it; "
+            f"restore a backup, or upgrade segue here"
+        )
 
 
 class ProviderFault(OperatorError):

@@ -16,8 +16,9 @@ from .run import CallRef, Usage
 LineStatus = Literal["waiting", "taken", "ok", "error", "expired", "missing", "cancelled", "following"]
 
 #: `intent` is written before anything is sent; `uploaded` has a file; `sent` has a provider's job id. `live` isn't a
-#: job of the provider's: its lines are sent as live calls, since they would be late otherwise.
-JobState = Literal["intent", "uploaded", "sent", "live", "closed"]
+#: job of the provider's: its lines are sent as live calls, since they would be late otherwise. `unread`: its record in
+#: the store is damaged, so that nobody knows which job of the provider's it was.
+JobState = Literal["intent", "uploaded", "sent", "live", "closed", "unread"]
 #: `BatchJob.remote` of those.
 LIVE: Final = "live"
 

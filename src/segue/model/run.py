@@ -73,6 +73,11 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     forked: float = 0.0  #: of a fork: when. `created` is its origin's, from which its replayed time goes on
 
     @property
+    def code(self) -> str:
+        """What it is of, told from others of its target's name."""
+        return f"{self.target}\n{self.module}\n{self.version}"
+
+    @property
     def begun(self) -> float:
         """When it was made itself."""
         return self.forked or self.created
@@ -128,7 +133,8 @@ class Head(msgspec.Struct, frozen=True, gc=False):
 
     `status` and `reason` (of a held run: why; its first line is the `cause`, the same for all runs held for it);
     `wake` is when a parked run becomes ready by itself, in seconds since the epoch; `finished` is the
-    place in the order in which the store's runs ended, from 1, 0 while it goes on.
+    place in the order in which the store's runs ended, from 1, 0 while it goes on. `damage`: what of it can't be read
+    and stands empty here, in words; where that is its spec, little of that is known.
     """
 
     id: str
@@ -142,6 +148,7 @@ class Head(msgspec.Struct, frozen=True, gc=False):
     usage: list[Usage] = []
     finished: int = 0
     updated: float = 0.0
+    damage: str = ""
 
     @property
     def mark(self) -> str:

@@ -16,7 +16,7 @@ class Clock(Protocol):
     """The time and waiting for it; tests bring one that doesn't wait."""
 
     def now(self) -> float:
-        """Seconds since the epoch."""
+        """Seconds since the epoch: the wall clock, which may be set back or forward while a process runs."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -26,6 +26,10 @@ class Clock(Protocol):
 
 class AlarmClock(Clock, Protocol):
     """A clock that rings: what an engine runs on."""
+
+    def steady(self) -> float:
+        """Seconds since some moment, at the pace of `sleep`: nobody sets it. For waits that end with the process."""
+        ...
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         """Have `callback` called on the event loop that much later."""

@@ -234,16 +234,30 @@ class Store(Protocol):
         ...
 
     async def claim(
-        self, worker: str, limit: int, ttl: float, *, now: float, but: Collection[str] = ()
+        self,
+        worker: str,
+        limit: int,
+        ttl: float,
+        *,
+        now: float,
+        but: Collection[str] = (),
+        lapsed: bool = True,
     ) -> list[Claimed]:
         """Take up to `limit` runs that are ready, due, or whose claim has lapsed; highest priority, then oldest.
 
-        Runs of the targets named in `but` are left to others; a store may take one that it has had since an older
-        version of segue.
+        Runs whose spec's `target` or `code` is in `but` are left to others; a store may take one that it has had since
+        an older version of segue.
 
-        The fence of each grows by one, so that commits under an older claim fail. A run whose claim lapsed twenty
-        times with no commit between is held instead, and gives back what it has reserved; from the third time on, a
-        worker gets one such at a time.
+        Without `lapsed`, of claims that have lapsed only those of buried workers: time has jumped, and who holds a run
+        may not have had the chance to renew it.
+
+        A run of which something can't be read is held instead, with a reason that says what; mail that can't is a dead
+        letter from then on, so that it goes on without it when it is revived.
+
+        The fence of each grows by one, so that commits under an older claim fail; its reason to wait is over.
+
+        A run whose claim lapsed twenty times with no commit between is held instead, and gives back what it has
+        reserved; from the third time on, a worker gets one such at a time.
         """
         ...
 
@@ -271,7 +285,7 @@ class Store(Protocol):
         ...
 
     async def inbox(self, run: str, after: int) -> list[Letter]:
-        """Letters newer than `after`, in order."""
+        """Letters newer than `after`, in order, up to the first that can't be read."""
         ...
 
     def letters(self, after: Mapping[str, int]) -> Future[dict[str, list[Letter]]]:
@@ -314,7 +328,7 @@ class Store(Protocol):
 
     # ------------------------------------------------------------ runs, looked at
     async def get(self, run: str) -> Head | None:
-        """A run's own record."""
+        """A run's own record. What of it can't be read, here and in lists, its `damage` says; it harms no other."""
         ...
 
     async def load(self, run: str) -> Claimed | None:
@@ -372,7 +386,7 @@ class Store(Protocol):
         ...
 
     async def backlog(self, *, now: float, but: Collection[str] = ()) -> tuple[int, float | None]:
-        """How many runs are ready or claimed now, but for those of the targets in `but`; when the next one is due."""
+        """How many runs are ready or claimed now, but for those that `claim` leaves; when the next one is due."""
         ...
 
     # ------------------------------------------------------------ jobs
@@ -390,7 +404,7 @@ class Store(Protocol):
 
     # ------------------------------------------------------------ questions
     async def asks(self, *, to: str = "", run: str = "") -> list[Question]:
-        """Open questions, oldest first."""
+        """Open questions, oldest first. One that can't be read says so, and its `n` is -1."""
         ...
 
     async def asked(self, after: int, *, to: str = "", limit: int = 1000) -> tuple[list[Question], int]:
@@ -490,7 +504,7 @@ class Store(Protocol):
         ...
 
     async def batch_jobs(self, *, lane: str = "", open_only: bool = True) -> list[BatchJob]:
-        """Provider jobs, oldest first."""
+        """Provider jobs, oldest first. One whose record can't be read is `unread`."""
         ...
 
     async def job_lines(self, job: str, after: str, limit: int, *, bodies: bool = True) -> list[Line]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..ports.provider import Endpoint, Environment
 from ..ports.transport import Transport
-from .batches import AzureFormat, Format, GroqFormat, MistralFormat, TogetherFormat
-from .openai import OpenAI
-from .responses import Responses
-from .speech import Speech
-from .xai import XAIFormat
+
+if TYPE_CHECKING:
+    from .batches import Format
+    from .openai import OpenAI
+    from .speech import Speech
 
 #: What goes with OpenAI's own key.
 _ACCOUNT = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
@@ -31,12 +31,14 @@ class Compatible(NamedTuple):
     needs_key: bool = True
     path: str = "/v1"
     header: str = "Authorization"
-    format: type[Format] | None = None
+    format: Callable[[], Format] | None = None
     speech: Callable[[], Speech] | None = None
     windows: bool = False
 
     def make(self, endpoint: Endpoint, environment: Environment, transport: Transport) -> OpenAI:
         """A `Maker`."""
+        from .openai import OpenAI
+
         headers = {}
         if endpoint.credential == "OPENAI_API_KEY":
             headers = {
@@ -56,31 +58,76 @@ class Compatible(NamedTuple):
         )
 
 
-_OPENAI = Compatible("https://api.openai.com/v1", "OPENAI_BASE_URL", "OPENAI_API_KEY", path="", format=Format)
+# What only some need is loaded when one of them is made.
+def _openai() -> Format:
+    from .batches import Format
+
+    return Format()
+
+
+def _azure() -> Format:
+    from .batches import AzureFormat
+
+    return AzureFormat()
+
+
+def _groq() -> Format:
+    from .batches import GroqFormat
+
+    return GroqFormat()
+
+
+def _mistral() -> Format:
+    from .batches import MistralFormat
+
+    return MistralFormat()
+
+
+def _together() -> Format:
+    from .batches import TogetherFormat
+
+    return TogetherFormat()
+
+
+def _xai() -> Format:
+    from .xai import XAIFormat
+
+    return XAIFormat()
+
+
+def _responses() -> Speech:
+    from .responses import Responses
+
+    return Responses()
+
+
+_OPENAI = Compatible(
+    "https://api.openai.com/v1", "OPENAI_BASE_URL", "OPENAI_API_KEY", path="", format=_openai
+)
 _AZURE = Compatible(
-    "", "AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY", path="/openai/v1", header="api-key", format=AzureFormat
+    "", "AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY", path="/openai/v1", header="api-key", format=_azure
 )  # fmt: skip
 
 COMPATIBLE: dict[str, Compatible] = {
     "azure": _AZURE,
-    "azure-responses": _AZURE._replace(speech=Responses),
+    "azure-responses": _AZURE._replace(speech=_responses),
     "groq": Compatible(
         "https://api.groq.com/openai/v1",
         "GROQ_BASE_URL",
         "GROQ_API_KEY",
         path="/openai/v1",
-        format=GroqFormat,
+        format=_groq,
     ),
     "llamacpp": Compatible("http://127.0.0.1:8080/v1", "LLAMACPP_BASE_URL", "LLAMACPP_API_KEY", False),
     "mistral": Compatible(
-        "https://api.mistral.ai/v1", "MISTRAL_BASE_URL", "MISTRAL_API_KEY", format=MistralFormat
+        "https://api.mistral.ai/v1", "MISTRAL_BASE_URL", "MISTRAL_API_KEY", format=_mistral
     ),
     "ollama": Compatible("http://localhost:11434/v1", "OLLAMA_BASE_URL", "OLLAMA_API_KEY", False),
     "openai": _OPENAI,
-    "openai-responses": _OPENAI._replace(speech=Responses, windows=True),
+    "openai-responses": _OPENAI._replace(speech=_responses, windows=True),
     "together": Compatible(
-        "https://api.together.ai/v1", "TOGETHER_BASE_URL", "TOGETHER_API_KEY", format=TogetherFormat
+        "https://api.together.ai/v1", "TOGETHER_BASE_URL", "TOGETHER_API_KEY", format=_together
     ),
     "vllm": Compatible("http://127.0.0.1:8000/v1", "VLLM_BASE_URL", "VLLM_API_KEY", False),
-    "xai": Compatible("https://api.x.ai/v1", "XAI_BASE_URL", "XAI_API_KEY", format=XAIFormat),
+    "xai": Compatible("https://api.x.ai/v1", "XAI_BASE_URL", "XAI_API_KEY", format=_xai),
 }

@@ -6,7 +6,6 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
@@ -129,6 +128,10 @@ def _after(headers: Mapping[str, str]) -> float | None:
     asked = headers.get("retry-after", "")
     if (seconds := _number(asked)) is not None:
         return seconds
+    if not asked:
+        return None
+    from email.utils import parsedate_to_datetime  # half a package; few servers give a date
+
     try:
         moment = parsedate_to_datetime(asked).timestamp()
         date = headers.get("date")  # of the server's own clock, where it tells

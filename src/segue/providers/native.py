@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 from ..ports.provider import Endpoint, Environment, Provider
 from ..ports.transport import Transport
-from .anthropic import Anthropic
-from .gemini import Gemini
 
 
 class Native(NamedTuple):
@@ -27,13 +25,27 @@ class Native(NamedTuple):
         return self.speaks(endpoint.base_url, key, transport, endpoint.provider)
 
 
+def _anthropic(base_url: str, key: str, transport: Transport, name: str) -> Provider:
+    from .anthropic import Anthropic
+
+    return Anthropic(base_url, key, transport, name)
+
+
+def _gemini(base_url: str, key: str, transport: Transport, name: str) -> Provider:
+    from .gemini import Gemini
+
+    return Gemini(base_url, key, transport, name)
+
+
 NATIVE: dict[str, Native] = {
-    "anthropic": Native("https://api.anthropic.com/v1", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", Anthropic),
+    "anthropic": Native(
+        "https://api.anthropic.com/v1", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", _anthropic
+    ),
     "gemini": Native(
         "https://generativelanguage.googleapis.com/v1beta",
         "GEMINI_BASE_URL",
         "GEMINI_API_KEY",
-        Gemini,
+        _gemini,
         path="/v1beta",
     ),
 }

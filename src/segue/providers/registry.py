@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -120,6 +119,8 @@ def _based(url: str, added: str) -> str:
 
 
 def _cure(name: str, makers: Mapping[str, Maker] | None, *, prefix: bool = False) -> str:
+    import difflib
+
     known = sorted([*KNOWN, *(each for each in makers or () if each not in KNOWN)])
     if prefix:
         return f"write it as 'provider:model', such as 'openai:{name}'; providers are {', '.join(known)}"

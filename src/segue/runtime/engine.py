@@ -340,7 +340,8 @@ class Engine:
         return run, wake
 
     def _goes_on(self, head: Head, asked: Spec) -> None:
-        """Raise `Conflict` where the run that is there isn't what was asked for."""
+        """Raise `Conflict` where the run that is there isn't what was asked for, `Damaged` where nobody can say."""
+        rebase.refuse_damaged(head)
         if head.spec.target != asked.target:
             why = f"of {head.spec.target!r}"
         elif head.spec.kind != "actor" and head.spec.args != asked.args:
@@ -522,6 +523,7 @@ class Engine:
         budgets of the other run, or else on its own one.
         """
         origin = await self.head(run)
+        rebase.refuse_damaged(origin)
         await rebase.check_forkable(self.store, origin)
         entries = await rebase.entries_of(self.store, run)
         edits = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ..authoring.flow import Target
 from ..authoring.mail import make_spec
@@ -138,7 +138,9 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
         """Take a row's run as this call's, unless it is another row's."""
         there, mine = one.head.spec, new.spec
         why = ""
-        if not one.new and there.target != mine.target:
+        if one.head.damage:
+            pass  # whose it is can't be told; it is held
+        elif not one.new and there.target != mine.target:
             why = f"the job is one of {there.target!r}: give this one another id"
         elif not one.new and there.index != mine.index and there.created >= began:
             why = f"row {there.index} has the same key"
@@ -150,7 +152,7 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
             self.unfit.append(Outcome(mine.index, self._input(mine.args), None, error, mine.key))
         elif self._keys is not None:
             self._keys[hash(mine.key)] = mine.index
-        if not one.new and not why and there.config != mine.config:
+        if not one.new and not why and not one.head.damage and there.config != mine.config:
             begun = there.config.over(self._engine.config).instead_of(mine.config)
             self._otherwise += bool(begun)
             self._begun = self._begun or begun
@@ -246,7 +248,8 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
         done = head.status == "done"
         value = run.result_of(head) if done else None
         error = None if done else run_error(by or head)
-        return Outcome(number, self._input(head.spec.args), value, error, head.spec.key, run)
+        input = cast(In, None) if head.damage else self._input(head.spec.args)  # nobody knows it
+        return Outcome(number, input, value, error, head.spec.key, run)
 
     def _input(self, data: bytes) -> Any:
         return self._flow.input_of(data)

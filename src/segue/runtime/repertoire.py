@@ -13,9 +13,7 @@ class Repertoire:
 
     def __init__(self) -> None:
         self._registered: dict[str, Any] = {}
-        self._strangers: set[str] = (
-            set()
-        )  # targets that nobody named here for as long as runs were kept for them
+        self._strangers: dict[str, Spec] = {}  # by target or code: not named while runs were kept for it
         self._told: set[str] = set()
 
     def register(self, target: Any) -> None:
@@ -56,10 +54,14 @@ class Repertoire:
         )
 
     # ------------------------------------------------------------ left to others
-    def leave(self, target: str) -> bool:
-        """Runs of a target that is unknown here are left to others from now on. Whether that is new."""
-        new = target not in self._strangers
-        self._strangers.add(target)
+    def leave(self, spec: Spec) -> bool:
+        """Runs of something that is unknown here are left to others from now on. Whether that is new.
+
+        Where something else here is called alike, that is so for its code: others of that name may be ours.
+        """
+        key = spec.code if self.stranger(spec) else spec.target
+        new = key not in self._strangers
+        self._strangers[key] = spec
         return new
 
     def tells(self, why: str) -> bool:
@@ -69,8 +71,14 @@ class Repertoire:
         return new
 
     def left(self) -> list[str]:
-        """Targets that this process still doesn't know."""
+        """Targets, and code of targets, that this process still doesn't have."""
         if self._strangers:
-            known = (name for name in self._strangers if name in TARGETS or self.target(name) is not None)
-            self._strangers.difference_update(list(known))
+            known = [key for key, spec in self._strangers.items() if self._has(key, spec)]
+            for key in known:
+                del self._strangers[key]
         return list(self._strangers)
+
+    def _has(self, key: str, spec: Spec) -> bool:
+        if key == spec.target:
+            return key in TARGETS or self.target(key) is not None
+        return self.meant(spec) is not None

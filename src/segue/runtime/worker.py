@@ -22,7 +22,7 @@ from ..authoring.stopping import STOP, Stop
 from ..core import journal
 from ..core.pool import Pooled
 from ..model.entry import Entry, decode_pool
-from ..model.errors import StoreError
+from ..model.errors import Damaged, StoreError
 from ..model.lane import Answer
 from ..model.message import PORT, Letter, Mail, Question
 from ..model.mode import Config
@@ -34,6 +34,7 @@ from .calls.models import Models
 from .calls.processes import Processes
 from .ground.bus import Bus
 from .ground.events import Asked
+from .ground.jumps import Jumps
 from .ground.phase import COMMITTING
 from .ground.tasks import NO_CONTEXT
 from .mail.carrier import POLL, Carrier
@@ -96,10 +97,12 @@ class Worker:
         self.budgets = models.budgets
         self.park_always = False  # chaos for tests: leave memory after every commit
         self.working = self.closing = False
-        self._renewed = clock.now()
+        self._renewed = clock.steady()
+        self.jumps = Jumps(clock)
         self._grouped: dict[str, int] = {}
         self._queued: dict[str, deque[Claimed]] = {}
         self._aside: dict[str, list[tuple[Claimed, list[Any]]]] = {}  # of flows that nobody named yet
+        self._left: list[str] = []  # what the last claim asked to be spared
         self._ready = asyncio.Event()
         self._since: float | None = (
             None  # when the first run was begun where it was asked for, in this turn of the loop
@@ -359,14 +362,18 @@ class Worker:
     async def claim_once(self) -> int:
         """Claim and wake what is ready, as far as there is room; how many."""
         room = self.room - len(self.awake) - sum(map(len, self._queued.values()))
+        if self.jumps.look() or self.clock.steady() - self._renewed > RENEW:
+            await self._renew()  # keep what is ours before it counts as lost
         if room <= 0:
             return 0
-        if (
-            self.clock.now() - self._renewed > RENEW
-        ):  # the machine slept: keep what is ours before it counts as lost
-            await self._renew()
+        self._left = self.repertoire.left()
         claimed = await self.store.claim(
-            self.name, min(room, 500), LEASE, now=self.clock.now(), but=self.repertoire.left()
+            self.name,
+            min(room, 500),
+            LEASE,
+            now=self.clock.now(),
+            but=self._left,
+            lapsed=not self.jumps.recent,
         )
         if claimed:
             await self.begin(claimed)
@@ -391,7 +398,7 @@ class Worker:
             raise
         for one, some in read:
             with self._held_unless_read(one):
-                self._admit(one, journal.load_large(some, contents) if digests else some)
+                self._admit(one, _with_large(some, contents) if digests else some)
 
     def _admit(self, claimed: Claimed, entries: list[Any], call: Any = None) -> Executor | None:
         """Wake a run, or keep it until there is room in its group. `call`: its arguments, if they are read already."""
@@ -444,9 +451,11 @@ class Worker:
         """A program that has just begun may name its flows in a moment."""
         self._aside.setdefault(claimed.head.spec.target, []).append((claimed, entries))
 
+        again = claimed.head.spec.code in self._left
+
         def give_up() -> None:
             if not self.closing and self._no_longer_aside(claimed, entries):
-                self._unknown(claimed)
+                self._unknown(claimed, again)
 
         self.loop.call_later(ASIDE, give_up)
 
@@ -475,10 +484,10 @@ class Worker:
             except StoreError as error:
                 log.error("the next run of group %s can't be read: %s", group, error)
 
-    def _unknown(self, claimed: Claimed) -> None:
-        """A run of something that this process doesn't know: leave it, and others of its target, to others.
+    def _unknown(self, claimed: Claimed, again: bool) -> None:
+        """A run of something that this process doesn't know: leave it, and others of that, to others.
 
-        One that something else here is called like is looked at again later: others of that name may be ours.
+        `again`: the store gave it although it was told, as it may one of an older version: it is put off.
         """
         spec = claimed.head.spec
         stranger = self.repertoire.stranger(spec)
@@ -488,13 +497,12 @@ class Worker:
         )
         now = self.clock.now()
         turn = Turn(run=claimed.head.id, fence=claimed.head.fence, release=True, reason=reason, now=now)
-        if stranger:
+        if again:
             turn.status, turn.wake = "parked", now + min(max(5.0, (now - spec.begun) / 2), 60.0)
             turn.seen = max((letter.id for letter in claimed.inbox), default=0)
-        if self.repertoire.tells(reason) if stranger else self.repertoire.leave(spec.target):
-            log.warning(
-                "run %s: %s%s", claimed.head.id, reason, ". Said once for all such runs" if stranger else ""
-            )
+        if self.repertoire.leave(spec) or (again and self.repertoire.tells(reason)):
+            more = ". Said once for all such runs" if stranger else ""
+            log.warning("run %s: %s%s", claimed.head.id, reason, more)
         self._return(turn)
 
     @contextlib.contextmanager
@@ -504,10 +512,13 @@ class Worker:
             yield
         except Exception as error:
             head = claimed.head
-            log.exception("run %s can't be woken", head.id)
+            known = isinstance(error, Damaged)
+            log.error("run %s can't be woken: %s", head.id, error, exc_info=not known)
+            why = error.problem if isinstance(error, Damaged) else f"{type(error).__name__}: {error}"
+            what = f"{error.what} can't be read" if isinstance(error, Damaged) else "it can't be woken"
             reason = (
-                f"it can't be woken ({type(error).__name__}: {error}): a newer segue wrote it, or it is damaged\n"
-                f"upgrade segue here, then `segue resume {shlex.quote(head.id)}`"
+                f"{what} ({why}): a newer segue wrote it, or the store is damaged there\n"
+                f"upgrade segue here, or restore a backup; then `segue resume {shlex.quote(head.id)}`"
             )
             seen = max((letter.id for letter in claimed.inbox), default=0)
             now = self.clock.now()
@@ -550,15 +561,15 @@ class Worker:
                 log.error("the worker can't renew its claims: %s", error)
 
     async def _renew(self) -> None:
-        self._renewed = self.clock.now()
+        self._renewed = self.clock.steady()
         if held := self._leases():
-            await self.store.renew(self.name, held, LEASE, now=self._renewed)
+            await self.store.renew(self.name, held, LEASE, now=self.clock.now())
 
     def _renew_late(self) -> None:
         """In the watching thread: the loop should have renewed by now, so something blocks it."""
-        now = self.clock.now()
-        if now - self._renewed > RENEW * 1.5 and (held := self._leases()):
-            self.store.renew_from_thread(self.name, held, LEASE, now=now)
+        late = self.clock.steady() - self._renewed > RENEW * 1.5
+        if late and (held := self._leases()):
+            self.store.renew_from_thread(self.name, held, LEASE, now=self.clock.now())
 
     def _leases(self) -> list[Lease]:
         held = [Lease(executor.id, executor.fence) for executor in list(self.awake.values())]
@@ -634,6 +645,13 @@ class Worker:
         if not created.new:
             return created, None
         return created, self._begin(Claimed(created.head, None, None, [], []), [], call, here=here)
+
+
+def _with_large(entries: list[Entry], contents: Mapping[bytes, bytes]) -> list[Entry]:
+    try:
+        return journal.load_large(entries, contents)
+    except KeyError as missing:
+        raise Damaged("a large content of its journal", "it is missing") from missing
 
 
 def _on_thread(fn: Callable[[], Any]) -> Any:

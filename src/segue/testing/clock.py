@@ -56,6 +56,10 @@ class VirtualClock:
         """Seconds since the epoch, in virtual time."""
         return self._now
 
+    def steady(self) -> float:
+        """The same: virtual time isn't set."""
+        return self._now
+
     def call_later(self, seconds: float, callback: Callable[[], object]) -> VirtualTimer:
         """Have `callback` called on the event loop that much later."""
         self._order += 1

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from ..model.chat import ChatReply, ChatRequest, Tokens
-from ..model.errors import ProviderFault
+from ..model.errors import UNREADABLE, ProviderFault
 from ..ports.provider import CallFault, LineResult, Rates, RemoteJob
 
 _reply = msgspec.json.Decoder(ChatReply).decode
@@ -143,9 +143,13 @@ class FakeProvider:
     ) -> RemoteJob:
         """A job that is done at once."""
         remote = self._remote
+        try:
+            sent = sorted(remote.files[file], key=lambda line: _body(line[1]).number)
+        except UNREADABLE as problem:
+            raise CallFault(400, f"a request can't be read: {problem}", again=False) from None
         job = Job(f"batch-{len(remote.jobs)}", file, nonce, endpoint)
         remote.jobs[job.id] = job
-        for ident, body in sorted(remote.files[file], key=lambda line: _body(line[1]).number):
+        for ident, body in sent:
             remote.sent[ident] += 1
             remote.outcomes[job.id, ident] = self._line(ident, endpoint, body)
         return self._shown(job)

@@ -12,6 +12,7 @@ import msgspec
 
 from ...core.restarts import Kind, Verdict
 from ...model.entry import Failure
+from ...model.errors import UNREADABLE, Damaged
 from .splices import Splice, Spliced
 
 #: Fields as JSON text, by name.
@@ -108,7 +109,14 @@ read_texts = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def read_parted(checkpoint: bytes, deltas: Sequence[bytes]) -> tuple[Checkpoint, Texts]:
-    """A checkpoint with what was written after it, and its fields apart."""
+    """A checkpoint with what was written after it, and its fields apart. Raises `Damaged`."""
+    try:
+        return _put_together(checkpoint, deltas)
+    except (*UNREADABLE, LookupError) as problem:
+        raise Damaged("its checkpoint", problem) from problem
+
+
+def _put_together(checkpoint: bytes, deltas: Sequence[bytes]) -> tuple[Checkpoint, Texts]:
     head = read_checkpoint(checkpoint)
     texts: dict[str, bytes | msgspec.Raw] = {**read_texts(head.fields)}
     if not deltas:
@@ -138,9 +146,12 @@ def read_parted(checkpoint: bytes, deltas: Sequence[bytes]) -> tuple[Checkpoint,
 
 
 def read_stored(checkpoint: bytes, deltas: Sequence[bytes]) -> Checkpoint:
-    """A checkpoint with what was written after it."""
+    """A checkpoint with what was written after it. Raises `Damaged`."""
     if not deltas:
-        return read_checkpoint(checkpoint)
+        try:
+            return read_checkpoint(checkpoint)
+        except UNREADABLE as problem:
+            raise Damaged("its checkpoint", problem) from problem
     stored, texts = read_parted(checkpoint, deltas)
     stored.fields = msgspec.Raw(join(texts.items()))
     return stored

@@ -11,11 +11,11 @@ import msgspec
 from ...core.codec import encode
 from ...core.restarts import Verdict
 from ...model.entry import decode_pool
-from ...model.errors import BadSignature
+from ...model.errors import UNREADABLE, BadSignature, Damaged, StateMismatch
 from ...ports.store import Claimed, Turn
 from ..failures import to_exception, to_failure
 from ..mail import message_name
-from .checkpoint import Checkpoint, Delta, End, read_parted, write_checkpoint, write_delta
+from .checkpoint import Checkpoint, Delta, End, Texts, read_parted, write_checkpoint, write_delta
 from .family import Family
 from .fields import SMALL, Fields, Looked
 from .migration import Read, find, first
@@ -34,6 +34,15 @@ _NULL = msgspec.Raw(b"null")
 ROW = 256
 
 
+def _stored(claimed: Claimed, definition: ActorDef) -> tuple[Checkpoint, Texts]:
+    """What was written of an actor. Raises `StateMismatch`, which holds it."""
+    assert claimed.checkpoint is not None
+    try:
+        return read_parted(claimed.checkpoint, claimed.deltas)
+    except Damaged as error:
+        raise StateMismatch(claimed.head.id, definition.name, str(error)) from error
+
+
 class Standing:
     """An actor, what is next for it, and what of that was last written down."""
 
@@ -41,16 +50,19 @@ class Standing:
         spec, back = claimed.head.spec, None
         self._first, self._run = (definition, spec), claimed.head.id
         if claimed.checkpoint is not None:
-            stored, texts = read_parted(claimed.checkpoint, claimed.deltas)
+            stored, texts = _stored(claimed, definition)
             pool = None if claimed.pool is None else decode_pool(claimed.pool)
             if pool is not None and pool.ended == stored.turns:
                 stored.end, stored.closing = None, False  # a person had it go on after that
                 back = pool.children
         else:
             stored, texts = first(spec, definition)
-        definition = find(definition, stored, self._run, life.target)
+        try:
+            definition = find(definition, stored, self._run, life.target)
+            read = Read(definition, stored, texts, self._run)
+        except UNREADABLE as problem:
+            raise StateMismatch(self._run, definition.name, f"it can't be read ({problem})") from problem
         self.definition, self.quick = definition, definition.quick
-        read = Read(definition, stored, texts, self._run)
         self.actor = read.actor
         if read.dropped:
             names = ", ".join(read.dropped)

@@ -4,21 +4,50 @@ from __future__ import annotations
 
 import re
 import urllib.parse
+from collections.abc import Callable
 
-from .chat import Chat
 from .dialect import Body, Dialect, Listener, Request, StreamError, object_of
-from .embeddings import Embeddings
-from .gemini import Gemini
-from .messages import Messages
-from .responses import Responses
 
 __all__ = ["Body", "Dialect", "Listener", "Request", "StreamError", "dialect_of", "object_of", "recognise"]
 
-_PATHS: tuple[tuple[str, Dialect], ...] = (
-    ("/chat/completions", Chat()),
-    ("/responses", Responses()),
-    ("/embeddings", Embeddings()),
-    ("/v1/messages", Messages()),
+
+# A dialect is loaded when a call is in it: few programs speak more than one.
+def _chat() -> Dialect:
+    from .chat import Chat
+
+    return Chat()
+
+
+def _responses() -> Dialect:
+    from .responses import Responses
+
+    return Responses()
+
+
+def _embeddings() -> Dialect:
+    from .embeddings import Embeddings
+
+    return Embeddings()
+
+
+def _messages() -> Dialect:
+    from .messages import Messages
+
+    return Messages()
+
+
+def _gemini() -> Dialect:
+    from .gemini import Gemini
+
+    return Gemini()
+
+
+#: How a call's path ends, the endpoint that a lane of such calls has, and the dialect of both.
+_PATHS: tuple[tuple[str, str, Callable[[], Dialect]], ...] = (
+    ("/chat/completions", "/v1/chat/completions", _chat),
+    ("/responses", "/v1/responses", _responses),
+    ("/embeddings", "/v1/embeddings", _embeddings),
+    ("/v1/messages", "chat", _messages),
 )
 _GEMINI = re.compile(r"(/models/[^/:]+):(generateContent|streamGenerateContent)$")
 #: Parts of a query that say what is called, and are no secret.
@@ -35,14 +64,13 @@ def recognise(method: str, url: str, body: bytes) -> Request | None:
         [pair for pair in urllib.parse.parse_qsl(parts.query) if pair[0] in _QUERY]
     )
     gemini = _GEMINI.search(parts.path)
-    dialect: Dialect
     if gemini is not None:
-        dialect, tail = Gemini(), gemini[0]
+        dialect, tail = _gemini(), gemini[0]
     else:
         found = next((each for each in _PATHS if parts.path.endswith(each[0])), None)
         if found is None:
             return None
-        tail, dialect = found
+        tail, dialect = found[0], found[2]()
     try:
         asked = object_of(body)
     except ValueError:
@@ -58,4 +86,4 @@ def recognise(method: str, url: str, body: bytes) -> Request | None:
 
 def dialect_of(to: str) -> Dialect:
     """The dialect of a lane whose endpoint is a path."""
-    return next(dialect for _, dialect in _PATHS if dialect.to == to)
+    return next(dialect() for _, known, dialect in _PATHS if known == to)

@@ -128,7 +128,7 @@ class Limit:
 
     def is_news(self, fault: CallFault) -> bool:
         """Whether that trouble wasn't met for a while."""
-        kind, now = (fault.status, fault.code), self._clock.now()
+        kind, now = (fault.status, fault.code), self._clock.steady()
         if now - self._told.get(kind, -QUIET) < QUIET:
             return False
         self._told[kind] = now
@@ -136,7 +136,7 @@ class Limit:
 
     def heard(self, rates: Rates) -> None:
         """What an answer's headers say."""
-        now = self._clock.now()
+        now = self._clock.steady()
         self._requests, self._tokens = rates.requests, rates.tokens
         self._most_tokens = max(self._most_tokens, rates.tokens or 0)
         requests, tokens = rates.requests_reset or 0.0, rates.tokens_reset or 0.0
@@ -149,7 +149,7 @@ class Limit:
         self._admit()
 
     def _pause(self, seconds: float) -> None:
-        self._paused = max(self._paused, self._clock.now() + seconds)
+        self._paused = max(self._paused, self._clock.steady() + seconds)
 
     def _admit(self) -> None:
         """Let in whom there is room for, the one that has waited longest first."""
@@ -174,7 +174,7 @@ class Limit:
 
     def _spend(self, waiter: _Waiter) -> bool:
         """Take what a call needs of what is left; false, and a look later, where it isn't there."""
-        now = self._clock.now()
+        now = self._clock.steady()
         wait = self._paused - now
         requests, tokens = self._resets
         if self._requests is not None and now >= requests:

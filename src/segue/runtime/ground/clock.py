@@ -13,6 +13,7 @@ class SystemClock:
     """The machine's own time."""
 
     now = staticmethod(time.time)
+    steady = staticmethod(time.monotonic)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ...model.lane import BatchJob, LaneHead
-from ...ports.clock import Clock
+from ...ports.clock import AlarmClock
 from ...ports.provider import BatchProvider
 from ...ports.store import Store
 from ..calls.models import Models
@@ -31,7 +31,7 @@ class Held(NamedTuple):
 class Desk:
     """When lanes and jobs are looked at again, and what failed how often."""
 
-    def __init__(self, store: Store, models: Models, clock: Clock, kick: Callable[[], None]) -> None:
+    def __init__(self, store: Store, models: Models, clock: AlarmClock, kick: Callable[[], None]) -> None:
         self.store, self.models, self.clock = store, models, clock
         self.quotas = Quotas(clock)
         self.promotions = Promotions(store, models, clock, kick)
@@ -47,20 +47,20 @@ class Desk:
 
     def due(self, job: BatchJob, poll_now: bool) -> float:
         """Seconds until a job is to be looked at; 0 for now."""
-        return 0.0 if poll_now else max(0.0, self._due.get(job.id, 0.0) - self.clock.now())
+        return 0.0 if poll_now else max(0.0, self._due.get(job.id, 0.0) - self.clock.steady())
 
     def look_in(self, job: BatchJob, seconds: float) -> float:
         """Look at a job again that much later."""
-        self._due[job.id] = self.clock.now() + seconds
+        self._due[job.id] = self.clock.steady() + seconds
         return seconds
 
     def rests(self, lane: str) -> float:
         """Seconds for which a lane is to be left alone."""
-        return self._rests.get(lane, 0.0) - self.clock.now()
+        return self._rests.get(lane, 0.0) - self.clock.steady()
 
     def rest(self, lane: str, seconds: float) -> None:
         """Leave a lane alone for that long."""
-        self._rests[lane] = self.clock.now() + seconds
+        self._rests[lane] = self.clock.steady() + seconds
 
     def makes_no_sense(self, job: BatchJob) -> bool:
         """An answer to a submission was none; whether that is to be taken as final."""

@@ -13,6 +13,7 @@ import msgspec
 from ...authoring.failures import to_failure
 from ...core import admission
 from ...core.batching import ATTEMPTS, fit_to_retry
+from ...core.encoding import is_json
 from ...model.budget import Amount
 from ...model.entry import Failure
 from ...model.lane import BatchJob, Line, LineOutcome, LineStatus
@@ -143,6 +144,8 @@ class Endings:
             await self.over_quota(job, remote.rejected)
             return
         log.warning("batch job %s was rejected: %s", job.id, remote.rejected)
+        if await self._spares(job, remote.rejected):
+            return
         bad = admission.at_fault(job.lines, remote.bad_lines)
         again = not bad and fit_to_retry(500, "")
         outcomes: list[LineOutcome] = []
@@ -182,10 +185,51 @@ class Endings:
     async def refused(self, job: BatchJob, fault: CallFault) -> None:
         """The provider didn't even take the job's file, or the job, and won't: its lines fail."""
         log.warning("batch job %s was refused: %s", job.id, fault)
+        if fault.status in (400, 422) and await self._spares(job, fault.message):
+            return
         text = f"{self.provider.name} refused the batch job: {fault.message}"
         error = _failure(self.lane, fault.status, fault.code or "batch_refused", text)
         await self._end(job, lambda line: LineOutcome(line.id, "error", None, error))
         await self._close(job, "refused", 0, fault.message)
+
+    async def _spares(self, job: BatchJob, told: str) -> bool:
+        """Whether some of a refused job's requests are damaged in the store: those fail, the others go round again.
+
+        It is looked for only then: who builds a job doesn't read each body.
+        """
+        damaged: set[str] = set()
+        after = ""
+        while chunk := await self.store.job_bodies(job.id, after, CHUNK):
+            damaged |= {id for id, body in chunk if not is_json(body)}
+            after = chunk[-1][0]
+        if not damaged:
+            return False
+        log.error("batch job %s: the store is damaged in %d of its requests", job.id, len(damaged))
+        text = "the store is damaged where its request is; to ask anew: segue resume … --rerun"
+        theirs, others = (
+            _failure(self.lane, 0, "batch_line_damaged", text),
+            _failure(self.lane, 400, "batch_rejected", told),
+        )
+
+        def outcome(line: Line) -> LineOutcome:
+            if line.id in damaged:
+                return LineOutcome(line.id, "error", None, theirs)
+            return LineOutcome(line.id, "error", None, others, again=True, free=True)
+
+        await self._end(job, outcome)
+        await self._close(job, "damaged", 0, told)
+        return True
+
+    async def lost(self, job: BatchJob) -> None:
+        """The store's record of the job is damaged: nobody knows which it was. Whether to pay again, a person says."""
+        text = (
+            f"the store's record of batch job {job.id} is damaged ({job.error}): its results can't be fetched, though "
+            f"{self.provider.name} may bill them. To ask anew: segue resume … --rerun"
+        )
+        log.error("%s", text)
+        error = _failure(self.lane, 0, "batch_job_lost", text)
+        await self._end(job, lambda line: LineOutcome(line.id, "error", None, error))
+        await self._close(job, "lost", 0, text)
 
     async def _end(self, job: BatchJob, outcome: Callable[[Line], LineOutcome]) -> None:
         """Store how all lines of a job end that have no outcome yet."""

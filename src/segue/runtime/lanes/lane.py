@@ -100,6 +100,9 @@ class Lane:
     # ------------------------------------------------------------ follow
     async def advance(self, job: BatchJob, poll_now: bool) -> float:
         """Do what is due for an open job; seconds until it is due again."""
+        if job.state == "unread":
+            await self.endings.lost(job)
+            return 0.0
         wait = self.desk.due(job, poll_now)
         if wait:
             return wait

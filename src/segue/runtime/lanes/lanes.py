@@ -12,11 +12,12 @@ from ...core.batching import Decision, decide
 from ...model.errors import CallerError, OperatorError, StoreError
 from ...model.lane import LaneHead
 from ...model.mode import Batch
-from ...ports.clock import Clock
+from ...ports.clock import AlarmClock
 from ...ports.provider import BatchProvider, CallFault
 from ...ports.store import Store
 from ..calls.models import Models
 from ..calls.naming import lane_endpoint
+from ..ground.jumps import Jumps
 from .desk import Desk, Held
 from .lane import Lane
 
@@ -42,7 +43,7 @@ class Lanes:
         self,
         store: Store,
         models: Models,
-        clock: Clock,
+        clock: AlarmClock,
         worker: str,
         busy: Callable[[], bool],
         kick: Callable[[], None],
@@ -56,6 +57,7 @@ class Lanes:
         self._failures: dict[str, int] = {}  # by lane, in a row
         self._fences: dict[str, tuple[int, float]] = {}  # by lane: ours, and when it was last claimed
         self._warned: set[str] = set()
+        self._jumps = Jumps(clock)
         self.desk = Desk(store, models, clock, kick)
         self.promotions = self.desk.promotions
         self._sweeping = asyncio.Lock()
@@ -164,6 +166,8 @@ class Lanes:
         known = self._fences.get(head.lane)
         if known is not None and 0.0 <= now - known[1] < LEASE / 4:
             return known[0], head
+        if known is None and self._jumps.recent:  # whoever drives it gets the chance to say so
+            return None
         fence = await self.store.claim_lane(head.lane, self.worker, LEASE, now=now)
         if fence is None:
             self._fences.pop(head.lane, None)

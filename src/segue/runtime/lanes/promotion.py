@@ -22,7 +22,7 @@ from ...model.budget import Amount
 from ...model.errors import DeadlineMissed
 from ...model.lane import LIVE, BatchJob, LaneHead, Line, LineOutcome
 from ...model.mode import Live
-from ...ports.clock import Clock
+from ...ports.clock import AlarmClock
 from ...ports.provider import CallFault
 from ...ports.store import Store
 from ..calls.answer import check_result, shared_outcome, used
@@ -41,7 +41,7 @@ AGAIN = 2.0
 class Promotions:
     """The live calls of this process's lanes; see `Lanes`."""
 
-    def __init__(self, store: Store, models: Models, clock: Clock, kick: Callable[[], None]) -> None:
+    def __init__(self, store: Store, models: Models, clock: AlarmClock, kick: Callable[[], None]) -> None:
         self._store, self._models, self._clock, self._kick = store, models, clock, kick
         self._rounds: dict[str, _Round] = {}  # by lane
         self._promoting: set[str] = set()  # lanes for which a round is about to begin
@@ -54,7 +54,7 @@ class Promotions:
 
     def closed(self, job: BatchJob) -> None:
         """A job is over: how long it took tells of the next."""
-        if job.sent and job.over and (job.remote != LIVE or job.progress):
+        if job.sent and job.over > job.sent and (job.remote != LIVE or job.progress):
             kind = job.lane if job.remote != LIVE else f"{base_lane(job.lane)}|{LIVE}"
             took = self._models.ways.took.setdefault(kind, [])
             took.append(job.over - job.sent)
@@ -71,9 +71,9 @@ class Promotions:
             self._promoting.discard(head.lane)
 
     async def _advance(self, head: LaneHead, fence: int) -> float:
-        now = self._clock.now()
-        if now < self._rests.get(head.lane, 0.0):
+        if self._clock.steady() < self._rests.get(head.lane, 0.0):
             return AGAIN
+        now = self._clock.now()
         job = next((job for job in head.jobs if job.state == "live"), None)
         if job is None:
             if not head.due:
@@ -102,7 +102,7 @@ class Promotions:
         self._rounds.pop(job.lane, None)
         self.closed(job)
         if error is not None:
-            self._rests[job.lane] = self._clock.now() + AGAIN
+            self._rests[job.lane] = self._clock.steady() + AGAIN
             log.warning("late calls of lane %s can't be sent live now: %s", job.lane, error)
         self._kick()
 
@@ -141,7 +141,7 @@ class _Round:
         self,
         store: Store,
         models: Models,
-        clock: Clock,
+        clock: AlarmClock,
         job: BatchJob,
         fence: int,
         left: Callable[[BatchJob, BaseException | None], None],

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from ...core import admission
 from ...core.admission import Quota
 from ...model.lane import BatchJob, LaneHead
-from ...ports.clock import Clock
+from ...ports.clock import AlarmClock
 from ..calls.naming import lane_endpoint
 
 NONE = Quota()
@@ -16,7 +16,7 @@ NONE = Quota()
 class Quotas:
     """Lanes of one model and credential share a quota, whatever their endpoint."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: AlarmClock) -> None:
         self._clock = clock
         self._known: dict[object, Quota] = {}
 
@@ -30,7 +30,7 @@ class Quotas:
 
     def held(self, lane: str) -> float:
         """Seconds for which nothing is to be sent there."""
-        return max(0.0, self.of(lane).until - self._clock.now())
+        return max(0.0, self.of(lane).until - self._clock.steady())
 
     def room(self, lane: str, heads: Collection[LaneHead]) -> int | None:
         """Bytes that a new job of a lane may have; None for any, 0 for better to wait."""
@@ -40,7 +40,7 @@ class Quotas:
     def refused(self, job: BatchJob, heads: Iterable[LaneHead], told: str) -> Quota:
         """A job of that lane was refused for it."""
         queued = _queued(job.lane, heads, but=job.id)
-        found = admission.refused(self.of(job.lane), queued, job.size, told, self._clock.now())
+        found = admission.refused(self.of(job.lane), queued, job.size, told, self._clock.steady())
         self._known[_key(job.lane)] = found
         return found
 

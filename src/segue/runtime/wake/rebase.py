@@ -13,7 +13,7 @@ from ...core import journal
 from ...core.codec import encode
 from ...core.pool import Pooled
 from ...model.entry import LEFT, Awaited, Entry, Pool, decode_pool, encode_pool
-from ...model.errors import Conflict, UnknownName
+from ...model.errors import Conflict, Damaged, UnknownName
 from ...model.mode import Config
 from ...model.run import Head, Spec
 from ...ports.store import Claimed, Store
@@ -25,15 +25,27 @@ _ELSEWHERE = 1 << 32
 
 
 async def entries_of(store: Store, run: str) -> list[Entry]:
-    """A run's journal since its checkpoint, large contents in place, each call once; in the order of the outcomes."""
+    """A run's journal since its checkpoint, large contents in place, each call once; in the order of the outcomes.
+
+    Raises `Damaged`.
+    """
+    before: list[bytes] | None = None
     while True:
         loaded = await store.load(run)
         if loaded is None:
             raise await unknown_run(store, run)
         try:
             return await entries_in(store, loaded)
-        except KeyError:  # a content went with a past that was dropped meanwhile: it has another journal now
-            continue
+        except KeyError as missing:  # a content went with a past that was dropped meanwhile
+            if loaded.journal == before:  # that would be another journal
+                raise Damaged("a large content of its journal", "it is missing") from missing
+            before = loaded.journal
+
+
+def refuse_damaged(head: Head) -> None:
+    """Raise for a run whose record can't be read: what was made of it would have neither input nor options."""
+    if head.damage:
+        raise Damaged(f"the record of run {head.id!r}", head.damage)
 
 
 async def entries_in(store: Store, loaded: Claimed) -> list[Entry]:
@@ -81,6 +93,7 @@ async def resume(
         raise Conflict(
             f"run {head.id!r} is {head.status}; only held, failed or cancelled ones can be resumed"
         )
+    refuse_damaged(head)
     along: dict[str, bytes] = {}
     pool = await _pool_of(store, head, along, keep=keep, value=value, repeat=repeat)
     if not await store.revive(head.id, pool=pool, now=now, status=(head.status,), config=config, along=along):

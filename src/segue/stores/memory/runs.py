@@ -55,7 +55,7 @@ class Runs:
 
     def _hold(self, run: Run, worker: str, until: float, now: float) -> None:
         run.fence += 1
-        run.worker, run.lease, run.updated = worker, until, now
+        run.worker, run.lease, run.updated, run.reason = worker, until, now, ""
         self.held[run.id] = run
         if until < self.lapse:
             self.lapse = until
@@ -122,9 +122,11 @@ class Runs:
             self.enqueue(run)
         return Created(True, run.head())
 
-    def claim(self, worker: str, limit: int, ttl: float, now: float, but: Collection[str]) -> list[Claimed]:
-        """Claim what is ready, the most urgent first."""
-        self._ripen(worker, now, but)
+    def claim(
+        self, worker: str, limit: int, ttl: float, now: float, but: Collection[str], lapse: float
+    ) -> list[Claimed]:
+        """Claim what is ready, the most urgent first. `lapse`: claims that were good until then have lapsed."""
+        self._ripen(worker, now, but, lapse)
         out: list[Claimed] = []
         left: list[Run] = []
         while self._ready and len(out) < limit:
@@ -132,7 +134,7 @@ class Runs:
             run.queued = False
             if run.status != "ready" or run.lease is not None:
                 continue
-            if but and run.spec.target in but:
+            if but and _is_of(run, but):
                 left.append(run)
                 continue
             self._waiting -= 1
@@ -143,29 +145,29 @@ class Runs:
             heappush(self._ready, (-run.spec.config.priority, run.number, run))
         return out
 
-    def _ripen(self, worker: str, now: float, but: Collection[str]) -> None:
+    def _ripen(self, worker: str, now: float, but: Collection[str], lapse: float) -> None:
         """Make ready what is due and what a worker has lost."""
         left: list[tuple[float, int, Run]] = []
         while self._due and self._due[0][0] <= now:
             wake, number, run = heappop(self._due)
-            if run.wake == wake and but and run.spec.target in but:
+            if run.wake == wake and but and _is_of(run, but):
                 left.append((wake, number, run))
             elif run.wake == wake:
                 self.move(run, "ready")
                 self.enqueue(run)
         for one in left:
             heappush(self._due, one)
-        if self.lapse <= now:
-            self._free_lapsed(worker, now, but)
+        if self.lapse <= lapse:
+            self._free_lapsed(worker, now, but, lapse)
             self.lapse = min(
                 (run.lease for run in self.held.values() if run.lease is not None), default=float("inf")
             )
 
-    def _free_lapsed(self, worker: str, now: float, but: Collection[str]) -> None:
+    def _free_lapsed(self, worker: str, now: float, but: Collection[str], lapse: float) -> None:
         """What a worker has lost is ready; poison is held instead, and of suspects there is one at a time."""
         suspects: list[Run] = []
-        for run in [run for run in self.held.values() if run.lease is not None and run.lease <= now]:
-            if but and run.spec.target in but:
+        for run in [run for run in self.held.values() if run.lease is not None and run.lease <= lapse]:
+            if but and _is_of(run, but):
                 continue
             lapses = run.lapses + 1
             if poison.SUSPECT <= lapses < poison.LAPSES:
@@ -253,7 +255,7 @@ class Runs:
         if not but:
             return 0
         return sum(
-            run.spec.target in but and (run.status == "ready" or (run.wake is not None and run.wake <= now))
+            _is_of(run, but) and (run.status == "ready" or (run.wake is not None and run.wake <= now))
             for run in self.by_id.values()
         )
 
@@ -266,6 +268,11 @@ class Runs:
         for run in self.held.values():
             if run.worker in workers:
                 run.lease = self.lapse = 0.0
+
+
+def _is_of(run: Run, kinds: Collection[str]) -> bool:
+    """Whether it is of one of these targets, or of that code of one."""
+    return run.spec.target in kinds or run.spec.code in kinds
 
 
 def _place(end: tuple[int, str]) -> int:

@@ -93,9 +93,17 @@ class MemoryStore:
         return [self._runs.create(new, now, worker, ttl) for new in runs]
 
     async def claim(
-        self, worker: str, limit: int, ttl: float, *, now: float, but: Collection[str] = ()
+        self,
+        worker: str,
+        limit: int,
+        ttl: float,
+        *,
+        now: float,
+        but: Collection[str] = (),
+        lapsed: bool = True,
     ) -> list[Claimed]:
-        return self._runs.claim(worker, limit, ttl, now, but)
+        lapse = now if lapsed else 0.0  # 0 is of those who were buried
+        return self._runs.claim(worker, limit, ttl, now, but, lapse)
 
     async def renew(self, worker: str, leases: Sequence[Lease], ttl: float, *, now: float) -> list[bool]:
         return self._runs.renew(worker, leases, ttl, now)

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import msgspec
 
 from ...model.entry import Failure
-from ...model.lane import LIVE, Answer, Line, LineOutcome
+from ...model.lane import Answer, Line, LineOutcome
 from ...model.message import Mail
 from ...model.run import REUSED, CallRef
 from .. import asking
-from . import batches, budgets
+from . import budgets
 from .bulk import Query, Values, as_json
 from .ledger import Ledger
 from .post import Post, post
@@ -271,15 +271,16 @@ class _End(msgspec.Struct, frozen=True):
 class Sharing:
     """What the outcomes of one chunk are to other lines that ask the same."""
 
-    def __init__(self, ledger: Ledger, job: bytes, now: float) -> None:
-        self._ledger, self._job, self._now = ledger, job, now
+    def __init__(self, ledger: Ledger, live: bool, now: float) -> None:
+        """`live`: the job is one of live calls."""
+        self._ledger, self._live, self._now = ledger, live, now
         self._ends: list[_End] = []
 
     def ends(
         self, k: int, same: str, attempt: int, outcome: LineOutcome, *, quits: bool, claimed: bool
     ) -> None:
         """A line ends with that outcome, or quits. `claimed`: its run gets it."""
-        missed = outcome.status == "expired" and not quits and batches.decode(self._job).remote == LIVE
+        missed = outcome.status == "expired" and not quits and self._live
         self._ends.append(_End(k, same, attempt, outcome, quits or missed, missed, claimed))
 
     def settle(self) -> list[_End]:

@@ -11,11 +11,10 @@ import msgspec
 from ...model.lane import LIVE, BatchJob, LaneHead
 from . import budgets
 from .bulk import Query, as_json
+from .damage import read_job
 from .heads import encode
 from .ledger import Ledger
 from .schema import LATES, TAKEN, WAITING
-
-decode = msgspec.msgpack.Decoder(BatchJob).decode
 
 
 class Taking(msgspec.Struct, frozen=True):
@@ -90,7 +89,7 @@ def _take(ledger: Ledger, item: Taking) -> BatchJob | None:
         return None
     known = ledger.one("select data from batches where id = ?", item.job)
     if known is not None:
-        return decode(known[0])
+        return read_job(known[0], item.job, item.lane)
     batch = cx.execute(
         "insert into batches(id, lane, open, data) values(?, ?, 1, x'')", (item.job, lane[0])
     ).lastrowid
@@ -135,7 +134,7 @@ def _promote(ledger: Ledger, item: Promoting) -> BatchJob | None:
         return None
     known = ledger.one("select data from batches where id = ?", item.job)
     if known is not None:
-        return decode(known[0])
+        return read_job(known[0], item.job, item.lane)
     late = cx.execute(
         f"""select k from lines where lane = ? and due > 0 and due <= ? and promoted = 0 and status <= {TAKEN}
         and unwanted = 0 and (due <= ? or late = {LATES.index("live")}) order by due limit ?""",
@@ -217,12 +216,12 @@ _LANES = Query(
     order by name""",
 )
 _JOBS = Query(
-    ("#b.data",),
-    """from batches b where (:lane = '' or b.lane = (select k from lanes where name = :lane)) order by b.k""",
+    ("#b.data", "b.id", "a.name"),
+    """from batches b join lanes a on a.k = b.lane where (:lane = '' or a.name = :lane) order by b.k""",
 )
 _OPEN_JOBS = Query(
-    ("#b.data",),
-    """from batches b where b.open and (:lane = '' or b.lane = (select k from lanes where name = :lane))
+    ("#b.data", "b.id", "a.name"),
+    """from batches b join lanes a on a.k = b.lane where b.open and (:lane = '' or a.name = :lane)
     order by b.k""",
 )
 
@@ -230,7 +229,7 @@ _OPEN_JOBS = Query(
 def jobs(cx: sqlite3.Connection, lane: str, open_only: bool) -> list[BatchJob]:
     """Provider jobs, oldest first."""
     query = _OPEN_JOBS if open_only else _JOBS
-    return [decode(data) for (data,) in query.rows(cx, {"lane": lane})]
+    return [read_job(data, id, name) for data, id, name in query.rows(cx, {"lane": lane})]
 
 
 def lanes(cx: sqlite3.Connection) -> list[LaneHead]:

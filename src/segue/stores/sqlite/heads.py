@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
 from ...model.entry import Failure
+from ...model.errors import UNREADABLE
 from ...model.message import PORT, Letter, Mail
 from ...model.run import CallRef, Head, Spec, Usage
 from ...ports.store import Claimed
 from .bulk import Blobs, Query, as_json
+from .damage import Unread, stand_in
 from .schema import KEPT, STATUSES
+
+T = TypeVar("T")
 
 encode = msgspec.msgpack.Encoder().encode
 decode_mail = msgspec.msgpack.Decoder(Mail).decode
@@ -44,20 +48,44 @@ def head_query(where: str) -> Query:
 
 
 def as_head(row: Sequence[Any]) -> Head:
-    """From a row of a head query."""
+    """From a row of a head query. What can't be read of it is said, and stands empty, so that others are read."""
     id, spec, status, fence, wake, reason, value, error, usage, finished, updated = row
+    try:
+        return Head(
+            id,
+            decode_spec(spec),
+            STATUSES[status],
+            fence,
+            wake,
+            reason,
+            value,
+            decode_failure(error) if error is not None else None,
+            decode_usage(usage) if usage is not None else [],
+            finished,
+            updated,
+        )
+    except UNREADABLE:
+        return _damaged(row)
+
+
+def _damaged(row: Sequence[Any]) -> Head:
+    id, spec, status, fence, wake, reason, value, error, usage, finished, updated = row
+    damage: list[str] = []
+
+    def read(what: str, decode: Callable[[bytes], T], data: bytes | None, instead: T) -> T:
+        try:
+            return instead if data is None else decode(data)
+        except UNREADABLE as problem:
+            damage.append(f"its {what} can't be read ({problem})")
+            return instead
+
+    known = read("record", decode_spec, spec, stand_in(id, updated))
+    failure = read("error", decode_failure, error, None)
+    nothing: list[Usage] = []
+    used = read("usage", decode_usage, usage, nothing)
+    told = "; ".join(damage)
     return Head(
-        id,
-        decode_spec(spec),
-        STATUSES[status],
-        fence,
-        wake,
-        reason,
-        value,
-        decode_failure(error) if error is not None else None,
-        decode_usage(usage) if usage is not None else [],
-        finished,
-        updated,
+        id, known, STATUSES[status], fence, wake, reason, value, failure, used, finished, updated, told
     )
 
 
@@ -111,7 +139,14 @@ _NEWER = Query(
 _AT_PORT = Query(("k", "#mail"), "from ports where port = ? and k > ? order by k")
 
 
-def wakes(cx: sqlite3.Connection, keys: Iterable[int]) -> list[Claimed]:
+class Woken(msgspec.Struct, gc=False):
+    """What is there of a run to wake it, and the letters of its inbox that can't be read."""
+
+    claimed: Claimed
+    unread: list[Unread]
+
+
+def wakes(cx: sqlite3.Connection, keys: Iterable[int]) -> list[Woken]:
     """All that is needed to wake runs, in the order of `keys`: five statements at most, however many they are."""
     keys = list(keys)
     if not keys:
@@ -121,8 +156,12 @@ def wakes(cx: sqlite3.Connection, keys: Iterable[int]) -> list[Claimed]:
     for run, entries in _JOURNAL.rows(cx, (text,)):
         journals[run].append(entries)
     inboxes: dict[int, list[Letter]] = {key: [] for key in keys}
+    unread: dict[int, list[Unread]] = {key: [] for key in keys}
     for run, number, mail, state in _INBOX.rows(cx, (text,)):
-        inboxes[run].append(Letter(number, decode_mail(mail), state == KEPT))
+        try:
+            inboxes[run].append(Letter(number, decode_mail(mail), state == KEPT))
+        except UNREADABLE as problem:
+            unread[run].append(Unread(number, mail, str(problem)))
     deltas: dict[int, list[bytes]] = {key: [] for key in keys}
     for run, delta in _DELTAS.rows(cx, (text,)):
         deltas[run].append(delta)
@@ -130,33 +169,54 @@ def wakes(cx: sqlite3.Connection, keys: Iterable[int]) -> list[Claimed]:
     long = [key for key, there, short, *_ in found.values() if there and short is None]
     checkpoints = dict(_LONG_CHECKPOINTS.rows(cx, (as_json(long),))) if long else {}
     return [
-        Claimed(
-            as_head(row[4:]), checkpoints.get(key, row[2]), row[3], journals[key], inboxes[key], deltas[key]
+        Woken(
+            Claimed(
+                as_head(row[4:]),
+                checkpoints.get(key, row[2]),
+                row[3],
+                journals[key],
+                inboxes[key],
+                deltas[key],
+            ),
+            unread[key],
         )
         for key in keys
         if (row := found.get(key)) is not None
     ]
 
 
+def _readable(rows: Iterable[Sequence[Any]]) -> list[Letter]:
+    """Letters up to the first that can't be read: whoever claims the run next finds that one."""
+    out: list[Letter] = []
+    for number, mail, state in rows:
+        try:
+            out.append(Letter(number, decode_mail(mail), state == KEPT))
+        except UNREADABLE:
+            break
+    return out
+
+
 def letters(cx: sqlite3.Connection, run: str, after: int) -> list[Letter]:
-    """What lies in an inbox after a letter."""
-    return [
-        Letter(number, decode_mail(mail), state == KEPT)
-        for number, mail, state in _LETTERS.rows(cx, (run, after))
-    ]
+    """What lies in an inbox after a letter, up to the first that can't be read."""
+    return _readable(_LETTERS.rows(cx, (run, after)))
 
 
 def newer_letters(cx: sqlite3.Connection, after: Sequence[tuple[str, int]]) -> dict[str, list[Letter]]:
-    """What lies in several inboxes and ports after a letter of each."""
+    """What lies in several inboxes and ports after a letter of each. A run's end with the first that can't be read:
+    who claims it next finds that one. A port's are read without it, since nobody could do anything about it."""
     out: dict[str, list[Letter]] = {}
     runs = [pair for pair in after if not pair[0].startswith(PORT)]
-    for run, number, mail, state in _NEWER.rows(cx, (as_json(runs),)) if runs else ():
-        out.setdefault(run, []).append(Letter(number, decode_mail(mail), state == KEPT))
+    rows: dict[str, list[Sequence[Any]]] = {}
+    for run, *row in _NEWER.rows(cx, (as_json(runs),)) if runs else ():
+        rows.setdefault(run, []).append(row)
+    for run, some in rows.items():
+        if found := _readable(some):
+            out[run] = found
     for port, newest in after:
         if port.startswith(PORT):
-            found = _AT_PORT.rows(cx, (port, newest))
-            if found:
-                out[port] = [Letter(number, decode_mail(mail)) for number, mail in found]
+            some = [[number, mail, 0] for number, mail in _AT_PORT.rows(cx, (port, newest))]
+            if found := [letter for row in some for letter in _readable([row])]:
+                out[port] = found
     return out
 
 
@@ -169,4 +229,4 @@ def get(cx: sqlite3.Connection, run: str) -> Head | None:
 def load(cx: sqlite3.Connection, run: str) -> Claimed | None:
     """A run as a worker would get it."""
     row = cx.execute("select k from runs where id = ?", (run,)).fetchone()
-    return wakes(cx, [row[0]])[0] if row is not None else None
+    return wakes(cx, [row[0]])[0].claimed if row is not None else None

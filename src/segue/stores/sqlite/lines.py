@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from ...model.errors import UNREADABLE
 from ...model.lane import Line
 from ...model.run import CallRef, Usage
 from . import answers, budgets
@@ -16,6 +18,8 @@ from .ledger import Ledger
 from .schema import FOLLOWING, LATES, LINE_NUMBER, LINE_STATUSES, TAKEN, WAITING
 
 _CANCELLED = LINE_NUMBER["cancelled"]
+log = logging.getLogger("segue")
+
 _decode_usage = msgspec.msgpack.Decoder(Usage).decode
 
 #: Bodies are read in portions of about this many bytes.
@@ -172,7 +176,7 @@ def job_bodies(cx: sqlite3.Connection, job: str, after: str, limit: int) -> list
         if size >= _PORTION:
             break
     bodies = dict(_BODIES_OF.rows(cx, (as_json(k for k, _, _ in rows),)))
-    return [(id, bodies[k]) for k, id, _ in rows]
+    return [(id, bodies.get(k, b"")) for k, id, _ in rows]
 
 
 def unclaimed(cx: sqlite3.Connection, run: str, job: str) -> list[Usage]:
@@ -180,7 +184,13 @@ def unclaimed(cx: sqlite3.Connection, run: str, job: str) -> list[Usage]:
     mine = "where r.id = ?" if run else "where r.job = (select k from jobs where id = ?)" if job else ""
     of = [run or job] if run or job else []
     rows = cx.execute(f"select u.usage from unclaimed u join runs r on r.k = u.run {mine} order by u.k", of)
-    return [_decode_usage(usage) for (usage,) in rows.fetchall()]
+    out: list[Usage] = []
+    for (usage,) in rows.fetchall():
+        try:
+            out.append(_decode_usage(usage))
+        except UNREADABLE as problem:
+            log.error("what was paid for a line of %s can't be read: %s", run or job or "some run", problem)
+    return out
 
 
 def _bodies(cx: sqlite3.Connection, rows: list[Any]) -> dict[int, bytes]:

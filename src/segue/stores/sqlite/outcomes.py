@@ -9,11 +9,12 @@ from typing import NamedTuple
 import msgspec
 
 from ...model.budget import Settlement
-from ...model.lane import LineOutcome
+from ...model.lane import LIVE, BatchJob, LineOutcome
 from ...model.message import Mail
 from ...model.run import CallRef
 from . import answers, batches, budgets
 from .bulk import Query, as_json
+from .damage import read_job
 from .heads import encode
 from .ledger import Ledger
 from .post import Result, bring
@@ -84,11 +85,11 @@ def _outcomes(ledger: Ledger, item: Outcomes) -> list[str] | None:
     if found is None:
         return None
     batch, data, lane = found
-    chunk = _Chunk(ledger, batch, data, item)
+    job = read_job(data, item.job, lane)
+    chunk = _Chunk(ledger, batch, job, item)
     strange = chunk.sort()
     chunk.write(lane)
     if not batches.has_open_lines(ledger, batch):
-        job = batches.decode(data)
         if job.state != "closed":
             over = item.now if job.sent else 0.0
             batches.keep(ledger, batch, msgspec.structs.replace(job, state="closed", over=over))
@@ -98,13 +99,13 @@ def _outcomes(ledger: Ledger, item: Outcomes) -> list[str] | None:
 class _Chunk:
     """Outcomes of one job's lines: sorted first, written down then."""
 
-    def __init__(self, ledger: Ledger, batch: int, job: bytes, item: Outcomes) -> None:
+    def __init__(self, ledger: Ledger, batch: int, job: BatchJob, item: Outcomes) -> None:
         self._ledger, self._batch, self._outcomes, self._now = ledger, batch, item.chunk, item.now
         self._paid: list[Settlement] = []
         self._again: dict[bool, list[int]] = {}  #: lines, by whether that attempt is free
         self._ended: dict[int, list[int]] = {}  #: lines, by status
         self._results: list[Result] = []
-        self._shared = answers.Sharing(ledger, job, item.now)
+        self._shared = answers.Sharing(ledger, job.remote == LIVE, item.now)
         self._owners: dict[int, int] = {}  #: the runs of lines that others may follow
         # Lines that went both ways, and from now on:
         self._dropped: list[int] = []  #: are in one job only

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from ...model.errors import UNREADABLE
 from ...ports.store import History
 from .. import sealing
 from .bulk import Query, Values, as_json
@@ -73,11 +74,19 @@ def _sweep(ledger: Ledger, item: Sweep) -> int:
     _drop_sealed(cx, over)
     some = sorted(archived.pop() for _ in range(min(item.limit - len(over), len(archived))))
     for k, base, swept, spec in _ARCHIVED.rows(cx, (as_json(some),)):
-        upto = _seal(cx, k, swept, base, sealing.until(decode_spec(spec), item.now))
+        upto = _seal(cx, k, swept, base, _until(spec, item.now))
         if upto < base:
             archived.add(k)
     _keep_number(cx, newest)
     return len(over) + len(some)
+
+
+def _until(spec: bytes, now: float) -> float | None:
+    """How long to keep what a run did; for ever, where its record can't be read."""
+    try:
+        return sealing.until(decode_spec(spec), now)
+    except UNREADABLE:
+        return None
 
 
 def _archived(ledger: Ledger, enough: int) -> set[int]:

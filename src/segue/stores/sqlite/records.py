@@ -7,17 +7,19 @@ from collections.abc import Sequence
 
 import msgspec
 
+from ...model.errors import StoreError
 from ...model.message import PORT, Mail, Question
 from ...model.run import CallRef, Head
 from ...ports.store import AnswerResult, JobHead
 from .bulk import Query, as_json
+from .damage import read_question
 from .heads import as_head, head_query
 from .ledger import Ledger
 from .post import Post, post
 from .schema import ASK_STATES, READY, STATUS_NUMBER, STATUSES, STRANGE
 
-_decode_question = msgspec.msgpack.Decoder(Question).decode
-
+#: Of a question: what is read, and what is said of one that can't be.
+_QUESTION = ("#question", "asks.id", "(select r.id from runs r where r.k = asks.run)", "recipient")
 
 # ---------------------------------------------------------------- lists of runs
 _OF_JOB = head_query(
@@ -139,22 +141,20 @@ def list_jobs(cx: sqlite3.Connection) -> list[JobHead]:
 
 
 # ---------------------------------------------------------------- questions
-_ASKS = Query(("#question",), "from asks where state = 0 order by k")
-_ASKS_TO = Query(("#question",), "from asks where state = 0 and recipient = ? order by k")
+_ASKS = Query(_QUESTION, "from asks where state = 0 order by k")
+_ASKS_TO = Query(_QUESTION, "from asks where state = 0 and recipient = ? order by k")
 _ASKS_OF = Query(
-    ("#question",),
+    _QUESTION,
     "from asks where state = 0 and run = (select k from runs where id = :run)"
     " and (:to = '' or recipient = :to) order by k",
 )
 
 
 _ASKED = Query(
-    ("k", "#question"),
+    ("k", *_QUESTION),
     "from asks where state = 0 and k > :after and (:to = '' or recipient = :to) order by k limit :limit",
 )
-_TO_ANSWER = Query(
-    ("id", "k", "state", "#question"), "from asks where id in (select value from json_each(?))"
-)
+_TO_ANSWER = Query(("id", "k", "state", *_QUESTION), "from asks where id in (select value from json_each(?))")
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
@@ -173,7 +173,7 @@ def asks(cx: sqlite3.Connection, to: str, run: str) -> list[Question]:
         rows = _ASKS_TO.rows(cx, (to,))
     else:
         rows = _ASKS.rows(cx)
-    return [_decode_question(question) for (question,) in rows]
+    return [read_question(*row) for row in rows]
 
 
 def asked(cx: sqlite3.Connection, after: int, to: str, limit: int) -> tuple[list[Question], int]:
@@ -184,13 +184,13 @@ def asked(cx: sqlite3.Connection, after: int, to: str, limit: int) -> tuple[list
         after = max(newest or 0, after)
     else:
         after = rows[-1][0]
-    return [_decode_question(question) for _, question in rows], after
+    return [read_question(*row[1:]) for row in rows], after
 
 
 def get_ask(cx: sqlite3.Connection, ask: str) -> tuple[Question, str] | None:
     """A question and its state."""
-    row = cx.execute("select question, state from asks where id = ?", (ask,)).fetchone()
-    return (_decode_question(row[0]), ASK_STATES[row[1]]) if row else None
+    row = _TO_ANSWER.rows(cx, (as_json([ask]),))
+    return (read_question(*row[0][3:]), ASK_STATES[row[0][2]]) if row else None
 
 
 def answer(ledger: Ledger, items: Sequence[Reply]) -> list[AnswerResult]:
@@ -204,14 +204,16 @@ def answer(ledger: Ledger, items: Sequence[Reply]) -> list[AnswerResult]:
         if row is None:
             out.append("unknown")
             continue
-        k, state, data = row
+        k, state, *data = row
         if state != 0:
             out.append("closed")
             continue
+        question = read_question(*data)
+        if question.n < 0:
+            raise StoreError(ledger.address, f"question {item.ask!r} can't be answered", question.question)
         row[1] = 1  # for those that come after it
         out.append("answered")
         answered.append(k)
-        question = _decode_question(data)
         call = CallRef(question.run, question.path, question.n)
         mail = Mail(question.run, f"ask:{item.ask}", 1, "result", value=item.value, call=call, at=item.now)
         letters.append(Post(mail, item.now, marked=False))

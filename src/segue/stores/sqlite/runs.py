@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,11 +13,14 @@ from ...model.mode import Config
 from ...model.run import Head
 from ...ports.store import Claimed, Created, Lease, NewRun
 from .. import poison, refusal
-from . import budgets
+from . import budgets, damage
 from .bulk import Query, Values, as_json
-from .heads import HEADS_BY_ID, as_head, decode_spec, encode, wakes
+from .heads import HEADS_BY_ID, Woken, as_head, decode_spec, encode, wakes
 from .ledger import Ledger
 from .schema import HELD, READY, STATUS_NUMBER, STRANGE
+from .untaken import put_dead
+
+log = logging.getLogger("segue")
 
 
 class Creation(msgspec.Struct, frozen=True, gc=False):
@@ -36,6 +40,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     ttl: float
     now: float
     but: Sequence[str] = ()
+    lapsed: bool = True
 
 
 class Renewal(msgspec.Struct, frozen=True, gc=False):
@@ -105,7 +110,7 @@ def _insert(ledger: Ledger, fresh: dict[str, Creation]) -> dict[str, int]:
     cx = ledger.cx
     names = {item.new.spec.job for item in fresh.values() if item.new.spec.job}
     jobs = ledger.jobs.keys(cx, names) if names else {}
-    targets = ledger.targets.keys(cx, {item.new.spec.target for item in fresh.values()})
+    targets = ledger.targets.keys(cx, {item.new.spec.code for item in fresh.values()})
     made, last = _NEW.try_insert(
         cx,
         [
@@ -118,7 +123,7 @@ def _insert(ledger: Ledger, fresh: dict[str, Creation]) -> dict[str, int]:
                 jobs[item.new.spec.job] if item.new.spec.job else 0,
                 item.now,
                 refusal.bound_of(item.new.spec),
-                targets[item.new.spec.target],
+                targets[item.new.spec.code],
             )
             for id, item in fresh.items()
         ],
@@ -159,7 +164,7 @@ def _candidate_query(more: str) -> Query:
             select * from (select k, rank, 0 from runs where wake is not null and wake <= :now{more}
                            order by wake limit :limit)
             union all
-            select * from (select k, rank, 1 from runs where lease is not null and lease <= :now{more}
+            select * from (select k, rank, 1 from runs where lease is not null and lease <= :lapse{more}
                            and k not in (select value from json_each(:skipped)) order by lease limit :limit)
         ) order by rank, k limit :limit""",
     )
@@ -181,7 +186,8 @@ def claim(ledger: Ledger, items: Sequence[Claim]) -> list[list[Claimed]]:
 
 def _candidates(ledger: Ledger, item: Claim, limit: int, but: Iterable[int]) -> dict[int, bool]:
     """Keys of runs that may be claimed, in order, and whether another claim of them lapsed."""
-    given: dict[str, Any] = {"limit": limit, "now": item.now, "skipped": as_json(but)}
+    lapse = item.now if item.lapsed else 0.0  # 0 is of those who were buried
+    given: dict[str, Any] = {"limit": limit, "now": item.now, "lapse": lapse, "skipped": as_json(but)}
     query = _CANDIDATES
     if item.but:
         query, given["but"] = _CANDIDATES_BUT, as_json(item.but)
@@ -226,33 +232,61 @@ def _claimable(ledger: Ledger, item: Claim) -> list[int]:
             _NOTE_LAPSES.run(ledger.cx, [(k, lapses, newest) for k, _, lapses, newest in rows])
             return list(found)
         skipped |= set(suspects)
-        for k, id in dead.items():
-            ledger.cx.execute(
-                f"update runs set status = {HELD}, reason = ?, worker = null, lease = null, wake = null, lapses = 0,"
-                " updated = ? where k = ?",
-                (poison.reason(id), item.now, k),
-            )
-            ledger.claimed.pop(id, None)
-            ledger.hint("ended", [id])
-        if dead:
-            budgets.give_back(ledger, dead)
-            budgets.wake(ledger, item.now)
+        _hold(ledger, {k: (id, poison.reason(id)) for k, id in dead.items()}, item.now)
+
+
+def _hold(ledger: Ledger, runs: Mapping[int, tuple[str, str]], now: float) -> None:
+    """Hold runs instead of giving them to a worker: each with its id and why."""
+    for k, (id, reason) in runs.items():
+        ledger.cx.execute(
+            f"update runs set status = {HELD}, reason = ?, worker = null, lease = null, wake = null, lapses = 0,"
+            " updated = ? where k = ?",
+            (reason, now, k),
+        )
+        ledger.claimed.pop(id, None)
+        ledger.hint("ended", [id])
+    if runs:
+        budgets.give_back(ledger, runs)
+        budgets.wake(ledger, now)
 
 
 def _claim(ledger: Ledger, item: Claim) -> list[Claimed]:
+    """Runs of which all can be read; others are held, and there is more to look at."""
     cx = ledger.cx
-    keys = _claimable(ledger, item)
-    if not keys:
-        return []
-    cx.execute(
-        f"update runs set status = {READY}, fence = fence + 1, worker = ?, lease = ?, wake = null, updated = ?"
-        " where k in (select value from json_each(?))",
-        (item.worker, item.now + item.ttl, item.now, as_json(keys)),
+    while keys := _claimable(ledger, item):
+        cx.execute(
+            f"update runs set status = {READY}, fence = fence + 1, worker = ?, lease = ?, wake = null, updated = ?,"
+            " reason = '' where k in (select value from json_each(?))",
+            (item.worker, item.now + item.ttl, item.now, as_json(keys)),
+        )
+        out: list[Claimed] = []
+        damaged: dict[int, Woken] = {}
+        for key, one in zip(keys, wakes(cx, keys), strict=True):
+            if one.unread or one.claimed.head.damage:
+                damaged[key] = one
+            else:
+                ledger.claimed[one.claimed.head.id] = key
+                out.append(one.claimed)
+        if damaged:
+            _set_aside(ledger, damaged, item.now)
+        if out:
+            return out
+    return []
+
+
+def _set_aside(ledger: Ledger, damaged: Mapping[int, Woken], now: float) -> None:
+    """Hold runs of which something can't be read. Letters that can't are dead letters, so that the rest may go on."""
+    heads = {k: one.claimed.head for k, one in damaged.items()}
+    letters = [(heads[k].id, letter) for k, one in damaged.items() for letter in one.unread]
+    put_dead(ledger, [damage.dead_letter(id, letter, now) for id, letter in letters])
+    ledger.cx.execute(
+        "delete from inbox where k in (select value from json_each(?))",
+        (as_json(letter.k for _, letter in letters),),
     )
-    out = wakes(cx, keys)
-    for key, run in zip(keys, out, strict=True):
-        ledger.claimed[run.head.id] = key
-    return out
+    why = {k: damage.reason(head.id, head.damage, damaged[k].unread) for k, head in heads.items()}
+    for k, reason in why.items():
+        log.error("run %s is held: %s", heads[k].id, reason)
+    _hold(ledger, {k: (heads[k].id, reason) for k, reason in why.items()}, now)
 
 
 def renew(ledger: Ledger, items: Sequence[Renewal]) -> list[list[bool]]:

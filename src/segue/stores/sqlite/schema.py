@@ -8,15 +8,14 @@ their keys are never used again, for a checkpoint and `Turn.seen` remember them.
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from ...model.errors import StoreError
+from ...model.errors import UNREADABLE, StoreError
 
 #: The version of the tables, as `user_version` has it.
-VERSION: Final = 12
+VERSION: Final = 13
 
 #: Marks a file as segue's, as `application_id` has it: "sgue".
 APPLICATION: Final = 0x73677565
@@ -30,8 +29,12 @@ LINE_STATUSES: Final = ("waiting", "taken", "ok", "error", "expired", "missing",
 LATES: Final = ("wait", "live", "fail")
 LINE_NUMBER: Final = {name: number for number, name in enumerate(LINE_STATUSES)}
 
-#: Of a run, that its target isn't among those named in `:but`.
-STRANGE: Final = "target not in (select k from targets where name in (select value from json_each(:but)))"
+#: Of a run, that neither its target nor its code is among those in `:but`. What a run is of is written down as its
+#: code, which begins with its target and a newline; runs of older files have the target alone.
+_BUT: Final = "in (select value from json_each(:but))"
+STRANGE: Final = f"""target not in (
+    select k from targets where name {_BUT} or substr(name, 1, instr(name, char(10)) - 1) {_BUT}
+)"""
 
 #: Of a letter that takes room in a bounded mailbox, and of one that was handled and is kept.
 ROOM, KEPT = 1, 2
@@ -152,6 +155,7 @@ _UPGRADES: Final = {
     + _DELTAS
     + "insert into deltas(run, delta) select run, delta from older order by k;\ndrop table older;",
     11: _BUDGETS,
+    12: "",  # an older segue looks for targets, and would claim what it doesn't know again and again
 }
 
 TABLES: Final = (
@@ -261,6 +265,7 @@ def connect(path: str, *, busy: float, write: bool) -> sqlite3.Connection:
     cx = sqlite3.connect(
         path, timeout=busy, isolation_level=None, check_same_thread=False, cached_statements=512
     )
+    cx.text_factory = _text
     try:
         if write:
             cx.execute("begin")  # one look, whatever other processes create meanwhile
@@ -277,6 +282,11 @@ def connect(path: str, *, busy: float, write: bool) -> sqlite3.Connection:
         cx.close()
         raise
     return cx
+
+
+def _text(data: bytes) -> str:
+    """Text of a damaged file may be no UTF-8: that mustn't keep what lies beside it from being read."""
+    return data.decode("utf-8", "replace")
 
 
 def refuse_strange(cx: sqlite3.Connection, address: str) -> int:
@@ -351,7 +361,7 @@ _TROUBLES: Final = {
 
 def trouble(address: str, path: str, error: BaseException) -> BaseException:
     """An error of SQLite's, or of a record that can't be read, as one that names the cure; any other as it is."""
-    if isinstance(error, msgspec.DecodeError):
+    if isinstance(error, (*UNREADABLE, zlib.error)):
         return StoreError(
             address,
             f"a record in it can't be read: {error}",

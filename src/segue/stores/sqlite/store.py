@@ -108,9 +108,16 @@ class SqliteStore:
         return cast(list[Created], await self._write(run_orders.create, items, many=True))
 
     async def claim(
-        self, worker: str, limit: int, ttl: float, *, now: float, but: Collection[str] = ()
+        self,
+        worker: str,
+        limit: int,
+        ttl: float,
+        *,
+        now: float,
+        but: Collection[str] = (),
+        lapsed: bool = True,
     ) -> list[Claimed]:
-        item = run_orders.Claim(worker, limit, ttl, now, tuple(but))
+        item = run_orders.Claim(worker, limit, ttl, now, tuple(but), lapsed)
         return cast(list[Claimed], await self._write(run_orders.claim, [item]))
 
     async def renew(self, worker: str, leases: Sequence[Lease], ttl: float, *, now: float) -> list[bool]:

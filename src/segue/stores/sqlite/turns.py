@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from ...model.errors import UNREADABLE
 from ...model.message import Mail
 from ...model.run import ENDED, CallRef
 from ...ports.store import CommitResult, Turn
@@ -17,7 +18,7 @@ from .. import refusal, room
 from ..outcome import end_mail
 from . import answers, budgets
 from .bulk import Query, Values, as_json
-from .heads import decode_call, encode
+from .heads import decode_call, decode_spec, encode
 from .ledger import Ledger
 from .lines import put_lines, withdraw
 from .post import Post, post, refuse
@@ -352,9 +353,19 @@ def _end(ledger: Ledger, ended: Live, there: int) -> tuple[dict[int, CallRef], l
         cx.execute(f"update asks set state = 2 where state = 0 and {mine}", (keys,))
     if there & LINES:
         _withdraw_all(ledger, keys)
-    left = empty(cx, [k for _, k in ended]) if there & MAIL else []
+    now = max(turn.now for turn, _ in ended)
+    left = empty(ledger, [k for _, k in ended], now) if there & MAIL else []
     parents = _PARENTS.rows(cx, (keys,)) if there & PARENT else []
-    return {run: decode_call(parent) for run, parent in parents}, left
+    return {run: call for run, parent in parents if (call := _parent(cx, run, parent)) is not None}, left
+
+
+def _parent(cx: Any, run: int, parent: bytes) -> CallRef | None:
+    """The call that awaits an end; the record of the run has it too, should one be damaged."""
+    try:
+        return decode_call(parent)
+    except UNREADABLE:
+        (spec,) = cx.execute("select spec from specs where run = ?", (run,)).fetchone()
+        return decode_spec(spec).parent
 
 
 def _withdraw_all(ledger: Ledger, runs: str) -> None:
@@ -393,5 +404,5 @@ def _make_room(ledger: Ledger, bounds: dict[int, int], live: Live) -> None:
         return
     ledger.hint("room", (turn.run for turn in roomy.values()))
     now = max(turn.now for turn in roomy.values())
-    mail = admit(ledger, {k: bounds[k] for k, turn in roomy.items() if turn.status not in ENDED})
+    mail = admit(ledger, {k: bounds[k] for k, turn in roomy.items() if turn.status not in ENDED}, now)
     post(ledger, [Post(one, now, marked=False, admitted=True) for one in mail])

@@ -7,10 +7,13 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from ...model.errors import UNREADABLE
 from ...model.message import DeadLetter, Mail
 from ...ports.store import Delivery
 from .. import refusal
+from . import damage
 from .bulk import Query, Values, as_json
+from .damage import Unread
 from .heads import decode_mail, encode
 from .ledger import Ledger
 
@@ -22,11 +25,13 @@ _USED = Query(
 _QUEUED = Query(
     ("run", "count(*)"), "from waiting where run in (select value from json_each(?)) group by run"
 )
-_OLDEST = Query(("k", "#mail"), "from waiting where run = ? order by k limit ?")
+_OLDEST = Query(("k", "run", "#mail"), "from waiting where run = ? order by k limit ?")
 _WAIT = Values("run, mail", "insert into waiting(run, mail) select run, mail from {v}")
 _DEAD = Values("recipient, letter", "insert into dead(recipient, letter) select recipient, letter from {v}")
-_LISTED = Query(("k", "#letter"), "from dead where k > ? order by k limit ?")
-_LISTED_OF = Query(("k", "#letter"), "from dead where recipient = ? and k > ? order by k limit ?")
+_LISTED = Query(("k", "recipient", "#letter"), "from dead where k > ? order by k limit ?")
+_LISTED_OF = Query(
+    ("k", "recipient", "#letter"), "from dead where recipient = ? and k > ? order by k limit ?"
+)
 
 
 # ---------------------------------------------------------------- bounded mailboxes
@@ -61,29 +66,42 @@ class Boxes:
             _WAIT.run(self._ledger.cx, self._waiting)
 
 
-def admit(ledger: Ledger, bounds: dict[int, int]) -> list[Mail]:
+def admit(ledger: Ledger, bounds: dict[int, int], now: float) -> list[Mail]:
     """Take out of the queue what has room by now."""
     cx = ledger.cx
     queued = dict(_QUEUED.rows(cx, (as_json(bounds),)))
     if not queued:
         return []
     used = dict(_USED.rows(cx, (as_json(queued),)))
-    admitted: list[tuple[int, bytes]] = []
+    admitted: list[tuple[int, int, bytes]] = []
     for run in queued:
         admitted += _OLDEST.rows(cx, (run, max(bounds[run] // 4 - used[run], 0)))
     cx.execute(
-        "delete from waiting where k in (select value from json_each(?))", (as_json(k for k, _ in admitted),)
+        "delete from waiting where k in (select value from json_each(?))",
+        (as_json(k for k, _, _ in admitted),),
     )
-    return [decode_mail(mail) for _, mail in admitted]
+    return _readable(ledger, admitted, now)
 
 
-def empty(cx: sqlite3.Connection, runs: Iterable[int]) -> list[Mail]:
+def empty(ledger: Ledger, runs: Iterable[int], now: float) -> list[Mail]:
     """What lies before runs that have ended, taken out: of each, its inbox first."""
     keys = (as_json(runs),)
-    mine = "run in (select value from json_each(?)) returning k, mail"
+    cx, mine = ledger.cx, "run in (select value from json_each(?)) returning k, run, mail"
     found = sorted(cx.execute(f"delete from inbox where {mine}", keys).fetchall())
     found += sorted(cx.execute(f"delete from waiting where {mine}", keys).fetchall())
-    return [decode_mail(mail) for _, mail in found]
+    return _readable(ledger, found, now)
+
+
+def _readable(ledger: Ledger, rows: Sequence[tuple[int, int, bytes]], now: float) -> list[Mail]:
+    """Mail; what can't be read of it is a dead letter."""
+    out: list[Mail] = []
+    for k, run, mail in rows:
+        try:
+            out.append(decode_mail(mail))
+        except UNREADABLE as problem:
+            (id,) = ledger.one("select id from runs where k = ?", run)
+            put_dead(ledger, [damage.dead_letter(id, Unread(k, mail, str(problem)), now)])
+    return out
 
 
 # ---------------------------------------------------------------- dead letters
@@ -96,13 +114,20 @@ def put_dead(ledger: Ledger, letters: Sequence[DeadLetter]) -> None:
 def listed(cx: sqlite3.Connection, run: str, after: int, limit: int) -> list[DeadLetter]:
     """Dead letters in order."""
     rows = _LISTED_OF.rows(cx, (run, after, limit)) if run else _LISTED.rows(cx, (after, limit))
-    return [msgspec.structs.replace(_decode_dead(letter), id=k) for k, letter in rows]
+    return [msgspec.structs.replace(_read(k, run, letter), id=k) for k, run, letter in rows]
+
+
+def _read(k: int, run: str, letter: bytes) -> DeadLetter:
+    try:
+        return _decode_dead(letter)
+    except UNREADABLE as problem:
+        return damage.dead_letter(run, Unread(k, letter, str(problem)), 0.0)
 
 
 def dead_letter(cx: sqlite3.Connection, k: int) -> DeadLetter | None:
     """One of them."""
-    row = cx.execute("select letter from dead where k = ?", (k,)).fetchone()
-    return _decode_dead(row[0]) if row is not None else None
+    row = cx.execute("select recipient, letter from dead where k = ?", (k,)).fetchone()
+    return _read(k, *row) if row is not None else None
 
 
 def drop(ledger: Ledger, items: Sequence[Sequence[int]]) -> list[int]:

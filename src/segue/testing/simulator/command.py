@@ -64,7 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", action="append", default=[], dest="models", help="a known model; without, all are"
     )
     said.add_argument(
-        "--plays", choices=PLAYS, default="openai", help="whose differences OpenAI's protocol has"
+        "--plays",
+        choices=PLAYS,
+        default="openai",
+        metavar="NAME",
+        help=f"whose differences OpenAI's protocol has: {', '.join(PLAYS)}",
     )
     said.add_argument("--seed", type=int, default=0, help="of ids, of the order of results, and of chaos")
     _add_times(parser.add_argument_group("when"))

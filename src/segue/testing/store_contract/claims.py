@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ...model.mode import Config
-from ...ports.store import Claimed, Lease, Store
+from ...ports.store import Claimed, Lease, NewRun, Store
 from ...stores.poison import LAPSES
 from .acts import (
     HOUR,
@@ -19,6 +19,7 @@ from .acts import (
     create,
     loaded,
     park,
+    spec,
     start,
     status,
     tell,
@@ -68,6 +69,32 @@ class ClaimsContract:
         assert await commit(store, "a", other.head.fence, entries=b"mine") == "committed"
         assert (await store.history("a")).rows == [b"mine"]
         assert await status(store, "a") == "ready"
+
+    async def test_runs_of_some_code_are_left_to_others(self, store: Store) -> None:
+        mine, theirs = spec(target="t", module="a", version="1"), spec(target="t", module="b", version="1")
+        await store.create([NewRun("mine", mine), NewRun("theirs", theirs)], now=0.0)
+        assert await store.backlog(now=0.0, but=[theirs.code]) == (1, None)
+        (got,) = await store.claim("w", 9, HOUR, now=0.0, but=[theirs.code, "other"])
+        assert got.head.id == "mine"
+        assert await store.claim("w", 9, HOUR, now=0.0, but=["t"]) == []
+        assert sorted(await claim(store, now=2 * HOUR)) == ["mine", "theirs"]
+
+    async def test_a_claim_says_no_more_why_its_run_waited(self, store: Store) -> None:
+        (fence,) = await start(store, "a")
+        await commit(store, "a", fence, release=True, reason="nobody knows it")
+        head = await store.get("a")
+        assert head is not None
+        assert (head.status, head.reason) == ("ready", "nobody knows it")
+        assert (await claim(store))["a"].head.reason == ""
+
+    async def test_a_lapsed_claim_is_left_alone_where_that_is_asked(self, store: Store) -> None:
+        await start(store, "held", "too", worker="w1")
+        await start(store, "dead", worker="w2")
+        await create(store, "free")
+        await store.bury(["w2"])
+        got = await store.claim("w3", 10, HOUR, now=2 * HOUR, lapsed=False)
+        assert sorted(one.head.id for one in got) == ["dead", "free"]
+        assert sorted(await claim(store, now=2 * HOUR, worker="w3")) == ["held", "too"]
 
     async def test_a_lapsed_claim_that_nobody_took_still_commits(self, store: Store) -> None:
         await create(store, "a")
