@@ -163,7 +163,7 @@ class Both(Timed, Typed):
         return self.me
 
 
-class Loose(Actor):  # type: ignore[type-arg]
+class Loose(Actor):
     def address(self) -> str:
         return self.me.id
 
