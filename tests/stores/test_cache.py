@@ -2,6 +2,8 @@
 
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import closing
 from queue import SimpleQueue
 
 import pytest
@@ -16,22 +18,23 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return []
 
 
-def of(told: list[str]) -> Cache:
-    cx = sqlite3.connect(":memory:", check_same_thread=False)
-    cx.set_trace_callback(told.append)
-    return Cache(cx)
+@pytest.fixture
+def cache(told: list[str]) -> Iterator[Cache]:
+    with closing(sqlite3.connect(":memory:", check_same_thread=False)) as cx:
+        cx.set_trace_callback(told.append)
+        yield Cache(cx)
 
 
-def test_pages_are_given_back_where_nothing_comes_after_a_burst(told: list[str]) -> None:
-    cache, queue = of(told), SimpleQueue[str]()
+def test_pages_are_given_back_where_nothing_comes_after_a_burst(told: list[str], cache: Cache) -> None:
+    queue = SimpleQueue[str]()
     cache.uses(USED)
     threading.Timer(0.05, queue.put, ("next",)).start()
     assert cache.wait(queue) == "next"
     assert told == ["pragma shrink_memory"]
 
 
-def test_they_are_kept_while_orders_come(told: list[str]) -> None:
-    cache, queue = of(told), SimpleQueue[str]()
+def test_they_are_kept_while_orders_come(told: list[str], cache: Cache) -> None:
+    queue = SimpleQueue[str]()
     for _ in range(3 * USED):
         cache.uses(1)
         queue.put("next")
@@ -39,8 +42,8 @@ def test_they_are_kept_while_orders_come(told: list[str]) -> None:
     assert told == []
 
 
-def test_a_few_orders_are_not_worth_it_and_a_rest_is_one(told: list[str]) -> None:
-    cache, queue = of(told), SimpleQueue[str]()
+def test_a_few_orders_are_not_worth_it_and_a_rest_is_one(told: list[str], cache: Cache) -> None:
+    queue = SimpleQueue[str]()
     for used in (USED, 1):
         cache.uses(used)
         threading.Timer(0.05, queue.put, ("next",)).start()

@@ -488,9 +488,10 @@ async def test_a_store_that_isnt_open(path):
         await store.claim("w", 1, 1.0, now=0.0)
 
 
-def test_blobs_are_read_however_many_they_are() -> None:
+def test_blobs_are_read_however_many_they_are(request: pytest.FixtureRequest) -> None:
     """Also where they are more than SQLite puts into one text."""
     cx = sqlite3.connect(":memory:")
+    request.addfinalizer(cx.close)
     cx.execute("create table t(k integer primary key, run integer, piece blob)")
     rows = [(k, k % 3, b"\xff\x00" * k) for k in range(1, 40)]
     cx.executemany("insert into t values(?, ?, ?)", rows)
