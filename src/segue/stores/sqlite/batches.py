@@ -77,6 +77,15 @@ def _drive(ledger: Ledger, item: Driving) -> int | None:
     return int(fence)
 
 
+def _lane_of(ledger: Ledger, item: Taking | Promoting) -> tuple[int | None, BatchJob | None]:
+    """The key of the lane in which a job is to be made, if that fence holds for it; the job, if it was made before."""
+    lane = ledger.one("select k from lanes where name = ? and fence = ?", item.lane, item.fence)
+    if lane is None:
+        return None, None
+    known = ledger.one("select data from batches where id = ?", item.job)
+    return lane[0], None if known is None else read_job(known[0], item.job, item.lane)
+
+
 def take(ledger: Ledger, items: Sequence[Taking]) -> list[BatchJob | None]:
     """Make jobs of what waits."""
     return [_take(ledger, item) for item in items]
@@ -84,14 +93,11 @@ def take(ledger: Ledger, items: Sequence[Taking]) -> list[BatchJob | None]:
 
 def _take(ledger: Ledger, item: Taking) -> BatchJob | None:
     cx = ledger.cx
-    lane = ledger.one("select k from lanes where name = ? and fence = ?", item.lane, item.fence)
-    if lane is None:
-        return None
-    known = ledger.one("select data from batches where id = ?", item.job)
-    if known is not None:
-        return read_job(known[0], item.job, item.lane)
+    lane, known = _lane_of(ledger, item)
+    if lane is None or known is not None:
+        return known
     batch = cx.execute(
-        "insert into batches(id, lane, open, data) values(?, ?, 1, x'')", (item.job, lane[0])
+        "insert into batches(id, lane, open, data) values(?, ?, 1, x'')", (item.job, lane)
     ).lastrowid
     taken = cx.execute(
         f"""update lines set status = {TAKEN}, batch = ? where k in (
@@ -101,7 +107,7 @@ def _take(ledger: Ledger, item: Taking) -> BatchJob | None:
                 from (select k, size from lines where lane = ? and status = {WAITING}
                     and (due = 0 or promoted or due > ?) order by k limit ?)
             ) where total <= ? or place = 1)""",
-        (batch, lane[0], item.late_by, item.max_lines, item.max_bytes),
+        (batch, lane, item.late_by, item.max_lines, item.max_bytes),
     ).rowcount
     if not taken:
         cx.execute("delete from batches where k = ?", (batch,))
@@ -129,22 +135,19 @@ def promote(ledger: Ledger, items: Sequence[Promoting]) -> list[BatchJob | None]
 
 def _promote(ledger: Ledger, item: Promoting) -> BatchJob | None:
     cx = ledger.cx
-    lane = ledger.one("select k from lanes where name = ? and fence = ?", item.lane, item.fence)
-    if lane is None:
-        return None
-    known = ledger.one("select data from batches where id = ?", item.job)
-    if known is not None:
-        return read_job(known[0], item.job, item.lane)
+    lane, known = _lane_of(ledger, item)
+    if lane is None or known is not None:
+        return known
     late = cx.execute(
         f"""select k from lines where lane = ? and due > 0 and due <= ? and promoted = 0 and status <= {TAKEN}
         and unwanted = 0 and (due <= ? or late = {LATES.index("live")}) order by due limit ?""",
-        (lane[0], item.by, item.now, item.max_lines),
+        (lane, item.by, item.now, item.max_lines),
     ).fetchall()
     if not late:
         return None
     job = BatchJob(item.job, item.lane, item.job, "live", len(late), item.now, remote=LIVE, sent=item.now)
     batch = cx.execute(
-        "insert into batches(id, lane, open, data) values(?, ?, 1, ?)", (item.job, lane[0], encode(job))
+        "insert into batches(id, lane, open, data) values(?, ?, 1, ?)", (item.job, lane, encode(job))
     ).lastrowid
     cx.execute(
         f"""update lines set promoted = 1, hedged = iif(status = {TAKEN}, batch, null), status = {TAKEN}, batch = ?
