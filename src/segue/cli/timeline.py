@@ -44,8 +44,8 @@ async def do_show(args: argparse.Namespace) -> int:
         if head is None:
             raise await unknown_run(store, args.run)
         try:
-            calls = await calls_of(store, args.run)
             standing = await rebase.standing_of(store, head.id) if head.spec.kind == "actor" else None
+            calls = await _calls_of(store, head, standing)
         except Damaged:
             put_json(as_plain(head)) if args.json else _head(head)
             raise
@@ -100,15 +100,11 @@ class Call(msgspec.Struct):
         return f"{self.entry.path}#{self.entry.n}"
 
 
-async def calls_of(store: Store, run: str) -> list[Call]:
-    """A run's calls in the order in which they were made, contents in place."""
-    head = await store.get(run)
-    if head is None:
-        return []
-    entries = await rebase.entries_of(store, run)
+async def _calls_of(store: Store, head: Head, standing: Checkpoint | None) -> list[Call]:
+    """A run's calls in the order in which they were made, contents in place; of an actor, where it stands."""
+    entries = await rebase.entries_of(store, head.id)
     times = {entry.batch: entry.at for entry in entries if not entry.made}
     spec = head.spec
-    standing = await rebase.standing_of(store, head.id) if head.spec.kind == "actor" else None
     first = spec.created if standing is None else standing.at  # an actor's journal begins with its turn
 
     def began(entry: Entry) -> float:
