@@ -54,15 +54,12 @@ class Repertoire:
         )
 
     # ------------------------------------------------------------ left to others
-    def leave(self, spec: Spec) -> bool:
-        """Runs of something that is unknown here are left to others from now on. Whether that is new.
+    def leave(self, spec: Spec) -> None:
+        """Runs of something that is unknown here are left to others from now on.
 
         Where something else here is called alike, that is so for its code: others of that name may be ours.
         """
-        key = spec.code if self.stranger(spec) else spec.target
-        new = key not in self._strangers
-        self._strangers[key] = spec
-        return new
+        self._strangers[spec.code if self.stranger(spec) else spec.target] = spec
 
     def tells(self, why: str) -> bool:
         """Whether that wasn't said yet of the runs of one kind, which may be a million."""

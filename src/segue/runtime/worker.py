@@ -500,7 +500,8 @@ class Worker:
         if again:
             turn.status, turn.wake = "parked", now + min(max(5.0, (now - spec.begun) / 2), 60.0)
             turn.seen = max((letter.id for letter in claimed.inbox), default=0)
-        if self.repertoire.leave(spec) or (again and self.repertoire.tells(reason)):
+        self.repertoire.leave(spec)
+        if self.repertoire.tells(reason):
             more = ". Said once for all such runs" if stranger else ""
             log.warning("run %s: %s%s", claimed.head.id, reason, more)
         self._return(turn)
