@@ -24,6 +24,18 @@ def begin() -> None:
     CALLED.clear()
 
 
+async def dies(desk: Desk, die_at: int, *, after: bool) -> bool:
+    """A life of the engine, until the run `it` has ended or the process is killed; whether it was."""
+    async with desk.engine(die_at, after=after) as engine:
+        assert desk.killed is not None
+        ending = asyncio.ensure_future(engine.wait("it"))
+        await asyncio.wait({ending, desk.killed}, return_when=asyncio.FIRST_COMPLETED)
+        died = desk.killed.done()
+        ending.cancel()
+        await asyncio.gather(ending, return_exceptions=True)
+    return died
+
+
 class Groups(IntEnum):
     HELPERS = 1
 
@@ -165,13 +177,7 @@ async def test_its_next_end_is_gone_through_once_whatever_crashes(after: bool) -
         CALLED.clear()
         async with desk.engine(worker=False) as engine:
             await (await engine.get("it")).tell(Stop())
-        async with desk.engine(die_at, after=after) as engine:
-            assert desk.killed is not None
-            ending = asyncio.ensure_future(engine.wait("it"))
-            await asyncio.wait({ending, desk.killed}, return_when=asyncio.FIRST_COMPLETED)
-            died = desk.killed.done()
-            ending.cancel()
-            await asyncio.gather(ending, return_exceptions=True)
+        died = await dies(desk, die_at, after=after)
         async with desk.engine() as engine:
             assert await engine.result("it") == [1]
         assert ["tidy"] * (2 if after or not died else len(CALLED)) == CALLED
@@ -331,13 +337,7 @@ async def test_it_goes_on_with_them_whatever_crashes(after: bool) -> None:
         async with desk.engine(worker=False) as engine:
             await engine.resume("it")
             await (await engine.get("it")).tell(Stop())
-        async with desk.engine(die_at, after=after) as engine:
-            assert desk.killed is not None
-            ending = asyncio.ensure_future(engine.wait("it"))
-            await asyncio.wait({ending, desk.killed}, return_when=asyncio.FIRST_COMPLETED)
-            died = desk.killed.done()
-            ending.cancel()
-            await asyncio.gather(ending, return_exceptions=True)
+        died = await dies(desk, die_at, after=after)
         async with desk.engine() as engine:
             assert await engine.result("it") == []
             for id in ("ada", "bob", "cyd"):
