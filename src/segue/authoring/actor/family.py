@@ -76,7 +76,6 @@ class Family:
 
     def back(self, ids: Collection[str]) -> None:
         """The supervisor goes on after all: with those of the gone; the others are no children any more."""
-        self._ranks = None  # they keep their places
         for child in list(self._now.values()):
             if child.id in ids:
                 self.put(msgspec.structs.replace(child, gone=False, level=child.softest, due=0.0))
