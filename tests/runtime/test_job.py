@@ -123,6 +123,35 @@ async def test_two_rows_of_one_key_are_told_to_be_that_whatever_is_in_them() -> 
         ]
 
 
+async def test_two_rows_of_one_key_in_a_job_that_goes_on() -> None:
+    async with segue.Engine() as engine:
+        await engine.map(twice, [1, 2], id="job", key=str)
+        async with asyncio.timeout(10):
+            assert await outcomes(engine.map(twice, [2, 2, 1], id="job", key=str)) == {
+                0: 4,
+                1: Conflict,
+                2: 2,
+            }
+
+
+async def test_outcomes_that_were_there_before_their_rows_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only so many of them are kept until it is known whose they are."""
+    monkeypatch.setattr("segue.runtime.job.EARLY", 2)
+
+    async with segue.Engine() as engine:
+        await engine.map(twice, list(range(1200)), id="job", key=str)
+
+        async def slowly() -> AsyncIterator[int]:
+            for number in reversed(range(0, 1200, 2)):
+                if number % 100 == 0:
+                    await asyncio.sleep(0)
+                yield number
+
+        async with asyncio.timeout(10):
+            got = [(o.index, o.value) async for o in engine.map(twice, slowly(), id="job", key=str)]
+        assert sorted(got) == [(number, 2 * (1198 - 2 * number)) for number in range(600)]
+
+
 async def test_held_runs_are_given_when_nothing_else_is_left() -> None:
     chance = iter(range(100))
 

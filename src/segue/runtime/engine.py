@@ -601,7 +601,7 @@ class Engine:
 
         own = configured("a run", how)
         config = self.terms.of_target(flow, own)
-        job: Job[In, Out] = Job(self, id or f"{flow.name}-{uuid4().hex[:8]}", flow, keyed=key is not None)
+        job: Job[In, Out] = Job(self, id or f"{flow.name}-{uuid4().hex[:8]}", flow)
         self._spawn(self._admit(job, rows, key, limit, config, as_one=own.budget is not None))
         return job
 

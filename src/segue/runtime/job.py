@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from array import array
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -26,6 +27,10 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 #: Rows are made into runs so many at a time.
 ADMIT = 500
+#: So many runs that have ended are kept until it is known whether they are of this call's rows.
+EARLY = 2000
+#: No text has that hash.
+NOBODY = -1
 
 
 class Row:
@@ -44,14 +49,13 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
     with `RunHeld`, once nothing else is left, and so does one that waits for a held run beneath it.
     """
 
-    def __init__(self, engine: Engine, id: str, flow: Target, *, keyed: bool) -> None:
+    def __init__(self, engine: Engine, id: str, flow: Target) -> None:
         self._engine, self.id, self._flow = engine, id, flow
         self.unfit: deque[Outcome[Any, Any]] = deque()  # rows that no run could be made of
         self.total: int | None = None
         self.failure: BaseException | None = None
-        self._keys: dict[int, int] | None = {} if keyed else None  # hash of a key → number of its row
-        self._refused: set[int] = set()
-        self._admitted = 0
+        self._names = array("q")  # of this call's rows by number, the hash of the key: there may be millions
+        self._moved: dict[int, int] = {}  # the same to the number, of runs that were begun under another one
         self._otherwise, self._begun = 0, ""  # runs that were begun with other options, and with which
 
     @property
@@ -95,9 +99,9 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
                 chunk.append(NewRun(run, make_spec(flow, args, own, engine.clock.now(), **how)))
             number += 1
             if len(chunk) >= ADMIT:
-                await self._create(chunk, began)
+                await self._create(chunk)
                 chunk = []
-        await self._create(chunk, began)
+        await self._create(chunk)
         known = await engine.store.get_job(self.id)
         earlier = sum(known.counts.values()) if known is not None else 0  # of rows that may not come now
         await engine.store.put_job(JobHead(self.id, flow.name, began, max(number, earlier)))
@@ -127,14 +131,14 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
             self._begun,
         )
 
-    async def _create(self, chunk: list[NewRun], began: float) -> None:
+    async def _create(self, chunk: list[NewRun]) -> None:
         if chunk:
             created = await self._engine.worker.create(chunk)
             for one, new in zip(created, chunk, strict=True):
-                self._count(one, new, began)
+                self._count(one, new)
         self._engine.rows_came()
 
-    def _count(self, one: Created, new: NewRun, began: float) -> None:
+    def _count(self, one: Created, new: NewRun) -> None:
         """Take a row's run as this call's, unless it is another row's."""
         there, mine = one.head.spec, new.spec
         why = ""
@@ -142,36 +146,45 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
             pass  # whose it is can't be told; it is held
         elif not one.new and there.target != mine.target:
             why = f"the job is one of {there.target!r}: give this one another id"
-        elif not one.new and there.index != mine.index and there.created >= began:
-            why = f"row {there.index} has the same key"
+        elif (first := self._row_of(one.head)) is not None:
+            why = f"row {first} has the same key"
         elif not one.new and there.args != mine.args:
             why = f"its input changed since the job began: {self._cure(mine)}"
         if why:
-            self._refused.add(mine.index)
             error = Conflict(f"row {mine.index} of job {self.id!r}, key {mine.key!r}: {why}")
             self.unfit.append(Outcome(mine.index, self._input(mine.args), None, error, mine.key))
-        elif self._keys is not None:
-            self._keys[hash(mine.key)] = mine.index
+        else:
+            self._name(mine.index, there.index, hash(mine.key))
         if not one.new and not why and not one.head.damage and there.config != mine.config:
             begun = there.config.over(self._engine.config).instead_of(mine.config)
             self._otherwise += bool(begun)
             self._begun = self._begun or begun
-        self._admitted = mine.index + 1
+
+    def _name(self, number: int, index: int, name: int) -> None:
+        """Note under which name a row of this call is known. `index`: its number when its run was begun."""
+        if number == index:
+            self._names.extend(NOBODY for _ in range(number - len(self._names)))
+            self._names.append(name)
+        else:
+            self._moved[name] = number
 
     def _cure(self, row: Spec) -> str:
         if row.key == str(row.index):
             return "know rows by a key (key=, --key), or give the job another id"
         return "a key is of one input; make it of what changes too, such as a version, or give the job another id"
 
+    def _row_of(self, head: Head) -> int | None:
+        """The number of a run's row in this call, as far as rows were made into runs."""
+        index, name = head.spec.index, hash(head.spec.key)
+        if index < len(self._names) and self._names[index] == name:
+            return index
+        return self._moved.get(name)
+
     def _number(self, head: Head) -> int | None:
         """The number of a run's row among the rows of this call; -1 for none, None if that isn't known yet."""
-        spec = head.spec
-        if self._keys is not None:
-            found = self._keys.get(hash(spec.key))
-            if found is not None:
-                return found
-        elif spec.index < self._admitted:
-            return -1 if spec.index in self._refused else spec.index
+        row = self._row_of(head)
+        if row is not None:
+            return row
         return None if self.total is None else -1
 
     # ------------------------------------------------------------ outcomes
@@ -191,17 +204,17 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
             while self.unfit:
                 given += 1
                 yield self.unfit.popleft()
-            heads = await self._engine.store.finished(self.id, cursor, 500)
+            full = len(early) >= EARLY and not over
+            heads = [] if full else await self._engine.store.finished(self.id, cursor, 500)
             cursor = heads[-1].finished if heads else cursor
-            for head in (early + heads) if over else heads:
+            found, early = early + heads, []
+            for head in found:
                 number = self._number(head)
                 if number is None:
                     early.append(head)
                 elif number >= 0:
                     given += 1
                     yield self.outcome(await self._engine.verified(head), number)
-            if over:
-                early = []
             if heads:
                 continue
             self._engine.check()
