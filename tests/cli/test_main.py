@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import socket
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import sys
 import pytest
 
 import segue
-from segue.cli.main import COMMANDS, TOUR, find, main
+from segue.cli.main import COMMANDS, SELDOM, TOUR, find, main
 from tests.cli.desk import Desk
 
 
@@ -260,3 +261,22 @@ def test_a_disk_that_is_full(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert capsys.readouterr().err == "segue: [Errno 28] No space left on device\n"
     with pytest.raises(OSError, match="No space"):
         main(["runs", "--traceback"])
+
+
+def test_the_garbage_collector_looks_less_often_while_a_command_works(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And as before where a program calls `main`."""
+    meanwhile: list[tuple[int, int, int]] = []
+
+    async def look(args: object) -> int:
+        meanwhile.append(gc.get_threshold())
+        return 0
+
+    monkeypatch.setattr(
+        "segue.cli.main.find", lambda command, verb: look if verb == "do" else lambda parser: None
+    )
+    before = gc.get_threshold()
+    assert main(["runs"]) == 0
+    assert meanwhile == [SELDOM] != [before]
+    assert gc.get_threshold() == before

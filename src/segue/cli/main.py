@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import importlib
 import logging
 import os
@@ -76,6 +77,10 @@ COMMANDS = {
 }
 
 
+#: After so many new objects, and younger generations, the garbage collector looks.
+SELDOM = 5000, 20, 50
+
+
 def written_out(words: list[str]) -> list[str]:
     """With `--batch=6h` and `--reuse=7d` as argparse knows them: an option that may have a value would take the next
     word for it."""
@@ -109,7 +114,7 @@ def _main(words: list[str]) -> int:
     if args.traceback:
         show_raised()
     try:
-        with warnings_shown():
+        with warnings_shown(), collecting_seldom():
             code: int = asyncio.run(find(args.command, "do")(args))
         return code
     except BrokenPipeError:  # `segue runs | head`
@@ -198,6 +203,18 @@ class _Warnings(logging.Handler):
         error = record.exc_info[1] if record.exc_info else None
         cause = "" if error is None else f": {type(error).__name__}: {error}"
         note(f"{record.levelname.lower()}: {record.getMessage()}{cause}")
+
+
+@contextmanager
+def collecting_seldom() -> Generator[None]:
+    """Have the garbage collector look less often: it goes over thousands of runs that are in memory for a while, and a
+    run that is over leaves it nothing."""
+    before = gc.get_threshold()
+    gc.set_threshold(*SELDOM)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def show_raised() -> None:
