@@ -53,8 +53,13 @@ class Chat:
     def tokens(self, answer: Body) -> Tokens:
         """See `Dialect.tokens`."""
         usage = answer.get("usage") or {}
-        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-        return Tokens(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0, cached)
+        details = usage.get("prompt_tokens_details") or {}
+        return Tokens(
+            usage.get("prompt_tokens") or 0,
+            usage.get("completion_tokens") or 0,
+            details.get("cached_tokens") or 0,
+            details.get("cache_write_tokens") or 0,
+        )
 
     def text(self, answer: Body) -> str:
         """See `Dialect.text`."""

@@ -52,11 +52,12 @@ class Messages:
         return answer.get("stop_reason") in ("end_turn", "tool_use", "stop_sequence")
 
     def tokens(self, answer: Body) -> Tokens:
-        """See `Dialect.tokens`. What was read from a cache is part of the input."""
+        """See `Dialect.tokens`. What was read from a cache, or written into it, is part of the input."""
         usage = answer.get("usage") or {}
         cached = usage.get("cache_read_input_tokens") or 0
-        asked = (usage.get("input_tokens") or 0) + cached + (usage.get("cache_creation_input_tokens") or 0)
-        return Tokens(asked, usage.get("output_tokens") or 0, cached)
+        written = usage.get("cache_creation_input_tokens") or 0
+        asked = (usage.get("input_tokens") or 0) + cached + written
+        return Tokens(asked, usage.get("output_tokens") or 0, cached, written)
 
     def text(self, answer: Body) -> str:
         """See `Dialect.text`."""

@@ -62,8 +62,13 @@ class Responses:
     def tokens(self, answer: Body) -> Tokens:
         """See `Dialect.tokens`."""
         usage = answer.get("usage") or {}
-        cached = (usage.get("input_tokens_details") or {}).get("cached_tokens") or 0
-        return Tokens(usage.get("input_tokens") or 0, usage.get("output_tokens") or 0, cached)
+        details = usage.get("input_tokens_details") or {}
+        return Tokens(
+            usage.get("input_tokens") or 0,
+            usage.get("output_tokens") or 0,
+            details.get("cached_tokens") or 0,
+            details.get("cache_write_tokens") or 0,
+        )
 
     def text(self, answer: Body) -> str:
         """See `Dialect.text`."""
