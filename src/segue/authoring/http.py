@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import msgspec
 
 from ..model.errors import MissingExtra, ModelFailed, NotInRun, ProviderFault, SegueError, WrongPlace
+from ..ports.provider import CUT
 from ..providers.wire import Request, recognise
 from ..transports.wrapped import Wrapped
 from .agents import Tools
@@ -33,8 +34,6 @@ Outside = Literal["refuse", "live"]
 #: Options of a client that make its own transport; they make the one that ours sends through.
 _CONNECTION = ("verify", "cert", "http1", "http2", "limits", "proxy")
 _SSE = "text/event-stream; charset=utf-8"
-#: What broke off after its code had begun to read it; see `runtime.wire`.
-_CUT = "stream_cut"
 
 
 @overload
@@ -258,7 +257,7 @@ class _Exchange:
     def _failed(self, error: ModelFailed | ProviderFault) -> Any:
         """The error as the provider tells it, or as a connection that broke in the middle of a stream."""
         message, code = (error.message, error.code) if isinstance(error, ModelFailed) else (str(error), "")
-        if code == _CUT:
+        if code == CUT:
             stream = _broken(self._wiring.library, self._raw, message)
             return self._streaming(stream)
         status = error.status if error.status >= 400 else 503

@@ -10,7 +10,7 @@ from ...model.chat import ChatReply, Tokens
 from ...model.lane import LineOutcome
 from ...model.run import Usage
 from ...ports.provider import Provider
-from . import wire
+from ...providers.wire import dialect_of, object_of
 from .naming import in_window, lane_endpoint, usage_name
 from .sameness import is_whole
 
@@ -44,17 +44,29 @@ def count_result(provider: Provider, to: str, body: bytes) -> Tokens | Exception
     """What a line's response body counts, or what is wrong with it."""
     to, _ = in_window(to)
     try:
-        return wire.check_answer(to, body) if to.startswith("/") else reader(provider, to)(body).tokens
+        return _counted(provider, to, body)
     except Exception as problem:  # whatever a provider stumbles over, one line's body harms no other line
         return problem
+
+
+def _counted(provider: Provider, to: str, body: bytes) -> Tokens:
+    """What an answer counts; that of an SDK's call, whose endpoint is a path, by the rules of its dialect.
+
+    Raises `ValueError` or `ProviderFault` for what is none.
+    """
+    if not to.startswith("/"):
+        return reader(provider, to)(body).tokens
+    dialect, answer = dialect_of(to), object_of(body)
+    if not dialect.is_answer(answer):
+        raise ValueError(f"it isn't an answer of {to}")
+    return dialect.tokens(answer)
 
 
 def used(lane: str, provider: Provider, body: bytes, name: str) -> Usage:
     """What a line's answer counts, in a lane of that name."""
     endpoint, to = lane_endpoint(lane)
     to, _ = in_window(to)
-    tokens = wire.tokens_of(to, body) if to.startswith("/") else reader(provider, to)(body).tokens
-    return Usage(usage_name(endpoint), name).plus(tokens)
+    return Usage(usage_name(endpoint), name).plus(_counted(provider, to, body))
 
 
 def shared_outcome(outcome: LineOutcome, lane: str, provider: Provider, name: str) -> LineOutcome:

@@ -1,8 +1,8 @@
-"""A model call that is sent at once, from this process."""
+"""Model calls that are sent at once, from this process."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from functools import partial
 
@@ -13,7 +13,6 @@ from ...ports.provider import CallFault, Endpoint, Provider
 from ..ground.events import Token
 from .answer import reader
 from .limits import Limit
-from .naming import usage_name
 from .sameness import Shared, asked_of
 from .trying import Trouble, model_failed, retrying, until_answered
 
@@ -22,27 +21,76 @@ CALLING: ContextVar[str] = ContextVar("segue_calling", default="")
 
 
 class LiveCall:
-    """It, of a branch, with all that it takes."""
+    """A branch's call of a model, whoever sends it: tried until it is answered, and told of to who watches the run.
+
+    `model` is the name that its tokens are counted under; `most` calls are under way at once at its endpoint.
+    """
 
     def __init__(
         self,
         branch: Branch,
+        model: str,
+        limit: Limit,
+        most: int,
+        clock: AlarmClock,
+        wants_events: Callable[[str], bool],
+        need: Need | None,
+    ) -> None:
+        self.model, self.limit, self.need = model, limit, need
+        self._run, self._place = branch.run, (branch.path, branch.n)
+        self._most, self._clock, self._wants = most, clock, wants_events
+
+    async def answer(self, send: Callable[[int], Awaitable[bytes]], size: int) -> bytes:
+        """What `send` gives, which is told the number of its attempt, for a body of so many bytes.
+
+        Raises `ModelFailed` for the last fault.
+        """
+        try:
+            return await until_answered(
+                self.limit,
+                self._clock,
+                send,
+                most=self._most,
+                tokens=size // 4,
+                seed=f"{self._run.id}{self._place}",
+                model=self.model,
+                run=self._run.id,
+                tell=self._trouble,
+                spoil=None if self.need is None else self.need.spoil,
+            )
+        except CallFault as fault:
+            failure = fault
+        raise model_failed(self.model, failure.status, failure.message, failure.code)
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody wants to see the answer come."""
+        return self._wants(self._run.id)
+
+    def tell(self, text: str, attempt: int = 1) -> None:
+        """Show who watches a piece of the answer."""
+        if text:
+            path, n = self._place
+            self._run.emit(Token(run=self._run.id, path=path, n=n, text=text, attempt=attempt))
+
+    def _trouble(self, told: Trouble) -> None:
+        self._run.emit(retrying(self._run.id, self._place, self.model, told))
+
+
+class ProviderCall:
+    """One that `generate` or `embed` makes, sent by a provider. `id` is what it would be called as a line."""
+
+    def __init__(
+        self,
+        live: LiveCall,
         id: str,
         provider: Provider,
         endpoint: Endpoint,
         to: str,
         body: Callable[[], bytes],
-        need: Need | None,
-        limit: Limit,
-        most: int,
-        clock: AlarmClock,
-        wants_events: Callable[[str], bool],
     ) -> None:
-        self._run, self._place, self._id = branch.run, (branch.path, branch.n), id
-        self._provider, self._endpoint, self._to, self._make_body = provider, endpoint, to, body
-        self._need, self._limit, self._most = need, limit, most
-        self._clock, self._wants = clock, wants_events
-        self._name = usage_name(endpoint)
+        self._live, self._id, self._make_body = live, id, body
+        self._provider, self._endpoint, self._to = provider, endpoint, to
 
     async def run(self) -> bytes:
         """Its answer."""
@@ -55,46 +103,25 @@ class LiveCall:
         body = self._make_body()
         asked = asked_of(self._provider, self._endpoint, self._to, body)
         answer, reused = await shared.answer(asked, partial(self._send, body))
-        if reused and self._streams():
-            self._tell(self._provider.chat_reply(answer).text)
+        if reused and self._streams:
+            self._live.tell(self._provider.chat_reply(answer).text)
         return answer
 
     async def _send(self, body: bytes) -> bytes:
-        try:
-            return await until_answered(
-                self._limit,
-                self._clock,
-                partial(self._try, body),
-                most=self._most,
-                tokens=len(body) // 4,
-                seed=f"{self._run.id}{self._place}",
-                model=self._name,
-                run=self._run.id,
-                tell=self._trouble,
-                spoil=None if self._need is None else self._need.spoil,
-            )
-        except CallFault as fault:
-            failure = fault
-        raise model_failed(self._name, failure.status, failure.message, failure.code)
+        return await self._live.answer(partial(self._try, body), len(body))
 
     async def _try(self, body: bytes, attempt: int) -> bytes:
-        tell = partial(self._tell, attempt=attempt) if self._streams() else None
-        answer = await self._provider.send(self._to, body, tell, self._limit.heard)
+        live = self._live
+        tell = partial(live.tell, attempt=attempt) if self._streams else None
+        answer = await self._provider.send(self._to, body, tell, live.limit.heard)
         try:
             reader(self._provider, self._to)(answer)
         except ProviderFault as fault:
-            if self._need is not None and fault.status != 200:
-                self._need.spoil()
+            if live.need is not None and fault.status != 200:
+                live.need.spoil()
             raise CallFault(fault.status, str(fault), again=True) from fault
         return answer
 
+    @property
     def _streams(self) -> bool:
-        """Whether somebody watches."""
-        return self._to == "chat" and self._wants(self._run.id)
-
-    def _tell(self, text: str, attempt: int = 1) -> None:
-        path, n = self._place
-        self._run.emit(Token(run=self._run.id, path=path, n=n, text=text, attempt=attempt))
-
-    def _trouble(self, told: Trouble) -> None:
-        self._run.emit(retrying(self._run.id, self._place, self._name, told))
+        return self._to == "chat" and self._live.watched

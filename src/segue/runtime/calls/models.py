@@ -21,7 +21,7 @@ from .answer import reader
 from .budgets import Budgets
 from .limits import Limit
 from .line import LineCall
-from .live import LiveCall
+from .live import LiveCall, ProviderCall
 from .naming import in_window, line_id, usage_name
 from .sameness import Sameness, asked_of, is_whole
 from .ways import Ways
@@ -109,18 +109,15 @@ class Models:
         id = _line_id(branch, digest)
         need = self._need(id, config, endpoint, to, (LIVE,), body)
         mode = config.mode if isinstance(config.mode, Live) else Live()
-        live = LiveCall(
-            branch,
+        limit = self.limit(endpoint.base_url, endpoint.provider, endpoint.model, endpoint.credential)
+        name = usage_name(endpoint)
+        live = ProviderCall(
+            LiveCall(branch, name, limit, mode.concurrency, self._clock, self._wants, need),
             id,
             provider,
             endpoint,
             to,
             body,
-            need,
-            self.limit(endpoint.base_url, endpoint.provider, endpoint.model, endpoint.credential),
-            mode.concurrency,
-            self._clock,
-            self._wants,
         )
         return Work(
             kind=kind,
@@ -129,7 +126,7 @@ class Models:
             digest=digest,
             decode=decode,
             run=live.run if shared is None else partial(live.shared, shared),
-            model=usage_name(endpoint),
+            model=name,
             settles=None if shared is None else shared.settles,
             need=need,
         )
