@@ -11,14 +11,15 @@ import pytest
 from segue.model.chat import Answer, ChatReply, ChatRequest, File, Message, Tokens, ToolCall, ToolSpec
 from segue.model.errors import InvalidValue
 from segue.providers.completions import (
-    Assembly,
     chat_body,
     chat_reply,
     embed_body,
     embed_reply,
     is_reply,
 )
-from segue.providers.speech import Events, StreamError
+from segue.providers.wire.chat import Chat
+from segue.providers.wire.dialect import StreamError
+from segue.providers.wire.events import Events
 
 
 def body_of(*messages: Message, **more: Any) -> dict[str, Any]:
@@ -277,11 +278,11 @@ def chunk(
 
 
 def put_together(*chunks: bytes) -> dict[str, Any]:
-    assembly = Assembly()
+    listener = Chat().listen(None)
     for each in chunks:
-        assembly.add(each)
-    assert assembly.finished
-    body = assembly.body()
+        listener.take(each)
+    assert listener.over
+    body = listener.answer()
     chat_reply(body)
     return json.loads(body)
 
@@ -363,20 +364,20 @@ def test_several_choices_and_logprobs():
         choice["logprobs"] = {"content": [{"token": token}], "refusal": None}
         return json.dumps({"choices": [choice]}).encode()
 
-    assembly = Assembly()
-    texts = [assembly.add(each) for each in (with_logprobs(0, "a", None), with_logprobs(1, "b", "stop"))]
+    listener = Chat().listen(None)
+    texts = [listener.take(each)[1] for each in (with_logprobs(0, "a", None), with_logprobs(1, "b", "stop"))]
     assert texts == ["a", ""]  # only the first is told as text
-    assert not assembly.finished
-    assembly.add(with_logprobs(0, "c", "length"))
-    first, second = json.loads(assembly.body())["choices"]
+    assert not listener.over
+    listener.take(with_logprobs(0, "c", "length"))
+    first, second = json.loads(listener.answer())["choices"]
     assert first["logprobs"]["content"] == [{"token": "a"}, {"token": "c"}]
     assert (second["message"]["content"], second["finish_reason"]) == ("b", "stop")
 
 
 def test_an_error_in_a_stream():
     with pytest.raises(StreamError):
-        Assembly().add(b'{"error": {"message": "no"}}')
-    Assembly().add(b'{"error": null, "choices": [], "usage": null}')
+        Chat().listen(None).take(b'{"error": {"message": "no"}}')
+    Chat().listen(None).take(b'{"error": null, "choices": [], "usage": null}')
 
 
 # ---------------------------------------------------------------- events

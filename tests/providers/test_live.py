@@ -19,6 +19,7 @@ from segue.model.chat import ChatRequest, as_messages
 from segue.model.errors import InvalidValue, ProviderFault
 from segue.ports.provider import CallFault, Provider
 from segue.providers.openai import OpenAI
+from segue.providers.responses import Responses
 from tests.providers.conftest import KEY
 from tests.transports.serving import Server
 
@@ -209,6 +210,16 @@ async def test_an_error_midway(server: Server, provider: OpenAI, event: bytes, a
     server.streams(b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n' + event + b"\n\n")
     fault = await fault_of(provider, unheard)
     assert (fault.again, fault.code) == (again, code)
+
+
+@pytest.mark.parametrize(("code", "again"), [("server_error", True), ("invalid_prompt", False)])
+async def test_a_response_that_failed_as_it_came(
+    server: Server, connect: Callable[..., OpenAI], code: str, again: bool
+):
+    failed = {"status": "failed", "output": [], "error": {"code": code, "message": "It broke."}}
+    server.streams(b"data: %s\n\n" % json.dumps({"type": "response.failed", "response": failed}).encode())
+    fault = await fault_of(connect(speech=Responses()), unheard)
+    assert (fault.message, fault.code, fault.again) == ("It broke.", code, again)
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ class Anthropic:
                 on_rates(told)
             await self._refuse(response)
             if streams and "text/event-stream" in response.headers.get("content-type", ""):
-                return await heard(response, _wire.listen({}), on_text, self._mask)
+                return await heard(response, _wire.listen(None), on_text, self._mask)
             whole = await response.read()
         if not _is_message(whole):
             raise garbage("the answer isn't a message", whole, self._mask)

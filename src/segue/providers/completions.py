@@ -1,4 +1,4 @@
-"""The wire format of Chat Completions and embeddings: requests, replies and streams. No I/O."""
+"""The wire format of Chat Completions and embeddings: requests and replies. No I/O."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..model.chat import (
     ToolSpec,
 )
 from ..model.errors import InvalidValue
-from .speech import StreamError
+from .wire.dialect import Listener
 
 
 class Completions:
@@ -46,9 +46,11 @@ class Completions:
         """See `Speech.is_reply`."""
         return is_reply(body)
 
-    def assembly(self) -> Assembly:
-        """See `Speech.assembly`."""
-        return Assembly()
+    def listen(self) -> Listener:
+        """See `Speech.listen`."""
+        from .wire.chat import Chat
+
+        return Chat().listen(None)
 
 
 # ---------------------------------------------------------------- requests
@@ -149,7 +151,6 @@ class _Function(msgspec.Struct):
 
 class _Call(msgspec.Struct):
     id: str | None = None
-    index: int | None = None
     function: _Function | None = None
 
 
@@ -315,169 +316,3 @@ def _tokens(usage: _Usage | None) -> Tokens:
         details.cached_tokens or 0,
         details.cache_write_tokens or 0,
     )
-
-
-# ---------------------------------------------------------------- streams
-_ABSENT = msgspec.Raw(b"null")
-
-
-class _Logprobs(msgspec.Struct):
-    content: list[msgspec.Raw] | None = None
-    refusal: list[msgspec.Raw] | None = None
-
-
-class _Delta(msgspec.Struct):
-    index: int | None = None
-    delta: _Message | None = None
-    finish_reason: str | None = None
-    logprobs: _Logprobs | None = None
-
-
-class _Chunk(msgspec.Struct):
-    id: str | None = None
-    created: int | float | None = None
-    model: str | None = None
-    service_tier: str | None = None
-    system_fingerprint: str | None = None
-    choices: list[_Delta] | None = None
-    usage: msgspec.Raw = _ABSENT
-    error: msgspec.Raw = _ABSENT
-
-
-_chunk = msgspec.json.Decoder(_Chunk)
-
-
-class Assembly:
-    """Puts the chunks of a stream together to the body that the same call without a stream would have had."""
-
-    def __init__(self) -> None:
-        self._head: dict[str, Any] = {}
-        self._choices: dict[int, _Growing] = {}
-        self._usage: bytes | None = None
-
-    @property
-    def started(self) -> bool:
-        """Whether there was a chunk of an answer."""
-        return bool(self._choices)
-
-    @property
-    def finished(self) -> bool:
-        """Whether every choice has said why it stopped: without that, an answer is cut off."""
-        return bool(self._choices) and all(each.finish is not None for each in self._choices.values())
-
-    def add(self, data: bytes) -> str:
-        """Take an event's data; the text that it adds to the first choice.
-
-        Raises `StreamError` for an error, `ValueError` for what is no chunk.
-        """
-        chunk = _chunk.decode(data)
-        if bytes(chunk.error) != b"null":
-            raise StreamError(data)
-        for name in ("id", "created", "model", "service_tier", "system_fingerprint"):
-            value = getattr(chunk, name)
-            if value is not None and value != "":
-                self._head.setdefault(name, value)
-        if bytes(chunk.usage) != b"null":
-            self._usage = bytes(chunk.usage)
-        text = ""
-        for delta in chunk.choices or ():
-            place = delta.index or 0
-            added = self._choices.setdefault(place, _Growing()).add(delta)
-            if place == 0:
-                text += added
-        return text
-
-    def body(self) -> bytes:
-        """The whole body."""
-        whole: dict[str, Any] = {"id": self._head.pop("id", ""), "object": "chat.completion", **self._head}
-        whole["choices"] = [
-            {"index": place, **self._choices[place].whole()} for place in sorted(self._choices)
-        ]
-        if self._usage is not None:
-            whole["usage"] = msgspec.Raw(self._usage)
-        return msgspec.json.encode(whole)
-
-
-class _Tool:
-    """One tool call of a stream, so far."""
-
-    __slots__ = ("arguments", "id", "name")
-
-    def __init__(self) -> None:
-        self.id = self.name = self.arguments = ""
-
-
-class _Growing:
-    """One choice of a stream, so far."""
-
-    def __init__(self) -> None:
-        self.finish: str | None = None
-        self._texts: dict[str, list[str]] = {}
-        self._calls: list[_Tool] = []
-        self._at: dict[int, _Tool] = {}
-        self._logprobs: dict[str, list[msgspec.Raw]] = {}
-        self._annotations: list[_Annotation] = []
-
-    def add(self, delta: _Delta) -> str:
-        self.finish = delta.finish_reason or self.finish
-        if delta.logprobs is not None:
-            for name in ("content", "refusal"):
-                # what was decoded as Raw is a view of the chunk
-                self._logprobs.setdefault(name, []).extend(
-                    msgspec.Raw(bytes(each)) for each in getattr(delta.logprobs, name) or ()
-                )
-        if (message := delta.delta) is None:
-            return ""
-        text = text_of(message.content)
-        for name, piece in (
-            ("content", text),
-            ("refusal", message.refusal),
-            ("reasoning_content", message.reasoning_content),
-            ("reasoning", message.reasoning),
-        ):
-            if piece:
-                self._texts.setdefault(name, []).append(piece)
-        for call in message.tool_calls or ():
-            self._call(call)
-        self._annotations += [each for each in message.annotations or () if each.url_citation]
-        return text
-
-    def _call(self, part: _Call) -> None:
-        """Fragments of a call share an index; some servers leave it out, or give every call the same."""
-        function = part.function or _Function()
-        if part.index is not None:
-            known = self._at.get(part.index)
-        else:
-            known = self._calls[-1] if self._calls else None
-        if known is None or (part.id and known.id and part.id != known.id and function.name):
-            known = _Tool()
-            self._calls.append(known)
-        if part.index is not None:
-            self._at[part.index] = known
-        known.id = known.id or part.id or ""
-        known.name = known.name or function.name or ""
-        known.arguments += _arguments(function.arguments)
-
-    def whole(self) -> dict[str, Any]:
-        texts = {name: "".join(pieces) for name, pieces in self._texts.items()}
-        content = texts.pop("content", None if self._calls or "refusal" in texts else "")
-        message: dict[str, Any] = {"role": "assistant", "content": content, **texts}
-        if self._calls:
-            message["tool_calls"] = [
-                {
-                    "id": call.id or f"call_{number}",
-                    "type": "function",
-                    "function": {"name": call.name, "arguments": call.arguments},
-                }
-                for number, call in enumerate(self._calls)
-            ]
-        if self._annotations:
-            message["annotations"] = [
-                {"type": "url_citation", "url_citation": msgspec.to_builtins(each.url_citation)}
-                for each in self._annotations
-            ]
-        choice: dict[str, Any] = {"message": message}
-        if self._logprobs:
-            choice["logprobs"] = {name: each or None for name, each in self._logprobs.items()}
-        choice["finish_reason"] = self.finish
-        return choice

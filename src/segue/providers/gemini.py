@@ -102,7 +102,7 @@ class Gemini:
                 on_rates(told)
             await self._refuse(response)
             if streams and "text/event-stream" in response.headers.get("content-type", ""):
-                return await heard(response, _wire.listen({}), on_text, self._mask, last=False)
+                return await heard(response, _wire.listen(None), on_text, self._mask, last=False)
             whole = await response.read()
         if not _is_answer(whole):
             raise garbage("the answer isn't one of Gemini's", whole, self._mask)

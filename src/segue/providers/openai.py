@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import itertools
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -16,7 +14,7 @@ import msgspec
 from ..model.chat import ChatReply, ChatRequest
 from ..model.errors import InvalidValue, ProviderFault
 from ..ports.provider import CallFault, LineResult, Rates, RemoteJob
-from ..ports.transport import Response, Transport
+from ..ports.transport import Transport
 from . import completions
 from .background import WINDOWS, Background
 from .batches import Format
@@ -24,15 +22,15 @@ from .completions import Completions
 from .exchange import Exchange
 from .faults import event_fault, garbage, http_fault
 from .jobs import Jobs
+from .listening import heard
 from .rates import rates
-from .speech import Events, Speech, StreamError
+from .speech import Speech
 
 T = TypeVar("T")
 
 _EMBED = "/v1/embeddings"
 _OWN_HOSTS = (".openai.com", ".openai.azure.com")
 _CACHE_KEY = "prompt_cache_key"
-_LINGER = 0.05  # in seconds, for servers that don't end an answer that is over
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -137,52 +135,16 @@ class OpenAI:
                 on_rates(told)
             if not 200 <= response.status < 300:
                 raise http_fault(response.status, response.headers, await response.read(), self._mask)
-            if "text/event-stream" in response.headers.get("content-type", ""):
-                return await self._streamed(response, on_text or _unheard)
-            whole = await response.read()
+            streamed = "text/event-stream" in response.headers.get("content-type", "")
+            if streamed:
+                whole = await heard(response, self._speech.listen(), on_text, self._mask, last=False)
+            else:
+                whole = await response.read()
         if not (self._speech.is_reply if chats else completions.is_reply)(whole):
             raise self._unfit(whole)
-        if on_text is not None:  # the server doesn't stream
+        if on_text is not None and not streamed:
             self._tell(whole, on_text)
         return whole
-
-    async def _streamed(self, response: Response, on_text: Callable[[str], None]) -> bytes:
-        """Read a stream to its end, in which the body is put together."""
-        events, assembly, seen = Events(), self._speech.assembly(), b""
-        lost: CallFault | None = None
-        data: bytes | None = None
-        lines = response.lines()
-        try:
-            async for line in lines:
-                if len(seen) < 4096:
-                    seen += line + b"\n"
-                data = events.line(line)
-                if data == b"[DONE]":
-                    await _ended(lines)
-                    break
-                if data is not None and (text := assembly.add(data)):
-                    on_text(text)
-            else:
-                if (data := events.end()) is not None and data != b"[DONE]" and (text := assembly.add(data)):
-                    on_text(text)
-        except CallFault as fault:
-            lost = fault
-        except StreamError as error:
-            lost = event_fault(error.body, self._mask)
-        except msgspec.DecodeError:
-            lost = garbage("a stream has an event that is no chunk", data or b"", self._mask)
-        except UnicodeDecodeError:
-            lost = garbage("a stream isn't UTF-8", data or b"", self._mask)
-        if assembly.finished and (lost is None or lost.code == "lost"):
-            return assembly.body()  # whole, even where the connection broke after the last word
-        if lost is not None:
-            raise lost
-        if not assembly.started:
-            raise garbage("a stream has no answer in it", seen, self._mask)
-        raise CallFault(
-            200, "the stream ended before the answer did: nothing says why it stopped", again=True,
-            code="truncated",
-        )  # fmt: skip
 
     def _unfit(self, body: bytes) -> CallFault:
         """Status 200, and yet no reply."""
@@ -255,15 +217,3 @@ def _beginning(request: ChatRequest) -> str:
     if not system and not request.tools:
         return ""
     return blake2b(msgspec.json.encode([request.tools, system]), digest_size=16).hexdigest()
-
-
-async def _ended(lines: AsyncIterator[bytes]) -> None:
-    """Read what follows the last event: a connection whose answer wasn't read to its end can't be used again."""
-    with contextlib.suppress(TimeoutError, CallFault):
-        async with asyncio.timeout(_LINGER):
-            async for _ in lines:
-                pass
-
-
-def _unheard(text: str) -> None:
-    pass

@@ -1,16 +1,16 @@
-"""The wire format of OpenAI's Responses: requests, replies and streams. No I/O."""
+"""The wire format of OpenAI's Responses: requests and replies. No I/O."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from ..model.chat import ChatReply, ChatRequest, Citation, File, Message, Stop, Tokens, ToolCall, ToolSpec
 from ..model.errors import InvalidValue
-from .speech import StreamError
+from .wire.dialect import Listener
 
 #: The name under which a message keeps the items that its provider wants back.
 OPAQUE = "responses"
@@ -64,9 +64,11 @@ class Responses:
             return False
         return outline.output is not None and outline.status in ("completed", "incomplete", None)
 
-    def assembly(self) -> Assembly:
-        """See `Speech.assembly`."""
-        return Assembly()
+    def listen(self) -> Listener:
+        """See `Speech.listen`."""
+        from .wire.responses import Responses as Wire
+
+        return Wire().listen(None)
 
 
 # ---------------------------------------------------------------- requests
@@ -263,54 +265,3 @@ def _read(response: _Response) -> ChatReply:
         opaque={OPAQUE: [msgspec.json.decode(each) for each in raw]} if reading.thinks else {},
         citations=reading.citations,
     )
-
-
-# ---------------------------------------------------------------- streams
-class _Event(msgspec.Struct):
-    type: str = ""
-    delta: msgspec.Raw = msgspec.Raw(b"null")
-    response: msgspec.Raw = msgspec.Raw(b"null")
-    error: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class _Ended(msgspec.Struct):
-    error: msgspec.Raw = msgspec.Raw(b"null")
-
-
-_event = msgspec.json.Decoder(_Event)
-_ended = msgspec.json.Decoder(_Ended)
-
-_End = Literal["response.completed", "response.incomplete"]
-
-
-class Assembly:
-    """`speech.Assembly` of Responses: the last event holds the whole answer."""
-
-    def __init__(self) -> None:
-        self.started = False
-        self._body = b""
-
-    @property
-    def finished(self) -> bool:
-        """Whether the answer is whole."""
-        return bool(self._body)
-
-    def add(self, data: bytes) -> str:
-        """See `speech.Assembly.add`."""
-        event = _event.decode(data)
-        match event.type:
-            case "error" | "":
-                raise StreamError(data)
-            case "response.failed":
-                raise StreamError(b'{"error":%s}' % bytes(_ended.decode(event.response).error))
-            case "response.completed" | "response.incomplete":
-                self._body = bytes(event.response)
-            case "response.output_text.delta":
-                self.started = True
-                return msgspec.json.decode(event.delta, type=str)
-        self.started = True
-        return ""
-
-    def body(self) -> bytes:
-        """The whole body."""
-        return self._body

@@ -153,15 +153,18 @@ def test_a_stream_is_the_same_however_it_came(
             for module in (chat, responses, messages, gemini):
                 patch.setattr(module, "cut", ragged)
             raw = list(dialect.frames(answer, asked))
-        listener = dialect.listen(asked)
+        listener, quiet = dialect.listen(asked), dialect.listen(None)
         frames: list[bytes] = []
         text = ""
         for data in data_of(raw):
             assert not listener.over or data == b"[DONE]" or b'"usage"' in data
             made, told = listener.take(data)
+            assert quiet.take(data)[1] == told
             frames += made
             text += told
         assert listener.over
+        assert quiet.over
+        assert quiet.answer() == listener.answer()
         whole = msgspec.json.decode(listener.answer())
         if isinstance(dialect, chat.Chat) and not asked.get("stream_options"):
             assert whole == without_usage(answer)
@@ -169,6 +172,19 @@ def test_a_stream_is_the_same_however_it_came(
             assert whole == answer
         assert told_by(frames + listener.rest()) == told_by(canonical)
         assert text == dialect.text(answer)
+
+
+def test_content_in_parts_is_streamed_as_text():
+    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "one "}, {"text": "two"}]
+    dialect, answer = chat.Chat(), completion({"content": parts})
+    assert dialect.text(answer) == "one two"
+    same = completion({"content": "one two"})
+    assert told_by(list(dialect.frames(answer, {}))) == told_by(list(dialect.frames(same, {})))
+    listener = dialect.listen({})
+    choice = {"index": 0, "delta": {"role": "assistant", "content": parts}, "finish_reason": "stop"}
+    _, text = listener.take(msgspec.json.encode({**completion(), "choices": [choice]}))
+    whole = msgspec.json.decode(listener.answer())
+    assert text == dialect.text(whole) == "one two"
 
 
 def test_pieces_are_those_of_the_whole_text():

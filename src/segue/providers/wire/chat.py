@@ -63,8 +63,7 @@ class Chat:
 
     def text(self, answer: Body) -> str:
         """See `Dialect.text`."""
-        said = answer["choices"][0].get("message", {}).get("content")
-        return said if isinstance(said, str) else ""
+        return _text(answer["choices"][0].get("message", {}).get("content"))
 
     def failure(self, status: int, message: str, code: str) -> Body:
         """See `Dialect.failure`."""
@@ -91,7 +90,7 @@ class Chat:
             yield from maker.choice(choice)
         yield from maker.end(answer)
 
-    def listen(self, asked: Body) -> Listener:
+    def listen(self, asked: Body | None) -> Listener:
         """See `Dialect.listen`."""
         return _Listener(asked)
 
@@ -127,11 +126,11 @@ class _Frames:
     def choice(self, choice: Body) -> Iterator[bytes]:
         """All chunks of a whole choice."""
         index, message = choice.get("index") or 0, choice.get("message") or {}
-        texts = [name for name in _TEXTS if isinstance(message.get(name), str) and message[name]]
+        texts = {name: text for name in _TEXTS if (text := _text(message.get(name)))}
         calls = message.get("tool_calls") or []
-        yield self.first(index, texts[0] if texts else "tool_calls" if calls else "")
-        for name in texts:
-            for piece in cut(message[name]):
+        yield self.first(index, next(iter(texts), "tool_calls" if calls else ""))
+        for name, text in texts.items():
+            for piece in cut(text):
                 yield self.delta(index, {name: piece})
         for number, call in enumerate(calls):
             yield self.call(index, number, call)
@@ -160,6 +159,13 @@ class _Frames:
         return frame({**self._head, **rest})
 
 
+def _text(content: Any) -> str:
+    """Content as text, also where a server sends parts."""
+    if isinstance(content, list):
+        return "".join(part.get("text") or "" for part in content)
+    return content if isinstance(content, str) else ""
+
+
 def _growing(call: Body) -> str:
     kind = call.get("type") or "function"
     text = (call.get(kind) or {}).get("input" if kind == "custom" else "arguments")
@@ -169,9 +175,10 @@ def _growing(call: Body) -> str:
 class _Listener:
     """Puts chunks together, and gives those of the first choice on."""
 
-    def __init__(self, asked: Body) -> None:
+    def __init__(self, asked: Body | None) -> None:
         self.over = False
-        self._asked = asked
+        self._quiet = asked is None
+        self._asked = asked = asked or {}
         self._answer: Body = {}
         self._choices: dict[int, _Choice] = {}
         self._frames: _Frames | None = None
@@ -199,7 +206,7 @@ class _Listener:
             index = delta.get("index") or 0
             choice = self._choices.get(index)
             if choice is None:
-                choice = self._choices[index] = _Choice(index, self._frames)
+                choice = self._choices[index] = _Choice(index, self._frames, self._quiet)
             made = choice.add(delta)
             if index == 0:
                 text += choice.said(delta)
@@ -231,9 +238,9 @@ class _Listener:
 class _Choice:
     """One choice of a stream, so far."""
 
-    def __init__(self, index: int, frames: _Frames) -> None:
+    def __init__(self, index: int, frames: _Frames, quiet: bool) -> None:
         self.finish: str | None = None
-        self._index, self._frames = index, frames
+        self._index, self._frames, self._quiet = index, frames, quiet
         self._texts: dict[str, list[str]] = {}
         self._calls: list[Body] = []
         self._logprobs: dict[str, list[Any]] = {}
@@ -249,8 +256,7 @@ class _Choice:
         message: Body = delta.get("delta") or {}
         out: list[bytes] = []
         for name in _TEXTS:
-            piece = message.get(name)
-            if isinstance(piece, str) and piece:
+            if piece := _text(message.get(name)):
                 self._texts.setdefault(name, []).append(piece)
                 out += self._grow((name, 0), piece)
         for part in message.get("tool_calls") or ():
@@ -262,8 +268,7 @@ class _Choice:
 
     def said(self, delta: Body) -> str:
         """The text that a delta adds."""
-        text = (delta.get("delta") or {}).get("content")
-        return text if isinstance(text, str) else ""
+        return _text((delta.get("delta") or {}).get("content"))
 
     def _call(self, part: Body) -> list[bytes]:
         """Fragments of a call share an index; some servers leave it out, or give every call the same."""
@@ -287,6 +292,8 @@ class _Choice:
 
     def _grow(self, at: tuple[str, int], text: str) -> list[bytes]:
         """Cut what is added into pieces; what grew before is whole."""
+        if self._quiet:
+            return []
         out: list[bytes] = []
         if at != self._at:
             if self._at is None:

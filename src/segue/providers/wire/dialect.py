@@ -80,8 +80,8 @@ class Dialect(Protocol):
         """A whole answer as the stream that the request asked for."""
         ...
 
-    def listen(self, asked: Body) -> Listener:
-        """Follow the stream of an answer."""
+    def listen(self, asked: Body | None) -> Listener:
+        """Follow the stream of an answer; where nothing was asked for its frames, it may leave them out."""
         ...
 
     def failure(self, status: int, message: str, code: str) -> Body:

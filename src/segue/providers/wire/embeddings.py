@@ -56,6 +56,6 @@ class Embeddings:
         """There is no such stream."""
         raise NotImplementedError("embeddings aren't streamed")
 
-    def listen(self, asked: Body) -> Listener:
+    def listen(self, asked: Body | None) -> Listener:
         """There is no such stream."""
         raise NotImplementedError("embeddings aren't streamed")

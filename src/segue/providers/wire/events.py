@@ -17,9 +17,10 @@ class Events:
         if not line:
             return self.end()
         name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
         match name.removeprefix(b"\xef\xbb\xbf"):
             case b"data":
-                self._data.append(value.removeprefix(b" "))
+                self._data.append(value)
             case b"event":
                 self._kind = value.strip()
             case b"error":  # a field of llama.cpp's own

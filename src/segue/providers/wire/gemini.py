@@ -91,9 +91,9 @@ class Gemini:
                 yield from maker.part(part)
         yield maker.end(answer)
 
-    def listen(self, asked: Body) -> Listener:
+    def listen(self, asked: Body | None) -> Listener:
         """See `Dialect.listen`."""
-        return _Listener(((asked.get("generationConfig") or {}).get("candidateCount") or 1) == 1)
+        return _Listener((((asked or {}).get("generationConfig") or {}).get("candidateCount") or 1) == 1)
 
 
 def _parts(candidate: Body) -> list[Body]:

@@ -89,7 +89,7 @@ class Messages:
             yield from _block(index, block)
         yield from _end(answer)
 
-    def listen(self, asked: Body) -> Listener:
+    def listen(self, asked: Body | None) -> Listener:
         """See `Dialect.listen`."""
         return _Listener()
 

@@ -103,9 +103,9 @@ class Responses:
             yield from map(maker.number, _item_events(place, item))
         yield maker.end(answer)
 
-    def listen(self, asked: Body) -> Listener:
+    def listen(self, asked: Body | None) -> Listener:
         """See `Dialect.listen`."""
-        return _Listener()
+        return _Listener(quiet=asked is None)
 
 
 class _Frames:
@@ -185,8 +185,9 @@ def _begun(thing: Body) -> Body:
 class _Listener:
     """Follows a stream: the texts of the item that grows are given on, all else when the item is whole."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool) -> None:
         self.over = False
+        self._quiet = quiet
         self._frames = _Frames()
         self._answer: Body = {}
         self._next = 0  # the item that is given on
@@ -204,22 +205,26 @@ class _Listener:
         kind = event.get("type", "")
         if kind == "error" or (not kind and event.get("error")):
             raise StreamError(data)
-        place = event.get("output_index")
-        out: list[bytes] = []
-        text = ""
-        if kind == "response.created":
-            out = self._frames.begin(event["response"])
-        elif kind in _ENDS:
+        if kind in _ENDS:
             self._answer, self.over = event["response"], True
-        elif kind == "response.output_item.done":
-            self._done[event["output_index"]] = event["item"]
-            out = self._finish()
-        elif kind.endswith(".delta") and isinstance(event.get("delta"), str):
-            text = event["delta"] if kind == "response.output_text.delta" else ""
-            out = self._grow(kind, event) if place == self._next else []
-        elif kind == "response.output_item.added" and place == self._next:
-            out = self._begin(event["item"])
-        return out, text
+            return [], ""
+        text = event["delta"] if kind == "response.output_text.delta" else ""
+        return [] if self._quiet else self._given_on(kind, event), text
+
+    def _given_on(self, kind: str, event: Body) -> list[bytes]:
+        """The frames that an event completes."""
+        grows = event.get("output_index") == self._next
+        match kind:
+            case "response.created":
+                return self._frames.begin(event["response"])
+            case "response.output_item.done":
+                self._done[event["output_index"]] = event["item"]
+                return self._finish()
+            case "response.output_item.added" if grows:
+                return self._begin(event["item"])
+            case _ if grows and kind.endswith(".delta") and isinstance(event.get("delta"), str):
+                return self._grow(kind, event)
+        return []
 
     def _begin(self, item: Body) -> list[bytes]:
         self._begun = item

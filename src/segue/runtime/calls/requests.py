@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import urllib.parse
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import Any
 
@@ -16,11 +17,11 @@ from ...ports.clock import Clock
 from ...ports.provider import CUT, CallFault
 from ...ports.transport import Response, Transport
 from ...providers.faults import event_fault, garbage, http_fault
+from ...providers.listening import check_whole, taken
 from ...providers.masking import Mask
 from ...providers.rates import rates
-from ...providers.wire import StreamError, object_of
+from ...providers.wire import object_of
 from ...providers.wire.dialect import Request
-from ...providers.wire.events import Events
 from .live import LiveCall
 from .sameness import Shared
 from .trying import LIVE_RETRY, Trouble, retrying
@@ -122,30 +123,19 @@ class ModelRequest:
         """Give a stream on as it comes, and put it together."""
         listener = self._request.dialect.listen(self._request.asked)
         passing, offered, lost = self._call.passing, False, None
-        data = b""
         try:
-            async for data in _events(response):
-                frames, text = listener.take(data)
-                self._tell(text)
-                if passing is None or not frames:
-                    continue
-                passing.take(frames)
-                if not offered and passing.call is not None:
-                    offered = True
-                    self._run.offer(passing.call, passing.begin)
+            async with contextlib.aclosing(taken(response, listener, self._mask)) as pieces:
+                async for frames, text in pieces:
+                    self._tell(text)
+                    if passing is None or not frames:
+                        continue
+                    passing.take(frames)
+                    if not offered and passing.call is not None:
+                        offered = True
+                        self._run.offer(passing.call, passing.begin)
         except CallFault as fault:
             lost = fault
-        except StreamError as error:
-            lost = event_fault(error.body, self._mask)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            lost = garbage("a stream has an event that isn't of its protocol", data, self._mask)
-        if not listener.over:
-            cut = CallFault(200, "the stream ended before the answer did", again=True, code="truncated")
-            raise lost or cut
-        if (
-            lost is not None and lost.code != "lost"
-        ):  # whole, even where the connection broke after the last word
-            raise lost
+        check_whole(listener, lost)
         if passing is not None:
             passing.end(listener.rest())
         return listener.answer()
@@ -198,19 +188,6 @@ class OtherRequest:
                     raise fault
             media = response.headers.get("content-type", "application/octet-stream")
             return msgspec.json.encode(Answered(content, Tokens(), response.status, media))
-
-
-async def _events(response: Response) -> AsyncIterator[bytes]:
-    events = Events()
-    async for line in response.lines():
-        data = events.line(line)
-        if data is not None:
-            yield data
-            if data == b"[DONE]":
-                return
-    data = events.end()
-    if data is not None:
-        yield data
 
 
 def _answer(body: bytes, request: Request, mask: Mask) -> dict[str, Any]:
