@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import urllib.parse
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from ..ports.provider import OVERFLOW, CallFault, LineResult, Rates, RemoteJob
 from ..ports.transport import Response, Transport
 from . import anthropic_batches as jobs
 from . import anthropic_messages as messages
-from .exchange import Exchange
+from .exchange import Exchange, pieces, quoted
 from .faults import garbage, http_fault
 from .listening import heard
 from .rates import rates
@@ -26,7 +25,6 @@ _BATCHES = "/v1/messages/batches"
 _PAGE = 1000
 _MOST_PAGES = 100
 _SLACK = 3600.0  # of clocks that disagree, in seconds
-_PIECE = 1 << 18
 #: An answer that may be longer is streamed, whoever listens: no connection is silent for so long.
 _LONG = 21_333
 
@@ -63,12 +61,7 @@ class Anthropic:
 
     def chat_reply(self, body: bytes) -> ChatReply:
         """See `Provider.chat_reply`."""
-        try:
-            return messages.chat_reply(body)
-        except ValueError as error:  # msgspec's are ValueErrors too
-            problem = self._mask(str(error))
-        shown = self._mask(body[:8192].decode("utf-8", "replace"))
-        raise ProviderFault(self.name, f"an answer isn't a message: {problem}", shown)
+        return self._exchange.read(messages.chat_reply, body, self.name, "a message")
 
     def embed_body(self, texts: Sequence[str], model: str) -> dict[str, Any]:
         """Anthropic has no embeddings: raises `InvalidValue`."""
@@ -132,7 +125,7 @@ class Anthropic:
         if lines is None:
             raise InvalidValue("lines", "the requests of the batch", "Anthropic has no job files")
         transport = self._exchange.transport
-        async with transport.spool(_requests(lines, jobs.label_of(nonce))) as spool:
+        async with transport.spool(pieces(_requests(lines, jobs.label_of(nonce)))) as spool:
             async with transport.request(
                 "POST", self._exchange.url(_BATCHES), headers=self._exchange.headers, body=spool
             ) as response:
@@ -163,7 +156,7 @@ class Anthropic:
         """Batches made since then, the newest first."""
         after = ""
         for _ in range(_MOST_PAGES):
-            query = f"?limit={_PAGE}" + (f"&after_id={_part(after)}" if after else "")
+            query = f"?limit={_PAGE}" + (f"&after_id={quoted(after)}" if after else "")
             page = await self._exchange.call("GET", _BATCHES + query, jobs.job_page, "a list of batches")
             for job in page.data:
                 if job.created < since:
@@ -190,7 +183,7 @@ class Anthropic:
 
     async def poll(self, job: str) -> RemoteJob:
         """See `BatchProvider.poll`."""
-        found = await self._exchange.call("GET", f"{_BATCHES}/{_part(job)}", jobs.job, "a batch")
+        found = await self._exchange.call("GET", f"{_BATCHES}/{quoted(job)}", jobs.job, "a batch")
         return jobs.remote_job(found)
 
     async def results(self, job: RemoteJob) -> AsyncIterator[LineResult | str]:
@@ -206,7 +199,7 @@ class Anthropic:
 
     async def _lines(self, job: str) -> AsyncGenerator[bytes]:
         """The lines of a batch's results. They are asked for where they have to be, not where an answer says."""
-        url = self._exchange.url(f"{_BATCHES}/{_part(job)}/results")
+        url = self._exchange.url(f"{_BATCHES}/{quoted(job)}/results")
         async with self._exchange.transport.request("GET", url, headers=self._exchange.headers) as response:
             await self._refuse(response)
             if "text/html" in response.headers.get("content-type", ""):
@@ -218,7 +211,7 @@ class Anthropic:
     async def cancel(self, job: str) -> None:
         """See `BatchProvider.cancel`. A batch that is over already is fine."""
         try:
-            await self._exchange.call("POST", f"{_BATCHES}/{_part(job)}/cancel", jobs.job, "a batch")
+            await self._exchange.call("POST", f"{_BATCHES}/{quoted(job)}/cancel", jobs.job, "a batch")
         except CallFault as fault:
             if fault.status not in (400, 409) or not (await self.poll(job)).over:
                 raise
@@ -257,17 +250,9 @@ def _most(asked: dict[str, msgspec.Raw]) -> int:
     return int(most) if most.isdigit() else 0
 
 
-def _part(ident: str) -> str:
-    return urllib.parse.quote(ident, safe="")
-
-
 async def _requests(lines: AsyncIterator[tuple[str, bytes]], label: str) -> AsyncIterator[bytes]:
-    held = bytearray(b'{"requests":[')
-    first = True
+    before = b'{"requests":['
     async for ident, body in lines:
-        held += (b"" if first else b",") + jobs.request(ident, label, body)
-        first = False
-        if len(held) >= _PIECE:
-            yield bytes(held)
-            held.clear()
-    yield bytes(held) + b"]}"
+        yield before + jobs.request(ident, label, body)
+        before = b","
+    yield b"]}" if before == b"," else before + b"]}"

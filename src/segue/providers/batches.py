@@ -307,7 +307,7 @@ class TogetherFormat(Format):
         return Job(
             id=job.id,
             status=job.status.lower(),
-            created_at=_moment(job.created_at),
+            created_at=moment(job.created_at),
             input_file_id=job.input_file_id,
             output_file_id=job.output_file_id,
             error_file_id=job.error_file_id,
@@ -315,7 +315,8 @@ class TogetherFormat(Format):
         )
 
 
-def _moment(text: str | None) -> float | None:
+def moment(text: str | None) -> float | None:
+    """A time as ISO 8601 in epoch seconds; None where it isn't told."""
     try:
         return datetime.fromisoformat(text).timestamp() if text else None
     except ValueError:

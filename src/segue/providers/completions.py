@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from ..model.chat import (
-    Answer,
     ChatReply,
     ChatRequest,
     Citation,
@@ -21,6 +19,7 @@ from ..model.chat import (
     ToolSpec,
 )
 from ..model.errors import InvalidValue
+from .speech import strict_form
 from .wire.dialect import Listener
 
 
@@ -63,7 +62,7 @@ def chat_body(request: ChatRequest, model: str, *, limit: str) -> dict[str, Any]
     if request.tools:
         body["tools"] = [_tool(each) for each in request.tools]
     if request.answer is not None:
-        body["response_format"] = _response_format(request.answer)
+        body["response_format"] = {"type": "json_schema", "json_schema": strict_form(request.answer)}
     if request.temperature is not None:
         body["temperature"] = request.temperature
     if request.max_tokens is not None:
@@ -129,11 +128,6 @@ def _tool(tool: ToolSpec) -> dict[str, Any]:
         function["description"] = tool.description
     function["parameters"] = tool.parameters
     return {"type": "function", "function": function}
-
-
-def _response_format(answer: Answer) -> dict[str, Any]:
-    name = re.sub(r"[^A-Za-z0-9_-]", "_", answer.name)[:64] or "answer"
-    return {"type": "json_schema", "json_schema": {"name": name, "schema": answer.schema, "strict": True}}
 
 
 # ---------------------------------------------------------------- replies

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
-from ..model.errors import InvalidValue
+from ..model.errors import InvalidValue, ProviderFault
 from ..ports.transport import Response, Transport
 from .faults import garbage, http_fault
 from .masking import Mask
 
 T = TypeVar("T")
+
+_PIECE = 1 << 18
 
 
 class Exchange:
@@ -59,6 +61,32 @@ class Exchange:
         except ValueError:  # msgspec's are ValueErrors too
             pass
         raise garbage(f"the answer isn't {what}", body, self.mask, response.status)
+
+    def read(self, read: Callable[[bytes], T], body: bytes, name: str, what: str) -> T:
+        """A recorded answer of the provider of that name. Raises `ProviderFault`, saying that it isn't `what`."""
+        try:
+            return read(body)
+        except ValueError as error:
+            problem = self.mask(str(error))
+        shown = self.mask(body[:8192].decode("utf-8", "replace"))
+        raise ProviderFault(name, f"an answer isn't {what}: {problem}", shown)
+
+
+def quoted(ident: str) -> str:
+    """An id as a part of a path, or of a query."""
+    return urllib.parse.quote(ident, safe="")
+
+
+async def pieces(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in fewer pieces, fit to be sent."""
+    held = bytearray()
+    async for line in lines:
+        held += line
+        if len(held) >= _PIECE:
+            yield bytes(held)
+            held.clear()
+    if held:
+        yield bytes(held)
 
 
 def _checked(base_url: str, key: str) -> str:

@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from ..model.chat import ChatReply, ChatRequest
-from ..model.errors import InvalidValue, ProviderFault
+from ..model.errors import InvalidValue
 from ..ports.provider import OVERFLOW, CallFault, LineResult, Rates, RemoteJob
 from ..ports.transport import Response, Transport
 from . import gemini_batches as jobs
 from . import gemini_content as content
-from .exchange import Exchange
+from .exchange import Exchange, pieces, quoted
 from .faults import garbage, http_fault
 from .listening import heard
 from .rates import rates
@@ -27,7 +27,6 @@ _VERSION = re.compile(r"/v1\w*$")
 _PAGE = 100
 _MOST_PAGES = 100
 _SLACK = 3600.0  # of clocks that disagree, in seconds
-_PIECE = 1 << 18
 _DELAY = re.compile(r'"retryDelay"\s*:\s*"(\d+(?:\.\d+)?)s"')
 
 _wire = Wire()
@@ -64,7 +63,7 @@ class Gemini:
 
     def chat_reply(self, body: bytes) -> ChatReply:
         """See `Provider.chat_reply`."""
-        return self._read(content.chat_reply, body, "isn't one of generateContent")
+        return self._exchange.read(content.chat_reply, body, self.name, "one of generateContent")
 
     def embed_body(self, texts: Sequence[str], model: str) -> dict[str, Any]:
         """See `Provider.embed_body`."""
@@ -72,15 +71,7 @@ class Gemini:
 
     def embed_reply(self, body: bytes) -> tuple[list[list[float]], int]:
         """See `Provider.embed_reply`."""
-        return self._read(content.embed_reply, body, "isn't one of batchEmbedContents")
-
-    def _read(self, read: Callable[[bytes], T], body: bytes, what: str) -> T:
-        try:
-            return read(body)
-        except ValueError as error:  # msgspec's are ValueErrors too
-            problem = self._mask(str(error))
-        shown = self._mask(body[:8192].decode("utf-8", "replace"))
-        raise ProviderFault(self.name, f"an answer {what}: {problem}", shown)
+        return self._exchange.read(content.embed_reply, body, self.name, "one of batchEmbedContents")
 
     # ------------------------------------------------------------ live
     async def send(
@@ -94,7 +85,7 @@ class Gemini:
         model, asked = jobs.without_model(body)
         streams = on_text is not None and endpoint == "chat"
         verb = "generateContent" if endpoint == "chat" else "batchEmbedContents"
-        url = self._url(f"models/{_part(model)}:{'streamGenerateContent?alt=sse' if streams else verb}")
+        url = self._url(f"models/{quoted(model)}:{'streamGenerateContent?alt=sse' if streams else verb}")
         async with self._exchange.transport.request(
             "POST", url, headers=self._exchange.headers, body=asked
         ) as response:
@@ -131,7 +122,7 @@ class Gemini:
         transport, headers = self._exchange.transport, self._exchange.headers
         root = _VERSION.sub(r"/upload\g<0>", self.base_url)
         seen = _Seen()
-        async with transport.spool(seen.pieces(lines)) as spool:
+        async with transport.spool(pieces(seen.lines(lines))) as spool:
             announced = {
                 **headers,
                 "X-Goog-Upload-Protocol": "resumable",
@@ -162,7 +153,7 @@ class Gemini:
         """See `BatchProvider.submit`."""
         model, name = file.split(" ", 1)
         asked = {"batch": {"displayName": nonce, "inputConfig": {"fileName": name}}}
-        return await self._job("POST", f"models/{_part(model)}:batchGenerateContent", asked)
+        return await self._job("POST", f"models/{quoted(model)}:batchGenerateContent", asked)
 
     async def find(
         self, nonce: str, file: str, since: float, *, lines: int = 0, others: Collection[str] = ()
@@ -172,7 +163,7 @@ class Gemini:
         found: list[jobs.Operation] = []
         token = ""
         for _ in range(_MOST_PAGES):
-            query = f"?pageSize={_PAGE}" + (f"&pageToken={_part(token)}" if token else "")
+            query = f"?pageSize={_PAGE}" + (f"&pageToken={quoted(token)}" if token else "")
             page = await self._call("GET", f"batches{query}", jobs.page, "a list of batches")
             found += [
                 each
@@ -253,16 +244,11 @@ class _Seen:
     def __init__(self) -> None:
         self.model = ""
 
-    async def pieces(self, lines: AsyncIterator[tuple[str, bytes]]) -> AsyncIterator[bytes]:
-        held = bytearray()
+    async def lines(self, lines: AsyncIterator[tuple[str, bytes]]) -> AsyncIterator[bytes]:
         async for ident, body in lines:
             model, request = jobs.without_model(body)
             self.model = self.model or model
-            held += jobs.job_line(ident, request)
-            if len(held) >= _PIECE:
-                yield bytes(held)
-                held.clear()
-        yield bytes(held)
+            yield jobs.job_line(ident, request)
 
 
 class _Outline(msgspec.Struct, rename="camel"):
@@ -304,7 +290,3 @@ def _origin(url: str) -> str:
 def _name(resource: str) -> str:
     """A resource's name, fit for a path: `batches/ID`, `files/ID`."""
     return urllib.parse.quote(resource, safe="/")
-
-
-def _part(ident: str) -> str:
-    return urllib.parse.quote(ident, safe="")

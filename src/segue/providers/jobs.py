@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
 
 from ..ports.provider import CallFault, LineResult, RemoteJob
 from .batches import PAGE, Format, Job, Stored, line_result, remote_job
-from .exchange import Exchange
+from .exchange import Exchange, pieces, quoted
 from .faults import garbage, http_fault
 
 _MOST_PAGES = 1_000
 _SLACK = 3600.0  # of clocks that disagree, in seconds
-_PIECE = 1 << 18
 _SETTLING = 2.0  # between looks at a file that isn't processed, in seconds
 _MOST_LOOKS = 150
 _SETTLED = frozenset({None, "processed", "uploaded", "error", "deleted"})
@@ -44,7 +42,7 @@ class Jobs:
             headers=self._exchange.headers,
             fields=self._format.fields(name),
             name=name,
-            content=self._pieces(lines, path),
+            content=pieces(self._lines(lines, path)),
         ) as response:
             stored = await self._exchange.decoded(response, _stored.decode, "a file")
         if self._format.settles:
@@ -57,7 +55,7 @@ class Jobs:
             if stored.status in _SETTLED:
                 return
             await self._pause(_SETTLING)
-            where = f"{self._format.files}/{_part(stored.id)}"
+            where = f"{self._format.files}/{quoted(stored.id)}"
             stored = await self._exchange.call("GET", where, _stored.decode, "a file")
         text = f"the file {stored.id} is still {stored.status!r} after {_MOST_LOOKS * _SETTLING:g} s"
         raise CallFault(200, text, again=True, code="file_pending")
@@ -97,7 +95,7 @@ class Jobs:
 
     async def poll(self, job: str) -> RemoteJob:
         """See `BatchProvider.poll`."""
-        where = f"{self._format.jobs}/{_part(job)}"
+        where = f"{self._format.jobs}/{quoted(job)}"
         return self._told(await self._exchange.call("GET", where, self._format.job, "a batch"))
 
     async def results(self, job: RemoteJob) -> AsyncIterator[LineResult | str]:
@@ -123,7 +121,7 @@ class Jobs:
             async for line in self._pages(file):
                 yield line
             return
-        url, mask = self._exchange.url(self._format.outcomes(_part(file), "")), self._exchange.mask
+        url, mask = self._exchange.url(self._format.outcomes(quoted(file), "")), self._exchange.mask
         async with self._exchange.transport.request("GET", url, headers=self._exchange.headers) as response:
             if not 200 <= response.status < 300:
                 raise http_fault(response.status, response.headers, await response.read(), mask)
@@ -136,7 +134,7 @@ class Jobs:
         after, following = None, ""
         while following != after:
             after = following
-            where = self._format.outcomes(_part(file), after)
+            where = self._format.outcomes(quoted(file), after)
             lines, following = await self._exchange.call("GET", where, self._format.rows, "a page of results")
             for line in lines:
                 yield line
@@ -145,7 +143,7 @@ class Jobs:
 
     async def cancel(self, job: str) -> None:
         """See `BatchProvider.cancel`. A job that is over already is fine."""
-        where = self._format.cancel(_part(job))
+        where = self._format.cancel(quoted(job))
         try:
             await self._exchange.call("POST", where, self._format.job, "a batch")
         except CallFault as fault:
@@ -155,19 +153,9 @@ class Jobs:
     def _told(self, job: Job) -> RemoteJob:
         return remote_job(job, self._exchange.mask)
 
-    async def _pieces(self, lines: AsyncIterator[tuple[str, bytes]], path: str) -> AsyncIterator[bytes]:
-        held = bytearray()
+    async def _lines(self, lines: AsyncIterator[tuple[str, bytes]], path: str) -> AsyncIterator[bytes]:
         async for ident, body in lines:
-            held += self._format.line(ident, path, body)
-            if len(held) >= _PIECE:
-                yield bytes(held)
-                held.clear()
-        if held:
-            yield bytes(held)
-
-
-def _part(ident: str) -> str:
-    return urllib.parse.quote(ident, safe="")
+            yield self._format.line(ident, path, body)
 
 
 def _too_old(page: list[Job], moment: float) -> bool:

@@ -7,12 +7,12 @@ import urllib.parse
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from hashlib import blake2b
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from ..model.chat import ChatReply, ChatRequest
-from ..model.errors import InvalidValue, ProviderFault
+from ..model.errors import InvalidValue
 from ..ports.provider import CallFault, LineResult, Rates, RemoteJob
 from ..ports.transport import Transport
 from . import completions
@@ -25,8 +25,6 @@ from .jobs import Jobs
 from .listening import heard
 from .rates import rates
 from .speech import Speech
-
-T = TypeVar("T")
 
 _EMBED = "/v1/embeddings"
 _OWN_HOSTS = (".openai.com", ".openai.azure.com")
@@ -97,7 +95,7 @@ class OpenAI:
 
     def chat_reply(self, body: bytes) -> ChatReply:
         """See `Provider.chat_reply`."""
-        return self._read(self._speech.reply, body, f"isn't {self._speech.noun}")
+        return self.exchange.read(self._speech.reply, body, self.name, self._speech.noun)
 
     def embed_body(self, texts: Sequence[str], model: str) -> dict[str, Any]:
         """See `Provider.embed_body`."""
@@ -105,15 +103,7 @@ class OpenAI:
 
     def embed_reply(self, body: bytes) -> tuple[list[list[float]], int]:
         """See `Provider.embed_reply`."""
-        return self._read(completions.embed_reply, body, "isn't a list of embeddings")
-
-    def _read(self, read: Callable[[bytes], T], body: bytes, what: str) -> T:
-        try:
-            return read(body)
-        except ValueError as error:  # msgspec's are ValueErrors too
-            problem = self._mask(str(error))
-        shown = self._mask(body[:8192].decode("utf-8", "replace"))
-        raise ProviderFault(self.name, f"an answer {what}: {problem}", shown)
+        return self.exchange.read(completions.embed_reply, body, self.name, "a list of embeddings")
 
     # ------------------------------------------------------------ live
     async def send(

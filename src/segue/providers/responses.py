@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ import msgspec
 
 from ..model.chat import ChatReply, ChatRequest, Citation, File, Message, Stop, Tokens, ToolCall, ToolSpec
 from ..model.errors import InvalidValue
+from .speech import strict_form
 from .wire.dialect import Listener
 
 #: The name under which a message keeps the items that its provider wants back.
@@ -32,9 +32,7 @@ class Responses:
         if request.tools:
             body["tools"] = [_tool(each) for each in request.tools]
         if request.answer is not None:
-            name = re.sub(r"[^A-Za-z0-9_-]", "_", request.answer.name)[:64] or "answer"
-            form = {"type": "json_schema", "name": name, "schema": request.answer.schema, "strict": True}
-            body["text"] = {"format": form}
+            body["text"] = {"format": {"type": "json_schema", **strict_form(request.answer)}}
         if request.temperature is not None:
             body["temperature"] = request.temperature
         if request.max_tokens is not None:

@@ -1,10 +1,11 @@
-"""What a chat endpoint's wire format has to tell the provider that carries it."""
+"""What OpenAI's chat endpoints have in common, and what their wire formats tell the provider that carries them."""
 
 from __future__ import annotations
 
+import re
 from typing import Any, Protocol
 
-from ..model.chat import ChatReply, ChatRequest
+from ..model.chat import Answer, ChatReply, ChatRequest
 from .wire.dialect import Listener
 
 
@@ -30,3 +31,9 @@ class Speech(Protocol):
     def listen(self) -> Listener:
         """Follow one stream."""
         ...
+
+
+def strict_form(answer: Answer) -> dict[str, Any]:
+    """The form that a model has to keep to; its name as it is taken."""
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", answer.name)[:64] or "answer"
+    return {"name": name, "schema": answer.schema, "strict": True}

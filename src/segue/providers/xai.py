@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import urllib.parse
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from .batches import LABEL, PAGE, Counts, Errors, Format, Job, JobError, Page
+from .batches import LABEL, PAGE, Counts, Errors, Format, Job, JobError, Page, moment
 
 
 class _State(msgspec.Struct):
@@ -128,7 +127,7 @@ def _told(job: _Job) -> Job:
     return Job(
         id=job.batch_id,
         status=status,
-        created_at=_moment(job.create_time),
+        created_at=moment(job.create_time),
         input_file_id=job.input_file_id,
         output_file_id=job.batch_id if worked and status != "in_progress" else None,
         errors=Errors([JobError(message=refused)]) if refused else None,
@@ -155,10 +154,3 @@ def _line(raw: bytes) -> bytes:
 def _as_openai(ident: str, status: int, body: bytes) -> bytes:
     head = b'{"custom_id":%s,"response":{"status_code":%d,"body":' % (msgspec.json.encode(ident), status)
     return head + body + b"}}"
-
-
-def _moment(text: str | None) -> float | None:
-    try:
-        return datetime.fromisoformat(text).timestamp() if text else None
-    except ValueError:
-        return None
