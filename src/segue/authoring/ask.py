@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import msgspec
 
@@ -14,7 +14,7 @@ from ..model.checks import moment, text
 from ..model.entry import Failure
 from ..model.message import Question
 from ..ports.store import Turn, adding
-from .context import Branch, Wait, current
+from .context import Branch, RunContext, Wait, current
 from .time import overdue
 
 if TYPE_CHECKING:
@@ -98,36 +98,46 @@ def put(
     late: bytes | Failure = overdue(f"the question {question!r}")
     if default is not _UNSET:
         late = encode(default, where="the default answer")
-    shown = encode(show)
     due = moment(timeout, "timeout of ask()", run.now())
-
-    def opens(turn: Turn, path: str, n: int) -> None:
-        asked = Question(
-            id=ask_id(run.id, path, n),
-            run=run.id,
-            path=path,
-            n=n,
-            question=question,
-            show=shown,
-            schema=msgspec.json.encode(form),
-            to=to,
-            created=run.now(),
-            deadline=due,
-        )
-        turn.asks = adding(turn.asks, asked)
-
-    def drops(turn: Turn, path: str, n: int) -> None:
-        turn.closed_asks = adding(turn.closed_asks, ask_id(run.id, path, n))
-
+    asked = _Asked(run, question, encode(show), form, to, due)
     wait = Wait(
         kind="ask",
         name="ask",
         args=args,
         digest=digest(args),
         decode=decoder(returns, "the answer to ask()"),
-        opens=opens,
-        drops=drops,
+        opens=asked.opens,
+        drops=asked.drops,
         due=due,
         late=late,
     )
     return run.record(branch, wait)
+
+
+class _Asked(NamedTuple):
+    """A question on its way into a turn."""
+
+    run: RunContext
+    question: str
+    show: bytes
+    form: dict[str, Any]
+    to: str
+    due: float
+
+    def opens(self, turn: Turn, path: str, n: int) -> None:
+        asked = Question(
+            id=ask_id(self.run.id, path, n),
+            run=self.run.id,
+            path=path,
+            n=n,
+            question=self.question,
+            show=self.show,
+            schema=msgspec.json.encode(self.form),
+            to=self.to,
+            created=self.run.now(),
+            deadline=self.due,
+        )
+        turn.asks = adding(turn.asks, asked)
+
+    def drops(self, turn: Turn, path: str, n: int) -> None:
+        turn.closed_asks = adding(turn.closed_asks, ask_id(self.run.id, path, n))

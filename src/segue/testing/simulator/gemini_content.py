@@ -301,15 +301,6 @@ def usage_of(body: dict[str, Any]) -> tuple[int, int]:
     )
 
 
-def _gather(calls: dict[int, dict[str, str]], piece: dict[str, Any]) -> None:
-    """A call is made of pieces, which say which one they are of."""
-    made = calls.setdefault(piece.get("index") or 0, {"id": "", "name": "", "arguments": ""})
-    function = piece.get("function") or {}
-    made["id"] = made["id"] or piece.get("id") or ""
-    made["name"] = made["name"] or function.get("name") or ""
-    made["arguments"] += function.get("arguments") or ""
-
-
 async def chunks(
     model: str,
     completion: AsyncIterator[dict[str, Any]],
@@ -323,46 +314,71 @@ async def chunks(
 
     What was counted at last is written into `heard`.
     """
-    finish: str | None = None
-    said = thought = 0
-    calls: dict[int, dict[str, str]] = {}
-    stated: dict[str, Any] = {}
-    heard.update(_usage(asked, 0, 0))
+    told = _Telling(model, id, asked, thoughts, heard)
+    async for each in completion:
+        for chunk in told.of(each):
+            yield chunk
+    for chunk in told.end():
+        yield chunk
 
-    def chunk(parts: list[dict[str, Any]], **rest: Any) -> dict[str, Any]:
-        usage = _usage(asked, said, thought)
-        heard.update(usage)
+
+class _Telling:
+    """An answer that is told as it comes."""
+
+    def __init__(self, model: str, id: str, asked: int, thoughts: bool, heard: dict[str, Any]) -> None:
+        self._model, self._id, self._asked, self._thoughts, self._heard = model, id, asked, thoughts, heard
+        self._said = self._thought = 0
+        self._finish = ""
+        self._calls: dict[int, dict[str, str]] = {}
+        self._stated: dict[str, Any] = {}
+        heard.update(_usage(asked, 0, 0))
+
+    def of(self, chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """What a completion's chunk says."""
+        self._stated = chunk.get("usage") or self._stated
+        for choice in chunk.get("choices") or ():
+            self._finish = choice.get("finish_reason") or self._finish
+            delta = choice.get("delta") or {}
+            if thinking := delta.get("reasoning_content"):
+                self._thought += 1
+                self._said += 1
+                if self._thoughts:
+                    yield self._chunk([{"text": thinking, "thought": True}])
+            if text := delta.get("content") or delta.get("refusal"):
+                self._said += 1
+                yield self._chunk([{"text": text}])
+            for call in delta.get("tool_calls") or ():
+                self._said += 1
+                self._gather(call)
+
+    def end(self) -> Iterator[dict[str, Any]]:
+        """The calls, and why it ends."""
+        self._asked = self._stated.get("prompt_tokens") or self._asked
+        self._said = self._stated.get("completion_tokens") or self._said
+        if self._calls:
+            yield self._chunk(
+                [
+                    _call(self._model, at, call["id"], call["name"], call["arguments"])
+                    for at, call in sorted(self._calls.items())
+                ]
+            )
+        yield self._chunk([], finishReason=_FINISH.get(self._finish, "STOP"))
+
+    def _gather(self, piece: dict[str, Any]) -> None:
+        """A call is made of pieces, which say which one they are of."""
+        made = self._calls.setdefault(piece.get("index") or 0, {"id": "", "name": "", "arguments": ""})
+        function = piece.get("function") or {}
+        made["id"] = made["id"] or piece.get("id") or ""
+        made["name"] = made["name"] or function.get("name") or ""
+        made["arguments"] += function.get("arguments") or ""
+
+    def _chunk(self, parts: list[dict[str, Any]], **rest: Any) -> dict[str, Any]:
+        usage = _usage(self._asked, self._said, self._thought)
+        self._heard.update(usage)
         content = {"content": {"role": "model", "parts": parts}} if parts else {}
         return {
             "candidates": [{**content, "index": 0, **rest}],
             "usageMetadata": usage,
-            "modelVersion": model,
-            "responseId": id,
+            "modelVersion": self._model,
+            "responseId": self._id,
         }
-
-    async for each in completion:
-        stated = each.get("usage") or stated
-        for choice in each.get("choices") or ():
-            finish = choice.get("finish_reason") or finish
-            delta = choice.get("delta") or {}
-            if thinking := delta.get("reasoning_content"):
-                thought += 1
-                said += 1
-                if thoughts:
-                    yield chunk([{"text": thinking, "thought": True}])
-            if text := delta.get("content") or delta.get("refusal"):
-                said += 1
-                yield chunk([{"text": text}])
-            for call in delta.get("tool_calls") or ():
-                said += 1
-                _gather(calls, call)
-    asked = stated.get("prompt_tokens") or asked
-    said = stated.get("completion_tokens") or said
-    if calls:
-        yield chunk(
-            [
-                _call(model, at, call["id"], call["name"], call["arguments"])
-                for at, call in sorted(calls.items())
-            ]
-        )
-    yield chunk([], finishReason=_FINISH.get(finish or "", "STOP"))

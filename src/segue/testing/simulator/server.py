@@ -39,9 +39,8 @@ class Simulator:
     """A server that speaks the protocols of OpenAI, Anthropic and Gemini on one port: live calls and batches.
 
     `async with Simulator() as sim` listens on a free port; give an OpenAI client `sim.base_url`, the others
-    `sim.url`. Replies come from
-    `when(…).reply(…)`, else from `rule`, else a valid one is made up; with `upstream` all chat requests go to
-    that server instead. `batch_time` is how long a batch takes, from creation to the end (with an upstream, at
+    `sim.url`. Replies come from `when(…).reply(…)`, else from `rule`, else a valid one is made up; with `upstream`
+    all chat requests go to that server instead. `batch_time` is how long a batch takes, from creation to the end (with an upstream, at
     least), `pace` says it state by state, and `window` is how long one may take whatever window was asked for.
     `faults` has things go wrong on command, `chaos` by chance.
     `latency` is the time before the first byte of a live answer. `concurrency` is how many batch lines are
@@ -77,25 +76,17 @@ class Simulator:
     ) -> None:
         limits = limits or Limits()
         self.clock: Clock = clock if clock is not None else SystemClock()
-        self.faults = Faults()
-        self.chaos = chaos or Chaos(0.0)
-        self.base_url = self.url = ""
+        self.faults, self.chaos = Faults(), chaos or Chaos(0.0)
         self.crowd = Crowd(limits.at_once, limits.a_minute, self.clock.now)
-        self._key = key
-        self._address = host, port
+        self.base_url = self.url = ""
+        self._key, self._address = key, (host, port)
         self._script = Script()
         self._runner: web.AppRunner | None = None
         root = Path(directory) if directory is not None else None
         path = Path(ledger) if ledger is not None else root and root / "ledger.jsonl"
         self.ledger = Ledger(path)
         self.files = Files(root and root / "files", seed=seed)
-        backend: Backend
-        if upstream is not None:
-            backend = Upstream(upstream, key=upstream_key)
-        else:
-            ids = names(seed, len(self.ledger))
-            backend = Scripted(self._script, rule, clock=self.clock.now, names=ids)
-        model = Model(backend, models)
+        model = Model(self._backend(upstream, upstream_key, rule, seed), models)
         self._processor = Processor(
             model=model,
             files=self.files,
@@ -123,13 +114,16 @@ class Simulator:
             latency=latency.total_seconds(),
             tasks=set(),
         )
-        self._dialects: list[Dialect] = [
-            Anthropic(self._service),
-            Gemini(self._service),
-            PLAYS[plays](self._service),
-        ]
-        self._prefix = PLAYS[plays].prefix
+        own = PLAYS[plays](self._service)
+        self._dialects: list[Dialect] = [Anthropic(self._service), Gemini(self._service), own]
+        self._prefix = own.prefix
         self._processor.speak(self._dialects)
+
+    def _backend(self, upstream: str | None, key: str | None, rule: Rule | None, seed: int) -> Backend:
+        if upstream is not None:
+            return Upstream(upstream, key=key)
+        ids = names(seed, len(self.ledger))
+        return Scripted(self._script, rule, clock=self.clock.now, names=ids)
 
     def when(self, contains: str) -> Scene:
         """Script a reply: `sim.when("refund").reply("Certainly.")`; the longest text that is found wins."""
