@@ -442,7 +442,7 @@ def test_a_key_that_no_header_takes_is_refused_without_being_told(connect: Calla
 
 
 def test_white_space_around_a_key_is_dropped(connect: Callable[..., OpenAI]):
-    assert connect(key=f" {KEY}\n").exchange.headers["Authorization"] == f"Bearer {KEY}"
+    assert connect(key=f" {KEY}\n")._exchange.headers["Authorization"] == f"Bearer {KEY}"
 
 
 @pytest.mark.parametrize("url", ["", "localhost:80", "ftp://x/v1", "http:///v1", "http://me:password@x/v1"])

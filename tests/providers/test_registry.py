@@ -183,8 +183,8 @@ def test_organisation_and_project_go_with_openais_key_only():
     other = make(resolve("openai:m@http://x/v1", environment), environment, Pooled())
     assert isinstance(own, OpenAI)
     assert isinstance(other, OpenAI)
-    assert own.exchange.headers["OpenAI-Organization"] == "org"
-    assert other.exchange.headers == {}
+    assert own._exchange.headers["OpenAI-Organization"] == "org"
+    assert other._exchange.headers == {}
 
 
 def test_providers_of_ones_own():
@@ -229,7 +229,7 @@ def test_where_a_key_goes():
     environment = {"AZURE_OPENAI_ENDPOINT": "https://mine.openai.azure.com", "AZURE_OPENAI_API_KEY": "k"}
     made = make(resolve("azure:m", environment), environment, Pooled())
     assert isinstance(made, OpenAI)
-    assert made.exchange.headers == {"api-key": "k"}
+    assert made._exchange.headers == {"api-key": "k"}
 
 
 @pytest.mark.parametrize(

@@ -5,21 +5,18 @@ A job is one response: the provider has no list of them, so what is known of one
 
 from __future__ import annotations
 
-import urllib.parse
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from ..model.chat import ChatReply, ChatRequest
 from ..model.errors import InvalidValue
-from ..ports.provider import LineResult, Rates, RemoteJob
+from ..ports.provider import LineResult, Provider, Rates, RemoteJob
 from .batches import LABEL
+from .exchange import Exchange, quoted
 from .faults import named, told
-
-if TYPE_CHECKING:
-    from .openai import OpenAI
 
 #: What OpenAI calls its windows.
 WINDOWS = {timedelta(hours=2): "2h", timedelta(hours=8): "8h"}
@@ -54,9 +51,8 @@ class Background:
     max_lines = 1
     at_once = 16
 
-    def __init__(self, provider: OpenAI, window: str) -> None:
-        self._provider, self._window = provider, window
-        self._exchange = provider.exchange
+    def __init__(self, provider: Provider, exchange: Exchange, window: str) -> None:
+        self._provider, self._exchange, self._window = provider, exchange, window
         self.name, self.max_bytes = provider.name, provider.max_bytes
 
     def __repr__(self) -> str:
@@ -164,7 +160,7 @@ class Background:
 
 
 def _path(ident: str) -> str:
-    return f"/v1/responses/{urllib.parse.quote(ident, safe='')}"
+    return f"/v1/responses/{quoted(ident)}"
 
 
 def _whole(body: bytes) -> bytes:

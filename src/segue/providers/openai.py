@@ -60,12 +60,12 @@ class OpenAI:
     ) -> None:
         self.name = name
         self.batches = batches
-        self.exchange = Exchange(base_url, api_key, transport, header=header, headers=headers)
-        self._mask = self.exchange.mask
+        self._exchange = Exchange(base_url, api_key, transport, header=header, headers=headers)
+        self._mask = self._exchange.mask
         self._transport = transport
         format = format or Format()
         self.max_lines, self.max_bytes, self.live_only = format.max_lines, format.max_bytes, format.live_only
-        self._jobs = Jobs(self.exchange, format)
+        self._jobs = Jobs(self._exchange, format)
         self._speech = speech or Completions(_limit(self.base_url))
         self._has_keys = (
             urllib.parse.urlsplit(self.base_url).hostname == "api.openai.com"
@@ -73,12 +73,14 @@ class OpenAI:
         self._paths = {"chat": self._speech.path, "embed": _EMBED}
         self.windows: dict[timedelta, Background] = {}
         if windows:
-            self.windows = {within: Background(self, name) for within, name in WINDOWS.items()}
+            self.windows = {
+                within: Background(self, self._exchange, window) for within, window in WINDOWS.items()
+            }
 
     @property
     def base_url(self) -> str:
         """Where the API is."""
-        return self.exchange.base_url
+        return self._exchange.base_url
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base_url!r}, name={self.name!r})"
@@ -95,7 +97,7 @@ class OpenAI:
 
     def chat_reply(self, body: bytes) -> ChatReply:
         """See `Provider.chat_reply`."""
-        return self.exchange.read(self._speech.reply, body, self.name, self._speech.noun)
+        return self._exchange.read(self._speech.reply, body, self.name, self._speech.noun)
 
     def embed_body(self, texts: Sequence[str], model: str) -> dict[str, Any]:
         """See `Provider.embed_body`."""
@@ -103,7 +105,7 @@ class OpenAI:
 
     def embed_reply(self, body: bytes) -> tuple[list[list[float]], int]:
         """See `Provider.embed_reply`."""
-        return self.exchange.read(completions.embed_reply, body, self.name, "a list of embeddings")
+        return self._exchange.read(completions.embed_reply, body, self.name, "a list of embeddings")
 
     # ------------------------------------------------------------ live
     async def send(
@@ -119,7 +121,7 @@ class OpenAI:
         if on_text is not None and chats:
             body = msgspec.json.encode(_object.decode(body) | self._speech.streamed)
         async with self._transport.request(
-            "POST", self.exchange.url(path), headers=self.exchange.headers, body=body
+            "POST", self._exchange.url(path), headers=self._exchange.headers, body=body
         ) as response:
             if on_rates is not None and (told := rates(response.headers)) is not None:
                 on_rates(told)

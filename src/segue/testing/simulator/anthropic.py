@@ -13,9 +13,10 @@ from aiohttp import web
 from . import anthropic_messages as wire
 from .anthropic_cache import Cache
 from .batches import Batch, Checked, Line, Row
-from .dialect import ModelFault, Service, json_of, json_response
+from .dialect import ModelFault
 from .model import Answer
 from .replies import Failure
+from .service import Service, json_of, json_response
 
 __all__ = ["Anthropic"]
 

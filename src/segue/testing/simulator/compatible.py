@@ -10,11 +10,12 @@ from aiohttp import web
 
 from . import openai_batches
 from .batches import Batch, Checked
-from .dialect import ModelFault, Service, json_of, json_response
+from .dialect import ModelFault
 from .files import File
 from .model import ENDPOINTS
 from .openai import OpenAI
 from .replies import Failure
+from .service import Service, json_of, json_response
 from .xai import XAI
 
 __all__ = ["PLAYS", "Azure", "Groq", "Mistral", "Together", "Without"]

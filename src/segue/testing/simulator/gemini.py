@@ -13,10 +13,11 @@ from aiohttp import web
 from . import completion, gemini_batches
 from . import gemini_content as wire
 from .batches import Batch, Checked, Row
-from .dialect import ModelFault, Service, json_of, json_response
+from .dialect import ModelFault
 from .files import File
 from .model import Answer
 from .replies import Failure
+from .service import Service, json_of, json_response
 
 __all__ = ["Gemini"]
 

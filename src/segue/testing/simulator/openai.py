@@ -12,11 +12,12 @@ from aiohttp import BodyPartReader, web
 from . import completion, openai_batches
 from .batches import Batch, Checked, Row
 from .completion import tokens, usage_of
-from .dialect import ModelFault, Service, json_of, json_response
+from .dialect import ModelFault
 from .files import File
 from .model import ENDPOINTS, RESPONSES, Answer
 from .replies import Failure
 from .responses_desk import Responses
+from .service import Service, json_of, json_response
 
 __all__ = ["OpenAI"]
 

@@ -12,10 +12,10 @@ from aiohttp import web
 
 from . import completion
 from . import responses as wire
-from .dialect import Service, json_of, json_response
 from .ledger import Entry, digest
 from .model import RESPONSES, Answer
 from .replies import Failure
+from .service import Service, json_of, json_response
 
 __all__ = ["Responses"]
 

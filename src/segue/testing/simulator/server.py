@@ -21,7 +21,7 @@ from .chaos import Chaos
 from .clock import SystemClock
 from .compatible import PLAYS
 from .crowd import Crowd
-from .dialect import Dialect, Service, hang_up, json_of, json_response
+from .dialect import Dialect
 from .faults import Fault, Faults
 from .files import Files
 from .gemini import Gemini
@@ -29,6 +29,7 @@ from .ledger import Ledger
 from .model import Backend, Model, Scripted, Upstream, names
 from .processor import Limits, Processor
 from .replies import Failure, Rule, Scene, Script
+from .service import Service, hang_up, json_of, json_response
 
 __all__ = ["Simulator"]
 
@@ -40,13 +41,13 @@ class Simulator:
 
     `async with Simulator() as sim` listens on a free port; give an OpenAI client `sim.base_url`, the others
     `sim.url`. Replies come from `when(…).reply(…)`, else from `rule`, else a valid one is made up; with `upstream`
-    all chat requests go to that server instead. `batch_time` is how long a batch takes, from creation to the end (with an upstream, at
-    least), `pace` says it state by state, and `window` is how long one may take whatever window was asked for.
-    `faults` has things go wrong on command, `chaos` by chance.
-    `latency` is the time before the first byte of a live answer. `concurrency` is how many batch lines are
-    worked on at once; live calls don't queue behind them. With `directory` files, batches and the ledger are
-    there again after a restart. `plays` is whose differences OpenAI's protocol has here: `openai`, `azure`, `groq`,
-    `mistral`, `together`, `xai`, or `without` for a server that has no batches.
+    all chat requests go to that server instead. `batch_time` is how long a batch takes, from creation to the end
+    (with an upstream, at least), `pace` says it state by state, and `window` is how long one may take whatever
+    window was asked for. `faults` has things go wrong on command, `chaos` by chance. `latency` is the time before
+    the first byte of a live answer. `concurrency` is how many batch lines are worked on at once; live calls don't
+    queue behind them. With `directory` files, batches and the ledger are there again after a restart. `plays` is
+    whose differences OpenAI's protocol has here: `openai`, `azure`, `groq`, `mistral`, `together`, `xai`, or
+    `without` for a server that has no batches.
 
     On a `VirtualClock` nothing happens until `advance` is awaited; on another clock batches go on by themselves.
     """

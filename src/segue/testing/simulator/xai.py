@@ -9,9 +9,9 @@ import msgspec
 from aiohttp import web
 
 from .batches import Batch
-from .dialect import json_of, json_response
 from .openai import OpenAI
 from .replies import Failure
+from .service import json_of, json_response
 
 __all__ = ["XAI"]
 
