@@ -82,6 +82,13 @@ def test_the_line_is_named() -> None:
         export.read([*lines[:2], b"{}"])
 
 
+def test_an_export_of_a_newer_version_is_refused() -> None:
+    first, *calls = export.write(head(), entries())
+    newer = first.replace(b'"id":', b'"format":2,"id":', 1)
+    with pytest.raises(InvalidValue, match="line 1.*has format 2, of a newer segue"):
+        export.read([newer, *calls])
+
+
 def test_a_journal_that_was_cut() -> None:
     lines = [*export.write(head(), entries())]
     with pytest.raises(InvalidValue, match=r"call 2 of branch '/' comes after batch 1"):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from ..model.entry import MADE, Entry, Failure
+from ..model.entry import FORMAT, MADE, Entry, Failure
 from ..model.errors import InvalidValue
 from ..model.mode import Config
 from ..model.run import CallRef, Head, Spec, Status, Usage
@@ -158,6 +158,8 @@ def read(lines: Iterable[bytes | str], *, where: str = "journal") -> Exported:
         try:
             if head is None:
                 run = _first(line).run
+                if run.format > FORMAT:
+                    raise ValueError(f"it has format {run.format}, of a newer segue, which reads it")
                 head, checkpoint = _head(run), None if run.checkpoint == _NULL else bytes(run.checkpoint)
             else:
                 entries.append(_entry(_call(line)))

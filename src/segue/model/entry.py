@@ -9,7 +9,7 @@ import msgspec
 #: Values and arguments above this size in bytes are stored once, by content, as blobs.
 BLOB: Final = 4096
 
-#: The journal format that this version writes. A store of a newer one is refused.
+#: The newest format of journals that this version reads, and the one that it writes (`Spec.format`).
 FORMAT: Final = 1
 
 #: `Entry.batch` of a call that was made and has no outcome yet.
