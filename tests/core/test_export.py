@@ -85,7 +85,7 @@ def test_the_line_is_named() -> None:
 def test_an_export_of_a_newer_version_is_refused() -> None:
     first, *calls = export.write(head(), entries())
     newer = first.replace(b'"id":', b'"format":2,"id":', 1)
-    with pytest.raises(InvalidValue, match="line 1.*has format 2, of a newer segue"):
+    with pytest.raises(InvalidValue, match=r"line 1.*has format 2, of a newer segue"):
         export.read([newer, *calls])
 
 

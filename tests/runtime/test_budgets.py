@@ -20,7 +20,7 @@ from segue.ports.store import NewRun, Turn
 from segue.runtime.receipt import total
 from segue.testing.simulator import Simulator
 from tests.crash.remote import Far, FastClock, Remote, answer
-from tests.runtime.test_lanes import KEY, World
+from tests.runtime.world import KEY, World
 
 ROWS = 8
 MODES = ["live", "batch"]

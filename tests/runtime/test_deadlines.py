@@ -16,7 +16,7 @@ from segue.providers.openai import OpenAI
 from segue.runtime.lanes import lanes
 from segue.runtime.receipt import total
 from segue.testing.simulator import Pace, Simulator
-from tests.runtime.test_lanes import World
+from tests.runtime.world import World
 
 ROWS = 6
 #: Batches that take hours, and end at once when they are cancelled.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,27 +13,13 @@ import msgspec
 import pytest
 
 import segue
-from segue.authoring.map import Outcome
-from segue.model.errors import BadAnswer, ModelFailed, RunCancelled, RunHeld
-from segue.providers.openai import OpenAI
-from segue.runtime.calls.naming import line_id
-from segue.testing.simulator import Failure, Limits, Pace, Simulator
-from segue.transports.pooled import Pooled
-from tests.crash.remote import FastClock
-from tests.runtime import lives
-
-ROWS = 6
-SPEED = 20.0
-KEY = "sk-right"
+from segue.model.errors import BadAnswer, ModelFailed, RunCancelled
+from segue.testing.simulator import Failure, Limits
+from tests.runtime.world import ONCE, ROWS, World, all_well, echo, ident, until
 
 
 class Label(msgspec.Struct):
     topic: Literal["billing", "bug"]
-
-
-@segue.flow(name="lanes.echo")
-async def echo(number: int) -> str:
-    return await segue.generate(f"row {number}")
 
 
 @segue.flow(name="lanes.wordy")
@@ -52,49 +37,6 @@ async def stray(number: int, model: str) -> str:
     return await segue.generate(f"row {number}", extra={"model": model} if model else {})
 
 
-class World:
-    """A simulator and engines that talk to it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.sim: Simulator
-        self.clock = FastClock(SPEED)
-        self.key = KEY
-
-    async def simulator(self, **options: Any) -> Simulator:
-        options = {"batch_time": timedelta(seconds=0.05), "key": KEY, **options}
-        self.sim = Simulator(**options)
-        await self.sim.start()
-        return self.sim
-
-    def engine(self, store: str = "memory:", **options: Any) -> segue.Engine:
-        def far(_: Any) -> OpenAI:
-            return OpenAI(self.sim.base_url, self.key, Pooled())
-
-        options = {"mode": "batch", "model": "far:m", "clock": self.clock, **options}
-        return segue.Engine(store, providers={"far": far}, **options)
-
-    async def run(self, flow: Any = echo, rows: Any = range(ROWS)) -> list[Outcome[Any, Any]]:
-        async with self.engine() as engine:
-            async with asyncio.timeout(30):
-                outcomes = [outcome async for outcome in engine.map(flow, rows, id="job")]
-            assert await engine.store.lanes() == []
-            return sorted(outcomes, key=lambda outcome: outcome.index)
-
-    def paid(self) -> dict[int, int]:
-        """How often each row's first line was paid."""
-        lines = {ident(number): number for number in range(ROWS)}
-        counts = dict.fromkeys(range(ROWS), 0)
-        for entry in self.sim.ledger.lines("batch"):
-            if entry.paid and entry.custom_id in lines:
-                counts[lines[entry.custom_id]] += 1
-        return counts
-
-
-def ident(number: int) -> str:
-    return line_id(f"job/{number}", "", 0)
-
-
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     world = World(tmp_path)
@@ -102,31 +44,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     await world.sim.close()
 
 
-def all_well(outcomes: list[Outcome[Any, Any]], but: set[int] | None = None) -> None:
-    for outcome in outcomes:
-        if outcome.index not in (but or set()):
-            assert outcome.error is None, outcome.error
-            assert outcome.value == f"You said: row {outcome.index}"
-
-
-ONCE = dict.fromkeys(range(ROWS), 1)
-
-
 # ---------------------------------------------------------------- what is in the files
-@pytest.mark.parametrize("spoil", ["drop_line", "wrong_id"])
-async def test_a_line_without_a_result_goes_round_again(world: World, spoil: str) -> None:
-    sim = await world.simulator()
-    getattr(sim.faults, spoil)(ident(2))
-    all_well(await world.run())
-    assert world.paid() == ONCE | {2: 2}
-
-
-async def test_half_a_line(world: World) -> None:
-    (await world.simulator()).faults.half_line()
-    all_well(await world.run())
-    assert sorted(world.paid().values()) == [1, 1, 1, 1, 1, 2]
-
-
 async def test_a_copy_of_the_results_that_is_empty_isnt_believed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,39 +83,7 @@ async def test_a_line_that_nobody_waits_for_any_more_is_in_the_receipt(world: Wo
         assert line.input_tokens > 0
 
 
-async def test_no_output_file(world: World) -> None:
-    (await world.simulator()).faults.no_output_file()
-    all_well(await world.run())
-    assert set(world.paid().values()) == {2}
-
-
-async def test_an_error_file_without_an_id(world: World) -> None:
-    (await world.simulator()).faults.empty_error_file_id()
-    all_well(await world.run())
-    assert world.paid() == ONCE
-
-
 # ---------------------------------------------------------------- jobs that end early
-until = partial(lives.until, within=20)
-
-
-@pytest.mark.parametrize("end", ["expired", "cancelled"])
-async def test_partial_results_are_kept(world: World, end: str) -> None:
-    pace = Pace(validating=0.0, working=1.0, finalizing=0.0, cancelling=0.0)
-    window = timedelta(seconds=0.5) if end == "expired" else None
-    sim = await world.simulator(pace=pace, window=window)
-    running = asyncio.ensure_future(world.run())
-    batch = await until(lambda: [one for one in sim.batches() if one.completed > 1])
-    if end == "cancelled":
-        sim._processor.cancel(batch[0].id)
-    sim._processor._window = None
-    all_well(await running)
-    first = sim.batches()[-1]
-    assert first.status == end
-    assert 0 < first.completed < ROWS
-    assert world.paid() == ONCE
-
-
 async def test_each_bad_line_gets_its_own_words(world: World) -> None:
     await world.simulator(models=["m"])
     bad = sorted(range(ROWS), key=ident)[-2:]
@@ -212,19 +98,6 @@ async def test_each_bad_line_gets_its_own_words(world: World) -> None:
             assert f"unheard-{number}" in str(failed.value)
             assert str(failed.value).count("unheard") == 1
         await asyncio.gather(*(run for number, run in enumerate(runs) if number not in bad))
-
-
-async def test_expired_time_and_again(world: World) -> None:
-    """No line goes round for ever."""
-    pace = Pace(validating=0.0, working=60.0, finalizing=0.0, cancelling=0.0)
-    sim = await world.simulator(pace=pace, window=timedelta(seconds=0.05))
-    outcomes = await world.run()
-    assert len(sim.batches()) == 4
-    for outcome in outcomes:
-        if outcome.error is not None:
-            assert isinstance(outcome.error, ModelFailed)
-            assert "batch_expired" in str(outcome.error)
-    assert any(outcome.error for outcome in outcomes)
 
 
 async def test_one_bad_line_fails_alone(world: World) -> None:
@@ -286,65 +159,12 @@ async def test_a_job_that_is_always_rejected(world: World) -> None:
 
 
 # ---------------------------------------------------------------- troubles of the wire
-WIRE: list[Callable[[Simulator, str, int], None]] = [
-    lambda sim, on, times: sim.faults.fail(times, status=500, on=on),
-    lambda sim, on, times: sim.faults.fail(times, status=429, retry_after=timedelta(seconds=0.01), on=on),
-    lambda sim, on, times: sim.faults.reply_html(times, on=on),
-    lambda sim, on, times: sim.faults.reply_html(times, status=200, on=on),
-    lambda sim, on, times: sim.faults.close_connection(times, on=on),
-    lambda sim, on, times: sim.faults.lose_reply(times, on=on),
-    lambda sim, on, times: sim.faults.empty_reply(times, on=on),
-]
-NAMES = ["500", "429", "html", "html-200", "nothing", "lost", "empty"]
-
-
-@pytest.mark.parametrize("spoil", WIRE, ids=NAMES)
-@pytest.mark.parametrize("on", ["files", "batches", "content"])
-async def test_troubles_pass(world: World, on: str, spoil: Callable[[Simulator, str, int], None]) -> None:
-    """Of the upload, the submission or the download: three times, then all is well, and nothing paid twice."""
-    sim = await world.simulator()
-    spoil(sim, on, 3)
-    all_well(await world.run())
-    assert world.paid() == ONCE
-
-
-@pytest.mark.parametrize("spoil", WIRE, ids=NAMES)
-async def test_troubles_of_a_poll_pass(world: World, spoil: Callable[[Simulator, str, int], None]) -> None:
-    sim = await world.simulator(batch_time=timedelta(seconds=0.3))
-    running = asyncio.ensure_future(world.run())
-    await until(sim.batches)
-    spoil(sim, "batches/", 3)
-    all_well(await running)
-    assert world.paid() == ONCE
-
-
 async def test_an_upload_that_is_answered_with_nonsense_for_ever(world: World) -> None:
     sim = await world.simulator()
     sim.faults.reply_html(1000, status=200, on="files")
     for outcome in await world.run():
         assert isinstance(outcome.error, ModelFailed)
         assert "<html>" in str(outcome.error)
-
-
-async def test_a_key_that_is_refused(world: World) -> None:
-    sim = await world.simulator()
-    world.key = "sk-wrong-0123456789"
-    for outcome in await world.run():
-        assert isinstance(outcome.error, RunHeld)
-        assert "the key was refused" in str(outcome.error)
-        assert "HTTP 401" in str(outcome.error)
-        assert "Incorrect API key" in str(outcome.error)
-        assert world.key not in str(outcome.error)
-    assert len(sim.ledger) == 0
-
-
-async def test_a_job_that_the_provider_forgot(world: World) -> None:
-    sim = await world.simulator(batch_time=timedelta(seconds=0.5))
-    running = asyncio.ensure_future(world.run())
-    (batch,) = await until(sim.batches)
-    await until(lambda: batch.status == "in_progress")
-    del sim._processor._batches[batch.id]
-    all_well(await running)
 
 
 async def test_a_file_of_results_that_is_gone(world: World) -> None:
@@ -366,13 +186,6 @@ async def test_a_line_that_fails_for_good(world: World) -> None:
     assert isinstance(error, ModelFailed)
     assert (error.status, error.code) == (400, "content_filter")
     assert "Too rude." in str(error)
-
-
-async def test_a_line_that_fails_in_passing(world: World) -> None:
-    sim = await world.simulator()
-    sim.when("row 4").reply(Failure(500), Failure(429), "You said: row 4")
-    all_well(await world.run())
-    assert world.paid() == ONCE
 
 
 @pytest.mark.parametrize(

@@ -1,112 +1,46 @@
-"""What goes wrong with jobs at Anthropic and Gemini: each line ends as it should, paid once where it can be."""
+"""What goes wrong with jobs, in each protocol: each line ends as it should, paid once where it can be."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import segue
-from segue.authoring.map import Outcome
 from segue.model.errors import ModelFailed, RunHeld
-from segue.ports.provider import BatchProvider
-from segue.providers.anthropic import Anthropic
 from segue.providers.anthropic_batches import labelled
-from segue.providers.gemini import Gemini
-from segue.runtime.calls.naming import line_id
 from segue.testing.simulator import Failure, Limits, Pace, Simulator
-from segue.transports.pooled import Pooled
-from tests.crash.remote import FastClock
-from tests.runtime import lives
-
-ROWS = 6
-SPEED = 20.0
-KEY = "sk-right-0123456789"
+from tests.runtime.world import ONCE, ROWS, World, all_well, echo, ident, until
 
 
-@segue.flow(name="lanes.dialects.echo")
-async def echo(number: int) -> str:
-    return await segue.generate(f"row {number}")
-
-
-class World:
-    """A simulator and engines that talk to it, on one fast clock."""
-
-    def __init__(self, dialect: str, path: Path) -> None:
-        self.dialect, self.path = dialect, path
-        self.sim: Simulator
-        self.clock = FastClock(SPEED)
-        self.key = KEY
+class FastWorld(World):
+    """The simulator's clock is as fast as the engines'."""
 
     async def simulator(self, **options: Any) -> Simulator:
-        options = {"batch_time": timedelta(seconds=1), "key": KEY, "clock": self.clock, **options}
-        self.sim = Simulator(**options)
-        await self.sim.start()
-        return self.sim
-
-    def provider(self, _: Any) -> BatchProvider:
-        if self.dialect == "anthropic":
-            return Anthropic(self.sim.base_url, self.key, Pooled())
-        return Gemini(f"{self.sim.url}/v1beta", self.key, Pooled())
-
-    async def run(self, **options: Any) -> list[Outcome[Any, Any]]:
-        options = {"mode": "batch", "model": "far:m", "clock": self.clock, **options}
-        async with segue.Engine("memory:", providers={"far": self.provider}, **options) as engine:
-            async with asyncio.timeout(30):
-                outcomes = [outcome async for outcome in engine.map(echo, range(ROWS), id="job")]
-            assert await engine.store.lanes() == []
-            return sorted(outcomes, key=lambda outcome: outcome.index)
-
-    def paid(self) -> dict[int, int]:
-        """How often each row's line was paid."""
-        lines = {ident(number): number for number in range(ROWS)}
-        counts = dict.fromkeys(range(ROWS), 0)
-        for entry in self.sim.ledger.lines("batch"):
-            if entry.paid:
-                counts[lines[labelled(entry.custom_id or "")[0]]] += 1
-        return counts
+        return await super().simulator(**{"batch_time": timedelta(seconds=1), "clock": self.clock, **options})
 
     async def sent(self, number: int) -> str:
         """The id under which a row's line is sent: Anthropic's bear a label, which is known when they are there."""
-        if self.dialect == "gemini":
+        if self.dialect != "anthropic":
             return ident(number)
         [job] = await until(lambda: list(self.sim._processor._jobs.values()))
         await until(lambda: job.lines)
         return next(line.custom_id for line in job.lines if labelled(line.custom_id)[0] == ident(number))
 
 
-def ident(number: int) -> str:
-    return line_id(f"job/{number}", "", 0)
-
-
-@pytest.fixture(params=["anthropic", "gemini"])
-async def world(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    world = World(request.param, tmp_path)
+@pytest.fixture(params=["openai", "anthropic", "gemini"])
+async def world(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[FastWorld]:
+    world = FastWorld(tmp_path, request.param)
     yield world
     await world.sim.close()
 
 
-def all_well(outcomes: list[Outcome[Any, Any]], but: set[int] | None = None) -> None:
-    for outcome in outcomes:
-        if outcome.index not in (but or set()):
-            assert outcome.error is None, outcome.error
-            assert outcome.value == f"You said: row {outcome.index}"
-
-
-until = partial(lives.until, within=20)
-
-
-ONCE = dict.fromkeys(range(ROWS), 1)
-
-
 # ---------------------------------------------------------------- how much may be sent
-async def test_a_submission_that_is_too_many_tokens_is_made_smaller(world: World) -> None:
-    sim = await world.simulator(limits=Limits(enqueued_tokens=100))
+async def test_a_submission_that_is_too_many_tokens_is_made_smaller(world: FastWorld) -> None:
+    sim = await world.simulator(limits=Limits(enqueued_tokens=60))
     all_well(await world.run())
     assert world.paid() == ONCE
     assert len(sim.batches()) > 1
@@ -114,7 +48,7 @@ async def test_a_submission_that_is_too_many_tokens_is_made_smaller(world: World
 
 # ---------------------------------------------------------------- what is in the results
 @pytest.mark.parametrize("spoil", ["drop_line", "wrong_id", "double_line"])
-async def test_lines_that_are_missing_unknown_or_told_twice(world: World, spoil: str) -> None:
+async def test_lines_that_are_missing_unknown_or_told_twice(world: FastWorld, spoil: str) -> None:
     sim = await world.simulator()
     running = asyncio.ensure_future(world.run())
     getattr(sim.faults, spoil)(await world.sent(2))
@@ -122,29 +56,29 @@ async def test_lines_that_are_missing_unknown_or_told_twice(world: World, spoil:
     assert world.paid() == (ONCE if spoil == "double_line" else ONCE | {2: 2})
 
 
-async def test_half_a_line(world: World) -> None:
+async def test_half_a_line(world: FastWorld) -> None:
     (await world.simulator()).faults.half_line()
     all_well(await world.run())
     assert sorted(world.paid().values()) == [1, 1, 1, 1, 1, 2]
 
 
-async def test_a_job_that_is_done_and_has_no_file(world: World) -> None:
+async def test_a_job_that_is_done_and_has_no_file(world: FastWorld) -> None:
     (await world.simulator()).faults.no_output_file()
     all_well(await world.run())
     assert set(world.paid().values()) == {2}
 
 
-async def test_an_empty_text_where_a_file_would_be(world: World) -> None:
-    """Where results are has to be told by Gemini only."""
+async def test_an_empty_text_where_a_file_would_be(world: FastWorld) -> None:
+    """Gemini has one file for all results."""
     (await world.simulator()).faults.empty_error_file_id()
     all_well(await world.run())
-    assert set(world.paid().values()) == ({1} if world.dialect == "anthropic" else {2})
+    assert set(world.paid().values()) == ({2} if world.dialect == "gemini" else {1})
 
 
 # ---------------------------------------------------------------- jobs that end early
 @pytest.mark.parametrize("end", ["expired", "cancelled"])
-async def test_jobs_that_end_early(world: World, end: str) -> None:
-    """Anthropic gives what is done, and that is kept; Gemini gives nothing, and it is all asked for again."""
+async def test_jobs_that_end_early(world: FastWorld, end: str) -> None:
+    """What is done is given, and kept; but Gemini gives nothing, and it is all asked for again."""
     pace = Pace(validating=0.0, working=20.0, finalizing=0.0, cancelling=0.0)
     window = timedelta(seconds=10) if end == "expired" else None
     sim = await world.simulator(pace=pace, window=window)
@@ -157,10 +91,10 @@ async def test_jobs_that_end_early(world: World, end: str) -> None:
     first = sim.batches()[-1]
     assert first.status == end
     assert 0 < first.completed < ROWS
-    assert set(world.paid().values()) == ({1} if world.dialect == "anthropic" else {1, 2})
+    assert set(world.paid().values()) == ({1, 2} if world.dialect == "gemini" else {1})
 
 
-async def test_expired_time_and_again(world: World) -> None:
+async def test_expired_time_and_again(world: FastWorld) -> None:
     """No line goes round for ever, and its error says why."""
     pace = Pace(validating=0.0, working=600.0, finalizing=0.0, cancelling=0.0)
     sim = await world.simulator(pace=pace, window=timedelta(seconds=1))
@@ -170,7 +104,7 @@ async def test_expired_time_and_again(world: World) -> None:
     assert len(sim.batches()) == 4
 
 
-async def test_a_job_that_is_stuck_until_it_expires(world: World) -> None:
+async def test_a_job_that_is_stuck_until_it_expires(world: FastWorld) -> None:
     sim = await world.simulator(window=timedelta(seconds=5))
     sim.faults.stall_batch()
     all_well(await world.run())
@@ -192,13 +126,16 @@ NAMES = ["529", "429", "html", "html-200", "nothing", "lost", "empty"]
 #: Of each protocol: parts of the paths of upload, submission, poll and download. Anthropic has no uploads.
 PATHS = {
     "anthropic": ["messages", "messages/batches", "batches/msgbatch", "/results"],
+    "openai": ["files", "batches", "batches/", "content"],
     "gemini": ["/upload/", "batchGenerateContent", "/v1beta/batches/", ":download"],
 }
 
 
 @pytest.mark.parametrize("spoil", WIRE, ids=NAMES)
 @pytest.mark.parametrize("step", [0, 1, 3], ids=["upload", "submission", "download"])
-async def test_troubles_pass(world: World, step: int, spoil: Callable[[Simulator, str, int], None]) -> None:
+async def test_troubles_pass(
+    world: FastWorld, step: int, spoil: Callable[[Simulator, str, int], None]
+) -> None:
     """Three times, then all is well, and nothing is paid twice."""
     on = PATHS[world.dialect][step]
     sim = await world.simulator()
@@ -208,7 +145,9 @@ async def test_troubles_pass(world: World, step: int, spoil: Callable[[Simulator
 
 
 @pytest.mark.parametrize("spoil", WIRE, ids=NAMES)
-async def test_troubles_of_a_poll_pass(world: World, spoil: Callable[[Simulator, str, int], None]) -> None:
+async def test_troubles_of_a_poll_pass(
+    world: FastWorld, spoil: Callable[[Simulator, str, int], None]
+) -> None:
     sim = await world.simulator(batch_time=timedelta(seconds=6))
     running = asyncio.ensure_future(world.run())
     await until(sim.batches)
@@ -217,7 +156,7 @@ async def test_troubles_of_a_poll_pass(world: World, spoil: Callable[[Simulator,
     assert world.paid() == ONCE
 
 
-async def test_a_key_that_is_refused(world: World) -> None:
+async def test_a_key_that_is_refused(world: FastWorld) -> None:
     sim = await world.simulator()
     world.key = "sk-wrong-0123456789"
     for outcome in await world.run():
@@ -228,7 +167,7 @@ async def test_a_key_that_is_refused(world: World) -> None:
     assert len(sim.ledger) == 0
 
 
-async def test_a_job_that_the_provider_forgot(world: World) -> None:
+async def test_a_job_that_the_provider_forgot(world: FastWorld) -> None:
     sim = await world.simulator(batch_time=timedelta(seconds=10))
     running = asyncio.ensure_future(world.run())
     (batch,) = await until(sim.batches)
@@ -237,7 +176,7 @@ async def test_a_job_that_the_provider_forgot(world: World) -> None:
     all_well(await running)
 
 
-async def test_a_provider_that_is_down_for_a_while(world: World) -> None:
+async def test_a_provider_that_is_down_for_a_while(world: FastWorld) -> None:
     """It comes back at the same place and goes on; nobody pays for a line again."""
     slow = timedelta(seconds=40)  # enough to be caught in the middle on a busy machine
     sim = await world.simulator(batch_time=slow, directory=world.path)
@@ -252,7 +191,7 @@ async def test_a_provider_that_is_down_for_a_while(world: World) -> None:
 
 
 # ---------------------------------------------------------------- what the lines say
-async def test_a_line_that_fails_for_good(world: World) -> None:
+async def test_a_line_that_fails_for_good(world: FastWorld) -> None:
     def rule(body: dict[str, Any]) -> Any:
         text = body["messages"][-1]["content"]
         return Failure(400, "Too rude.") if text == "row 3" else f"You said: {text}"
@@ -266,14 +205,14 @@ async def test_a_line_that_fails_for_good(world: World) -> None:
     assert "Too rude." in str(error)
 
 
-async def test_a_line_that_fails_in_passing(world: World) -> None:
+async def test_a_line_that_fails_in_passing(world: FastWorld) -> None:
     sim = await world.simulator()
     sim.when("row 4").reply(Failure(529), Failure(429), "You said: row 4")
     all_well(await world.run())
     assert world.paid() == ONCE
 
 
-async def test_live_calls_through_all_that(world: World) -> None:
+async def test_live_calls_through_all_that(world: FastWorld) -> None:
     """The same rows, live: faults before and in the middle of an answer are passed over."""
     sim = await world.simulator()
     sim.faults.fail(2, status=529, retry_after=timedelta(seconds=0.1))
@@ -285,14 +224,12 @@ async def test_live_calls_through_all_that(world: World) -> None:
     assert sim.ledger.counts()["live_paid"] == ROWS + 1  # that whose answer was empty
 
 
-async def test_a_doubtful_job_holds_up_no_other(world: World) -> None:
+@pytest.mark.parametrize("world", ["anthropic", "gemini"], indirect=True)
+async def test_a_doubtful_job_holds_up_no_other(world: FastWorld) -> None:
     """Whether a batch of Anthropic's is ours is known when it is over; the lane goes on with other jobs till then."""
     sim = await world.simulator(batch_time=timedelta(seconds=100))
     sim.faults.lose_reply(on="atch" if world.dialect == "anthropic" else "batchGenerate")
-    engine = segue.Engine(
-        "memory:", providers={"far": world.provider}, mode="batch", model="far:m", clock=world.clock
-    )
-    async with engine, asyncio.timeout(30):
+    async with world.engine() as engine, asyncio.timeout(30):
         first = await engine.start(echo(0), id="first")
         await until(sim.batches)
         second = await engine.start(echo(1), id="second")

@@ -20,7 +20,7 @@ from segue.runtime.receipt import total
 from segue.stores import open_store
 from segue.testing.crash import Mortal
 from segue.testing.simulator import Failure, Said, Simulator
-from tests.runtime.test_lanes import World
+from tests.runtime.world import World
 
 WEEK = timedelta(days=7)
 ROWS, PROMPTS = 60, 5

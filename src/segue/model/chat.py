@@ -63,9 +63,6 @@ class ToolCall(msgspec.Struct, frozen=True):
     arguments: str
 
 
-Part = str | File
-
-
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """One message of a conversation. `call` is, of a `tool` message, the id of the call that it answers.
 

@@ -19,7 +19,7 @@ def statuses(simulator: Simulator) -> list[int]:
 
 async def test_a_page_from_a_proxy(world: World):
     simulator, client = await world.pair()
-    simulator.faults.reply_html_once()
+    simulator.faults.reply_html()
     with pytest.raises(openai.InternalServerError) as caught:
         await client.chat.completions.create(**says("x"))
     assert caught.value.status_code == 502

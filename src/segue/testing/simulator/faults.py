@@ -84,10 +84,6 @@ class Faults:
         """An HTML page, as a proxy sends one; nothing was done."""
         self._add(Fault(effect="html", on=on, times=times, status=status))
 
-    def reply_html_once(self, *, on: str = "") -> None:
-        """`reply_html`, once."""
-        self.reply_html(on=on)
-
     def fail(
         self, times: int = 1, *, status: int = 500, retry_after: timedelta | None = None, on: str = ""
     ) -> None:
