@@ -660,13 +660,13 @@ def test_decoders_are_made_once() -> None:
 
 def test_pydantic_is_not_imported() -> None:
     code = (
-        "import sys; from segue.core import codec, shape, signature\n"
+        "import sys; from segue.core import codec, shape, signature, toolshape\n"
         "from dataclasses import dataclass\n"
         "@dataclass\nclass A: x: int = 0\n"
         "@dataclass\nclass B: y: int = 0\n"
         "assert codec.decode(codec.encode([A(1), B(2)]), list[A | B]) == [A(1), B(2)]\n"
         "def f(a: A | B, n: int = 3): ...\n"
-        "signature.ToolShape.of(f); signature.InputShape.of(f); shape.Shape.of(list[A | B])\n"
+        "toolshape.ToolShape.of(f); signature.InputShape.of(f); shape.Shape.of(list[A | B])\n"
         "assert 'pydantic' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})

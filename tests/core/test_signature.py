@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.core.signature import InputShape, ToolShape
+from segue.core.signature import InputShape
+from segue.core.toolshape import ToolShape
 from segue.model.errors import BadSignature, InvalidValue, NotEncodable
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any, Literal, ParamSpec
 import msgspec
 
 from ..core.codec import encode, encode_stable
-from ..core.signature import ToolShape
+from ..core.toolshape import ToolShape
 from ..model.chat import ToolCall, ToolSpec
 from ..model.errors import AuthorError, InvalidValue
 from .ask import form_of, put

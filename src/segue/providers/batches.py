@@ -1,4 +1,7 @@
-"""The wire formats of Files and Batches, OpenAI's and of those who differ: lines, jobs and outcomes. No I/O."""
+"""The wire format of Files and Batches, OpenAI's: lines, jobs and outcomes. No I/O.
+
+Those who differ say where: `AzureFormat`, `GroqFormat`, `mistral.py`, `together.py`, `xai.py`.
+"""
 
 from __future__ import annotations
 
@@ -112,7 +115,6 @@ def _between(path: str) -> bytes:
 
 _job = msgspec.json.Decoder(Job)
 _page = msgspec.json.Decoder(Page)
-_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 PAGE = 100  #: jobs that are asked for at a time
 
@@ -184,135 +186,6 @@ class GroqFormat(Format):
     """Groq: smaller files."""
 
     max_bytes = 95_000_000
-
-
-class _MistralJob(msgspec.Struct):
-    id: str
-    status: str
-    created_at: float | None = None
-    input_files: list[str] = []
-    output_file: str | None = None
-    error_file: str | None = None
-    errors: list[dict[str, Any]] = []
-    total_requests: int | None = None
-    succeeded_requests: int | None = None
-    failed_requests: int | None = None
-    metadata: dict[str, Any] | None = None
-
-
-class _MistralPage(msgspec.Struct):
-    data: list[_MistralJob] | None = None
-
-
-_mistral_job = msgspec.json.Decoder(_MistralJob)
-_mistral_page = msgspec.json.Decoder(_MistralPage)
-_MISTRAL = {"success": "completed", "timeout_exceeded": "expired", "cancellation_requested": "cancelling"}
-
-
-class MistralFormat(Format):
-    """Mistral: the model stands with the job, not in its lines."""
-
-    jobs = "/v1/batch/jobs"
-
-    def line(self, ident: str, path: str, body: bytes) -> bytes:
-        """See `Format.line`."""
-        asked = {name: value for name, value in _object.decode(body).items() if name != "model"}
-        return msgspec.json.encode({"custom_id": ident, "body": asked}) + b"\n"
-
-    def asked(self, file: str, path: str, nonce: str, model: str) -> dict[str, Any]:
-        """See `Format.asked`."""
-        return {
-            "input_files": [file],
-            "endpoint": path,
-            "model": model,
-            "timeout_hours": 24,
-            "metadata": {LABEL: nonce},
-        }
-
-    def job(self, body: bytes) -> Job:
-        """See `Format.job`."""
-        return self._told(_mistral_job.decode(body))
-
-    def list(self, page: int, after: str) -> str:
-        """See `Format.list`."""
-        return f"{self.jobs}?page={page}&page_size={PAGE}"
-
-    def page(self, body: bytes) -> Page:
-        """See `Format.page`."""
-        return Page([self._told(each) for each in _mistral_page.decode(body).data or ()])
-
-    def _told(self, job: _MistralJob) -> Job:
-        status = job.status.lower()
-        return Job(
-            id=job.id,
-            status=_MISTRAL.get(status, status),
-            created_at=job.created_at,
-            input_file_id=job.input_files[0] if job.input_files else None,
-            output_file_id=job.output_file,
-            error_file_id=job.error_file,
-            errors=Errors([JobError(message=str(each.get("message") or each)) for each in job.errors]),
-            request_counts=Counts(job.total_requests, job.succeeded_requests, job.failed_requests),
-            metadata=job.metadata,
-        )
-
-
-class _TogetherJob(msgspec.Struct):
-    id: str
-    status: str
-    created_at: str | None = None
-    input_file_id: str | None = None
-    output_file_id: str | None = None
-    error_file_id: str | None = None
-    error: str | None = None
-
-
-class _TogetherMade(msgspec.Struct):
-    job: _TogetherJob
-
-
-_together_job = msgspec.json.Decoder(_TogetherJob)
-_together_made = msgspec.json.Decoder(_TogetherMade)
-_together_page = msgspec.json.Decoder(list[_TogetherJob] | None)
-
-
-class TogetherFormat(Format):
-    """Together: files go elsewhere and under another purpose; jobs have no label, and are listed all at once."""
-
-    uploads = "/v1/files/upload"
-    purpose = "batch-api"
-    max_bytes = 95_000_000
-
-    def fields(self, name: str) -> dict[str, str]:
-        """See `Format.fields`."""
-        return {"purpose": self.purpose, "file_name": name, "file_type": "jsonl"}
-
-    def asked(self, file: str, path: str, nonce: str, model: str) -> dict[str, Any]:
-        """See `Format.asked`."""
-        return {"input_file_id": file, "endpoint": path, "completion_window": self.window}
-
-    def job(self, body: bytes) -> Job:
-        """See `Format.job`. One that was just made is wrapped."""
-        made = "job" in _object.decode(body)
-        return self._told(_together_made.decode(body).job if made else _together_job.decode(body))
-
-    def list(self, page: int, after: str) -> str:
-        """See `Format.list`."""
-        return self.jobs
-
-    def page(self, body: bytes) -> Page:
-        """See `Format.page`."""
-        return Page([self._told(each) for each in _together_page.decode(body) or ()], has_more=False)
-
-    def _told(self, job: _TogetherJob) -> Job:
-        return Job(
-            id=job.id,
-            status=job.status.lower(),
-            created_at=moment(job.created_at),
-            input_file_id=job.input_file_id,
-            output_file_id=job.output_file_id,
-            error_file_id=job.error_file_id,
-            errors=Errors([JobError(message=job.error)]) if job.error else None,
-        )
 
 
 def moment(text: str | None) -> float | None:

@@ -78,13 +78,13 @@ def _groq() -> Format:
 
 
 def _mistral() -> Format:
-    from .batches import MistralFormat
+    from .mistral import MistralFormat
 
     return MistralFormat()
 
 
 def _together() -> Format:
-    from .batches import TogetherFormat
+    from .together import TogetherFormat
 
     return TogetherFormat()
 
