@@ -28,7 +28,20 @@ from ...ports.store import (
     NewRun,
     Turn,
 )
-from . import answers, batches, budgets, heads, lines, outcomes, past, records, untaken
+from . import (
+    answers,
+    batches,
+    blobs,
+    budgets,
+    heads,
+    jobs,
+    lines,
+    lists,
+    outcomes,
+    past,
+    questions,
+    untaken,
+)
 from . import post as post_orders
 from . import runs as run_orders
 from . import turns as turn_orders
@@ -174,10 +187,10 @@ class SqliteStore:
     async def runs(
         self, *, job: str = "", status: Sequence[str] = (), after: str = "", limit: int = 1000
     ) -> list[Head]:
-        return cast(list[Head], await self._look(records.list_runs, job, tuple(status), after, limit))
+        return cast(list[Head], await self._look(lists.list_runs, job, tuple(status), after, limit))
 
     async def finished(self, job: str, after: int, limit: int) -> list[Head]:
-        return cast(list[Head], await self._look(records.finished, job, after, limit))
+        return cast(list[Head], await self._look(lists.finished, job, after, limit))
 
     async def revive(
         self,
@@ -199,41 +212,41 @@ class SqliteStore:
         return cast(int, await self._write(past.sweep, [past.Sweep(now, limit)]))
 
     async def workers(self) -> list[str]:
-        return cast(list[str], await self._look(records.workers))
+        return cast(list[str], await self._look(lists.workers))
 
     async def bury(self, workers: Sequence[str]) -> None:
         await self._write(run_orders.bury, list(workers), many=True)
 
     async def backlog(self, *, now: float, but: Collection[str] = ()) -> tuple[int, float | None]:
-        return cast(tuple[int, float | None], await self._look(records.backlog, now, tuple(but)))
+        return cast(tuple[int, float | None], await self._look(lists.backlog, now, tuple(but)))
 
     # ------------------------------------------------------------ jobs
     async def put_job(self, job: JobHead) -> JobHead:
-        return cast(JobHead, await self._write(records.put_job, [job]))
+        return cast(JobHead, await self._write(jobs.put_job, [job]))
 
     async def get_job(self, job: str) -> JobHead | None:
-        return cast(JobHead | None, await self._look(records.get_job, job))
+        return cast(JobHead | None, await self._look(jobs.get_job, job))
 
     async def list_jobs(self) -> list[JobHead]:
-        return cast(list[JobHead], await self._look(records.list_jobs))
+        return cast(list[JobHead], await self._look(jobs.list_jobs))
 
     # ------------------------------------------------------------ questions
     async def asks(self, *, to: str = "", run: str = "") -> list[Question]:
-        return cast(list[Question], await self._look(records.asks, to, run))
+        return cast(list[Question], await self._look(questions.asks, to, run))
 
     async def asked(self, after: int, *, to: str = "", limit: int = 1000) -> tuple[list[Question], int]:
-        found = await self._look(records.asked, after, to, limit)
+        found = await self._look(questions.asked, after, to, limit)
         return cast(tuple[list[Question], int], found)
 
     async def get_ask(self, ask: str) -> tuple[Question, str] | None:
-        return cast("tuple[Question, str] | None", await self._look(records.get_ask, ask))
+        return cast("tuple[Question, str] | None", await self._look(questions.get_ask, ask))
 
     async def answer(self, ask: str, value: bytes, *, now: float) -> AnswerResult:
-        return cast(AnswerResult, await self._write(records.answer, [records.Reply(ask, value, now)]))
+        return cast(AnswerResult, await self._write(questions.answer, [questions.Reply(ask, value, now)]))
 
     # ------------------------------------------------------------ blobs
     async def get_blobs(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
-        return cast(dict[bytes, bytes], await self._look(records.get_blobs, tuple(digests)))
+        return cast(dict[bytes, bytes], await self._look(blobs.get_blobs, tuple(digests)))
 
     # ------------------------------------------------------------ answers
     async def answers(self, same: Sequence[str]) -> dict[str, Answer]:
