@@ -295,7 +295,11 @@ class Engine:
 
     # ------------------------------------------------------------ runs
     async def run(self, call: Coroutine[Any, Any, R] | Actor[R], /, *, id: str = "", **how: Unpack[How]) -> R:
-        """Run the call of a flow to its end; its result."""
+        """Run the call of a flow to its end; its result.
+
+        Raises what the flow raised (`RunFailed` where that can't be built again here), `RunHeld`, `RunCancelled`, or
+        `RunInterrupted` for an actor that was asked to end; and as `start` does.
+        """
         run, wake = await self._start(call, id, how, here=True)
         if wake is not None and wake.over and wake.status in ENDED:
             head = wake.head if not self.verify else await self.verified(wake.head)
@@ -307,7 +311,10 @@ class Engine:
     async def start(
         self, call: Coroutine[Any, Any, R] | Actor[R], /, *, id: str = "", **how: Unpack[How]
     ) -> Run[R]:
-        """Start the call of a flow; durable on return. With an `id`, the run that is there by it goes on."""
+        """Start the call of a flow; durable on return. With an `id`, the run that is there by it goes on.
+
+        Raises `Conflict` where that one is of another flow or has other arguments, `Damaged` where it can't be read.
+        """
         run, _ = await self._start(call, id, how, keep=True)
         return run
 
@@ -354,7 +361,7 @@ class Engine:
         )
 
     async def get(self, id: str, /) -> Run[Any]:
-        """A run by its id. Raises `UnknownName`."""
+        """A run by its id, whatever it does or came to. Raises `UnknownName`."""
         await self.head(id)
         return Run(self, id)
 
