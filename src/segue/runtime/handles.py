@@ -62,8 +62,8 @@ KEPT = 10_000
 class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
     """One durable execution, and its address. Awaiting it gives its result; iterating it, what happens in it.
 
-    Awaiting raises as `Engine.run` does. A run is a value too: stored in fields, sent in messages and given to flows, it
-    is its id, and good in another process and after a restart.
+    Awaiting raises as `Engine.run` does. A run is a value too: stored in fields, sent in messages and given to flows,
+    it is its id, and good in another process and after a restart.
 
     What happens in this process between `engine.start` and the first iteration is kept, the newest 10,000 events of
     it, unless the run is awaited before.
