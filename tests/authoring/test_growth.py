@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
@@ -20,8 +20,8 @@ from segue.authoring.actor.checkpoint import (
     write_checkpoint,
     write_delta,
 )
-from segue.authoring.actor.fields import SMALL, Fields
-from segue.authoring.actor.growth import CHANGES, EXACT, FIXED, trust
+from segue.authoring.actor.fields import SMALL, Fields, as_read
+from segue.authoring.actor.growth import CHANGES, EXACT, FIXED, trust, trust_of
 from segue.authoring.actor.splices import Splice, Spliced, Splices
 from segue.authoring.actor.tail import Tail
 from segue.model.errors import NotEncodable
@@ -90,14 +90,17 @@ class Shelf:
     def wake(self) -> None:
         """Another life."""
         stored = self.stored()
-        self.actor = DEFINITION.load(stored)
-        self.fields = Fields(DEFINITION, self.actor, read_texts(stored))
+        texts = read_texts(stored)
+        values = DEFINITION.read(texts)
+        table = as_read(DEFINITION, texts, values)
+        self.actor = DEFINITION.cls(**values)
+        self.fields = Fields(DEFINITION, self.actor, table)
         self.tail = Tail(self.deltas)
 
 
 def texts(fields: msgspec.Raw) -> dict[str, bytes]:
     """Each field's."""
-    return {name: bytes(text) for name, text in read_texts(fields).items()}
+    return read_texts(fields)
 
 
 def grown() -> Shelf:
@@ -284,6 +287,29 @@ def test_what_can_change() -> None:
     assert trust(1) == trust((1, "a")) == trust(Point(1)) == trust(segue.Message("user", "a")) == FIXED
     assert trust([]) == trust({}) == trust(([],)) == trust(Cell(1)) == trust(Bag([])) == CHANGES
     assert trust(Liar("a")) == CHANGES
+
+
+@pytest.mark.parametrize(
+    ("tp", "expected"),
+    [
+        (list[str], EXACT),
+        (Annotated[list[str | None] | None, "said"], EXACT),
+        (dict[str, int], FIXED),
+        (Sequence[segue.Message], FIXED),
+        (tuple[int, ...], FIXED),
+        (list[str] | dict[str, bool], FIXED),
+        (list, None),
+        (list[Any], None),
+        (list[list[str]], None),
+        (list[Cell], None),
+        (list[str] | list[Cell], None),
+        (list[str] | Any, None),
+        (list[str] | Collection[Any], None),
+        (str, None),
+    ],
+)
+def test_what_a_type_tells_of_what_was_read(tp: Any, expected: int | None) -> None:
+    assert trust_of(tp) == expected
 
 
 def test_what_cant_be_stored_is_named() -> None:

@@ -273,3 +273,35 @@ async def test_a_large_actor_stays_for_its_next_message() -> None:
     claims = await store.get("long")
     assert claims is not None
     assert claims.fence < 60  # woken for a part of the messages only
+
+
+class Tell(segue.Request[list[str]]): ...
+
+
+class Memory(segue.Actor[None]):
+    """Makes of its fields, each time it is made, what they are to be."""
+
+    last: list[str] = segue.field(default_factory=lambda: ["x" * 100] * 20)
+    title: str = "t" * 100
+
+    def __post_init__(self) -> None:
+        del self.last[:-20]
+        if not self.title.endswith("!"):
+            self.title += "!"
+
+    @segue.on
+    async def tell(self, _: Tell) -> list[str]:
+        self.last.append(f"said {len(self.last)}")
+        return [*self.last, self.title]
+
+
+async def test_what_the_class_makes_of_its_fields_as_it_wakes_is_stored() -> None:
+    async with Desk().engine(park="always") as engine:
+        run = await engine.start(Memory(), id="it")
+        for _ in range(5):
+            said = await run.request(Tell())
+            loaded = await engine.store.load("it")
+            assert loaded is not None
+            assert loaded.checkpoint is not None
+            fields = msgspec.json.decode(read_stored(loaded.checkpoint, loaded.deltas).fields)
+            assert [*fields["last"], fields["title"]] == said

@@ -16,7 +16,7 @@ from ...model.errors import UNREADABLE, Damaged
 from .splices import Splice, Spliced
 
 #: Fields as JSON text, by name.
-Texts = Mapping[str, bytes | msgspec.Raw]
+Texts = Mapping[str, bytes]
 
 
 class End(msgspec.Struct, omit_defaults=True):
@@ -98,14 +98,30 @@ class Delta(msgspec.Struct, array_like=True):
     fields: bytes = b""
 
 
+class _Parted(Checkpoint):
+    """As it is read: its fields apart at once, since going over their text is most of the work."""
+
+    fields: dict[str, msgspec.Raw]  # type: ignore[assignment]  # only here, where it is given its own again
+
+
+class _Seen(Delta):
+    """As it is read: texts are seen where they lie, and copied once, when they are put together."""
+
+    splices: list[tuple[str, int, int, memoryview]]  # type: ignore[assignment]
+
+
 #: What deltas may follow where nothing was written before.
 NOTHING_WRITTEN = b'{"fields":{}}'
+
+_NULL = msgspec.Raw(b"null")
 
 read_checkpoint = msgspec.json.Decoder(Checkpoint).decode
 write_checkpoint = msgspec.json.Encoder().encode
 write_delta = msgspec.msgpack.Encoder().encode
 read_delta = msgspec.msgpack.Decoder(Delta).decode
-read_texts = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_read_parted = msgspec.json.Decoder(_Parted).decode
+_see_delta = msgspec.msgpack.Decoder(_Seen).decode
+_read_parts = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def read_parted(checkpoint: bytes, deltas: Sequence[bytes]) -> tuple[Checkpoint, Texts]:
@@ -116,17 +132,22 @@ def read_parted(checkpoint: bytes, deltas: Sequence[bytes]) -> tuple[Checkpoint,
         raise Damaged("its checkpoint", problem) from problem
 
 
+def read_texts(fields: bytes | msgspec.Raw) -> dict[str, bytes]:
+    """The text of each field of a JSON object."""
+    return {name: bytes(text) for name, text in _read_parts(fields).items()}
+
+
 def _put_together(checkpoint: bytes, deltas: Sequence[bytes]) -> tuple[Checkpoint, Texts]:
-    head = read_checkpoint(checkpoint)
-    texts: dict[str, bytes | msgspec.Raw] = {**read_texts(head.fields)}
+    head = _read_parted(checkpoint)
+    texts, head.fields = head.fields, _NULL  # type: ignore[assignment]  # as any checkpoint has them
     if not deltas:
-        return head, texts
+        return head, {name: bytes(text) for name, text in texts.items()}
     spliced: dict[str, Spliced] = {}
     children, last = {child.id: child for child in head.children}, b""
-    for delta in map(read_delta, deltas):
+    for delta in map(_see_delta, deltas):
         last = delta.head
         if delta.fields:
-            texts, spliced = {**read_texts(delta.fields)}, {}
+            texts, spliced = _read_parts(delta.fields), {}
         for name, front, back, middle in delta.splices:
             text = spliced.get(name)
             if text is None:
@@ -139,10 +160,11 @@ def _put_together(checkpoint: bytes, deltas: Sequence[bytes]) -> tuple[Checkpoin
                 children.pop(one, None)
             else:
                 children[one.id] = one
-    head = read_checkpoint(last)
-    head.children = list(children.values())
-    texts.update((name, text.whole()) for name, text in spliced.items())
-    return head, texts
+    whole = read_checkpoint(last)
+    whole.children = list(children.values())
+    return whole, {
+        name: spliced[name].whole() if name in spliced else bytes(text) for name, text in texts.items()
+    }
 
 
 def read_stored(checkpoint: bytes, deltas: Sequence[bytes]) -> Checkpoint:

@@ -26,6 +26,7 @@ from ..pooled import Named
 from . import answers, elsewhere, graph
 from .checkpoint import Texts, read_texts
 from .driver import Driver
+from .growth import trust_of
 from .handlers import Handler, Handlers, read_handlers
 from .life import Life
 from .standing import Standing
@@ -79,6 +80,15 @@ class ActorDef:
     @functools.cached_property
     def durable(self) -> dict[str, Callable[[bytes], Any]]:
         """Its durable fields, and what reads each."""
+        return {name: self._field_reader(name, hint) for name, hint in self._durable_hints.items()}
+
+    @functools.cached_property
+    def trusts(self) -> dict[str, int | None]:
+        """How far what each durable field holds is to be trusted when it was just read; see `trust_of`."""
+        return {name: trust_of(hint) for name, hint in self._durable_hints.items()}
+
+    @functools.cached_property
+    def _durable_hints(self) -> dict[str, Any]:
         try:
             hints = typing.get_type_hints(self.cls, include_extras=True)
         except NameError as error:
@@ -86,7 +96,7 @@ class ActorDef:
                 self.name, f"an annotation can't be read: {error}", "import what it names"
             ) from None
         parts = [part for part in dataclasses.fields(self.cls) if part.metadata.get("durable", True)]
-        return {part.name: self._field_reader(part.name, hints[part.name]) for part in parts}
+        return {part.name: hints[part.name] for part in parts}
 
     @functools.cached_property
     def _durable_names(self) -> Any:
@@ -147,7 +157,7 @@ class ActorDef:
         for name, read in self.durable.items():
             if name in stored:
                 try:
-                    values[name] = read(bytes(stored[name]))
+                    values[name] = read(stored[name])
                 except InvalidValue as error:
                     where = f"{self.name}.{name}"
                     raise InvalidValue(where, error.expected, error.problem, error.got) from None

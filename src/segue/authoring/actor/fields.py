@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,26 +21,39 @@ SMALL = 1024
 Looked = bytes | list[Change]
 
 
+Table = dict[str, Field]
+
+
+def as_read(definition: ActorDef, texts: Texts, values: Mapping[str, Any]) -> Table | None:
+    """Fields that were just read, as they are before the class has had them; None where they are small or others."""
+    if texts.keys() != definition.durable.keys() or _size(texts) <= SMALL:
+        return None
+    trusts = definition.trusts
+    return {name: Field(values[name], texts[name], trusts[name]) for name in definition.durable}
+
+
+def _size(texts: Mapping[str, bytes | bytearray]) -> int:
+    """Of their JSON object, in bytes."""
+    return sum(map(len, texts.values())) + sum(map(len, texts)) + 4 * len(texts) + 1
+
+
 class Fields:
     """Of one actor. Small ones are one text; larger ones are looked at, and written, one by one."""
 
     __slots__ = ("_definition", "_names", "_pending", "_raw", "_stored", "_table", "as_stored", "size")
 
-    def __init__(self, definition: ActorDef, actor: Any, stored: Texts | None = None) -> None:
-        """`stored`: the texts that they were read from."""
+    def __init__(self, definition: ActorDef, actor: Any, stored: Table | None = None) -> None:
+        """`stored`: larger ones as they were read from what is stored."""
         self._definition, self._names = definition, definition.durable.keys()
-        self._table: dict[str, Field] | None = None
+        self._table: Table | None = stored
         self._pending = Splices()
         self._raw: bytes | msgspec.Raw = b""
         self._stored: bytes | msgspec.Raw = b""  # the text of few, as it was last written
         #: Whether they are still the text that was stored, so that changes of it can be.
-        self.as_stored = False
-        if stored is not None and stored.keys() == self._names:
-            self.size = sum(map(len, stored.values())) + sum(map(len, stored)) + 4 * len(stored) + 1
-            if self.size > SMALL:
-                self.as_stored = True
-                self._spread(actor, stored)
-                return
+        self.as_stored = stored is not None
+        if stored is not None:
+            self.size = _size({name: field.text for name, field in stored.items()})
+            return
         self._raw = self._stored = definition.dump(actor)
         self.size = len(self._raw)  #: bytes, roughly
         if self.size > SMALL:

@@ -12,13 +12,15 @@ import datetime
 import decimal
 import enum
 import operator
+import typing
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, MutableMapping, MutableSequence, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
 
+from ...core import forms
 from ...core.codec import encode
 from ...model.chat import File, Message, ToolCall
 from .splices import Splice
@@ -63,7 +65,7 @@ def trust(value: Any) -> int:
 
 
 def _least(values: Iterable[Any]) -> int:
-    values = list(values)
+    values = values if isinstance(values, list | tuple) else list(values)
     kinds = set(map(type, values))  # mostly one, and plain
     if kinds <= _PLAIN:
         return EXACT if kinds <= _EXACT else FIXED
@@ -73,6 +75,29 @@ def _least(values: Iterable[Any]) -> int:
         if least == CHANGES:
             break
     return least
+
+
+_HOLDERS = (list, tuple, dict, Sequence, MutableSequence, Mapping, MutableMapping)
+
+
+def trust_of(tp: Any) -> int | None:
+    """The least trust in what a list, tuple or dict holds that was just read as a `tp`; None where only a look at
+    all of it tells."""
+    held: set[Any] = set()
+    for member in _members(tp):
+        parts = typing.get_args(member)
+        if forms.origin(member) in _HOLDERS and parts:
+            held.update(kind for part in parts if part is not Ellipsis for kind in _members(part))
+        elif member not in _PLAIN:
+            return None
+    if not held or not held <= _PLAIN:
+        return None
+    return EXACT if held <= _EXACT else FIXED
+
+
+def _members(tp: Any) -> list[Any]:
+    """Of a union, or the type itself."""
+    return [type(None) if member is None else forms.bare(member) for member in forms.members(tp) or (tp,)]
 
 
 class Change(NamedTuple):
@@ -89,19 +114,20 @@ class Field:
 
     __slots__ = ("_items", "_trust", "_value", "text")
 
-    def __init__(self, value: Any, text: bytes | msgspec.Raw) -> None:
-        self.text: bytes | bytearray = bytes(text)
-        self._see(value)
+    def __init__(self, value: Any, text: bytes, trust: int | None = None) -> None:
+        """`trust`: in what it holds, if its type tells; see `trust_of`."""
+        self.text: bytes | bytearray = text
+        self._see(value, trust)
 
-    def _see(self, value: Any) -> None:
+    def _see(self, value: Any, known: int | None = None) -> None:
         self._value: Any = value
         self._items: Any = None
         if type(value) is list or type(value) is tuple:
-            self._trust = _least(value)
+            self._trust = _least(value) if known is None else known
             if self._trust:
                 self._items = value[:]  # of a tuple, itself
         elif type(value) is dict:
-            self._trust = min(_least(value), _least(value.values()))
+            self._trust = min(_least(value), _least(value.values())) if known is None else known
             if self._trust:
                 self._items = value.copy()
         else:

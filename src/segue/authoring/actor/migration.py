@@ -14,6 +14,7 @@ from ...model.run import Spec
 from ..failures import own_error
 from ..flow import target_named
 from .checkpoint import Checkpoint, Texts, read_texts
+from .fields import as_read
 
 if TYPE_CHECKING:
     from .definition import ActorDef
@@ -36,7 +37,7 @@ class Stored:
 
 
 class Read:
-    """An actor as it was read, and the `texts` of its fields. `changed`: from something else than what is stored."""
+    """An actor as it was read, from the `texts` of its fields. `changed`: from something else than what is stored."""
 
     def __init__(self, definition: ActorDef, stored: Checkpoint, texts: Texts, run: str) -> None:
         self.changed, self.texts = False, texts
@@ -62,6 +63,7 @@ class Read:
         missing = [name for name in definition.required if name not in values]
         if missing:
             raise _Gone(f"it has no {', '.join(missing)} yet, and the class has no default for that")
+        self.fields = as_read(definition, self.texts, values)  # before its __post_init__() may change them
         self.actor: Any = definition.cls(**values)
         self.state: Any = None
         if stored.state:

@@ -59,7 +59,7 @@ class Spliced:
         self._back = bytes(view[self._length :])
         self._text: bytearray | None = None  # once it was changed elsewhere
 
-    def put(self, front: int, back: int, middle: bytes) -> None:
+    def put(self, front: int, back: int, middle: bytes | memoryview) -> None:
         """One more."""
         if self._text is None:
             if front == self._length and back == len(self._back):

@@ -70,7 +70,7 @@ class Standing:
                 "run %s: %s has no field %s any more; it is dropped", self._run, definition.name, names
             )
         as_stored = claimed.checkpoint is not None and not read.changed
-        self.fields = Fields(definition, self.actor, texts if as_stored else None)
+        self.fields = Fields(definition, self.actor, read.fields if as_stored else None)
         deltas = claimed.deltas
         self._tail = Tail(deltas)
         self._written = len(claimed.checkpoint or b"") + sum(map(len, deltas)) + ROW * len(deltas)

@@ -37,12 +37,17 @@ class Stored(NamedTuple):
 class Tail:
     """The newest deltas as they are stored."""
 
-    __slots__ = ("_fields", "_kin", "_open", "_short", "_size", "_splices", "_weight")
+    __slots__ = ("_fields", "_kin", "_open", "_short", "_size", "_splices", "_unread", "_weight")
 
     def __init__(self, deltas: Sequence[bytes] = ()) -> None:
         self._open = False  # whether the newest may be gone on with; what it is then
         self._short: list[tuple[int, Reach]] = []  # sizes of those that may become one, and what they changed
-        short = [*takewhile(_is_short, reversed(deltas[-MANY:]))]
+        self._unread = [
+            *takewhile(_is_short, reversed(deltas[-MANY:]))
+        ]  # the newest first; most wakes add none
+
+    def _read(self) -> None:
+        short, self._unread = self._unread, []
         for stored in reversed(short):
             delta = read_delta(stored)
             self._count(delta, len(stored))
@@ -51,6 +56,8 @@ class Tail:
 
     def add(self, delta: Delta, whole: int, between: Between) -> Stored:
         """How one more is stored. `whole`: bytes of what it is a change of."""
+        if self._unread:
+            self._read()
         stored = write_delta(delta)
         room = min(max(whole // PART, SHORT), LONG)
         if self._open and self._weight + len(stored) <= room:
