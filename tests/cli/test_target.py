@@ -53,3 +53,65 @@ def test_a_file_of_several_actors_tells_them(desk: Desk):
         said = desk.segue(command, "crew.py")
         assert said.code == 2
         assert "name one of crew.py: `crew.py:Cook`, `crew.py:Waiter`" in said.err
+
+
+CREW = """
+import segue
+
+class Cook(segue.Actor[None]): ...
+
+@segue.step
+async def chop(what: str) -> str:
+    return what
+
+@segue.flow
+async def dish(what: str) -> str:
+    return await chop(what) if await segue.ask("Hungry?", returns=bool) else ""
+
+@segue.flow
+async def drink(what: str) -> str:
+    return what if await segue.ask("Thirsty?", returns=bool) else ""
+"""
+
+
+def test_where_files_are_meant_a_flow_of_one_will_do(desk: Desk):
+    desk.write("crew.py", CREW)
+    assert desk.segue("run", "crew.py:dish", "soup", "--id", "soup").code == 3
+    assert desk.segue("run", "crew.py:drink", "tea", "--id", "tea").code == 3
+    desk.segue("answer", "soup", "y")
+    desk.segue("answer", "tea", "y")
+    assert desk.segue("advance", "crew.py:Cook").code == 0  # of the file, all
+    assert desk.segue("replay", "crew.py:dish", "soup").code == 0
+    for command in ("advance", "worker", "check"):
+        said = desk.segue(command, "crew.py:Cooks")
+        assert said.code == 2
+        assert "there is no flow or actor 'Cooks'; did you mean 'Cook'?" in said.err
+
+
+def test_a_check_may_be_of_one_flow(desk: Desk):
+    desk.write("crew.py", CREW)
+    desk.segue("run", "crew.py:dish", "soup", "--id", "soup")
+    desk.segue("run", "crew.py:drink", "tea", "--id", "tea")
+    assert desk.segue("check", "crew.py").err.startswith("2 go on")
+    assert desk.segue("check", "crew.py:drink").err.startswith("1 go on")
+    assert desk.segue("check", "crew.py:Cook").err.startswith("0 go on")
+
+
+def test_what_is_no_flow_is_called_by_its_kind(desk: Desk):
+    desk.write("crew.py", CREW)
+    desk.write("rows.jsonl", '"a"\n')
+    for name, what in (("Cook", "is an actor"), ("chop", "is a step"), ("segue", "is a value")):
+        said = desk.segue("plan", f"crew.py:{name}", "rows.jsonl")
+        assert said.code == 2
+        assert f"{name} of crew.py {what}" in said.err
+
+
+def test_what_is_no_code_is_told_from_code(desk: Desk):
+    desk.write("crew.py", CREW)
+    desk.write("rows.jsonl", '"a"\n')
+    said = desk.segue("map", "rows.jsonl", "crew.py:dish")
+    assert said.code == 2
+    assert said.err == "segue: rows.jsonl: it isn't a Python file; flows are named as in `app.py:triage`\n"
+    assert "it is a folder" in desk.segue("worker", ".").err
+    said = desk.segue("run", "crew.py:dish:soup", "x")
+    assert "there is no flow 'dish:soup'; did you mean 'dish'?" in said.err

@@ -58,6 +58,17 @@ class Row:
 
 # ---------------------------------------------------------------- sound flows
 @segue.flow
+async def alone() -> str:
+    return await segue.generate("On your own?") + str(await double(2))
+
+
+async def test_a_flow_without_arguments_has_no_rows():
+    report = await check(alone, model=fake())
+    assert report.waves == 1
+    assert report.kills > 0
+
+
+@segue.flow
 async def plain(row: str) -> str:
     first = await segue.generate(f"One: {row}")
     second = await segue.generate(f"Two: {first}")

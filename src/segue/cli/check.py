@@ -11,7 +11,7 @@ from ..testing.rehearse import Rehearsed, rehearse
 from . import exit
 from .place import declare_store, existing
 from .screen import count, note, put_json
-from .target import load_modules
+from .target import load_named
 
 #: Seconds between two words on how far it has come.
 TELL = 2.0
@@ -22,18 +22,23 @@ def declare_check(parser: argparse.ArgumentParser) -> None:
         "Rehearse today's code with every stored run that hasn't ended: its recorded calls are replayed, and what is\n"
         "stored of an actor is read. Nothing is called, paid or written. Exit code 1 if a run would be held."
     )
-    parser.add_argument("file", metavar="app.py", nargs="+", help="what defines the flows and actors")
+    parser.add_argument(
+        "file",
+        metavar="app.py",
+        nargs="+",
+        help="what defines the flows and actors; app.py:triage for the runs of that one alone",
+    )
     parser.add_argument("--json", action="store_true", help="a line for each run that doesn't go on as it is")
     declare_store(parser)
 
 
 async def do_check(args: argparse.Namespace) -> int:
-    load_modules(args.file)
+    only = load_named(args.file)
     counts: Counter[str] = Counter()
     groups: dict[tuple[str, str, str], list[Rehearsed]] = {}
     told = time.monotonic()
     async with Engine(existing(args.store), worker=False) as engine:
-        async for one in rehearse(engine):
+        async for one in rehearse(engine, only=only):
             counts[one.what] += 1
             if one.what != "same":
                 if args.json:

@@ -302,7 +302,7 @@ def declare_advance(parser: argparse.ArgumentParser) -> None:
 async def do_advance(args: argparse.Namespace) -> int:
     if args.output and not args.job:
         raise InvalidValue("segue advance -o", "--job JOB", "it writes the output of one job: name it")
-    load_modules([file.partition(":")[0] if file.endswith(".py") is False else file for file in args.files])
+    load_modules(args.files)
     check_writable(args.output, *args.files, args.store)
     async with Engine(existing(args.store), worker=False) as engine:
         if args.job and await engine.store.get_job(args.job) is None:

@@ -27,7 +27,7 @@ from . import exit
 from .parity import against
 from .place import declare_store, existing
 from .screen import count, note, put_json, shown
-from .target import load_module
+from .target import load_modules
 from .timeline import dropped, said
 
 
@@ -51,7 +51,7 @@ def declare_replay(parser: argparse.ArgumentParser) -> None:
 
 
 async def do_replay(args: argparse.Namespace) -> int:
-    load_module(args.file.partition(".py:")[0] + ".py" if ".py:" in args.file else args.file)
+    load_modules([args.file])
     async with Engine(existing(args.store), worker=False) as engine:
         head = await engine.head(args.run)
         entries = await entries_of(engine.store, args.run)

@@ -15,7 +15,9 @@ from typing import Any
 from ..authoring.actor import ActorDef
 from ..authoring.flow import FlowDef, Target, definition, prefer, target_of
 from ..model.errors import AuthorError, UnknownName
+from .rows import BadFile
 
+NAMED = "flows are named as in `app.py:triage`"
 _OWN = f"{Path(__file__).parent.parent}/"
 
 
@@ -48,11 +50,20 @@ def load_flow(target: str) -> Any:
         found = getattr(found, part, None)
     if isinstance(definition(found), FlowDef):
         return found
+    if found is None:
+        raise UnknownName("flow", name, _choice(path, flows, name))
+    raise UnknownName("flow", name, f"{name} of {path} {_no_flow(found)}")
+
+
+def _no_flow(found: Any) -> str:
+    """What it is, of what is no flow."""
     if isinstance(definition(found), ActorDef):
-        raise UnknownName("flow", name, f"{name} of {path} is an actor, which this command doesn't take")
-    if callable(found):
-        raise UnknownName("flow", name, f"{name} of {path} isn't a flow: decorate it with @segue.flow")
-    raise UnknownName("flow", name, _choice(path, flows, name))
+        return "is an actor, which this command doesn't take"
+    if target_of(found) is not None:
+        return "is a step, which this command doesn't take: name the flow that calls it"
+    if callable(found) and not isinstance(found, type):
+        return "isn't a flow: decorate it with @segue.flow"
+    return f"is {'a class' if isinstance(found, type) else 'a value'}: decorate an async function with @segue.flow"
 
 
 def load_target(target: str) -> Any:
@@ -66,7 +77,7 @@ def load_target(target: str) -> Any:
     if not name and len(actors) == 1 and not flows:
         return next(iter(actors.values()))
     if not name and actors:
-        raise UnknownName("flow or actor", "", _choice(path, {**flows, **actors}))
+        raise UnknownName("flow or actor", "", _choice(path, targets_of(module)))
     return load_flow(target)
 
 
@@ -111,11 +122,16 @@ def definition_of(fn: Any) -> Target:
 
 def load_module(path: str) -> ModuleType:
     """Import a file, or a module by its dotted name. What a file imports from beside it is found."""
-    is_file = path.endswith(".py") or "/" in path
-    if is_file and not Path(path).is_file():
-        raise UnknownName("file", path, "flows are named as in `app.py:triage`")
+    file = Path(path)
+    is_file = path.endswith((".py", ".")) or "/" in path
+    if is_file and file.is_dir():
+        raise BadFile(path, "it is a folder", NAMED)
+    if file.suffix not in ("", ".py") and file.is_file():  # such as rows in place of the code
+        raise BadFile(path, "it isn't a Python file", NAMED)
+    if is_file and not file.is_file():
+        raise UnknownName("file", path, NAMED)
     try:
-        module = _load_file(Path(path).resolve()) if is_file else _load_name(path)
+        module = _load_file(file.resolve()) if is_file else _load_name(path)
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and not is_file and error.name == path.partition(".")[0]:
             raise UnknownName(
@@ -126,17 +142,37 @@ def load_module(path: str) -> ModuleType:
     return module
 
 
-def load_modules(paths: Sequence[str]) -> list[ModuleType]:
+def load_modules(words: Sequence[str]) -> list[ModuleType]:
     """Several files, or modules. Where two define one name, the module of a run tells which it is of.
 
-    Raises `BadSignature` for an actor that can't work.
+    Of `app.py:triage` the whole file, in which that must be: what it starts may stand there too. Raises `BadSignature`
+    for an actor that can't work.
     """
-    modules = [load_module(path) for path in paths]
+    modules = [load_module(_split(word)[0]) for word in words]
+    for module, (path, name) in zip(modules, map(_split, words), strict=True):
+        if name and target_of(_named(module, name)) is None:
+            raise UnknownName("flow or actor", name, _choice(path, targets_of(module), name))
     _prefer(*modules)
     for module in modules:
         for actor in actors_of(module).values():
             definition(actor).check()
     return modules
+
+
+def load_named(words: Sequence[str]) -> set[str]:
+    """As `load_modules`; what the runs are of that are meant, where each word names a flow or an actor; else nothing."""
+    modules = load_modules(words)
+    names = [_split(word)[1] for word in words]
+    if not all(names):
+        return set()
+    return {
+        definition_of(_named(module, name)).name for module, name in zip(modules, names, strict=True)
+    }
+
+
+def targets_of(module: ModuleType) -> dict[str, Any]:
+    """Flows and actors."""
+    return {**flows_of(module), **actors_of(module)}
 
 
 def _prefer(*modules: ModuleType) -> None:
@@ -187,7 +223,7 @@ def flows_of(module: ModuleType) -> dict[str, Any]:
 
 
 def _split(target: str) -> tuple[str, str]:
-    path, colon, name = target.rpartition(":")
+    path, colon, name = target.partition(":") if ".py:" in target else target.rpartition(":")
     return (path, name) if colon and path else (target, "")
 
 

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator, Iterable
-from typing import Any, TypeVar, cast
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from typing import Any, TypeVar, cast, overload
 
 import msgspec
 
@@ -49,6 +49,7 @@ class Report(msgspec.Struct, frozen=True):
     held: int
 
 
+@overload
 async def check(
     fn: Callable[[In], Awaitable[Out]],
     rows: Iterable[In],
@@ -57,10 +58,28 @@ async def check(
     model: FakeModel,
     kills: int = 100,
     budget: Budget | None = None,
+) -> Report: ...
+@overload
+async def check(
+    fn: Callable[[], Awaitable[Out]],
+    /,
+    *,
+    model: FakeModel,
+    kills: int = 100,
+    budget: Budget | None = None,
+) -> Report: ...
+async def check(
+    fn: Callable[..., Awaitable[Any]],
+    rows: Iterable[Any] | None = None,
+    /,
+    *,
+    model: FakeModel,
+    kills: int = 100,
+    budget: Budget | None = None,
 ) -> Report:
     """Run a flow or an actor over rows live, in batch, evicted at every wait, and killed before and after every write.
 
-    Raises `AssertionError` where an outcome or a journal differs from the live one's, where a committed step
+    One that takes no arguments is run once, without rows. Raises `AssertionError` where an outcome or a journal differs from the live one's, where a committed step
     or a batch line was done again, and where the code breaks a rule of replay. `kills` bounds the crashes of
     each kind; above it, they are spread evenly over the writes. With a `budget`, in tokens and enough for one call at a
     time, all rows share it, and what it says was spent is what the runs used, wherever they were killed.
@@ -69,7 +88,8 @@ async def check(
     if flow is None:
         raise UnknownName("flow", getattr(fn, "__qualname__", repr(fn)), "decorate it with @segue.flow")
     with _killed_on_purpose():
-        return await _checked(_Check(fn, list(rows), model, budget), model, kills)
+        calls = [()] if rows is None else [(row,) for row in rows]
+        return await _checked(_Check(fn, calls, model, budget), model, kills)
 
 
 @contextlib.contextmanager
@@ -132,13 +152,13 @@ class _Life(msgspec.Struct):
 
 class _Check:
     def __init__(
-        self, fn: Callable[[Any], Any], rows: list[Any], model: FakeModel, budget: Budget | None
+        self, fn: Callable[..., Any], calls: Sequence[tuple[Any, ...]], model: FakeModel, budget: Budget | None
     ) -> None:
         self.fn, self.model, self.budget = fn, model, budget
         self.target = target_of(fn)
         assert self.target is not None  # `check` looked
         name = short_name(self.target)
-        self.rows = {f"{name}-{number}": row for number, row in enumerate(rows)}
+        self.calls = {f"{name}-{number}": call for number, call in enumerate(calls)}
         self.lives = self.kills = self.held = 0
 
     async def kill(self, live: _Done, mode: str, after: bool, points: Iterable[int]) -> None:
@@ -219,9 +239,9 @@ class _Check:
         return _Life(killed.done(), mortal.commits)
 
     async def _all(self, engine: FakeEngine) -> None:
-        for run, row in self.rows.items():
-            await engine.start(self.fn(row), id=run)
-        await asyncio.gather(*(engine.wait(run) for run in self.rows))
+        for run, call in self.calls.items():
+            await engine.start(self.fn(*call), id=run)
+        await asyncio.gather(*(engine.wait(run) for run in self.calls))
 
     async def _until(
         self, way: _Way, engine: FakeEngine, ending: asyncio.Task[None], killed: asyncio.Future[None]
@@ -253,15 +273,16 @@ class _Check:
     def same(self, live: _Done, other: _Done) -> None:
         """Compare with the live runs."""
         names = (live.way.name, other.way.name)
-        for run, row in self.rows.items():
+        for run, call in self.calls.items():
             head = other.heads[run]
             if _cut_off(head):
                 self.held += 1
                 continue
             was, now = _ended(live.heads[run]), _ended(head)
             if timeless(was.encode()) != timeless(now.encode()):
+                what = f"the row {call[0]!r}" if call else "it"
                 raise AssertionError(
-                    f"the row {row!r} ended otherwise:\n  {names[0]}: {was}\n  {names[1]}: {now}"
+                    f"{what} ended otherwise:\n  {names[0]}: {was}\n  {names[1]}: {now}"
                     + show(self._differences(live, other, run))
                 )
         for run in sorted(live.heads.keys() | other.heads.keys()):

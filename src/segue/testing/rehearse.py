@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any, Literal
 
 import msgspec
@@ -37,12 +37,16 @@ class Rehearsed(msgspec.Struct, frozen=True):
     difference: str = ""
 
 
-async def rehearse(engine: Engine) -> AsyncIterator[Rehearsed]:
-    """Each run of the engine's store that hasn't ended, in order of id; the engine may be one without a worker."""
+async def rehearse(engine: Engine, *, only: Collection[str] = ()) -> AsyncIterator[Rehearsed]:
+    """Each run of the engine's store that hasn't ended, in order of id; the engine may be one without a worker.
+
+    `only`: those of these flows and actors, if any are named.
+    """
     after = ""
     while heads := await engine.store.runs(status=LIVING, after=after, limit=PAGE):
-        for start in range(0, len(heads), BESIDE):
-            some = heads[start : start + BESIDE]
+        meant = [head for head in heads if not only or head.spec.target in only]
+        for start in range(0, len(meant), BESIDE):
+            some = meant[start : start + BESIDE]
             for rehearsed in await asyncio.gather(*(_rehearse(engine, head) for head in some)):
                 yield rehearsed
         after = heads[-1].id
