@@ -296,3 +296,53 @@ def test_calls_are_listed_by_place(desk: Desk):
     )
     desk.segue("run", "join.py:parent", "--id", "p")
     assert [call["call"] for call in desk.segue("show", "p", "--json").rows[1:]] == ["#0", "#1"]
+
+
+# ---------------------------------------------------------------- segue tell
+TOLD = """
+import segue
+
+class Add(segue.Note):
+    n: int
+
+class Sum(segue.Request[int]):
+    pass
+
+class Lost(segue.Note):
+    pass
+
+class Till(segue.Actor[None]):
+    total: int = 0
+
+    @segue.on
+    async def add(self, note: Add) -> None:
+        self.total += note.n
+
+    @segue.on
+    async def sum(self, request: Sum) -> int:
+        return self.total
+"""
+
+
+@pytest.mark.parametrize(
+    ("type", "message", "says"),
+    [
+        ("Lost", "{}", "there is no message 'Lost'; run 'c', of Till, takes Add, Sum"),
+        ("Ad", "{}", "there is no message 'Ad'; did you mean 'Add'? till.py has Add, Sum, Lost"),
+        ("Till", "{}", "there is no message 'Till'; till.py has Add, Sum, Lost"),
+        ("Add", "3", "the message Add: expected Add (n: int): it is an integer; got 3"),
+        ("Add", '{"m": 3}', "the message Add: expected Add (n: int): the field `n` is missing"),
+        ("Add", '{"n": 3, "m": 4}', "expected Add (n: int): it has no field 'm'"),
+        ("Sum", "now", "expected Sum, which has no fields: {}: it is a string"),
+    ],
+)
+def test_what_an_actor_does_not_take_is_refused(desk: Desk, type: str, message: str, says: str):
+    desk.write("till.py", TOLD)
+    desk.segue("run", "till.py:Till", "--id", "c", "--no-wait")
+    said = desk.segue("tell", "c", f"till.py:{type}", message)
+    assert said.code == 2
+    assert says in said.err
+    assert desk.segue("tell", "c", "till.py:Add", '{"n": 3}').code == 0
+    desk.segue("advance", "till.py")
+    assert '"total":3' in desk.segue("show", "c").out
+    assert "no dead letters" in desk.segue("dead").err

@@ -7,13 +7,20 @@ from typing import Any
 
 import msgspec
 
+from ..authoring.actor import ActorDef
+from ..authoring.actor.envelope import ENVELOPES
+from ..authoring.message import message_name, message_reader
+from ..core import forms
 from ..model.errors import AskClosed, CallerError, InvalidValue, UnknownName
+from ..model.run import Head
 from ..runtime.engine import Engine
-from ..runtime.ground.names import unknown_ask
+from ..runtime.ground.names import meant, unknown_ask
+from ..runtime.wake.rebase import standing_of
 from . import exit
 from .answers import Unfit, read
 from .place import declare_store, existing
 from .screen import note, put_json
+from .target import load_message
 
 WHERE = "in whatever works on this store, or with `segue advance app.py`"
 GOES_ON = f"it goes on {WHERE}"
@@ -80,21 +87,61 @@ async def _why_not(engine: Engine, name: str) -> CallerError:
 
 
 def declare_tell(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Send a run a message. TYPE is the name of its class; as app.py:Say, that class and the run's actor are looked at\n"
+        "first, and what they don't take is refused here. Without a file it is sent as it stands: what an actor doesn't\n"
+        "take becomes a dead letter, which `segue dead` lists."
+    )
     parser.add_argument("run", help="whom")
-    parser.add_argument("type", help="the message's type, as the run's code calls it")
-    parser.add_argument("message", help="JSON, or plain text")
+    parser.add_argument("type", metavar="TYPE", help="the message's class: Say, or app.py:Say to have it checked")
+    parser.add_argument(
+        "message", metavar="MESSAGE", help='its fields as JSON, such as \'{"text": "hi"}\'; or plain text, of a str'
+    )
     declare_json(parser)
     declare_store(parser)
 
 
 async def do_tell(args: argparse.Namespace) -> int:
+    found = load_message(args.type)
+    name = args.type if found is None else message_name(found)
     try:
         msgspec.json.decode(args.message)
         value = args.message.encode()
     except msgspec.DecodeError:
         value = msgspec.json.encode(args.message)
     async with Engine(existing(args.store), worker=False) as engine:
-        await engine.head(args.run)
-        await engine.tell(args.run, args.type, value)
-    told(args, {"run": args.run, "type": args.type, "message": msgspec.Raw(value)}, f"told; {GOES_ON}")
+        head = await engine.head(args.run)
+        if found is not None:
+            await _check_taken(engine, head, name)
+            _check_fits(found, name, value)
+        await engine.tell(args.run, name, value)
+    told(args, {"run": args.run, "type": name, "message": msgspec.Raw(value)}, f"told; {GOES_ON}")
     return exit.OK
+
+
+async def _check_taken(engine: Engine, head: Head, name: str) -> None:
+    """Raise `UnknownName` for what the actor that a run is now has no handler for, as far as its class is known here."""
+    if head.spec.kind != "actor":
+        return
+    standing = await standing_of(engine.store, head.id)
+    actor = engine.worker.target((standing and standing.actor) or head.spec.target, head.spec.module)
+    if not isinstance(actor, ActorDef) or name in ENVELOPES or name in actor.handlers.messages:
+        return
+    takes = sorted(actor.handlers.messages)
+    known = ", ".join(takes) or "no messages"
+    raise UnknownName("message", name, f"{meant(name, takes)}run {head.id!r}, of {actor.name}, takes {known}")
+
+
+def _check_fits(found: type[Any], name: str, value: bytes) -> None:
+    """Raise `InvalidValue` for a message that its class doesn't take, or would lose a field of."""
+    fields = forms.fields(found)
+    names = ", ".join(f"{field.key}: {forms.spell(field.type)}" for field in fields or ())
+    takes = f"{name} ({names})" if names else f"{name}, which has no fields: {{}}"
+    try:
+        message_reader(found)(value)
+    except InvalidValue as error:
+        raise InvalidValue(error.where, takes, error.problem, error.got) from None
+    given = msgspec.json.decode(value)
+    known = {each for field in fields or () for each in (field.key, field.name)}
+    if fields is not None and isinstance(given, dict) and (strange := given.keys() - known):
+        raise InvalidValue(f"the message {name}", takes, f"it has no field {min(strange)!r}", value.decode())

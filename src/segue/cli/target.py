@@ -14,6 +14,7 @@ from typing import Any
 
 from ..authoring.actor import ActorDef
 from ..authoring.flow import FlowDef, Target, definition, prefer, target_of
+from ..authoring.message import Note, Request
 from ..model.errors import AuthorError, UnknownName
 from .rows import BadFile
 
@@ -95,6 +96,25 @@ def load_actor(target: str) -> Any:
         none = "none: derive a class from segue.Actor"
         raise UnknownName("actor", target, f"{path} has {', '.join(actors) or none}")
     return found
+
+
+def load_message(word: str) -> type[Any] | None:
+    """The class of a message that is named with its file, as `app.py:Say`; None for a name alone."""
+    path, name = _split(word)
+    if not name:
+        return None
+    module = load_module(path)
+    found = _named(module, name)
+    if isinstance(found, type) and target_of(found) is None:
+        return found
+    messages = {
+        each: value
+        for each, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, Note | Request) and value.__module__ == module.__name__
+    }
+    if not messages:
+        raise UnknownName("message", name, f"{path} has none: derive a class from segue.Note or segue.Request")
+    raise UnknownName("message", name, _choice(path, messages, name))
 
 
 def _named(module: ModuleType, name: str) -> Any:
