@@ -143,8 +143,8 @@ class Desk:
 class Provider:
     """A simulator on a thread, so that commands may have this one."""
 
-    def __init__(self) -> None:
-        self.simulator = Simulator(batch_time=timedelta(seconds=0.05))
+    def __init__(self, batch_time: timedelta = timedelta(seconds=0.05)) -> None:
+        self.simulator = Simulator(batch_time=batch_time)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()

@@ -73,7 +73,8 @@ def tell(found: Sequence[Standing]) -> None:
 
 def words(one: Standing) -> str:
     """How it stands, and who waits for it."""
-    waiting = f", {count(one.waiting)} calls wait for room" if one.waiting else ""
+    calls = "call waits" if one.waiting == 1 else "calls wait"
+    waiting = f", {count(one.waiting)} {calls} for room" if one.waiting else ""
     return in_words(one) + waiting
 
 

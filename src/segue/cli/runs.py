@@ -18,6 +18,8 @@ from . import budgets, exit
 from .answers import expects
 from .place import declare_store, declare_tags, looking
 from .screen import count, duration, error_of, kind_of, note, put_json, short, shown, table, visible
+from .waits import Waits, in_words, tell_batches
+from .waits import as_plain as waits_as_plain
 
 STATUSES = ("ready", "parked", "held", "done", "failed", "cancelled")
 
@@ -66,11 +68,14 @@ async def do_runs(args: argparse.Namespace) -> int:
 async def _runs(store: Store, args: argparse.Namespace) -> None:
     heads = await _select(store, args)
     if args.json:
+        waits = Waits(store)
         for head in heads:
-            put_json(as_plain(head))
+            put_json(as_plain(head) | await waits_as_plain(waits, head))
         return
     if not args.status:
         budgets.tell(await budgets.known(store, args.job))
+    if not (args.status or args.tag or args.job):
+        await tell_batches(store)
     jobs = [] if args.job or args.status or args.tag else await store.list_jobs()
     if jobs:
         _jobs(jobs)
@@ -78,10 +83,19 @@ async def _runs(store: Store, args: argparse.Namespace) -> None:
     if alone:
         if jobs:
             print()
-        now = time.time()
+        now, waits_for = time.time(), await in_words(store, alone)
         table(
             ("RUN", "STATUS", "FLOW", "AGE", "WHAT"),
-            [(h.id, h.status, h.spec.target, duration(max(now - h.spec.begun, 0)), what(h)) for h in alone],
+            [
+                (
+                    head.id,
+                    head.status,
+                    head.spec.target,
+                    duration(max(now - head.spec.begun, 0)),
+                    waits_for.get(head.id) or what(head),
+                )
+                for head in alone
+            ],
         )
     elif not jobs:
         note("no such runs are there" if args.job or args.status or args.tag else "no runs are there yet")

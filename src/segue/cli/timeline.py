@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import textwrap
 import time
 from typing import Any
 
@@ -23,6 +24,8 @@ from . import budgets, exit
 from .place import declare_store, looking
 from .runs import as_plain
 from .screen import count, duration, error_of, kind_of, note, put_json, shown, table, visible
+from .waits import Waits
+from .waits import as_plain as waits_as_plain
 
 #: Where a turn has no calls yet, so many of those before it are shown, if the past has no more commits than this.
 RECENT, SHOWN = 2_000, 20
@@ -55,10 +58,12 @@ async def do_show(args: argparse.Namespace) -> int:
             past = await store.history(args.run)
             calls = await past_calls(store, past) + calls
         found = await budgets.standings(store, budgets.accounts_of([head]))
+        waits = Waits(store)
+        waits_for = await waits.words(head)
+        plain = as_plain(head) | await waits_as_plain(waits, head)
     if args.call:
         _whole(args.call, calls, plain=args.json)
     elif args.json:
-        plain = as_plain(head)
         if past.archived or past.dropped:
             plain["history"] = {"kept": past.archived, "dropped": past.dropped}
         if standing is not None:
@@ -68,6 +73,8 @@ async def do_show(args: argparse.Namespace) -> int:
             put_json(_plain(call))
     else:
         _head(head)
+        if waits_for:
+            print(f"  waits {visible(waits_for)}")
         if standing is not None:
             _standing(head, standing)
         for one in found:
@@ -196,7 +203,7 @@ def _head(head: Head) -> None:
     if head.damage:
         print(f"  {visible(head.damage)}")
     if head.status == "held" or head.reason:
-        print(f"  {visible(head.reason)}")
+        print(textwrap.indent(visible(head.reason), "  "))
     if head.value is not None:
         print(f"  → {shown(head.value, 200)}")
     if head.error is not None:

@@ -17,6 +17,7 @@ from ..ports.store import Store
 from ..runtime.ground.names import unknown_run
 from .runs import as_plain, what
 from .screen import count, duration, note, put_json, table
+from .waits import in_words
 
 Children = dict[str, list[Head]]
 
@@ -41,7 +42,7 @@ async def show_tree(store: Store, args: argparse.Namespace) -> None:
     if not rows:
         note("no runs are there yet")
         return
-    now = time.time()
+    now, waits_for = time.time(), await in_words(store, (head for _, head in rows))
     table(
         ("RUN", "STATUS", "FLOW", "RESTARTS", "AGE", "WHAT"),
         [
@@ -51,7 +52,7 @@ async def show_tree(store: Store, args: argparse.Namespace) -> None:
                 _name(head),
                 restarts[head.id] or "",
                 duration(max(now - head.spec.begun, 0)),
-                what(head),
+                waits_for.get(head.id) or what(head),
             )
             for depth, head in rows
         ],
