@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import sys
 
 import pytest
@@ -102,7 +103,7 @@ def test_a_csv_of_one_column(desk: Desk):
             "notes.txt",
             b"a\nb\nc\n",
             "pair",
-            "notes.txt: none of its first 3 rows fits pair: line 1: it isn't JSON",
+            "it was read as CSV, for its first line is no JSON, and so a heading",
         ),
         ("rows.jsonl", b'{"text": "a"}\n', "sure2", "expected str, or an object with 'left' alone"),
     ],
@@ -537,3 +538,44 @@ def test_rows_whose_key_was_refused_are_held(desk: Desk, provider: Provider, mon
     monkeypatch.setenv("MY_KEY", "sk-right-123456789")
     assert desk.segue("resume", "--all-like", "j/0").code == 0
     assert desk.segue(*words).code == 0
+
+
+# ---------------------------------------------------------------- CSV on standard input
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("left,right\n\"a, b\",1\nc,\n", ["a, b:1", "c:3"]),
+        ("\ufeffleft\tright\r\na, b\t1\r\n", ["a, b:1"]),
+        ('"left","right"\n"a","1"\n', ["a:1"]),
+        ('{"left": "a"}\n{"left": "b", "right": 1}\n', ["a:3", "b:1"]),
+    ],
+)
+def test_csv_on_standard_input_is_told_by_its_heading(desk: Desk, text: str, values: list[str]):
+    said = desk.finish(desk.start("map", "app.py:pair", "-", stdin=subprocess.PIPE), text)
+    assert said.code == 0
+    assert [row["value"] for row in said.rows] == values
+
+
+def test_what_was_taken_for_csv_says_so(desk: Desk):
+    said = desk.finish(desk.start("map", "app.py:triage", "-", stdin=subprocess.PIPE), "My invoice\nIt crashed\n")
+    assert said.code == 2
+    assert said.err.startswith("segue: standard input: its one row doesn't fit triage: line 2: row for triage:")
+    assert "it was read as CSV, for its first line is no JSON, and so a heading" in said.err
+    assert not (desk.path / "segue.db").exists()
+
+
+def test_broken_json_is_not_taken_for_csv(desk: Desk):
+    said = desk.finish(desk.start("map", "app.py:triage", "-", stdin=subprocess.PIPE), '{"ticket": "a"\n')
+    assert said.code == 2
+    assert "it isn't JSON" in said.err
+    assert "CSV, for" not in said.err
+
+
+def test_a_file_without_a_telling_name_may_be_csv(desk: Desk):
+    desk.write("rows.txt", "left,right\na,1\n")
+    said = desk.segue("map", "app.py:pair", "rows.txt")
+    assert [row["value"] for row in said.rows] == ["a:1"]
+    desk.write("bad.csv", "left,right\na\n")
+    said = desk.segue("map", "app.py:pair", "bad.csv")
+    assert "1 cells under 2 headings" in said.err
+    assert "one list" not in said.err

@@ -45,7 +45,7 @@ def declare_map(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "flow", metavar="app.py:flow", help="the flow; a row is its argument, or an object of them"
     )
-    parser.add_argument("rows", help="a JSONL, CSV or TSV file; - for JSON lines on standard input")
+    parser.add_argument("rows", help="a JSONL, CSV or TSV file; - for standard input, JSON lines or CSV with a heading")
     parser.add_argument(
         "-o", "--output", default="", metavar="FILE", help="one JSON line a row, in order, when all is done"
     )

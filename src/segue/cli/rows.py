@@ -18,6 +18,7 @@ from ..core import forms
 from ..core.signature import InputShape
 from ..model.errors import CallerError, InvalidValue, NotEncodable
 from ..runtime.job import Row
+from .screen import is_terminal, note
 
 NOT_UTF8 = "it isn't UTF-8; save the file as UTF-8"
 _SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
@@ -67,22 +68,30 @@ def key_of(row: BoundRow) -> str:
 
 
 class RowFile:
-    """A JSONL or CSV file of rows. `-` is standard input, kept in a file meanwhile, as is another pipe."""
+    """A JSONL or CSV file of rows. `-` is standard input, kept in a file meanwhile, as is another pipe.
+
+    Where its name doesn't tell which it is, its first line does: it is JSON, or the heading of CSV.
+    """
 
     def __init__(self, path: str, directory: Path) -> None:
-        self.name = path
+        self.name = path  # as jobs are called by it
+        self.shown = "standard input" if path == "-" else path
         self.path = Path(path)
         if path == "-":
+            if is_terminal(sys.stdin):
+                note("rows are read from this terminal: JSON lines, or CSV with a heading; Ctrl-D ends them", faint=True)
             self.path = directory / "stdin"
             self.name = f"stdin-{_keep(sys.stdin.buffer, self.path)}"
         elif self.path.is_dir() or not self.path.exists():
             problem = "it is a directory" if self.path.is_dir() else "there is no such file"
-            raise BadFile(path, problem, "give a JSONL or CSV file, or - for JSON lines on standard input")
+            raise BadFile(path, problem, "give a JSONL or CSV file, or - for either on standard input")
         elif not self.path.is_file():  # such as <(command)
             self.path = directory / "stdin"
             with Path(path).open("rb") as pipe:
                 self.name = f"stdin-{_keep(pipe, self.path)}"
-        self.is_csv = self.path.suffix.lower() in (".csv", ".tsv")
+        self.delimiter = _delimiter(self.path)
+        self.is_csv = bool(self.delimiter)
+        self.is_guess = self.is_csv and self.path.suffix.lower() not in _DELIMITERS
 
     def __iter__(self) -> Iterator[RawRow]:
         """The rows in order; blank lines are none."""
@@ -107,8 +116,7 @@ class RowFile:
     def _csv(self) -> Iterator[RawRow]:
         csv.field_size_limit(sys.maxsize)
         with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-            delimiter = "\t" if self.path.suffix.lower() == ".tsv" else ","
-            reader = csv.reader(text, delimiter=delimiter, strict=True)
+            reader = csv.reader(text, delimiter=self.delimiter, strict=True)
             heading: list[str] | None = None
             line = 1
             while True:
@@ -125,10 +133,28 @@ class RowFile:
                     twice = next((name for name in cells if name and cells.count(name) > 1), None)
                     if twice is not None:
                         problem = f"two of its columns are called {_clean(twice)!r}"
-                        raise BadFile(self.name, problem, "rename one, or leave it out")
+                        raise BadFile(self.shown, problem, "rename one, or leave it out")
                 elif cells:
                     yield _csv_row(line, heading, cells)
                 line = reader.line_num + 1
+
+
+_DELIMITERS = {".csv": ",", ".tsv": "\t", ".jsonl": "", ".ndjson": "", ".json": ""}
+
+
+def _delimiter(path: Path) -> str:
+    """What parts the cells of a file; empty for one of JSON."""
+    if (named := _DELIMITERS.get(path.suffix.lower())) is not None:
+        return named
+    with path.open("rb") as file:
+        first = next((line for line in file if not line.isspace()), b"").removeprefix(b"\xef\xbb\xbf").strip()
+    if not first or first[:1] in b"{[":  # JSON, be it whole or not
+        return ""
+    try:
+        msgspec.json.decode(first)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return "\t" if b"\t" in first and b"," not in first else ","
+    return ""
 
 
 def _told(error: Exception) -> str:
@@ -223,14 +249,19 @@ def check_first(rows: RowFile, shape: InputShape, field: str = "") -> None:
     error = first[0].error if first else None
     if error is None:
         return
-    if first[0].value == "[" or (len(first) == 1 and isinstance(first[0].value, list)):
-        cure = f"a row is JSON on a line: `jq -c '.[]' {shlex.quote(rows.name)} > rows.jsonl` makes rows of a list"
-        raise BadFile(rows.name, f"it is one list: {error}", cure)
+    is_list = first[0].value == "[" or (len(first) == 1 and isinstance(first[0].value, list))
+    if is_list and not rows.is_csv:
+        of = f" {shlex.quote(rows.name)}" if rows.shown == rows.name else ""
+        cure = f"a row is JSON on a line: `jq -c '.[]'{of} > rows.jsonl` makes rows of a list"
+        raise BadFile(rows.shown, f"it is one list: {error}", cure)
     if all(row.error is not None for row in first):
         what = f"none of its first {len(first)} rows fits" if len(first) > 1 else "its one row doesn't fit"
         names = ", ".join(parameter.name for parameter in shape.parameters)
-        cure = f"a row is JSON on a line, or a line of CSV or TSV: what {shape.name} takes, or an object with {names}"
-        raise BadFile(rows.name, f"{what} {shape.name}: {error}", cure)
+        what_it_takes = f"what {shape.name} takes, or an object with {names}" if names else "{} for each call"
+        cure = f"a row is JSON on a line, or a line of CSV or TSV: {what_it_takes}"
+        if rows.is_guess:
+            cure = f"it was read as CSV, for its first line is no JSON, and so a heading; {cure}"
+        raise BadFile(rows.shown, f"{what} {shape.name}: {error}", cure)
 
 
 class _Keys:
