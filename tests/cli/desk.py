@@ -115,7 +115,7 @@ class Desk:
         said = self._capsys.readouterr()
         return Said(code, said.out, said.err)
 
-    def start(self, *words: str, stdin: Any = subprocess.DEVNULL) -> subprocess.Popen[str]:
+    def start(self, *words: str, stdin: Any = subprocess.DEVNULL, **how: Any) -> subprocess.Popen[str]:
         """Run a command in a process of its own."""
         process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "segue", *words],
@@ -125,6 +125,7 @@ class Desk:
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            **how,
         )
         self._open.append(process)
         return process

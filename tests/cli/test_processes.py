@@ -6,12 +6,14 @@ import json
 import os
 import pty
 import signal
+import sys
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.bound import bound
 from tests.cli.desk import Desk
 
 
@@ -277,3 +279,26 @@ def test_a_run_that_sleeps_says_until_when(desk: Desk):
     assert "3 d 0 h from now" in line or "2 d 23 h from now" in line
     process.send_signal(signal.SIGINT)
     assert desk.finish(process).code == 130
+
+
+# ---------------------------------------------------------------- a store that can only be read
+@pytest.mark.skipif(sys.platform != "linux", reason="rights are taken away as Linux does it")
+def test_a_store_that_cannot_be_written_can_be_looked_at(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    desk.segue("run", "app.py:sure", "hi", "--id", "q")
+    store = desk.path / "theirs" / "runs.db"
+    store.parent.mkdir()
+    (desk.path / "segue.db").rename(store)
+    store.chmod(0o444)
+    store.parent.chmod(0o555)
+    try:
+        for words in (["runs", "--asks"], ["receipt", "q"], ["export", "q"], ["check", "app.py"]):
+            said = desk.finish(desk.start(*words, "--store", f"sqlite:{store}", preexec_fn=bound))
+            assert (said.code, "can't be written" in said.err) == (0, False), words
+        for words in (["answer", "q", "y"], ["worker", "app.py"]):
+            said = desk.finish(desk.start(*words, "--store", f"sqlite:{store}", preexec_fn=bound))
+            assert said.code == 2
+            assert said.err == (
+                f"segue: store 'sqlite:{store}': it can't be written; check the owner and mode of the file and its folder\n"
+            )
+    finally:
+        store.parent.chmod(0o755)

@@ -9,7 +9,7 @@ from collections import Counter
 from ..runtime.engine import Engine
 from ..testing.rehearse import Rehearsed, rehearse
 from . import exit
-from .place import declare_store, existing
+from .place import declare_store, to_look_at
 from .screen import count, note, put_json
 from .target import load_named
 
@@ -37,7 +37,7 @@ async def do_check(args: argparse.Namespace) -> int:
     counts: Counter[str] = Counter()
     groups: dict[tuple[str, str, str], list[Rehearsed]] = {}
     told = time.monotonic()
-    async with Engine(existing(args.store), worker=False) as engine:
+    async with Engine(to_look_at(args), worker=False) as engine:
         async for one in rehearse(engine, only=only):
             counts[one.what] += 1
             if one.what != "same":

@@ -14,7 +14,7 @@ from ..runtime.receipt import Receipt
 from . import exit
 from .agreement import Agreement, Difference, Share, as_text
 from .outcomes import check_writable, replacing
-from .place import declare_store, existing
+from .place import declare_store, to_look_at
 from .screen import count, duration, money, note, put_json, short, table
 from .sides import Side, merged, side_of
 
@@ -80,7 +80,7 @@ def declare_compare(parser: argparse.ArgumentParser) -> None:
 
 async def do_compare(args: argparse.Namespace) -> int:
     check_writable(args.output, args.a, args.b, args.store)
-    async with Engine(existing(args.store), worker=False) as engine:
+    async with Engine(to_look_at(args), worker=False) as engine:
         a, b = await side_of(engine.store, args.a, args.by), await side_of(engine.store, args.b, args.by)
         if a.is_labels and not b.is_labels:
             a, b = b, a

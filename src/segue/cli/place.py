@@ -154,10 +154,15 @@ def existing(address: str) -> str:
     return address
 
 
+def to_look_at(args: argparse.Namespace) -> Store:
+    """The store that is there, for what only looks: it needn't be writable."""
+    return open_store(existing(args.store), look=True)
+
+
 @asynccontextmanager
 async def looking(args: argparse.Namespace) -> AsyncGenerator[Store]:
     """The store, to look at."""
-    store = open_store(existing(args.store))
+    store = to_look_at(args)
     await store.open()
     try:
         yield store

@@ -12,7 +12,7 @@ from ..runtime.family import spent
 from ..runtime.ground.names import unknown_job
 from ..runtime.receipt import Receipt, ReceiptLine
 from . import budgets, exit
-from .place import declare_store, existing
+from .place import declare_store, to_look_at
 from .screen import count, money, note, put_json, table
 
 
@@ -26,7 +26,7 @@ def declare_receipt(parser: argparse.ArgumentParser) -> None:
 
 
 async def do_receipt(args: argparse.Namespace) -> int:
-    async with Engine(existing(args.store), worker=False) as engine:
+    async with Engine(to_look_at(args), worker=False) as engine:
         if args.run:
             found = await budgets.standings(engine.store, budgets.accounts_of([await engine.head(args.run)]))
         else:

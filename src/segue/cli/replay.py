@@ -25,7 +25,7 @@ from ..runtime.wake.executor import Executor
 from ..runtime.wake.rebase import entries_of
 from . import exit
 from .parity import against
-from .place import declare_store, existing
+from .place import declare_store, to_look_at
 from .screen import count, note, put_json, shown
 from .target import load_modules
 from .timeline import dropped, said
@@ -52,7 +52,7 @@ def declare_replay(parser: argparse.ArgumentParser) -> None:
 
 async def do_replay(args: argparse.Namespace) -> int:
     load_modules([args.file])
-    async with Engine(existing(args.store), worker=False) as engine:
+    async with Engine(to_look_at(args), worker=False) as engine:
         head = await engine.head(args.run)
         entries = await entries_of(engine.store, args.run)
         target = engine.worker.target(head.spec.target, head.spec.module)

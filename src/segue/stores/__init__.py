@@ -6,8 +6,8 @@ from ..model.errors import UnknownName
 from ..ports.store import Store
 
 
-def open_store(address: str) -> Store:
-    """The store at an address, not opened yet."""
+def open_store(address: str, *, look: bool = False) -> Store:
+    """The store at an address, not opened yet. `look`: it is only looked at, and so needn't be writable."""
     scheme, colon, rest = address.partition(":")
     match scheme + colon:
         case "memory:" if not rest:
@@ -17,5 +17,5 @@ def open_store(address: str) -> Store:
         case "sqlite:":
             from .sqlite import SqliteStore
 
-            return SqliteStore(rest)
+            return SqliteStore(rest, look=look)
     raise UnknownName("store", address, "use 'memory:' or 'sqlite:PATH'")

@@ -14,19 +14,27 @@ from typing import Any, TypeVar
 from ...model.errors import StoreError
 from .cache import Cache
 from .schema import connect, trouble
+from .unwritable import Unwritable
 
 T = TypeVar("T")
 Look = tuple[Callable[..., Any], tuple[Any, ...], "Future[Any]"]
+#: What came of one.
+Seen = tuple["Future[Any]", Any, "BaseException | None"]
 
 #: So many looks share a transaction, and their answers a call of the loop; more would keep the first ones waiting.
 TOGETHER = 32
 
 
 class Reader:
-    """Looks at the file as it is at that moment: each look sees all that was acknowledged before it."""
+    """Looks at the file as it is at that moment: each look sees all that was acknowledged before it.
 
-    def __init__(self, path: str, address: str, *, patience: float) -> None:
-        self._path, self._address, self._patience = path, address, patience
+    `unwritable`: the file can only be read.
+    """
+
+    def __init__(
+        self, path: str, address: str, *, patience: float, unwritable: Unwritable | None = None
+    ) -> None:
+        self._path, self._address, self._patience, self._unwritable = path, address, patience, unwritable
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[Look | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="segue-sqlite-reader", daemon=True)
@@ -59,18 +67,20 @@ class Reader:
         cx: sqlite3.Connection | None = None
         cache: Cache | None = None
         while looks := self._wait(cache):
-            seen: list[tuple[Future[Any], Any, BaseException | None]] = []
+            seen: list[Seen] = []
             try:
                 if cx is None:
-                    cx = connect(self._path, busy=self._patience, write=False)
+                    cx = self._connect()
                     cache = Cache(cx)
                 if cache is not None:
                     cache.uses(len(looks))
-                cx.execute("begin")
-                try:
-                    seen += [self._look(cx, *look) for look in looks]
-                finally:
-                    cx.execute("rollback")
+                seen = self._together(cx, looks)
+                while self._unwritable is not None and self._unwritable.has_changed():
+                    cx.close()
+                    cx = cache = None
+                    cx = self._connect()
+                    cache = Cache(cx)
+                    seen = self._together(cx, looks)
             except Exception as problem:
                 error = trouble(self._address, self._path, problem)
                 seen += [(future, None, error) for _, _, future in looks[len(seen) :]]
@@ -78,6 +88,19 @@ class Reader:
         if cx is not None:
             cx.close()
         self._post(_settle, self._closed, None, None)
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._unwritable is not None:
+            return self._unwritable.connect()
+        return connect(self._path, busy=self._patience, write=False)
+
+    def _together(self, cx: sqlite3.Connection, looks: list[Look]) -> list[Seen]:
+        """What each of them sees, all at one time."""
+        cx.execute("begin")
+        try:
+            return [self._look(cx, *look) for look in looks]
+        finally:
+            cx.execute("rollback")
 
     def _wait(self, cache: Cache | None) -> list[Look]:
         """What is asked for now, to be looked at in one transaction; none at the end."""
@@ -97,7 +120,7 @@ class Reader:
 
     def _look(
         self, cx: sqlite3.Connection, look: Callable[..., Any], args: tuple[Any, ...], future: Future[Any]
-    ) -> tuple[Future[Any], Any, BaseException | None]:
+    ) -> Seen:
         try:
             return future, look(cx, *args), None
         except Exception as problem:
@@ -108,7 +131,7 @@ class Reader:
             self._loop.call_soon_threadsafe(call, *args)
 
 
-def _settle_all(seen: list[tuple[Future[Any], Any, BaseException | None]]) -> None:
+def _settle_all(seen: list[Seen]) -> None:
     for future, result, error in seen:
         _settle(future, result, error)
 

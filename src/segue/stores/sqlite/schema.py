@@ -265,7 +265,6 @@ def connect(path: str, *, busy: float, write: bool) -> sqlite3.Connection:
     cx = sqlite3.connect(
         path, timeout=busy, isolation_level=None, check_same_thread=False, cached_statements=512
     )
-    cx.text_factory = _text
     try:
         if write:
             cx.execute("begin")  # one look, whatever other processes create meanwhile
@@ -276,12 +275,18 @@ def connect(path: str, *, busy: float, write: bool) -> sqlite3.Connection:
             cx.execute("pragma synchronous = full")
         else:
             cx.execute("pragma query_only = 1")
-        cx.execute("pragma cache_size = -32000")
-        cx.execute("pragma temp_store = memory")
+        tune(cx)
     except BaseException:
         cx.close()
         raise
     return cx
+
+
+def tune(cx: sqlite3.Connection) -> None:
+    """What holds of each connection."""
+    cx.text_factory = _text
+    cx.execute("pragma cache_size = -32000")
+    cx.execute("pragma temp_store = memory")
 
 
 def _text(data: bytes) -> str:
@@ -345,11 +350,14 @@ def _code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
+#: Of a file that can't be written: what is wrong, and what is to be done.
+UNWRITABLE: Final = ("it can't be written", "check the owner and mode of the file and its folder")
+
 _TROUBLES: Final = {
     sqlite3.SQLITE_FULL: ("the disk or its quota is full", "make room; nothing committed is lost"),
     sqlite3.SQLITE_IOERR: ("the disk reports an error", "check the disk and the file system's log"),
-    sqlite3.SQLITE_READONLY: ("it can't be written", "check the owner and mode of the file and its folder"),
-    sqlite3.SQLITE_PERM: ("it can't be written", "check the owner and mode of the file and its folder"),
+    sqlite3.SQLITE_READONLY: UNWRITABLE,
+    sqlite3.SQLITE_PERM: UNWRITABLE,
     sqlite3.SQLITE_CORRUPT: ("the file is damaged", "restore a backup, or try `sqlite3 FILE .recover`"),
     sqlite3.SQLITE_NOTADB: ("the file isn't a SQLite database", "give the path of a new or of segue's file"),
     sqlite3.SQLITE_BUSY: (

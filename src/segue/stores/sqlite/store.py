@@ -46,27 +46,37 @@ from . import post as post_orders
 from . import runs as run_orders
 from . import turns as turn_orders
 from .reader import Reader
+from .schema import UNWRITABLE
+from .unwritable import Unwritable, is_unwritable
 from .writer import Writer
 
 
 class SqliteStore:
     """Runs in a SQLite file (WAL, `synchronous=FULL`). Several processes of one machine may share it.
 
-    `patience`: how long to wait for other processes that hold the file before giving up.
+    `patience`: how long to wait for other processes that hold the file before giving up. `look`: it is only looked
+    at, so that a file which can't be written will do; what would write then raises `StoreError`.
     """
 
-    def __init__(self, path: str, *, patience: timedelta = timedelta(seconds=60)) -> None:
+    def __init__(
+        self, path: str, *, patience: timedelta = timedelta(seconds=60), look: bool = False
+    ) -> None:
         self.address = f"sqlite:{path}"
-        self._path, self._patience = path, patience.total_seconds()
+        self._path, self._patience, self._looks = path, patience.total_seconds(), look
         self._writer: Writer | None = None
         self._reader: Reader | None = None
         self._listeners: list[Callable[[Hint], None]] = []
 
     async def open(self) -> None:
-        if self._writer is not None:
+        if self._reader is not None:
             return
         if not self._path or self._path == ":memory:":
             raise StoreError(self.address, "that isn't a path", "use 'memory:', or give the path of a file")
+        if is_unwritable(self._path):  # else SQLite would make files beside it, and find out at the first write
+            if not self._looks:
+                raise StoreError(self.address, *UNWRITABLE)
+            await self._open_unwritable()
+            return
         writer = Writer(self._path, self.address, patience=self._patience, tell=self._tell)
         try:
             await writer.opened
@@ -75,6 +85,16 @@ class SqliteStore:
             raise
         self._writer = writer
         self._reader = Reader(self._path, self.address, patience=self._patience)
+
+    async def _open_unwritable(self) -> None:
+        file = Unwritable(self._path, self.address, busy=self._patience)
+        reader = Reader(self._path, self.address, patience=self._patience, unwritable=file)
+        try:
+            await reader.look(lambda cx: None)  # it is refused here, or not at all
+        except BaseException:
+            await reader.close()
+            raise
+        self._reader = reader
 
     async def close(self) -> None:
         self._listeners.clear()
@@ -99,6 +119,8 @@ class SqliteStore:
             listener(hint)
 
     def _not_open(self) -> StoreError:
+        if self._reader is not None:
+            return StoreError(self.address, *UNWRITABLE)
         return StoreError(self.address, "it isn't open", "await its open() first")
 
     def _write(self, apply: Callable[..., Any], items: Sequence[Any], *, many: bool = False) -> Future[Any]:
