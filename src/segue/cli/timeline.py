@@ -16,14 +16,14 @@ from ..core.budget import owner
 from ..core.replay import Place
 from ..model.entry import LEFT, Entry
 from ..model.errors import Damaged, UnknownName
-from ..model.run import ENDED, Head
+from ..model.run import ENDED, Head, Spec
 from ..ports.store import History, Store
 from ..runtime.ground.names import unknown_run
 from ..runtime.wake import rebase
 from . import budgets, exit
 from .place import declare_store, looking
 from .runs import as_plain
-from .screen import count, duration, error_of, kind_of, note, put_json, shown, table, visible
+from .screen import count, duration, error_of, kind_of, note, put_json, short, shown, table, visible
 from .waits import Waits
 from .waits import as_plain as waits_as_plain
 
@@ -195,7 +195,7 @@ def answer_of(entry: Entry) -> str:
 def _head(head: Head) -> None:
     spec = head.spec
     print(f"{head.id}  {head.status}")
-    print(f"  {spec.kind} {spec.target}, version {spec.version}, input {shown(spec.args, 200)}")
+    print(f"  {spec.kind} {spec.target}({short(visible(arguments(spec)), 200)}), version {spec.version}")
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(spec.begun))
     print(f"  begun {when}, last change {duration(max(head.updated - spec.begun, 0))} later")
     if spec.origin:
@@ -210,6 +210,19 @@ def _head(head: Head) -> None:
         print(f"  ✗ {kind_of(head.error.type)}: {visible(head.error.message)}")
         if head.error.trace:
             print(visible(head.error.trace))
+
+
+def arguments(spec: Spec) -> str:
+    """What a run was given, as a call of it has it: values in order, and by name; of an actor, its first fields."""
+    try:
+        if spec.kind == "actor":
+            args, named = [], msgspec.json.decode(spec.args, type=dict[str, msgspec.Raw])
+        else:
+            args, named = msgspec.json.decode(spec.args, type=tuple[list[msgspec.Raw], dict[str, msgspec.Raw]])
+    except msgspec.DecodeError:  # it is damaged
+        return shown(spec.args, 200)
+    given = [bytes(value).decode() for value in args]
+    return ", ".join([*given, *(f"{name}={bytes(value).decode()}" for name, value in named.items())])
 
 
 def _standing(head: Head, standing: Checkpoint) -> None:
@@ -240,7 +253,7 @@ def _name(head: Head, entry: Entry) -> str:
 
 def _calls(head: Head, calls: list[Call]) -> None:
     if not calls:
-        note("no call is recorded yet")
+        note("it made no call that is recorded" if head.status in ENDED else "no call is recorded yet")
         return
     print()
     rows = []
