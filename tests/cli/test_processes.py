@@ -6,15 +6,15 @@ import json
 import os
 import pty
 import signal
-import sys
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.bound import bound
-from tests.cli.desk import Desk
+from tests.cli.desk import Desk, Said
 
 
 def until_lines(path: Path, number: int) -> None:
@@ -302,3 +302,26 @@ def test_a_store_that_cannot_be_written_can_be_looked_at(desk: Desk, monkeypatch
             )
     finally:
         store.parent.chmod(0o755)
+
+
+def test_advance_without_the_file_of_what_waits_is_refused(desk: Desk):
+    said = desk.segue("run", "app.py:sure", "hi", "--id", "q")
+    assert "or `segue advance app.py`" in said.err
+    desk.write("other.py", "import segue\n@segue.flow\nasync def other() -> None: ...\n")
+    assert "`segue advance other.py`" in desk.segue("run", "other.py", "--id", "o", "--no-wait").err
+
+    def advance(*files: str) -> Said:
+        return desk.finish(desk.start("advance", *files))  # in a process that knows no other file
+
+    said = advance()
+    assert said.code == 2
+    assert said.err.splitlines()[-1] == (
+        "segue: there is no flow 'other'; 1 ready run is of other: name what defines them, as in `segue advance other.py`"
+    )
+    assert advance("other.py").code == 3  # a question is open
+    assert advance().code == 3
+    desk.segue("answer", "q", "y")
+    said = advance("other.py")
+    assert said.code == 2
+    assert "as in `segue advance other.py app.py`" in said.err
+    assert advance("app.py").code == 0

@@ -8,6 +8,7 @@ import contextlib
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +18,7 @@ import msgspec
 
 from ..authoring.flow import FlowDef, target_named
 from ..core.signature import InputShape
-from ..model.errors import Conflict, InvalidValue, SegueError
+from ..model.errors import Conflict, InvalidValue, SegueError, UnknownName
 from ..model.run import Head
 from ..ports.store import Store
 from ..runtime import family
@@ -34,7 +35,7 @@ from .progress import Progress
 from .rows import RowFile, bind, check_first, key_of
 from .screen import count, is_terminal, note, put_json, short
 from .tally import Pace, Standing, Tally, in_words
-from .target import definition_of, load_modules, load_target
+from .target import definition_of, file_of, load_modules, load_target
 
 #: Seconds between looks at the store.
 LOOK = 0.1
@@ -235,7 +236,8 @@ class _Map:
             return exit.INTERRUPTED
         if not standing.settled:
             asks = f"; {self._how_to_answer()}" if standing.for_others else ""
-            note(f"it goes on with the same command, or with `segue advance`{asks}")
+            sweep = self._segue("advance", file_of(self.args.flow))
+            note(f"it goes on with the same command, or with `{sweep}`{asks}")
             return exit.WAITING
         if self.args.output:
             note(f"  {self.args.output} has one line a row")
@@ -318,9 +320,38 @@ async def do_advance(args: argparse.Namespace) -> int:
             note(
                 " · ".join(f"{count(number)} {word}" for word, number in counts.items()) or "nothing is there"
             )
+        if waiting:
+            await _check_known(engine, args)
     if waiting:
         return exit.WAITING
     return exit.FAILED if counts.get("held") or counts.get("failed") else exit.OK
+
+
+async def _check_known(engine: Engine, args: argparse.Namespace) -> None:
+    """Raise `UnknownName` where what still waits is of no file that was given, so that it would wait for ever."""
+    repertoire = engine.worker.repertoire
+    left = set(repertoire.left())
+    if not left:
+        return
+    strangers: Counter[tuple[str, str, str]] = Counter()
+    async for head in each_run(engine.store, job=args.job, status=("ready", "parked")):
+        if head.status == "ready" and left & {head.spec.target, head.spec.code}:
+            strangers[head.spec.kind, head.spec.target, head.spec.module] += 1
+        elif repertoire.meant(head.spec) is not None:
+            return  # it goes on here
+    if not strangers:
+        return
+    kind, target, module = next(iter(strangers))
+    names = ", ".join(sorted({target for _, target, _ in strangers}))
+    file = f"{module.replace('.', '/')}.py"
+    files = [*args.files, file if Path(file).is_file() else "app.py"]
+    runs = count(strangers.total())
+    raise UnknownName(
+        kind,
+        target,
+        f"{runs} ready {'run is' if runs == '1' else 'runs are'} of {names}: name what defines them, as in "
+        f"`{shlex.join(['segue', 'advance', *files, *at_store(args)])}`",
+    )
 
 
 async def _counts(store: Store, job: str) -> dict[str, int]:

@@ -32,13 +32,12 @@ from ..runtime.proof import verify
 from . import exit
 from .answers import expects
 from .interruption import interruption
-from .mail import GOES_ON
 from .place import at_store, check_models, declare_how, declare_store, how
 from .prompt import Typist, answer_at_prompt, as_text
 from .rows import BadFile
 from .runs import what
 from .screen import duration, error_of, is_terminal, kind_of, note, put_json, shown, visible
-from .target import definition_of, load_target
+from .target import definition_of, file_of, load_target
 
 #: What is said at each Ctrl-C to an actor.
 LEVELS = {
@@ -95,7 +94,8 @@ async def _left(run: Run[Any], args: argparse.Namespace) -> int:
     head = await run.head()
     put_json({"run": run.id, "status": head.status}) if args.json else print(run.id)
     if not is_over(head.status):
-        note(f"it is made; {GOES_ON}")
+        sweep = shlex.join(["segue", "advance", file_of(args.flow), *at_store(args)])
+        note(f"it is made; it goes on in whatever works on this store, or with `{sweep}`")
         return exit.WAITING
     return exit.OK if head.status == "done" else exit.FAILED
 
@@ -253,8 +253,12 @@ class _Watch:
         await ask_to_end(self.run, stop, lambda level: self._dim(f"it is asked to end {LEVELS[level]}"))
         await asyncio.get_running_loop().create_future()
 
+    def _segue(self, *words: str) -> str:
+        """A command on the same store."""
+        return shlex.join(["segue", *words, *at_store(self.args)])
+
     def _again(self) -> str:
-        return shlex.join(["segue", "run", self.args.flow, "--id", self.run.id, *at_store(self.args)])
+        return self._segue("run", self.args.flow, "--id", self.run.id)
 
     async def _show(self) -> None:
         """Show what happens until the run ends or is held."""
@@ -362,8 +366,9 @@ class _Watch:
             note(f"? {ask.question}" + (f"  (for {ask.to})" if ask.to else ""))
             if ask.show is not None:
                 note(as_text(ask.show), faint=True)
-            note(f"  answer: segue answer {shlex.quote(ask.id)} VALUE   ({expects(ask.schema)})")
-        note(f"{self.run.id} waits; then it goes on with `{self._again()}` or `segue advance`")
+            note(f"  answer: {self._segue('answer', ask.id, 'VALUE')}   ({expects(ask.schema)})")
+        sweep = self._segue("advance", file_of(self.args.flow))
+        note(f"{self.run.id} waits; then it goes on with `{self._again()}` or `{sweep}`")
         return exit.WAITING
 
     # ------------------------------------------------------------ the end
@@ -400,15 +405,13 @@ class _Watch:
             note(f"segue: run {self.run.id!r} is held: {head.reason}")
         elif head.error is not None and kind_of(head.error.type) in ("RunInterrupted", "RunCancelled"):
             what = kind_of(head.error.type).removeprefix("Run").lower()
-            note(
-                f"segue: run {self.run.id!r} was {what}; `segue resume {shlex.quote(self.run.id)}` has it go on"
-            )
+            note(f"segue: run {self.run.id!r} was {what}; `{self._segue('resume', self.run.id)}` has it go on")
         elif head.error is not None:
             note(f"segue: run {self.run.id!r} failed: {kind_of(head.error.type)}: {head.error.message}")
             if head.error.trace:
                 note(head.error.trace, faint=True)
-            id, model = shlex.quote(self.run.id), "" if self._has_model(head) else " --model NAME"
-            note(f"  `segue show {id}` lists its calls, `segue resume {id}{model}` tries the failed one anew")
+            resume = self._segue("resume", self.run.id, *(() if self._has_model(head) else ("--model", "NAME")))
+            note(f"  `{self._segue('show', self.run.id)}` lists its calls, `{resume}` tries the failed one anew")
         else:
             note(f"segue: run {self.run.id!r} was {head.status}")
         return exit.FAILED

@@ -242,6 +242,11 @@ def flows_of(module: ModuleType) -> dict[str, Any]:
     return {name: value for name, value in vars(module).items() if isinstance(definition(value), FlowDef)}
 
 
+def file_of(target: str) -> str:
+    """`app.py` of `app.py:triage`: what commands that take files are given."""
+    return _split(target)[0]
+
+
 def _split(target: str) -> tuple[str, str]:
     path, colon, name = target.partition(":") if ".py:" in target else target.rpartition(":")
     return (path, name) if colon and path else (target, "")
