@@ -89,6 +89,7 @@ class Watch:
         tick = self._patience / 2 if self._patience else self._every
         asked_at = renewed_at = time.monotonic()
         looked_at = 0
+        callback: FrameType | None = None  # what the loop was at when last looked at
         while not self._stop.wait(tick) and not self._loop.is_closed():
             now = time.monotonic()
             if self._renew is not None and now - renewed_at >= self._every:
@@ -102,10 +103,12 @@ class Watch:
             if self._asked == self._answered:
                 if self._runs():
                     self._post(self._answer, self._ask())
-                asked_at = now
-            elif now - asked_at >= self._patience and looked_at != self._asked:
-                looked_at = self._asked
-                self._look(now - asked_at)
+                asked_at, callback = now, None
+            elif looked_at != self._asked:
+                before, callback = callback, self._callback()
+                if now - asked_at >= self._patience and callback is not None and callback is before:
+                    looked_at, callback = self._asked, None
+                    self._look(now - asked_at)
 
     def _ask(self) -> int:
         self._asked += 1
@@ -118,17 +121,24 @@ class Watch:
     def _answer(self, number: int) -> None:
         self._answered = number
 
+    def _callback(self) -> FrameType | None:
+        """What the loop is at. Another one later: then many have their turns, and none of them keeps it."""
+        frames = list(_outwards(sys._current_frames().get(self._loop_thread)))
+        return frames[-1] if frames else None
+
     def _look(self, seconds: float) -> None:
         """Tell of the place that the loop is at, once."""
         at = self._whereabouts()
         if at is None or (at.file, at.function) in self._told:
             return
         self._told.add((at.file, at.function))
-        who = f"run {at.run} of {at.target}" if at.run else "code that is no run's"
-        log.warning(
-            "%s%s has kept the event loop from everything else for %.2f s, at %s: %s. Said once",
-            who, f", step {at.step!r}," if at.step else "", seconds, at, _cure(at),
+        log.log(
+            logging.INFO if at.inside and at.imports else logging.WARNING,  # of that, nobody can do anything
+            "%s has kept the event loop from everything else for %.2f s, at %s: %s. Said once",
+            _who(at), seconds, at, _cure(at),
         )  # fmt: skip
+        if at.inside and at.imports:
+            return
         if at.run:
             event = Blocked(
                 run=at.run, target=at.target, step=at.step, where=str(at), seconds=round(seconds, 3)
@@ -184,6 +194,14 @@ def _name_of(frame: FrameType) -> str:
     return str(getattr(frame.f_code, "co_qualname", frame.f_code.co_name))
 
 
+def _who(at: Whereabouts) -> str:
+    """Whom it is put down to."""
+    if at.inside:
+        return "segue itself"
+    who = f"run {at.run} of {at.target}" if at.run else "code that is no run's"
+    return f"{who}, step {at.step!r}," if at.step else who
+
+
 def _cure(at: Whereabouts) -> str:
     if at.inside:
         what = (
@@ -191,7 +209,7 @@ def _cure(at: Whereabouts) -> str:
             if at.imports
             else "no fault of that line, unless it hands over much"
         )
-        return f"segue itself is at it ({at.inside}), {what}"
+        return f"it is at {at.inside}, {what}"
     if at.imports:
         return f"it imports {at.imports}: do that at the top of the file"
     way = "make it a plain `def`, which runs on a thread" if at.step else "do that in a step, a plain `def`"
