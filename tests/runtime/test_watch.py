@@ -62,18 +62,18 @@ class BlockingActor(segue.Actor[None]):
 
     @segue.state
     async def go(self, _: str) -> segue.Done[None]:
-        time.sleep(4 * STALL)
+        time.sleep(8 * STALL)
         return segue.Done()
 
 
 @segue.flow
 async def flow_of_blocking_step() -> None:
-    await blocking_step(4 * STALL)
+    await blocking_step(8 * STALL)
 
 
 @segue.flow
 async def flow_of_several() -> None:
-    await asyncio.gather(waiting_step(4 * STALL), blocking_other(4 * STALL))
+    await asyncio.gather(waiting_step(8 * STALL), blocking_other(8 * STALL))
 
 
 async def test_a_step_that_blocks(told: Any) -> None:
@@ -91,7 +91,7 @@ async def test_a_step_that_blocks(told: Any) -> None:
 
 async def test_a_flow_that_blocks_is_told_of_once_a_place(told: Any) -> None:
     async with segue.Engine(stall=STALL) as engine:
-        run = await engine.start(blocking_flow(4 * STALL, 3), id="it")
+        run = await engine.start(blocking_flow(8 * STALL, 3), id="it")
         events = [event async for event in run if isinstance(event, Blocked)]
         await run
     (text,), (event,) = told(), events
@@ -116,7 +116,7 @@ async def test_code_outside_runs_that_blocks(told: Any) -> None:
         run = await engine.start(waits_for_mail(), id="it")
         await asyncio.sleep(STALL)
         while not told():
-            hog(4 * STALL)
+            hog(8 * STALL)
             await asyncio.sleep(STALL)
         await run.tell("go")
         await run
@@ -138,14 +138,14 @@ async def test_what_doesnt_block_isnt_told_of(told: Any) -> None:
     async with segue.Engine(stall=STALL) as engine:
         await engine.run(calm())
     async with segue.Engine(stall=0) as engine:
-        await engine.run(blocking_flow(4 * STALL, 1))
+        await engine.run(blocking_flow(8 * STALL, 1))
     assert told() == []
 
 
 async def test_what_segue_itself_does_isnt_blamed_on_who_runs_the_loop(told: Any) -> None:
     async with segue.Engine(stall=STALL) as engine:
         run = await engine.start(waits_for_mail(), id="it")
-        asyncio.get_running_loop().call_soon(time.sleep, 4 * STALL)
+        asyncio.get_running_loop().call_soon(time.sleep, 8 * STALL)
         await asyncio.sleep(6 * STALL)
         await run.cancel()
     assert told() == []
