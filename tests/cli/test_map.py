@@ -544,7 +544,7 @@ def test_rows_whose_key_was_refused_are_held(desk: Desk, provider: Provider, mon
 @pytest.mark.parametrize(
     ("text", "values"),
     [
-        ("left,right\n\"a, b\",1\nc,\n", ["a, b:1", "c:3"]),
+        ('left,right\n"a, b",1\nc,\n', ["a, b:1", "c:3"]),
         ("\ufeffleft\tright\r\na, b\t1\r\n", ["a, b:1"]),
         ('"left","right"\n"a","1"\n', ["a:1"]),
         ('{"left": "a"}\n{"left": "b", "right": 1}\n', ["a:3", "b:1"]),
@@ -557,9 +557,13 @@ def test_csv_on_standard_input_is_told_by_its_heading(desk: Desk, text: str, val
 
 
 def test_what_was_taken_for_csv_says_so(desk: Desk):
-    said = desk.finish(desk.start("map", "app.py:triage", "-", stdin=subprocess.PIPE), "My invoice\nIt crashed\n")
+    said = desk.finish(
+        desk.start("map", "app.py:triage", "-", stdin=subprocess.PIPE), "My invoice\nIt crashed\n"
+    )
     assert said.code == 2
-    assert said.err.startswith("segue: standard input: its one row doesn't fit triage: line 2: row for triage:")
+    assert said.err.startswith(
+        "segue: standard input: its one row doesn't fit triage: line 2: row for triage:"
+    )
     assert "it was read as CSV, for its first line is no JSON, and so a heading" in said.err
     assert not (desk.path / "segue.db").exists()
 

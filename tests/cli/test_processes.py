@@ -297,9 +297,8 @@ def test_a_store_that_cannot_be_written_can_be_looked_at(desk: Desk, monkeypatch
         for words in (["answer", "q", "y"], ["worker", "app.py"]):
             said = desk.finish(desk.start(*words, "--store", f"sqlite:{store}", preexec_fn=bound))
             assert said.code == 2
-            assert said.err == (
-                f"segue: store 'sqlite:{store}': it can't be written; check the owner and mode of the file and its folder\n"
-            )
+            assert said.err.startswith(f"segue: store 'sqlite:{store}': it can't be written; check the owner")
+            assert said.err.count("\n") == 1
     finally:
         store.parent.chmod(0o755)
 
@@ -316,7 +315,8 @@ def test_advance_without_the_file_of_what_waits_is_refused(desk: Desk):
     said = advance()
     assert said.code == 2
     assert said.err.splitlines()[-1] == (
-        "segue: there is no flow 'other'; 1 ready run is of other: name what defines them, as in `segue advance other.py`"
+        "segue: there is no flow 'other'; 1 ready run is of other: name what defines them, as in "
+        "`segue advance other.py`"
     )
     assert advance("other.py").code == 3  # a question is open
     assert advance().code == 3

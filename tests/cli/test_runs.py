@@ -392,6 +392,14 @@ def test_a_run_is_shown_as_the_call_that_it_is(desk: Desk):
     desk.write("rest.py", "import segue\n@segue.flow\nasync def rest(*, flag: bool = False) -> None: ...\n")
     desk.segue("run", "rest.py", "flag=true", "--id", "r")
     desk.segue("run", "rest.py", "--id", "none")
-    said = [desk.segue("show", id).out.splitlines()[1].partition(", version")[0] for id in ("p", "named", "r", "none")]
-    assert said == ['  flow pair("a\\u001b", 4)', '  flow pair("a")', "  flow rest(flag=true)", "  flow rest()"]
+    said = [
+        desk.segue("show", id).out.splitlines()[1].partition(", version")[0]
+        for id in ("p", "named", "r", "none")
+    ]
+    assert said == [
+        '  flow pair("a\\u001b", 4)',
+        '  flow pair("a")',
+        "  flow rest(flag=true)",
+        "  flow rest()",
+    ]
     assert "it made no call that is recorded" in desk.segue("show", "p").err

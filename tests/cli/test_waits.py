@@ -66,7 +66,14 @@ class Bell(segue.Actor[None]):
 
 def test_a_parked_run_says_what_it_waits_for(desk: Desk):
     desk.write("waiting.py", WAITING)
-    for flow, id in (("nap", "n"), ("soon", "t"), ("listen", "l"), ("parent", "p"), ("many", "m"), ("Bell", "b")):
+    for flow, id in (
+        ("nap", "n"),
+        ("soon", "t"),
+        ("listen", "l"),
+        ("parent", "p"),
+        ("many", "m"),
+        ("Bell", "b"),
+    ):
         desk.segue("run", f"waiting.py:{flow}", "--id", id, "--no-wait")
     desk.segue("run", "waiting.py:sure", "this", "--id", "s", "--no-wait")
     desk.segue("run", "waiting.py:asks_bell", "--id", "r", "--no-wait")
@@ -119,7 +126,19 @@ def test_a_run_whose_call_is_in_a_batch_names_it(desk: Desk, monkeypatch: pytest
 
 def test_a_run_whose_call_is_in_no_batch_yet_says_since_when(desk: Desk):
     desk.write("waiting.py", WAITING)
-    desk.segue("run", "waiting.py:classify", "a", "--id", "c", "--batch", "--model", "openai:x@http://127.0.0.1:9/v1", "--no-wait")
+    desk.segue(
+        "run",
+        "waiting.py:classify",
+        "a",
+        "--id",
+        "c",
+        "--batch",
+        "--model",
+        "openai:x@http://127.0.0.1:9/v1",
+        "--no-wait",
+    )
     desk.segue("advance", "waiting.py")
     said = desk.segue("runs")
-    assert re.search(r"for openai:x: in no batch yet, for [\d.]+ m?s\n|for openai:x's batch, which is being sent", said.out)
+    assert re.search(
+        r"for openai:x: in no batch yet, for [\d.]+ m?s\n|for openai:x's batch, which is being sent", said.out
+    )

@@ -88,7 +88,9 @@ async def test_it_can_be_looked_at(file: Path, theirs: SqliteStore, folder: int)
     await theirs.close()
     file.chmod(0o444)
     file.parent.chmod(folder)
-    refusal = f"store 'sqlite:{file}': it can't be written; check the owner and mode of the file and its folder"
+    refusal = (
+        f"store 'sqlite:{file}': it can't be written; check the owner and mode of the file and its folder"
+    )
     assert said_of(file) == {"runs": ["a"], "write": refusal}
     assert said_of(file, "write") == {"open": refusal}
     assert os.listdir(file.parent) == ["runs.db"]  # nothing that its owner couldn't write was made beside it
@@ -127,7 +129,7 @@ async def test_one_of_an_older_version_is_refused(file: Path, theirs: SqliteStor
     cx.execute("pragma user_version = 3")
     cx.close()
     file.chmod(0o444)
-    assert "its tables are of version 3, and can't be brought up to" in said_of(file)["open"]
+    assert "its tables are of version 3, and to bring them up to" in said_of(file)["open"]
 
 
 async def test_what_was_read_while_it_was_written_is_read_again(file: Path, theirs: SqliteStore):
@@ -143,7 +145,9 @@ async def test_what_was_read_while_it_was_written_is_read_again(file: Path, thei
         looks.append(there)
         return int(there)
 
-    reader = Reader(str(file), "sqlite:x", patience=1.0, unwritable=Unwritable(str(file), "sqlite:x", busy=1.0))
+    reader = Reader(
+        str(file), "sqlite:x", patience=1.0, unwritable=Unwritable(str(file), "sqlite:x", busy=1.0)
+    )
     try:
         assert await reader.look(look) == 1
     finally:

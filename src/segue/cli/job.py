@@ -35,7 +35,7 @@ from .progress import Progress
 from .rows import RowFile, bind, check_first, key_of
 from .screen import count, is_terminal, note, put_json, short
 from .tally import Pace, Standing, Tally, in_words
-from .target import definition_of, file_of, load_modules, load_target
+from .target import definition_of, file_here, file_of, load_modules, load_target
 
 #: Seconds between looks at the store.
 LOOK = 0.1
@@ -46,7 +46,9 @@ def declare_map(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "flow", metavar="app.py:flow", help="the flow; a row is its argument, or an object of them"
     )
-    parser.add_argument("rows", help="a JSONL, CSV or TSV file; - for standard input, JSON lines or CSV with a heading")
+    parser.add_argument(
+        "rows", help="a JSONL, CSV or TSV file; - for standard input, JSON lines or CSV with a heading"
+    )
     parser.add_argument(
         "-o", "--output", default="", metavar="FILE", help="one JSON line a row, in order, when all is done"
     )
@@ -343,8 +345,7 @@ async def _check_known(engine: Engine, args: argparse.Namespace) -> None:
         return
     kind, target, module = next(iter(strangers))
     names = ", ".join(sorted({target for _, target, _ in strangers}))
-    file = f"{module.replace('.', '/')}.py"
-    files = [*args.files, file if Path(file).is_file() else "app.py"]
+    files = [*args.files, file_here(module) or "app.py"]
     runs = count(strangers.total())
     raise UnknownName(
         kind,

@@ -88,14 +88,18 @@ async def _why_not(engine: Engine, name: str) -> CallerError:
 
 def declare_tell(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Send a run a message. TYPE is the name of its class; as app.py:Say, that class and the run's actor are looked at\n"
-        "first, and what they don't take is refused here. Without a file it is sent as it stands: what an actor doesn't\n"
-        "take becomes a dead letter, which `segue dead` lists."
+        "Send a run a message. TYPE is the name of its class; as app.py:Say, that class and the run's actor are\n"
+        "looked at first, and what they don't take is refused here. Without a file it is sent as it stands: what\n"
+        "an actor doesn't take becomes a dead letter, which `segue dead` lists."
     )
     parser.add_argument("run", help="whom")
-    parser.add_argument("type", metavar="TYPE", help="the message's class: Say, or app.py:Say to have it checked")
     parser.add_argument(
-        "message", metavar="MESSAGE", help='its fields as JSON, such as \'{"text": "hi"}\'; or plain text, of a str'
+        "type", metavar="TYPE", help="the message's class: Say, or app.py:Say to have it checked"
+    )
+    parser.add_argument(
+        "message",
+        metavar="MESSAGE",
+        help='its fields as JSON, such as \'{"text": "hi"}\'; or plain text, of a str',
     )
     declare_json(parser)
     declare_store(parser)
@@ -120,7 +124,7 @@ async def do_tell(args: argparse.Namespace) -> int:
 
 
 async def _check_taken(engine: Engine, head: Head, name: str) -> None:
-    """Raise `UnknownName` for what the actor that a run is now has no handler for, as far as its class is known here."""
+    """Raise `UnknownName` for what a run's actor has no handler for, as far as its class is known here."""
     if head.spec.kind != "actor":
         return
     standing = await standing_of(engine.store, head.id)

@@ -98,7 +98,9 @@ def declare_plan(parser: argparse.ArgumentParser) -> None:
         "the store, or by --sample N, which runs the first N rows live, in memory: that is paid for."
     )
     parser.add_argument("flow", metavar="app.py:flow", help="the flow")
-    parser.add_argument("rows", help="a JSONL, CSV or TSV file; - for standard input, JSON lines or CSV with a heading")
+    parser.add_argument(
+        "rows", help="a JSONL, CSV or TSV file; - for standard input, JSON lines or CSV with a heading"
+    )
     parser.add_argument(
         "--sample", type=positive, default=0, metavar="N", help="run the first N rows live to find out"
     )

@@ -79,7 +79,10 @@ class RowFile:
         self.path = Path(path)
         if path == "-":
             if is_terminal(sys.stdin):
-                note("rows are read from this terminal: JSON lines, or CSV with a heading; Ctrl-D ends them", faint=True)
+                note(
+                    "rows are read from this terminal: JSON lines, or CSV with a heading; Ctrl-D ends them",
+                    faint=True,
+                )
             self.path = directory / "stdin"
             self.name = f"stdin-{_keep(sys.stdin.buffer, self.path)}"
         elif self.path.is_dir() or not self.path.exists():

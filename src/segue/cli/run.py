@@ -405,13 +405,19 @@ class _Watch:
             note(f"segue: run {self.run.id!r} is held: {head.reason}")
         elif head.error is not None and kind_of(head.error.type) in ("RunInterrupted", "RunCancelled"):
             what = kind_of(head.error.type).removeprefix("Run").lower()
-            note(f"segue: run {self.run.id!r} was {what}; `{self._segue('resume', self.run.id)}` has it go on")
+            note(
+                f"segue: run {self.run.id!r} was {what}; `{self._segue('resume', self.run.id)}` has it go on"
+            )
         elif head.error is not None:
             note(f"segue: run {self.run.id!r} failed: {kind_of(head.error.type)}: {head.error.message}")
             if head.error.trace:
                 note(head.error.trace, faint=True)
-            resume = self._segue("resume", self.run.id, *(() if self._has_model(head) else ("--model", "NAME")))
-            note(f"  `{self._segue('show', self.run.id)}` lists its calls, `{resume}` tries the failed one anew")
+            resume = self._segue(
+                "resume", self.run.id, *(() if self._has_model(head) else ("--model", "NAME"))
+            )
+            note(
+                f"  `{self._segue('show', self.run.id)}` lists its calls, `{resume}` tries the failed one anew"
+            )
         else:
             note(f"segue: run {self.run.id!r} was {head.status}")
         return exit.FAILED

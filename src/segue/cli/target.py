@@ -110,10 +110,14 @@ def load_message(word: str) -> type[Any] | None:
     messages = {
         each: value
         for each, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, Note | Request) and value.__module__ == module.__name__
+        if isinstance(value, type)
+        and issubclass(value, Note | Request)
+        and value.__module__ == module.__name__
     }
     if not messages:
-        raise UnknownName("message", name, f"{path} has none: derive a class from segue.Note or segue.Request")
+        raise UnknownName(
+            "message", name, f"{path} has none: derive a class from segue.Note or segue.Request"
+        )
     raise UnknownName("message", name, _choice(path, messages, name))
 
 
@@ -180,14 +184,12 @@ def load_modules(words: Sequence[str]) -> list[ModuleType]:
 
 
 def load_named(words: Sequence[str]) -> set[str]:
-    """As `load_modules`; what the runs are of that are meant, where each word names a flow or an actor; else nothing."""
+    """As `load_modules`; of what the runs are that are meant, where each word names it; else nothing."""
     modules = load_modules(words)
     names = [_split(word)[1] for word in words]
     if not all(names):
         return set()
-    return {
-        definition_of(_named(module, name)).name for module, name in zip(modules, names, strict=True)
-    }
+    return {definition_of(_named(module, name)).name for module, name in zip(modules, names, strict=True)}
 
 
 def targets_of(module: ModuleType) -> dict[str, Any]:
@@ -240,6 +242,12 @@ def _search(directory: Path) -> None:
 def flows_of(module: ModuleType) -> dict[str, Any]:
     """The flows that a module's names stand for."""
     return {name: value for name, value in vars(module).items() if isinstance(definition(value), FlowDef)}
+
+
+def file_here(module: str) -> str:
+    """The file of a module, from this folder; empty where it isn't there."""
+    path = f"{module.replace('.', '/')}.py"
+    return path if Path(path).is_file() else ""
 
 
 def file_of(target: str) -> str:

@@ -214,11 +214,14 @@ def _head(head: Head) -> None:
 
 def arguments(spec: Spec) -> str:
     """What a run was given, as a call of it has it: values in order, and by name; of an actor, its first fields."""
+    args: list[msgspec.Raw] = []
     try:
         if spec.kind == "actor":
-            args, named = [], msgspec.json.decode(spec.args, type=dict[str, msgspec.Raw])
+            named = msgspec.json.decode(spec.args, type=dict[str, msgspec.Raw])
         else:
-            args, named = msgspec.json.decode(spec.args, type=tuple[list[msgspec.Raw], dict[str, msgspec.Raw]])
+            args, named = msgspec.json.decode(
+                spec.args, type=tuple[list[msgspec.Raw], dict[str, msgspec.Raw]]
+            )
     except msgspec.DecodeError:  # it is damaged
         return shown(spec.args, 200)
     given = [bytes(value).decode() for value in args]

@@ -45,7 +45,9 @@ class Waits:
         self._store = store
         self._now = time.time()
         self._jobs: dict[tuple[str, str, int], BatchJob] | None = None
-        self._unsent: dict[str, float] = {}  # models whose lanes have lines that are in no job, and since when
+        self._unsent: dict[
+            str, float
+        ] = {}  # models whose lanes have lines that are in no job, and since when
         self._whole = True
 
     async def of(self, head: Head) -> tuple[list[Wait], int]:
@@ -64,7 +66,9 @@ class Waits:
         waits, more = await self.of(head)
         if not waits and head.status == "parked":
             until = "" if head.wake is None else self._until(head.wake)
-            return ", ".join(part for part in ("for messages" if head.spec.kind == "actor" else "", until) if part)
+            return ", ".join(
+                part for part in ("for messages" if head.spec.kind == "actor" else "", until) if part
+            )
         told = [wait.words for wait in waits[:EACH]]
         if (rest := len(waits) - len(told) + more) > 0:
             told.append(f"and {count(rest)} more")
@@ -180,7 +184,6 @@ def _args(entry: Entry, name: str = "") -> Any:
 def _model(entry: Entry) -> str:
     """A model call's model; of a wire call its name."""
     return str(_args(entry, "model") or entry.name).partition("@")[0]
-
 
 
 async def in_words(store: Store, heads: Iterable[Head]) -> dict[str, str]:

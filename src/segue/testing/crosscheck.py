@@ -79,7 +79,9 @@ async def check(
 ) -> Report:
     """Run a flow or an actor over rows live, in batch, evicted at every wait, and killed before and after every write.
 
-    One that takes no arguments is run once, without rows. Raises `AssertionError` where an outcome or a journal differs from the live one's, where a committed step
+    One that takes no arguments is run once, without rows.
+
+    Raises `AssertionError` where an outcome or a journal differs from the live one's, where a committed step
     or a batch line was done again, and where the code breaks a rule of replay. `kills` bounds the crashes of
     each kind; above it, they are spread evenly over the writes. With a `budget`, in tokens and enough for one call at a
     time, all rows share it, and what it says was spent is what the runs used, wherever they were killed.
@@ -152,7 +154,11 @@ class _Life(msgspec.Struct):
 
 class _Check:
     def __init__(
-        self, fn: Callable[..., Any], calls: Sequence[tuple[Any, ...]], model: FakeModel, budget: Budget | None
+        self,
+        fn: Callable[..., Any],
+        calls: Sequence[tuple[Any, ...]],
+        model: FakeModel,
+        budget: Budget | None,
     ) -> None:
         self.fn, self.model, self.budget = fn, model, budget
         self.target = target_of(fn)

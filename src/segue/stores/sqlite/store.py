@@ -58,9 +58,7 @@ class SqliteStore:
     at, so that a file which can't be written will do; what would write then raises `StoreError`.
     """
 
-    def __init__(
-        self, path: str, *, patience: timedelta = timedelta(seconds=60), look: bool = False
-    ) -> None:
+    def __init__(self, path: str, *, patience: timedelta = timedelta(seconds=60), look: bool = False) -> None:
         self.address = f"sqlite:{path}"
         self._path, self._patience, self._looks = path, patience.total_seconds(), look
         self._writer: Writer | None = None
@@ -72,7 +70,9 @@ class SqliteStore:
             return
         if not self._path or self._path == ":memory:":
             raise StoreError(self.address, "that isn't a path", "use 'memory:', or give the path of a file")
-        if is_unwritable(self._path):  # else SQLite would make files beside it, and find out at the first write
+        if is_unwritable(
+            self._path
+        ):  # else SQLite would make files beside it, and find out at the first write
             if not self._looks:
                 raise StoreError(self.address, *UNWRITABLE)
             await self._open_unwritable()

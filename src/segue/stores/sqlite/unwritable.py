@@ -18,7 +18,9 @@ Stamp = tuple[int, int, bool]
 
 def is_unwritable(path: str) -> bool:
     """Whether a file is there that this process can't write, or not beside: SQLite keeps its log there."""
-    beside = os.access(Path(path).absolute().parent, os.W_OK) or (_log(path).exists() and _index(path).exists())
+    beside = os.access(Path(path).absolute().parent, os.W_OK) or (
+        _log(path).exists() and _index(path).exists()
+    )
     return Path(path).is_file() and not (os.access(path, os.W_OK) and beside)
 
 
@@ -40,7 +42,9 @@ class Unwritable:
         has_log = stamp[2]
         if has_log and not _index(self._path).exists() and not os.access(self._log_folder, os.W_OK):
             raise StoreError(
-                self._address, "it can't be written, and what was written last isn't in it but beside it", ELSEWHERE
+                self._address,
+                "it can't be written, and what was written last isn't in it but beside it",
+                ELSEWHERE,
             )
         how = "mode=ro" if has_log else "mode=ro&immutable=1"
         cx = sqlite3.connect(
@@ -57,7 +61,7 @@ class Unwritable:
             if version != VERSION:
                 raise StoreError(
                     self._address,
-                    f"its tables are of version {version}, and can't be brought up to {VERSION} where it can't be written",
+                    f"its tables are of version {version}, and to bring them up to {VERSION} it must be written",
                     ELSEWHERE,
                 )
         except BaseException:
