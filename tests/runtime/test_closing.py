@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import segue
+from segue.ports.provider import CallFault
 from segue.runtime import worker
 from segue.runtime.calls.live import CALLING
 from segue.stores.memory import MemoryStore
@@ -20,12 +21,14 @@ from tests.runtime.lives import until
 
 DID: list[str] = []
 OPEN: dict[str, asyncio.Event] = {}
+REFUSED: list[CallFault] = []
 
 
 @pytest.fixture(autouse=True)
 def begin() -> None:
     DID.clear()
     OPEN.clear()
+    REFUSED.clear()
 
 
 def gate(name: str) -> asyncio.Event:
@@ -41,6 +44,8 @@ class Gated(FakeProvider):
         name = self.chat_reply(said).text
         DID.append(name)
         await gate(name).wait()
+        if REFUSED:
+            raise REFUSED.pop()
         return said
 
 
@@ -169,6 +174,14 @@ async def test_what_doesnt_come_in_is_waited_for_so_long_and_said(
     assert "calls under way get 0.05 s to come in (1), for cut off they would be paid again" in caplog.text
     assert await place.goes_on() == ["a", "b", "c"]
     assert DID == ["a", "a", "b", "c"]
+
+
+async def test_one_that_is_refused_meanwhile_is_waited_for_no_more() -> None:
+    """Between two attempts nobody has the call, and so nothing would be paid again."""
+    place = Place()
+    REFUSED.append(CallFault(0, "no connection", again=True, after=60.0))
+    assert await place.closes(one_by_one(), "a", opens="a") < 5.0
+    assert await place.goes_on() == ["a", "b", "c"]
 
 
 async def test_no_grace_is_none() -> None:

@@ -81,10 +81,14 @@ COMMANDS = {
 SELDOM = 5000, 20, 50
 
 
+#: Options that may have a value or none, and what they are with one.
+SHORT = {"--batch=": "--batch-within=", "--reuse=": "--reuse-within="}
+
+
 def written_out(words: list[str]) -> list[str]:
     """With `--batch=6h` and `--reuse=7d` as argparse knows them: an option that may have a value would take the next
     word for it."""
-    for short, long in (("--batch=", "--batch-within="), ("--reuse=", "--reuse-within=")):
+    for short, long in SHORT.items():
         words = [long + word.removeprefix(short) if word.startswith(short) else word for word in words]
     return words
 
@@ -237,4 +241,6 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if "arguments are required" in message:
             self.print_usage(sys.stderr)
+        for short, long in SHORT.items():  # as it was typed, most probably
+            message = message.replace(f"argument {long.removesuffix('=')}:", f"argument {short.removesuffix('=')}:")
         self.exit(exit.USAGE, f"{self.prog}: {message}\n`{self.prog} --help` tells more.\n")

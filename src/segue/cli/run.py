@@ -159,7 +159,13 @@ def _by_name(takes: Sequence[Parameter], words: list[str]) -> dict[str, Any]:
     """What was typed as `name=value` words; empty if any of them is none."""
     by_name = {parameter.name: parameter for parameter in takes}
     pairs = [word.partition("=") for word in words]
-    if not all(equals and name in by_name for name, equals, _ in pairs):
+    strange = [word for word, (name, equals, _) in zip(words, pairs, strict=True) if not equals or name not in by_name]
+    if strange and len(strange) < len(words):
+        takes_these = ", ".join(by_name)
+        raise InvalidValue(
+            "the input", "all arguments in order, or each as name=value", f"{strange[0]!r} names none of {takes_these}"
+        )
+    if strange:
         return {}
     return {name: _value(by_name[name], value) for name, _, value in pairs}
 
@@ -190,7 +196,8 @@ def _content(file: str) -> str:
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadFile(file, f"it can't be read: {error}", "give a text or JSON file to --input") from None
+        why = getattr(error, "strerror", None) or error
+        raise BadFile(file, f"it can't be read: {why}", "give a text or JSON file to --input") from None
     return text.rstrip("\n")
 
 

@@ -61,6 +61,8 @@ from .strikes import Strikes
 CREDIT = 64
 #: So often code may call on although its run leaves memory; then its calls wait, so that others get the loop.
 REFUSALS = 1000
+#: Where the engine closes, it is looked so often, in seconds, whether calls that are waited for still cost something.
+COMING = 0.2
 
 
 class Executor:
@@ -353,7 +355,7 @@ class Executor:
         left = until - self.loop.time()
         if left <= 0 or not (self.carrying.at_work if every else self.carrying.dear()):
             return False
-        self.still.kick_in(left)
+        self.still.kick_in(min(left, COMING))  # it may cost nothing any more before that, as between two attempts
         return True
 
     def _only_waits(self) -> bool:
