@@ -60,3 +60,10 @@ def test_dead_letters(desk: Desk):
     assert [row["id"] for row in desk.segue("dead", "--json").rows] == [2]
     assert desk.segue("dead", "--drop", "2").code == 0
     assert desk.segue("dead", "--json").rows == []
+
+
+def test_dead_letters_of_a_run_that_is_not_there(desk: Desk):
+    desk.segue("run", "app.py:sure", "hi", "--id", "quest")
+    said = desk.segue("dead", "ques")
+    assert (said.code, "there is no run 'ques'; did you mean 'quest'?" in said.err) == (2, True)
+    assert desk.segue("dead", "quest").err == "no dead letters\n"

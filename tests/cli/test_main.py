@@ -280,3 +280,21 @@ def test_the_garbage_collector_looks_less_often_while_a_command_works(
     assert main(["runs"]) == 0
     assert meanwhile == [SELDOM] != [before]
     assert gc.get_threshold() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["runs", "--limit", "-1"], "argument --limit: '-1' is no number from 0 on"),
+        (["dead", "--resend", "x"], "argument --resend: 'x' is no number from 0 on"),
+        (["run", "app.py:pair", "a", "--batch=6"], "argument --batch: '6' is no time"),
+        (["run", "app.py:pair", "a", "--reuse=6"], "argument --reuse: '6' is no time"),
+    ],
+)
+def test_an_option_that_is_no_good_is_named_as_it_was_typed(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err

@@ -220,3 +220,11 @@ def test_replay_of_what_the_file_does_not_define(desk: Desk):
     desk.change("async def twice", "async def doubled")
     said = desk.segue("replay", "app.py", "t")
     assert said.code in (0, 2)  # 0 where an earlier load is still there
+
+
+def test_where_one_of_several_is_not_there_none_is_cancelled(desk: Desk):
+    desk.segue("run", "app.py:sure", "hi", "--id", "q")
+    said = desk.segue("cancel", "q", "nix")
+    assert (said.code, "there is no run 'nix'" in said.err) == (2, True)
+    assert desk.segue("runs", "--json").rows[0]["status"] == "parked"
+    assert desk.segue("cancel", "q").code == 0

@@ -276,3 +276,11 @@ def test_a_call_that_is_tried_again_is_shown(desk: Desk, provider: Provider, mon
     desk.segue("run", "app.py:triage", "x", "--id", "gone", "--model", "openai:m@http://127.0.0.1:1/v1")
     said = desk.segue("show", "gone")
     assert "no connection to 127.0.0.1:1" in said.out
+
+
+@pytest.mark.parametrize("words", [("left=a", "rigth=4"), ("a", "right=4")])
+def test_arguments_in_order_and_by_name_are_not_mixed(desk: Desk, words: tuple[str, ...]):
+    said = desk.segue("run", "app.py:pair", *words)
+    assert said.code == 2
+    assert "expected all arguments in order, or each as name=value" in said.err
+    assert not (desk.path / "segue.db").exists() or desk.segue("runs", "--json").rows == []

@@ -14,7 +14,7 @@ from ..runtime.receipt import Receipt
 from . import exit
 from .agreement import Agreement, Difference, Share, as_text
 from .outcomes import check_writable, replacing
-from .place import declare_store, to_look_at
+from .place import declare_store, from_zero, to_look_at
 from .screen import count, duration, money, note, put_json, short, table
 from .sides import Side, merged, side_of
 
@@ -69,7 +69,7 @@ def declare_compare(parser: argparse.ArgumentParser) -> None:
         "--by", default="", metavar="FIELD", help="match rows by this field of their input, or label"
     )
     parser.add_argument(
-        "--limit", type=int, default=10, metavar="N", help="differences to show (default: 10)"
+        "--limit", type=from_zero, default=10, metavar="N", help="differences to show (default: 10)"
     )
     parser.add_argument(
         "-o", "--output", default="", metavar="FILE", help="all differences, a JSON line each"

@@ -9,9 +9,10 @@ import msgspec
 
 from ..model.message import DeadLetter
 from ..runtime.engine import Engine
+from ..runtime.ground.names import unknown_run
 from . import exit
 from .mail import WHERE
-from .place import declare_store, existing, looking
+from .place import declare_store, existing, from_zero, looking
 from .screen import duration, note, put_json, short, table
 
 
@@ -23,14 +24,19 @@ def declare_dead(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="?", default="", help="only those to this run")
     parser.add_argument(
         "--resend",
-        type=int,
+        type=from_zero,
         action="append",
         default=[],
         metavar="ID",
         help="send it again; may be given again",
     )
     parser.add_argument(
-        "--drop", type=int, action="append", default=[], metavar="ID", help="forget it; may be given again"
+        "--drop",
+        type=from_zero,
+        action="append",
+        default=[],
+        metavar="ID",
+        help="forget it; may be given again",
     )
     parser.add_argument("--json", action="store_true", help="JSON lines")
     declare_store(parser)
@@ -55,6 +61,8 @@ async def do_dead(args: argparse.Namespace) -> int:
         while page := await store.dead_letters(run=args.run, after=after):
             after, any_there = page[-1].id, True
             _show(page, json=args.json)
+        if args.run and not any_there and await store.get(args.run) is None:
+            raise await unknown_run(store, args.run)
         if not any_there and not args.json:
             note("no dead letters")
     return exit.OK

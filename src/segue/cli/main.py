@@ -242,5 +242,7 @@ class _Parser(argparse.ArgumentParser):
         if "arguments are required" in message:
             self.print_usage(sys.stderr)
         for short, long in SHORT.items():  # as it was typed, most probably
-            message = message.replace(f"argument {long.removesuffix('=')}:", f"argument {short.removesuffix('=')}:")
+            message = message.replace(
+                f"argument {long.removesuffix('=')}:", f"argument {short.removesuffix('=')}:"
+            )
         self.exit(exit.USAGE, f"{self.prog}: {message}\n`{self.prog} --help` tells more.\n")

@@ -107,6 +107,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def from_zero(text: str) -> int:
+    """A number from 0."""
+    if not text.strip().isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 on")
+    return int(text)
+
+
 def period(text: str) -> timedelta:
     """`90s`, `15m`, `6h` or `2d`."""
     found = _PERIOD.fullmatch(text.strip())

@@ -156,11 +156,15 @@ async def do_cancel(args: argparse.Namespace) -> int:
         if args.job:
             open_ones = each_run(engine.store, job=args.job, status=("ready", "parked", "held"))
             runs += [head.id async for head in open_ones]
-        for run in runs:
-            head = await engine.head(run)
+        for head in [await engine.head(run) for run in args.runs]:  # all are looked at before one is asked
             if head.status in ENDED:
-                raise Conflict(f"run {run!r} is over: it is {head.status}")
-            await engine.cancel(run)
+                raise Conflict(f"run {head.id!r} is over: it is {head.status}")
+        for run in runs:
+            try:
+                await engine.cancel(run)
+            except Conflict:  # it has ended meanwhile
+                if run in args.runs:
+                    raise
     words = (
         f"{count(len(runs))} asked to end; a run cleans up when it is next at work: `segue advance app.py`"
     )

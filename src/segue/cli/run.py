@@ -159,11 +159,17 @@ def _by_name(takes: Sequence[Parameter], words: list[str]) -> dict[str, Any]:
     """What was typed as `name=value` words; empty if any of them is none."""
     by_name = {parameter.name: parameter for parameter in takes}
     pairs = [word.partition("=") for word in words]
-    strange = [word for word, (name, equals, _) in zip(words, pairs, strict=True) if not equals or name not in by_name]
+    strange = [
+        word
+        for word, (name, equals, _) in zip(words, pairs, strict=True)
+        if not equals or name not in by_name
+    ]
     if strange and len(strange) < len(words):
         takes_these = ", ".join(by_name)
         raise InvalidValue(
-            "the input", "all arguments in order, or each as name=value", f"{strange[0]!r} names none of {takes_these}"
+            "the input",
+            "all arguments in order, or each as name=value",
+            f"{strange[0]!r} names none of {takes_these}",
         )
     if strange:
         return {}

@@ -16,7 +16,7 @@ from ..ports.store import JobHead, Store
 from ..runtime.ground.names import unknown_job
 from . import budgets, exit
 from .answers import expects
-from .place import declare_store, declare_tags, looking
+from .place import declare_store, declare_tags, from_zero, looking
 from .screen import count, duration, error_of, kind_of, note, put_json, short, shown, table, visible
 from .waits import Waits, in_words, tell_batches
 from .waits import as_plain as waits_as_plain
@@ -41,7 +41,7 @@ def declare_runs(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--asks", action="store_true", help="open questions")
     parser.add_argument(
-        "--limit", type=int, default=50, metavar="N", help="the newest N (default 50; 0 for all)"
+        "--limit", type=from_zero, default=50, metavar="N", help="the newest N (default 50; 0 for all)"
     )
     parser.add_argument("--json", action="store_true", help="JSON lines")
     declare_store(parser)
