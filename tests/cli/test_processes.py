@@ -325,3 +325,12 @@ def test_advance_without_the_file_of_what_waits_is_refused(desk: Desk):
     assert said.code == 2
     assert "as in `segue advance other.py app.py`" in said.err
     assert advance("app.py").code == 0
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_streams_may_be_closed(desk: Desk, closed: str):
+    command = f'exec "$0" -W error -m segue "$@" {closed}'
+    words = ["sh", "-c", command, sys.executable, "run", "app.py:twice", "1", "--id", "it"]
+    ended = subprocess.run(words, cwd=desk.path, capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (0, False)
+    assert ended.stdout == ("" if ">&-" in closed.split() else "4\n")

@@ -95,12 +95,20 @@ def written_out(words: list[str]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code."""
+    open_streams()
     words = written_out(list(sys.argv[1:] if argv is None else argv))
     try:
         return _main(words)  # whose command is loaded first, which takes a moment
     except KeyboardInterrupt:
         print("interrupted; what was done is kept", file=sys.stderr)
         return exit.INTERRUPTED
+
+
+def open_streams() -> None:
+    """Have all three standard streams, also where whoever started the command closed some: `segue worker <&- &`."""
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115  # for as long as the process lives
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def _main(words: list[str]) -> int:
@@ -127,7 +135,8 @@ def _main(words: list[str]) -> int:
     except OSError as error:  # such as a full disk
         if args.traceback:
             raise
-        print(f"segue: {error}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"segue: {where}{error.strerror or error}", file=sys.stderr)
         # What is left in its buffer can't be written either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exit.USAGE
