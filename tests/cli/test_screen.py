@@ -58,3 +58,39 @@ def test_a_last_column_without_room_stands_below(
     assert capsys.readouterr().out.splitlines() == ["ID", "    QUESTION", "a" * 30, "    Shall we?", "b"]
     table(["ID", "N"], rows, right="N")
     assert capsys.readouterr().out.splitlines()[1].startswith("a" * 30 + "  Shall")
+
+
+def test_numbers_are_never_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((30, 24)))
+    rows = [["openai:gpt", "batch", 1, 20, "$3.00", "$6.00"], ["openai:gpt", "live", 100, 2000, "?", "?"]]
+    table(["MODEL", "LANE", "CALLS", "TOKENS", "COST", "LIVE"], rows, right="CALLS,TOKENS,COST,LIVE")
+    assert capsys.readouterr().out.splitlines() == [
+        "MODEL       LANE   CALLS",
+        "openai:gpt  batch      1",
+        "openai:gpt  live     100",
+        "",
+        "MODEL       LANE   TOKENS",
+        "openai:gpt  batch      20",
+        "openai:gpt  live     2000",
+        "",
+        "MODEL       LANE    COST",
+        "openai:gpt  batch  $3.00",
+        "openai:gpt  live       ?",
+        "",
+        "MODEL       LANE    LIVE",
+        "openai:gpt  batch  $6.00",
+        "openai:gpt  live       ?",
+    ]
+    table(["CALL", "TOKENS", "OUTCOME"], [["#" * 20, "12345678", "it did"]], right="TOKENS")
+    assert capsys.readouterr().out.splitlines()[-2:] == [f"{'#' * 20}  12345678", "    it did"]
+
+
+def test_a_call_that_was_open_when_its_run_ended_waits_no_more(desk: Desk) -> None:
+    desk.segue("run", "app.py:sure", "hi", "--id", "q")
+    assert "… waits" in desk.segue("show", "q").out
+    desk.segue("cancel", "q")
+    desk.segue("advance", "app.py")
+    assert "… had none when the run ended" in desk.segue("show", "q").out

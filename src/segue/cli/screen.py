@@ -58,21 +58,62 @@ LEAST = 20
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: str = "") -> None:
-    """Rows under headings; the last column is cut where the terminal ends. `right`: headings that are flush right.
+    """Rows under headings; a last column of text is cut where the terminal ends. `right`: headings that are flush right.
 
-    Where there is no room for it, it stands below the others.
+    Where there is no room for it, it stands below the others. Numbers are never cut: where the terminal is too narrow
+    for all columns, those that are left come as a table of their own, below.
     """
     text = [[_cell(value) for value in row] for row in rows]
     widths = [max(len(each) for each in column) for column in zip(columns, *text, strict=True)]
     room = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else 10_000
-    before = sum(widths[:-1]) + 2 * (len(widths) - 1)
-    below = before + min(widths[-1], LEAST) > room and columns[-1] not in right.split(",")
     aligned = [(">" if name in right.split(",") else "<") for name in columns]
-    for number, row in enumerate([list(columns), *text]):
-        cells = [f"{cell:{side}{width}}" for cell, side, width in zip(row, aligned, widths, strict=True)]
-        parts = ["  ".join(cells[:-1]), f"    {row[-1]}" if row[-1] else ""] if below else ["  ".join(cells)]
-        for line in [short(part.rstrip(), room) for part in parts if part.strip()]:
-            print(line if number else bold(line, sys.stdout))
+    lines = [list(columns), *text]
+    if aligned[-1] == ">":
+        named = next(each for each, side in enumerate(aligned) if side == ">")
+        for number, part in enumerate(_parts(widths, max(named, 1), room)):
+            if number:
+                print()
+            _put(lines, [(each, aligned[each], widths[each]) for each in part])
+        return
+    before = [(each, aligned[each], widths[each]) for each in range(len(columns) - 1)]
+    taken = sum(widths[:-1]) + 2 * len(before)
+    if taken + min(widths[-1], LEAST) > room:
+        for number, line in enumerate(lines):
+            _put([line], before, heading=number == 0)
+            if line[-1]:
+                _show(short(f"    {line[-1]}", room), heading=number == 0)
+    else:
+        last = (len(columns) - 1, "<", widths[-1])
+        _put([[*line[:-1], short(line[-1], room - taken)] for line in lines], [*before, last])
+
+
+#: A column, the side on which it is flush, and how wide it is.
+Column = tuple[int, str, int]
+
+
+def _put(lines: Iterable[Sequence[str]], columns: Sequence[Column], *, heading: bool = True) -> None:
+    """Some columns of some lines, the first of which may be the headings."""
+    for number, line in enumerate(lines):
+        text = "  ".join(f"{line[each]:{side}{width}}" for each, side, width in columns)
+        _show(text.rstrip(), heading=heading and number == 0)
+
+
+def _show(text: str, *, heading: bool) -> None:
+    print(bold(text, sys.stdout) if heading else text)
+
+
+def _parts(widths: Sequence[int], named: int, room: int) -> list[list[int]]:
+    """Columns that have room beside each other; the first ones, which name the row, are in each part."""
+    names = list(range(named))
+    before = sum(widths[:named]) + 2 * (named - 1)
+    parts, taken = [names[:]], before
+    for each, width in enumerate(widths[named:], named):
+        if taken + 2 + width > room and len(parts[-1]) > named:
+            parts.append(names[:])
+            taken = before
+        parts[-1].append(each)
+        taken += 2 + width
+    return parts
 
 
 def _cell(value: object) -> str:

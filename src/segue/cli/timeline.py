@@ -167,8 +167,10 @@ def tokens_of(entry: Entry) -> int:
         return 0
 
 
-def said(entry: Entry) -> str:
-    """A call's outcome in short."""
+def said(entry: Entry, *, over: bool = False) -> str:
+    """A call's outcome in short; of a run that is `over`, none comes any more."""
+    if entry.made and over:
+        return "… had none when the run ended"
     if entry.made:
         until = f" until {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(entry.due))}" if entry.due else ""
         return f"… waits{until}"
@@ -270,7 +272,7 @@ def _calls(head: Head, calls: list[Call]) -> None:
                 f"+{duration(max(call.began - head.spec.begun, 0))}",
                 duration(call.ended - call.began) if call.ended > call.began else "",
                 count(spent) if spent else "",
-                " ".join(said(call.entry).split()),
+                " ".join(said(call.entry, over=head.status in ENDED).split()),
             )
         )
     table(("CALL", "KIND", "NAME", "AT", "TOOK", "TOKENS", "OUTCOME"), rows, right="AT,TOOK,TOKENS")
