@@ -13,7 +13,7 @@ import pytest
 
 import segue
 from segue.authoring.actor.checkpoint import Delta, write_delta
-from segue.errors import StateMismatch
+from segue.errors import InvalidValue, StateMismatch
 from segue.ports.store import Store, Turn
 from segue.stores import open_store
 from segue.testing.crash import Mortal
@@ -195,3 +195,58 @@ async def test_what_cant_be_read_is_kept(
 def test_the_cause_is_the_same_for_all_runs() -> None:
     first, second = (StateMismatch(run, "Plain", "count is a text") for run in "ab")
     assert first.cause == second.cause
+
+
+class Word(segue.Note):
+    text: str
+
+
+class Spell(segue.Request[str]):
+    text: str
+
+
+class Reader(segue.Actor[str]):
+    heard: list[str] = segue.field(default_factory=list[str])
+
+    @segue.on(retry=3)
+    async def word(self, note: Word) -> None:
+        self.heard.append(note.text)
+
+    @segue.on
+    async def spell(self, request: Spell) -> str:
+        return " ".join([*self.heard, *request.text])
+
+    async def failed(self, error: Exception) -> None:
+        self.heard.append(type(error).__name__)
+
+
+class OldWord(segue.Note):
+    number: int
+
+
+class OldSpell(segue.Request[str]):
+    number: int
+
+
+OldWord.__qualname__, OldSpell.__qualname__ = "Word", "Spell"
+
+
+async def test_a_message_that_cant_be_read_any_more_is_a_dead_letter(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In one line, with the reason: no handler began, so nothing failed and nothing is tried again."""
+    async with engine_on(store) as engine:
+        run = await engine.start(Reader(), id="a")
+        await run.tell(OldWord(7))
+        await run.tell(Word("so"))
+        with pytest.raises(InvalidValue, match="what Reader.spell takes: expected Spell"):
+            await run.request(OldSpell(7))
+        assert await run.request(Spell("ab")) == "so a b"
+    (dead,) = await store.dead_letters()
+    assert (dead.mail.name, dead.reason) == ("Word", "Reader.word() can't read it")
+    assert dead.error is not None
+    assert "the field `text` is missing" in dead.error.message
+    told, answered = caplog.records
+    assert told.exc_info is None
+    assert "run a: Reader.word() can't read it: what Reader.word takes: expected Word" in told.getMessage()
+    assert "Reader.spell() can't read it" in answered.getMessage()

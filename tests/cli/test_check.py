@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from datetime import timedelta
 from typing import Any
 
 import segue
@@ -147,3 +148,54 @@ def test_what_moved_is_told_of_once(desk: Desk):
     said = desk.segue("advance", "moved.py")
     assert said.err.count("isn't the same. If it is, moved and changed") == 1
     assert "Said once for all such runs" in said.err
+
+
+BOX = """
+import segue
+
+class Put(segue.Note):
+    n: {type}
+{more}
+class Box(segue.Actor[str]):
+    total: int = 0
+
+    @segue.on
+    async def put(self, note: Put) -> None:
+        self.total += 1
+"""
+SEAL = """
+class Seal(segue.Note):
+    pass
+
+class Spare(segue.Actor[str]):
+    @segue.on
+    async def seal(self, note: Seal) -> None:
+        pass
+"""
+
+
+def test_mail_that_could_not_be_read(desk: Desk) -> None:
+    """What waits in an inbox, and what is told for later."""
+    desk.write("box.py", BOX.format(type="int", more=SEAL))
+    asyncio.run(_told(load_module("box.py")))
+    assert desk.finish(desk.start("check", "box.py")).code == 1  # Box takes no Seal
+    desk.write("box.py", BOX.format(type="list[int]", more=""))
+    said = desk.finish(desk.start("check", "box.py"))
+    assert said.code == 1
+    assert "2 go on as they are · 0 migrate · 0 would be held · 4 messages could not be read" in said.err
+    assert "3 Put to Box could not be read, such as to a: .n is an integer, not an array" in said.out
+    assert "1 Seal to Box could not be read, such as to b: no handler takes it" in said.out
+    rows = desk.finish(desk.start("check", "box.py", "--json")).rows
+    assert [(row["run"], row["what"], len(row["unread"])) for row in rows] == [
+        ("a", "same", 1),
+        ("b", "same", 3),
+    ]
+
+
+async def _told(box: Any) -> None:
+    async with segue.Engine("sqlite:segue.db", worker=False) as engine:
+        one, two = await engine.start(box.Box(), id="a"), await engine.start(box.Box(), id="b")
+        await one.tell(box.Put(1))
+        await two.tell(box.Put(2), after=timedelta(days=1))
+        await two.tell(box.Put(3), every=timedelta(days=1))
+        await two.tell(box.Seal())

@@ -10,7 +10,7 @@ import msgspec
 
 from ..authoring.actor.checkpoint import read_parted
 from ..authoring.actor.definition import ActorDef
-from ..authoring.actor.migration import Read, find, first
+from ..authoring.actor.migration import Read, find, first, why_unread
 from ..model.errors import InputMismatch, ReplayMismatch, SegueError, StateMismatch, UnknownName
 from ..model.run import Head, Status
 from ..ports.store import Claimed
@@ -27,14 +27,25 @@ PAGE, BESIDE = 1000, 16
 What = Literal["same", "migrates", "held"]
 
 
+class Unread(msgspec.Struct, frozen=True):
+    """A message that waits for an actor, or its time, and that the actor's class can't read."""
+
+    message: str
+    problem: str
+
+
 class Rehearsed(msgspec.Struct, frozen=True):
-    """How a run would go on. `cause` is the same for all runs of one cause; `difference` is this run's own."""
+    """How a run would go on. `cause` is the same for all runs of one cause; `difference` is this run's own.
+
+    Its `unread` mail would be dead letters, or requests answered with an error; whatever becomes of the run.
+    """
 
     run: str
     target: str
     what: What
     cause: str = ""
     difference: str = ""
+    unread: list[Unread] = []
 
 
 async def rehearse(engine: Engine, *, only: Collection[str] = ()) -> AsyncIterator[Rehearsed]:
@@ -60,7 +71,7 @@ async def _rehearse(engine: Engine, head: Head) -> Rehearsed:
         loaded = await engine.store.load(head.id)
         if loaded is None:  # gone since it was listed
             return Rehearsed(head.id, target, "same")
-        told = _migrate(engine, loaded)
+        told, unread = _migrate(engine, loaded)
         await verify.replay(engine.worker, head, await entries_in(engine.store, loaded), stored=loaded)
     except (ReplayMismatch, InputMismatch, StateMismatch) as error:
         return Rehearsed(head.id, target, "held", error.cause, str(error))
@@ -71,21 +82,23 @@ async def _rehearse(engine: Engine, head: Head) -> Rehearsed:
         return Rehearsed(head.id, target, "held", cause)
     except SegueError as error:
         return Rehearsed(head.id, target, "held", f"{type(error).__name__}: {error}")
-    return Rehearsed(head.id, target, "migrates" if told else "same", told)
+    return Rehearsed(head.id, target, "migrates" if told else "same", told, "", unread)
 
 
-def _migrate(engine: Engine, loaded: Claimed) -> str:
-    """What becomes of an actor's fields; "" if nothing. Raises `StateMismatch`."""
+def _migrate(engine: Engine, loaded: Claimed) -> tuple[str, list[Unread]]:
+    """What becomes of an actor's fields, "" if nothing, and its mail that can't be read. Raises `StateMismatch`."""
     spec = loaded.head.spec
     definition: Any = engine.worker.target(spec.target, spec.module)
     if not isinstance(definition, ActorDef):
-        return ""
+        return "", []
     if loaded.checkpoint is None:
         stored, texts = first(spec, definition)
     else:
         stored, texts = read_parted(loaded.checkpoint, loaded.deltas)
     definition = find(definition, stored, loaded.head.id, engine.worker.target)
     read = Read(definition, stored, texts, loaded.head.id)
+    problems = ((letter.mail.name, why_unread(definition, letter)) for letter in loaded.inbox)
+    unread = [Unread(name, problem) for name, problem in problems if problem]
     if read.dropped:
-        return f"{definition.name} has no field {', '.join(read.dropped)} any more"
-    return f"what is stored becomes a {definition.name} of today" if read.changed else ""
+        return f"{definition.name} has no field {', '.join(read.dropped)} any more", unread
+    return f"what is stored becomes a {definition.name} of today" if read.changed else "", unread

@@ -233,14 +233,23 @@ class Driver:
         """One message that has a handler; `raised`: what that has raised already."""
         here, life, performer, mail = self.here, self.life, self.performer, letter.mail
         self._set_time(mail)
+        given: Any = None
+        if raised is None:
+            try:
+                given = handler.read(mail.value or b"null")
+            except Exception as error:
+                where = f"{here.definition.name}.{handler.method}()"
+                reply = self._reply(mail, None, self._refuse(mail, error, f"{where} can't read it"))
+                life.close_letter(letter, reply)
+                await self._save()
+                return
         if mail.callers:
             life.callers = mail.callers
-        reply: Mail | None = None
+        reply = None
         try:
             try:  # as `_handle` has it, with a coroutine less
                 if raised is not None:
                     raise raised
-                given = handler.read(mail.value or b"null")
                 more: tuple[Any, ...] = ()
                 if handler.is_request:
                     more = life.takes(letter, performer.path(handler), keeps=handler.keeps)
@@ -383,13 +392,18 @@ class Driver:
         except BaseException as raised:
             error = own_error(raised)
             here.restore()
-            failure = to_failure(error)
-            log.warning("run %s: %s", self.life.id, error)
-            if mail.reply is None:
-                known = mail.name in ENVELOPES
-                self.life.bury(mail, f"{mail.name} failed" if known else "no handler took it", failure)
+            known = mail.name in ENVELOPES
+            failure = self._refuse(mail, error, f"{mail.name} failed" if known else "no handler took it")
         self.life.close_letter(letter, self._reply(mail, value, failure))
         await self._save()
+
+    def _refuse(self, mail: Mail, error: Exception, reason: str) -> Failure:
+        """Nothing came of a message: what its caller is told. If it has none, it is a dead letter."""
+        failure = to_failure(error)
+        log.warning("run %s: %s: %s", self.life.id, reason, error)
+        if mail.reply is None:
+            self.life.bury(mail, reason, failure)
+        return failure
 
     # ------------------------------------------------------------ the end of a turn
     async def _save(self, *, seal: bool = False) -> None:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from ...core.codec import decode, encode
+from ...core.codec import decode, decoder, encode
 from ...model.errors import InvalidValue, SegueError, StateMismatch
+from ...model.message import CAUGHT_UP, Letter
 from ...model.run import Spec
 from ..failures import own_error
 from ..flow import target_named
 from .checkpoint import Checkpoint, Texts, read_texts
+from .envelope import ENVELOPES
 from .fields import as_read
 
 if TYPE_CHECKING:
@@ -109,6 +111,27 @@ def first(spec: Spec, definition: ActorDef) -> tuple[Checkpoint, Texts]:
     version = spec.version if definition.declared else ""
     fields = msgspec.Raw(spec.args)
     return Checkpoint(fields, fresh=True, at=spec.created, version=version), read_texts(fields)
+
+
+#: What is a message to an actor's code; other mail is the engine's.
+_MESSAGES = ("tell", "request", "urgent", "event", "subscribe")
+
+
+def why_unread(definition: ActorDef, letter: Letter) -> str:
+    """Why an actor of that class couldn't read a letter that waits for it; "" if it can, or did."""
+    mail = letter.mail
+    if letter.kept or mail.kind not in _MESSAGES or mail.name == CAUGHT_UP:
+        return ""
+    handler, envelope = definition.handlers.messages.get(mail.name), ENVELOPES.get(mail.name)
+    if handler is None and envelope is None:
+        return "no handler takes it"
+    try:
+        (decoder(envelope) if handler is None else handler.read)(mail.value or b"null")
+    except InvalidValue as error:
+        return error.problem
+    except Exception as error:  # a class's own, in what it does with what it is made of
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def _fits(definition: ActorDef, stored: Checkpoint, texts: Texts) -> bool:
