@@ -19,6 +19,9 @@ from .call import Call, Outcome, begun, decode, first_step, new_call, within
 if TYPE_CHECKING:
     from ..wake.executor import Executor
 
+#: So long, in seconds, what an actor answered and told before waits for a call that may be over by then.
+MOMENT = 0.005
+
 
 class Carrying:
     """What of a run is carried out here and now."""
@@ -132,6 +135,8 @@ class Carrying:
             except StopIteration as stop:  # it didn't wait for anything
                 given = stop.value
             else:
+                if run.handling is not None and run.handling.unwritten:
+                    run.still.kick_in(MOMENT)
                 given = await within(context, coro, waits)
             value = work.written(given)
         except asyncio.CancelledError as cancelled:

@@ -440,15 +440,19 @@ class Executor:
                     self._commit()
             elif self.streaming is not None and self.streaming.begin_next():
                 pass
-            elif self.handling is not None and carrying.local and self.handling.unwritten:
-                self.handling.flush()  # a handler works on a thread: answers given before don't wait for it
             elif carrying.local or self.still.busy_by_itself is not None:
-                self._strikes_beside()
+                self._beside()
             else:
                 self.idle()
 
-    def _strikes_beside(self) -> None:
-        """A call is under way: look again when the next time strikes, for that doesn't wait for it."""
+    def _beside(self) -> None:
+        """A call is under way: what was answered or told before doesn't wait for it, nor does the next time."""
+        if self.handling is not None and self.handling.unwritten:
+            self.handling.flush()
+            return
+        if self.commits.owes:
+            self._commit()
+            return
         due = None if self.box is None else self.box.next_due
         if due is not None:
             if self.nap is not None:
