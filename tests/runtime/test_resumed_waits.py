@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import segue
-from segue.model.errors import RunCancelled
+from segue.model.chat import ChatReply
+from segue.model.errors import Conflict, RunCancelled
+from segue.model.lane import LineOutcome
+from segue.ports.store import Store
 from segue.runtime.handles import Ask
 from segue.stores import open_store
 from tests.runtime.lives import Desk
@@ -139,3 +143,99 @@ async def test_one_that_ended_otherwise_meanwhile_isnt_begun_again() -> None:
             await ask.answer("yes")
         assert await (await engine.get("it")) == ["a: yes", "b: alone", "c: yes"]
     assert sorted(DONE) == ["a", "b", "c"]
+
+
+# ---------------------------------------------------------------- batch lines
+LANE = "fake||chat|model|"
+
+
+@segue.flow
+async def says(name: str) -> str:
+    return await segue.generate(f"say {name}", mode="batch")
+
+
+async def out_with(store: Store, engine: segue.Engine, call: Any, sent: bool) -> int | None:
+    """A run that waits for a line, which lies in its lane or was `sent`, is cancelled; who drives the lane."""
+    fence = await store.claim_lane(LANE, "w", 10**12, now=0.0)
+    await engine.start(call, id="it")
+    while not (await store.line_counts()).get("waiting"):
+        await asyncio.sleep(0.001)
+    if sent:
+        assert fence is not None
+        taken = {"max_lines": 9, "max_bytes": 10**6, "job": "B", "nonce": "n", "now": 0.0}
+        assert await store.take(LANE, fence, **taken) is not None  # type: ignore[arg-type]  # as it says
+    await cancel(engine)
+    return fence
+
+
+async def goes_on(desk: Desk, engine: segue.Engine, paid: int) -> None:
+    """The lane is driven again, by the engine."""
+    await desk.store.claim_lane(LANE, "w", 0.0, now=0.0)
+    async with asyncio.timeout(10):
+        assert await (await engine.get("it")) == "said"
+    assert sum(desk.fake.remote.sent.values()) == paid
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_a_line_that_was_withdrawn_is_sent(kind: str, tmp_path: Path) -> None:
+    desk = Desk(open_store("memory:" if kind == "memory" else f"sqlite:{tmp_path}/runs.db"))
+    desk.fake.when("say").reply("said")
+    async with desk.engine() as engine:
+        await out_with(desk.store, engine, says("a"), sent=False)
+        assert await desk.store.line_counts() == {"cancelled": 1}
+        await engine.resume("it")
+        await goes_on(desk, engine, 1)
+    await desk.store.close()
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_a_line_whose_answer_came_meanwhile_is_sent_again(kind: str, tmp_path: Path) -> None:
+    desk = Desk(open_store("memory:" if kind == "memory" else f"sqlite:{tmp_path}/runs.db"))
+    desk.fake.when("say").reply("said")
+    async with desk.engine() as engine:
+        fence = await out_with(desk.store, engine, says("a"), sent=True)
+        (line,) = await desk.store.job_lines("B", "", 9)
+        assert await desk.store.outcomes("B", fence or 0, [LineOutcome(line.id, "ok", b"1")], now=0.0) == []
+        await engine.resume("it")
+        await goes_on(desk, engine, 1)
+    await desk.store.close()
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.parametrize("status", ["ok", "expired"])
+async def test_a_line_that_is_in_a_job_is_waited_for(kind: str, status: Any, tmp_path: Path) -> None:
+    """Nothing is paid twice. If its job comes to nothing it goes round again, as if nothing had been."""
+    desk = Desk(open_store("memory:" if kind == "memory" else f"sqlite:{tmp_path}/runs.db"))
+    desk.fake.when("say").reply("said")
+    async with desk.engine() as engine:
+        fence = await out_with(desk.store, engine, says("a"), sent=True)
+        await engine.resume("it")
+        await desk.parked()
+        (line,) = await desk.store.job_lines("B", "", 9)
+        reply = msgspec.json.encode(ChatReply("said"))
+        outcome = LineOutcome(line.id, status, reply if status == "ok" else None, again=status != "ok")
+        assert await desk.store.outcomes("B", fence or 0, [outcome], now=0.0) == []
+        await goes_on(desk, engine, int(status != "ok"))
+    await desk.store.close()
+
+
+async def test_it_isnt_resumed_where_an_answer_comes_that_moment() -> None:
+    """Else it would wait for what was lost: who resumes looks again."""
+    desk = Desk()
+    desk.fake.when("say").reply("said")
+    async with desk.engine() as engine:
+        fence = await out_with(desk.store, engine, says("a"), sent=True)
+        (line,) = await desk.store.job_lines("B", "", 9)
+        looks = desk.store.open_lines
+
+        async def open_lines(ids: Any) -> list[str]:
+            found = await looks(ids)
+            await desk.store.outcomes("B", fence or 0, [LineOutcome(line.id, "ok", b"1")], now=0.0)
+            return found
+
+        desk.store.open_lines = open_lines  # type: ignore[method-assign]  # for once
+        with pytest.raises(Conflict, match="changed meanwhile"):
+            await engine.resume("it")
+        desk.store.open_lines = looks  # type: ignore[method-assign]  # as it was
+        await engine.resume("it")
+        await goes_on(desk, engine, 1)

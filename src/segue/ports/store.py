@@ -354,12 +354,15 @@ class Store(Protocol):
         status: Sequence[Status],
         config: Config | None = None,
         along: Mapping[str, bytes] | None = None,
+        lines: Sequence[str] = (),
     ) -> bool:
         """Make a run that is in one of `status` ready again.
 
         With `pool`, its journal is archived and starts empty. With `config`, its record has that one from now on.
         The runs `along`, each with its pool, are made so with it, as far as they are cancelled: all at once, or none.
         What it has reserved is given back, but for lines that are still to have an outcome.
+        For those `lines` these runs wait again, as if they were put in anew; where one of them is to have no outcome
+        any more, nothing is changed and this is false.
         """
         ...
 
@@ -540,6 +543,10 @@ class Store(Protocol):
         One that is in a provider job stays there and its outcome is sent as ever, but it doesn't go round again: where
         it might, it is cancelled, and nothing is sent. A line that is put in anew is waited for as before.
         """
+        ...
+
+    async def open_lines(self, ids: Sequence[str]) -> list[str]:
+        """Those of these lines that are still to have an outcome."""
         ...
 
     async def line_counts(self, *, job: str = "") -> dict[str, int]:

@@ -17,9 +17,12 @@ from ...model.errors import Conflict, Damaged, UnknownName
 from ...model.mode import Config
 from ...model.run import Head, Spec
 from ...ports.store import Claimed, Store
+from ..calls.naming import line_id
 from ..calls.trying import KEY_REFUSED
 from ..ground.names import unknown_run
 
+#: The kinds of calls that go out as lines.
+_MODEL = ("generate", "embed", "http")
 #: Added to the number of a paid call whose place another one has taken.
 _ELSEWHERE = 1 << 32
 
@@ -95,16 +98,26 @@ async def resume(
         )
     refuse_damaged(head)
     along: dict[str, bytes] = {}
-    pool = await _pool_of(store, head, along, keep=keep, value=value, repeat=repeat)
-    if not await store.revive(head.id, pool=pool, now=now, status=(head.status,), config=config, along=along):
+    lines: list[str] = []
+    pool = await _pool_of(store, head, along, lines, keep=keep, value=value, repeat=repeat)
+    how = {"status": (head.status,), "config": config, "along": along, "lines": lines}
+    if not await store.revive(head.id, pool=pool, now=now, **how):
         raise Conflict(f"run {head.id!r} changed meanwhile; look again")
     return [head.id, *along]
 
 
 async def _pool_of(
-    store: Store, head: Head, along: dict[str, bytes], *, keep: bool, value: object, repeat: bool
+    store: Store,
+    head: Head,
+    along: dict[str, bytes],
+    lines: list[str],
+    *,
+    keep: bool,
+    value: object,
+    repeat: bool,
 ) -> bytes:
-    """What a run goes on with; `along`: filled with its children that go on too, and with what."""
+    """What a run goes on with. Filled: `along`, with its children that go on too, and with what; `lines`, with those
+    that they wait for again."""
     entries, before = await _paid(store, head.id)
     if head.status == "failed" or head.reason.startswith(KEY_REFUSED):
         entries = [entry for entry in entries if entry.error is None]
@@ -112,6 +125,8 @@ async def _pool_of(
         _none_cut_off(head.id, entries)
     told = None if value is msgspec.UNSET else _told(head.id, entries, value)
     over = head.status != "held"
+    if over:
+        entries = await _without_closed_lines(store, head.id, entries, lines)
     entries, awaited, theirs = await _awaited(store, head.id, entries, over=over)
     stored = await _end_of(store, head) if over else None
     supervised = [] if stored is None else [await store.get(child.id) for child in stored.children]
@@ -120,7 +135,7 @@ async def _pool_of(
         if over and child.status == "cancelled":
             along[child.id] = b""  # before its own
             more = {"keep": keep, "repeat": repeat}
-            along[child.id] = await _pool_of(store, child, along, value=msgspec.UNSET, **more)
+            along[child.id] = await _pool_of(store, child, along, lines, value=msgspec.UNSET, **more)
     pool = Pool(
         entries,
         strict=not keep,
@@ -163,6 +178,27 @@ async def _awaited(
             continue
         kept.append(entry)
     return kept, awaited, children
+
+
+async def _without_closed_lines(
+    store: Store, run: str, entries: list[Entry], lines: list[str]
+) -> list[Entry]:
+    """The calls of a run that is over without those whose lines are to have no outcome any more: they are made anew.
+
+    `lines` get those that are.
+    """
+    calls = {
+        line: (entry.path, entry.n)
+        for entry in entries
+        if entry.made and entry.kind in _MODEL
+        for line in (line_id(run, entry.path, entry.n), line_id(run, entry.path, entry.n, entry.digest))
+    }
+    if not calls:
+        return entries
+    still = await store.open_lines(list(calls))
+    lines += still
+    closed = {*calls.values()} - {calls[line] for line in still}
+    return [entry for entry in entries if not entry.made or (entry.path, entry.n) not in closed]
 
 
 async def _child_of(store: Store, run: str, call: Entry) -> Head | None:

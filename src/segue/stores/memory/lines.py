@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -42,6 +42,10 @@ class Lines:
         """Whether a call is a line that is to have an outcome still."""
         line = self.by_id.get(id)
         return line is not None and (line.status in OPEN_LINE or bool(line.hedged))
+
+    def open(self, ids: Sequence[str]) -> list[str]:
+        """Those whose run is to be told of an outcome still."""
+        return [id for id in ids if id in self.by_id and self.by_id[id].status in OPEN_LINE]
 
     def settle(self, line: LineRecord, status: LineStatus) -> None:
         """Nothing more will come: the body isn't needed any longer."""

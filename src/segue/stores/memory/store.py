@@ -144,11 +144,15 @@ class MemoryStore:
         status: Sequence[Status],
         config: Config | None = None,
         along: Mapping[str, bytes] | None = None,
+        lines: Sequence[str] = (),
     ) -> bool:
+        if len(self._lines.open(lines)) < len(lines):
+            return False
         if not self._turns.revive(run, pool, now, status, config):
             return False
         for other, its in (along or {}).items():
             self._turns.revive(other, its, now, ("cancelled",), None)
+        self._traffic.want(lines)
         return True
 
     async def history(self, run: str, *, rows: bool = True) -> History:
@@ -291,6 +295,9 @@ class MemoryStore:
         out = self._traffic.withdraw(ids)
         self._budgets.wake(now)
         return out
+
+    async def open_lines(self, ids: Sequence[str]) -> list[str]:
+        return self._lines.open(ids)
 
     async def line_counts(self, *, job: str = "") -> dict[str, int]:
         return self._lines.counts(job)

@@ -51,10 +51,7 @@ class Traffic:
         if known is None:
             known = self._lines.by_id[line.id] = LineRecord(line, len(self._lines.by_id))
         elif known.status in OPEN_LINE:
-            known.deserted = False
-            if known.unwanted:
-                known.unwanted = False
-                self._lines.lane(line.lane).dues_again(known)
+            self._want(known)
             return
         else:
             self._lines.unhedge(known)
@@ -68,6 +65,20 @@ class Traffic:
         known.line = msgspec.structs.replace(known.line, since=0.0)  # it was of that moment only
         if not spared:
             self._lines.lane(line.lane).put(known)
+
+    def _want(self, known: LineRecord) -> None:
+        """Somebody waits for it, whatever was said before."""
+        known.deserted = False
+        if known.unwanted:
+            known.unwanted = False
+            self._lines.lane(known.line.lane).dues_again(known)
+
+    def want(self, ids: Sequence[str]) -> None:
+        """Runs that go on wait for those, which are on their way."""
+        for known in [self._lines.by_id[id] for id in ids]:
+            run = self._runs.by_id[known.line.call.run]
+            run.lines = {**(run.lines or {}), known.line.id: known}
+            self._want(known)
 
     def leave(self, run: Run) -> None:
         """The run has ended: what isn't on its way needn't go."""

@@ -82,10 +82,22 @@ def put_lines(ledger: Ledger, lines: Sequence[tuple[Line, int]]) -> None:
         ],
     )
     _BODIES.run(ledger.cx, [(line.id, line.body) for line, _ in lines if line.id not in placed.status])
-    ids = as_json(line.id for line, _ in lines)
-    wanted = f"update lines set unwanted = 0, deserted = 0 where (unwanted or deserted) and status <= {TAKEN}"
-    ledger.cx.execute(f"{wanted} and id in (select value from json_each(?))", (ids,))
+    _wanted(ledger.cx, as_json(line.id for line, _ in lines))
     ledger.hint("lines", (line.lane for line, _ in lines))
+
+
+def want(ledger: Ledger, ids: Sequence[str]) -> bool:
+    """Have runs wait again for lines that are on their way; false, and nothing is changed, where one isn't."""
+    if len(open_lines(ledger.cx, ids)) < len(ids):
+        return False
+    _wanted(ledger.cx, as_json(ids))
+    return True
+
+
+def _wanted(cx: sqlite3.Connection, ids: str) -> None:
+    """Somebody waits for them, whatever was said before."""
+    wanted = f"update lines set unwanted = 0, deserted = 0 where (unwanted or deserted) and status <= {TAKEN}"
+    cx.execute(f"{wanted} and id in (select value from json_each(?))", (ids,))
 
 
 def withdraw_all(ledger: Ledger, items: Sequence[Withdrawal]) -> list[list[bool]]:
@@ -207,6 +219,12 @@ def _bodies(cx: sqlite3.Connection, rows: list[Any]) -> dict[int, bytes]:
     if portion:
         bodies.update(_BODIES_OF.rows(cx, (as_json(portion),)))
     return bodies
+
+
+def open_lines(cx: sqlite3.Connection, ids: Sequence[str]) -> list[str]:
+    """Those that wait, are in a job or follow another one."""
+    mine = f"status in ({WAITING}, {TAKEN}, {FOLLOWING}) and id in (select value from json_each(?))"
+    return [id for (id,) in cx.execute(f"select id from lines where {mine}", (as_json(ids),))]
 
 
 def line_counts(cx: sqlite3.Connection, job: str) -> dict[str, int]:

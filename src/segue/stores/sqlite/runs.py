@@ -17,6 +17,7 @@ from . import budgets, damage
 from .bulk import Query, Values, as_json
 from .heads import HEADS_BY_ID, Woken, as_head, decode_spec, encode, wakes
 from .ledger import Ledger
+from .lines import want
 from .schema import HELD, READY, STATUS_NUMBER, STRANGE
 from .untaken import put_dead
 
@@ -61,6 +62,7 @@ class Revival(msgspec.Struct, frozen=True):
     status: Sequence[str]
     config: Config | None = None
     along: Mapping[str, bytes] = {}  #: others, each with its pool
+    lines: Sequence[str] = ()  #: what they wait for again
 
 
 # ---------------------------------------------------------------- create
@@ -330,6 +332,8 @@ def _revive(ledger: Ledger, item: Revival) -> bool:
     cx = ledger.cx
     row = ledger.one("select k, status from runs where id = ?", item.run)
     if row is None or row[1] not in {STATUS_NUMBER[status] for status in item.status}:
+        return False
+    if item.lines and not want(ledger, item.lines):
         return False
     k = row[0]
     cx.execute(

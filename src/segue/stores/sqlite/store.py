@@ -223,8 +223,9 @@ class SqliteStore:
         status: Sequence[Status],
         config: Config | None = None,
         along: Mapping[str, bytes] | None = None,
+        lines: Sequence[str] = (),
     ) -> bool:
-        revival = run_orders.Revival(run, pool, now, tuple(status), config, along or {})
+        revival = run_orders.Revival(run, pool, now, tuple(status), config, along or {}, lines)
         return bool(await self._write(run_orders.revive, [revival]))
 
     async def history(self, run: str, *, rows: bool = True) -> History:
@@ -328,6 +329,9 @@ class SqliteStore:
 
     async def withdraw(self, ids: Sequence[str], *, now: float) -> list[bool]:
         return cast(list[bool], await self._write(lines.withdraw_all, [lines.Withdrawal(ids, now)]))
+
+    async def open_lines(self, ids: Sequence[str]) -> list[str]:
+        return cast(list[str], await self._look(lines.open_lines, list(ids)))
 
     async def line_counts(self, *, job: str = "") -> dict[str, int]:
         return cast(dict[str, int], await self._look(lines.line_counts, job))

@@ -260,6 +260,26 @@ class LinesContract:
         await store.outcomes("B1", fence, [LineOutcome("l1", "expired", again=True)], now=0.0)
         assert await store.line_counts() == {"waiting": 1}
 
+    async def test_a_revived_run_waits_for_its_lines_again(self, store: Store) -> None:
+        """Only where all of them are still to have an outcome; those that nobody waited for go round again too."""
+        fence = await lane_with(store, "l1", "l2")
+        await store.withdraw(["l1"], now=5.0)
+        await store.deliver([tell("r", 1)], now=0.0)
+        got = (await claim(store))["r"]
+        await commit(store, "r", got.head.fence, status="cancelled", lines=[line("l3", "r")])
+        assert sorted(await store.open_lines(["l1", "l2", "l3", "unknown"])) == ["l1", "l2"]
+        how = {"pool": None, "now": 6.0, "status": ["cancelled"]}
+        assert not await store.revive("r", lines=["l1", "l3"], **how)  # type: ignore[arg-type]  # as it says
+        assert (await store.get("r")).status == "cancelled"  # type: ignore[union-attr]  # it is there
+        assert await store.revive("r", lines=["l1", "l2"], **how)  # type: ignore[arg-type]  # as it says
+        chunk = [LineOutcome("l1", "expired", again=True), LineOutcome("l2", "ok", b"1")]
+        assert await store.outcomes("B1", fence, chunk, now=0.0) == []
+        assert await store.line_counts() == {"waiting": 1, "ok": 1, "cancelled": 1}
+        assert await store.open_lines(["l1", "l2"]) == ["l1"]
+        got = (await claim(store))["r"]
+        await commit(store, "r", got.head.fence, status="cancelled")
+        assert await store.line_counts() == {"ok": 1, "cancelled": 2}
+
     async def test_a_line_is_sent_once(self, store: Store) -> None:
         fence = await lane_with(store, "l1")
         await store.deliver([tell("r", 1)], now=0.0)
