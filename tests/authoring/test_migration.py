@@ -239,7 +239,7 @@ async def test_a_message_that_cant_be_read_any_more_is_a_dead_letter(
         run = await engine.start(Reader(), id="a")
         await run.tell(OldWord(7))
         await run.tell(Word("so"))
-        with pytest.raises(InvalidValue, match="what Reader.spell takes: expected Spell"):
+        with pytest.raises(InvalidValue, match=r"what Reader\.spell takes: expected Spell"):
             await run.request(OldSpell(7))
         assert await run.request(Spell("ab")) == "so a b"
     (dead,) = await store.dead_letters()

@@ -95,3 +95,45 @@ def test_what_cant_be_forked(desk: Desk, provider: Provider, words: tuple[str, .
     said = desk.segue("fork", *words)
     assert said.code == 2
     assert says in said.err
+
+
+PIPE = """
+import segue
+
+@segue.flow
+async def part(text: str) -> str:
+    return await segue.generate(f"part {await segue.generate(text)}")
+
+@segue.flow
+async def both(text: str) -> list[str]:
+    return await segue.map(part, [text, text + "!"])
+
+@segue.flow
+async def whole(text: str) -> str:
+    one = await part(text) + str(await segue.map(both, [text]))
+    return await segue.generate(f"whole {one}")
+"""
+
+
+def test_runs_that_are_started_anew_count(desk: Desk, provider: Provider, monkeypatch: pytest.MonkeyPatch):
+    """With all beneath them; those whose call is shared aren't."""
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    desk.write("pipe.py", PIPE)
+    desk.write("rows.jsonl", '"a"\n"b"\n')
+    desk.segue("map", "pipe.py:whole", "rows.jsonl", "--id", "one", "--model", provider.model)
+    told = {}
+    for start in ("", "both", "generate", "#1"):
+        words = ["--from", start] if start else []
+        words += ["--model", "openai:gpt-5-mini", "--dry-run", "--json"]
+        (told[start],) = desk.segue("fork", "--job", "one", *words).rows
+    assert {plan["model_calls"] for plan in told.values()} == {2 * 7}
+    assert {start: plan["model_calls_anew"] for start, plan in told.items()} == {
+        "": 0,
+        "both": 2 * 5,
+        "generate": 2 * 7,
+        "#1": 2 * 6,
+    }
+    most = told[""]["usd_most"]
+    assert [plan["usd_most"] for plan in told.values()] == [most] * 4
+    assert told["generate"]["usd_anew"] == pytest.approx(most)
+    assert 0.5 * most < told["both"]["usd_anew"] < most

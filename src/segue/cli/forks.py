@@ -6,19 +6,22 @@ import argparse
 import asyncio
 import shlex
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from itertools import chain
 from typing import Any
 from uuid import uuid4
 
 import msgspec
 
 from ..authoring.config import as_config
+from ..core.replay import Place
 from ..model.entry import Entry, encode_pool
 from ..model.errors import Conflict, InvalidValue, SegueError, UnknownName
 from ..model.mode import Batch
 from ..model.run import REUSED, Head, Usage, is_over
 from ..ports.store import JobHead, NewRun
 from ..runtime.engine import Engine
+from ..runtime.family import beneath
 from ..runtime.ground.names import unknown_job
 from ..runtime.receipt import total
 from ..runtime.wake import rebase
@@ -29,7 +32,6 @@ from .screen import count, money, note, put_json
 
 #: Runs are read and made so many at a time.
 SOME = 200
-PAID = ("generate", "embed")
 
 
 class Plan(msgspec.Struct):
@@ -117,9 +119,13 @@ async def _look(engine: Engine, args: argparse.Namespace, plan: Plan) -> None:
                 plan.left_out += 1
                 continue
             names.update({entry.name for entry in entries if entry.name})
-            share = _count(plan, entries, args.start)
+            below: dict[Place, list[Usage]] = {}
+            if any(entry.kind in ("child", "spawn") for entry in entries):
+                below = await beneath(engine.store, head.id)
+            share, started = _count(plan, entries, args.start, below)
             anew += [_part(use, share, args) for use in head.usage]
-            most += [_part(use, 1.0, args) for use in head.usage]
+            anew += [_part(use, 1.0, args) for use in started]
+            most += [_part(use, 1.0, args) for use in chain(head.usage, *below.values())]
         anew, most = total(anew), total(most)
     if args.start and plan.runs and plan.without == plan.runs:
         known = ", ".join(name for name, _ in names.most_common(20)) or "none"
@@ -127,18 +133,25 @@ async def _look(engine: Engine, args: argparse.Namespace, plan: Plan) -> None:
     plan.usd_anew, plan.usd_most = _usd(engine, anew), _usd(engine, most)
 
 
-def _count(plan: Plan, entries: list[Entry], start: str) -> float:
-    """Count one run in; the share of its model calls that is made anew."""
+def _count(
+    plan: Plan, entries: list[Entry], start: str, below: Mapping[Place, list[Usage]]
+) -> tuple[float, list[Usage]]:
+    """Count one run in, and those that it started, by the place of the call.
+
+    The share of its model calls that is made anew; and what the runs used that are started anew.
+    """
     before = point(entries, start) if start else ""
     shared = rebase.until(entries, before, {})
-    paid, kept = (sum(entry.kind in PAID for entry in some) for some in (entries, shared))
+    paid, kept = (sum(entry.asks_model for entry in some) for some in (entries, shared))
+    places = {(entry.path, entry.n) for entry in shared}
+    started = [use for place, uses in below.items() if place not in places for use in uses]
     plan.runs += 1
     plan.without += bool(start) and not before
     plan.shared += len(shared)
     plan.dropped += len(entries) - len(shared)
-    plan.model_calls += paid
-    plan.model_calls_anew += paid - kept
-    return (paid - kept) / paid if paid else 0.0
+    plan.model_calls += paid + sum(use.calls for uses in below.values() for use in uses)
+    plan.model_calls_anew += paid - kept + sum(use.calls for use in started)
+    return (paid - kept) / paid if paid else 0.0, started
 
 
 def _part(use: Usage, share: float, args: argparse.Namespace) -> Usage:

@@ -261,7 +261,7 @@ def depth(entries: Iterable[Entry], beneath: Mapping[tuple[str, int], int] = Map
     deepest = 0
     for entry in sorted(entries, key=lambda entry: (entry.after, entry.batch)):
         before = max((level for batch, level in levels.items() if batch < entry.after), default=0)
-        here = before + (entry.kind in ("generate", "embed"))
+        here = before + entry.asks_model
         if entry.kind == "child":
             here += beneath.get((entry.path, entry.n), 0)
         levels[entry.batch] = max(levels.get(entry.batch, 0), here)

@@ -72,6 +72,11 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return self.batch == MADE
 
     @property
+    def asks_model(self) -> bool:
+        """Whether it is a model's answer that it waits for, as far as can be seen: of an SDK's requests, any `POST`."""
+        return self.kind in ("generate", "embed") or (self.kind == "http" and self.name.startswith("POST "))
+
+    @property
     def given_up(self) -> int:
         """How many batches had been handed over when the code gave the call up; -1 if it didn't."""
         return GIVEN_UP - self.batch if self.batch <= GIVEN_UP else -1

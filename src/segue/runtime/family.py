@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
+from ..core.replay import Place
 from ..model.run import Head, Usage
 from ..ports.store import Store
 from .receipt import total
@@ -39,6 +40,20 @@ async def spent(store: Store, *, run: str = "", job: str = "") -> Spent:
             if lost:
                 found.unclaimed += await store.unclaimed(run=head.id)
     found.usage = total(page)
+    return found
+
+
+async def beneath(store: Store, run: str) -> dict[Place, list[Usage]]:
+    """What the runs used that a run started, with theirs, by the place of the call that started them."""
+    found: dict[Place, list[Usage]] = {}
+    places: dict[str, Place] = {}
+    async for head in family(store, run=run):
+        parent = head.spec.parent
+        if head.id == run or parent is None:
+            continue
+        place = (parent.path, parent.n) if parent.run == run else places[parent.run]
+        places[head.id] = place
+        found.setdefault(place, []).extend(head.usage)
     return found
 
 

@@ -100,8 +100,10 @@ async def resume(
     along: dict[str, bytes] = {}
     lines: list[str] = []
     pool = await _pool_of(store, head, along, lines, keep=keep, value=value, repeat=repeat)
-    how = {"status": (head.status,), "config": config, "along": along, "lines": lines}
-    if not await store.revive(head.id, pool=pool, now=now, **how):
+    status = (head.status,)
+    if not await store.revive(
+        head.id, pool=pool, now=now, status=status, config=config, along=along, lines=lines
+    ):
         raise Conflict(f"run {head.id!r} changed meanwhile; look again")
     return [head.id, *along]
 
