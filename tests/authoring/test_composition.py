@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -229,3 +229,46 @@ async def test_a_task_that_a_library_begins_eagerly_is_one_of_the_run() -> None:
     async with FakeModel():
         assert await hasty(["a", "b"]) == ["a", "b"]
     await check(hasty, [["a", "b"]], model=FakeModel())
+
+
+# ---------------------------------------------------------------- results of what is mixed
+Passed = TypeVar("Passed")
+
+
+@dataclass
+class Pair:
+    one: int
+    two: str
+
+
+class Passing(Actor[Passed], kw_only=True):
+    extra: int = 0
+
+
+class PassingLists(Passing[list[Passed]], kw_only=True):
+    pass
+
+
+class Pairs(Passing[Pair]):
+    def begin(self) -> Done[Pair]:
+        return Done(Pair(1, "b"))
+
+
+class Many(PassingLists[Pair]):
+    def begin(self) -> Done[list[Pair]]:
+        return Done([Pair(1, "b")])
+
+
+class Plain(Actor, kw_only=True):
+    pass
+
+
+class Mixes(Plain, Pairs):
+    pass
+
+
+async def test_a_result_that_a_generic_base_was_given() -> None:
+    desk = Desk()
+    assert await desk.run(Pairs(), id="pair") == Pair(1, "b")
+    assert await desk.run(Many(), id="many") == [Pair(1, "b")]
+    assert await desk.run(Mixes(), id="mixes") == Pair(1, "b")

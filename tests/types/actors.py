@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
-from typing import assert_type
+from typing import TypeVar, assert_type
 
 import segue
 from segue import Actor, Again, Answer, Done, Listen, Note, Request, fallback, on, state
@@ -163,9 +163,40 @@ class Both(Timed, Typed):
         return self.me
 
 
+R = TypeVar("R")
+
+
+class Mixed(Actor[R], kw_only=True):
+    """To be mixed in, with the result of what it is mixed into."""
+
+    mixed: int = 0
+
+    def address(self) -> segue.Run[R]:
+        return self.me
+
+
+class First(Mixed[int], Typed): ...
+
+
+class Alone(Mixed[list[int]]): ...
+
+
+async def mixed() -> None:
+    assert_type(await First("x"), int)
+    assert_type(First("x").address(), segue.Run[int])
+    assert_type(await Alone(), list[int])
+
+
 class Loose(Actor):
     def address(self) -> str:
         return self.me.id
+
+
+class Last(Typed, Loose): ...
+
+
+async def mixed_in_last() -> None:
+    assert_type(await Last("x"), int)
 
 
 def program(run: segue.Run[int], levels: list[segue.Interrupt]) -> AbstractAsyncContextManager[None]:

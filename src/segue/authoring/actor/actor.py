@@ -135,8 +135,30 @@ class Actor(Generic[R_co]):
 
 def _result_type(cls: type[Any]) -> Any:
     """What it is an `Actor` of."""
-    for owner in cls.__mro__:
-        for base in getattr(owner, "__orig_bases__", ()):
-            if typing.get_origin(base) is Actor and not isinstance(typing.get_args(base)[0], TypeVar):
-                return typing.get_args(base)[0]
-    return object
+    found = _result_among(vars(cls).get("__orig_bases__", cls.__bases__))
+    return object if found is None else found
+
+
+def _result_among(bases: tuple[Any, ...]) -> Any:
+    """What the first of these is an `Actor` of that says so; None if none does."""
+    for base in bases:
+        owner = typing.get_origin(base) or base
+        if owner is Actor:
+            found = next(iter(typing.get_args(base)), None)
+        elif isinstance(owner, type) and issubclass(owner, Actor):
+            theirs = vars(owner).get("__orig_bases__", owner.__bases__)
+            given = dict(zip(getattr(owner, "__parameters__", ()), typing.get_args(base), strict=False))
+            found = _result_among(tuple(_filled(one, given) for one in theirs))
+        else:
+            continue
+        if found is not None and not isinstance(found, TypeVar):
+            return found
+    return None
+
+
+def _filled(base: Any, given: dict[Any, Any]) -> Any:
+    """A base of a generic class, with what its parameters are."""
+    parameters = getattr(base, "__parameters__", ())
+    if not given or not parameters or isinstance(base, type):
+        return base
+    return base[tuple(given.get(one, one) for one in parameters)]
