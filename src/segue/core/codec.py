@@ -16,7 +16,7 @@ import msgspec
 from ..model.errors import InvalidValue
 from . import forms
 from .complaint import invalid, invalid_text
-from .encoding import digest, encode, encode_deterministic, encode_stable
+from .encoding import digest, encode, encode_call, encode_deterministic, encode_stable
 from .reading import (
     Read,
     completed,
@@ -27,7 +27,16 @@ from .reading import (
     reader_of,
 )
 
-__all__ = ["decode", "decoder", "digest", "encode", "encode_deterministic", "encode_stable", "reader"]
+__all__ = [
+    "decode",
+    "decoder",
+    "digest",
+    "encode",
+    "encode_call",
+    "encode_deterministic",
+    "encode_stable",
+    "reader",
+]
 
 
 def decode(data: bytes | str, tp: Any = Any, *, where: str = "value") -> Any:

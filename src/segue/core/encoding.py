@@ -13,7 +13,7 @@ import hashlib
 import pathlib
 import re
 import types
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from math import isfinite
@@ -105,7 +105,16 @@ def encode_deterministic(value: object, *, where: str = "value") -> bytes:
 def encode_stable(value: object, *, where: str = "value") -> bytes:
     """As `encode`, with sets sorted by how they are written: in another process a set of texts has another order."""
     data = encode(value, where=where)  # a set is written as a list is, so mostly there is nothing to look for
-    return write(_ordered(value, keys=False)) if b"[" in data and _holds_set(value) else data
+    return write(_ordered(value, keys=False)) if b"[" in data and _holds_set([value]) else data
+
+
+def encode_call(args: Sequence[object], kwargs: Mapping[str, object]) -> bytes:
+    """As `encode_stable`, of the arguments of a call, which a list and an object stand around."""
+    call = (args, kwargs)
+    data = encode(call)
+    if data.count(b"[") == 2 or not _holds_set([*args, *kwargs.values()]):
+        return data
+    return write(_ordered(call, keys=False))
 
 
 _read_raw = msgspec.json.Decoder(msgspec.Raw).decode
@@ -174,9 +183,9 @@ LEAVES: frozenset[type] = frozenset(
 )
 
 
-def _holds_set(value: object) -> bool:
-    leaves = LEAVES
-    todo: list[Any] = [value]
+def _holds_set(todo: list[Any]) -> bool:
+    """Whether there is a set in any of these, or of what they hold; all that is looked through is added to them."""
+    leaves, text = LEAVES, str  # which most parts are
     for part in todo:
         kind: Any = type(part)
         if kind is dict:
@@ -192,7 +201,7 @@ def _holds_set(value: object) -> bool:
         else:
             inside = [getattr(part, name, None) for name in _open_fields(kind)]
         for each in inside:
-            if type(each) not in leaves:
+            if type(each) is not text and type(each) not in leaves:
                 todo.append(each)
     return False
 

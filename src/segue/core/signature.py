@@ -15,7 +15,6 @@ import msgspec
 
 from ..model.errors import BadSignature, InvalidValue, NotEncodable
 from . import codec, forms
-from .encoding import LEAVES
 from .schema import schema
 
 __all__ = ["InputShape", "Parameter", "read_value", "resolve"]
@@ -165,12 +164,8 @@ class InputShape:
             except TypeError as error:
                 raise TypeError(f"{self.name}() {error}") from None
             args, kwargs = bound.args, bound.kwargs
-        write = codec.encode_stable if kwargs else codec.encode
-        for value in args:
-            if type(value) not in LEAVES:
-                write = codec.encode_stable
         try:
-            return write((args, kwargs))
+            return codec.encode_call(args, kwargs)
         except NotEncodable:
             for name, value in self._by_name(args, kwargs):
                 codec.encode(value, where=f"argument {name!r} of {self.name}")
