@@ -27,7 +27,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from segue.core.codec import decode, decoder, digest, encode, encode_deterministic, reader
+from segue.core.codec import (
+    decode,
+    decoder,
+    digest,
+    encode,
+    encode_call,
+    encode_deterministic,
+    encode_stable,
+    reader,
+)
 from segue.model.errors import BadSignature, InvalidValue, NotEncodable
 
 X = TypeVar("X")
@@ -412,6 +421,51 @@ def test_sets_are_written_alike_by_every_process() -> None:
         f'{{"z":1,"a":[{{"in":{whole}}}]}}',
         f'{{"by":{{"z":1,"a":{whole}}}}}',
     ]
+
+
+class Sparse(msgspec.Struct, omit_defaults=True):
+    """What it holds isn't written where it is what it holds anyway."""
+
+    of: Any = []
+    more: list[Any] = []
+
+
+_INSIDE = st.recursive(
+    st.sampled_from(["a", "[", 7, None, "[["]) | st.sets(st.sampled_from(_WORDS), min_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=2).map(tuple)
+        | st.dictionaries(st.sampled_from(_WORDS), inner, max_size=3)
+        | st.builds(Sparse, inner | st.just([]))
+        | st.builds(Sorted, st.dictionaries(st.sampled_from(_WORDS), inner, max_size=2))
+    ),
+    max_leaves=8,
+)
+
+
+def sorted_by_hand(value: Any) -> Any:
+    if isinstance(value, set):
+        return sorted(value)
+    if isinstance(value, (list, tuple)):
+        return [sorted_by_hand(item) for item in value]
+    if isinstance(value, dict):
+        return {key: sorted_by_hand(item) for key, item in value.items()}
+    if isinstance(value, Sparse):
+        return {} if value.of == [] else {"of": sorted_by_hand(value.of)}
+    return {"by": sorted_by_hand(value.by)} if isinstance(value, Sorted) else value
+
+
+@given(_INSIDE)
+def test_no_set_is_overlooked_beside_what_is_none(value: Any) -> None:
+    expected = sorted_by_hand(value)
+    assert encode_stable(value) == msgspec.json.encode(expected)
+    assert encode_call((1, value), {"it": value}) == msgspec.json.encode([[1, expected], {"it": expected}])
+
+
+def test_a_list_that_is_not_written_is_not_taken_for_a_set() -> None:
+    words = set(_WORDS)
+    deep = {"a": {"b": words}}
+    assert encode_stable([Sparse(), deep]) == msgspec.json.encode([{}, {"a": {"b": sorted(words)}}])
 
 
 class Live:

@@ -104,15 +104,15 @@ def encode_deterministic(value: object, *, where: str = "value") -> bytes:
 
 def encode_stable(value: object, *, where: str = "value") -> bytes:
     """As `encode`, with sets sorted by how they are written: in another process a set of texts has another order."""
-    data = encode(value, where=where)  # a set is written as a list is, so mostly there is nothing to look for
-    return write(_ordered(value, keys=False)) if b"[" in data and _holds_set([value]) else data
+    data = encode(value, where=where)
+    return write(_ordered(value, keys=False)) if _holds_set([value], data.count(b"[")) else data
 
 
 def encode_call(args: Sequence[object], kwargs: Mapping[str, object]) -> bytes:
-    """As `encode_stable`, of the arguments of a call, which a list and an object stand around."""
+    """As `encode_stable`, of the arguments of a call, which two lists stand around."""
     call = (args, kwargs)
     data = encode(call)
-    if data.count(b"[") == 2 or not _holds_set([*args, *kwargs.values()]):
+    if not _holds_set([*args, *kwargs.values()], data.count(b"[") - 2):
         return data
     return write(_ordered(call, keys=False))
 
@@ -183,26 +183,35 @@ LEAVES: frozenset[type] = frozenset(
 )
 
 
-def _holds_set(todo: list[Any]) -> bool:
-    """Whether there is a set in any of these, or of what they hold; all that is looked through is added to them."""
+def _holds_set(parts: list[Any], most: int) -> bool:
+    """Whether there is a set in these, or in what they hold, which is added to them.
+
+    They were written with `most` lists, of which a set makes one: once so many are found, none of them is a set.
+    """
     leaves, text = LEAVES, str  # which most parts are
-    for part in todo:
+    if not most:
+        return False
+    for part in parts:
         kind: Any = type(part)
         if kind is dict:
             inside: Any = part.values()
         elif kind is list or kind is tuple:
-            inside = part
+            inside, most = part, most - 1
+            if not most:
+                return False
         elif isinstance(part, (set, frozenset)):
             return True
-        elif isinstance(part, (dict, types.MappingProxyType)):
-            inside = part.values()
-        elif isinstance(part, (list, tuple, collections.deque)):
-            inside = part
         else:
-            inside = [getattr(part, name, None) for name in _open_fields(kind)]
+            most = -1  # what that holds isn't all written
+            if isinstance(part, (dict, types.MappingProxyType)):
+                inside = part.values()
+            elif isinstance(part, (list, tuple, collections.deque)):
+                inside = part
+            else:
+                inside = [getattr(part, name, None) for name in _open_fields(kind)]
         for each in inside:
             if type(each) is not text and type(each) not in leaves:
-                todo.append(each)
+                parts.append(each)
     return False
 
 
