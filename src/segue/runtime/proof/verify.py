@@ -179,6 +179,9 @@ class Replayed(Executor):
     def pending(self, call: Call, entry: Entry) -> None:
         """It had no outcome when the run ended, or has none yet."""
 
+    def returned(self, value: bytes) -> None:
+        """It is looked at when it is at rest."""
+
     def end(self) -> None:
         for call in self.fresh:
             if isinstance(call.request, Act) and not call.done() and self.head.status in ENDED:

@@ -37,7 +37,9 @@ async def _flow_code(flow: FlowDef, data: bytes, call: Any, executor: Executor) 
             executor.differs(InputMismatch(executor.id, flow.name, problem))
             never: bytes = await executor.loop.create_future()  # it is unwound there
             return never
-        return encode(await code, where=flow.where)
+        value = encode(await code, where=flow.where)
+        executor.returned(value)
+        return value
     except Exception:
         RAISED.debug("flow %s raised", flow.name, exc_info=True)
         raise

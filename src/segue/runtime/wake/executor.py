@@ -282,17 +282,26 @@ class Executor:
     def begin_here(self, coro: Coroutine[Any, Any, Any]) -> None:
         """Set the code going, its first part here and now; if there is no other, that was the run."""
         begun = tasks.Begun(coro)
-        root = tasks.start(self.loop, begun, Branch(self, ""), afresh(), name=f"segue {self.id}")
-        self.root = root
+        self.root = tasks.start(self.loop, begun, Branch(self, ""), afresh(), name=f"segue {self.id}")
+        self.root.outside = self._interrupted
         self.kicked = True  # it is looked at below
-        begun.begin(self.loop, root)
+        begun.begin(self.loop, self.root)
         self.kicked = False
-        if begun.over and self.phase is LIVE and self.tasks == {root} and self._strikes is None:
-            self.tasks.clear()
-            self._depart().ended("done", begun.value)
-        else:
-            root.outside = self._interrupted
-            self.kick()
+        self.kick()
+
+    def returned(self, value: bytes) -> None:
+        """The code returns that. Where it is all there is, the run ends with it, else once it is at rest."""
+        root = self.root
+        if (
+            self.phase is LIVE
+            and len(self.tasks) == 1
+            and self.streaming is None
+            and self._strikes is None
+            and root is not None
+            and not root.cancelling()
+        ):
+            self.tasks.clear()  # there is nothing more to come of it
+            self._depart().ended("done", value)
 
     def adopt(self, task: Task[Any]) -> None:
         """Keep a task that the code started."""
@@ -327,7 +336,7 @@ class Executor:
 
     def kick(self) -> None:
         """Look soon whether the run is at rest."""
-        if not self.kicked and self.phase is not OVER:
+        if not self.kicked and self.phase is not OVER and self.phase is not LEAVING:
             self.kicked = True
             self.still.stirred()
             self.loop.call_soon(self.pump, context=tasks.NO_CONTEXT)
