@@ -9,7 +9,7 @@ import pytest
 
 import segue
 from segue.authoring.context import find_branch
-from segue.model.errors import StoreError
+from segue.model.errors import RunCancelled, StoreError
 from segue.runtime.ground.tasks import Begun, BranchTask
 from segue.stores.memory import MemoryStore
 
@@ -65,6 +65,14 @@ async def fails(how: str) -> int:
 async def leaves(n: int) -> int:
     asyncio.create_task(asyncio.sleep(60))  # noqa: RUF006
     return await double(n)
+
+
+@segue.flow
+async def gives_up(n: int) -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    return n
 
 
 @segue.flow
@@ -134,6 +142,19 @@ async def test_a_task_that_it_leaves_behind_ends_with_it(caplog: pytest.LogCaptu
     async with segue.Engine("memory:", linger=0.01) as engine:
         assert await engine.run(leaves(1)) == 2
     assert any("unfinished" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("store", ["memory:", "sqlite:{}/runs.db"])
+@pytest.mark.parametrize("alone", [True, False])
+async def test_one_that_cancels_itself_and_returns_was_cancelled(
+    store: str, alone: bool, tmp_path: Any
+) -> None:
+    async with segue.Engine(store.format(tmp_path)) as engine:
+        begun = None if alone else await engine.start(waits(1))
+        with pytest.raises(RunCancelled):
+            await engine.run(gives_up(1))
+        if begun is not None:
+            assert await begun == 4
 
 
 async def test_one_after_the_other_they_give_the_loop_its_turns() -> None:

@@ -206,6 +206,8 @@ class Begun(Coroutine[Any, Any, Any]):
 
     def throw(self, *error: Any) -> Any:
         if not self._taken_up:  # cancelled before the loop's next turn: as a task that waits is
+            if self.over:  # or by itself, just before it returned
+                raise error[0]
             self._take_up()
             if self._waits is not None and self._waits.cancel(*error[0].args):
                 return self._waits
