@@ -15,7 +15,8 @@ import pytest
 
 import segue
 from segue import Actor, Note, Request
-from segue.model.errors import RunEnded
+from segue.model.errors import Conflict, RunEnded
+from segue.ports.store import Turn
 from segue.stores import open_store
 from tests.runtime.lives import Desk
 
@@ -367,13 +368,141 @@ async def test_a_watcher_that_is_killed_is_forgotten(tmp_path: Path) -> None:
         finally:
             child.send_signal(signal.SIGKILL)
             await child.wait()
-        for _ in range(300):
-            if not any(letter.kept for letter in await engine.store.inbox("c", 0)):
-                break
-            await asyncio.sleep(0.05)
-        else:
-            raise AssertionError("it still has a subscriber")
         assert letter.mail.reply is not None
-        assert (await engine.head(letter.mail.reply.run)).status == "cancelled"
-        await run.tell(Up())
+        watcher = letter.mail.reply.run
+        async with asyncio.timeout(15):
+            while (await engine.head(watcher)).status != "done":  # its claim is free, and somebody took it up
+                await asyncio.sleep(0.02)
+        await run.tell(Up())  # finds nobody, which calls the subscription off
+        await subscribed(Desk(engine.store), "c", 0)
         assert (await run.ping()).waited >= timedelta(0)
+    assert watcher.startswith("watch-")
+
+
+async def test_as_many_as_one_likes_wait_outside() -> None:
+    """Subscriptions of a process take no room from those who publish, and are one run, however many."""
+    desk = Desk()
+    async with desk.engine(room=4) as engine:
+        run = await engine.start(Counter(), id="c")
+        feeds = [run.subscribe(Counts()) for _ in range(50)]
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(feed.__aenter__() for feed in feeds))
+            for n in (1, 2):
+                await run.tell(Up())
+                for feed in feeds:
+                    assert await anext(aiter(feed)) == Counted(n)
+        await desk.parked("c")
+        assert not engine.is_busy()
+        assert len(await desk.store.runs()) == 2
+        await asyncio.gather(*(feed.close() for feed in feeds[1:]))
+        await subscribed(desk, "c", 1)
+        assert (await engine.worker.backlog())[0] == 0  # nothing that a lane would wait for
+    assert [letter.mail.kind for letter in await desk.store.inbox("c", 0)] == ["subscribe", "unsubscribe"]
+    async with desk.engine() as engine:
+        await subscribed(desk, "c", 0)
+
+
+async def test_who_watches_is_nothing_that_is_waited_for() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(Counter(), id="c")
+        async with run.subscribe(Counts()):
+            await run.tell(Finish())
+            await run
+            assert not await engine.advance()
+
+
+async def test_whoever_gives_up_waiting_for_the_snapshot_is_no_subscriber() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(Busy(), id="b")
+        waiting = [asyncio.ensure_future(run.subscribe(Counts()).__aenter__()) for _ in range(5)]
+        while len(await desk.store.inbox("b", 0)) < 5:
+            await asyncio.sleep(0.001)
+        for one in waiting[1:]:
+            one.cancel()
+        await asyncio.gather(*waiting[1:], return_exceptions=True)
+        GATE.set()
+        assert (await waiting[0]).snapshot == Total(0)
+        await subscribed(desk, "b", 1)
+
+
+GATE = asyncio.Event()
+
+
+class Busy(Counter):
+    @segue.step
+    async def hold(self) -> None: ...
+
+    async def setup(self) -> None:
+        await held()
+
+
+@segue.step
+async def held() -> None:
+    await GATE.wait()
+
+
+async def test_a_process_that_was_taken_for_dead_says_so() -> None:
+    """Its claim lapsed, somebody else brought its run to its end, and who publishes called it off."""
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(Counter(), id="c")
+        async with run.subscribe(Counts()) as feed:
+            (watch,) = [head.id for head in await desk.store.runs() if head.id.startswith("watch-")]
+            await desk.store.bury([engine.worker.name])
+            other = (await desk.store.claim("other", 10, 60.0, now=engine.clock.now()))
+            (mine,) = [one for one in other if one.head.id == watch]
+            end = Turn(run=watch, fence=mine.head.fence, status="done", release=True, value=b"null")
+            await desk.store.commit([end])
+            await engine.worker._renew()
+            with pytest.raises(Conflict, match="subscribe again"):
+                await anext(aiter(feed))
+        for one in other:
+            if one is not mine:
+                await desk.store.commit(
+                    [Turn(run=one.head.id, fence=one.head.fence, status="ready", release=True)]
+                )
+        async with run.subscribe(Counts()) as feed:
+            await run.tell(Up())
+            assert await anext(aiter(feed)) == Counted(1)
+
+
+async def test_a_feed_ends_with_its_engine() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(Counter(), id="c")
+        feed = await run.subscribe(Counts()).__aenter__()
+        waiting = asyncio.ensure_future(anext(aiter(feed)))
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    async with desk.engine() as engine:
+        await subscribed(desk, "c", 0)
+
+
+class Announce(Note):
+    to: segue.Run[Any]
+
+
+class Talking(Counter):
+    @segue.on
+    async def announce(self, a: Announce) -> None:
+        self.count = len(await a.to.request(Heard()))
+
+
+async def test_who_subscribed_may_be_asked_by_whom_it_follows() -> None:
+    """It has its snapshot, so it waits for nothing: that is no circle."""
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(Talking(), id="c")
+        follower = await engine.start(Follower(), id="f")
+        await follower.tell(Follow(run))
+        await subscribed(desk, "c", 1)
+        await run.tell(Announce(follower))
+        async with run.subscribe(Counts()) as feed:
+            while feed.snapshot.count != 1:
+                await asyncio.sleep(0.001)
+                async with run.subscribe(Counts()) as feed:
+                    pass
+    assert await desk.store.dead_letters() == []

@@ -169,7 +169,7 @@ class _Map:
 
     async def _all_stuck(self, engine: Engine, standing: Standing) -> bool:
         """Whether each row that is left waits for a run that is held."""
-        if standing.total is None or standing.working or not standing.parked or not engine.is_at_rest:
+        if standing.total is None or standing.working or not standing.parked or engine.is_busy():
             return False
         rows = each_run(engine.store, job=self.id, status=("parked",))
         self._stuck = await held_beneath(engine.store, rows) or {}

@@ -7,6 +7,7 @@ import asyncio
 
 from ..model.run import is_over
 from ..runtime.engine import Engine
+from ..runtime.mail.feeds import WATCHED
 from ..runtime.wake.executor import Executor
 from ..runtime.wake.resting import Resting
 from . import exit
@@ -44,7 +45,7 @@ class _Telling(Engine):
 
     def run_left(self, run: Executor | Resting) -> None:
         super().run_left(run)
-        if run.error is None and is_over(run.status) and not run.head.spec.home:
+        if run.error is None and is_over(run.status) and run.head.spec.target != WATCHED.name:
             put_json(as_plain(run.head))
 
 

@@ -44,7 +44,7 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     its first fields); `version` the author's or a fingerprint of the source; `python` the minor version.
     `parent` is the call that awaits this run's end. Of the runs of one `group`, a worker keeps at most `limit`
     at work at once; parked ones don't count. `mailbox`: so many messages wait for it at most; when it is `full`, the
-    next one waits with its sender, is dropped, or fails. `home`: the worker in whose memory it stays while it waits.
+    next one waits with its sender, is dropped, or fails.
     `history`: how long its past turns are kept, where its class says so.
     """
 
@@ -65,7 +65,6 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     created: float = 0.0
     mailbox: int = 0
     full: Literal["wait", "drop", "fail"] = "wait"
-    home: str = ""
     supervised: str = ""  #: by its parent, and whether it begins anew: permanent, transient, temporary
     module: str = ""  #: where `target` was defined, to tell it from others of its name
     seed: str = ""  #: what ids and chance are drawn from where that isn't the id: a fork's is its origin's

@@ -48,7 +48,7 @@ from .ground.names import unknown_run
 from .handles import Ask, Run, answer_by_id
 from .job import ADMIT, Job
 from .lanes.lanes import Lanes
-from .mail import feed
+from .mail.feeds import WATCHED, Feeds
 from .mail.port import Port
 from .mail.postbox import Postbox
 from .proof import verify
@@ -178,6 +178,8 @@ class Engine:
         self.port = Port(self.store, self.clock, self.postbox, self.worker.port, self.check)
         self.worker.answer = self.port.take
         parts.callback(self.port.close)
+        self.feeds = Feeds(self.store, self.clock, self.postbox, self.worker, self.config)
+        parts.push_async_callback(self.feeds.close)
         self.caretaker = Caretaker(self.store, self.clock, self.is_busy, self._happened)
         self.lanes = Lanes(
             self.store,
@@ -207,7 +209,7 @@ class Engine:
             self._prover = Prover(worker)
             worker.executor = self._prover.executor
             worker.rests = None  # a turn is proved in the wake that did it
-        worker.register(feed.WATCHER)
+        worker.register(WATCHED)
         return worker
 
     def _take_place(self, parts: AsyncExitStack) -> None:
@@ -222,7 +224,7 @@ class Engine:
 
         def __getattr__(self, name: str) -> Any:
             """What opening makes isn't there before."""
-            if name in ("worker", "models", "lanes", "port", "budgets", "ends", "caretaker", "terms"):
+            if name in ("worker", "models", "lanes", "port", "feeds", "budgets", "ends", "caretaker", "terms"):
                 raise RuntimeError("this engine isn't open: use it inside `async with Engine(…) as engine:`")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -421,6 +423,7 @@ class Engine:
         if hint.kind == "mail":
             if self.port.address in hint.runs:
                 self.port.hint(hint)
+            self.feeds.hint(hint)
         elif hint.kind == "ended":
             self.ends.happened(hint.runs)
         elif hint.kind == "lines":
@@ -643,12 +646,6 @@ class Engine:
         """Whether this process may still add lines: rows are being admitted, or runs are at work."""
         return self._admitting > 0 or bool(self.worker.awake)
 
-    @property
-    def is_at_rest(self) -> bool:
-        """Whether nothing is at work in this process but what stays here and waits."""
-        mine = self.worker.name
-        return not self._admitting and all(run.head.spec.home == mine for run in self.worker.awake.values())
-
     async def sweep(self) -> None:
         """Seal what became history, and drop what isn't to be kept any longer; done by itself from time to time."""
         await self.caretaker.sweep()
@@ -665,8 +662,16 @@ class Engine:
             if not ready and await self.store.line_counts() == before:
                 break
         await self.sweep()
-        waiting = await self.store.runs(status=("ready", "parked"), limit=1)
-        return bool(waiting)
+        return await self._still_waits()
+
+    async def _still_waits(self) -> bool:
+        """Whether there is a run that isn't over, but for those that stand for processes."""
+        after = ""
+        while page := await self.store.runs(status=("ready", "parked"), after=after, limit=100):
+            if any(head.spec.target != WATCHED.name for head in page):
+                return True
+            after = page[-1].id
+        return False
 
     async def forget(self, *, older_than: timedelta = timedelta(0)) -> int:
         """Drop the answers that are kept for reuse; how many. What the journals of runs hold stays."""

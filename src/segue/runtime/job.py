@@ -235,7 +235,7 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
         counts = {} if known is None else known.counts
         if counts.get("held", 0) + counts.get("parked", 0) < missing:
             return None
-        if counts.get("held", 0) < missing and (counts.get("ready") or not self._engine.is_at_rest):
+        if counts.get("held", 0) < missing and (counts.get("ready") or self._engine.is_busy()):
             return None
         held = [(head, head) async for head in self._rows("held")]
         if len(held) < missing:

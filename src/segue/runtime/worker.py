@@ -13,8 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, Protocol
 
-import msgspec
-
 from ..authoring.context import Branch, Wait, WireCall, Work
 from ..authoring.failures import as_step_failed
 from ..authoring.pooled import Named
@@ -38,6 +36,7 @@ from .ground.jumps import Jumps
 from .ground.phase import COMMITTING
 from .ground.tasks import NO_CONTEXT
 from .mail.carrier import POLL, Carrier
+from .mail.feeds import WATCHED
 from .repertoire import Repertoire
 from .resources import Resources
 from .wake.code import code_of
@@ -108,6 +107,7 @@ class Worker:
             None  # when the first run was begun where it was asked for, in this turn of the loop
         )
         self._to_pump: list[Executor] = []  # in the next turn of the loop
+        self._held: dict[str, tuple[Lease, Callable[[], None]]] = {}  # claimed and not carried out
         self._carrier = Carrier(store, self.awake)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._threads: ThreadPoolExecutor | None = None
@@ -381,7 +381,7 @@ class Worker:
 
     async def backlog(self) -> tuple[int, float | None]:
         """How many runs are ready or claimed that could run here, and when the next one is due."""
-        return await self.store.backlog(now=self.clock.now(), but=self.repertoire.left())
+        return await self.store.backlog(now=self.clock.now(), but=[*self.repertoire.left(), WATCHED.name])
 
     async def begin(self, claimed: list[Claimed]) -> None:
         """Wake claimed runs; one that can't be is held, so that it harms no other."""
@@ -419,9 +419,6 @@ class Worker:
         if target is None:
             self._set_aside(claimed, entries)
             return None
-        if spec.home and spec.home != self.name:  # the process that it belongs to is gone
-            end = Letter(0, Mail(claimed.head.id, "", 0, "cancel"))
-            claimed = msgspec.structs.replace(claimed, inbox=[end, *claimed.inbox])
         pool = Pooled(decode_pool(claimed.pool)) if claimed.pool is not None else None
         config = self.config if spec.config is self.config else spec.config.over(self.config)
         executor = self.executor(self, claimed, entries, pool, config)
@@ -563,8 +560,11 @@ class Worker:
 
     async def _renew(self) -> None:
         self._renewed = self.clock.steady()
-        if held := self._leases():
-            await self.store.renew(self.name, held, LEASE, now=self.clock.now())
+        if leases := self._leases():
+            kept = await self.store.renew(self.name, leases, LEASE, now=self.clock.now())
+            lost = [lease.run for lease, known in zip(leases, kept, strict=True) if not known]
+            for _, tell in [self._held[run] for run in lost if run in self._held]:
+                tell()
 
     def _renew_late(self) -> None:
         """In the watching thread: the loop should have renewed by now, so something blocks it."""
@@ -573,7 +573,8 @@ class Worker:
             self.store.renew_from_thread(self.name, held, LEASE, now=self.clock.now())
 
     def _leases(self) -> list[Lease]:
-        held = [Lease(executor.id, executor.fence) for executor in list(self.awake.values())]
+        held = [lease for lease, _ in list(self._held.values())]
+        held += [Lease(executor.id, executor.fence) for executor in list(self.awake.values())]
         for queue in list(self._queued.values()):
             held += [Lease(one.head.id, one.head.fence) for one in list(queue)]
         return held
@@ -621,6 +622,17 @@ class Worker:
         """How many calls runs here wait for: all, or those that are dear."""
         works = [executor.carrying for executor in self.awake.values()]
         return sum(len(work.at_work) if every else work.dear() for work in works)
+
+    async def hold(self, run: NewRun, lost: Callable[[], None]) -> Lease:
+        """Create a run that isn't carried out while its claim is kept here; `lost` is called where that was lost."""
+        (created,) = await self.store.create([run], now=self.clock_now(), worker=self.name, ttl=LEASE)
+        lease = Lease(run.id, created.head.fence)
+        self._held[run.id] = lease, lost
+        return lease
+
+    def let_go(self, run: str) -> None:
+        """It isn't to be kept any more."""
+        self._held.pop(run, None)
 
     async def create(self, runs: list[NewRun]) -> list[Created]:
         """Create runs; those that are new, known and for which there is room are claimed at once."""

@@ -291,9 +291,7 @@ class FakeEngine(Engine):
             if at_work:
                 if not at_work <= sleeping:
                     return True
-            elif (
-                executor.nap is None and executor.head.spec.home != self.worker.name
-            ):  # one that stays here waits
+            elif executor.nap is None:
                 return True
         return False
 

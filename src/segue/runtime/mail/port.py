@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from asyncio import Future, TimerHandle
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
@@ -24,7 +24,8 @@ from ...model.errors import RunFailed, StepFailed, StoreError
 from ...model.message import Letter, Mail, MailKind
 from ...model.run import CallRef
 from ...ports.clock import AlarmClock
-from ...ports.store import Hint, Store
+from ...ports.store import Store
+from .arrivals import Arrivals
 
 if TYPE_CHECKING:
     from .postbox import Postbox
@@ -58,9 +59,9 @@ class Port:
         self._names = uuid4().hex[:12]
         self._numbers = itertools.count(1)
         self._calls: dict[str, Asked] = {}
-        self._seen = 0
+        self._arrivals = Arrivals(store, address, self._take_all, self._fail_all)
+        self.hint = self._arrivals.hint
         self._uncleared = 0  # letters that were read and are still there
-        self._reading = self._again = False
         self._timer: TimerHandle | None = None
 
     def new_call(self) -> str:
@@ -123,14 +124,6 @@ class Port:
                 asked.future.cancel("the engine was closed; what was asked is carried out with the next one")
 
     # ------------------------------------------------------------ answers
-    def hint(self, hint: Hint) -> None:
-        """The store's word that mail has come here."""
-        came = hint.came.get(self.address)
-        if came is not None and came.after <= self._seen:
-            self._take_all(came.letters)
-        else:
-            self._look()
-
     def _tick(self) -> None:
         self._timer = None
         if not self._calls and not self._uncleared:
@@ -143,43 +136,17 @@ class Port:
             return
         self._clear()
         if self._calls:
-            self._look()
-
-    def _look(self) -> None:
-        if self._reading:
-            self._again = True
-            return
-        found = self._store.letters({self.address: self._seen})
-        if found.done():
-            self._read(found)
-        else:
-            self._reading = True
-            found.add_done_callback(self._read)
-
-    def _read(self, found: Future[dict[str, list[Letter]]]) -> None:
-        self._reading = False
-        if found.cancelled():
-            return
-        error = found.exception()
-        if error is not None:
-            self._fail_all(error)
-            return
-        self._take_all(found.result().get(self.address, ()))
-        if self._again:
-            self._again = False
-            self._look()
+            self._arrivals.look()
 
     def take(self, answers: Iterable[Mail]) -> None:
         """Answers of runs at work in this process, which don't go by the store."""
         for mail in answers:
             self._take(mail)
 
-    def _take_all(self, letters: Iterable[Letter]) -> None:
+    def _take_all(self, letters: Sequence[Letter]) -> None:
         for letter in letters:
-            if letter.id > self._seen:
-                self._seen = letter.id
-                self._uncleared += 1
-                self._take(letter.mail)
+            self._take(letter.mail)
+        self._uncleared += len(letters)
         if self._uncleared >= READ:
             self._clear()
 
@@ -195,12 +162,12 @@ class Port:
             if mail.error is None:
                 future.set_result(mail.value or b"null")
             else:
-                future.set_exception(_raised(mail, mail.error))
+                future.set_exception(raised(mail, mail.error))
 
     def _clear(self) -> None:
         if self._uncleared:
             self._uncleared = 0
-            self._store.clear(self.address, self._seen).add_done_callback(_cleared)
+            self._store.clear(self.address, self._arrivals.seen).add_done_callback(_cleared)
 
     def _fail_all(self, error: BaseException) -> None:
         for future in [asked.future for asked in self._calls.values() if asked.future is not None]:
@@ -212,11 +179,11 @@ class Port:
 
 def _outcome(answer: Mail) -> bytes:
     if answer.error is not None:
-        raise _raised(answer, answer.error)
+        raise raised(answer, answer.error)
     return answer.value or b"null"
 
 
-def _raised(answer: Mail, failure: Failure) -> Exception:
+def raised(answer: Mail, failure: Failure) -> Exception:
     """What an answer raises that is an error."""
     error = to_exception(failure)
     return RunFailed(answer.sender, failure.type, failure.message) if isinstance(error, StepFailed) else error

@@ -52,9 +52,8 @@ def idle(run: Executor) -> None:
                 "a lock, queue or future that nobody releases"
             )
         return  # a foreign wait, or a lock or queue that is waited for a while only
-    home = run.head.spec.home == run.host.name
-    stay = _stay(run, home=home)
-    if (stay is not None or home) and run.handling is not None and run.handling.unwritten:
+    stay = _stay(run)
+    if stay is not None and run.handling is not None and run.handling.unwritten:
         run.handling.flush()
         return
     if run.commits.owes and (run.handling is None or not run.handling.unwritten):
@@ -66,7 +65,7 @@ def idle(run: Executor) -> None:
         later, left = stay
         run.nap = later(left, run.end_nap)
         return
-    if home or (run.handling is not None and run.handling.rests()):
+    if run.handling is not None and run.handling.rests():
         return
     if run.still.foreign_since is not None:
         log.warning(
@@ -78,12 +77,12 @@ def idle(run: Executor) -> None:
     run.leave("parked")
 
 
-def _stay(run: Executor, *, home: bool) -> tuple[Callable[..., Any], float] | None:
+def _stay(run: Executor) -> tuple[Callable[..., Any], float] | None:
     """For how many seconds more a run that waits stays here, and by whose clock; None if it needn't."""
     due = None if run.box is None else run.box.next_due
     if due is not None:
         left = due - run.host.clock_now()
-        if left <= run.host.linger or home:
+        if left <= run.host.linger:
             return run.host.call_later, max(left, 0.0)
     longest, mark = _patience(run)
     if longest <= 0.0:

@@ -374,7 +374,7 @@ class Executor:
             return False
         if self.streaming is not None or self.inherited is not None or self.purse is not None:
             return False
-        if self.still.foreign_since is not None or self.head.spec.home == self.host.name:
+        if self.still.foreign_since is not None:
             return False
         if not self.open or any(isinstance(call.request, Work) for call in self.open.values()):
             return False  # what should have begun doesn't where the engine closes

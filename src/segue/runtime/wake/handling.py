@@ -568,7 +568,6 @@ class Handling:
             rests is None
             or self._urgent_only
             or self._saved is not None
-            or run.head.spec.home
             or not run.is_bare
             or self.weight >= LARGE
         ):

@@ -15,23 +15,49 @@ if TYPE_CHECKING:
 class Keeping:
     """What one run keeps; see `authoring.context.Letters`."""
 
-    __slots__ = ("_answered", "_box", "_keeper", "_run", "letters")
+    __slots__ = ("_answered", "_box", "_keeper", "_keys", "_kept", "_run", "_subscribers", "_waiting")
 
     def __init__(self, run: Executor, box: Mailbox) -> None:
         self._run, self._box = run, box
-        self.letters: dict[int, Letter] = {}
+        self._kept: dict[int, Letter] = {}
+        self._waiting: dict[str, int] = {}  # who waits for requests of these to be answered, and for how many
+        self._subscribers: dict[str, dict[int, Mail]] = {}  # by what they subscribed to
+        self._keys: dict[str, list[int]] = {}  # letters by subscription, also those that are yet to be handled
         self._keeper = 0  # the letter whose handler may answer it later
         self._answered = False  # it has
 
     def callers(self, *, kept_only: bool = False) -> tuple[str, ...]:
         """The runs that wait, in chains, for this one to answer."""
-        run = self._run
-        if not self.letters:
-            return () if kept_only and not self._keeper else run.callers
-        chains = [letter.mail.callers for letter in self.letters.values()]
-        if self._keeper or not kept_only:
-            chains.append(run.callers)
-        return tuple(dict.fromkeys(caller for chain in chains for caller in chain))
+        mine = self._run.callers if self._keeper or not kept_only else ()
+        return tuple(dict.fromkeys((*self._waiting, *mine))) if self._waiting else mine
+
+    def __bool__(self) -> bool:
+        return bool(self._kept)
+
+    def keep(self, letter: Letter) -> None:
+        """A letter stays from now on, or has since an earlier life."""
+        mail = letter.mail
+        self._kept[letter.id] = letter
+        if mail.kind == "subscribe":
+            self._subscribers.setdefault(mail.name, {})[letter.id] = mail
+            return
+        for caller in mail.callers:
+            self._waiting[caller] = self._waiting.get(caller, 0) + 1
+
+    def pop(self, id: int) -> Letter | None:
+        """A letter that was kept, and leaves."""
+        letter = self._kept.pop(id, None)
+        if letter is None:
+            return None
+        mail = letter.mail
+        if mail.kind == "subscribe":
+            del self._subscribers[mail.name][id]
+            return letter
+        for caller in mail.callers:
+            self._waiting[caller] -= 1
+            if not self._waiting[caller]:
+                del self._waiting[caller]
+        return letter
 
     def may_keep(self, letter: int) -> None:
         """A handler begins that may answer its request later."""
@@ -44,7 +70,7 @@ class Keeping:
 
     def release(self, letter: int) -> None:
         """With the next commit, a request is answered; one in hand goes when its handler is done."""
-        if letter in self.letters:
+        if letter in self._kept:
             self._box.take_out(letter)
 
     def is_done(self, letter: Letter) -> bool:
@@ -53,25 +79,34 @@ class Keeping:
             self._keeper = 0
             return True
         self._keeper = 0
-        self.letters[letter.id] = letter
+        self.keep(letter)
         turn = self._run.commits.turn
         turn.kept = adding(turn.kept, letter.id)
         return False
 
+    # ------------------------------------------------------------ subscriptions
     def drop_events(self, key: str) -> None:
         """Nobody wants the events of that subscription any more."""
         self._box.drop_events(key)
 
     def subscribers(self, name: str) -> list[Mail]:
         """Those who subscribed to messages of that name."""
-        return [
-            letter.mail
-            for letter in self.letters.values()
-            if letter.mail.kind == "subscribe" and letter.mail.name == name
-        ]
+        return list(self._subscribers.get(name, {}).values())
+
+    def came(self, subscription: Letter) -> None:
+        """A subscription is asked for, or was in an earlier life."""
+        self._keys.setdefault(subscription.mail.key, []).append(subscription.id)
+
+    def left(self, subscription: Letter) -> None:
+        """Its letter leaves the inbox."""
+        key = subscription.mail.key
+        letters = self._keys.get(key, [])
+        if subscription.id in letters:
+            letters.remove(subscription.id)
+        if not letters:
+            self._keys.pop(key, None)
 
     def unsubscribe(self, key: str) -> None:
         """A subscription is called off."""
-        for letter in list(self.letters.values()):
-            if letter.mail.kind == "subscribe" and letter.mail.key == key:
-                self._box.take_out(letter.id)
+        for letter in self._keys.pop(key, ()):
+            self._box.take_out(letter)

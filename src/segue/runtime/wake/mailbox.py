@@ -105,7 +105,9 @@ class Mailbox:
                 self.posts[letter.id] = letter
                 self._asked = self._asked or mail.name == CAUGHT_UP
             elif letter.kept:
-                self.keeping.letters[letter.id] = letter
+                self.keeping.keep(letter)
+                if kind == "subscribe":
+                    self.keeping.came(letter)
             elif (mail.due or mail.key) and kind in ("tell", "urgent") and self._timed().keeps(letter):
                 pass  # it isn't due, or another one is there in its place
             elif kind == "event" and mail.key in self._over:
@@ -114,6 +116,8 @@ class Mailbox:
                 self.posts[letter.id] = letter
             elif kind == "urgent" or kind == "subscribe":
                 self.urgent[letter.id] = letter
+                if kind == "subscribe":
+                    self.keeping.came(letter)
             elif kind in ORDERS:
                 self._obey(letter)
             elif kind == "result" and mail.call is not None and mail.call.digest == CHILD:
@@ -138,9 +142,6 @@ class Mailbox:
         elif mail.kind == "settled":
             self.keeping.release(msgspec.json.decode(mail.value or b"0", type=int))
         else:
-            for one in list(self.urgent.values()):
-                if one.mail.kind == "subscribe" and one.mail.key == mail.key:
-                    self.take_out(one.id)
             self.keeping.unsubscribe(mail.key)
 
     def _child_ended(self, letter: Letter, place: Place) -> None:
@@ -180,9 +181,10 @@ class Mailbox:
     def take_out(self, letter: int) -> None:
         """Have the next commit take a letter out of the inbox."""
         if self.posts.pop(letter, None) is None:
-            for letters in (self.urgent, self._results, self.keeping.letters):
-                if letters.pop(letter, None) is not None:
-                    break
+            urgent, results = self.urgent, self._results
+            known = urgent.pop(letter, None) or results.pop(letter, None) or self.keeping.pop(letter)
+            if known is not None and known.mail.kind == "subscribe":
+                self.keeping.left(known)
         self._leaves(letter)
 
     def _leaves(self, letter: int) -> None:
@@ -348,7 +350,7 @@ class Mailbox:
     def is_bare(self) -> bool:
         """Whether nothing lies here, or is kept in mind."""
         there = (
-            self.posts or self.urgent or self._results or self.keeping.letters or self._dues or self._early
+            self.posts or self.urgent or self._results or self.keeping or self._dues or self._early
         )
         return (
             not (there or self._receivers or self._joins or self._over or self.hand) and self.timers is None
