@@ -175,7 +175,7 @@ class Engine:
         self.worker = self._make_worker()
         self.terms = Terms(self.config, self.models, self.budgets, self.store, self.clock, self.worker.wake)
         self.ends = Ends(self.store, self.worker.awake, self.check, self._spawn)
-        self.port = Port(self.store, self.clock, self.postbox, self.worker.port, self.check)
+        self.port = Port(self.store, self.clock, self.postbox, self.worker.port, self.check, self.worker.absent)
         self.worker.answer = self.port.take
         parts.callback(self.port.close)
         self.feeds = Feeds(self.store, self.clock, self.postbox, self.worker, self.config)
@@ -379,7 +379,8 @@ class Engine:
 
     async def wait(self, id: str) -> Head:
         """Wait until a run has ended or is held."""
-        head = await self.ends.of(id)
+        with self.worker.absent.waiting():
+            head = await self.ends.of(id)
         return await self.verified(head) if self.verify else head
 
     async def verified(self, head: Head) -> Head:

@@ -227,7 +227,8 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
                     for head, by in held:
                         yield self.outcome(head, self._number(head) or 0, by)
                     return
-            await signal
+            with self._engine.worker.absent.waiting():
+                await signal
 
     async def _held(self, missing: int) -> list[tuple[Head, Head]] | None:
         """This call's rows that are held, or wait for one that is, each with that one, if they are all that is left."""

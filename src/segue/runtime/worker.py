@@ -30,13 +30,13 @@ from ..ports.store import Claimed, CommitResult, Created, Hint, Landed, Lease, N
 from . import alive
 from .calls.models import Models
 from .calls.processes import Processes
+from .ground.absent import Absent
 from .ground.bus import Bus
 from .ground.events import Asked
 from .ground.jumps import Jumps
 from .ground.phase import COMMITTING
 from .ground.tasks import NO_CONTEXT
 from .mail.carrier import POLL, Carrier
-from .mail.feeds import WATCHED
 from .repertoire import Repertoire
 from .resources import Resources
 from .wake.code import code_of
@@ -56,6 +56,8 @@ RENEW = 15.0
 PAID = 20.0
 #: How long a run waits here for its flow to be defined or started, in seconds; then it is left to others.
 ASIDE = 0.5
+#: Of a worker whose room is full, so large a part leaves at a time of those that only wait, if others are ready.
+SHARE = 16
 #: For so long runs may be begun where they are asked for, in seconds; then the loop gets a turn.
 STRETCH = 0.002
 
@@ -89,6 +91,7 @@ class Worker:
         self.name = alive.new_name()
         self.port = PORT + self.name
         self.awake: dict[str, Executor | Resting] = {}
+        self.absent = Absent(self._one_more_absent)
         self.rests: Rests | None = Rests(self)
         self.clock_now = clock.now
         self.repertoire = Repertoire()
@@ -206,6 +209,25 @@ class Worker:
     def is_roomy(self) -> bool:
         return len(self.awake) * 2 <= self.room
 
+    @property
+    def _free(self) -> int:
+        """For how many runs there is room. A step that waits for another run must not keep that out."""
+        return self.room + len(self.absent) - len(self.awake) - sum(map(len, self._queued.values()))
+
+    def _one_more_absent(self) -> None:
+        if self._free == 1:
+            self._ready.set()
+
+    def _make_room(self) -> None:
+        """Have some of those leave that stay for a time that is near, or since to wake them costs: others are ready.
+
+        As long as they are the smaller part they stay: of a large map the parent is one, and its children are many.
+        """
+        waiting = [run for run in self.awake.values() if run.nap is not None]
+        if len(waiting) * 2 > self.room:
+            for run in waiting[: max(self.room // SHARE, 1)]:
+                run.make_room()
+
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         return self.clock.call_later(seconds, callback)
 
@@ -267,7 +289,7 @@ class Worker:
 
     def ended(self, run: Executor | Resting) -> None:
         """A run left memory."""
-        full = len(self.awake) + sum(map(len, self._queued.values())) >= self.room
+        full = self._free <= 0
         if self.awake.get(run.id) is run:  # not a later life, where the claim had lapsed
             del self.awake[run.id]
         group = run.head.spec.group
@@ -339,9 +361,11 @@ class Worker:
 
     async def _until_ready(self) -> None:
         """Wait for a hint, for the next due run, or a little while for what other processes do."""
-        _, due = await self.backlog()
+        count, due = await self.backlog()
         if self._ready.is_set():
             return
+        if self._free <= 0 and count > len(self.awake) + sum(map(len, self._queued.values())):
+            self._make_room()
         timers: list[Timer] = [self.loop.call_later(POLL, self._ready.set)]
         if due is not None:
             timers.append(self.clock.call_later(max(due - self.clock.now(), 0.001), self._ready.set))
@@ -361,9 +385,9 @@ class Worker:
 
     async def claim_once(self) -> int:
         """Claim and wake what is ready, as far as there is room; how many."""
-        room = self.room - len(self.awake) - sum(map(len, self._queued.values()))
         if self.jumps.look() or self.clock.steady() - self._renewed > RENEW:
             await self._renew()  # keep what is ours before it counts as lost
+        room = self._free
         if room <= 0:
             return 0
         self._left = self.repertoire.left()
@@ -381,7 +405,8 @@ class Worker:
 
     async def backlog(self) -> tuple[int, float | None]:
         """How many runs are ready or claimed that could run here, and when the next one is due."""
-        return await self.store.backlog(now=self.clock.now(), but=[*self.repertoire.left(), WATCHED.name])
+        count, due = await self.store.backlog(now=self.clock.now(), but=self.repertoire.left())
+        return max(count - len(self._held), 0), due
 
     async def begin(self, claimed: list[Claimed]) -> None:
         """Wake claimed runs; one that can't be is held, so that it harms no other."""
@@ -636,7 +661,7 @@ class Worker:
 
     async def create(self, runs: list[NewRun]) -> list[Created]:
         """Create runs; those that are new, known and for which there is room are claimed at once."""
-        fits = self.working and not self.closing and len(runs) <= self.room - len(self.awake)
+        fits = self.working and not self.closing and len(runs) <= self._free
         if not fits or any(self.repertoire.meant(run.spec) is None for run in runs):
             created = await self.store.create(runs, now=self.clock_now())
             self.wake()
@@ -652,7 +677,7 @@ class Worker:
 
         `here`: it may act before this returns, as far as it gets without waiting, and may be over then.
         """
-        if not self.working or self.closing or len(self.awake) >= self.room:
+        if not self.working or self.closing or self._free <= 0:
             return (await self.create([run]))[0], None
         (created,) = await self.store.create([run], now=self.clock_now(), worker=self.name, ttl=LEASE)
         if not created.new:

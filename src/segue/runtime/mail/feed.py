@@ -81,7 +81,7 @@ class Feed(Generic[S, E]):
                     event: E = await next_event(branch, self._key, self._event)
                 else:
                     assert self._heard is not None  # it was entered
-                    event = read(await self._heard.next())
+                    event = read(await self._heard.next(self._run.engine.worker.absent))
             except RunEnded as error:
                 if error.status == "done":
                     return

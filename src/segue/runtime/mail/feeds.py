@@ -25,6 +25,7 @@ from ...model.mode import Config
 from ...model.run import CallRef
 from ...ports.clock import Clock
 from ...ports.store import CommitResult, Hint, Lease, NewRun, Store, Turn
+from ..ground.absent import Absent
 from .arrivals import Arrivals
 from .port import POLL, READ, raised
 from .postbox import Postbox
@@ -50,6 +51,7 @@ class Holder(Protocol):
     """The worker, who keeps claims."""
 
     working: bool
+    absent: Absent
 
     async def hold(self, run: NewRun, lost: Callable[[], None]) -> Lease: ...
     def let_go(self, run: str) -> None: ...
@@ -90,9 +92,13 @@ class Heard:
         else:
             self.snapshot.set_exception(error)
 
-    async def next(self) -> bytes:
+    async def next(self, absent: Absent) -> bytes:
         """The next event. Raises how it ended."""
-        event = await self._events.get()
+        if self._events.empty():
+            with absent.waiting():
+                event = await self._events.get()
+        else:
+            event = self._events.get_nowait()
         if isinstance(event, BaseException):
             self._events.put_nowait(event)  # it stays so
             raise event
@@ -129,7 +135,8 @@ class Feeds:
         reply = CallRef(lease.run, heard.key, 0)
         try:
             await self._postbox.send(to, "subscribe", name, value, reply, key=heard.key, tag=EVENT)
-            await heard.snapshot
+            with self._holder.absent.waiting():
+                await heard.snapshot
         except Exception:  # it isn't in force
             self._heard.pop(heard.key, None)
             raise

@@ -25,6 +25,7 @@ from ...model.message import Letter, Mail, MailKind
 from ...model.run import CallRef
 from ...ports.clock import AlarmClock
 from ...ports.store import Store
+from ..ground.absent import Absent
 from .arrivals import Arrivals
 
 if TYPE_CHECKING:
@@ -51,9 +52,16 @@ class Port:
     """Where answers come to one process. `check` raises what keeps them from coming."""
 
     def __init__(
-        self, store: Store, clock: AlarmClock, postbox: Postbox, address: str, check: Callable[[], None]
+        self,
+        store: Store,
+        clock: AlarmClock,
+        postbox: Postbox,
+        address: str,
+        check: Callable[[], None],
+        absent: Absent,
     ) -> None:
         self._store, self._clock, self._postbox, self._check = store, clock, postbox, check
+        self._absent = absent
         self._loop = asyncio.get_running_loop()
         self.address = address
         self._names = uuid4().hex[:12]
@@ -108,7 +116,10 @@ class Port:
             if answer is not None:
                 return _outcome(answer)
             assert future is not None  # there was no answer
-            return future.result() if future.done() else await future
+            if future.done():
+                return future.result()
+            with self._absent.waiting():
+                return await future
         finally:
             del self._calls[call]
             if timer is not None:

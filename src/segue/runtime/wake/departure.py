@@ -79,6 +79,8 @@ def idle(run: Executor) -> None:
 
 def _stay(run: Executor) -> tuple[Callable[..., Any], float] | None:
     """For how many seconds more a run that waits stays here, and by whose clock; None if it needn't."""
+    if run.crowded:
+        return None
     due = None if run.box is None else run.box.next_due
     if due is not None:
         left = due - run.host.clock_now()

@@ -87,6 +87,7 @@ class Executor:
     stay: tuple[int, float] | None = None  # batches handed over, and until when it waits for the next
     departure: Departure | None = None
     due = False  # it parked until some time
+    crowded = False  # others need its place: it doesn't stay for what it waits for
     hurried = False  # a handler on a thread was asked to stop: how far it came then isn't recorded
     status: Status = "ready"
     error: BaseException | None = None
@@ -621,6 +622,11 @@ class Executor:
             self.nap.cancel()
             self.nap = None
             self.kick()
+
+    def make_room(self) -> None:
+        """Leave memory rather than wait here."""
+        self.crowded = True
+        self.end_nap()
 
     def _depart(self) -> Departure:
         """From here on nothing more is recorded."""

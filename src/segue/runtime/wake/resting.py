@@ -115,6 +115,10 @@ class Resting:
         if new and self.leaving is None:
             self._rests.wake(self, new)
 
+    def make_room(self) -> None:
+        """Leave memory rather than wait here."""
+        self.stop()
+
     def stop(self, grace: float = 0.0, *, every: bool = False) -> None:
         """Give the claim up: no call is under way that could come in."""
         self._rests.park([self])
