@@ -58,7 +58,7 @@ LEAST = 20
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: str = "") -> None:
-    """Rows under headings; a last column of text is cut where the terminal ends. `right`: headings that are flush right.
+    """Rows under headings; a last column of text is cut where the terminal ends. `right`: headings flush right.
 
     Where there is no room for it, it stands below the others. Numbers are never cut: where the terminal is too narrow
     for all columns, those that are left come as a table of their own, below.

@@ -154,7 +154,9 @@ class Feeds:
     async def close(self) -> None:
         """The process hears no more."""
         gone = asyncio.CancelledError("the engine was closed: subscribe again with the next one")
-        open_ones = self._break_off(gone)
+        open_ones = self._all_ended()
+        for heard in open_ones:
+            heard.break_off(gone)
         lease, read, now = self._lease, self._read, self._clock.now()
         self._lease, self._read = None, []
         if lease is None:
@@ -185,7 +187,7 @@ class Feeds:
         if lease is None:
             return
         self._holder.let_go(lease.run)
-        for heard in self._break_off(None):
+        for heard in self._all_ended():
             heard.break_off(
                 Conflict(
                     f"the subscription to run {heard.to!r} was called off by another process, since this one gave no "
@@ -193,15 +195,13 @@ class Feeds:
                 )
             )
 
-    def _break_off(self, error: BaseException | None) -> list[Heard]:
-        """All that are in force, which aren't any more."""
+    def _all_ended(self) -> list[Heard]:
+        """All that were in force, which aren't any more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        open_ones, self._heard = [*self._heard.values()], {}
-        for heard in open_ones if error is not None else ():
-            heard.break_off(error)
-        return open_ones
+        ended, self._heard = [*self._heard.values()], {}
+        return ended
 
     # ------------------------------------------------------------ what comes
     def hint(self, hint: Hint) -> None:
