@@ -451,7 +451,7 @@ async def test_a_process_that_was_taken_for_dead_says_so() -> None:
         async with run.subscribe(Counts()) as feed:
             (watch,) = [head.id for head in await desk.store.runs() if head.id.startswith("watch-")]
             await desk.store.bury([engine.worker.name])
-            other = (await desk.store.claim("other", 10, 60.0, now=engine.clock.now()))
+            other = await desk.store.claim("other", 10, 60.0, now=engine.clock.now())
             (mine,) = [one for one in other if one.head.id == watch]
             end = Turn(run=watch, fence=mine.head.fence, status="done", release=True, value=b"null")
             await desk.store.commit([end])

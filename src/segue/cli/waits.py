@@ -104,7 +104,9 @@ class Waits:
     def _until(self, due: float) -> str:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(due))
         left = due - self._now
-        return f"until {when}, " + (f"in {duration(left)}" if left > 0 else "which is over: any worker takes it up")
+        return f"until {when}, " + (
+            f"in {duration(left)}" if left > 0 else "which is over: any worker takes it up"
+        )
 
     # ------------------------------------------------------------ model calls
     async def _model(self, head: Head, entry: Entry, wait: Wait) -> None:

@@ -63,6 +63,8 @@ from .worker import PAID, Worker
 
 log = logging.getLogger("segue")
 
+#: What of an engine is made when it opens.
+MADE = frozenset({"worker", "models", "lanes", "port", "feeds", "budgets", "ends", "caretaker", "terms"})
 R = TypeVar("R")
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -175,7 +177,9 @@ class Engine:
         self.worker = self._make_worker()
         self.terms = Terms(self.config, self.models, self.budgets, self.store, self.clock, self.worker.wake)
         self.ends = Ends(self.store, self.worker.awake, self.check, self._spawn)
-        self.port = Port(self.store, self.clock, self.postbox, self.worker.port, self.check, self.worker.absent)
+        self.port = Port(
+            self.store, self.clock, self.postbox, self.worker.port, self.check, self.worker.absent
+        )
         self.worker.answer = self.port.take
         parts.callback(self.port.close)
         self.feeds = Feeds(self.store, self.clock, self.postbox, self.worker, self.config)
@@ -224,7 +228,7 @@ class Engine:
 
         def __getattr__(self, name: str) -> Any:
             """What opening makes isn't there before."""
-            if name in ("worker", "models", "lanes", "port", "feeds", "budgets", "ends", "caretaker", "terms"):
+            if name in MADE:
                 raise RuntimeError("this engine isn't open: use it inside `async with Engine(…) as engine:`")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 

@@ -1,7 +1,7 @@
 """The subscriptions of a process: their events come as mail to one run of its own, which nobody carries out.
 
-That run is what publishers know of the process. It is claimed here as long as the process lives, and read here. When its
-claim lapses, whoever takes it up brings it to its end; and an event that finds it ended calls its subscription off.
+That run is what publishers know of the process. It is claimed here as long as the process lives, and read here. When
+its claim lapses, whoever takes it up brings it to its end; and an event that finds it ended calls its subscription off.
 """
 
 from __future__ import annotations
@@ -108,9 +108,7 @@ class Heard:
 class Feeds:
     """The subscriptions of one process."""
 
-    def __init__(
-        self, store: Store, clock: Clock, postbox: Postbox, holder: Holder, config: Config
-    ) -> None:
+    def __init__(self, store: Store, clock: Clock, postbox: Postbox, holder: Holder, config: Config) -> None:
         self._store, self._clock, self._postbox, self._holder = store, clock, postbox, holder
         self._config = config
         self._loop = asyncio.get_running_loop()

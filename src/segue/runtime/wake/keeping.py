@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 class Keeping:
     """What one run keeps; see `authoring.context.Letters`."""
 
-    __slots__ = ("_answered", "_box", "_keeper", "_keys", "_kept", "_run", "_subscribers", "_waiting")
+    __slots__ = ("_answered", "_box", "_keeper", "_kept", "_keys", "_run", "_subscribers", "_waiting")
 
     def __init__(self, run: Executor, box: Mailbox) -> None:
         self._run, self._box = run, box
         self._kept: dict[int, Letter] = {}
         self._waiting: dict[str, int] = {}  # who waits for requests of these to be answered, and for how many
         self._subscribers: dict[str, dict[int, Mail]] = {}  # by what they subscribed to
-        self._keys: dict[str, list[int]] = {}  # letters by subscription, also those that are yet to be handled
+        self._keys: dict[
+            str, list[int]
+        ] = {}  # letters by subscription, also those that are yet to be handled
         self._keeper = 0  # the letter whose handler may answer it later
         self._answered = False  # it has
 

@@ -349,9 +349,7 @@ class Mailbox:
     @property
     def is_bare(self) -> bool:
         """Whether nothing lies here, or is kept in mind."""
-        there = (
-            self.posts or self.urgent or self._results or self.keeping or self._dues or self._early
-        )
+        there = self.posts or self.urgent or self._results or self.keeping or self._dues or self._early
         return (
             not (there or self._receivers or self._joins or self._over or self.hand) and self.timers is None
         )
