@@ -219,7 +219,7 @@ async def test_dead_letters() -> None:
             await asyncio.sleep(0.001)
         letters = await engine.dead_letters("p")
         assert [letter.reason for letter in letters] == [
-            "no handler took it", "Porter.take() failed", "Porter.take() failed",
+            "no handler took it", "Porter.take() failed", "Porter.take() can't read it",
         ]  # fmt: skip
         types = [letter.error.type for letter in letters if letter.error]
         assert types == ["builtins:TypeError", "builtins:ValueError", "segue.model.errors:InvalidValue"]

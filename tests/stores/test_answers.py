@@ -166,7 +166,7 @@ class World:
 
 
 @given(steps)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_each_is_answered_once_and_paid_once(steps: list[tuple[Any, ...]]) -> None:
     async def live() -> None:
         world = World()

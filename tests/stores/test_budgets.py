@@ -161,7 +161,7 @@ async def test_random_interleavings(store: Store, above: int) -> None:
     assert not any(market.lacking[head.id] for head in await store.runs() if head.status == "held")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 2**32), steps=st.integers(0, 60), above=st.sampled_from([0, 5, 50]))
 def test_many_of_them(seed: int, steps: int, above: int) -> None:
     async def play() -> None:

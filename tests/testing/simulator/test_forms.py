@@ -94,7 +94,7 @@ def test_what_is_made_up_for_a_type_is_an_answer_of_it(tp: Any):
     is_answered(tuple[tp, tp])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(FORMS)
 def test_and_of_types_made_of_others(tp: Any):
     is_answered(tp)
