@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gc
+import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -8,7 +10,8 @@ import sys
 import pytest
 
 import segue
-from segue.cli.main import COMMANDS, SELDOM, TOUR, find, main
+from segue.cli.examples import EXAMPLES
+from segue.cli.main import COMMANDS, SELDOM, TOUR, find, main, make_parser, written_out
 from tests.cli.desk import Desk
 
 
@@ -258,7 +261,7 @@ def test_a_disk_that_is_full(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     monkeypatch.setattr("os.dup2", lambda *each: None)
     monkeypatch.setattr(sys.stdout, "fileno", lambda: 1)
     assert main(["runs"]) == 2
-    assert capsys.readouterr().err == "segue: [Errno 28] No space left on device\n"
+    assert capsys.readouterr().err == "segue: No space left on device\n"
     with pytest.raises(OSError, match="No space"):
         main(["runs", "--traceback"])
 
@@ -298,3 +301,22 @@ def test_an_option_that_is_no_good_is_named_as_it_was_typed(
         main(words)
     assert ended.value.code == 2
     assert says in capsys.readouterr().err
+
+
+def examples() -> list[list[str]]:
+    """The commands in the examples that helps end with, without what a shell does with them."""
+    lines = [line for text in EXAMPLES.values() for line in text.splitlines() if line.startswith("  ")]
+    found = [re.match(r"  (?:cat .* \| |until )?(segue .*?)(?= {3}|[|;>]|$)", line) for line in lines]
+    return [shlex.split(one[1]) for one in found if one is not None]
+
+
+def test_each_command_has_examples():
+    assert EXAMPLES.keys() == COMMANDS.keys()
+    assert {words[1] for words in examples()} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("words", examples(), ids=" ".join)
+def test_an_example_is_a_command(words: list[str]):
+    given = written_out(words[1:])
+    args, left = make_parser(given).parse_known_args(given)
+    assert (args.command, left) == (words[1], [])

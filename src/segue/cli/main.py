@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from ..model.errors import SegueError
 from . import exit
+from .examples import EXAMPLES
 from .screen import note
 from .wrapping import Wrapped
 
@@ -159,9 +160,11 @@ def make_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     chosen = next((word for word in words if not word.startswith("-")), "")
     for name, command in COMMANDS.items():
-        sub = commands.add_parser(name, help=command.about, description=f"{command.about}.")
+        about = f"{command.about[0].upper()}{command.about[1:]}."
+        sub = commands.add_parser(name, help=command.about, description=about)
         if name == chosen:
             sub.formatter_class = Wrapped
+            sub.epilog = f"examples:\n{EXAMPLES[name]}"
             sub.add_argument("--traceback", action="store_true", help="show where an error came from")
             find(name, "declare")(sub)
     return parser

@@ -57,11 +57,9 @@ def declare_how(parser: argparse.ArgumentParser) -> None:
         dest="mode",
         action="store_const",
         const="batch",
-        help="pool model calls, at half the price; with a time, as --batch=6h, late ones are sent live as well",
+        help="pool model calls, at half the price; as --batch=6h, what isn't back by then is sent live",
     )
-    mode.add_argument(
-        "--batch-within", dest="mode", type=_batch, metavar="TIME", help="what `--batch=TIME` is, written out"
-    )
+    mode.add_argument("--batch-within", dest="mode", type=_batch, metavar="TIME", help=argparse.SUPPRESS)
     parser.add_argument(
         "--deadline",
         type=period,
@@ -83,7 +81,7 @@ def declare_how(parser: argparse.ArgumentParser) -> None:
         dest="reuse",
         type=period,
         metavar="TIME",
-        help="what `--reuse=TIME` is, written out",
+        help=argparse.SUPPRESS,
     )
     declare_budget(parser, "such as 5 (US dollars) or 100000tok: what the model calls may cost in all")
 
