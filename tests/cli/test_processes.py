@@ -334,3 +334,11 @@ def test_standard_streams_may_be_closed(desk: Desk, closed: str):
     ended = subprocess.run(words, cwd=desk.path, capture_output=True, text=True, timeout=30)
     assert (ended.returncode, "Traceback" in ended.stderr) == (0, False)
     assert ended.stdout == ("" if ">&-" in closed.split() else "4\n")
+
+
+def test_what_an_encoding_lacks_is_spelt_out(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    said = desk.finish(desk.start("run", "app.py:pair", "é→"))
+    assert (said.code, said.out) == (0, "\\xe9\\u2192:3\n")
+    said = desk.finish(desk.start("show", desk.segue("runs", "--json").rows[0]["id"]))
+    assert (said.code, "\\u2192" in said.out) == (0, True)

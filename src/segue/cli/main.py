@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import gc
 import importlib
+import io
 import logging
 import os
 import sys
@@ -106,10 +107,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def open_streams() -> None:
-    """Have all three standard streams, also where whoever started the command closed some: `segue worker <&- &`."""
+    """Have all three standard streams, also where whoever started the command closed some: `segue worker <&- &`.
+
+    What a terminal or a pipe of another encoding has no sign for is spelt out, as Python does on standard error.
+    """
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115  # for as long as the process lives
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _main(words: list[str]) -> int:
