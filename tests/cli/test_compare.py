@@ -149,3 +149,11 @@ def test_a_field_that_a_side_lacks_differs():
     difference = agreement.add(Row("1", {"a": None}), Row("1", {}))
     assert difference is not None
     assert difference.fields == ["a"]
+
+
+def test_a_file_of_labels_that_is_not_there(desk: Desk):
+    desk.write("rows.jsonl", "1\n")
+    desk.segue("map", "app.py:twice", "rows.jsonl", "--id", "j")
+    said = desk.segue("compare", "j", "labels.csv")
+    assert said.code == 2
+    assert "labels.csv: there is no such file, and no job of that name" in said.err

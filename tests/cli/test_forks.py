@@ -137,3 +137,12 @@ def test_runs_that_are_started_anew_count(desk: Desk, provider: Provider, monkey
     assert [plan["usd_most"] for plan in told.values()] == [most] * 4
     assert told["generate"]["usd_anew"] == pytest.approx(most)
     assert 0.5 * most < told["both"]["usd_anew"] < most
+
+
+def test_a_job_of_which_nothing_is_over_is_not_forked(desk: Desk):
+    desk.write("rows.jsonl", '"a"\n"b"\n')
+    desk.segue("map", "app.py:sure", "rows.jsonl", "--id", "j", "--no-wait")
+    said = desk.segue("fork", "--job", "j", "--id", "k")
+    assert said.code == 2
+    assert "job 'j' has no run that is over, of which a fork could be made: 2 still go on" in said.err
+    assert "k" not in [line.split()[0] for line in desk.segue("runs").out.splitlines() if line]

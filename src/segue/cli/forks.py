@@ -127,7 +127,10 @@ async def _look(engine: Engine, args: argparse.Namespace, plan: Plan) -> None:
             anew += [_part(use, 1.0, args) for use in started]
             most += [_part(use, 1.0, args) for use in chain(head.usage, *below.values())]
         anew, most = total(anew), total(most)
-    if args.start and plan.runs and plan.without == plan.runs:
+    if not plan.runs:
+        on = f"{count(plan.left_out)} still go on" if plan.left_out else "it has none"
+        raise Conflict(f"job {args.job!r} has no run that is over, of which a fork could be made: {on}")
+    if args.start and plan.without == plan.runs:
         known = ", ".join(name for name, _ in names.most_common(20)) or "none"
         raise UnknownName("call", args.start, f"the runs' calls are {known}")
     plan.usd_anew, plan.usd_most = _usd(engine, anew), _usd(engine, most)

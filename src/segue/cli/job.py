@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,7 +33,7 @@ from .interruption import interruption
 from .outcomes import Order, all_lines, check_writable, input_of, lines, replacing
 from .place import at_store, check_models, declare_how, declare_store, existing, how, positive
 from .progress import Progress
-from .rows import RowFile, bind, check_first, key_of
+from .rows import FIRST, RowFile, bind, check_first, key_of
 from .screen import count, is_terminal, note, put_json, short
 from .tally import Pace, Standing, Tally, in_words
 from .target import definition_of, file_here, file_of, load_modules, load_target
@@ -99,6 +100,7 @@ class _Map:
             async with Engine(self.args.store, worker=not self.args.no_wait) as engine:
                 check_models(engine, self.args)
                 await _check_key(engine.store, self.id, self.args.key, self.shape)
+                await self._check_same(engine.store)
                 rows = self.order.noting(bind(self.rows, self.shape, self.args.key))
                 job: Job[Any, Any] = engine.map(
                     self.flow, rows, id=self.id, key=key_of, limit=self.args.limit, **how(self.args)
@@ -115,6 +117,31 @@ class _Map:
                     await self._write(engine.store)
                     tally.usage = (await family.spent(engine.store, job=self.id)).usage
                 return self._sum_up(engine, job, tally, progress, standing, stop.is_set())
+
+    async def _check_same(self, store: Store) -> None:
+        """Raise `Conflict` for a job that was begun with another flow or other first rows, before any run is made.
+
+        Rows that differ further on are found when they come; by then those before them may be at work, and paid for.
+        """
+        known = await store.get_job(self.id)
+        name = definition_of(self.flow).name
+        if known is None:
+            return
+        if known.target != name:
+            raise Conflict(
+                f"job {self.id!r} is one of {known.target!r}, not of {name!r}: give this one another --id"
+            )
+        for number, row in enumerate(islice(bind(self.rows, self.shape, self.args.key), FIRST)):
+            head = None if row.error is not None else await store.get(f"{self.id}/{row.key}")
+            if head is not None and not head.damage and head.spec.args != row.args:
+                cure = (
+                    "a key is of one input: have it change too, or give the job another --id"
+                    if self.args.key
+                    else "know rows by a key, --key FIELD, or give the job another --id"
+                )
+                raise Conflict(
+                    f"row {number} of job {self.id!r}, key {row.key!r}: its input changed since the job began: {cure}"
+                )
 
     async def _until_settled(
         self, engine: Engine, job: Job[Any, Any], tally: Tally, progress: Progress, stop: Strokes

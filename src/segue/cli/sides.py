@@ -152,6 +152,8 @@ async def side_of(store: Store, name: str, by: str) -> Side:
         return JobSide(store, name, by, target.shape if isinstance(target, FlowDef) else None)
     if await asyncio.to_thread(Path(name).is_file):
         return FileSide(name, by)
+    if Path(name).suffix in (".csv", ".tsv", ".jsonl") or "/" in name:
+        raise BadFile(name, "there is no such file, and no job of that name", "`segue runs` lists jobs")
     raise await unknown_job(store, name)
 
 
