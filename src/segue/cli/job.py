@@ -236,6 +236,8 @@ class _Map:
             counts |= {"tokens": tally.tokens, "usd": spent(engine, tally)}
             put_json(counts, sys.stdout if self.args.output else sys.stderr)
         progress.say(in_words(standing, tally, spent(engine, tally), ""))
+        if job.total == 0:
+            note(f"  {self.rows.shown} has no rows{', but for its heading' if self.rows.is_csv else ''}")
         for cause, number in tally.causes.most_common(3):
             note(f"  {count(number)} × {cause}")
         if tally.examples:

@@ -109,12 +109,10 @@ class RowFile:
                     continue
                 try:
                     yield RawRow(number, decode(text))
-                except UnicodeDecodeError:
-                    yield RawRow(number, text.decode("utf-8", "replace").strip(), NOT_UTF8)
                 except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-                    yield RawRow(
-                        number, text.decode("utf-8", "replace").strip(), f"it isn't JSON: {_told(error)}"
-                    )
+                    read = text.decode("utf-8", "replace").strip()
+                    told = NOT_UTF8 if not _is_utf8(text) else f"it isn't JSON: {_told(error)}"
+                    yield RawRow(number, read, told)
 
     def _csv(self) -> Iterator[RawRow]:
         csv.field_size_limit(sys.maxsize)
@@ -158,6 +156,14 @@ def _delimiter(path: Path) -> str:
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return "\t" if b"\t" in first and b"," not in first else ","
     return ""
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _told(error: Exception) -> str:
