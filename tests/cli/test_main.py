@@ -288,6 +288,8 @@ def test_the_garbage_collector_looks_less_often_while_a_command_works(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        (["worker", "app.py", "--grace", "-1"], "argument --grace: '-1' is no number of seconds from 0 on"),
+        (["--verison"], "did you mean --version?"),
         (["runs", "--limit", "-1"], "argument --limit: '-1' is no number from 0 on"),
         (["dead", "--resend", "x"], "argument --resend: 'x' is no number from 0 on"),
         (["run", "app.py:pair", "a", "--batch=6"], "argument --batch: '6' is no time"),

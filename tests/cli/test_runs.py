@@ -403,3 +403,17 @@ def test_a_run_is_shown_as_the_call_that_it_is(desk: Desk):
         "  flow rest()",
     ]
     assert "it made no call that is recorded" in desk.segue("show", "p").err
+
+
+def test_a_receipt_is_of_a_run_or_of_a_job(desk: Desk):
+    desk.write("rows.jsonl", "1\n")
+    desk.segue("map", "app.py:twice", "rows.jsonl", "--id", "j")
+    said = desk.segue("receipt", "j/0", "--job", "j")
+    assert (said.code, "say one of them" in said.err) == (2, True)
+
+
+def test_a_flow_has_no_diagram(desk: Desk):
+    desk.write("cook.py", "import segue\nclass Cook(segue.Actor[None]): ...\n")
+    desk.segue("run", "app.py:twice", "1", "--id", "t")
+    said = desk.segue("diagram", "cook.py", "--run", "t")
+    assert (said.code, "run 't' is one of flow 'twice': actors alone have a diagram" in said.err) == (2, True)

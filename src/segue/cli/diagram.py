@@ -40,6 +40,8 @@ async def do_diagram(args: argparse.Namespace) -> int:
         if loaded is None:
             raise await unknown_run(store, args.run)
         spec = loaded.head.spec
+        if spec.kind != "actor":
+            raise Conflict(f"run {args.run!r} is one of {spec.kind} {spec.target!r}: actors alone have a diagram")
         if spec.target != definition(actor).name:
             raise Conflict(
                 f"run {args.run!r} is one of {spec.target!r}, not of {args.actor!r}: name that actor"

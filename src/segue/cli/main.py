@@ -178,10 +178,12 @@ def make_parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
 def unknown(word: str) -> str:
     """What to say of a first word that is no command."""
-    if word.startswith("-"):
-        return f"{word} stands where a command is expected; options come after it"
     from difflib import get_close_matches
 
+    if word.startswith("-"):
+        near = get_close_matches(word, ("--version", "--help"), 1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        return f"{word} stands where a command is expected; {meant}options come after it"
     near = get_close_matches(word, COMMANDS, 1)
     meant = f"did you mean {near[0]!r}? " if near else ""
     return f"there is no command {word!r}; {meant}there are {', '.join(COMMANDS)}"

@@ -112,6 +112,17 @@ def from_zero(text: str) -> int:
     return int(text)
 
 
+def seconds(text: str) -> float:
+    """Seconds, from 0."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 on")
+    return found
+
+
 def period(text: str) -> timedelta:
     """`90s`, `15m`, `6h` or `2d`."""
     found = _PERIOD.fullmatch(text.strip())

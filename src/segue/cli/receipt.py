@@ -6,6 +6,7 @@ import argparse
 
 import msgspec
 
+from ..model.errors import InvalidValue
 from ..model.run import REUSED
 from ..runtime.engine import Engine
 from ..runtime.family import spent
@@ -26,6 +27,8 @@ def declare_receipt(parser: argparse.ArgumentParser) -> None:
 
 
 async def do_receipt(args: argparse.Namespace) -> int:
+    if args.run and args.job:
+        raise InvalidValue("segue receipt", "a run, or --job, or neither", "say one of them")
     async with Engine(to_look_at(args), worker=False) as engine:
         if args.run:
             found = await budgets.standings(engine.store, budgets.accounts_of([await engine.head(args.run)]))

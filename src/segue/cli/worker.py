@@ -12,7 +12,7 @@ from ..runtime.wake.executor import Executor
 from ..runtime.wake.resting import Resting
 from . import exit
 from .interruption import interruption
-from .place import declare_store
+from .place import declare_store, seconds
 from .runs import as_plain
 from .screen import note, put_json
 from .target import actors_of, flows_of, load_modules
@@ -28,7 +28,7 @@ def declare_worker(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--grace",
-        type=float,
+        type=seconds,
         metavar="SECONDS",
         help="for calls under way at Ctrl-C; else 20 for those that would be paid again, and none for others",
     )
