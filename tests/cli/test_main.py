@@ -322,3 +322,15 @@ def test_an_example_is_a_command(words: list[str]):
     given = written_out(words[1:])
     args, left = make_parser(given).parse_known_args(given)
     assert (args.command, left) == (words[1], [])
+
+
+def test_a_command_whose_extra_is_not_installed_says_so():
+    script = (
+        "import sys\nsys.modules['aiohttp'] = None\n"
+        "from segue.cli.main import main\nsys.exit(main(['simulate', '--help']))"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        "segue: aiohttp isn't installed; `pip install 'segue[simulator]'`\n",
+    )

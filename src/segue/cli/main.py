@@ -121,7 +121,11 @@ def open_streams() -> None:
 def _main(words: list[str]) -> int:
     if words[:1] == ["help"]:
         words = [*words[1:2], "--help"]
-    parser = make_parser(words)
+    try:
+        parser = make_parser(words)
+    except SegueError as error:  # what the command needs isn't installed
+        print(f"segue: {error}", file=sys.stderr)
+        return exit.USAGE
     if words and words[0] not in COMMANDS and words[0] not in ("-h", "--help", "--version"):
         parser.error(unknown(words[0]))
     args, left = parser.parse_known_args(words)
