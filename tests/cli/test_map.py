@@ -602,9 +602,13 @@ def test_a_file_without_rows_says_so(desk: Desk):
     desk.write("none.jsonl", "\n")
     assert "  none.jsonl has no rows\n" in desk.segue("map", "app.py:twice", "none.jsonl").err
     desk.write("none.csv", "n\n")
-    assert "  none.csv has no rows, but for its heading\n" in desk.segue("map", "app.py:twice", "none.csv").err
+    assert (
+        "  none.csv has no rows, but for its heading\n" in desk.segue("map", "app.py:twice", "none.csv").err
+    )
 
 
 def test_a_file_of_another_encoding_says_so(desk: Desk):
     (desk.path / "rows.jsonl").write_bytes('"a"\n"b"\n'.encode("utf-16"))
-    assert "line 1: it isn't UTF-8; save the file as UTF-8" in desk.segue("map", "app.py:sure", "rows.jsonl").err
+    assert (
+        "line 1: it isn't UTF-8; save the file as UTF-8" in desk.segue("map", "app.py:sure", "rows.jsonl").err
+    )

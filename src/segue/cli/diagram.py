@@ -41,7 +41,9 @@ async def do_diagram(args: argparse.Namespace) -> int:
             raise await unknown_run(store, args.run)
         spec = loaded.head.spec
         if spec.kind != "actor":
-            raise Conflict(f"run {args.run!r} is one of {spec.kind} {spec.target!r}: actors alone have a diagram")
+            raise Conflict(
+                f"run {args.run!r} is one of {spec.kind} {spec.target!r}: actors alone have a diagram"
+            )
         if spec.target != definition(actor).name:
             raise Conflict(
                 f"run {args.run!r} is one of {spec.target!r}, not of {args.actor!r}: name that actor"
