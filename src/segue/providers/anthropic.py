@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from ..model.chat import ChatReply, ChatRequest
 from ..model.errors import InvalidValue, ProviderFault
-from ..ports.provider import OVERFLOW, CallFault, LineResult, Rates, RemoteJob
-from ..ports.transport import Response, Transport
+from ..ports.provider import CallFault, LineResult, Rates, RemoteJob
+from ..ports.transport import Transport
 from . import anthropic_batches as jobs
 from . import anthropic_messages as messages
 from .exchange import Exchange, pieces, quoted
-from .faults import garbage, http_fault
-from .listening import heard
-from .rates import rates
+from .faults import garbage
 from .wire.messages import Messages
 
 _MESSAGES = "/v1/messages"
@@ -29,7 +28,7 @@ _SLACK = 3600.0  # of clocks that disagree, in seconds
 _LONG = 21_333
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_wire = Messages()
+_listen = partial(Messages().listen, None)
 
 
 class Anthropic:
@@ -89,29 +88,12 @@ class Anthropic:
         streams = on_text is not None or "thinking" in asked or _most(asked) > _LONG
         if streams:
             body = msgspec.json.encode(asked | {"stream": msgspec.Raw(b"true")})
-        async with self._exchange.transport.request(
-            "POST", self._exchange.url(_MESSAGES), headers=self._exchange.headers, body=body
-        ) as response:
-            if on_rates is not None and (told := rates(response.headers)) is not None:
-                on_rates(told)
-            await self._refuse(response)
-            if streams and "text/event-stream" in response.headers.get("content-type", ""):
-                return await heard(response, _wire.listen(None), on_text, self._mask)
-            whole = await response.read()
+        whole, streamed = await self._exchange.send(_MESSAGES, body, _listen, on_text, on_rates)
         if not _is_message(whole):
             raise garbage("the answer isn't a message", whole, self._mask)
-        if on_text is not None and (text := _text(whole)):  # the server doesn't stream
+        if on_text is not None and not streamed and (text := _text(whole)):
             on_text(text)
         return whole
-
-    async def _refuse(self, response: Response) -> None:
-        """Raise what an answer with a status other than 2xx means."""
-        if 200 <= response.status < 300:
-            return
-        fault = http_fault(response.status, response.headers, await response.read(), self._mask)
-        if jobs.overflows(fault.message):
-            fault.code, fault.again = OVERFLOW, False
-        raise fault
 
     # ------------------------------------------------------------ batches
     async def upload(self, lines: AsyncIterator[tuple[str, bytes]], endpoint: str, nonce: str) -> str:
@@ -200,11 +182,8 @@ class Anthropic:
     async def _lines(self, job: str) -> AsyncGenerator[bytes]:
         """The lines of a batch's results. They are asked for where they have to be, not where an answer says."""
         url = self._exchange.url(f"{_BATCHES}/{quoted(job)}/results")
-        async with self._exchange.transport.request("GET", url, headers=self._exchange.headers) as response:
-            await self._refuse(response)
-            if "text/html" in response.headers.get("content-type", ""):
-                raise garbage("the results are a web page", await response.read(), self._mask)
-            async for line in response.lines():
+        async with contextlib.aclosing(self._exchange.lines(url)) as lines:
+            async for line in lines:
                 if line.strip():
                     yield line
 

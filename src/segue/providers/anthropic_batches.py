@@ -12,7 +12,8 @@ from datetime import datetime
 import msgspec
 
 from ..model.errors import InvalidValue
-from ..ports.provider import OVERFLOW, LineResult, RemoteJob
+from ..ports.provider import LineResult, RemoteJob
+from .faults import named
 from .masking import Mask
 
 _FITS = re.compile(r"[a-zA-Z0-9_-]{1,47}")
@@ -144,14 +145,8 @@ def line_result(line: bytes, mask: Mask) -> LineResult | str:
     body = mask(bytes(result.error).decode("utf-8", "replace")).encode()
     error = _error(body)
     kind = error.type or ""
-    code = OVERFLOW if overflows(error.message or "") else kind
+    code = named(0, error.message or "", "", kind)
     return LineResult(ident, _STATUS.get(kind, 500), body, mask(code)[:100])
-
-
-def overflows(message: str) -> bool:
-    """Whether an error says that the prompt is longer than the model reads."""
-    text = message.lower()
-    return "prompt is too long" in text or "exceed context limit" in text
 
 
 def _error(body: bytes) -> _Error:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
 from ..model.errors import InvalidValue, ProviderFault
+from ..ports.provider import CallFault, Rates
 from ..ports.transport import Response, Transport
 from .faults import garbage, http_fault
+from .listening import heard
 from .masking import Mask
+from .rates import rates
+from .wire.dialect import Listener
 
 T = TypeVar("T")
 
@@ -19,7 +23,10 @@ _PIECE = 1 << 18
 
 
 class Exchange:
-    """A transport with a base URL and a key. `header` is where the key goes; paths begin with `/v1`, as OpenAI's."""
+    """A transport with a base URL and a key. `header` is where the key goes; paths may begin with `/v1`, as OpenAI's.
+
+    `refine` is told of each fault, with the answer's body, before it is raised.
+    """
 
     def __init__(
         self,
@@ -29,11 +36,13 @@ class Exchange:
         *,
         header: str = "Authorization",
         headers: Mapping[str, str] | None = None,
+        refine: Callable[[CallFault, bytes], None] | None = None,
     ) -> None:
         key = api_key.strip()
         self.base_url = _checked(base_url, key)
         self.transport = transport
         self.mask = Mask(key)
+        self._refine = refine
         value = f"Bearer {key}" if header == "Authorization" else key
         self.headers = {**({header: value} if key else {}), **(headers or {})}
 
@@ -53,14 +62,56 @@ class Exchange:
 
     async def decoded(self, response: Response, read: Callable[[bytes], T], what: str) -> T:
         """Read an answer. Raises as `call` does."""
+        await self.refuse(response)
         body = await response.read()
-        if not 200 <= response.status < 300:
-            raise http_fault(response.status, response.headers, body, self.mask)
         try:
             return read(body)
         except ValueError:  # msgspec's are ValueErrors too
             pass
         raise garbage(f"the answer isn't {what}", body, self.mask, response.status)
+
+    async def refuse(self, response: Response) -> None:
+        """Raise what an answer with a status other than 2xx means."""
+        if 200 <= response.status < 300:
+            return
+        body = await response.read()
+        fault = http_fault(response.status, response.headers, body, self.mask)
+        if self._refine is not None:
+            self._refine(fault, body)
+        raise fault
+
+    async def send(
+        self,
+        path: str,
+        body: bytes,
+        listen: Callable[[], Listener],
+        on_text: Callable[[str], None] | None,
+        on_rates: Callable[[Rates], None] | None,
+        *,
+        last: bool = True,
+    ) -> tuple[bytes, bool]:
+        """The answer to a live call, and whether it came as a stream, which is put together; see `Provider.send`.
+
+        `last` as `heard` has it.
+        """
+        async with self.transport.request(
+            "POST", self.url(path), headers=self.headers, body=body
+        ) as response:
+            if on_rates is not None and (told := rates(response.headers)) is not None:
+                on_rates(told)
+            await self.refuse(response)
+            if "text/event-stream" in response.headers.get("content-type", ""):
+                return await heard(response, listen(), on_text, self.mask, last=last), True
+            return await response.read(), False
+
+    async def lines(self, url: str) -> AsyncGenerator[bytes]:
+        """The lines of a file of results. Raises `CallFault`."""
+        async with self.transport.request("GET", url, headers=self.headers) as response:
+            await self.refuse(response)
+            if "text/html" in response.headers.get("content-type", ""):
+                raise garbage("the results are a web page", await response.read(), self.mask)
+            async for line in response.lines():
+                yield line
 
     def read(self, read: Callable[[bytes], T], body: bytes, name: str, what: str) -> T:
         """A recorded answer of the provider of that name. Raises `ProviderFault`, saying that it isn't `what`."""

@@ -32,12 +32,12 @@ _FINAL = _NO_MONEY | {
 #: How those say that a prompt is too long who have no code for it, or another one.
 _TOO_LONG = re.compile(
     r"prompt is too long"  # Anthropic
-    r"|input token count .{0,80}exceeds the maximum"  # Gemini
+    r"|exceeds the maximum number of tokens"  # Gemini
     r"|maximum context length|exceeds? the (?:available )?context"  # vLLM, llama.cpp, …
     r"|maximum prompt length"  # xAI
     r"|too large for model with"  # Mistral
     r"|tokens \+ `max_new_tokens` must be"  # Together
-    r"|input length and `max_tokens` exceed",
+    r"|input length and `max_tokens` exceed",  # Anthropic too
     re.IGNORECASE,
 )
 _LONG_CODES = frozenset({OVERFLOW, "exceed_context_size_error", "string_above_max_length"})

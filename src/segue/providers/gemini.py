@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import msgspec
 
 from ..model.chat import ChatReply, ChatRequest
 from ..model.errors import InvalidValue
 from ..ports.provider import OVERFLOW, CallFault, LineResult, Rates, RemoteJob
-from ..ports.transport import Response, Transport
+from ..ports.transport import Transport
 from . import gemini_batches as jobs
 from . import gemini_content as content
 from .exchange import Exchange, pieces, quoted
-from .faults import garbage, http_fault
-from .listening import heard
-from .rates import rates
+from .faults import garbage
 from .wire.gemini import Gemini as Wire
-
-T = TypeVar("T")
 
 _VERSION = re.compile(r"/v1\w*$")
 _PAGE = 100
@@ -29,7 +27,7 @@ _MOST_PAGES = 100
 _SLACK = 3600.0  # of clocks that disagree, in seconds
 _DELAY = re.compile(r'"retryDelay"\s*:\s*"(\d+(?:\.\d+)?)s"')
 
-_wire = Wire()
+_listen = partial(Wire().listen, None)
 
 
 class Gemini:
@@ -48,7 +46,12 @@ class Gemini:
     def __init__(self, base_url: str, api_key: str, transport: Transport, name: str = "gemini") -> None:
         self.name = name
         self._exchange = Exchange(
-            base_url, api_key, transport, header="x-goog-api-key", headers={"x-goog-api-client": "segue"}
+            base_url,
+            api_key,
+            transport,
+            header="x-goog-api-key",
+            headers={"x-goog-api-client": "segue"},
+            refine=_refine,
         )
         self.base_url = self._exchange.base_url
         self._mask = self._exchange.mask
@@ -85,32 +88,11 @@ class Gemini:
         model, asked = jobs.without_model(body)
         streams = on_text is not None and endpoint == "chat"
         verb = "generateContent" if endpoint == "chat" else "batchEmbedContents"
-        url = self._url(f"models/{quoted(model)}:{'streamGenerateContent?alt=sse' if streams else verb}")
-        async with self._exchange.transport.request(
-            "POST", url, headers=self._exchange.headers, body=asked
-        ) as response:
-            if on_rates is not None and (told := rates(response.headers)) is not None:
-                on_rates(told)
-            await self._refuse(response)
-            if streams and "text/event-stream" in response.headers.get("content-type", ""):
-                return await heard(response, _wire.listen(None), on_text, self._mask, last=False)
-            whole = await response.read()
+        path = f"/models/{quoted(model)}:{'streamGenerateContent?alt=sse' if streams else verb}"
+        whole, _ = await self._exchange.send(path, asked, _listen, on_text, on_rates, last=False)
         if not _is_answer(whole):
             raise garbage("the answer isn't one of Gemini's", whole, self._mask)
         return whole
-
-    async def _refuse(self, response: Response) -> None:
-        """Raise what an answer with a status other than 2xx means."""
-        if 200 <= response.status < 300:
-            return
-        body = await response.read()
-        fault = http_fault(response.status, response.headers, body, self._mask)
-        fault.code = _status(body) or fault.code
-        if fault.after is None and (delay := _DELAY.search(body.decode("utf-8", "replace"))) is not None:
-            fault.after = float(delay[1])
-        if jobs.overflows(fault.message):
-            fault.code, fault.again = OVERFLOW, False
-        raise fault
 
     # ------------------------------------------------------------ batches
     async def upload(self, lines: AsyncIterator[tuple[str, bytes]], endpoint: str, nonce: str) -> str:
@@ -132,7 +114,7 @@ class Gemini:
             }
             about = msgspec.json.encode({"file": {"displayName": nonce}})
             async with transport.request("POST", f"{root}/files", headers=announced, body=about) as response:
-                await self._refuse(response)
+                await self._exchange.refuse(response)
                 place = response.headers.get("x-goog-upload-url", "")
                 told = await response.read()
             if _origin(place) != _origin(self.base_url) and not place.startswith("https://"):
@@ -143,7 +125,7 @@ class Gemini:
                 "X-Goog-Upload-Command": "upload, finalize",
             }
             async with transport.request("POST", place, headers=sent, body=spool) as response:
-                await self._refuse(response)
+                await self._exchange.refuse(response)
                 name = await self._exchange.decoded(response, jobs.uploaded, "a file")
         return f"{seen.model} {name}"
 
@@ -153,7 +135,7 @@ class Gemini:
         """See `BatchProvider.submit`."""
         model, name = file.split(" ", 1)
         asked = {"batch": {"displayName": nonce, "inputConfig": {"fileName": name}}}
-        return await self._job("POST", f"models/{quoted(model)}:batchGenerateContent", asked)
+        return await self._job("POST", f"/models/{quoted(model)}:batchGenerateContent", asked)
 
     async def find(
         self, nonce: str, file: str, since: float, *, lines: int = 0, others: Collection[str] = ()
@@ -164,7 +146,7 @@ class Gemini:
         token = ""
         for _ in range(_MOST_PAGES):
             query = f"?pageSize={_PAGE}" + (f"&pageToken={quoted(token)}" if token else "")
-            page = await self._call("GET", f"batches{query}", jobs.page, "a list of batches")
+            page = await self._exchange.call("GET", f"/batches{query}", jobs.page, "a list of batches")
             found += [
                 each
                 for each in page.operations
@@ -184,21 +166,16 @@ class Gemini:
 
     async def poll(self, job: str) -> RemoteJob:
         """See `BatchProvider.poll`."""
-        return await self._job("GET", _name(job))
+        return await self._job("GET", f"/{_name(job)}")
 
     async def results(self, job: RemoteJob) -> AsyncIterator[LineResult | str]:
         """See `BatchProvider.results`. A broken download raises `CallFault`; read again, from the start."""
         root = _VERSION.sub(r"/download\g<0>", self.base_url)
         for file in job.files:
             url = f"{root}/{_name(file)}:download?alt=media"
-            async with self._exchange.transport.request(
-                "GET", url, headers=self._exchange.headers
-            ) as response:
-                await self._refuse(response)
-                if "text/html" in response.headers.get("content-type", ""):
-                    raise garbage("the responses are a web page", await response.read(), self._mask)
-                number = 0
-                async for line in response.lines():
+            number = 0
+            async with contextlib.aclosing(self._exchange.lines(url)) as lines:
+                async for line in lines:
                     if not line.strip():
                         continue
                     number += 1
@@ -211,7 +188,7 @@ class Gemini:
     async def cancel(self, job: str) -> None:
         """See `BatchProvider.cancel`. A batch that is over already is fine."""
         try:
-            await self._call("POST", f"{_name(job)}:cancel", bytes, "an answer", {})
+            await self._exchange.call("POST", f"/{_name(job)}:cancel", bytes, "an answer", {})
         except CallFault as fault:
             if fault.status not in (400, 409) or not (await self.poll(job)).over:
                 raise
@@ -220,22 +197,9 @@ class Gemini:
         """See `Provider.close`."""
         await self._exchange.transport.close()
 
-    # ------------------------------------------------------------ exchanges
-    def _url(self, path: str) -> str:
-        return f"{self.base_url}/{path}"
-
     async def _job(self, method: str, path: str, asked: Any = None) -> RemoteJob:
-        return jobs.remote_job(await self._call(method, path, jobs.operation, "a batch", asked), self._mask)
-
-    async def _call(
-        self, method: str, path: str, read: Callable[[bytes], T], what: str, asked: Any = None
-    ) -> T:
-        body = None if asked is None else msgspec.json.encode(asked)
-        async with self._exchange.transport.request(
-            method, self._url(path), headers=self._exchange.headers, body=body
-        ) as response:
-            await self._refuse(response)
-            return await self._exchange.decoded(response, read, what)
+        told = await self._exchange.call(method, path, jobs.operation, "a batch", asked)
+        return jobs.remote_job(told, self._mask)
 
 
 class _Seen:
@@ -271,6 +235,14 @@ def _is_answer(body: bytes) -> bool:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False
     return bool(outline.candidates or outline.embeddings) or outline.prompt_feedback is not None
+
+
+def _refine(fault: CallFault, body: bytes) -> None:
+    """Gemini's word for an error, and how long it asks to wait, which it says in the body."""
+    if fault.code != OVERFLOW:
+        fault.code = _status(body) or fault.code
+    if fault.after is None and (delay := _DELAY.search(body.decode("utf-8", "replace"))) is not None:
+        fault.after = float(delay[1])
 
 
 def _status(body: bytes) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from ..ports.provider import OVERFLOW, LineResult, RemoteJob
+from ..ports.provider import LineResult, RemoteJob
+from .faults import named
 from .masking import Mask
 
 _OVER = frozenset({"succeeded", "partially_succeeded", "failed", "cancelled", "expired"})
@@ -157,9 +158,7 @@ def line_result(line: bytes, mask: Mask) -> LineResult | str:
     error = found.error or found.status
     if error is None:
         return LineResult(found.key, 0, b"", "no_response")
-    code = error.status or f"{error.code or ''}"
-    if overflows(error.message or ""):
-        code = OVERFLOW
+    code = named(0, error.message or "", error.status or f"{error.code or ''}", "")
     body = msgspec.json.encode({"error": {"message": mask(error.message or ""), "status": mask(code)}})
     return LineResult(found.key, _http(error.code), body, mask(code)[:100])
 
@@ -187,8 +186,3 @@ _GRPC = {
 
 def _http(code: int | None) -> int:
     return _GRPC.get(code or 2, code or 500) if (code or 0) < 100 else code or 500
-
-
-def overflows(message: str) -> bool:
-    """Whether an error says that the prompt is longer than the model reads."""
-    return "exceeds the maximum number of tokens" in message.lower()

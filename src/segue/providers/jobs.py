@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
@@ -10,7 +11,6 @@ import msgspec
 from ..ports.provider import CallFault, LineResult, RemoteJob
 from .batches import PAGE, Format, Job, Stored, line_result, remote_job
 from .exchange import Exchange, pieces, quoted
-from .faults import garbage, http_fault
 
 _MOST_PAGES = 1_000
 _SLACK = 3600.0  # of clocks that disagree, in seconds
@@ -121,13 +121,9 @@ class Jobs:
             async for line in self._pages(file):
                 yield line
             return
-        url, mask = self._exchange.url(self._format.outcomes(quoted(file), "")), self._exchange.mask
-        async with self._exchange.transport.request("GET", url, headers=self._exchange.headers) as response:
-            if not 200 <= response.status < 300:
-                raise http_fault(response.status, response.headers, await response.read(), mask)
-            if "text/html" in response.headers.get("content-type", ""):
-                raise garbage("a file of results is a web page", await response.read(), mask)
-            async for line in response.lines():
+        url = self._exchange.url(self._format.outcomes(quoted(file), ""))
+        async with contextlib.aclosing(self._exchange.lines(url)) as lines:
+            async for line in lines:
                 yield line
 
     async def _pages(self, file: str) -> AsyncIterator[bytes]:

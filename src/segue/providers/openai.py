@@ -20,10 +20,8 @@ from .background import WINDOWS, Background
 from .batches import Format
 from .completions import Completions
 from .exchange import Exchange
-from .faults import event_fault, garbage, http_fault
+from .faults import event_fault, garbage
 from .jobs import Jobs
-from .listening import heard
-from .rates import rates
 from .speech import Speech
 
 _EMBED = "/v1/embeddings"
@@ -120,18 +118,8 @@ class OpenAI:
         chats = path == self._speech.path
         if on_text is not None and chats:
             body = msgspec.json.encode(_object.decode(body) | self._speech.streamed)
-        async with self._transport.request(
-            "POST", self._exchange.url(path), headers=self._exchange.headers, body=body
-        ) as response:
-            if on_rates is not None and (told := rates(response.headers)) is not None:
-                on_rates(told)
-            if not 200 <= response.status < 300:
-                raise http_fault(response.status, response.headers, await response.read(), self._mask)
-            streamed = "text/event-stream" in response.headers.get("content-type", "")
-            if streamed:
-                whole = await heard(response, self._speech.listen(), on_text, self._mask, last=False)
-            else:
-                whole = await response.read()
+        listen = self._speech.listen
+        whole, streamed = await self._exchange.send(path, body, listen, on_text, on_rates, last=False)
         if not (self._speech.is_reply if chats else completions.is_reply)(whole):
             raise self._unfit(whole)
         if on_text is not None and not streamed:
