@@ -11,6 +11,7 @@ import msgspec
 from ..model.chat import Answer, ChatReply, ChatRequest, Citation, File, Message, Stop, Tokens, ToolCall
 from ..model.errors import InvalidValue
 from . import answer_tool
+from .turns import object_of, text_of, turns
 
 #: What a request without `max_tokens` may say; the service wants a number.
 MAX_TOKENS = 16_384
@@ -44,13 +45,16 @@ def chat_body(request: ChatRequest, model: str) -> dict[str, Any]:
     and None leaves it at that.
     """
     head = _leading(request.messages)
-    system = [{"type": "text", "text": text} for text in map(_text, request.messages[:head]) if text]
+    system = [{"type": "text", "text": text} for text in map(text_of, request.messages[:head]) if text]
     tools = [
         {"name": each.name, "description": each.description, "input_schema": each.parameters}
         for each in request.tools
     ]
     body: dict[str, Any] = {"model": model, "max_tokens": request.max_tokens or MAX_TOKENS}
-    messages = _turns(request.messages[head:])
+    messages = [
+        {"role": "assistant" if models else "user", "content": blocks}
+        for models, blocks in turns(request.messages[head:], _blocks)
+    ]
     if "cache_control" not in request.extra:
         _mark(system or tools)
         if tools or sum(each["role"] == "assistant" for each in messages) >= _LONG:
@@ -78,12 +82,6 @@ def _leading(messages: list[Message]) -> int:
     return next((at for at, each in enumerate(messages) if each.role != "system"), len(messages))
 
 
-def _text(message: Message) -> str:
-    if isinstance(message.content, str):
-        return message.content
-    return "\n".join(part for part in message.content if isinstance(part, str))
-
-
 def _ends(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The turns with which this request ends, and the one before it of the same conversation."""
     last = messages[-1:]
@@ -96,19 +94,6 @@ def _mark(blocks: list[dict[str, Any]]) -> None:
         blocks[-1]["cache_control"] = _MARK
 
 
-def _turns(messages: list[Message]) -> list[dict[str, Any]]:
-    """Messages in turns: what the same side says in a row is one, and a tool's result is the user's."""
-    turns: list[dict[str, Any]] = []
-    for message in messages:
-        role = "assistant" if message.role == "assistant" else "user"
-        blocks = _blocks(message)
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["content"].extend(blocks)
-        elif blocks:
-            turns.append({"role": role, "content": blocks})
-    return turns
-
-
 def _blocks(message: Message) -> list[dict[str, Any]]:
     if message.role == "tool":
         content = [_part(each) for each in _parts(message)]
@@ -118,7 +103,7 @@ def _blocks(message: Message) -> list[dict[str, Any]]:
     blocks = list(message.opaque.get(PROTOCOL) or ())
     blocks += [_part(each) for each in _parts(message)]
     blocks += [
-        {"type": "tool_use", "id": call.id, "name": call.name, "input": _input(call.arguments)}
+        {"type": "tool_use", "id": call.id, "name": call.name, "input": object_of(call.arguments)}
         for call in message.tool_calls
     ]
     return blocks
@@ -159,15 +144,6 @@ def _decoded(file: File) -> str:
     import base64
 
     return base64.b64decode(file.data).decode("utf-8", "replace")
-
-
-def _input(arguments: str) -> dict[str, Any]:
-    """Arguments as they are sent back; what the model didn't write as an object is quoted."""
-    try:
-        found = msgspec.json.decode(arguments or "{}")
-    except msgspec.DecodeError:
-        found = None
-    return found if isinstance(found, dict) else {"malformed": arguments}
 
 
 def _think(body: dict[str, Any], request: ChatRequest, model: str) -> None:

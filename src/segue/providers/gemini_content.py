@@ -10,6 +10,7 @@ import msgspec
 
 from ..model.chat import Answer, ChatReply, ChatRequest, Citation, File, Message, Stop, Tokens, ToolCall
 from . import answer_tool
+from .turns import object_of, text_of, turns
 
 PROTOCOL = "gemini"
 
@@ -23,7 +24,9 @@ def chat_body(request: ChatRequest, model: str) -> dict[str, Any]:
 
     `extra` goes in at its top, and what it says of `generationConfig` into that.
     """
-    system = [{"text": text} for each in request.messages if each.role == "system" and (text := _text(each))]
+    system = [
+        {"text": text} for each in request.messages if each.role == "system" and (text := text_of(each))
+    ]
     body: dict[str, Any] = {"model": model}
     if system:
         body["systemInstruction"] = {"parts": system}
@@ -81,31 +84,21 @@ def _ask_for(body: dict[str, Any], config: dict[str, Any], answer: Answer, model
     body["toolConfig"] = {"functionCallingConfig": {"mode": "ANY"}}
 
 
-def _text(message: Message) -> str:
-    if isinstance(message.content, str):
-        return message.content
-    return "\n".join(part for part in message.content if isinstance(part, str))
-
-
 def _contents(messages: list[Message]) -> list[dict[str, Any]]:
-    """Messages in turns: what the same side says in a row is one, and a tool's result is the user's."""
-    contents: list[dict[str, Any]] = []
+    """Messages in turns; a tool's result names the tool that was called before."""
     called: dict[str, ToolCall] = {}
-    for message in messages:
-        called |= {call.id: call for call in message.tool_calls}
-        role = "model" if message.role == "assistant" else "user"
-        parts = _parts(message, called)
-        if contents and contents[-1]["role"] == role:
-            contents[-1]["parts"].extend(parts)
-        elif parts:
-            contents.append({"role": role, "parts": parts})
-    return contents
+
+    def parts(message: Message) -> list[dict[str, Any]]:
+        called.update({call.id: call for call in message.tool_calls})
+        return _parts(message, called)
+
+    return [{"role": "model" if models else "user", "parts": said} for models, said in turns(messages, parts)]
 
 
 def _parts(message: Message, called: dict[str, ToolCall]) -> list[dict[str, Any]]:
     if message.role == "tool":
         call = called.get(message.call)
-        answer: dict[str, Any] = {"name": call.name if call else "", "response": {"result": _text(message)}}
+        answer: dict[str, Any] = {"name": call.name if call else "", "response": {"result": text_of(message)}}
         if not _made_up(message.call):
             answer = {"id": message.call, **answer}
         return [{"functionResponse": answer}]
@@ -114,7 +107,7 @@ def _parts(message: Message, called: dict[str, ToolCall]) -> list[dict[str, Any]
     said = message.content if isinstance(message.content, list) else [message.content]
     parts = [_part(each) for each in said if each]
     for call in message.tool_calls:
-        made = {"name": call.name, "args": _args(call.arguments)}
+        made = {"name": call.name, "args": object_of(call.arguments)}
         parts.append({"functionCall": made if _made_up(call.id) else {"id": call.id, **made}})
     return parts
 
@@ -125,14 +118,6 @@ def _part(part: str | File) -> dict[str, Any]:
     if part.url:
         return {"fileData": {"mimeType": part.media, "fileUri": part.url}}
     return {"inlineData": {"mimeType": part.media, "data": part.data}}
-
-
-def _args(arguments: str) -> dict[str, Any]:
-    try:
-        found = msgspec.json.decode(arguments or "{}")
-    except msgspec.DecodeError:
-        found = None
-    return found if isinstance(found, dict) else {"malformed": arguments}
 
 
 def embed_body(texts: Sequence[str], model: str) -> dict[str, Any]:
