@@ -18,8 +18,9 @@ from segue.core import journal
 from segue.ports.store import Store
 from segue.runtime.ground.clock import SystemClock
 from segue.stores.memory import MemoryStore
-from segue.testing.crash import Delayed, Mortal
+from segue.testing.crash import Mortal
 from tests.runtime import programs
+from tests.runtime.delayed import Delayed
 from tests.runtime.lives import watched_rest
 
 

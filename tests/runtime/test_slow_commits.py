@@ -14,8 +14,9 @@ from segue.core.replay import Replay
 from segue.model.entry import GIVEN_UP, Entry
 from segue.ports.store import CommitResult, Landed, Store, Turn
 from segue.stores.memory import MemoryStore
-from segue.testing.crash import Delayed, Mortal
+from segue.testing.crash import Mortal
 from segue.testing.fake_provider import FakeProvider
+from tests.runtime.delayed import Delayed
 from tests.runtime.lives import Desk
 
 

@@ -1,0 +1,44 @@
+"""A store that is slow to say what it did."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import Future
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from segue.ports.store import CommitResult, Landed, Store, Turn
+
+
+class Delayed:
+    """A store whose commits are answered late, each after as many seconds as `delay` says."""
+
+    def __init__(self, inner: Store, delay: Callable[[], float]) -> None:
+        self.inner, self.delay = inner, delay
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def commit(self, turns: Sequence[Turn]) -> Future[list[CommitResult]]:
+        """As the store's; who waits for it hears of it later."""
+        loop = asyncio.get_running_loop()
+        late: Future[list[CommitResult]] = loop.create_future()
+        done = self.inner.commit(turns)
+
+        def tell() -> None:
+            if not late.done():
+                late.set_result(done.result())
+
+        loop.call_later(self.delay(), tell)
+        return late
+
+    def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool:
+        """As the store's, as late."""
+        loop = asyncio.get_running_loop()
+
+        def late(result: CommitResult | BaseException) -> None:
+            loop.call_later(self.delay(), then, result)
+
+        if self.inner.append(run, fence, entries, late):
+            late("committed")
+        return False
