@@ -285,6 +285,19 @@ async def test_errors(sim: Simulator, provider: Gemini, status: int, again: bool
     assert caught.value.after == 9
 
 
+async def test_a_connection_lost_after_the_last_word_loses_nothing():
+    server = Server()
+    await server.start()
+    whole = {"candidates": [{"content": {"parts": [{"text": "Yes."}]}, "finishReason": "STOP"}]}
+    server.streams(b"data: %s\n\n" % msgspec.json.encode(whole), cut=True)
+    provider = Gemini(f"{server.url}/v1beta", "", Pooled())
+    heard: list[str] = []
+    answer = await provider.send("chat", body(provider), heard.append)
+    await provider.close()
+    await server.close()
+    assert (provider.chat_reply(answer).text, heard) == ("Yes.", ["Yes."])
+
+
 async def test_how_long_to_wait_is_told_in_the_body():
     server = Server()
     await server.start()
