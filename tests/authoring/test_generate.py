@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -15,6 +17,7 @@ import pytest
 
 import segue
 from segue import Approve, Deny, Edit, Message
+from segue.authoring.tool import as_tool
 from segue.model.chat import ChatReply, Citation, ToolCall
 from segue.model.entry import Entry
 from segue.model.errors import (
@@ -312,6 +315,23 @@ async def test_tools_in_parallel_and_turn_by_turn() -> None:
     assert all(
         b"calculate" not in entry.args for entry in turns[1:]
     )  # a conversation grows by what was added
+
+
+def test_tools_that_runs_make_for_themselves_arent_kept() -> None:
+    def made(run: int) -> Callable[[str], str]:
+        def look(order: str) -> str:
+            return f"{run}: {order}"
+
+        return look
+
+    first = made(0)
+    assert as_tool(first) is as_tool(first)
+    kept = weakref.ref(first)
+    del first
+    for run in range(5000):  # more than what is known of signatures
+        as_tool(made(run))
+    gc.collect()
+    assert kept() is None
 
 
 async def test_too_many_turns() -> None:

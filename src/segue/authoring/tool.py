@@ -107,15 +107,12 @@ def tool(
 
 def as_tool(thing: Callable[..., Any] | Tool) -> Tool:
     """A tool from whatever stands in `tools=`."""
-    if isinstance(thing, Tool):
-        return thing
-    made = _MADE.get(thing)
-    if made is None:
-        made = _MADE[thing] = Tool(thing, False, "", {})
-    return made
+    return thing if isinstance(thing, Tool) else _made(thing)
 
 
-_MADE: dict[Any, Tool] = {}
+@functools.lru_cache(maxsize=1024)  # many are closures, of which each life of a run makes its own
+def _made(fn: Callable[..., Any]) -> Tool:
+    return Tool(fn, False, "", {})
 
 
 async def call_tool(tools: dict[str, Tool], call: ToolCall) -> str:
