@@ -258,8 +258,7 @@ class _Exchange:
         """The error as the provider tells it, or as a connection that broke in the middle of a stream."""
         message, code = (error.message, error.code) if isinstance(error, ModelFailed) else (str(error), "")
         if code == CUT:
-            stream = _broken(self._wiring.library, self._raw, message)
-            return self._streaming(stream)
+            return self._streaming(_broken(self._wiring.library, self._raw, message))
         status = error.status if error.status >= 400 else 503
         if self._asked is not None:
             told = self._asked.dialect.failure(status, message, code)
@@ -270,35 +269,39 @@ class _Exchange:
     def _stream(self, passing: Passing) -> Any:
         return self._streaming(_passed(self._wiring.library, self._raw, passing, self._branch.run))
 
-    def _streaming(self, content: Any) -> Any:
-        headers = {"content-type": _SSE}
-        return self._wiring.library.Response(200, headers=headers, stream=content, request=self._raw)
+    def _streaming(self, frames: AsyncIterator[bytes]) -> Any:
+        library, headers = self._wiring.library, {"content-type": _SSE}
+        return library.Response(200, headers=headers, stream=_stream_of(library)(frames), request=self._raw)
 
 
-def _passed(library: Any, request: Any, passing: Passing, run: RunContext) -> Any:
-    """A live answer as a stream of that library."""
+async def _passed(library: Any, request: Any, passing: Passing, run: RunContext) -> AsyncIterator[bytes]:
+    """A live answer as it comes."""
+    try:
+        async for frame in passing.frames():
+            yield frame
+    except ModelFailed as error:
+        raise library.ReadError(error.message, request=request) from error
+    if passing.call is not None:
+        Tools.of(run).answered(passing.call.result().body)
+
+
+async def _broken(library: Any, request: Any, message: str) -> AsyncIterator[bytes]:
+    """Nothing, and then the connection is lost."""
+    nothing: tuple[bytes, ...] = ()
+    for frame in nothing:
+        yield frame
+    raise library.ReadError(message, request=request)
+
+
+@functools.cache
+def _stream_of(library: Any) -> Any:
+    """The class of a stream of that library."""
 
     class Stream(library.AsyncByteStream):  # type: ignore[misc]  # as above
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            try:
-                async for frame in passing.frames():
-                    yield frame
-            except ModelFailed as error:
-                raise library.ReadError(error.message, request=request) from error
-            if passing.call is not None:
-                Tools.of(run).answered(passing.call.result().body)
+        def __init__(self, frames: AsyncIterator[bytes]) -> None:
+            self._frames = frames
 
-    return Stream()
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            return self._frames
 
-
-def _broken(library: Any, request: Any, message: str) -> Any:
-    """A stream that breaks off."""
-
-    class Stream(library.AsyncByteStream):  # type: ignore[misc]  # as above
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            nothing: tuple[bytes, ...] = ()
-            for frame in nothing:
-                yield frame
-            raise library.ReadError(message, request=request)
-
-    return Stream()
+    return Stream
