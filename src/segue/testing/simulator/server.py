@@ -102,7 +102,20 @@ class Simulator:
             seed=seed,
             directory=root and root / "batches",
         )
-        self._service = Service(
+        self._service = self._serving(model, limits, latency, seed)
+        own = PLAYS[plays](self._service)
+        self._dialects: list[Dialect] = [Anthropic(self._service), Gemini(self._service), own]
+        self._prefix = own.prefix
+        self._processor.speak(self._dialects)
+
+    def _backend(self, upstream: str | None, key: str | None, rule: Rule | None, seed: int) -> Backend:
+        if upstream is not None:
+            return Upstream(upstream, key=key)
+        ids = names(seed, len(self.ledger))
+        return Scripted(self._script, rule, clock=self.clock.now, names=ids)
+
+    def _serving(self, model: Model, limits: Limits, latency: timedelta, seed: int) -> Service:
+        return Service(
             clock=self.clock,
             faults=self.faults,
             chaos=self.chaos,
@@ -115,16 +128,6 @@ class Simulator:
             latency=latency.total_seconds(),
             tasks=set(),
         )
-        own = PLAYS[plays](self._service)
-        self._dialects: list[Dialect] = [Anthropic(self._service), Gemini(self._service), own]
-        self._prefix = own.prefix
-        self._processor.speak(self._dialects)
-
-    def _backend(self, upstream: str | None, key: str | None, rule: Rule | None, seed: int) -> Backend:
-        if upstream is not None:
-            return Upstream(upstream, key=key)
-        ids = names(seed, len(self.ledger))
-        return Scripted(self._script, rule, clock=self.clock.now, names=ids)
 
     def when(self, contains: str) -> Scene:
         """Script a reply: `sim.when("refund").reply("Certainly.")`; the longest text that is found wins."""
