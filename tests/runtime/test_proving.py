@@ -15,6 +15,8 @@ import segue
 from segue import Actor, Again, Done, Listen, Note, Request
 from segue.model.errors import ReplayMismatch, ResultMismatch, RunHeld
 from segue.testing import FakeModel
+from tests.authoring.killed import through
+from tests.runtime.lives import Desk
 
 TICKS = itertools.count()
 WAITS = itertools.count()
@@ -233,3 +235,94 @@ async def test_each_attempt_at_a_message_is_replayed() -> None:
         for _ in range(2):
             await run.tell(Add(1))  # which it doesn't take
             assert await run.request(Knock()) >= 1
+
+
+class Begin(Note):
+    pass
+
+
+class Hum(segue.Envelope):
+    urgent = True
+
+    async def carry_out(self, actor: Any, turn: segue.Turn, /) -> object:
+        actor.seen.append("hum")
+        await actor.me.tell(Heard())
+        actor.seen.append("hummed")
+        return None
+
+
+class Heard(Note):
+    pass
+
+
+class Going(Actor[list[str]]):
+    """A message that waits, and leads to states; beside the first of which it is told something urgent."""
+
+    seen: list[str] = segue.field(default_factory=list)
+
+    @segue.on
+    async def begin_with(self, _: Begin) -> First:
+        self.seen.append(f"begin {await double(1)}")
+        await self.me.tell(Heard())
+        return First(1)
+
+    @segue.on
+    async def heard(self, _: Heard) -> None:
+        self.seen.append("heard")
+
+    @segue.state
+    async def first(self, f: First) -> Second:
+        asked = asyncio.ensure_future(segue.ask("Go on?"))
+        await asyncio.wait([asked])
+        self.seen.append("first")
+        await self.me.tell(Heard())
+        self.seen.append("last")
+        return Second(1)
+
+    @segue.state
+    async def second(self, s: Second) -> Second | Done[list[str]]:
+        self.seen.append(f"second {s.n}")
+        await self.me.tell(Heard())
+        return Second(s.n + 1) if s.n < 3 else Done(self.seen)
+
+
+async def test_a_message_that_leads_to_a_state_is_a_turn_of_its_own() -> None:
+    """What the state does next isn't taken for what the message did."""
+    desk = Desk(verify=True)
+    desk.fake.answer("Go on?", "yes")
+    async with desk.engine() as engine:
+        run = await engine.start(Going(), id="it")
+        await run.tell(Begin())
+        assert (await run)[:2] == ["begin 2", "first"]
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_so_it_is_in_the_first_turn_of_a_life(after: bool) -> None:
+    for die_at in range(1, 20):
+        desk = Desk(verify=True)
+        desk.fake.answer("Go on?", "yes")
+        async with desk.engine(worker=False) as engine:
+            await (await engine.start(Going(), id="it")).tell(Begin())
+        died = await through(desk, "it", die_at, after)
+        while (await desk.head()).status != "done":
+            await through(desk, "it", None, False)
+        if not died:
+            return
+    raise AssertionError("it commits for ever")
+
+
+async def test_what_branches_do_at_the_end_is_done_in_the_same_order() -> None:
+    """What was told last isn't recorded; those who told it went on at once, before others did."""
+    desk = Desk(verify=True)
+    async with desk.engine() as engine:
+        run = await engine.start(Going(), id="it")
+        await run.tell(Begin())
+        while not await engine.open_asks():
+            await asyncio.sleep(0.001)
+    async with desk.engine(worker=False) as engine:
+        (ask,) = await engine.open_asks()
+        await ask.answer("yes")
+        await (await engine.get("it")).tell(Hum())
+    async with desk.engine() as engine:
+        said = await (await engine.get("it"))
+    assert said[:5] == ["begin 2", "hum", "hummed", "first", "last"]

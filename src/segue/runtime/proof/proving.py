@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from asyncio import Future
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ import msgspec
 
 from ...authoring.actor.checkpoint import Checkpoint, read_stored
 from ...authoring.actor.definition import ActorDef
-from ...authoring.context import Act
+from ...authoring.context import Act, Branch, Wait, Work
 from ...core import journal
 from ...core.pool import Pooled
 from ...model.entry import Entry, decode_entries
@@ -105,6 +106,8 @@ class Prover:
 class _Proved(Executor):
     """One wake of an actor, each of whose turns is handed on when it is written."""
 
+    shares = False
+
     def __init__(
         self,
         host: Host,
@@ -124,8 +127,6 @@ class _Proved(Executor):
         super()._file(letters)
 
     def write(self, turn: Turn, then: Callable[[], None]) -> None:
-        if self.handling is not None:
-            self.handling.shares = False
         written = decode_entries(turn.entries) if turn.entries is not None else []
         if turn.blobs:
             written = journal.load_large(written, dict(turn.blobs))
@@ -165,10 +166,18 @@ def _may_be_in_hand(mail: Mail) -> bool:
 class _Turn(Replayed):
     """A turn that is carried out once more, up to where it is over."""
 
+    shares = False  # what comes after it isn't of it
+
     def __init__(self, host: Host, claimed: Claimed, entries: list[Entry], config: Config) -> None:
         super().__init__(host, claimed, entries, config)
         self._from = claimed
         self._came_to: Turn | None = None
+
+    def record(self, branch: Branch, request: Work | Wait | Act) -> Future[Any]:
+        call = super().record(branch, request)
+        if isinstance(request, Act) and self.replay.live and self.held and self.held[-1] is call:
+            self.start(self.held.pop())  # at once, as it was then: other branches go on after this one
+        return call
 
     def start(self, call: Call) -> None:
         """What is done by being committed may have gone with the commit that ended the turn."""

@@ -68,6 +68,7 @@ COMING = 0.2
 class Executor:
     """One wake of one run."""
 
+    shares = True  # turns of an actor may share a commit
     callers: tuple[str, ...] = ()  # who waits, in a chain, for the request in hand
     # What is asked for most isn't of the class: Python finds that faster.
     kicked: bool  # it will be looked at whether the run is at rest

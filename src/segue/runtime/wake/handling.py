@@ -78,7 +78,7 @@ class Handling:
         self.weight = len(claimed.checkpoint or b"") + sum(map(len, deltas))
         self._newest = len(deltas[-1]) if deltas else 0
         self.saves = 0  #: checkpoints of this wake
-        self.shares = True  #: whether messages may share a commit
+        self.shares = run.shares  #: whether messages may share a commit
         self.urgent, self.away = Urgent(run), Away(run)
         self.supervisor: Supervisor
         self.sealing: Call | None = None  #: who waits for a commit
