@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from asyncio import Future
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -16,7 +15,7 @@ import msgspec
 
 from ...authoring.actor.checkpoint import Checkpoint, read_stored
 from ...authoring.actor.definition import ActorDef
-from ...authoring.context import Act, Branch, Wait, Work
+from ...authoring.context import Act
 from ...core import journal
 from ...core.pool import Pooled
 from ...model.entry import Entry, decode_entries
@@ -172,12 +171,6 @@ class _Turn(Replayed):
         super().__init__(host, claimed, entries, config)
         self._from = claimed
         self._came_to: Turn | None = None
-
-    def record(self, branch: Branch, request: Work | Wait | Act) -> Future[Any]:
-        call = super().record(branch, request)
-        if isinstance(request, Act) and self.replay.live and self.held and self.held[-1] is call:
-            self.start(self.held.pop())  # at once, as it was then: other branches go on after this one
-        return call
 
     def start(self, call: Call) -> None:
         """What is done by being committed may have gone with the commit that ended the turn."""

@@ -214,10 +214,13 @@ class Executor:
                 self.pending(call, call.entry)
             elif call.entry.batch == INSTANT:
                 self.answer_at_once(call, call.entry.value)
-        elif self.phase is Phase.REPLAYING:
-            self.held.append(call)
-        else:
+        elif self.phase is not REPLAYING or (
+            # What is done by being committed doesn't wait for the next rest, or branches went on in another order.
+            type(request) is Act and self.replay.used_up and self.inherited is None
+        ):
             self.start(call)
+        else:
+            self.held.append(call)
         self.kick()
         return call
 
