@@ -1,4 +1,7 @@
-"""How a wake ends: the code is unwound, then the last turn is written. So no two lives ever run at once."""
+"""How a wake ends: the code is unwound, then the last turn is written. So no two lives ever run at once.
+
+The ways out of memory; `Executor.is_gone` is told when nothing of the run is left here.
+"""
 
 from __future__ import annotations
 
@@ -129,200 +132,191 @@ def _raised(root: Task[Any]) -> BaseException | None:
         return error
 
 
-class Departure:
-    """The ways out of memory. The run has left when `gone` was called."""
-
-    __slots__ = ("_run", "_unwinding")
-
-    def __init__(self, run: Executor) -> None:
-        self._run = run
-        self._unwinding: Task[None] | None = None
-
-    # ------------------------------------------------------------ unwinding
-    def unwind(self, then: Callable[[], None]) -> None:
-        """Cancel all tasks, and go on when they are gone; some may need several rounds."""
-        run = self._run
-        for task in list(run.carrying.local):
-            task.cancel()
-        for task in list(run.tasks):
-            if not task.done():
-                task.cancel("the run leaves memory")
-        if self._alive():
-            self._unwinding = Task(self._unwound(then), loop=run.loop, context=tasks.NO_CONTEXT.copy())
-        else:
-            then()
-
-    def _alive(self) -> list[Task[Any]]:
-        """The tasks of the code, and those that carry out its calls, which haven't ended."""
-        return [task for task in (*self._run.tasks, *self._run.carrying.local) if not task.done()]
-
-    async def _unwound(self, then: Callable[[], None]) -> None:
-        for attempt in range(ROUNDS):
-            left = self._alive()
-            if not left:
-                break
-            await asyncio.wait(left, timeout=0.005 * 2**attempt)
-            for task in left:
-                if (
-                    attempt >= PATIENT or task not in self._run.carrying.at_work
-                ):  # a step may need a moment to clean up
-                    task.cancel("the run leaves memory")
-        left = self._alive()
-        for task in left:
-            tasks.let_go(task)
-        if left:
-            log.error(
-                "run %s: a task refuses to be cancelled, at %s; let asyncio.CancelledError pass",
-                self._run.id,
-                tasks.where(left[0]),
-            )
+# ------------------------------------------------------------ unwinding
+def unwind(run: Executor, then: Callable[[], None]) -> None:
+    """Cancel all tasks, and go on when they are gone; some may need several rounds."""
+    for task in list(run.carrying.local):
+        task.cancel()
+    for task in list(run.tasks):
+        if not task.done():
+            task.cancel("the run leaves memory")
+    if _alive(run):
+        run.unwinding = Task(_unwound(run, then), loop=run.loop, context=tasks.NO_CONTEXT.copy())
+    else:
         then()
 
-    # ------------------------------------------------------------ giving the claim up
-    def leave(self, status: Status) -> None:
-        """The run goes on in a later life."""
-        wake = None if self._run.box is None else self._run.box.wake_at()
-        if self._run.handling is not None:
-            self._run.handling.close()
-        self.unwind(lambda: self._run.commits.afterwards(lambda: self._release(status, wake)))
 
-    def _release(self, status: Status, wake: float | None) -> None:
-        run = self._run
-        turn = self._take_all()
-        turn.status, turn.release, turn.wake = status, True, wake if status == "parked" else None
-        run.status, run.due = status, turn.wake is not None
-        run.write(turn, self.gone)
+def _alive(run: Executor) -> list[Task[Any]]:
+    """The tasks of the code, and those that carry out its calls, which haven't ended."""
+    return [task for task in (*run.tasks, *run.carrying.local) if not task.done()]
 
-    def _take_all(self, *, last: bool = False) -> Turn:
-        """All that was done. Of what was to start after this commit, not even that it was made is written."""
-        run = self._run
-        if run.carrying.precommit:
-            unstarted = {call.place for call in run.carrying.precommit}
-            entries = run.commits.entries
-            run.commits.entries = [entry for entry in entries if (entry.path, entry.n) not in unstarted]
-        if last and run.pool is not None:
-            run.mailbox.lose_results()
-        done, run.done = run.done, []
-        return run.commits.take(done, last=last)
 
-    # ------------------------------------------------------------ the run's end
-    def end(self, root: Task[Any]) -> None:
-        """The code came to its end; its outcome is the run's."""
-        status: Status = "done"
-        value: bytes | None = None
-        failure: Failure | None = None
-        if root.cancelled() and (self._run.handling is not None or root.cancelling()):
-            status = "cancelled"
-            failure = end_error(self._run.id, status, None)
-        elif (error := _raised(root)) is not None:
-            if isinstance(error, KeyboardInterrupt):
-                self._run.abandon(error)
-                return
-            if self._run.head.spec.job and (reason := key_refused(self._run.id, error)):
-                self._run.status = "held"
-                self.unwind(lambda: self._run.commits.afterwards(lambda: self._held(reason, False)))
-                return
-            status = "cancelled" if isinstance(error, RunInterrupted) else "failed"
-            failure = to_failure(error)
-        else:
-            value = root.result()
-            if len(self._run.tasks) > 1:
-                self._tell_left()
-        self.ended(status, value, failure)
-
-    def ended(self, status: Status, value: bytes | None, failure: Failure | None = None) -> None:
-        """Write what the code came to, when nothing of it is left."""
-        run = self._run
-        run.status = status
-        if (run.tasks or run.carrying.local) and self._alive():
-            self.unwind(lambda: self._finish(status, value, failure))
-        else:
-            self._finish(status, value, failure)
-
-    def _tell_left(self) -> None:
-        """Say which branches the code left behind when it returned: what they do is dropped."""
-        head = self._run.head
-        flow = target_named(head.spec.target, head.spec.module)
-        code = getattr(getattr(flow, "fn", None), "__code__", None)
-        for task in self._run.tasks:
-            if task.done() or task.get_name() == IN_HAND:
-                continue
-            coro: Any = task.get_coro()
-            what = getattr(coro, "__qualname__", type(coro).__name__).replace("<locals>.", "")
-            place = tasks.authors_line(task) or (f"{code.co_filename}:{code.co_firstlineno}" if code else "")
-            if (head.spec.target, what, place) not in _LEFT:
-                _LEFT.add((head.spec.target, what, place))
-                log.warning(
-                    "flow %s returned (run %s) while a task that it made was unfinished, %s() at %s: what it had yet "
-                    "to do is dropped. Await the task, or an asyncio.TaskGroup around it; cancel() it where it isn't "
-                    "wanted; segue.spawn() is for what goes on by itself",
-                    head.spec.target,
-                    head.id,
-                    what,
-                    place or "an unknown place",
-                )
-
-    def _finish(self, status: Status, value: bytes | None, failure: Failure | None) -> None:
-        turn = self._take_all(last=True)
-        turn.status, turn.release, turn.value, turn.error = status, True, value, failure
-        self._finish_with(turn)
-
-    def hold(self, reason: str, *, replaying: bool) -> None:
-        """Stop here; a person decides how the run goes on. What was done stays done."""
-
-        def write() -> None:
-            self._run.commits.afterwards(lambda: self._held(reason, replaying))
-
-        self._run.loop.call_soon(lambda: self.unwind(write), context=tasks.NO_CONTEXT)
-
-    def _held(self, reason: str, replaying: bool) -> None:
-        run = self._run
-        if replaying:
-            turn = Turn(run=run.id, fence=run.fence, seen=run.seen, now=run.host.clock_now())
-        else:
-            turn = self._take_all()
-        turn.status, turn.release, turn.reason = "held", True, reason
-        if run.box is not None and run.box.cancelled:
-            turn.status, turn.reason = "cancelled", ""  # nobody wants to decide any more
-            turn.error = Failure("segue.model.errors:RunCancelled", f"run {run.id!r} was cancelled")
-        self._finish_with(turn)
-
-    def _finish_with(self, turn: Turn) -> None:
-        """Write the turn that ends or holds the run, and tell those who watch once it is durable."""
-        run = self._run
-        run.status = turn.status
-        head = run.head
-        run.head = Head(
-            head.id,
-            head.spec,
-            turn.status,
-            head.fence,
-            head.wake,
-            turn.reason,
-            turn.value,
-            turn.error,
-            run.commits.usage,
-            head.finished,
-            turn.now,
+async def _unwound(run: Executor, then: Callable[[], None]) -> None:
+    for attempt in range(ROUNDS):
+        left = _alive(run)
+        if not left:
+            break
+        await asyncio.wait(left, timeout=0.005 * 2**attempt)
+        for task in left:
+            if attempt >= PATIENT or task not in run.carrying.at_work:  # a step may need a moment to clean up
+                task.cancel("the run leaves memory")
+    left = _alive(run)
+    for task in left:
+        tasks.let_go(task)
+    if left:
+        log.error(
+            "run %s: a task refuses to be cancelled, at %s; let asyncio.CancelledError pass",
+            run.id,
+            tasks.where(left[0]),
         )
-        run.write(turn, self._finished)
+    then()
 
-    def _finished(self) -> None:
-        run, head = self._run, self._run.head
-        if run.host.watchers and run.status == head.status and run.host.wants_events(run.id):
-            run.host.publish(
-                run.id,
-                Finished(
-                    run=run.id, status=head.status, value=head.value, error=head.error, reason=head.reason
-                ),
+
+# ------------------------------------------------------------ giving the claim up
+def leave(run: Executor, status: Status) -> None:
+    """The run goes on in a later life."""
+    wake = None if run.box is None else run.box.wake_at()
+    if run.handling is not None:
+        run.handling.close()
+    unwind(run, lambda: run.commits.afterwards(lambda: _release(run, status, wake)))
+
+
+def _release(run: Executor, status: Status, wake: float | None) -> None:
+    turn = _take_all(run)
+    turn.status, turn.release, turn.wake = status, True, wake if status == "parked" else None
+    run.status, run.due = status, turn.wake is not None
+    run.write(turn, run.is_gone)
+
+
+def _take_all(run: Executor, *, last: bool = False) -> Turn:
+    """All that was done. Of what was to start after this commit, not even that it was made is written."""
+    if run.carrying.precommit:
+        unstarted = {call.place for call in run.carrying.precommit}
+        entries = run.commits.entries
+        run.commits.entries = [entry for entry in entries if (entry.path, entry.n) not in unstarted]
+    if last and run.pool is not None:
+        run.mailbox.lose_results()
+    done, run.done = run.done, []
+    return run.commits.take(done, last=last)
+
+
+# ------------------------------------------------------------ the run's end
+def end(run: Executor, root: Task[Any]) -> None:
+    """The code came to its end; its outcome is the run's."""
+    status: Status = "done"
+    value: bytes | None = None
+    failure: Failure | None = None
+    if root.cancelled() and (run.handling is not None or root.cancelling()):
+        status = "cancelled"
+        failure = end_error(run.id, status, None)
+    elif (error := _raised(root)) is not None:
+        if isinstance(error, KeyboardInterrupt):
+            run.abandon(error)
+            return
+        if run.head.spec.job and (reason := key_refused(run.id, error)):
+            run.status = "held"
+            unwind(run, lambda: run.commits.afterwards(lambda: _held(run, reason, False)))
+            return
+        status = "cancelled" if isinstance(error, RunInterrupted) else "failed"
+        failure = to_failure(error)
+    else:
+        value = root.result()
+        if len(run.tasks) > 1:
+            _tell_left(run)
+    ended(run, status, value, failure)
+
+
+def ended(run: Executor, status: Status, value: bytes | None, failure: Failure | None = None) -> None:
+    """Write what the code came to, when nothing of it is left."""
+    run.status = status
+    if (run.tasks or run.carrying.local) and _alive(run):
+        unwind(run, lambda: _finish(run, status, value, failure))
+    else:
+        _finish(run, status, value, failure)
+
+
+def _tell_left(run: Executor) -> None:
+    """Say which branches the code left behind when it returned: what they do is dropped."""
+    head = run.head
+    flow = target_named(head.spec.target, head.spec.module)
+    code = getattr(getattr(flow, "fn", None), "__code__", None)
+    for task in run.tasks:
+        if task.done() or task.get_name() == IN_HAND:
+            continue
+        coro: Any = task.get_coro()
+        what = getattr(coro, "__qualname__", type(coro).__name__).replace("<locals>.", "")
+        place = tasks.authors_line(task) or (f"{code.co_filename}:{code.co_firstlineno}" if code else "")
+        if (head.spec.target, what, place) not in _LEFT:
+            _LEFT.add((head.spec.target, what, place))
+            log.warning(
+                "flow %s returned (run %s) while a task that it made was unfinished, %s() at %s: what it had yet "
+                "to do is dropped. Await the task, or an asyncio.TaskGroup around it; cancel() it where it isn't "
+                "wanted; segue.spawn() is for what goes on by itself",
+                head.spec.target,
+                head.id,
+                what,
+                place or "an unknown place",
             )
-        self.gone()
 
-    # ------------------------------------------------------------ without a word
-    def abandon(self) -> None:
-        """Another worker has the run, or the store failed: nothing is written."""
-        self.unwind(self.gone)
 
-    def gone(self) -> None:
-        """Nothing of it is left."""
-        self._run.is_gone()
+def _finish(run: Executor, status: Status, value: bytes | None, failure: Failure | None) -> None:
+    turn = _take_all(run, last=True)
+    turn.status, turn.release, turn.value, turn.error = status, True, value, failure
+    _finish_with(run, turn)
+
+
+def hold(run: Executor, reason: str, *, replaying: bool) -> None:
+    """Stop here; a person decides how the run goes on. What was done stays done."""
+
+    def write() -> None:
+        run.commits.afterwards(lambda: _held(run, reason, replaying))
+
+    run.loop.call_soon(lambda: unwind(run, write), context=tasks.NO_CONTEXT)
+
+
+def _held(run: Executor, reason: str, replaying: bool) -> None:
+    if replaying:
+        turn = Turn(run=run.id, fence=run.fence, seen=run.seen, now=run.host.clock_now())
+    else:
+        turn = _take_all(run)
+    turn.status, turn.release, turn.reason = "held", True, reason
+    if run.box is not None and run.box.cancelled:
+        turn.status, turn.reason = "cancelled", ""  # nobody wants to decide any more
+        turn.error = Failure("segue.model.errors:RunCancelled", f"run {run.id!r} was cancelled")
+    _finish_with(run, turn)
+
+
+def _finish_with(run: Executor, turn: Turn) -> None:
+    """Write the turn that ends or holds the run, and tell those who watch once it is durable."""
+    run.status = turn.status
+    head = run.head
+    run.head = Head(
+        head.id,
+        head.spec,
+        turn.status,
+        head.fence,
+        head.wake,
+        turn.reason,
+        turn.value,
+        turn.error,
+        run.commits.usage,
+        head.finished,
+        turn.now,
+    )
+    run.write(turn, lambda: _finished(run))
+
+
+def _finished(run: Executor) -> None:
+    head = run.head
+    if run.host.watchers and run.status == head.status and run.host.wants_events(run.id):
+        run.host.publish(
+            run.id,
+            Finished(run=run.id, status=head.status, value=head.value, error=head.error, reason=head.reason),
+        )
+    run.is_gone()
+
+
+# ------------------------------------------------------------ without a word
+def abandon(run: Executor) -> None:
+    """Another worker has the run, or the store failed: nothing is written."""
+    unwind(run, run.is_gone)

@@ -46,8 +46,8 @@ from ..calls.streaming import Streaming
 from ..ground import tasks
 from ..ground.events import Emitted, Event
 from ..ground.phase import LANDED, LEAVING, LIVE, OVER, REPLAYING, Phase
+from . import departure
 from .commits import Commits
-from .departure import Departure, idle
 from .handling import Handling
 from .host import Host
 from .inherited import Inherited
@@ -86,7 +86,7 @@ class Executor:
     purse: Purse | None = None  # of calls that are on a budget
     nap: Timer | None = None  # for a short wait that is over soon by the clock
     stay: tuple[int, float] | None = None  # batches handed over, and until when it waits for the next
-    departure: Departure | None = None
+    unwinding: Task[None] | None = None
     due = False  # it parked until some time
     crowded = False  # others need its place: it doesn't stay for what it waits for
     hurried = False  # a handler on a thread was asked to stop: how far it came then isn't recorded
@@ -306,7 +306,8 @@ class Executor:
             and not root.cancelling()
         ):
             self.tasks.clear()  # there is nothing more to come of it
-            self._depart().ended("done", value)
+            self.phase = LEAVING
+            departure.ended(self, "done", value)
 
     def adopt(self, task: Task[Any]) -> None:
         """Keep a task that the code started."""
@@ -620,7 +621,7 @@ class Executor:
     # ------------------------------------------------------------ ends of a life
     def idle(self) -> None:
         """Nothing is under way here."""
-        idle(self)
+        departure.idle(self)
 
     def end_nap(self) -> None:
         """A short wait is over."""
@@ -634,23 +635,18 @@ class Executor:
         self.crowded = True
         self.end_nap()
 
-    def _depart(self) -> Departure:
-        """From here on nothing more is recorded."""
-        self.phase = Phase.LEAVING
-        if self.departure is None:
-            self.departure = Departure(self)
-        return self.departure
-
     def leave(self, status: Status) -> None:
         """Unwind the code, then give the claim up."""
         if self.streaming is not None:
             self.streaming.forget()
-        self._depart().leave(status)
+        self.phase = LEAVING
+        departure.leave(self, status)
 
     def end(self) -> None:
-        """The code came to its end; its outcome is the run's."""
+        """The code came to its end; its outcome is the run's. From here on, nothing more is recorded."""
         assert self.root is not None  # `_turn` saw it
-        self._depart().end(self.root)
+        self.phase = LEAVING
+        departure.end(self, self.root)
 
     def differs(self, error: ReplayMismatch | InputMismatch) -> None:
         """The code isn't what the journal tells of."""
@@ -660,12 +656,14 @@ class Executor:
         """Stop here; a person decides how the run goes on. Nothing was paid or lost."""
         if not self.leaving:
             replaying = self.phase is Phase.REPLAYING
-            self._depart().hold(reason, replaying=replaying)
+            self.phase = LEAVING
+            departure.hold(self, reason, replaying=replaying)
 
     def abandon(self, error: BaseException | None) -> None:
         """Let the run go without a word to the store: another worker has it, or the store failed."""
         self.error, self.status = error, "ready"  # whatever it came to isn't written
-        self._depart().abandon()
+        self.phase = LEAVING
+        departure.abandon(self)
 
     def is_gone(self) -> None:
         """The departure's word that nothing is left."""
@@ -689,7 +687,7 @@ class Executor:
             and (self.box is None or self.box.is_bare)
             and self.purse is None
             and self.status == "ready"
-            and self.departure is None
+            and not self.leaving
         )
 
     def vanish(self) -> None:
@@ -702,7 +700,7 @@ class Executor:
 
     def fall_apart(self) -> None:
         """Nothing of it is to wait for the garbage collector: most of what that had to do was runs that are over."""
-        self.root = self.departure = None
+        self.root = self.unwinding = None
         if self.box is not None:
             self.box.part()
             self.box = None
