@@ -101,7 +101,7 @@ class FlowDef:
     """What is known of a flow: its function, its name, its version and the types it takes and gives."""
 
     kind: ClassVar[Literal["flow", "actor"]] = "flow"
-    __slots__ = ("_shape", "_version", "decode", "file", "fn", "module", "name", "named", "options", "where")
+    __slots__ = ("_read", "_shape", "_version", "file", "fn", "module", "name", "named", "options", "where")
 
     def __init__(
         self,
@@ -117,6 +117,7 @@ class FlowDef:
         self.where = f"the result of flow {name!r}"
         self._version = version
         self._shape: InputShape | None = None
+        self._read: Callable[[bytes], Any] | None = None
 
     @property
     def shape(self) -> InputShape:
@@ -169,7 +170,9 @@ class FlowDef:
 
     def read_result(self, value: bytes) -> Any:
         """Its result, typed by its annotation."""
-        return decoder(self.shape.result_type, self.where)(value)
+        if self._read is None:
+            self._read = decoder(self.shape.result_type, self.where)
+        return self._read(value)
 
     @property
     def version(self) -> str:

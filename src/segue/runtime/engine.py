@@ -339,14 +339,15 @@ class Engine:
             checks.text("the id of a run", id)
         run_id = id or f"{short_name(target)}-{os.urandom(4).hex()}"
         config = self.terms.of_target(target, configured("a run", how) if how else None)
-        config = await self.terms.on_budget(config, f"run:{run_id}")
+        if config.budget is not None:
+            config = await self.terms.on_budget(config, f"run:{run_id}")
         decoded = target.check_args(args)
         spec = make_spec(target, args, config, self.clock.now())
         self.worker.register(target)
         run: Run[R] = Run(self, run_id, target)
         if keep:
             run.keep_early()
-        created, wake = await self.worker.create_one(NewRun(run_id, spec), decoded, here=here)
+        created, wake = await self.worker.create_one(NewRun(run_id, spec), target, decoded, here=here)
         if not created.new:
             self._goes_on(created.head, spec)
             self.terms.heed(created.head, config)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from ..authoring.context import Branch, Wait, WireCall, Work
 from ..authoring.failures import as_step_failed
+from ..authoring.flow import Target
 from ..authoring.pooled import Named
 from ..authoring.stopping import STOP, Stop
 from ..core import journal
@@ -163,7 +164,9 @@ class Worker:
 
     def register(self, target: Any) -> None:
         self.repertoire.register(target)
-        aside = self._aside.get(target.name, ())
+        aside = self._aside.get(target.name)
+        if aside is None:
+            return
         for one in [one for one in aside if self.repertoire.meant(one[0].head.spec) is not None]:
             self._no_longer_aside(*one)
             with self._held_unless_read(one[0]):
@@ -434,13 +437,20 @@ class Worker:
         return self._begin(claimed, entries, call)
 
     def _begin(
-        self, claimed: Claimed, entries: list[Any], call: Any = None, *, here: bool = False
+        self,
+        claimed: Claimed,
+        entries: list[Any],
+        call: Any = None,
+        *,
+        here: bool = False,
+        target: Target | None = None,
     ) -> Executor | None:
+        """Wake a run of that flow or actor, if who had it made says which. `here`: see `create_one`."""
         spec = claimed.head.spec
         if self.closing:
             self._give_back(claimed)
             return None
-        target = self.repertoire.meant(spec)
+        target = target or self.repertoire.meant(spec)
         if target is None:
             self._set_aside(claimed, entries)
             return None
@@ -672,8 +682,10 @@ class Worker:
                 self._admit(Claimed(one.head, None, run.pool, [], []), [])
         return created
 
-    async def create_one(self, run: NewRun, call: Any, *, here: bool) -> tuple[Created, Executor | None]:
-        """Create a run; if it is claimed at once, its wake. `call`: its arguments, as `check_args` made them.
+    async def create_one(
+        self, run: NewRun, target: Target, call: Any, *, here: bool
+    ) -> tuple[Created, Executor | None]:
+        """Create a run of that; if it is claimed at once, its wake. `call`: its arguments, as `check_args` made them.
 
         `here`: it may act before this returns, as far as it gets without waiting, and may be over then.
         """
@@ -682,7 +694,8 @@ class Worker:
         (created,) = await self.store.create([run], now=self.clock_now(), worker=self.name, ttl=LEASE)
         if not created.new:
             return created, None
-        return created, self._begin(Claimed(created.head, None, None, [], []), [], call, here=here)
+        claimed = Claimed(created.head, None, None, [], [])
+        return created, self._begin(claimed, [], call, here=here, target=target)
 
 
 def _with_large(entries: list[Entry], contents: Mapping[bytes, bytes]) -> list[Entry]:
