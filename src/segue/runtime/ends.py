@@ -86,7 +86,7 @@ class Ends:
             for future in self._waiting.pop(run.id, ()):
                 if not future.done():
                     future.set_result(run.head)
-            self.happened(())
+            self.stir()
             if run.status == "held" and run.head.spec.parent is not None and self._waiting:
                 self._spawn(self._tell_held(run.head))
         else:
@@ -95,10 +95,14 @@ class Ends:
                     future.set_result(None)  # look again: others may take it up
 
     def happened(self, runs: Iterable[str]) -> None:
-        """These runs have ended, here or elsewhere; or something else that who waits for any end looks at."""
+        """These runs have ended, here or elsewhere."""
         waiting = [run for run in runs if run in self._waiting and run not in self._awake]
         if waiting:
             self._spawn(self._tell(waiting))
+        self.stir()
+
+    def stir(self) -> None:
+        """Something has come to pass that who waits for any end looks at."""
         if self._any:
             any_end, self._any = self._any, set()
             for future in any_end:

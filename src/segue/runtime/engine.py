@@ -423,7 +423,7 @@ class Engine:
 
     def _happened(self) -> None:
         """Have those look who wait for more than one run."""
-        self.ends.happened(())
+        self.ends.stir()
 
     def _hint(self, hint: Hint) -> None:
         if hint.kind == "mail":
