@@ -16,6 +16,7 @@ from segue import Actor, Again, Answer, Done, Fail, Listen, Note, Request
 from segue.model.errors import BadSignature, Deadlock, InvalidValue
 from segue.ports.store import Turn
 from segue.stores import open_store
+from tests import commits
 from tests.runtime.lives import Desk
 
 S: list[str] = []
@@ -184,7 +185,7 @@ async def test_a_handler_that_doesnt_wait_is_one_commit() -> None:
     turns: list[Turn] = []
     desk = Desk()
     async with desk.engine() as engine:
-        engine.worker.commit_hook = turns.append
+        commits.tell(engine.worker, turns.append)
         run = await engine.start(Clerk("Ada"), id="ada")
         await desk.parked("ada")
         turns.clear()

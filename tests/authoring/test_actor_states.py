@@ -19,6 +19,7 @@ from segue.core import journal
 from segue.model.entry import LEFT
 from segue.model.run import Head
 from segue.ports.store import Turn
+from tests import commits
 from tests.authoring.killed import at_every_commit, through
 from tests.runtime.lives import Desk
 
@@ -70,7 +71,7 @@ async def test_rounds_begin_one_interval_after_the_last_began() -> None:
     turns: list[Turn] = []
     desk = Desk()
     async with desk.engine() as engine:
-        engine.worker.commit_hook = turns.append
+        commits.tell(engine.worker, turns.append)
         first, second, third = map(int, await engine.run(Poller(), id="p"))
     assert (second - first) % 1440 == (third - second) % 1440 == 10
     rows = [turn.entries for turn in turns if turn.entries is not None]

@@ -14,6 +14,7 @@ from segue import Actor, Done, Note, Request
 from segue.authoring.actor import driver
 from segue.model.run import Head
 from segue.ports.store import Turn
+from tests import commits
 from tests.authoring.killed import at_every_commit
 from tests.runtime.lives import Desk
 
@@ -99,7 +100,7 @@ async def test_short_messages_share_a_commit(turns: list[Turn]) -> None:
         run = await tell_all(engine, 50)
         await run.tell(Finish())
     async with desk.engine() as engine:
-        engine.worker.commit_hook = turns.append
+        commits.tell(engine.worker, turns.append)
         run = await engine.get("pad")
         assert await run == [f"{n}" for n in range(50)]
     mine = [turn for turn in turns if turn.run == "pad"]
@@ -113,7 +114,7 @@ async def test_a_group_has_a_size(turns: list[Turn]) -> None:
         run = await tell_all(engine, 3 * driver.GROUP)
         await run.tell(Finish())
     async with desk.engine() as engine:
-        engine.worker.commit_hook = turns.append
+        commits.tell(engine.worker, turns.append)
         await (await engine.get("pad"))
     assert max(len(turn.consumed) for turn in turns) <= driver.GROUP
 
@@ -128,7 +129,7 @@ async def test_what_came_before_a_handler_that_waits_is_committed_at_its_first_c
         await run.tell(Think("deep"))
         await run.tell(Finish())
     async with desk.engine() as engine:
-        engine.worker.commit_hook = turns.append
+        commits.tell(engine.worker, turns.append)
         assert await (await engine.get("pad")) == ["0", "1", "2", "thought"]
     first = next(turn for turn in turns if turn.entries is not None)
     assert first.checkpoint is not None

@@ -14,6 +14,7 @@ from segue.model.errors import NotEncodable
 from segue.ports.store import Turn
 from segue.runtime.ground import tasks
 from segue.runtime.wake import handling
+from tests import commits
 
 TRACE: ContextVar[str] = ContextVar("trace", default="none")
 SEEN: list[Any] = []
@@ -245,7 +246,7 @@ async def test_an_answer_whose_commit_fails_is_not_given() -> None:
             run.lease = 0.0
             engine.worker.wake()
 
-        engine.worker.commit_hook = hook
+        commits.tell(engine.worker, hook)
         await clerk.tell(Tell(5))
         with pytest.raises(TimeoutError):
             await clerk.request(Ask("at once"), timeout=timedelta(milliseconds=20))
@@ -262,7 +263,7 @@ async def test_a_message_that_changes_nothing_writes_no_state_and_what_it_counts
         clerk = await engine.start(Clerk(), id="clerk")
         await clerk.tell(Tell(1))
         assert await clerk.request(Ask("at once")) == "1"
-        engine.worker.commit_hook = turns.append
+        commits.tell(engine.worker, turns.append)
         assert [await clerk.request(Ask("at once")) for _ in range(3)] == ["1"] * 3
         assert [turn.checkpoint or turn.delta for turn in turns if turn.consumed] == [None] * 3
         turns.clear()

@@ -19,6 +19,7 @@ from segue.model.run import Head
 from segue.runtime.lanes.lanes import Lanes
 from segue.stores import open_store
 from segue.stores.memory import MemoryStore
+from tests import commits
 from tests.runtime.lives import Desk, everywhere
 
 S: list[str] = []
@@ -371,7 +372,7 @@ async def test_engines_share_a_store(tmp_path: Path) -> None:
     ):
         at_work = {id(engine): set[str]() for engine in (one, two)}
         for engine in (one, two):
-            engine.worker.commit_hook = lambda turn, engine=engine: at_work[id(engine)].add(turn.run)
+            commits.tell(engine.worker, lambda turn, engine=engine: at_work[id(engine)].add(turn.run))
         job = one.map(row, range(60), id="job")
         while not at_work[id(one)]:
             await asyncio.sleep(0)

@@ -27,7 +27,7 @@ from ..model.message import PORT, Letter, Mail, Question
 from ..model.mode import Config
 from ..model.run import Head, Usage
 from ..ports.clock import AlarmClock, Timer
-from ..ports.store import Claimed, CommitResult, Created, Hint, Landed, Lease, NewRun, Store, Turn
+from ..ports.store import Claimed, CommitResult, Created, Hint, Lease, NewRun, Store, Turn
 from . import alive
 from .calls.models import Models
 from .calls.processes import Processes
@@ -94,7 +94,7 @@ class Worker:
         self.awake: dict[str, Executor | Resting] = {}
         self.absent = Absent(self._one_more_absent)
         self.rests: Rests | None = Rests(self)
-        self.clock_now = clock.now
+        self.clock_now, self.append = clock.now, store.append
         self.repertoire = Repertoire()
         self.watchers: Mapping[str, Any] = bus.of
         self.budgets = models.budgets
@@ -107,6 +107,7 @@ class Worker:
         self._aside: dict[str, list[tuple[Claimed, list[Any]]]] = {}  # of flows that nobody named yet
         self._left: list[str] = []  # what the last claim asked to be spared
         self._ready = asyncio.Event()
+        self._lacks_room = False  # the last look for work found none
         self._since: float | None = (
             None  # when the first run was begun where it was asked for, in this turn of the loop
         )
@@ -121,7 +122,6 @@ class Worker:
         self._returns: set[Future[list[CommitResult]]] = set()  # of runs given back, on their way
         self.handles: Callable[[str, Any, tuple[str, int] | None], Any]
         self.answer: Callable[[Sequence[Mail]], None]
-        self.commit_hook: Callable[[Turn], None] | None = None
         self.executor: Callable[[Host, Claimed, list[Any], Pooled | None, Config], Executor] = Executor
         self._unclaimed: Exception | None = None  # why the last claim failed
         self._unwritten: StoreError | None = None  # why the last run that left couldn't write its last turn
@@ -176,14 +176,7 @@ class Worker:
         await self.clock.sleep(seconds)
 
     def commit(self, turn: Turn) -> Future[list[CommitResult]]:
-        if self.commit_hook is not None:
-            self.commit_hook(turn)
         return self.store.commit([turn])
-
-    def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool:
-        if self.commit_hook is not None:
-            self.commit_hook(Turn(run=run, fence=fence, entries=entries))
-        return self.store.append(run, fence, entries, then)
 
     def pump_soon(self, executor: Executor) -> None:
         if not self._to_pump:
@@ -267,9 +260,6 @@ class Worker:
 
     def commit_all(self, turns: list[Turn]) -> Future[list[CommitResult]]:
         """Commit the turns of several runs."""
-        if self.commit_hook is not None:
-            for turn in turns:
-                self.commit_hook(turn)
         return self.store.commit(turns)
 
     def holds(self, run: Resting) -> bool:
@@ -292,7 +282,6 @@ class Worker:
 
     def ended(self, run: Executor | Resting) -> None:
         """A run left memory."""
-        full = self._free <= 0
         if self.awake.get(run.id) is run:  # not a later life, where the claim had lapsed
             del self.awake[run.id]
         group = run.head.spec.group
@@ -304,7 +293,7 @@ class Worker:
         elif error is None:
             self._unwritten = None
         self._ends.run_left(run)
-        if full or run.due or run.status == "ready":
+        if self._lacks_room or run.due or run.status == "ready":
             self._ready.set()
 
     @property
@@ -391,7 +380,8 @@ class Worker:
         if self.jumps.look() or self.clock.steady() - self._renewed > RENEW:
             await self._renew()  # keep what is ours before it counts as lost
         room = self._free
-        if room <= 0:
+        self._lacks_room = room <= 0
+        if self._lacks_room:
             return 0
         self._left = self.repertoire.left()
         claimed = await self.store.claim(
