@@ -195,7 +195,7 @@ async def test_what_is_cancelled_before_its_task_took_it_up_is_cancelled_where_i
 
         begun, context = Begun(code()), copy_context()
         task = BranchTask(begun, loop=loop, context=context)
-        task.within = context
+        task.branch, task.within, task.outside = None, context, None
         begun.begin(loop, task)
         task.cancel("enough")
         assert await task == "ended"

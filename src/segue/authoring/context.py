@@ -385,11 +385,13 @@ BRANCH: ContextVar[Branch | Work | str | None] = ContextVar("segue_branch", defa
 class BranchTask(asyncio.Task[Any]):
     """A task that a run started."""
 
-    branch: Branch | None = None
+    __slots__ = ("branch", "outside", "within")
+
+    branch: Branch | None
     within: Context  #: its context
-    outside: Callable[[], None] | None = (
-        None  #: of a run's first task: what is done when it is cancelled from outside
-    )
+    outside: (
+        Callable[[], None] | None
+    )  #: of a run's first task: what is done when it is cancelled from outside
 
     def cancel(self, msg: object = None) -> bool:
         """As of any task. Who stands outside all runs, as a loop that ends, doesn't end the run by that."""

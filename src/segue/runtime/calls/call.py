@@ -37,15 +37,29 @@ class Owner(Protocol):
 class Call(Future[Any]):
     """A recorded call in this life; its outcome is set when the journal holds it and the run is at rest."""
 
+    __slots__ = (
+        "after",
+        "context",
+        "entry",
+        "executor",
+        "given_up",
+        "place",
+        "request",
+        "slot",
+        "task",
+        "wakes",
+    )
+
     executor: Owner
     place: Place
     request: Work | Wait | Act
     after: int
-    given_up = -1  # how many batches had been handed over when its code gave it up
-    entry: Entry | None = None
-    task: Task[Any] | None = None
-    context: Context | None = None
-    slot: Any = None
+    given_up: int  # how many batches had been handed over when its code gave it up; -1 if it didn't
+    entry: Entry | None
+    task: Task[Any] | None
+    context: Context | None
+    slot: Any
+    wakes: tuple[set[Task[Any]], Task[Any]] | None  # where a task sleeps at it: whom, and among whom
 
     def cancel(self, msg: object = None) -> bool:
         """Given up by the code that waited for it."""
@@ -59,6 +73,7 @@ def new_call(run: Owner, place: Place, request: Work | Wait | Act, slot: Any, af
     """A call of the code."""
     call = Call(loop=run.loop)
     call.executor, call.place, call.request, call.slot, call.after = run, place, request, slot, after
+    call.given_up, call.entry, call.task, call.context = -1, None, None, None
     return call
 
 

@@ -98,7 +98,7 @@ def start(
     context = copy_context() if context is None else context
     context.run(BRANCH.set, branch)
     task = BranchTask(coro, loop=loop, context=context, name=name)
-    task.branch, task.within = branch, context
+    task.branch, task.within, task.outside = branch, context, None
     branch.run.adopt(task)  # type: ignore[attr-defined]  # RunContext is what authors' code sees of it
     return task
 

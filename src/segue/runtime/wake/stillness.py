@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from asyncio import AbstractEventLoop, Future, Task, TimerHandle
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from ...authoring.context import BranchTask
 from ..calls.call import Call
@@ -25,7 +25,7 @@ FEW = 8
 class Alarm(Call):
     """A call at which a task sleeps. However it is over, the task is looked at again."""
 
-    wakes: tuple[set[Task[Any]], Task[Any]] | None  # whom, and among whom
+    __slots__ = ()
 
     def cancel(self, msg: object = None) -> bool:
         if not super().cancel(msg):
@@ -137,7 +137,7 @@ class Stillness:
         for task, waits in waiting:
             if type(waits) is Call:
                 waits.__class__ = Alarm
-                cast("Alarm", waits).wakes = moving, task
+                waits.wakes = moving, task
             else:
                 self._joined[task] = waits
 
