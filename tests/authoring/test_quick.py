@@ -7,6 +7,7 @@ here, and an engine that asks it is told no: that is always right.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,10 +15,12 @@ import pytest
 
 import segue
 from segue.authoring.actor.definition import ActorDef
+from segue.authoring.actor.handlers import Handler
 from segue.authoring.actor.interlude import Interlude
 from segue.authoring.actor.performing import Performer
 from segue.authoring.actor.quick import Quick
 from segue.authoring.context import Branch
+from segue.model.message import Letter, Mail
 from tests.runtime.lives import until
 
 
@@ -72,6 +75,9 @@ class Clerk(segue.Actor[str]):
         return segue.Listen()
 
 
+COME = Letter(1, Mail("clerk", "somebody", 1, "tell", "Tell", b'{"how":"state"}'))
+
+
 class UrgentStub:
     """Urgent messages."""
 
@@ -86,10 +92,17 @@ class LifeStub:
     def __init__(self) -> None:
         self.urgent = UrgentStub()
 
+    def set_time(self, at: float) -> None: ...
+
 
 class HereStub:
     definition: ActorDef = Clerk.__segue__  # type: ignore[attr-defined]  # set when the class is made
-    turns = 3
+    turns, at, listens, fields = 3, 0.0, True, None
+    quick = definition.quick
+    actor = Clerk()
+
+    def counts_only(self) -> bool:
+        return True
 
     def write(self, turn: object) -> None: ...
 
@@ -102,8 +115,15 @@ class Parts:
     interlude: Interlude
     life: LifeStub
 
-    def takes(self, name: str) -> None:
-        self.quick.handler = HereStub.definition.handlers.messages[name]
+    def is_plain(self, name: str, result: Any = None) -> bool:
+        return self.quick.is_plain(HereStub.definition.handlers.messages[name], result)
+
+    def begins(self) -> bool:
+        """Whether it calls the handler of a message that has come."""
+        odd = self.quick.carry_out(OrderedDict({1: COME}), [])
+        if odd is not None and odd.work is not None:
+            cast("Any", odd.work).close()
+        return odd is None or odd.work is not None
 
 
 def at_rest() -> Parts:
@@ -111,9 +131,8 @@ def at_rest() -> Parts:
     here, life, branch = cast("Any", HereStub()), LifeStub(), Branch(cast("Any", None), "/tell.3")
     performer = Performer(here, cast("Any", life), branch)
     interlude = Interlude(here, cast("Any", life), performer, cast("Any", None))
-    unused = cast("Any", None)
     return Parts(
-        Quick(here, cast("Any", life), performer, interlude, unused, unused),
+        Quick(here, cast("Any", life), performer, interlude, cast("Any", None)),
         branch,
         performer,
         interlude,
@@ -140,45 +159,50 @@ def at_rest() -> Parts:
 )
 async def test_what_it_returned(name: str, result: Any, plain: bool) -> None:
     parts = at_rest()
-    parts.takes(name)
-    assert parts.quick.is_plain(result) is plain
+    assert parts.is_plain(name, result) is plain
 
 
 @pytest.mark.parametrize("name", ["Tell", "Ask"])
 async def test_what_was_recorded(name: str) -> None:
     parts = at_rest()
-    parts.takes(name)
     branch = parts.branch
     branch.n = 1
-    assert not parts.quick.is_plain(None)
-    parts.performer.enter("tell")  # the next handler: what the one before recorded belongs to this turn
-    assert not parts.quick.is_plain(None)
+    assert not parts.is_plain(name)
     parts.performer.over()
-    assert parts.quick.is_plain(None)
+    assert parts.is_plain(name)
     branch.timeouts = 1
-    assert not parts.quick.is_plain(None)
-    branch.timeouts = 0
+    assert not parts.is_plain(name)
+    parts.performer.over()
+    assert parts.is_plain(name)
     branch.child("task")
-    assert not parts.quick.is_plain(None)
+    assert not parts.is_plain(name)
 
 
-@pytest.mark.parametrize("name", ["Tell", "Ask"])
-async def test_what_is_said_beside(name: str) -> None:
+async def test_what_was_recorded_before_belongs_to_this_turn() -> None:
     parts = at_rest()
-    parts.takes(name)
+    assert parts.begins()
+    parts.branch.n = 1
+    parts.performer.enter("tell")
+    assert not parts.begins()
+    parts.performer.over()
+    assert parts.begins()
+
+
+async def test_what_is_said_beside() -> None:
+    parts = at_rest()
     parts.interlude.next = segue.Listen()
-    assert not parts.quick.is_plain(None)
+    assert not parts.begins()
     parts.interlude.take_next()
-    assert parts.quick.is_plain(None)
+    assert parts.begins()
     parts.life.urgent.is_struck = True
-    assert not parts.quick.is_plain(None)
+    assert not parts.begins()
     parts.life.urgent.is_struck = False
     async with asyncio.TaskGroup() as group:
         beside = group.create_task(parts.interlude.lock.acquire())
         parts.interlude._tasks.add(beside)
-        assert not parts.quick.is_plain(None)
+        assert not parts.begins()
         parts.interlude._tasks.discard(beside)
-    assert parts.quick.is_plain(None)
+    assert parts.begins()
 
 
 # ---------------------------------------------------------------- as an engine asks it
@@ -188,8 +212,8 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     said: list[bool] = []
     is_plain = Quick.is_plain
 
-    def judge(self: Quick, result: Any) -> bool:
-        said.append(is_plain(self, result))
+    def judge(self: Quick, handler: Handler, result: Any) -> bool:
+        said.append(is_plain(self, handler, result))
         return False
 
     monkeypatch.setattr(Quick, "is_plain", judge)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, dataclass_tran
 
 import msgspec
 
-from ..core.codec import decoder, digest, encode, encode_stable
+from ..core.codec import decoder, digest, encode, encode_stable, raw_decoder
 from ..model.message import Answered, Mail, answer_to, response_name
 from ..model.run import CallRef
 from ..ports.store import Turn
@@ -89,6 +89,11 @@ def message_reader(tp: Any, where: str = "") -> Callable[[bytes], Any]:
         return Response(read_value(bytes(wire.value)), None, wire.tag)
 
     return read
+
+
+def message_parser(tp: Any) -> Callable[[bytes], Any]:
+    """As `message_reader`, of which every error is to be raised anew: in words for its author."""
+    return message_reader(tp) if get_origin(tp) is Response else raw_decoder(tp)
 
 
 _read_answered = msgspec.json.Decoder(Answered).decode

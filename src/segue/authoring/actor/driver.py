@@ -28,16 +28,13 @@ from .interlude import Aborted, Interlude
 from .life import Life
 from .nexts import Again, Answer, Cancelled, Done, Fail, Interrupted, Listen
 from .performing import Performer
-from .quick import Quick
+from .quick import GROUP, MOMENT, Odd, Quick
 from .standing import Standing
 
 if TYPE_CHECKING:
     from .handlers import Handler
 
 log = logging.getLogger("segue")
-
-#: So many messages share one commit at most, and for so long, in seconds.
-GROUP, MOMENT = 128, 0.005
 
 
 class Driver:
@@ -51,7 +48,7 @@ class Driver:
         )
         life.supervisor = self.ending.supervisor
         self.interlude = Interlude(self.here, life, self.performer, self.ending.supervisor)
-        self._quick = Quick(self.here, life, self.performer, self.interlude, self._serve, self._otherwise)
+        self._quick = Quick(self.here, life, self.performer, self.interlude, self._serve)
         life.urgent.beside = self.interlude.beside
         self._began = 0.0  # the round
         # Messages since the last commit, and when they have to be committed.
@@ -157,69 +154,29 @@ class Driver:
         while await self._serve():
             await self.life.attend(self._quick, self.here)
 
-    async def _serve(self) -> bool:
-        """The messages that are there; whether the actor still listens."""
-        here, life, interlude, quick = self.here, self.life, self.interlude, self._quick
-        self._group, self._until = 0, monotonic() + MOMENT
+    async def _serve(self, odd: Odd | None = None) -> bool:
+        """The messages that are there, first that which was `odd`; whether the actor still listens."""
+        here, life, quick = self.here, self.life, self._quick
+        self._group, self._until, quick.is_full = 0, monotonic() + MOMENT, False
         life.set_time(here.at)
-        listens = self._listens
-        while listens:
-            letter = life.take()
-            if letter is None:
-                return True
-            work = quick.begin(letter)
-            if work is None:
+        while self._listens:
+            if odd is not None and odd.work is not None:
+                await self._message(odd.handler, odd.letter, odd.work)
+            else:
+                letter = life.take()
+                if letter is None:
+                    return True
                 await self._letter(letter)
-                life.set_time(here.at)
-                listens = self._listens
-                continue
-            await self._carry_out(letter, work)
-            listens = here.state is None and here.end is None and not (here.due or here.fresh)
-            if interlude.next is not None:
-                return False
+            life.set_time(here.at)
+            odd = life.carry_out(quick)
+            if quick.is_full:
+                return True
         return False
-
-    async def _otherwise(self, letter: Letter, work: Awaitable[Any]) -> bool:
-        """A message that was carried out by whoever brought it turned out to wait, or otherwise than most."""
-        self._group, self._until = 0, monotonic() + MOMENT
-        await self._carry_out(letter, work)
-        return await self._serve()
-
-    async def _carry_out(self, letter: Letter, work: Awaitable[Any]) -> None:
-        """A quick message whose handler has been called, to its end."""
-        quick = self._quick
-        try:
-            result = await work
-            if not self.interlude.quiet:
-                self.performer.at_work = ""
-                result = await self._said_beside(quick.handler, result)
-            value = quick.done(result)
-        except BaseException as error:
-            await self._message(quick.handler, letter, error)
-        else:
-            if self._finish(letter, value):
-                await self._seal()
 
     @property
     def _listens(self) -> bool:
         """Whether the next message is what is next."""
         return self.here.listens and self.interlude.next is None
-
-    def _finish(self, letter: Letter, value: bytes | None) -> bool:
-        """A quick message is done; whether it has to be committed before anything else."""
-        here, life = self.here, self.life
-        if here.end is not None or self.interlude.next is not None or not self.performer.is_quiet:
-            life.close_letter(letter, None if value is None else self._reply(letter.mail, value, None))
-            return self._keep()
-        self._group = group = self._group + 1
-        late = group >= GROUP or monotonic() > self._until
-        if late:
-            here.at = max(here.at, life.clock())
-        if here.state is None and not (here.due or here.fresh):
-            here.keep_listening()
-        else:
-            here.keep()
-        return not life.finish(letter, value, self._write) or late
 
     async def _letter(self, letter: Letter) -> None:
         """One message."""
@@ -229,12 +186,12 @@ class Driver:
         else:
             await self._message(handler, letter)
 
-    async def _message(self, handler: Handler, letter: Letter, raised: BaseException | None = None) -> None:
-        """One message that has a handler; `raised`: what that has raised already."""
+    async def _message(self, handler: Handler, letter: Letter, begun: Awaitable[Any] | None = None) -> None:
+        """One message that has a handler, which may have `begun`."""
         here, life, performer, mail = self.here, self.life, self.performer, letter.mail
         self._set_time(mail)
         given: Any = None
-        if raised is None:
+        if begun is None:
             try:
                 given = handler.read(mail.value or b"null")
             except Exception as error:
@@ -248,12 +205,12 @@ class Driver:
         reply = None
         try:
             try:  # as `_handle` has it, with a coroutine less
-                if raised is not None:
-                    raise raised
-                more: tuple[Any, ...] = ()
-                if handler.is_request:
-                    more = life.takes(letter, performer.path(handler), keeps=handler.keeps)
-                result = await performer.call(handler, given, *more)
+                if begun is None:
+                    more: tuple[Any, ...] = ()
+                    if handler.is_request:
+                        more = life.takes(letter, performer.path(handler), keeps=handler.keeps)
+                    begun = performer.call(handler, given, *more)
+                result = await begun
             except BaseException as error:
                 result = await self._instead(handler, mail.value or b"null", error)
             performer.at_work = ""

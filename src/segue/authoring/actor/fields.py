@@ -97,6 +97,14 @@ class Fields:
                 self._pending.add(change.splice)
         return bool(looked)
 
+    def hold(self, actor: Any) -> None:
+        """`take` what they are now. Raises `NotEncodable`, and then nothing is taken."""
+        values = actor.__dict__
+        if self._table is not None or values.keys() != self._names or (text := encode_plain(values)) is None:
+            self.take(self.look(actor), actor)
+        elif text != self._raw:
+            self.take(text, actor)
+
     # ------------------------------------------------------------ written down
     def whole(self) -> msgspec.Raw:
         """All of them as a JSON object."""
@@ -128,8 +136,6 @@ class Fields:
     @property
     def unwritten(self) -> bool:
         """Whether they were taken otherwise since."""
-        return (
-            next(iter(self._pending), None) is not None
-            or self._raw != self._stored
-            or (self.spread and not self.as_stored)
-        )
+        if self._table is None:
+            return self._raw != self._stored
+        return next(iter(self._pending), None) is not None or not self.as_stored

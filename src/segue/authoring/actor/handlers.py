@@ -15,7 +15,7 @@ from ...model.checks import seconds
 from ...model.errors import BadSignature
 from ...model.mode import Mode, as_mode
 from ..mail import message_name
-from ..message import Request, Responder, message_reader, response_type
+from ..message import Request, Responder, message_parser, message_reader, response_type
 from ..pooled import named
 from .marks import Mark
 
@@ -47,6 +47,7 @@ class Handler(msgspec.Struct, kw_only=True):
     quick: bool = False  #: and the same where it fails; it answers what it returns
     answers: str = ""  #: what its answers are called, to whom they can't be written
     read: Callable[[bytes], Any]
+    parse: Callable[[bytes], Any]  #: as `read`, but for the words of its errors
 
 
 class Handlers(msgspec.Struct):
@@ -160,6 +161,7 @@ def _handler(cls: type[Any], owner: str, method: str, fn: Any, mark: Mark) -> Ha
         answers=f"the answer of {where}",
         plain=is_async and mark.mode is None and mark.timeout is None,
         read=_reader(takes, where),
+        parse=message_parser(takes),
     )
 
 

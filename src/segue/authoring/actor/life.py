@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyncio import Future
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +14,7 @@ from ..message import Responder
 from ..pooled import Named
 
 if TYPE_CHECKING:
+    from .quick import Odd
     from .supervisor import Supervisor
 
 
@@ -33,32 +35,21 @@ class Beside(Protocol):
 class Serving(Protocol):
     """How an actor's messages are carried out while it listens."""
 
-    def serve(self) -> Coroutine[Any, Any, bool]:
-        """Carry out those that are there; whether the actor still listens."""
+    def carry_out(self, posts: OrderedDict[int, Letter], consumed: list[int], /) -> Odd | None:
+        """Carry out the first of these messages, in the actor's name, as far as that needs no more than their handlers.
+
+        What was carried out is taken out, `consumed` and `saved`, so that a commit may follow at any time. The next
+        one is given if it isn't plain: its handler waits, raised or said something, or it was not begun.
+        """
         ...
 
-    def begin(self, letter: Letter) -> Coroutine[Any, Any, Any] | None:
-        """The handler of a message, to be carried out in the actor's name; None where `serve` is needed for it."""
+    def serve(self, odd: Odd | None, /) -> Coroutine[Any, Any, bool]:
+        """Carry out that one, and what else is there; whether the actor still listens."""
         ...
 
-    def is_plain(self, result: Any, /) -> bool:
-        """It returned that: whether nothing was recorded or said beside, and the next message is what is next."""
-        ...
-
-    def done(self, result: Any, /) -> bytes | None:
-        """What that returned holds from now on; the answer to a request. If it raises, nothing holds."""
-        ...
-
-    def write(self, turn: Turn, /) -> None:
-        """Have a turn store what was done by a message that was plain; what isn't worth it is left to `save`."""
-        ...
-
-    def save(self, turn: Turn, /) -> None:
-        """Have a turn store all that isn't stored yet: as the next one must that stores more than letters."""
-        ...
-
-    def otherwise(self, letter: Letter, work: Awaitable[Any], /) -> Coroutine[Any, Any, bool]:
-        """The rest of a message whose handler waits, raised or said something; then as `serve`."""
+    @property
+    def has_news(self) -> bool:
+        """Whether more is to be stored than that messages were handled; that is for the next turn with more in it."""
         ...
 
 
@@ -99,6 +90,7 @@ class Life(Protocol):
     id: str
     supervisor: Supervisor  #: of its children
     watchers: Mapping[str, Any]  #: empty if nobody watches any run in this process
+    saved: Callable[[Turn], None] | None  #: what has the next commit write what was done since the last
 
     @property
     def urgent(self) -> Urgent: ...
@@ -123,6 +115,10 @@ class Life(Protocol):
 
         `ends`: of the others that which asks for the end too, whatever lies before it.
         """
+        ...
+
+    def carry_out(self, serving: Serving, /) -> Odd | None:
+        """Have it carry out what is there, if nothing else is to be looked at; by the actor's own code."""
         ...
 
     def next_mail(self, *, ends: bool = False, due: float) -> Future[Letter | None]:
@@ -164,8 +160,12 @@ class Life(Protocol):
         """
         ...
 
-    def finish(self, letter: Letter, value: bytes | None, checkpoint: Callable[[Turn], None], /) -> bool:
-        """`close_letter`, with an answer if there is a `value`, and `save`, of a message that has recorded nothing."""
+    def reply(self, mail: Mail, value: bytes) -> None:
+        """Have the next commit send the answer to a request."""
+        ...
+
+    def going_on(self, work: Coroutine[Any, Any, Any], waits: Any) -> Awaitable[Any]:
+        """A handler that was begun and waits on that: to be awaited by the actor's own code."""
         ...
 
     def leaves(self, left: Callable[[], bytes | None], /) -> None:

@@ -47,7 +47,7 @@ class Performer:
         """The turn is over: whether nothing was recorded or begun in it."""
         branch, quiet = self.branch, self.is_quiet
         if not quiet:
-            self._recorded, branch.n, branch.kids = False, 0, None
+            self._recorded, branch.n, branch.timeouts, branch.kids = False, 0, 0, None
         return quiet
 
     def path(self, handler: Handler) -> str:

@@ -1,17 +1,20 @@
 """Messages that need nothing but their handler to be called: most of them, so this is written to be short of steps.
 
-Where an actor waits for its next message, whoever brings it calls the handler and, if that waits for nothing, has the
-outcome committed, without a turn of the actor's own code. Whatever is not so plain is handed to the driver.
+Where an actor waits for its next message, whoever brings it, or looks at the mailbox, calls the handlers of those that
+are there, and if they wait for nothing, has the outcome committed, without a turn of the actor's own code. Whatever is
+not so plain is handed to the driver.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ...core.codec import encode
 from ...model.message import Letter
-from ...ports.store import Turn
 from .interlude import Interlude
 from .life import Life
 from .nexts import Answer
@@ -20,6 +23,20 @@ from .standing import Standing
 
 if TYPE_CHECKING:
     from .handlers import Handler
+
+#: So many messages share one commit at most, and for so long, in seconds.
+GROUP, MOMENT = 128, 0.005
+
+
+class Odd(NamedTuple):
+    """A message that needs the driver. `work` is what its handler has begun, or come to; None if it has not begun."""
+
+    handler: Any = None
+    letter: Any = None
+    work: Awaitable[Any] | None = None
+
+
+NOT_BEGUN: Final = Odd()
 
 
 class Quick:
@@ -31,66 +48,92 @@ class Quick:
         life: Life,
         performer: Performer,
         interlude: Interlude,
-        serve: Callable[[], Coroutine[Any, Any, bool]],
-        otherwise: Callable[[Letter, Awaitable[Any]], Coroutine[Any, Any, bool]],
+        serve: Callable[[Odd | None], Coroutine[Any, Any, bool]],
     ) -> None:
         self._here, self._life, self._performer, self._interlude = here, life, performer, interlude
-        self.serve, self.otherwise = serve, otherwise
-        self.save: Callable[[Turn], None] = here.write
-        self._changed = False  # the fields, by the message that was carried out last
-        self.handler: Handler  #: of the message that was begun last
+        self.serve, self.save = serve, here.write
+        self.is_full = False  #: what was carried out last is to be committed before there is more
 
-    def begin(self, letter: Letter) -> Coroutine[Any, Any, Any] | None:
-        """A message's handler, to be carried out; None where more is to be done."""
-        here, mail, performer = self._here, letter.mail, self._performer
-        handler = here.quick.get(mail.name)
-        if handler is None or mail.callers or mail.due:
-            return None
-        try:
-            value = handler.read(mail.value or b"null")
-        except Exception:  # it will be raised again, where it is dealt with
-            return None
-        if mail.at > here.at:
-            here.at = mail.at
-            self._life.set_time(mail.at)
-        branch, method = performer.branch, handler.method
-        if branch.n or branch.timeouts or branch.kids is not None:
-            performer.enter(method)
-        else:
+    @property
+    def has_news(self) -> bool:
+        """Whether more is to be stored than that messages were handled."""
+        return self._here.has_news
+
+    def carry_out(self, posts: OrderedDict[int, Letter], consumed: list[int]) -> Odd | None:
+        """Carry out the first messages as far as they are plain; the next one, if it isn't."""
+        here, life, performer, branch = self._here, self._life, self._performer, self._performer.branch
+        self.is_full = False
+        if not (here.listens and performer.is_quiet and self._interlude.quiet):
+            return NOT_BEGUN
+        quick, actor, fields, save, at = here.quick, here.actor, here.fields, self.save, here.at
+        until, counts_only = monotonic() + MOMENT, here.counts_only()
+        life.set_time(at)
+        for letter in list(islice(posts.values(), max(GROUP - len(consumed), 1))):
+            mail = letter.mail
+            handler = quick.get(mail.name)
+            if handler is None or mail.callers:
+                return NOT_BEGUN
+            try:
+                value = handler.parse(mail.value or b"null")
+            except Exception:  # it will be raised again, where it is dealt with
+                return NOT_BEGUN
+            if mail.at > at:
+                at = mail.at
+                life.set_time(at)
+            method, answer = handler.method, None
             branch.path = f"/{method}.{here.turns}"
-        if handler.is_request and self._life.watchers:
-            self._life.takes(letter, branch.path, keeps=False)
-        self.handler, performer.at_work = handler, method
-        work: Coroutine[Any, Any, Any] = getattr(here.actor, method)(value)
-        return work
+            if handler.is_request and life.watchers:
+                life.takes(letter, branch.path, keeps=False)
+            work: Coroutine[Any, Any, Any] = getattr(actor, method)(value)
+            try:
+                waits = work.send(None)
+            except StopIteration as stop:
+                result = stop.value
+            except BaseException as error:
+                return self._odd(handler, letter, _come_to(None, error))
+            else:
+                return self._odd(handler, letter, life.going_on(work, waits))
+            if not self.is_plain(handler, result):
+                return self._odd(handler, letter, _come_to(result, None))
+            try:
+                if handler.is_request:
+                    answer = encode(result, where=handler.answers)
+                fields.hold(actor)
+            except BaseException:  # so here
+                return self._odd(handler, letter, _come_to(result, None))
+            here.at = at
+            if counts_only:
+                here.turns += 1
+            else:
+                here.keep()
+                counts_only = here.counts_only()
+            del posts[letter.id]
+            consumed.append(letter.id)
+            if answer is not None and mail.reply is not None:
+                life.reply(mail, answer)
+            life.saved = save
+            if monotonic() > until:
+                break
+        self.is_full = bool(posts)
+        return None
 
-    def is_plain(self, result: Any) -> bool:
-        """Whether that is all: nothing was recorded or said beside, and the next message is what is next."""
-        if result is not None and (not self.handler.is_request or isinstance(result, Answer)):
-            return False
-        return self._performer.is_quiet and self._interlude.quiet
+    def is_plain(self, handler: Handler, result: Any) -> bool:
+        """Whether that is all: nothing was recorded or begun, and the next message is what is next."""
+        branch = self._performer.branch
+        return not (
+            branch.n
+            or branch.timeouts
+            or branch.kids is not None
+            or (result is not None and (not handler.is_request or isinstance(result, Answer)))
+        )
 
-    def done(self, result: Any) -> bytes | None:
-        """What the handler returned holds; a request's answer. Raises `NotEncodable`, and then nothing holds."""
-        here, handler, value = self._here, self.handler, None
-        self._performer.at_work = ""
-        fields, actor = here.fields, here.actor
-        looked = fields.look(actor)
-        if handler.is_request:
-            then: object = None
-            if isinstance(result, Answer):
-                result, then = result.value, result.then
-            value = encode(result, where=handler.answers)
-            if then is not None:
-                here.go(then)
-        elif result is not None:
-            here.go(result)
-        self._changed = here.fresh or fields.take(looked, actor)
-        here.attempt = 0
-        return value
+    def _odd(self, handler: Handler, letter: Letter, work: Awaitable[Any]) -> Odd:
+        self._performer.at_work = handler.method
+        return Odd(handler, letter, work)
 
-    def write(self, turn: Turn) -> None:
-        """Have a turn store what was done by a message that was plain, if that is anything but another turn."""
-        here = self._here
-        if here.keep_listening() or self._changed:
-            here.write(turn)
+
+async def _come_to(result: Any, error: BaseException | None) -> Any:
+    """What a handler has come to."""
+    if error is not None:
+        raise error
+    return result

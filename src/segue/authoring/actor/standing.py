@@ -92,8 +92,11 @@ class Standing:
             self.children.back(back)
         self.closing = stored.closing
         self.lives = stored.lives  #: before this one
-        self._kept: tuple[Any, ...]
-        self._kept_turns, self._kept_at, self._kept_listens, self._kept_quickly = 0, 0.0, False, False
+        self._kept: tuple[Any, ...] | None = (
+            None  # but for fields and children; None of one that only listens
+        )
+        self._kept_listens = False
+        self._unwritten = False  # what was kept, and not only counted
 
     def code(self, claimed: Claimed, life: Life, /) -> Coroutine[Any, Any, bytes]:
         """The coroutine of a wake that goes on from here."""
@@ -188,8 +191,8 @@ class Standing:
 
     def keep(self) -> None:
         """A turn is over: so it is to be written down, whatever the next handler does meanwhile."""
-        self.turns = self._kept_turns = self.turns + 1
-        self._kept_at, self._kept_quickly = self.at, False
+        self.turns += 1
+        self._unwritten = True
         self.children.keep()
         self._kept_listens = self.listens and not self.attempt
         state = "" if self.state is None else message_name(type(self.state))
@@ -210,18 +213,22 @@ class Standing:
             self.definition.declared,
         )
 
-    def keep_listening(self) -> bool:
-        """As `keep`, of an actor that listens; whether more is new, but for fields, than that a turn is over."""
+    def counts_only(self) -> bool:
+        """Whether to `keep` turns of which only the fields hold is to count them: it listened after the last one."""
         if self._kept_listens and self.children.is_none:
-            self.turns = self._kept_turns = self.turns + 1
-            self._kept_at, self._kept_quickly = self.at, True
-            return False
-        self.keep()
-        return True
+            self._kept = None
+            return True
+        return False
+
+    @property
+    def has_news(self) -> bool:
+        """Whether more isn't stored than how many turns there were."""
+        return self._unwritten or self.fields.unwritten
 
     def write(self, turn: Turn) -> None:
         """Have a turn store what was last kept: what has changed, unless more would be stored than is worth it."""
         fields, family, head = self.fields, self.children, self._head()
+        self._unwritten = False
         if (
             self._written
             and not family.scrambled
@@ -256,13 +263,13 @@ class Standing:
 
     def _head(self) -> Checkpoint:
         """What was last kept, without the fields."""
-        if self._kept_quickly:
+        if self._kept is None:
             version = self.definition.declared
             return Checkpoint(
-                _NULL, "", _NULL, self._kept_turns, self._molted, at=self._kept_at, closing=self.closing,
+                _NULL, "", _NULL, self.turns, self._molted, at=self.at, closing=self.closing,
                 lives=self.lives, version=version,
             )  # fmt: skip
-        kept, self._kept = self._kept, ()
+        kept = self._kept
         verdict, state, data, turns, molted, fresh, reached, *rest = kept
         if reached is None:
             return Checkpoint(_NULL, state, data, turns, molted, fresh, None, *rest)

@@ -117,14 +117,11 @@ def _branch_for(parent: Branch, coro: Any) -> Branch:
     return parent.child(name.rpartition(".")[2])
 
 
-def step_for(loop: AbstractEventLoop, task: BranchTask, coro: Any) -> Any:
-    """Begin with a coroutine in the name of a task that waits, in its context; what it waits on itself.
-
-    Raises `StopIteration` with what it returned, where it waited for nothing, and whatever it raises.
-    """
+def act_for(loop: AbstractEventLoop, task: BranchTask, fn: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in the name of a task that waits, in its context."""
     here = _swap(loop, task)
     try:
-        return task.within.run(coro.send, None)
+        return task.within.run(fn, *arguments)
     finally:
         if here is None or sys.version_info >= (3, 12):
             _swap(loop, here)
@@ -184,7 +181,7 @@ class Begun(Coroutine[Any, Any, Any]):
     def begin(self, loop: AbstractEventLoop, task: BranchTask) -> None:
         """Carry out its first part, in the name of the task that is to take it up."""
         try:
-            self._waits = step_for(loop, task, self._coro)
+            self._waits = act_for(loop, task, self._coro.send, None)
         except StopIteration as stop:
             self.over, self.value = True, stop.value
         except BaseException as error:  # the task's own, and so are those that end a loop

@@ -186,14 +186,11 @@ class Commits:
         else:
             future.add_done_callback(self._written, context=tasks.NO_CONTEXT)
 
-    def message(self, letter: int, answer: Mail | None) -> Turn:
-        """The turn of a message by which nothing was recorded."""
+    def messages(self) -> Turn:
+        """The turn so far, of messages by which nothing was recorded."""
         run = self._run
         turn, self._turn, self.batch_at = self._turn or self.turn, None, None
-        turn.consumed.append(letter)
         turn.now, turn.seen = run.host.clock_now(), run.seen
-        if answer is not None:
-            turn.outbox.append(answer)
         return turn
 
     def _keep_here(self, turn: Turn, port: str) -> None:

@@ -321,18 +321,13 @@ class Executor:
 
     def mail(self, letters: Sequence[Letter]) -> None:
         """Take letters that came while the run is in memory; while it leaves, its last commit must not count them."""
-        handling = self.handling
-        if handling is not None:
-            if len(letters) == 1 and handling.hand(letters[0]):
-                return
-            handling.at_rest = False
         if self.phase is Phase.LEAVING or self.phase is Phase.OVER:
             return
         if letters and letters[0].id <= self.seen:
             letters = [letter for letter in letters if letter.id > self.seen]
         if letters:
             self._file(letters)
-        if handling is None or not handling.serve_at_once():
+        if self.handling is None or not self.handling.serve_at_once():
             self.kick()
 
     def _file(self, letters: Sequence[Letter]) -> None:
@@ -437,6 +432,8 @@ class Executor:
             self.streaming.go_on(self.streaming.call)
         elif self.root is not None and self.root.done():
             self.end()
+        elif self.handling is not None and self.handling.serve_at_once():
+            pass
         else:
             if self.box is not None:
                 self.box.answer_waits()

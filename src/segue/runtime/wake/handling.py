@@ -30,6 +30,7 @@ from .urgent import Urgent
 
 if TYPE_CHECKING:
     from ...authoring.actor.life import Serving, Stays
+    from ...authoring.actor.quick import Odd
     from ...authoring.actor.supervisor import Supervisor
     from .executor import Executor
 
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 REST: Final = 0.05
 #: After so long without one, in seconds, it rests as what it is, without a task.
 CALM: Final = 0.025
-#: Messages that are read once and in order, unless they have a time or a key.
-_PLAIN: Final = ("tell", "request")
 _read_id = msgspec.json.Decoder(int).decode
 
 
@@ -53,7 +52,6 @@ class Handling:
         "_rest",
         "_rests_until",
         "_run",
-        "_saved",
         "_serving",
         "_stays",
         "_urgent_only",
@@ -61,6 +59,7 @@ class Handling:
         "at_rest",
         "away",
         "id",
+        "saved",
         "saves",
         "sealing",
         "shares",
@@ -82,15 +81,15 @@ class Handling:
         self.urgent, self.away = Urgent(run), Away(run)
         self.supervisor: Supervisor
         self.sealing: Call | None = None  #: who waits for a commit
-        self._saved: Callable[[Turn], None] | None = None  # writes a checkpoint into the next commit
+        self.saved: Callable[[Turn], None] | None = None  # writes a checkpoint into the next commit
         self._clean = True  # nothing of what is recorded belongs to the time before it
         self._wanting: Call | None = None  # the next message
         self.at_rest = False  #: it was alone when it was last looked at, and since then nothing has come
         self._urgent_only = self._ends = False
         self._serving: Serving
         self._stays: Stays
-        # What was begun by whoever brought a message: `serve`, or that message's handler; and what it waits on.
-        self._begun: tuple[Coroutine[Any, Any, Any], Any, Letter | None] | None = None
+        # What was begun by whoever brought a message, and what it waits on.
+        self._begun: tuple[Coroutine[Any, Any, Any], Any] | None = None
         self._rest: TimerHandle | None = None  # it waits for its next message in memory, for a moment
         self._rests_until = 0.0
 
@@ -206,39 +205,37 @@ class Handling:
         else:
             thrown = None
         if self._begun is not None:
-            (coro, waits, letter), self._begun = self._begun, None
-            work = tasks.going_on(coro, waits, thrown)
-            await (work if letter is None else serving.otherwise(letter, work))
+            (coro, waits), self._begun = self._begun, None
+            await tasks.going_on(coro, waits, thrown)
 
     def _want(self, wanting: Call, *, urgent: bool) -> None:
         run = self._run
         self._wanting, self._urgent_only = wanting, urgent
         run.open[MAIL] = wanting
-        if self._saved is not None and run.host.is_roomy and not run.host.park_always and self._is_alone():
+        if self.saved is not None and self._may_rest():
             self.at_rest = self.shares and not urgent
             self._commit_and_rest()
         else:
             run.kick()
 
-    def _serve_here(self, wanting: Call, coro: Coroutine[Any, Any, bool]) -> None:
-        """Carry out what has come, in the actor's name. Where that waits, or listens no more, its task goes on."""
-        run, root = self._run, self._run.root
-        assert isinstance(root, BranchTask)  # it waits for its mail
-        self._wanting, self.at_rest = None, False
-        run.open.pop(MAIL, None)
+    def _may_rest(self) -> bool:
+        host = self._run.host
+        return host.is_roomy and not host.park_always and self._is_alone()
+
+    def _act(self, root: BranchTask, wanting: Call, coro: Coroutine[Any, Any, bool]) -> None:
+        """Carry out what needs more, in the actor's name. Where that waits, or listens no more, its task goes on."""
         try:
-            waits = tasks.step_for(run.loop, root, coro)
+            waits = tasks.act_for(self._run.loop, root, coro.send, None)
         except StopIteration as served:
             if served.value and not wanting.done():
                 self._want(wanting, urgent=False)
                 return
         except BaseException as error:  # the task's own
-            if not wanting.done():
-                wanting.set_exception(error)
-                return
-            raise
+            if wanting.done():
+                raise
+            wanting.set_exception(error)
         else:
-            self._begun = coro, waits, None
+            self._begun = coro, waits
         if not wanting.done():
             wanting.set_result(None)
 
@@ -278,31 +275,16 @@ class Handling:
         else:
             box.consume(letter.id)
 
-    def finish(self, letter: Letter, value: bytes | None, checkpoint: Callable[[Turn], None], /) -> bool:
-        """`close_letter` and `save` of a message that was handled without anything being recorded."""
-        run, box, mail, id = self._run, self._run.mailbox, letter.mail, letter.id
-        answer: Mail | None = None
-        if value is not None and mail.reply is not None:
-            answer = answer_to(mail, run.id, run.next_number(), value, None, run.replay.time)
-        if box.timers is not None or id not in box.posts:
-            self.close_letter(letter, answer)
-            return self.save(checkpoint, True)
-        commits = run.commits
-        turn = commits.turn
+    def reply(self, mail: Mail, value: bytes) -> None:
+        """Have the next commit send the answer to a request."""
+        run = self._run
+        answer = answer_to(mail, run.id, run.next_number(), value, None, run.replay.time)
         if answer is not None:
-            turn.outbox.append(answer)
-        del box.posts[id]
-        box.hand = 0
-        turn.consumed.append(id)
-        if (
-            self._clean
-            and run.phase is LIVE
-            and not (run.open or run.made or commits.entries or self.urgent.count)
-        ):
-            if len(run.tasks) == 1 and not run.done:  # as `save` has it
-                self._saved = checkpoint
-                return self.shares
-        return self.save(checkpoint, True)
+            run.commits.turn.outbox.append(answer)
+
+    def going_on(self, work: Coroutine[Any, Any, Any], waits: Any) -> Awaitable[Any]:
+        """A handler that was begun and waits on that: to be awaited by the actor's own code."""
+        return tasks.going_on(work, waits)
 
     def reply_beside(self, mail: Mail, value: bytes | None, error: Failure | None) -> Awaitable[None]:
         """Answer a message that is carried out beside a handler: a recorded call."""
@@ -331,7 +313,7 @@ class Handling:
         False where something of the handler is left, so that `seal` must follow.
         """
         run = self._run
-        self._saved = checkpoint
+        self.saved = checkpoint
         if (
             quiet
             and self._clean
@@ -355,7 +337,7 @@ class Handling:
         return self._clean and self.shares
 
     def leaves(self, left: Callable[[], bytes | None]) -> None:
-        if self._saved is None:  # else that is written with the end
+        if self.saved is None:  # else that is written with the end
             value = left()
             if value is not None:
                 self._run.commits.entries.append(Entry(*LEFT_AT, LEFT, "", b"", b"", 0, INSTANT, value))
@@ -374,7 +356,7 @@ class Handling:
     # ------------------------------------------------------------ commits
     def put_saved(self, turn: Turn) -> None:
         """Have the turn that is being taken write the checkpoint, if there is one."""
-        saved, self._saved = self._saved, None
+        saved, self.saved = self.saved, None
         if saved is None:
             return
         if not self._clean:
@@ -394,7 +376,7 @@ class Handling:
     @property
     def unclean(self) -> bool:
         """Whether outcomes that are there are those of a handler that is done."""
-        return self._saved is not None and not self._clean
+        return self.saved is not None and not self._clean
 
     def write(self) -> None:
         """Commit for whoever waits for it."""
@@ -407,7 +389,7 @@ class Handling:
     @property
     def unwritten(self) -> bool:
         """Whether a checkpoint waits for the next commit."""
-        return self._saved is not None
+        return self.saved is not None
 
     def flush(self) -> None:
         """Commit what was done, while the actor waits."""
@@ -421,21 +403,28 @@ class Handling:
         if run.phase is not COMMITTING:  # it leaves
             return
         run.phase = LIVE
-        if run.commits.waited or run.commits.owes or self._rest is None or run.box is None or run.box.posts:
-            if not self.serve_at_once() and (run.commits.owes or self._rest is None or not self._is_alone()):
-                run.kick()
+        commits, box = run.commits, run.box
+        more = box is None or bool(box.posts)
+        if not (more or commits.waited or commits.owes or self._rest is None):
+            return
+        if commits.waited and self.serve_at_once():  # else this may be its own task's
+            return
+        if more or commits.owes or self._rest is None or not self._is_alone():
+            run.kick()
 
     # ------------------------------------------------------------ between messages
     def _is_alone(self) -> bool:
         """Whether the actor waits, or is about to, for its next message and nothing else is to be looked at."""
-        run, wanting, box = self._run, self._wanting, self._run.box
+        return self._wanting is not None and not self._wanting.done() and self._has_only_messages(1)
+
+    def _has_only_messages(self, calls: int) -> bool:
+        """Whether there is nothing to be looked at but messages; `calls`: so many are open."""
+        run, box = self._run, self._run.box
         return (
             run.phase is LIVE
             and self._clean
             and len(run.tasks) == 1
-            and len(run.open) == 1
-            and wanting is not None
-            and not wanting.done()
+            and len(run.open) == calls
             and not (run.done or run.commits.entries or run.carrying.local or run.carrying.precommit)
             and run.stop_by is None
             and run.streaming is None
@@ -443,94 +432,67 @@ class Handling:
             and (box is None or box.is_plain)
         )
 
-    def hand(self, letter: Letter) -> bool:
-        """Carry out a message, if the actor is at rest and more isn't to be done than that; else it is to be filed."""
-        run, mail, wanting = self._run, letter.mail, self._wanting
-        box, root, at_rest, self.at_rest = run.box, run.root, self.at_rest, False
-        if (
-            not (at_rest and self.shares)
-            or run.phase is not LIVE
-            or wanting is None
-            or wanting.done()
-            or box is None
-            or box.timers is not None
-            or len(run.open) != 1
-            or len(run.tasks) != 1
-            or run.stop_by is not None
-            or mail.kind not in _PLAIN
-            or letter.id <= run.seen
-            or (letter.kept or mail.due or mail.key)
-            or (work := self._serving.begin(letter)) is None
-        ):
+    def serve_at_once(self) -> bool:
+        """Carry out the messages that are there, if it waits for one and nothing else has to be looked at first."""
+        run, wanting, box, root = self._run, self._wanting, self._run.box, self._run.root
+        if wanting is None or self._urgent_only or box is None or not box.posts:
+            return False
+        at_rest, self.at_rest = self.at_rest, False
+        at_rest = at_rest and run.phase is LIVE and run.stop_by is None and not wanting.done()
+        if not (at_rest or self._is_alone()):
             return False
         assert isinstance(root, BranchTask)  # it waits for its mail
-        run.seen = box.hand = letter.id
-        box.posts[letter.id] = letter
-        self._wanting = None
+        serving, self._wanting = self._serving, None
         del run.open[MAIL]
-        try:
-            waits = tasks.step_for(run.loop, root, work)
-        except StopIteration as stop:
-            self._came_to(letter, wanting, stop.value)
-        except BaseException as error:
-            self._serve_here(wanting, self._serving.otherwise(letter, _come_to(None, error)))
+        if self.shares and box.timers is None:
+            consumed = run.commits.turn.consumed
+            odd = tasks.act_for(run.loop, root, serving.carry_out, box.posts, consumed)
+            if odd is None and not wanting.done():
+                self._have_carried_out(wanting, at_rest=at_rest)
+                return True
+            box.hand = next(iter(box.posts), 0)
         else:
-            self._begun = work, waits, letter
-            if not wanting.done():
-                wanting.set_result(None)
+            odd = None
+        self._act(root, wanting, serving.serve(odd))
         return True
 
-    def _came_to(self, letter: Letter, wanting: Call, result: Any) -> None:
-        """A message's handler waited for nothing: commit what it did, if that is all there is to be done."""
-        run, box, serving, mail, error = self._run, self._run.mailbox, self._serving, letter.mail, None
+    def carry_out(self, serving: Serving) -> Odd | None:
+        """Messages that are there, if nothing else is to be looked at; by the actor's own code."""
+        run, box = self._run, self._run.box
         if (
-            serving.is_plain(result)
-            and not wanting.done()
-            and not run.open
-            and len(run.tasks) == 1
-            and run.phase is LIVE
-            and run.stop_by is None
+            box is None
+            or not box.posts
+            or box.timers is not None
+            or not (self.shares and self._has_only_messages(0))
         ):
-            try:
-                value = serving.done(result)
-            except BaseException as raised:
-                error = raised
-            else:
-                answer: Mail | None = None
-                if value is not None and mail.reply is not None:
-                    answer = answer_to(mail, run.id, run.next_number(), value, None, run.replay.time)
-                del box.posts[letter.id]
-                box.hand = 0
-                self._wanting, self.at_rest, run.open[MAIL] = wanting, True, wanting
-                self._rests_until = run.loop.time() + REST
-                if self._rest is None:
-                    self._look_in(CALM)
-                run.phase = COMMITTING
-                turn = run.commits.message(letter.id, answer)
-                serving.write(turn)
-                if turn.checkpoint is None and turn.delta is None:
-                    self._saved = serving.save
-                else:
-                    self._saved = None
-                    self._weigh(turn)
-                run.write(turn, self._flushed)
-                return
-        self._serve_here(wanting, serving.otherwise(letter, _come_to(result, error)))
+            return None
+        odd = serving.carry_out(box.posts, run.commits.turn.consumed)
+        if odd is not None:
+            box.hand = next(iter(box.posts))
+        return odd
 
-    def serve_at_once(self) -> bool:
-        """Give it the next message, if it waits for one and nothing else has to be looked at first."""
-        wanting, box = self._wanting, self._run.box
-        if wanting is None or self._urgent_only or box is None or not box.posts or not self._is_alone():
-            return False
-        self._serve_here(wanting, self._serving.serve())
-        return True
+    def _have_carried_out(self, wanting: Call, *, at_rest: bool) -> None:
+        """Messages were plain: commit what they did, if it rests from now on."""
+        run = self._run
+        self._wanting = run.open[MAIL] = wanting
+        if self.saved is None or not (at_rest or self._may_rest()):
+            run.kick()
+            return
+        self.at_rest, self._rests_until = True, run.loop.time() + REST
+        if self._rest is None:
+            self._look_in(CALM)
+        run.phase = COMMITTING
+        turn = run.commits.messages()
+        if self._serving.has_news:
+            self.put_saved(turn)
+        run.write(turn, self._flushed)
 
     def rests(self) -> bool:
         """Whether it stays in memory a moment for its next message; what was done is committed first."""
         run = self._run
         if not self._is_alone() or run.host.park_always or not run.host.is_roomy:
             return False
-        if self._saved is not None:
+        if self.saved is not None:
             self._commit_and_rest()
             return True
         left = self._rests_until - run.loop.time()
@@ -554,9 +516,7 @@ class Handling:
             run.kick()
         elif left - (REST - CALM) > 0.001:  # it had messages meanwhile
             self._look_in(left - (REST - CALM))
-        elif (
-            self._saved is not None
-        ):  # messages that changed nothing: how many is written before it lies down
+        elif self.saved is not None:  # messages that changed nothing: how many is written before it lies down
             self._commit_and_rest()
         elif not self._lies_down():
             self._rest = run.loop.call_later(left, self._rested, context=tasks.NO_CONTEXT)
@@ -567,7 +527,7 @@ class Handling:
         if (
             rests is None
             or self._urgent_only
-            or self._saved is not None
+            or self.saved is not None
             or not run.is_bare
             or self.weight >= LARGE
         ):
@@ -648,13 +608,6 @@ class Handling:
         """The run is cancelled: if nothing is in hand, nothing must be in a replay either."""
         if self._wanting is not None and not self._wanting.done():
             self._run.commits.entries.append(Entry(*HAND, "hand", "", b"", b"", 0, INSTANT, b"0"))
-
-
-async def _come_to(result: Any, error: BaseException | None) -> Any:
-    """What a handler has come to."""
-    if error is not None:
-        raise error
-    return result
 
 
 _NEXT: Final = Wait(kind="", name="", args=b"", digest=b"", decode=raw)

@@ -97,14 +97,17 @@ class Mailbox:
     # ------------------------------------------------------------ what comes in
     def file(self, letters: Sequence[Letter]) -> bool:
         """Take letters in; whether one asks for the run's end."""
-        cancelled = False
+        cancelled, plain, posts = False, True, self.posts
         for letter in letters:
             mail = letter.mail
             kind = mail.kind
             if (kind == "tell" or kind == "request") and not (letter.kept or mail.due or mail.key):
-                self.posts[letter.id] = letter
-                self._asked = self._asked or mail.name == CAUGHT_UP
-            elif letter.kept:
+                posts[letter.id] = letter
+                if mail.name == CAUGHT_UP:
+                    self._asked = True
+                continue
+            plain = False
+            if letter.kept:
                 self.keeping.keep(letter)
                 if kind == "subscribe":
                     self.keeping.came(letter)
@@ -126,6 +129,8 @@ class Mailbox:
                 self._results[letter.id] = letter
                 cancelled = cancelled or kind == "cancel"
         self._unmatched = True
+        if not plain and self._run.handling is not None:
+            self._run.handling.at_rest = False
         return cancelled
 
     @property
