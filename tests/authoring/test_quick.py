@@ -87,7 +87,7 @@ class UrgentStub:
 class LifeStub:
     """What is asked of a wake."""
 
-    watchers = ()
+    followed = ()
 
     def __init__(self) -> None:
         self.urgent = UrgentStub()

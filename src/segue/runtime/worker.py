@@ -97,6 +97,7 @@ class Worker:
         self.clock_now, self.append = clock.now, store.append
         self.repertoire = Repertoire()
         self.watchers: Mapping[str, Any] = bus.of
+        self.followed: Mapping[str, Callable[[str], None]] = bus.followed
         self.budgets = models.budgets
         self.park_always = False  # chaos for tests: leave memory after every commit
         self.working = self.closing = False

@@ -89,7 +89,7 @@ class Life(Protocol):
 
     id: str
     supervisor: Supervisor  #: of its children
-    watchers: Mapping[str, Any]  #: empty if nobody watches any run in this process
+    followed: Mapping[str, Any]  #: empty if nobody in this process follows how a request is carried out
     saved: Callable[[Turn], None] | None  #: what has the next commit write what was done since the last
 
     @property

@@ -82,7 +82,7 @@ class Quick:
                 life.set_time(at)
             method, answer = handler.method, None
             branch.path = f"/{method}.{here.turns}"
-            if handler.is_request and life.watchers:
+            if life.followed and handler.is_request:
                 life.takes(letter, branch.path, keeps=False)
             work: Coroutine[Any, Any, Any] = getattr(actor, method)(value)
             try:

@@ -17,6 +17,8 @@ class Bus:
 
     def __init__(self) -> None:
         self.of: dict[str, list[Listener]] = {}  #: by run; empty if nobody watches any
+        #: Who is told at which path a handler begins with a request, by what names that.
+        self.followed: dict[str, Callable[[str], None]] = {}
 
     def wants(self, run: str) -> bool:
         """Whether anybody watches that run, or all of them."""

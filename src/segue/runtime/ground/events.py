@@ -63,18 +63,6 @@ class Recorded(Event, frozen=True, kw_only=True, tag=True):
     reused: bool = False
 
 
-class Handling(Event, frozen=True, kw_only=True, tag=True, gc=False):
-    """A handler begins with a request; its calls stand at `path` and below. Not durable.
-
-    `caller`: the run that asks, or what names a request from outside.
-
-    Each attempt at it begins anew, at another path.
-    """
-
-    name: str
-    caller: str
-
-
 class Asked(Event, frozen=True, kw_only=True, tag=True):
     """A question is open: `await event.ask.answer(…)`."""
 

@@ -16,7 +16,7 @@ from ...model.errors import WrongPlace
 from ...model.message import MailKind
 from ...model.run import CallRef
 from ..ground.bus import Watching
-from ..ground.events import Event, Handling, Token
+from ..ground.events import Event, Token
 
 if TYPE_CHECKING:
     from ..handles import Run
@@ -88,20 +88,18 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
                 "what a request's handler does can be watched from outside runs only; await the answer"
             )
         self._id = self._id or self._run.engine.port.new_call()
-        watching = Watching(self._run.engine.bus, self._run.id)
+        bus, paths = self._run.engine.bus, list[str]()  # one for each attempt
+        watching, bus.followed[self._id] = Watching(bus, self._run.id), paths.append
         if self._task is None:
             self._task = asyncio.ensure_future(self)
-        path: str | None = None
         try:
             while events := await watching.until(self._task):
                 for event in events:
-                    if isinstance(event, Handling) and event.caller == self._id:
-                        path = event.path
-                    elif path is None or not (event.path == path or event.path.startswith(f"{path}/")):
-                        continue
-                    yield event
+                    if any(event.path == path or event.path.startswith(f"{path}/") for path in paths):
+                        yield event
         finally:
             watching.end()
+            bus.followed.pop(self._id, None)
 
     async def text(self) -> AsyncIterator[str]:
         """The tokens of its handler's model calls, as they come. Where none came, an answer that is a text comes whole.

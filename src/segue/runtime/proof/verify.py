@@ -257,6 +257,7 @@ class Desk:
         self.is_roomy = False
         self.rests: Rests | None = None
         self.watchers: Mapping[str, Any] = {}
+        self.followed: Mapping[str, Callable[[str], None]] = {}
 
     def models(self, names: Any, config: Config) -> list[str]:
         return self._worker.models(names, config)

@@ -17,11 +17,10 @@ from ...authoring.context import Act, BranchTask, Wait, current
 from ...authoring.message import Responder
 from ...core.replay import Replay
 from ...model.entry import INSTANT, LEFT, LEFT_AT, Entry, Failure
-from ...model.message import CAUGHT_UP, PORT, DeadLetter, Letter, Mail, answer_to
+from ...model.message import CAUGHT_UP, DeadLetter, Letter, Mail, answer_to
 from ...ports.store import Claimed, Turn, adding
 from ..calls.call import Call, new_call, own_call, raw
 from ..ground import tasks
-from ..ground.events import Handling as HandlingEvent
 from ..ground.phase import COMMITTING, LIVE, Phase
 from .away import Away
 from .departure import LARGE
@@ -58,6 +57,7 @@ class Handling:
         "_wanting",
         "at_rest",
         "away",
+        "followed",
         "id",
         "saved",
         "saves",
@@ -65,13 +65,12 @@ class Handling:
         "shares",
         "supervisor",
         "urgent",
-        "watchers",
         "weight",
     )
 
     def __init__(self, run: Executor, claimed: Claimed) -> None:
         self._run, self.id = run, run.id
-        self.watchers = run.host.watchers
+        self.followed = run.host.followed
         deltas = claimed.deltas
         #: Bytes that a wake reads, roughly, and those of the newest delta.
         self.weight = len(claimed.checkpoint or b"") + sum(map(len, deltas))
@@ -242,12 +241,8 @@ class Handling:
     def takes(self, letter: Letter, path: str, *, keeps: bool) -> tuple[Responder[Any], ...]:
         """A handler begins with a request, its calls at that path; its `Responder`, if it `keeps` one."""
         run, mail = self._run, letter.mail
-        watchers, reply = self.watchers, mail.reply
-        if reply is not None and (listeners := (*watchers.get(run.id, ()), *watchers.get("", ()))):
-            caller = reply.path if reply.run.startswith(PORT) else reply.run
-            event = HandlingEvent(run=run.id, path=path, name=mail.name, caller=caller)
-            for listener in listeners:
-                listener(event)
+        if self.followed and mail.reply is not None and mail.reply.path in self.followed:
+            self.followed[mail.reply.path](path)
         if not keeps:
             return ()
         run.letters.may_keep(letter.id)
