@@ -283,3 +283,39 @@ async def test_a_request_is_awaited_once() -> None:
         assert await asked == "0"
         with pytest.raises(RuntimeError, match="the request Ask was awaited already: make another one"):
             await asked
+
+
+class Alert(segue.Note):
+    urgent: bool = True
+
+
+class Listed(segue.Request[list[str]]):
+    urgent: bool = True
+
+
+class Desk(segue.Actor[None]):
+    came: list[str] = segue.field(default_factory=list)
+
+    @segue.on
+    async def ask(self, m: Ask) -> str:
+        self.came.append(await slow())
+        return m.how
+
+    @segue.on
+    async def alert(self, m: Alert) -> None:
+        self.came.append(f"alert {m.urgent}")
+
+    @segue.on
+    async def listed(self, m: Listed) -> list[str]:
+        return self.came
+
+
+async def test_a_field_that_is_called_urgent_hurries_nothing() -> None:
+    async with segue.Engine("memory:") as engine:
+        desk = await engine.start(Desk(), id="desk")
+        asked = asyncio.ensure_future(desk.request(Ask("step")))
+        await asyncio.sleep(0)
+        await desk.tell(Alert())
+        await desk.tell(Alert(False))
+        assert await desk.request(Listed()) == ["slow", "alert True", "alert False"]
+        await asked

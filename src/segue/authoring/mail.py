@@ -25,7 +25,7 @@ from .config import How, config_of, configured
 from .context import Act, Branch, Wait, current
 from .flow import Target, take_call
 from .message import message_name as message_name
-from .message import message_reader, nothing, read_pong
+from .message import message_reader, nothing, read_pong, sent_as
 from .time import overdue
 
 if TYPE_CHECKING:
@@ -122,15 +122,10 @@ async def tell(
     await send(branch, run if isinstance(run, str) else run.id, message, When.of(after, every, key))
 
 
-def kind_of(message: object) -> MailKind:
-    """How a message travels that wants no answer."""
-    return "urgent" if getattr(message, "urgent", False) else "tell"
-
-
 def send(branch: Branch, to: str, message: object, when: When = AT_ONCE) -> Any:
     """The recorded call behind `tell`."""
-    run, kind = branch.run, kind_of(message)
-    name, value = message_name(type(message)), encode_stable(message, where="the message")
+    run, (kind, name) = branch.run, sent_as(type(message))
+    value = encode_stable(message, where="the message")
     said: dict[str, Any] = {"to": to, "name": name, "message": msgspec.Raw(value)}
     args = encode(said if when == AT_ONCE else {**said, "when": when})
 

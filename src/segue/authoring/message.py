@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, dataclass_tran
 import msgspec
 
 from ..core.codec import decoder, digest, encode, encode_stable, raw_decoder
-from ..model.message import Answered, Mail, answer_to, response_name
+from ..model.message import Answered, Mail, MailKind, answer_to, response_name
 from ..model.run import CallRef
 from ..ports.store import Turn
 from .context import Act, current
@@ -63,16 +63,28 @@ def message_name(tp: Any) -> str:
     return str(getattr(tp, "__qualname__", tp)).replace("<locals>.", "")
 
 
-def _request_of(request: type[Any]) -> tuple[str, Callable[[bytes], Any]]:
+def _is_urgent(tp: type[Any]) -> bool:
+    """Whether messages of a class come before others: as the class says, not a field of that name."""
+    fields = [field.name for field in dataclasses.fields(tp)] if dataclasses.is_dataclass(tp) else ()
+    return getattr(tp, "urgent", False) is True and "urgent" not in fields
+
+
+def _sent_as(message: type[Any]) -> tuple[MailKind, str]:
+    return "urgent" if _is_urgent(message) else "tell", message_name(message)
+
+
+def _asked_as(request: type[Any]) -> tuple[MailKind, str, Callable[[bytes], Any]]:
     name = message_name(request)
-    return name, decoder(response_type(request), f"the answer to {name}")
+    read = decoder(response_type(request), f"the answer to {name}")
+    return "urgent" if _is_urgent(request) else "request", name, read
 
 
-#: The name of a class's messages; of requests, and what reads the answers to them. Found once.
-name_of: Callable[[type[Any]], str] = functools.lru_cache(maxsize=4096)(message_name)  # type: ignore[assignment]  # classes hash
-request_of: Callable[[type[Any]], tuple[str, Callable[[bytes], Any]]] = functools.lru_cache(maxsize=4096)(
-    _request_of
-)  # type: ignore[assignment]  # so here
+#: How messages of a class travel that want no answer, and under what name. Found once.
+sent_as: Callable[[type[Any]], tuple[MailKind, str]]
+sent_as = functools.lru_cache(maxsize=4096)(_sent_as)  # type: ignore[assignment]  # classes hash
+#: How requests of a class travel, under what name, and what reads the answers to them. Found once.
+asked_as: Callable[[type[Any]], tuple[MailKind, str, Callable[[bytes], Any]]]
+asked_as = functools.lru_cache(maxsize=4096)(_asked_as)  # type: ignore[assignment]  # so here
 
 
 def message_reader(tp: Any, where: str = "") -> Callable[[bytes], Any]:

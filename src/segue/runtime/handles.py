@@ -16,7 +16,7 @@ from ..authoring.context import find_branch
 from ..authoring.failures import to_exception
 from ..authoring.flow import target_named
 from ..authoring.mail import When, cancel, caught_up, join, ping, send, unschedule
-from ..authoring.message import Pong, Request, name_of, read_pong
+from ..authoring.message import Pong, Request, read_pong, sent_as
 from ..authoring.resource import SERVICES
 from ..authoring.trace import attach
 from ..core.codec import decoder, encode
@@ -31,7 +31,7 @@ from ..model.errors import (
     StepFailed,
     WrongPlace,
 )
-from ..model.message import MailKind, Question
+from ..model.message import Question
 from ..model.run import Head
 from .ground.bus import Watching
 from .ground.events import Asked, Event, Finished, Token
@@ -223,10 +223,9 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
         if after is not None or every is not None or key:
             when = When.of(after, every, key)
             more = {"due": when.due(self.engine.clock.now()), "every": when.every, "key": when.key}
-        kind: MailKind = "urgent" if getattr(message, "urgent", False) else "tell"
-        sending = (self._home or self.engine).postbox.post(
-            self.id, kind, name_of(type(message)), encode(message, where="the message"), None, None, more
-        )
+        kind, name = sent_as(type(message))
+        value = encode(message, where="the message")
+        sending = (self._home or self.engine).postbox.post(self.id, kind, name, value, None, None, more)
         if sending is not None:
             await sending
 

@@ -48,7 +48,7 @@ class Driver:
         )
         life.supervisor = self.ending.supervisor
         self.interlude = Interlude(self.here, life, self.performer, self.ending.supervisor)
-        self._quick = Quick(self.here, life, self.performer, self.interlude, self._serve)
+        self._quick = Quick(self.here, life, self.performer, self._serve)
         life.urgent.beside = self.interlude.beside
         self._began = 0.0  # the round
         # Messages since the last commit, and when they have to be committed.
@@ -168,7 +168,7 @@ class Driver:
                     return True
                 await self._letter(letter)
             life.set_time(here.at)
-            odd = life.carry_out(quick)
+            odd = life.carry_out(quick) if self._listens else None
             if quick.is_full:
                 return True
         return False

@@ -97,13 +97,12 @@ class Fields:
                 self._pending.add(change.splice)
         return bool(looked)
 
-    def hold(self, actor: Any) -> None:
-        """`take` what they are now. Raises `NotEncodable`, and then nothing is taken."""
+    def hold(self, actor: Any) -> bool:
+        """`take` what they are now; whether they have changed. Raises `NotEncodable`, and then nothing is taken."""
         values = actor.__dict__
         if self._table is not None or values.keys() != self._names or (text := encode_plain(values)) is None:
-            self.take(self.look(actor), actor)
-        elif text != self._raw:
-            self.take(text, actor)
+            return self.take(self.look(actor), actor)
+        return text != self._raw and self.take(text, actor)
 
     # ------------------------------------------------------------ written down
     def whole(self) -> msgspec.Raw:

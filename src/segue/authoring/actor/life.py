@@ -35,11 +35,12 @@ class Beside(Protocol):
 class Serving(Protocol):
     """How an actor's messages are carried out while it listens."""
 
-    def carry_out(self, posts: OrderedDict[int, Letter], consumed: list[int], /) -> Odd | None:
+    def carry_out(self, posts: OrderedDict[int, Letter], turn: Turn, /) -> Odd | None:
         """Carry out the first of these messages, in the actor's name, as far as that needs no more than their handlers.
 
-        What was carried out is taken out, `consumed` and `saved`, so that a commit may follow at any time. The next
-        one is given if it isn't plain: its handler waits, raised or said something, or it was not begun.
+        What was carried out is taken out and consumed by the turn, which is the next, and `saved`, so that a commit may
+        follow at any time. The next one is given if it isn't plain: its handler waits, raised or said something, or it
+        was not begun.
         """
         ...
 
@@ -146,7 +147,7 @@ class Life(Protocol):
         ...
 
     def answer_to(self, mail: Mail, value: bytes | None, error: Failure | None) -> Mail | None:
-        """What answers a request; it is sent by `close_letter`."""
+        """What answers a request, once it was sent; None for mail that wants no answer."""
         ...
 
     def close_letter(self, letter: Letter, reply: Mail | None) -> None:
@@ -158,10 +159,6 @@ class Life(Protocol):
 
         False where something of the handler is left, so that `seal` must follow.
         """
-        ...
-
-    def reply(self, mail: Mail, value: bytes) -> None:
-        """Have the next commit send the answer to a request."""
         ...
 
     def going_on(self, work: Coroutine[Any, Any, Any], waits: Any) -> Awaitable[Any]:

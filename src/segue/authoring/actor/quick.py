@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ...core.codec import encode
 from ...model.message import Letter
-from .interlude import Interlude
+from ...ports.store import Turn
 from .life import Life
 from .nexts import Answer
 from .performing import Performer
@@ -47,27 +47,22 @@ class Quick:
         here: Standing,
         life: Life,
         performer: Performer,
-        interlude: Interlude,
         serve: Callable[[Odd | None], Coroutine[Any, Any, bool]],
     ) -> None:
-        self._here, self._life, self._performer, self._interlude = here, life, performer, interlude
+        self._here, self._life, self._performer = here, life, performer
         self.serve, self.save = serve, here.write
         self.is_full = False  #: what was carried out last is to be committed before there is more
 
     @property
     def has_news(self) -> bool:
         """Whether more is to be stored than that messages were handled."""
-        return self._here.has_news
+        return self._here.unwritten
 
-    def carry_out(self, posts: OrderedDict[int, Letter], consumed: list[int]) -> Odd | None:
+    def carry_out(self, posts: OrderedDict[int, Letter], turn: Turn) -> Odd | None:
         """Carry out the first messages as far as they are plain; the next one, if it isn't."""
-        here, life, performer, branch = self._here, self._life, self._performer, self._performer.branch
-        self.is_full = False
-        if not (here.listens and performer.is_quiet and self._interlude.quiet):
-            return NOT_BEGUN
+        here, life, branch, consumed = self._here, self._life, self._performer.branch, turn.consumed
         quick, actor, fields, save, at = here.quick, here.actor, here.fields, self.save, here.at
-        until, counts_only = monotonic() + MOMENT, here.counts_only()
-        life.set_time(at)
+        until, self.is_full = monotonic() + MOMENT, False
         for letter in list(islice(posts.values(), max(GROUP - len(consumed), 1))):
             mail = letter.mail
             handler = quick.get(mail.name)
@@ -98,19 +93,19 @@ class Quick:
             try:
                 if handler.is_request:
                     answer = encode(result, where=handler.answers)
-                fields.hold(actor)
+                if fields.hold(actor):
+                    here.unwritten = True
             except BaseException:  # so here
                 return self._odd(handler, letter, _come_to(result, None))
             here.at = at
-            if counts_only:
+            if here.only_listens:
                 here.turns += 1
             else:
                 here.keep()
-                counts_only = here.counts_only()
             del posts[letter.id]
             consumed.append(letter.id)
-            if answer is not None and mail.reply is not None:
-                life.reply(mail, answer)
+            if answer is not None and (reply := life.answer_to(mail, answer, None)) is not None:
+                turn.outbox.append(reply)
             life.saved = save
             if monotonic() > until:
                 break

@@ -95,8 +95,10 @@ class Standing:
         self._kept: tuple[Any, ...] | None = (
             None  # but for fields and children; None of one that only listens
         )
-        self._kept_listens = False
-        self._unwritten = False  # what was kept, and not only counted
+        self.only_listens = (
+            False  #: so it was kept, without children: turns that change but fields are only counted
+        )
+        self.unwritten = False  #: what was kept, or fields have changed since they were written
 
     def code(self, claimed: Claimed, life: Life, /) -> Coroutine[Any, Any, bytes]:
         """The coroutine of a wake that goes on from here."""
@@ -192,9 +194,12 @@ class Standing:
     def keep(self) -> None:
         """A turn is over: so it is to be written down, whatever the next handler does meanwhile."""
         self.turns += 1
-        self._unwritten = True
+        self.unwritten = True
         self.children.keep()
-        self._kept_listens = self.listens and not self.attempt
+        self.only_listens = self.listens and not self.attempt and self.children.is_none
+        if self.only_listens:
+            self._kept = None
+            return
         state = "" if self.state is None else message_name(type(self.state))
         self._kept = (
             self.verdict,
@@ -213,22 +218,10 @@ class Standing:
             self.definition.declared,
         )
 
-    def counts_only(self) -> bool:
-        """Whether to `keep` turns of which only the fields hold is to count them: it listened after the last one."""
-        if self._kept_listens and self.children.is_none:
-            self._kept = None
-            return True
-        return False
-
-    @property
-    def has_news(self) -> bool:
-        """Whether more isn't stored than how many turns there were."""
-        return self._unwritten or self.fields.unwritten
-
     def write(self, turn: Turn) -> None:
         """Have a turn store what was last kept: what has changed, unless more would be stored than is worth it."""
         fields, family, head = self.fields, self.children, self._head()
-        self._unwritten = False
+        self.unwritten = False
         if (
             self._written
             and not family.scrambled

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ...authoring.context import find_branch
 from ...authoring.mail import forward, request
-from ...authoring.message import Request, request_of
+from ...authoring.message import Request, asked_as
 from ...core.codec import encode_stable
 from ...model import checks
 from ...model.errors import WrongPlace
-from ...model.message import MailKind
 from ...model.run import CallRef
 from ..ground.bus import Watching
 from ..ground.events import Event, Token
@@ -37,9 +36,8 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
         self._run, self._timeout, self._id, self.__qualname__ = run, timeout, "", "request"
         self._task: asyncio.Task[T] | None = None
         self._asking: Generator[Any, Any, T] | None = None
-        self._kind: MailKind = "urgent" if getattr(message, "urgent", False) else "request"
         self._value = encode_stable(message, where="the message")
-        self._name, self._decode = request_of(type(message))
+        self._kind, self._name, self._decode = asked_as(type(message))
 
     # ------------------------------------------------------------ the answer
     def __await__(self) -> Generator[Any, Any, T]:
@@ -64,7 +62,9 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
             )
             answer = yield from recorded
             return answer
-        asked = run.engine.port.ask(run.id, self._name, self._value, self._timeout, self._kind, self._id)
+        asked = (run._home or run.engine).port.ask(
+            run.id, self._name, self._value, self._timeout, self._kind, self._id
+        )
         answer = self._decode(asked if isinstance(asked, bytes) else (yield from asked.__await__()))
         return answer
 

@@ -270,13 +270,6 @@ class Handling:
         else:
             box.consume(letter.id)
 
-    def reply(self, mail: Mail, value: bytes) -> None:
-        """Have the next commit send the answer to a request."""
-        run = self._run
-        answer = answer_to(mail, run.id, run.next_number(), value, None, run.replay.time)
-        if answer is not None:
-            run.commits.turn.outbox.append(answer)
-
     def going_on(self, work: Coroutine[Any, Any, Any], waits: Any) -> Awaitable[Any]:
         """A handler that was begun and waits on that: to be awaited by the actor's own code."""
         return tasks.going_on(work, waits)
@@ -400,7 +393,7 @@ class Handling:
         run.phase = LIVE
         commits, box = run.commits, run.box
         more = box is None or bool(box.posts)
-        if not (more or commits.waited or commits.owes or self._rest is None):
+        if not (more or commits.waited or self._rest is None):  # no time was there for anything else
             return
         if commits.waited and self.serve_at_once():  # else this may be its own task's
             return
@@ -440,8 +433,7 @@ class Handling:
         serving, self._wanting = self._serving, None
         del run.open[MAIL]
         if self.shares and box.timers is None:
-            consumed = run.commits.turn.consumed
-            odd = tasks.act_for(run.loop, root, serving.carry_out, box.posts, consumed)
+            odd = tasks.act_for(run.loop, root, serving.carry_out, box.posts, run.commits.turn)
             if odd is None and not wanting.done():
                 self._have_carried_out(wanting, at_rest=at_rest)
                 return True
@@ -461,7 +453,7 @@ class Handling:
             or not (self.shares and self._has_only_messages(0))
         ):
             return None
-        odd = serving.carry_out(box.posts, run.commits.turn.consumed)
+        odd = serving.carry_out(box.posts, run.commits.turn)
         if odd is not None:
             box.hand = next(iter(box.posts))
         return odd
