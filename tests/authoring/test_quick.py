@@ -7,7 +7,6 @@ here, and an engine that asks it is told no: that is always right.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,11 +15,9 @@ import pytest
 import segue
 from segue.authoring.actor.definition import ActorDef
 from segue.authoring.actor.handlers import Handler
-from segue.authoring.actor.interlude import Interlude
 from segue.authoring.actor.performing import Performer
 from segue.authoring.actor.quick import Quick
 from segue.authoring.context import Branch
-from segue.model.message import Letter, Mail
 from tests.runtime.lives import until
 
 
@@ -75,34 +72,9 @@ class Clerk(segue.Actor[str]):
         return segue.Listen()
 
 
-COME = Letter(1, Mail("clerk", "somebody", 1, "tell", "Tell", b'{"how":"state"}'))
-
-
-class UrgentStub:
-    """Urgent messages."""
-
-    is_struck = False
-
-
-class LifeStub:
-    """What is asked of a wake."""
-
-    followed = ()
-
-    def __init__(self) -> None:
-        self.urgent = UrgentStub()
-
-    def set_time(self, at: float) -> None: ...
-
-
 class HereStub:
     definition: ActorDef = Clerk.__segue__  # type: ignore[attr-defined]  # set when the class is made
-    turns, at, listens, fields = 3, 0.0, True, None
-    quick = definition.quick
-    actor = Clerk()
-
-    def counts_only(self) -> bool:
-        return True
+    turns = 3
 
     def write(self, turn: object) -> None: ...
 
@@ -112,32 +84,16 @@ class Parts:
     quick: Quick
     branch: Branch
     performer: Performer
-    interlude: Interlude
-    life: LifeStub
 
     def is_plain(self, name: str, result: Any = None) -> bool:
         return self.quick.is_plain(HereStub.definition.handlers.messages[name], result)
 
-    def begins(self) -> bool:
-        """Whether it calls the handler of a message that has come."""
-        odd = self.quick.carry_out(OrderedDict({1: COME}), [])
-        if odd is not None and odd.work is not None:
-            cast("Any", odd.work).close()
-        return odd is None or odd.work is not None
-
 
 def at_rest() -> Parts:
     """What carries out the messages of an actor for which nothing was recorded."""
-    here, life, branch = cast("Any", HereStub()), LifeStub(), Branch(cast("Any", None), "/tell.3")
-    performer = Performer(here, cast("Any", life), branch)
-    interlude = Interlude(here, cast("Any", life), performer, cast("Any", None))
-    return Parts(
-        Quick(here, cast("Any", life), performer, interlude, cast("Any", None)),
-        branch,
-        performer,
-        interlude,
-        life,
-    )
+    here, branch, unused = cast("Any", HereStub()), Branch(cast("Any", None), "/tell.3"), cast("Any", None)
+    performer = Performer(here, unused, branch)
+    return Parts(Quick(here, unused, performer, unused), branch, performer)
 
 
 # ---------------------------------------------------------------- by itself
@@ -176,33 +132,6 @@ async def test_what_was_recorded(name: str) -> None:
     assert parts.is_plain(name)
     branch.child("task")
     assert not parts.is_plain(name)
-
-
-async def test_what_was_recorded_before_belongs_to_this_turn() -> None:
-    parts = at_rest()
-    assert parts.begins()
-    parts.branch.n = 1
-    parts.performer.enter("tell")
-    assert not parts.begins()
-    parts.performer.over()
-    assert parts.begins()
-
-
-async def test_what_is_said_beside() -> None:
-    parts = at_rest()
-    parts.interlude.next = segue.Listen()
-    assert not parts.begins()
-    parts.interlude.take_next()
-    assert parts.begins()
-    parts.life.urgent.is_struck = True
-    assert not parts.begins()
-    parts.life.urgent.is_struck = False
-    async with asyncio.TaskGroup() as group:
-        beside = group.create_task(parts.interlude.lock.acquire())
-        parts.interlude._tasks.add(beside)
-        assert not parts.begins()
-        parts.interlude._tasks.discard(beside)
-    assert parts.begins()
 
 
 # ---------------------------------------------------------------- as an engine asks it
