@@ -105,7 +105,8 @@ def encode_deterministic(value: object, *, where: str = "value") -> bytes:
 def encode_stable(value: object, *, where: str = "value") -> bytes:
     """As `encode`, with sets sorted by how they are written: in another process a set of texts has another order."""
     data = encode(value, where=where)
-    return write(_ordered(value, keys=False)) if _holds_set([value], data.count(b"[")) else data
+    lists = data.count(b"[")
+    return write(_ordered(value, keys=False)) if lists and _holds_set([value], lists) else data
 
 
 def encode_call(args: Sequence[object], kwargs: Mapping[str, object]) -> bytes:

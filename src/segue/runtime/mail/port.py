@@ -150,30 +150,28 @@ class Port:
             self._arrivals.look()
 
     def take(self, answers: Iterable[Mail]) -> None:
-        """Answers of runs at work in this process, which don't go by the store."""
+        """Take answers in: those of runs at work in this process don't go by the store.
+
+        The first one to a request counts, and one that nobody waits for is dropped.
+        """
         for mail in answers:
-            self._take(mail)
+            asked = None if mail.call is None else self._calls.get(mail.call.path)
+            if asked is None:
+                continue
+            if (future := asked.future) is None:
+                if asked.answer is None:
+                    asked.answer = mail
+            elif not future.done():
+                if mail.error is None:
+                    future.set_result(mail.value or b"null")
+                else:
+                    future.set_exception(raised(mail, mail.error))
 
     def _take_all(self, letters: Sequence[Letter]) -> None:
-        for letter in letters:
-            self._take(letter.mail)
+        self.take(letter.mail for letter in letters)
         self._uncleared += len(letters)
         if self._uncleared >= READ:
             self._clear()
-
-    def _take(self, mail: Mail) -> None:
-        """One answer. The first counts, and one that nobody waits for is dropped."""
-        asked = None if mail.call is None else self._calls.get(mail.call.path)
-        if asked is None:
-            return
-        if (future := asked.future) is None:
-            if asked.answer is None:
-                asked.answer = mail
-        elif not future.done():
-            if mail.error is None:
-                future.set_result(mail.value or b"null")
-            else:
-                future.set_exception(raised(mail, mail.error))
 
     def _clear(self) -> None:
         if self._uncleared:

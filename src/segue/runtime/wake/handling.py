@@ -392,7 +392,7 @@ class Handling:
             return
         run.phase = LIVE
         commits, box = run.commits, run.box
-        more = box is None or bool(box.posts)
+        more = box is not None and bool(box.posts)
         if not (more or commits.waited or self._rest is None):  # no time was there for anything else
             return
         if commits.waited and self.serve_at_once():  # else this may be its own task's
@@ -434,8 +434,9 @@ class Handling:
         del run.open[MAIL]
         if self.shares and box.timers is None:
             odd = tasks.act_for(run.loop, root, serving.carry_out, box.posts, run.commits.turn)
-            if odd is None and not wanting.done():
-                self._have_carried_out(wanting, at_rest=at_rest)
+            if odd is None:
+                if not wanting.done():
+                    self._have_carried_out(wanting, at_rest=at_rest)
                 return True
             box.hand = next(iter(box.posts), 0)
         else:
