@@ -124,7 +124,8 @@ async def tell(
 
 def send(branch: Branch, to: str, message: object, when: When = AT_ONCE) -> Any:
     """The recorded call behind `tell`."""
-    run, (kind, name) = branch.run, sent_as(type(message))
+    run, (name, may_hurry) = branch.run, sent_as(type(message))
+    kind: MailKind = "urgent" if may_hurry and message.urgent else "tell"  # type: ignore[attr-defined]  # it has it
     value = encode_stable(message, where="the message")
     said: dict[str, Any] = {"to": to, "name": name, "message": msgspec.Raw(value)}
     args = encode(said if when == AT_ONCE else {**said, "when": when})

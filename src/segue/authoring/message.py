@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, dataclass_tran
 import msgspec
 
 from ..core.codec import decoder, digest, encode, encode_stable, raw_decoder
-from ..model.message import Answered, Mail, MailKind, answer_to, response_name
+from ..model.message import Answered, Mail, answer_to, response_name
 from ..model.run import CallRef
 from ..ports.store import Turn
 from .context import Act, current
@@ -63,27 +63,26 @@ def message_name(tp: Any) -> str:
     return str(getattr(tp, "__qualname__", tp)).replace("<locals>.", "")
 
 
-def _is_urgent(tp: type[Any]) -> bool:
-    """Whether messages of a class come before others: as the class says, not a field of that name."""
+def _may_hurry(tp: type[Any]) -> bool:
+    """Whether messages of a class say that they are urgent: by what the class has, not by a field of that name."""
     fields = [field.name for field in dataclasses.fields(tp)] if dataclasses.is_dataclass(tp) else ()
-    return getattr(tp, "urgent", False) is True and "urgent" not in fields
+    return bool(getattr(tp, "urgent", False)) and "urgent" not in fields
 
 
-def _sent_as(message: type[Any]) -> tuple[MailKind, str]:
-    return "urgent" if _is_urgent(message) else "tell", message_name(message)
+def _sent_as(message: type[Any]) -> tuple[str, bool]:
+    return message_name(message), _may_hurry(message)
 
 
-def _asked_as(request: type[Any]) -> tuple[MailKind, str, Callable[[bytes], Any]]:
+def _asked_as(request: type[Any]) -> tuple[str, bool, Callable[[bytes], Any]]:
     name = message_name(request)
-    read = decoder(response_type(request), f"the answer to {name}")
-    return "urgent" if _is_urgent(request) else "request", name, read
+    return name, _may_hurry(request), decoder(response_type(request), f"the answer to {name}")
 
 
-#: How messages of a class travel that want no answer, and under what name. Found once.
-sent_as: Callable[[type[Any]], tuple[MailKind, str]]
+#: Under what name messages of a class travel, and whether they may be `urgent`. Found once.
+sent_as: Callable[[type[Any]], tuple[str, bool]]
 sent_as = functools.lru_cache(maxsize=4096)(_sent_as)  # type: ignore[assignment]  # classes hash
-#: How requests of a class travel, under what name, and what reads the answers to them. Found once.
-asked_as: Callable[[type[Any]], tuple[MailKind, str, Callable[[bytes], Any]]]
+#: The same of requests, and what reads the answers to them.
+asked_as: Callable[[type[Any]], tuple[str, bool, Callable[[bytes], Any]]]
 asked_as = functools.lru_cache(maxsize=4096)(_asked_as)  # type: ignore[assignment]  # so here
 
 

@@ -31,7 +31,7 @@ from ..model.errors import (
     StepFailed,
     WrongPlace,
 )
-from ..model.message import Question
+from ..model.message import MailKind, Question
 from ..model.run import Head
 from .ground.bus import Watching
 from .ground.events import Asked, Event, Finished, Token
@@ -223,7 +223,8 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
         if after is not None or every is not None or key:
             when = When.of(after, every, key)
             more = {"due": when.due(self.engine.clock.now()), "every": when.every, "key": when.key}
-        kind, name = sent_as(type(message))
+        name, may_hurry = sent_as(type(message))
+        kind: MailKind = "urgent" if may_hurry and message.urgent else "tell"  # type: ignore[attr-defined]  # it has it
         value = encode(message, where="the message")
         sending = (self._home or self.engine).postbox.post(self.id, kind, name, value, None, None, more)
         if sending is not None:

@@ -151,8 +151,11 @@ class Driver:
 
     async def _messages(self) -> None:
         """Messages, until something else is next."""
-        while await self._serve():
-            await self.life.attend(self._quick, self.here)
+        listens: bool | None = await self._serve()
+        while listens:
+            listens = await self.life.attend(self._quick, self.here)
+            if listens is None:
+                listens = await self._serve()
 
     async def _serve(self, odd: Odd | None = None) -> bool:
         """The messages that are there, first that which was `odd`; whether the actor still listens."""

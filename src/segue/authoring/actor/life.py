@@ -129,8 +129,10 @@ class Life(Protocol):
         """
         ...
 
-    async def attend(self, serving: Serving, stays: Stays) -> None:
-        """Wait until there are messages. All that was done is committed.
+    async def attend(self, serving: Serving, stays: Stays) -> bool | None:
+        """Wait until there are messages; what `serve` gave, where it was begun meanwhile.
+
+        All that was done is committed.
 
         Whoever brings mail has it served in the actor's name: as long as no handler waits, the actor's task isn't
         needed. Where none come for a while this wake may end here, closed as a coroutine is, and another one go on from

@@ -11,7 +11,9 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from itertools import islice
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from ...core.codec import encode
 from ...model.message import Letter
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 GROUP, MOMENT = 128, 0.005
 
 
-class Odd(NamedTuple):
+class Odd(msgspec.Struct, frozen=True):
     """A message that needs the driver. `work` is what its handler has begun, or come to; None if it has not begun."""
 
     handler: Any = None

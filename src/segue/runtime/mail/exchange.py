@@ -13,6 +13,7 @@ from ...authoring.message import Request, asked_as
 from ...core.codec import encode_stable
 from ...model import checks
 from ...model.errors import WrongPlace
+from ...model.message import MailKind
 from ...model.run import CallRef
 from ..ground.bus import Watching
 from ..ground.events import Event, Token
@@ -37,7 +38,8 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
         self._task: asyncio.Task[T] | None = None
         self._asking: Generator[Any, Any, T] | None = None
         self._value = encode_stable(message, where="the message")
-        self._kind, self._name, self._decode = asked_as(type(message))
+        self._name, may_hurry, self._decode = asked_as(type(message))
+        self._kind: MailKind = "urgent" if may_hurry and message.urgent else "request"  # type: ignore[attr-defined]  # it has it
 
     # ------------------------------------------------------------ the answer
     def __await__(self) -> Generator[Any, Any, T]:

@@ -190,8 +190,8 @@ class Handling:
         self._want(wanting, urgent=True)
         return wanting
 
-    async def attend(self, serving: Serving, stays: Stays) -> None:
-        """Wait until there are messages, or until what whoever brought one has begun is to be gone on with."""
+    async def attend(self, serving: Serving, stays: Stays) -> bool | None:
+        """Wait until there are messages, or until what whoever brought one has begun is over: what that gave."""
         wanting = new_call(self._run, MAIL, _NEXT, None, 0)
         self._serving, self._stays = serving, stays
         self._want(wanting, urgent=False)
@@ -203,9 +203,11 @@ class Handling:
             thrown: BaseException | None = error
         else:
             thrown = None
-        if self._begun is not None:
-            (coro, waits), self._begun = self._begun, None
-            await tasks.going_on(coro, waits, thrown)
+        if self._begun is None:
+            return None
+        (coro, waits), self._begun = self._begun, None
+        listens: bool = await tasks.going_on(coro, waits, thrown)
+        return listens
 
     def _want(self, wanting: Call, *, urgent: bool) -> None:
         run = self._run
