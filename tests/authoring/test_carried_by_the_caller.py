@@ -205,6 +205,39 @@ async def test_what_comes_out_otherwise_at_rest_comes_out_as_it_does_in_a_group(
         assert await run == "over"
 
 
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_in_a_stretch_each_message_comes_out_by_itself(kind: str, tmp_path: Any) -> None:
+    address = "memory:" if kind == "memory" else f"sqlite:{tmp_path}/runs.db"
+    async with segue.Engine(address) as engine:
+        run = await engine.start(Turned(), id="turned")
+        assert await run.request(Next("a")) == "a 1"
+        came = await asyncio.gather(
+            run.tell(Tell(10)),
+            run.request(Next("unwritable field")),
+            run.tell(Tell(100)),
+            run.request(Next("task")),
+            run.tell(Tell(1000)),
+            run.request(Next("cancelled")),
+            run.request(Next("b")),
+            return_exceptions=True,
+        )
+        assert isinstance(came[1], NotEncodable)
+        assert isinstance(came[5], Exception)
+        assert [came[3], came[6]] == ["slow", "b 1113"]
+
+
+async def test_a_stretch_of_messages_is_one_commit_and_writes_its_fields_once() -> None:
+    async with segue.Engine("memory:") as engine:
+        clerk = await engine.start(Clerk(), id="clerk")
+        await clerk.request(Ask("at once"))
+        turns: list[Turn] = []
+        engine.worker.commit_hook = turns.append
+        for n in range(60):
+            await clerk.tell(Tell(n))
+        assert await clerk.request(Ask("at once")) == str(sum(range(60)))
+        assert [(len(turn.consumed), turn.checkpoint is not None) for turn in turns] == [(61, True)]
+
+
 async def test_an_answer_waits_for_its_commit_and_doesnt_go_by_the_store(tmp_path: Any) -> None:
     async with segue.Engine(f"sqlite:{tmp_path}/runs.db") as engine:
         clerk = await engine.start(Clerk(), id="clerk")

@@ -18,6 +18,7 @@ from segue.authoring.actor.handlers import Handler
 from segue.authoring.actor.performing import Performer
 from segue.authoring.actor.quick import Quick
 from segue.authoring.context import Branch
+from segue.runtime.wake import handling
 from tests.runtime.lives import until
 
 
@@ -146,6 +147,8 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         return False
 
     monkeypatch.setattr(Quick, "is_plain", judge)
+    monkeypatch.setattr(handling, "CALM", 10.0)  # it doesn't lie down meanwhile
+    monkeypatch.setattr(handling, "REST", 20.0)
     return said
 
 
@@ -167,8 +170,9 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 )
 async def test_what_handlers_do(judged: list[bool], message: Any, plain: bool) -> None:
     async with asyncio.timeout(5), segue.Engine("memory:") as engine:
-        clerk = await engine.start(Clerk(), id="clerk")
+        clerk, awake = await engine.start(Clerk(), id="clerk"), cast("Any", engine.worker.awake)
         await clerk.request(Ask("nothing"))
+        await until(lambda: awake["clerk"].handling.at_rest, within=2)
         judged.clear()
         await (clerk.request(message) if isinstance(message, Ask) else clerk.tell(message))
         await until(lambda: judged, within=2)
