@@ -63,7 +63,7 @@ class Turns:
 
     def commit(self, turns: Sequence[Turn]) -> list[CommitResult]:
         """Each by itself; room in budgets that they give back is given to others at the end."""
-        out = list(map(self._commit, turns))
+        out: list[CommitResult] = [self._commit(turn) for turn in turns]
         if self._budgets.hungry:
             live = [turn for turn, came in zip(turns, out, strict=True) if came != "fenced"]
             if any(map(room.may_give_back, live)):
