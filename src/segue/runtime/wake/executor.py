@@ -604,6 +604,8 @@ class Executor:
         watched = bool(landed) and bool(self.host.watchers) and self.host.wants_events(self.id)
         if self.commits.batch_at is not None:
             self.replay.hand_over(self.commits.batch_at)
+        if len(landed) > 1:
+            self._credit = 0  # what struck with the code's outcome begins before the code's next call
         for outcome in landed:
             self.open.pop(outcome.call.place, None)
             if self.streaming is not None:
