@@ -119,7 +119,7 @@ def test_what_cant_be_drawn(actors: Desk):
     actors.segue("run", "app.py:twice", "2", "--id", "two")
     said = actors.segue("diagram", "actors.py:Review", "--run", "two")
     assert said.code == 2
-    assert "run 'two' is one of 'twice'" in said.err
+    assert "run 'two' is one of flow 'twice'" in said.err
 
 
 @pytest.mark.parametrize("command", ["worker", "check", "diagram"])
