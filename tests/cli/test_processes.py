@@ -342,3 +342,39 @@ def test_what_an_encoding_lacks_is_spelt_out(desk: Desk, monkeypatch: pytest.Mon
     assert (said.code, said.out) == (0, "\\xe9\\u2192:3\n")
     said = desk.finish(desk.start("show", desk.segue("runs", "--json").rows[0]["id"]))
     assert (said.code, "\\u2192" in said.out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "words", [["map", "app.py:sure", "-"], ["run", "app.py:sure", "--input", "-"], ["run", "slow.py:f"]]
+)
+def test_ctrl_c_ends_what_keeps_the_loop(desk: Desk, words: list[str]):
+    """A read that brings nothing, or an import that takes long."""
+    told = "Path('there').touch()\n"
+    desk.write("slow.py", f"from pathlib import Path\nimport time\n{told}time.sleep(60)\n")
+    desk.change("@segue.step\nasync def double", f"{told}\n\n@segue.step\nasync def double")
+    mine, theirs = os.pipe()
+    try:
+        process = desk.start(*words, stdin=mine)
+        deadline = time.monotonic() + 20
+        while not (desk.path / "there").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        said = desk.finish(process)
+    finally:
+        os.close(mine)
+        os.close(theirs)
+    assert (said.code, said.err) == (130, "interrupted; what was done is kept\n")
+
+
+def test_one_end_of_a_terminals_input_is_enough(desk: Desk):
+    terminal, theirs = pty.openpty()
+    try:
+        process = desk.start("map", "app.py:twice", "-", stdin=theirs)
+        os.write(terminal, b"5\n\x04")
+        said = desk.finish(process)
+    finally:
+        os.close(terminal)
+        os.close(theirs)
+    assert (said.code, [row["value"] for row in said.rows]) == (0, [20])

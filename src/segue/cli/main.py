@@ -9,9 +9,12 @@ import importlib
 import io
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
 from ..model.errors import SegueError
@@ -137,7 +140,7 @@ def _main(words: list[str]) -> int:
     if args.traceback:
         show_raised()
     try:
-        with warnings_shown(), collecting_seldom():
+        with warnings_shown(), collecting_seldom(), ctrl_c_ends():
             code: int = asyncio.run(find(args.command, "do")(args))
         return code
     except BrokenPipeError:  # `segue runs | head`
@@ -156,6 +159,30 @@ def _main(words: list[str]) -> int:
             raise
         print(f"segue: {error}", file=sys.stderr)
         return exit.USAGE
+
+
+@contextmanager
+def ctrl_c_ends() -> Generator[None]:
+    """Have Ctrl-C end what a command is at, also where that keeps the loop to itself, as an import or a read does.
+
+    asyncio's own way is to cancel the command, which is heard when the loop has its turn. Runs at work count strokes
+    themselves meanwhile.
+    """
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield
+        return
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def make_parser(words: Sequence[str]) -> argparse.ArgumentParser:

@@ -196,6 +196,8 @@ def _keep(source: IO[bytes], path: Path) -> str:
         while chunk := source.read(1 << 20):
             digest.update(chunk)
             copy.write(chunk)
+            if len(chunk) < 1 << 20:
+                break  # a terminal would want its Ctrl-D once more
     return digest.hexdigest()
 
 

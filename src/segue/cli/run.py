@@ -75,6 +75,8 @@ def declare_run(parser: argparse.ArgumentParser) -> None:
 
 async def do_run(args: argparse.Namespace) -> int:
     flow = load_target(args.flow)
+    if args.file:  # before strokes are counted: Ctrl-C ends a read from the terminal
+        args.input = [_content(args.file)]
     levels = len(Interrupt) if definition_of(flow).kind == "actor" else 1
     id = args.id or f"{short_name(definition_of(flow))}-{uuid4().hex[:8]}"
     with interruption(levels) as stop, told_as_events(id):
@@ -117,7 +119,7 @@ def told_as_events(run: str) -> Generator[None]:
 
 async def _start(engine: Engine, flow: Any, id: str, args: argparse.Namespace) -> Run[Any]:
     """The run, new or the one that is there by its id."""
-    if args.id and not args.input and not args.file:
+    if args.id and not args.input:
         head = await engine.store.get(args.id)
         if head is not None:
             engine.terms.heed(head, await engine.terms.on_budget(as_config(**how(args)), f"run:{args.id}"))
@@ -126,15 +128,13 @@ async def _start(engine: Engine, flow: Any, id: str, args: argparse.Namespace) -
             error = await unknown_run(engine.store, args.id)
             raise UnknownName("run", args.id, f"{error.cure}; or give its input to begin it")
     shape = definition_of(flow).shape
-    given, named = shape.decode_call(bind_input(shape, args.input, args.file))
+    given, named = shape.decode_call(bind_input(shape, args.input))
     return await engine.start(flow(*given, **named), id=id, **how(args))
 
 
 # ---------------------------------------------------------------- the input
-def bind_input(shape: InputShape, words: list[str], file: str | None) -> bytes:
+def bind_input(shape: InputShape, words: list[str]) -> bytes:
     """What was typed as one call. Raises `InvalidValue`, which names the argument."""
-    if file:
-        words = [_content(file)]
     takes = shape.parameters
     given = _by_name(takes, words)
     if given:
