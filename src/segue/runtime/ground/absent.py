@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from ...authoring.context import BRANCH, Work
+
+#: What waits in no run: an engine's caller, mostly.
+_NO_RUN = nullcontext()
 
 
 class Absent:
@@ -18,14 +21,16 @@ class Absent:
     def __len__(self) -> int:
         return len(self._waits)
 
-    @contextmanager
-    def waiting(self) -> Generator[None]:
+    def waiting(self) -> AbstractContextManager[None]:
         """Around a wait for another run, whoever waits; only that of a step counts."""
         work = BRANCH.get()
         if not isinstance(work, Work) or work.caller is None:
-            yield
-            return
-        run, waits = work.caller.run.id, self._waits
+            return _NO_RUN
+        return self._counted(work.caller.run.id)
+
+    @contextmanager
+    def _counted(self, run: str) -> Generator[None]:
+        waits = self._waits
         waits[run] = waits.get(run, 0) + 1
         self._more()
         try:
