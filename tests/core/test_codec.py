@@ -459,6 +459,8 @@ def sorted_by_hand(value: Any) -> Any:
 def test_no_set_is_overlooked_beside_what_is_none(value: Any) -> None:
     expected = sorted_by_hand(value)
     assert encode_stable(value) == msgspec.json.encode(expected)
+    assert encode_stable(["x" * 5000, value]) == msgspec.json.encode(["x" * 5000, expected])
+    assert encode_call((value,), {}) == msgspec.json.encode([[expected], {}])
     assert encode_call((1, value), {"it": value}) == msgspec.json.encode([[1, expected], {"it": expected}])
 
 
