@@ -100,7 +100,7 @@ class Shelf:
 
 def texts(fields: msgspec.Raw) -> dict[str, bytes]:
     """Each field's."""
-    return read_texts(fields)
+    return {name: bytes(text) for name, text in read_texts(fields).items()}
 
 
 def grown() -> Shelf:

@@ -16,7 +16,7 @@ from ...model.errors import UNREADABLE, Damaged
 from .splices import Splice, Spliced
 
 #: Fields as JSON text, by name.
-Texts = Mapping[str, bytes]
+Texts = Mapping[str, bytes | msgspec.Raw]
 
 
 class End(msgspec.Struct, omit_defaults=True):
@@ -121,7 +121,7 @@ write_delta = msgspec.msgpack.Encoder().encode
 read_delta = msgspec.msgpack.Decoder(Delta).decode
 _read_parted = msgspec.json.Decoder(_Parted).decode
 _see_delta = msgspec.msgpack.Decoder(_Seen).decode
-_read_parts = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+read_texts = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def read_parted(checkpoint: bytes, deltas: Sequence[bytes]) -> tuple[Checkpoint, Texts]:
@@ -132,22 +132,17 @@ def read_parted(checkpoint: bytes, deltas: Sequence[bytes]) -> tuple[Checkpoint,
         raise Damaged("its checkpoint", problem) from problem
 
 
-def read_texts(fields: bytes | msgspec.Raw) -> dict[str, bytes]:
-    """The text of each field of a JSON object."""
-    return {name: bytes(text) for name, text in _read_parts(fields).items()}
-
-
 def _put_together(checkpoint: bytes, deltas: Sequence[bytes]) -> tuple[Checkpoint, Texts]:
     head = _read_parted(checkpoint)
     texts, head.fields = head.fields, _NULL  # type: ignore[assignment]  # as any checkpoint has them
     if not deltas:
-        return head, {name: bytes(text) for name, text in texts.items()}
+        return head, texts
     spliced: dict[str, Spliced] = {}
     children, last = {child.id: child for child in head.children}, b""
     for delta in map(_see_delta, deltas):
         last = delta.head
         if delta.fields:
-            texts, spliced = _read_parts(delta.fields), {}
+            texts, spliced = read_texts(delta.fields), {}
         for name, front, back, middle in delta.splices:
             text = spliced.get(name)
             if text is None:
@@ -162,9 +157,7 @@ def _put_together(checkpoint: bytes, deltas: Sequence[bytes]) -> tuple[Checkpoin
                 children[one.id] = one
     whole = read_checkpoint(last)
     whole.children = list(children.values())
-    return whole, {
-        name: spliced[name].whole() if name in spliced else bytes(text) for name, text in texts.items()
-    }
+    return whole, {**texts, **{name: text.whole() for name, text in spliced.items()}}
 
 
 def read_stored(checkpoint: bytes, deltas: Sequence[bytes]) -> Checkpoint:

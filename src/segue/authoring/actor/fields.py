@@ -29,10 +29,10 @@ def as_read(definition: ActorDef, texts: Texts, values: Mapping[str, Any]) -> Ta
     if texts.keys() != definition.durable.keys() or _size(texts) <= SMALL:
         return None
     trusts = definition.trusts
-    return {name: Field(values[name], texts[name], trusts[name]) for name in definition.durable}
+    return {name: Field(values[name], bytes(texts[name]), trusts[name]) for name in definition.durable}
 
 
-def _size(texts: Mapping[str, bytes | bytearray]) -> int:
+def _size(texts: Mapping[str, bytes | bytearray | msgspec.Raw]) -> int:
     """Of their JSON object, in bytes."""
     return sum(map(len, texts.values())) + sum(map(len, texts)) + 4 * len(texts) + 1
 
@@ -66,7 +66,7 @@ class Fields:
 
     def _spread(self, actor: Any, texts: Texts) -> None:
         values = self._definition.values(actor)
-        self._table = {name: Field(values[name], texts[name]) for name in values}
+        self._table = {name: Field(values[name], bytes(texts[name])) for name in values}
         self._raw = b""
 
     # ------------------------------------------------------------ after a turn
