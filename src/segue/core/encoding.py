@@ -105,7 +105,8 @@ def encode_deterministic(value: object, *, where: str = "value") -> bytes:
 def encode_stable(value: object, *, where: str = "value") -> bytes:
     """As `encode`, with sets sorted by how they are written: in another process a set of texts has another order."""
     data = encode(value, where=where)
-    return write(_ordered(value, keys=False)) if b"[" in data and _holds_set([value], data, 0) else data
+    lists = data.count(b"[") if len(data) <= _COUNTED else -1
+    return write(_ordered(value, keys=False)) if lists and _holds_set([value], lists) else data
 
 
 def encode_call(args: Sequence[object], kwargs: Mapping[str, object]) -> bytes:
@@ -116,7 +117,10 @@ def encode_call(args: Sequence[object], kwargs: Mapping[str, object]) -> bytes:
     for value in (*args, *kwargs.values()) if kwargs else args:
         if type(value) not in LEAVES:
             held.append(value)
-    return write(_ordered(call, keys=False)) if held and _holds_set(held, data, 2) else data
+    if not held:
+        return data
+    lists = data.count(b"[") - 2 if len(data) <= _COUNTED else -1
+    return write(_ordered(call, keys=False)) if lists and _holds_set(held, lists) else data
 
 
 _read_raw = msgspec.json.Decoder(msgspec.Raw).decode
@@ -185,20 +189,17 @@ LEAVES: frozenset[type] = frozenset(
 )
 
 
-#: Longer texts aren't counted through, which takes a third as long as to write them.
+#: The lists of longer texts aren't counted, which takes a third as long as to write them.
 _COUNTED = 4096
 
 
-def _holds_set(parts: list[Any], data: bytes, around: int) -> bool:
+def _holds_set(parts: list[Any], most: int) -> bool:
     """Whether there is a set in these, or in what they hold, which is added to them.
 
-    They are written in `data`, with so many lists around. A set makes a list there: once so many are found as it has,
-    none of them is a set.
+    They were written with `most` lists, of which a set makes one: once so many are found, none of them is a set. (Below
+    zero: with some.)
     """
     leaves, text = LEAVES, str  # which most parts are
-    most = data.count(b"[") - around if len(data) <= _COUNTED else -1
-    if not most:
-        return False
     for part in parts:
         kind: Any = type(part)
         if kind is dict:
