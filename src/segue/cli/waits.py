@@ -12,6 +12,7 @@ from ..authoring.ask import ask_id
 from ..authoring.mail import child_ids
 from ..core import journal
 from ..model.entry import Entry
+from ..model.errors import Damaged
 from ..model.lane import LIVE, BatchJob
 from ..model.run import Head
 from ..ports.store import Store
@@ -54,8 +55,11 @@ class Waits:
         """The first open calls of a parked run, in the order in which they were made, and how many more there are."""
         if head.status != "parked" or head.damage:
             return [], 0
-        loaded = await self._store.load(head.id)
-        entries = journal.read(loaded.journal) if loaded is not None else []
+        try:
+            loaded = await self._store.load(head.id)
+            entries = journal.read(loaded.journal) if loaded is not None else []
+        except Damaged as damage:  # the other runs are shown all the same
+            return [Wait("", "", f"what is in {damage.what}, which can't be read")], 0
         over = {(entry.path, entry.n) for entry in entries if not entry.made}
         made = [entry for entry in entries if entry.made and (entry.path, entry.n) not in over]
         made.sort(key=lambda entry: entry.after)
