@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from asyncio import Future
+import itertools
+from asyncio import Future, TimerHandle
 from collections.abc import Awaitable, Mapping
 from typing import Any, Protocol
 from uuid import uuid4
@@ -39,7 +40,7 @@ class Postbox:
         self._sender = f"client:{uuid4().hex}"
         self._sent = 0  # letters, to all: so nothing is kept of each recipient
         self._credit = CREDIT
-        self._waiting: dict[str, list[Future[None]]] = {}
+        self._lines: dict[str, _Line] = {}  # before full mailboxes
 
     def post(
         self,
@@ -88,17 +89,31 @@ class Postbox:
             self._credit = CREDIT
             await asyncio.sleep(0)
         (delivery,) = await delivered
-        while delivery in REFUSED:
-            await self._refused(mail, delivery)
-            if unless is not None and unless.done():
-                return
-            self._sent = number = self._sent + 1
-            now = self._clock.now()
-            mail = replace(mail, number=number, at=now)
-            (delivery,) = await self._store.deliver((mail,), now=now)
+        if delivery not in REFUSED:
+            return
+        size = await self._refused(mail, delivery)
+        line = self._lines.get(mail.to)
+        if line is None:
+            line = self._lines[mail.to] = _Line(size)
+        place = line.join()
+        try:
+            while delivery in REFUSED:
+                await line.turn(place)
+                if unless is not None and unless.done():
+                    return
+                self._sent = number = self._sent + 1
+                now = self._clock.now()
+                mail = replace(mail, number=number, at=now)
+                (delivery,) = await self._store.deliver((mail,), now=now)
+                if delivery in REFUSED:
+                    await self._refused(mail, delivery)
+        finally:
+            line.leave(place, more=delivery not in REFUSED)
+            if line.is_empty and self._lines.get(mail.to) is line:
+                del self._lines[mail.to]
 
-    async def _refused(self, mail: Mail, delivery: Delivery) -> None:
-        """Until it is worth another try. Raises where it isn't."""
+    async def _refused(self, mail: Mail, delivery: Delivery) -> int:
+        """Raise where mail isn't worth another try; else the size of the mailbox that is full."""
         head = await self._store.get(mail.to)
         if head is None:
             raise await unknown_run(self._store, mail.to)
@@ -108,32 +123,59 @@ class Postbox:
             raise Conflict(f"run {mail.to!r} takes no more mail: it is {head.status}")
         if head.spec.full == "fail":
             raise MailboxFull(mail.to, head.spec.mailbox)
-        await self._room(mail.to)
-
-    async def _room(self, run: str) -> None:
-        """Until there may be room in a mailbox."""
-        loop = asyncio.get_running_loop()
-        future: Future[None] = loop.create_future()
-        self._waiting.setdefault(run, []).append(future)
-        timer = loop.call_later(RETRY, _set, future)
-        try:
-            await future
-        finally:
-            timer.cancel()
-            waiting = self._waiting.get(run, [])
-            if future in waiting:
-                waiting.remove(future)
-            if not waiting:
-                self._waiting.pop(run, None)
+        return head.spec.mailbox
 
     def hint(self, hint: Hint) -> None:
         """The store's word that mailboxes have room."""
-        if hint.kind == "room" and self._waiting:
+        if hint.kind == "room" and self._lines:
             for run in hint.runs:
-                for future in self._waiting.get(run, ()):
-                    _set(future)
+                if (line := self._lines.get(run)) is not None:
+                    line.go_on()
 
 
-def _set(future: Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+class _Line:
+    """Those who wait for room in one mailbox, in order: as many try at a time as it may have room for."""
+
+    def __init__(self, size: int) -> None:
+        self._most = min(size, CREDIT)
+        self._loop = asyncio.get_running_loop()
+        self._places = itertools.count()
+        self._waiting: dict[int, Future[None] | None] = {}  # None: it is trying
+        self._timer: TimerHandle | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._waiting
+
+    def join(self) -> int:
+        """A place at the end."""
+        place = next(self._places)
+        self._waiting[place] = None
+        return place
+
+    async def turn(self, place: int) -> None:
+        """Until there may be room for whoever stands there."""
+        future = self._waiting[place] = self._loop.create_future()
+        if self._timer is None:
+            self._timer = self._loop.call_later(RETRY, self._again)
+        await future
+
+    def leave(self, place: int, *, more: bool) -> None:
+        """One is through, or waits no longer; if there was room for it, there may be for `more`."""
+        del self._waiting[place]
+        if self._timer is not None and not self._waiting:
+            self._timer.cancel()
+            self._timer = None
+        elif more:
+            self.go_on()
+
+    def _again(self) -> None:
+        self._timer = self._loop.call_later(RETRY, self._again)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """The first may try."""
+        for place in list(itertools.islice(self._waiting, self._most)):
+            future, self._waiting[place] = self._waiting[place], None
+            if future is not None and not future.done():
+                future.set_result(None)

@@ -1,0 +1,66 @@
+"""Mail from outside to full mailboxes: those who wait for room stand in a line."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import segue
+from segue.model.message import Mail
+from segue.stores.memory import MemoryStore
+
+
+class Item(segue.Note):
+    n: int
+
+
+class Taken(segue.Request[list[int]]): ...
+
+
+class Narrow(segue.Actor[None]):
+    mailbox = segue.Mailbox(5, full="wait")
+    taken: list[int] = segue.field(default_factory=list)
+
+    @segue.on
+    async def item(self, item: Item) -> None:
+        self.taken.append(item.n)
+
+    @segue.on
+    async def asked(self, _: Taken) -> list[int]:
+        return self.taken
+
+
+class Counting(MemoryStore):
+    delivered = 0
+
+    def deliver(self, mail: Sequence[Mail], *, now: float) -> Any:
+        self.delivered += len(mail)
+        return super().deliver(mail, now=now)
+
+
+async def test_those_who_wait_for_room_dont_all_try_whenever_there_is_some() -> None:
+    """That was a square: of 400, each room for five had all of them try."""
+    store = Counting()
+    async with segue.Engine(store) as engine:
+        narrow = await engine.start(Narrow(), id="narrow")
+        await asyncio.gather(*(narrow.tell(Item(n)) for n in range(400)))
+        assert sorted(await narrow.request(Taken())) == [*range(400)]
+    assert store.delivered < 400 * 8
+
+
+async def test_who_gives_up_waiting_lets_the_next_one_try() -> None:
+    store = MemoryStore()
+    async with segue.Engine(store, worker=False) as outside, segue.Engine(store) as engine:
+        await outside.start(Narrow(), id="narrow")
+        narrow = await outside.get("narrow")
+        await engine.worker.stop(0)  # nobody takes anything
+        tells = [asyncio.ensure_future(narrow.tell(Item(n))) for n in range(9)]
+        await asyncio.sleep(0.01)
+        assert [tell.done() for tell in tells] == [True] * 5 + [False] * 4
+        for tell in tells[5:8]:
+            tell.cancel()
+    async with segue.Engine(store) as engine:
+        async with asyncio.timeout(10):
+            await tells[8]
+        assert (await (await engine.get("narrow")).request(Taken()))[-1] == 8
