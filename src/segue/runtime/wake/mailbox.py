@@ -27,6 +27,7 @@ from ..ground import tasks
 from ..ground.phase import Phase
 from ..mail.timers import Timers
 from .keeping import Keeping
+from .matching import Matching
 
 if TYPE_CHECKING:
     from .executor import Executor
@@ -59,6 +60,7 @@ class Mailbox:
         "_early",
         "_ends",
         "_joins",
+        "_matching",
         "_order",
         "_over",
         "_receivers",
@@ -80,6 +82,7 @@ class Mailbox:
         self.posts: OrderedDict[int, Letter] = OrderedDict()  #: messages to the code, by id, in order
         self._asked = False  # somebody may want to be told when his mail was taken
         self._unmatched = True  # posts or receivers have come since they were matched
+        self._matching: Matching | None = None  # of posts, once a call waits for some
         self._receivers: dict[str, OrderedDict[Place, Call]] = {}  # in order, by the names that they take
         self._waits: dict[str, set[Place]] = {}  # the calls that wait, by kind
         self._joins: dict[Place, list[Call]] = {}  # waits for the ends of spawned runs
@@ -97,12 +100,15 @@ class Mailbox:
     # ------------------------------------------------------------ what comes in
     def file(self, letters: Sequence[Letter]) -> bool:
         """Take letters in; whether one asks for the run's end."""
-        cancelled, plain, posts = False, True, self.posts
+        cancelled, plain = False, True
+        posts, matching = self.posts, self._matching
         for letter in letters:
             mail = letter.mail
             kind = mail.kind
             if (kind == "tell" or kind == "request") and not (letter.kept or mail.due or mail.key):
                 posts[letter.id] = letter
+                if matching is not None:
+                    matching.came(letter)
                 if mail.name == CAUGHT_UP:
                     self._asked = True
                 continue
@@ -116,7 +122,7 @@ class Mailbox:
             elif kind == "event" and mail.key in self._over:
                 self.take_out(letter.id)
             elif kind == "tell" or kind == "request" or kind == "event":
-                self.posts[letter.id] = letter
+                self._post(letter)
             elif kind == "urgent" or kind == "subscribe":
                 self.urgent[letter.id] = letter
                 if kind == "subscribe":
@@ -132,6 +138,12 @@ class Mailbox:
         if not plain and self._run.handling is not None:
             self._run.handling.at_rest = False
         return cancelled
+
+    def _post(self, letter: Letter) -> None:
+        """A message to the code."""
+        self.posts[letter.id] = letter
+        if self._matching is not None:
+            self._matching.came(letter)
 
     @property
     def cancelled(self) -> bool:
@@ -246,6 +258,9 @@ class Mailbox:
         if request.accepts:
             for name in request.accepts:
                 self._receivers.setdefault(name, OrderedDict())[call.place] = call
+            if self._matching is None:
+                self._matching = Matching(self.posts)
+            self._matching.wanted(request.accepts)
             self._unmatched = True
         if request.joins is not None:
             self._join(call, request, request.joins)
@@ -331,6 +346,7 @@ class Mailbox:
     def clear(self) -> None:
         """An actor's transition: what its handler waited for is history."""
         self._receivers.clear()
+        self._matching = None
         self._waits.clear()
         self._dues.clear()
         if self._spawned:  # who was started in an earlier turn isn't waited for any more
@@ -380,10 +396,11 @@ class Mailbox:
         if self._run.handling is not None:
             self._run.handling.serve()
         elif self.urgent:
-            self.posts.update(self.urgent)  # a flow takes it when it looks
+            for letter in self.urgent.values():  # a flow takes it when it looks
+                self._post(letter)
             self.urgent.clear()
-        if self._unmatched and self._receivers:
-            self._receive()
+        if self._unmatched and self._receivers and self._matching is not None:
+            self._receive(self._matching)
         if self._unmatched and self._asked and self._run.handling is None:
             self._say_caught_up()
         self._unmatched = False
@@ -392,7 +409,10 @@ class Mailbox:
 
     def _ripen(self, timers: Timers) -> None:
         for letter in timers.ripe(self._run.host.clock_now()):
-            (self.urgent if letter.mail.kind == "urgent" else self.posts)[letter.id] = letter
+            if letter.mail.kind == "urgent":
+                self.urgent[letter.id] = letter
+            else:
+                self._post(letter)
             self._unmatched = True
 
     def _strike(self, now: float) -> None:
@@ -429,18 +449,13 @@ class Mailbox:
             self.take_out(letter.id)  # it doesn't strike in a turn that is over
             self._cancel()
 
-    def _receive(self) -> None:
-        """Give messages, the oldest first, to the first call that waits for one of their kind; none is looked at once
-        nobody waits."""
+    def _receive(self, matching: Matching) -> None:
+        """Give messages, the oldest first, to the first call that waits for one of their kind."""
         given: list[tuple[Call, Letter]] = []
-        for letter in self.posts.values():
-            if not self._receivers:
-                break
-            waiting = self._receivers.get(letter.mail.name) if letter.mail.kind != "request" else None
-            if waiting:
-                call = next(iter(waiting.values()))
-                self._waits_no_more(call)
-                given.append((call, letter))
+        for letter in matching.oldest_first(self._receivers):
+            call = next(iter(self._receivers[letter.mail.name].values()))
+            self._waits_no_more(call)
+            given.append((call, letter))
         for call, letter in given:
             told = msgspec.json.encode(letter.mail.name), letter.mail.value or NOTHING
             self._close(call, Outcome(call, b'{"name":%s,"value":%s}' % told, None, letter.id))
