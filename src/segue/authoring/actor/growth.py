@@ -117,17 +117,21 @@ class Field:
     def __init__(self, value: Any, text: bytes, trust: int | None = None) -> None:
         """`trust`: in what it holds, if its type tells; see `trust_of`."""
         self.text: bytes | bytearray = text
+        self._items: Any = None
+        self._trust = EXACT
         self._see(value, trust)
 
-    def _see(self, value: Any, known: int | None = None) -> None:
-        self._value: Any = value
-        self._items: Any = None
+    def _see(self, value: Any, told: int | None = None) -> None:
+        known, self._value, self._items = self._items, value, None
+        before = EXACT if known is None else self._trust
         if type(value) is list or type(value) is tuple:
-            self._trust = _least(value) if known is None else known
+            self._trust = min(before, _least(_others(value, known))) if told is None else told
             if self._trust:
                 self._items = value[:]  # of a tuple, itself
         elif type(value) is dict:
-            self._trust = min(_least(value), _least(value.values())) if known is None else known
+            self._trust = (
+                min(before, _least(_others((*value, *value.values()), known))) if told is None else told
+            )
             if self._trust:
                 self._items = value.copy()
         else:
@@ -216,6 +220,16 @@ class Field:
             self._items.update(added)
         elif isinstance(self._items, list):
             self._items.extend(added)
+
+
+def _others(values: Iterable[Any], known: Any) -> Iterable[Any]:
+    """Those that aren't among items of which it is known how far they are to be trusted."""
+    if not known:
+        return values
+    there = set(map(id, known))
+    if type(known) is dict:
+        there.update(map(id, known.values()))
+    return [value for value in values if id(value) not in there]
 
 
 def _common(a: bytes, b: bytes) -> int:
