@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Final
 
 from ...model.message import Letter, Mail
 from ...ports.store import adding
@@ -10,6 +11,9 @@ from ...ports.store import adding
 if TYPE_CHECKING:
     from .executor import Executor
     from .mailbox import Mailbox
+
+#: Of those that wait for kept requests, so many go with each request that the run makes, to find circles: they travel.
+MOST: Final = 1000
 
 
 class Keeping:
@@ -31,7 +35,7 @@ class Keeping:
     def callers(self, *, kept_only: bool = False) -> tuple[str, ...]:
         """The runs that wait, in chains, for this one to answer."""
         mine = self._run.callers if self._keeper or not kept_only else ()
-        return tuple(dict.fromkeys((*self._waiting, *mine))) if self._waiting else mine
+        return tuple(dict.fromkeys((*islice(self._waiting, MOST), *mine))) if self._waiting else mine
 
     def __bool__(self) -> bool:
         return bool(self._kept)
