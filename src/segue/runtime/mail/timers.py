@@ -29,6 +29,10 @@ class Timers:
         self._keys: dict[str, Letter] = {}  # the one that counts of each key
         self._stopped: set[int] = set()  # letters in hand whose schedule isn't theirs any more
 
+    def __len__(self) -> int:
+        """How many aren't due yet."""
+        return len(self._later)
+
     def keeps(self, letter: Letter) -> bool:
         """Take a letter in; whether it is kept back, for it isn't due, or another one counts in its place."""
         mail = letter.mail

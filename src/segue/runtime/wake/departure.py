@@ -38,6 +38,8 @@ ANSWER = 0.05
 LONG, STAY, MOST_LINGERS = 1000, 0.001, 5
 #: An actor whose fields are so many bytes stays for its next message, for so many seconds a byte.
 LARGE, STAY_BYTE = 8192, 1e-6
+#: A run before which so many letters lie stays for the next one, for so many seconds a letter: each wake reads all.
+HEAP, STAY_LETTER = 100, 2e-4
 #: Of which flow, what and where was told already that it was left behind.
 _LEFT: set[tuple[str, str, str]] = set()
 
@@ -103,7 +105,8 @@ def _patience(run: Executor) -> tuple[float, int]:
     """For how many seconds a run stays that takes long to wake, and a number that says whether it has gone on.
 
     One with a long history waits so for children and for people's answers, which may come one by one, for answers of
-    other runs and for mail, and a large actor for messages: each that finds it parked would have it replayed or loaded.
+    other runs and for mail, a large actor for messages, and one before which much mail lies, such as timers, for what
+    comes next: each that finds it parked would have it replayed or loaded.
     It stays for as long as some of those would take, so that replays are a small part of the time, however many calls
     there are.
     """
@@ -115,10 +118,13 @@ def _patience(run: Executor) -> tuple[float, int]:
     if box is not None and calls >= LONG and box.waits("child", "ask"):
         return calls * STAY, replay.handed
     if box is not None and run.host.is_roomy:
+        heap = box.lying * STAY_LETTER if box.lying >= HEAP else 0.0
         if box.waits("request"):
-            return max(ANSWER, calls * STAY), replay.handed
+            return max(ANSWER, calls * STAY, heap), replay.handed + run.seen
         if box.waits("receive"):
-            return calls * STAY, replay.handed
+            return max(calls * STAY, heap), replay.handed + run.seen
+        if heap:
+            return heap, run.seen
     if actor is not None and actor.weight >= LARGE:
         return actor.weight * STAY_BYTE, actor.saves
     return 0.0, 0

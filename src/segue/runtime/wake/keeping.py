@@ -37,8 +37,8 @@ class Keeping:
         mine = self._run.callers if self._keeper or not kept_only else ()
         return tuple(dict.fromkeys((*islice(self._waiting, MOST), *mine))) if self._waiting else mine
 
-    def __bool__(self) -> bool:
-        return bool(self._kept)
+    def __len__(self) -> int:
+        return len(self._kept)
 
     def keep(self, letter: Letter) -> None:
         """A letter stays from now on, or has since an earlier life."""

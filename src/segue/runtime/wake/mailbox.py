@@ -357,6 +357,11 @@ class Mailbox:
             self._early.clear()
 
     @property
+    def lying(self) -> int:
+        """How many messages lie here that are left for later."""
+        return len(self.posts) + len(self.keeping) + (0 if self.timers is None else len(self.timers))
+
+    @property
     def is_plain(self) -> bool:
         """Whether there is nothing to be looked at now but messages, one after the other."""
         return not (self._dues or self._results or self.urgent) and (
