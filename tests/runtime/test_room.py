@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 import segue
+from segue.ports.store import Claimed
+from segue.stores.memory import MemoryStore
 from tests.runtime.lives import Desk
 
 ROOM, MANY = 3, 8
@@ -172,3 +174,41 @@ async def test_a_parent_with_a_long_history_makes_room_for_its_children() -> Non
     desk = Desk(linger=2.0)
     async with desk.engine(room=1) as engine, asyncio.timeout(9):
         assert await engine.run(long_parent(5)) == 10
+
+
+class Letter(segue.Note): ...
+
+
+@segue.flow
+async def asking() -> int:
+    await segue.ask("Go on?")
+    return len([await segue.receive(Letter) for _ in range(3)])
+
+
+async def test_who_has_much_mail_stays_for_the_next_letter() -> None:
+    """To wake it reads all of it: each of n letters to one that was parked had all of them read."""
+    claimed = 0
+
+    class Counting(MemoryStore):
+        async def claim(self, *args: Any, **more: Any) -> list[Claimed]:
+            nonlocal claimed
+            found = await super().claim(*args, **more)
+            claimed += len(found)
+            return found
+
+    async with segue.Engine(Counting()) as engine:
+        run = await engine.start(asking(), id="it")
+        for _ in range(300):
+            await run.tell(Letter())
+        while (await run.head()).status != "parked":
+            await asyncio.sleep(0.001)
+        claimed = 0
+        for _ in range(20):
+            await run.tell(Letter())
+            await asyncio.sleep(0.005)
+        assert 1 <= claimed < 10
+        while (await run.head()).status != "parked":  # not for long
+            await asyncio.sleep(0.001)
+        (ask,) = await engine.open_asks()
+        await ask.answer("yes")
+        assert await run == 3
