@@ -1,4 +1,4 @@
-"""Which messages may go to calls that wait for some: by name, so that those which nobody takes are never passed over."""
+"""Which messages may go to calls that wait for some: by name, so that what nobody takes is never passed over."""
 
 from __future__ import annotations
 
