@@ -48,13 +48,13 @@ async def one(n: int) -> int:
     return n
 
 
-ENGINE: Any = None
+engine_here: Any = None
 STEPS: set[int] = set()
 
 
 @segue.step
 async def asks(n: int) -> int:
-    answer: int = await (await ENGINE.get("counter")).request(Count())
+    answer: int = await (await engine_here.get("counter")).request(Count())
     return answer
 
 
@@ -63,7 +63,7 @@ async def awaits(n: int) -> int:
     STEPS.add(n)
     while len(STEPS) < ROOM:
         await asyncio.sleep(0)
-    found: int = await (await ENGINE.get("lagging"))
+    found: int = await (await engine_here.get("lagging"))
     return found
 
 
@@ -72,7 +72,7 @@ async def starts(n: int) -> int:
     STEPS.add(n)
     while len(STEPS) < ROOM:
         await asyncio.sleep(0)
-    value: int = await ENGINE.run(one(n))
+    value: int = await engine_here.run(one(n))
     return value
 
 
@@ -81,14 +81,15 @@ async def maps(n: int) -> int:
     STEPS.add(n)
     while len(STEPS) < ROOM:
         await asyncio.sleep(0)
-    return len([outcome async for outcome in ENGINE.map(one, range(4))])
+    return len([outcome async for outcome in engine_here.map(one, range(4))])
 
 
 @segue.step
 async def follows(n: int) -> int:
-    counter = await ENGINE.get("counter")
+    counter = await engine_here.get("counter")
     async with counter.subscribe(Counts()) as feed:
-        return feed.snapshot + await anext(aiter(feed))
+        heard: int = feed.snapshot + await anext(aiter(feed))
+    return heard
 
 
 @segue.flow
@@ -101,14 +102,14 @@ async def does(step: str, n: int) -> int:
 
 @pytest.mark.parametrize("step", ["asks", "awaits", "starts", "maps", "follows"])
 async def test_steps_that_wait_for_runs_dont_keep_them_out(step: str) -> None:
-    global ENGINE
+    global engine_here
     STEPS.clear()
-    async with segue.Engine(room=ROOM) as ENGINE:
-        counter = await ENGINE.start(Counter(), id="counter")
-        await ENGINE.start(lagging(), id="lagging")
-        while ENGINE.worker.awake:
+    async with segue.Engine(room=ROOM) as engine_here:
+        counter = await engine_here.start(Counter(), id="counter")
+        await engine_here.start(lagging(), id="lagging")
+        while engine_here.worker.awake:
             await asyncio.sleep(0.001)
-        runs = [asyncio.ensure_future(ENGINE.run(does(step, n))) for n in range(MANY)]
+        runs = [asyncio.ensure_future(engine_here.run(does(step, n))) for n in range(MANY)]
         async with asyncio.timeout(10):
             while step == "follows" and not all(run.done() for run in runs):
                 await counter.request(Count())
@@ -116,21 +117,21 @@ async def test_steps_that_wait_for_runs_dont_keep_them_out(step: str) -> None:
             found = await asyncio.gather(*runs)
         expected = {"awaits": [7] * MANY, "starts": [*range(MANY)], "maps": [4] * MANY}
         assert sorted(found) == expected.get(step, sorted(found))
-        assert len(ENGINE.worker.absent) == 0
+        assert len(engine_here.worker.absent) == 0
 
 
-READY = False
+ready = False
 
 
 @segue.step
 async def is_ready() -> bool:
-    return READY
+    return ready
 
 
 @segue.step
 async def make_ready() -> None:
-    global READY
-    READY = True
+    global ready
+    ready = True
 
 
 @segue.flow
@@ -147,8 +148,8 @@ async def making() -> None:
 
 async def test_runs_that_poll_make_room_for_what_they_poll_for() -> None:
     """Their pauses are short, so they stay for them; not where others can't get in."""
-    global READY
-    READY = False
+    global ready
+    ready = False
     async with segue.Engine(room=ROOM) as engine:
         polls = [asyncio.ensure_future(engine.run(polling())) for _ in range(ROOM)]
         while len(engine.worker.awake) < ROOM:
