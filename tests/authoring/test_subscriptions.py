@@ -412,35 +412,35 @@ async def test_who_watches_is_nothing_that_is_waited_for() -> None:
             assert not await engine.advance()
 
 
-async def test_whoever_gives_up_waiting_for_the_snapshot_is_no_subscriber() -> None:
-    desk = Desk()
-    async with desk.engine() as engine:
-        run = await engine.start(Busy(), id="b")
-        waiting = [asyncio.ensure_future(run.subscribe(Counts()).__aenter__()) for _ in range(5)]
-        while len(await desk.store.inbox("b", 0)) < 5:
-            await asyncio.sleep(0.001)
-        for one in waiting[1:]:
-            one.cancel()
-        await asyncio.gather(*waiting[1:], return_exceptions=True)
-        GATE.set()
-        assert (await waiting[0]).snapshot == Total(0)
-        await subscribed(desk, "b", 1)
-
-
 GATE = asyncio.Event()
-
-
-class Busy(Counter):
-    @segue.step
-    async def hold(self) -> None: ...
-
-    async def setup(self) -> None:
-        await held()
 
 
 @segue.step
 async def held() -> None:
     await GATE.wait()
+
+
+@segue.flow
+async def in_the_way() -> None:
+    await held()
+
+
+async def test_whoever_gives_up_waiting_for_the_snapshot_is_no_subscriber() -> None:
+    desk = Desk()
+    GATE.clear()
+    async with desk.engine(room=1) as engine:
+        other = await engine.start(in_the_way())  # so the publisher doesn't get in
+        run = await engine.start(Counter(), id="c")
+        waiting = [asyncio.ensure_future(run.subscribe(Counts()).__aenter__()) for _ in range(5)]
+        while len(await desk.store.inbox("c", 0)) < 5:
+            await asyncio.sleep(0.001)
+        for one in waiting[1:]:
+            one.cancel()
+        await asyncio.gather(*waiting[1:], return_exceptions=True)
+        GATE.set()
+        await other
+        assert (await waiting[0]).snapshot == Total(0)
+        await subscribed(desk, "c", 1)
 
 
 async def test_a_process_that_was_taken_for_dead_says_so() -> None:
