@@ -38,7 +38,7 @@ class Counter(segue.Actor[None]):
 
 @segue.flow
 async def lagging() -> int:
-    await segue.sleep(timedelta(seconds=0.1))
+    await segue.sleep(timedelta(seconds=0.3))
     return 7
 
 
@@ -104,7 +104,7 @@ async def does(step: str, n: int) -> int:
 async def test_steps_that_wait_for_runs_dont_keep_them_out(step: str) -> None:
     global engine_here
     STEPS.clear()
-    async with segue.Engine(room=ROOM) as engine_here:
+    async with segue.Engine(room=ROOM, linger=0.05) as engine_here:  # so the one that lags parks
         counter = await engine_here.start(Counter(), id="counter")
         await engine_here.start(lagging(), id="lagging")
         while engine_here.worker.awake:
