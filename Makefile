@@ -24,10 +24,10 @@ PINNED := $(VENV)-instructor/.installed
 AIMOCK := $(VENV)/aimock/.installed-1.43.0
 UV := UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy $(BIN)/uv --no-progress
 
-.PHONY: help demo newsletter test check format bench soak clean
+.PHONY: help demo newsletter test check format bench soak million clean
 
 help:
-	@echo 'make demo | newsletter | test | check | format | bench | soak | clean'
+	@echo 'make demo | newsletter | test | check | format | bench | soak | million | clean'
 
 demo: $(DEMO)
 	$(PY) demo/demo.py $(ARGS)
@@ -70,6 +70,9 @@ bench: $(DEV)
 
 soak: $(DEV)
 	$(PY) bench/soak/run.py $(ARGS)
+
+million: $(DEV)
+	$(PY) bench/million.py $(ARGS)
 
 clean:
 	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
