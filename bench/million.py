@@ -1,6 +1,6 @@
 """The main job at its full size: `segue map` in batch over a million rows, killed on the way, and taken up again.
 
-    make million                     # a million rows, one SIGKILL: a quarter of an hour and more on two cores, 3 GB of disk
+    make million                          # one SIGKILL; half an hour on two cores, 3 GB of disk
     make million ARGS="20000 --kills 3"
 
 The provider is `segue simulate` in a process of its own. Afterwards its ledger is counted, line by line, and the
