@@ -12,6 +12,7 @@ import pytest
 
 import segue
 from segue import Actor, Answer, Done, Interrupt, Interrupted, Interruption, Listen, Note, Request
+from segue.authoring.actor.envelope import ENVELOPES
 from segue.errors import RunCancelled
 from segue.model.errors import RunInterrupted
 from segue.model.run import Head
@@ -129,6 +130,18 @@ async def test_urgent_ones_come_before_queued_mail() -> None:
     async with desk.engine() as engine:
         run = await engine.get("player")
         assert await run.request(Report()) == ["short a 5", "short b 5", "short c 5"]
+
+
+async def test_one_that_has_the_name_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another module's, which was defined later: what a method takes is meant."""
+    monkeypatch.setitem(ENVELOPES, "Louder", Louder)
+    body = {"__qualname__": "Louder", "__annotations__": {"volume": "str"}}
+    other = type("Louder", (segue.Envelope,), body)
+    assert ENVELOPES["Louder"] is other
+    async with Desk().engine() as engine:
+        run = await engine.start(Player(), id="player")
+        await run.tell(Louder(5))
+        assert await run.request(Volume()) == 5
 
 
 async def test_and_while_a_handler_waits() -> None:

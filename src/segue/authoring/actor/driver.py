@@ -23,7 +23,6 @@ from ..context import current
 from ..failures import own_error, to_failure
 from ..mail import message_name
 from .ending import Ending, uncancel
-from .envelope import ENVELOPES
 from .interlude import Aborted, Interlude
 from .life import Life
 from .nexts import Again, Answer, Cancelled, Done, Fail, Interrupted, Listen
@@ -352,7 +351,7 @@ class Driver:
         except BaseException as raised:
             error = own_error(raised)
             here.restore()
-            known = mail.name in ENVELOPES
+            known = here.definition.handlers.envelope(mail.name) is not None
             failure = self._refuse(mail, error, f"{mail.name} failed" if known else "no handler took it")
         self.life.close_letter(letter, self._reply(mail, value, failure))
         await self._save()

@@ -17,6 +17,7 @@ from ...model.mode import Mode, as_mode
 from ..mail import message_name
 from ..message import Request, Responder, message_parser, message_reader, response_type
 from ..pooled import named
+from .envelope import ENVELOPES, Envelope
 from .marks import Mark
 
 _ONCE = Retry(1)
@@ -57,6 +58,13 @@ class Handlers(msgspec.Struct):
     messages: dict[str, Handler]
     fallbacks: dict[str, list[Handler]]
     others: dict[tuple[str, str], Handler]
+
+    def envelope(self, name: str) -> type[Envelope] | None:
+        """What travels under that name: what a method takes, else the one that was defined last."""
+        for handler in self.others.values():
+            if handler.name == name and isinstance(handler.takes, type) and issubclass(handler.takes, Envelope):
+                return handler.takes
+        return ENVELOPES.get(name)
 
 
 def read_handlers(cls: type[Any], owner: str) -> Handlers:

@@ -12,7 +12,6 @@ from ...core.codec import decoder, encode
 from ...model.message import Mail
 from ..failures import own_error, to_failure
 from ..mail import message_name
-from .envelope import ENVELOPES
 from .life import Life
 from .nexts import Answer
 from .performing import Performer
@@ -103,7 +102,7 @@ class Interlude:
 
     async def _open(self, mail: Mail, turn: _Turn) -> tuple[bytes | None, object]:
         here = self.here
-        cls = ENVELOPES.get(mail.name)
+        cls = here.definition.handlers.envelope(mail.name)
         if cls is None:
             known = ", ".join(sorted(here.definition.handlers.messages)) or "none"
             raise TypeError(f"actor {here.definition.name!r} takes no {mail.name!r}; it takes {known}")

@@ -15,7 +15,6 @@ from ...model.run import Spec
 from ..failures import own_error
 from ..flow import target_named
 from .checkpoint import Checkpoint, Texts, read_texts
-from .envelope import ENVELOPES
 from .fields import as_read
 
 if TYPE_CHECKING:
@@ -122,7 +121,8 @@ def why_unread(definition: ActorDef, letter: Letter) -> str:
     mail = letter.mail
     if letter.kept or mail.kind not in _MESSAGES or mail.name == CAUGHT_UP:
         return ""
-    handler, envelope = definition.handlers.messages.get(mail.name), ENVELOPES.get(mail.name)
+    handlers = definition.handlers
+    handler, envelope = handlers.messages.get(mail.name), handlers.envelope(mail.name)
     if handler is None and envelope is None:
         return "no handler takes it"
     try:
