@@ -27,7 +27,7 @@ class Go(segue.Note):
     pass
 
 
-class Louder(segue.Envelope):
+class Turned(segue.Envelope):
     urgent = True
 
     async def carry_out(self, actor: Any, turn: segue.Turn, /) -> object:
@@ -66,7 +66,7 @@ async def test_an_urgent_message(after: bool) -> None:
     for die_at in range(1, 12):
         desk = Desk(verify=True)
         desk.fake.answer("Enough?", "yes")
-        await together(desk, Player(), lambda run: run.tell(Louder()))
+        await together(desk, Player(), lambda run: run.tell(Turned()))
         died = await through(desk, "it", die_at, after)
         while (head := await desk.head()).status in ("ready", "parked"):
             await through(desk, "it", None, False)

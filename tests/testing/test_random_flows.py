@@ -118,7 +118,7 @@ async def test_random_flows(block: int) -> None:
         model = FakeModel()
         model.when("").reply(think)
         model.answer("say", 3).answer("what", 2)
-        checked = _Check(random_program, [seed], model, None)
+        checked = _Check(random_program, [(seed,)], model, None)
         same = not races(programs.make(random.Random(seed)))
         live = await checked.run(_Way("live", "live", verify=True))
         batch = await checked.run(_Way("batch", "batch", verify=True))
