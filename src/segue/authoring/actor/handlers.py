@@ -62,7 +62,11 @@ class Handlers(msgspec.Struct):
     def envelope(self, name: str) -> type[Envelope] | None:
         """What travels under that name: what a method takes, else the one that was defined last."""
         for handler in self.others.values():
-            if handler.name == name and isinstance(handler.takes, type) and issubclass(handler.takes, Envelope):
+            if (
+                handler.name == name
+                and isinstance(handler.takes, type)
+                and issubclass(handler.takes, Envelope)
+            ):
                 return handler.takes
         return ENVELOPES.get(name)
 
