@@ -389,9 +389,8 @@ class BranchTask(asyncio.Task[Any]):
 
     branch: Branch | None
     within: Context  #: its context
-    outside: (
-        Callable[[], None] | None
-    )  #: of a run's first task: what is done when it is cancelled from outside
+    #: Of a run's first task: what is done when it is cancelled from outside.
+    outside: Callable[[], None] | None
 
     def cancel(self, msg: object = None) -> bool:
         """As of any task. Who stands outside all runs, as a loop that ends, doesn't end the run by that."""

@@ -24,8 +24,8 @@ from ..ports.store import NewRun, Turn
 from .config import How, config_of, configured
 from .context import Act, Branch, Wait, current
 from .flow import Target, take_call
+from .message import kind_of, message_reader, nothing, read_pong, sent_as
 from .message import message_name as message_name
-from .message import message_reader, nothing, read_pong, sent_as
 from .time import overdue
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ async def tell(
 def send(branch: Branch, to: str, message: object, when: When = AT_ONCE) -> Any:
     """The recorded call behind `tell`."""
     run, (name, may_hurry) = branch.run, sent_as(type(message))
-    kind: MailKind = "urgent" if may_hurry and message.urgent else "tell"  # type: ignore[attr-defined]  # it has it
+    kind = kind_of(message, "tell", may_hurry=may_hurry)
     value = encode_stable(message, where="the message")
     said: dict[str, Any] = {"to": to, "name": name, "message": msgspec.Raw(value)}
     args = encode(said if when == AT_ONCE else {**said, "when": when})

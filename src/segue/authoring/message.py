@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, dataclass_tran
 import msgspec
 
 from ..core.codec import decoder, digest, encode, encode_stable, raw_decoder
-from ..model.message import Answered, Mail, answer_to, response_name
+from ..model.message import Answered, Mail, MailKind, answer_to, response_name
 from ..model.run import CallRef
 from ..ports.store import Turn
 from .context import Act, current
@@ -67,6 +67,11 @@ def _may_hurry(tp: type[Any]) -> bool:
     """Whether messages of a class say that they are urgent: by what the class has, not by a field of that name."""
     fields = [field.name for field in dataclasses.fields(tp)] if dataclasses.is_dataclass(tp) else ()
     return bool(getattr(tp, "urgent", False)) and "urgent" not in fields
+
+
+def kind_of(message: Any, plain: MailKind, *, may_hurry: bool) -> MailKind:
+    """How a message travels: as it mostly does, unless it says that it is urgent, which its class may."""
+    return "urgent" if may_hurry and message.urgent else plain
 
 
 def _sent_as(message: type[Any]) -> tuple[str, bool]:

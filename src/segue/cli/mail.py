@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from ..authoring.actor import ActorDef
-from ..authoring.actor.envelope import ENVELOPES
 from ..authoring.message import message_name, message_reader
 from ..core import forms
 from ..model.errors import AskClosed, CallerError, InvalidValue, UnknownName
@@ -129,7 +128,9 @@ async def _check_taken(engine: Engine, head: Head, name: str) -> None:
         return
     standing = await standing_of(engine.store, head.id)
     actor = engine.worker.target((standing and standing.actor) or head.spec.target, head.spec.module)
-    if not isinstance(actor, ActorDef) or name in ENVELOPES or name in actor.handlers.messages:
+    if not isinstance(actor, ActorDef):
+        return
+    if name in actor.handlers.messages or actor.handlers.envelope(name) is not None:
         return
     takes = sorted(actor.handlers.messages)
     known = ", ".join(takes) or "no messages"

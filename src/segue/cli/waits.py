@@ -46,9 +46,7 @@ class Waits:
         self._store = store
         self._now = time.time()
         self._jobs: dict[tuple[str, str, int], BatchJob] | None = None
-        self._unsent: dict[
-            str, float
-        ] = {}  # models whose lanes have lines that are in no job, and since when
+        self._unsent: dict[str, float] = {}  # since when lines of a model's lane are in no job
         self._whole = True
 
     async def of(self, head: Head) -> tuple[list[Wait], int]:

@@ -16,7 +16,7 @@ from ..authoring.context import find_branch
 from ..authoring.failures import to_exception
 from ..authoring.flow import target_named
 from ..authoring.mail import When, cancel, caught_up, join, ping, send, unschedule
-from ..authoring.message import Pong, Request, read_pong, sent_as
+from ..authoring.message import Pong, Request, kind_of, read_pong, sent_as
 from ..authoring.resource import SERVICES
 from ..authoring.trace import attach
 from ..core.codec import decoder, encode
@@ -31,7 +31,7 @@ from ..model.errors import (
     StepFailed,
     WrongPlace,
 )
-from ..model.message import MailKind, Question
+from ..model.message import Question
 from ..model.run import Head
 from .ground.bus import Watching
 from .ground.events import Asked, Event, Finished, Token
@@ -224,7 +224,7 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
             when = When.of(after, every, key)
             more = {"due": when.due(self.engine.clock.now()), "every": when.every, "key": when.key}
         name, may_hurry = sent_as(type(message))
-        kind: MailKind = "urgent" if may_hurry and message.urgent else "tell"  # type: ignore[attr-defined]  # it has it
+        kind = kind_of(message, "tell", may_hurry=may_hurry)
         value = encode(message, where="the message")
         sending = (self._home or self.engine).postbox.post(self.id, kind, name, value, None, None, more)
         if sending is not None:

@@ -209,7 +209,12 @@ class Worker:
     @property
     def _free(self) -> int:
         """For how many runs there is room. A step that waits for another run must not keep that out."""
-        return self.room + len(self.absent) - len(self.awake) - sum(map(len, self._queued.values()))
+        return self.room + len(self.absent) - self._here
+
+    @property
+    def _here(self) -> int:
+        """How many runs are at work, or wait for room in their group."""
+        return len(self.awake) + sum(map(len, self._queued.values()))
 
     def _one_more_absent(self) -> None:
         if self._free == 1:
@@ -357,7 +362,7 @@ class Worker:
         count, due = await self.backlog()
         if self._ready.is_set():
             return
-        if self._free <= 0 and count > len(self.awake) + sum(map(len, self._queued.values())):
+        if self._free <= 0 and count > self._here:
             self._make_room()
         timers: list[Timer] = [self.loop.call_later(POLL, self._ready.set)]
         if due is not None:

@@ -92,12 +92,10 @@ class Standing:
             self.children.back(back)
         self.closing = stored.closing
         self.lives = stored.lives  #: before this one
-        self._kept: tuple[Any, ...] | None = (
-            None  # but for fields and children; None of one that only listens
-        )
-        self.only_listens = (
-            False  #: so it was kept, without children: turns that change but fields are only counted
-        )
+        # But for fields and children; None of one that only listens.
+        self._kept: tuple[Any, ...] | None = None
+        #: So it was kept, without children: turns that change but fields are only counted.
+        self.only_listens = False
         self.unwritten = False  #: what was kept, or fields have changed since they were written
 
     def code(self, claimed: Claimed, life: Life, /) -> Coroutine[Any, Any, bytes]:

@@ -42,9 +42,8 @@ class Tail:
     def __init__(self, deltas: Sequence[bytes] = ()) -> None:
         self._open = False  # whether the newest may be gone on with; what it is then
         self._short: list[tuple[int, Reach]] = []  # sizes of those that may become one, and what they changed
-        self._unread = [
-            *takewhile(_is_short, reversed(deltas[-MANY:]))
-        ]  # the newest first; most wakes add none
+        # The newest first. They are read once one is added, which most wakes don't.
+        self._unread = [*takewhile(_is_short, reversed(deltas[-MANY:]))]
 
     def _read(self) -> None:
         short, self._unread = self._unread, []

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from ...model.chat import Tokens
-from .dialect import Body, Listener, StreamError, object_of
+from .dialect import Body, Listener, StreamError, counted, object_of
 from .pieces import Pieces, cut, frame
 
 #: Texts that grow in a stream, in the order in which models say them.
@@ -52,14 +52,7 @@ class Chat:
 
     def tokens(self, answer: Body) -> Tokens:
         """See `Dialect.tokens`."""
-        usage = answer.get("usage") or {}
-        details = usage.get("prompt_tokens_details") or {}
-        return Tokens(
-            usage.get("prompt_tokens") or 0,
-            usage.get("completion_tokens") or 0,
-            details.get("cached_tokens") or 0,
-            details.get("cache_write_tokens") or 0,
-        )
+        return counted(answer, "prompt_tokens", "completion_tokens")
 
     def text(self, answer: Body) -> str:
         """See `Dialect.text`."""

@@ -12,6 +12,14 @@ from ...model.chat import Tokens
 Body = dict[str, Any]
 
 
+def counted(answer: Body, asked: str, said: str) -> Tokens:
+    """What an answer of OpenAI's protocols counts, by the names that its usage has for what was asked and said."""
+    usage = answer.get("usage") or {}
+    details = usage.get(f"{asked}_details") or {}
+    cached, written = details.get("cached_tokens") or 0, details.get("cache_write_tokens") or 0
+    return Tokens(usage.get(asked) or 0, usage.get(said) or 0, cached, written)
+
+
 class StreamError(Exception):
     """An event of a stream that is an error; `body` is what it says."""
 

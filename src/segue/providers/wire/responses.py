@@ -8,7 +8,7 @@ import msgspec
 
 from ...model.chat import Tokens
 from .chat import Chat
-from .dialect import Body, Listener, StreamError, object_of
+from .dialect import Body, Listener, StreamError, counted, object_of
 from .pieces import Pieces, cut, frame
 
 _TRAVEL = ("stream", "stream_options")
@@ -61,14 +61,7 @@ class Responses:
 
     def tokens(self, answer: Body) -> Tokens:
         """See `Dialect.tokens`."""
-        usage = answer.get("usage") or {}
-        details = usage.get("input_tokens_details") or {}
-        return Tokens(
-            usage.get("input_tokens") or 0,
-            usage.get("output_tokens") or 0,
-            details.get("cached_tokens") or 0,
-            details.get("cache_write_tokens") or 0,
-        )
+        return counted(answer, "input_tokens", "output_tokens")
 
     def text(self, answer: Body) -> str:
         """See `Dialect.text`."""

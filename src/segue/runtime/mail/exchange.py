@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ...authoring.context import find_branch
 from ...authoring.mail import forward, request
-from ...authoring.message import Request, asked_as
+from ...authoring.message import Request, asked_as, kind_of
 from ...core.codec import encode_stable
 from ...model import checks
 from ...model.errors import WrongPlace
@@ -39,7 +39,7 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
         self._asking: Generator[Any, Any, T] | None = None
         self._value = encode_stable(message, where="the message")
         self._name, may_hurry, self._decode = asked_as(type(message))
-        self._kind: MailKind = "urgent" if may_hurry and message.urgent else "request"  # type: ignore[attr-defined]  # it has it
+        self._kind: MailKind = kind_of(message, "request", may_hurry=may_hurry)
 
     # ------------------------------------------------------------ the answer
     def __await__(self) -> Generator[Any, Any, T]:

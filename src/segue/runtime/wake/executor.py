@@ -365,9 +365,8 @@ class Executor:
         left = until - self.loop.time()
         if left <= 0 or not (self.carrying.at_work if every else self.carrying.dear()):
             return False
-        self.still.kick_in(
-            min(left, COMING)
-        )  # it may cost nothing any more before that, as between two attempts
+        # They may cost nothing any more before that, as between two attempts.
+        self.still.kick_in(min(left, COMING))
         return True
 
     def _only_waits(self) -> bool:

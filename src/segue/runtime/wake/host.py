@@ -35,9 +35,8 @@ class Host(Services, Protocol):
         ...
 
     watchers: Mapping[str, Any]  #: empty if nobody watches any run
-    followed: Mapping[
-        str, Callable[[str], None]
-    ]  #: requests of which it is told where their handler's calls stand
+    #: Requests of which it is told where their handler's calls stand.
+    followed: Mapping[str, Callable[[str], None]]
 
     def commit(self, turn: Turn) -> Future[list[CommitResult]]: ...
     def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool: ...

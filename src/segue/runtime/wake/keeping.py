@@ -26,9 +26,8 @@ class Keeping:
         self._kept: dict[int, Letter] = {}
         self._waiting: dict[str, int] = {}  # who waits for requests of these to be answered, and for how many
         self._subscribers: dict[str, dict[int, Mail]] = {}  # by what they subscribed to
-        self._keys: dict[
-            str, list[int]
-        ] = {}  # letters by subscription, also those that are yet to be handled
+        # Letters by subscription, also those that are yet to be handled.
+        self._keys: dict[str, list[int]] = {}
         self._keeper = 0  # the letter whose handler may answer it later
         self._answered = False  # it has
 

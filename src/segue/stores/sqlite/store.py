@@ -70,9 +70,8 @@ class SqliteStore:
             return
         if not self._path or self._path == ":memory:":
             raise StoreError(self.address, "that isn't a path", "use 'memory:', or give the path of a file")
-        if is_unwritable(
-            self._path
-        ):  # else SQLite would make files beside it, and find out at the first write
+        # Else SQLite would make files beside it, and find out at the first write.
+        if is_unwritable(self._path):
             if not self._looks:
                 raise StoreError(self.address, *UNWRITABLE)
             await self._open_unwritable()
