@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 import segue
 from segue.model.errors import RunCancelled, RunHeld, StoreError
 from segue.model.run import Head
+from segue.runtime.ground import names
 from segue.runtime.lanes.lanes import Lanes
 from segue.stores import open_store
 from segue.stores.memory import MemoryStore
@@ -72,6 +74,20 @@ class Sum(segue.Actor[None]):
 async def test_an_engine_that_isnt_open_says_so() -> None:
     with pytest.raises(RuntimeError, match="async with"):
         await segue.Engine().run(asking())
+
+
+async def test_a_run_never_gets_the_id_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    @segue.flow
+    async def count() -> int:
+        S.append("counted")
+        return len(S)
+
+    drawn = iter([1, 1, 1, 2])
+    monkeypatch.setattr(names, "_numbers", SimpleNamespace(getrandbits=lambda _: next(drawn)))
+    async with segue.Engine("memory:") as engine:
+        assert await engine.run(count()) == 1
+        assert await (run := await engine.start(count())) == 2
+        assert run.id.endswith("-00000002")
 
 
 async def test_what_was_done_is_kept_when_an_engine_closes() -> None:

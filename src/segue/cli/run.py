@@ -12,20 +12,18 @@ import sys
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 
 from ..authoring.actor.interruption import Interrupt
 from ..authoring.config import as_config
-from ..authoring.flow import short_name
 from ..core import codec
 from ..core.signature import InputShape, Parameter
 from ..model.errors import AuthorError, InvalidValue, UnknownName
 from ..model.run import ENDED, Head, is_over
 from ..runtime.engine import Engine
 from ..runtime.ground.events import Asked, Emitted, Event, Finished, Recorded, Retrying, Token
-from ..runtime.ground.names import unknown_run
+from ..runtime.ground.names import new_id, unknown_run
 from ..runtime.handles import Ask, Run
 from ..runtime.interruption import Strokes, ask_to_end
 from ..runtime.proof import verify
@@ -78,17 +76,25 @@ async def do_run(args: argparse.Namespace) -> int:
     if args.file:  # before strokes are counted: Ctrl-C ends a read from the terminal
         args.input = [_content(args.file)]
     levels = len(Interrupt) if definition_of(flow).kind == "actor" else 1
-    id = args.id or f"{short_name(definition_of(flow))}-{uuid4().hex[:8]}"
-    with interruption(levels) as stop, told_as_events(id):
+    with interruption(levels) as stop:
         async with Engine(args.store, worker=not args.no_wait) as engine:
             check_models(engine, args)
+            id = args.id or await _free_id(engine, flow)
             if args.no_wait:
                 return await _left(await _start(engine, flow, id, args), args)
             events: asyncio.Queue[Any] = asyncio.Queue()
             engine.bus.watch(id, events.put_nowait)  # before it begins, or its first tokens go by unseen
-            run = await _start(engine, flow, id, args)
-            code = await _Watch(engine, run, events, args).until(stop)
+            with told_as_events(id):
+                run = await _start(engine, flow, id, args)
+                code = await _Watch(engine, run, events, args).until(stop)
         return code
+
+
+async def _free_id(engine: Engine, flow: Any) -> str:
+    """One that no run has."""
+    while await engine.store.get(id := new_id(definition_of(flow))) is not None:
+        pass
+    return id
 
 
 async def _left(run: Run[Any], args: argparse.Namespace) -> int:

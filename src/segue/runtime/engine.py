@@ -17,7 +17,7 @@ from ..authoring.actor import Actor
 from ..authoring.config import How, ModelLike, as_config, configured
 from ..authoring.context import find_branch
 from ..authoring.failures import own_error
-from ..authoring.flow import short_name, take_call, target_of
+from ..authoring.flow import take_call, target_of
 from ..authoring.mail import make_spec
 from ..authoring.resource import SERVICES
 from ..core import journal
@@ -44,7 +44,7 @@ from .family import spent
 from .ground import tasks
 from .ground.bus import Bus
 from .ground.clock import SystemClock
-from .ground.names import unknown_run
+from .ground.names import new_id, unknown_run
 from .handles import Ask, Run, answer_by_id
 from .job import ADMIT, Job
 from .lanes.lanes import Lanes
@@ -337,21 +337,24 @@ class Engine:
         self.at_home("start")
         if id:
             checks.text("the id of a run", id)
-        run_id = id or f"{short_name(target)}-{os.urandom(4).hex()}"
-        config = self.terms.of_target(target, configured("a run", how) if how else None)
-        if config.budget is not None:
-            config = await self.terms.on_budget(config, f"run:{run_id}")
+        said = self.terms.of_target(target, configured("a run", how) if how else None)
         decoded = target.check_args(args)
-        spec = make_spec(target, args, config, self.clock.now())
         self.worker.register(target)
-        run: Run[R] = Run(self, run_id, target)
-        if keep:
-            run.keep_early()
-        created, wake = await self.worker.create_one(NewRun(run_id, spec), target, decoded, here=here)
-        if not created.new:
-            self._goes_on(created.head, spec)
-            self.terms.heed(created.head, config)
-        return run, wake
+        while True:
+            run_id, config = id or new_id(target), said
+            if config.budget is not None:
+                config = await self.terms.on_budget(config, f"run:{run_id}")
+            spec = make_spec(target, args, config, self.clock.now())
+            run: Run[R] = Run(self, run_id, target)
+            if keep:
+                run.keep_early()
+            created, wake = await self.worker.create_one(NewRun(run_id, spec), target, decoded, here=here)
+            if created.new:
+                return run, wake
+            if id:
+                self._goes_on(created.head, spec)
+                self.terms.heed(created.head, config)
+                return run, wake
 
     def _goes_on(self, head: Head, asked: Spec) -> None:
         """Raise `Conflict` where the run that is there isn't what was asked for, `Damaged` where nobody can say."""

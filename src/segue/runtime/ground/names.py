@@ -1,11 +1,14 @@
-"""What was meant by an id that isn't there."""
+"""Ids of runs: new ones, and what was meant by one that isn't there."""
 
 from __future__ import annotations
 
+import os
+import random
 import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from ...authoring.flow import Target, short_name
 from ...model.errors import UnknownName
 from ...ports.store import Store
 
@@ -13,6 +16,16 @@ from ...ports.store import Store
 LOOKS = 1000
 #: How much of an id is taken for well typed, to look for others that begin so.
 BEGINNING = 3
+
+#: Seeded by the system, which is slow to ask each time; in a process that was forked, anew.
+_numbers = random.Random()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_numbers.seed)
+
+
+def new_id(target: Target) -> str:
+    """An id for a run of that. Among millions of runs another has it already: who creates one sees to that."""
+    return f"{short_name(target)}-{_numbers.getrandbits(32):08x}"
 
 
 async def unknown_run(store: Store, id: str) -> UnknownName:
