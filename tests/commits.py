@@ -11,8 +11,9 @@ def tell(worker: Worker, hook: Callable[[Turn], Any]) -> None:
     """Tell of each turn; a row that is appended alone is one too."""
     store = worker.store
 
-    def commit(turn: Turn) -> Any:
-        return commit_all([turn])
+    def commit(turn: Turn, then: Landed) -> Any:
+        hook(turn)
+        return store.land(turn, then)
 
     def commit_all(turns: list[Turn]) -> Any:
         for turn in turns:

@@ -249,15 +249,12 @@ async def test_an_answer_waits_for_its_commit_and_doesnt_go_by_the_store(tmp_pat
         there: list[bool] = []
         answered: list[str] = []
         await clerk.request(Ask("at once"))
-        commit = engine.store.commit
 
-        def watched(some: Any) -> Any:
-            turns.extend(some)
-            future = commit(some)
+        def watch(turn: Turn) -> None:
+            turns.append(turn)
             there.append(bool(answered))
-            return future
 
-        engine.store.commit = watched  # type: ignore[method-assign]
+        commits.tell(engine.worker, watch)
         answered.append(await clerk.request(Ask("at once")))
         assert there[0] is False
         assert [len(turn.consumed) for turn in turns] == [1]

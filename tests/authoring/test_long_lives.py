@@ -76,6 +76,11 @@ class Written(MemoryStore):
         self.turns += [turn for turn in turns if turn.checkpoint is not None or turn.delta is not None]
         return super().commit(turns)
 
+    def land(self, turn: Turn, then: Any) -> Any:
+        if turn.checkpoint is not None or turn.delta is not None:
+            self.turns.append(turn)
+        return super().land(turn, then)
+
     @property
     def bytes(self) -> int:
         return sum(len(turn.checkpoint or b"") + len(turn.delta or b"") for turn in self.turns)

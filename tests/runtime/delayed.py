@@ -32,6 +32,16 @@ class Delayed:
         loop.call_later(self.delay(), tell)
         return late
 
+    def land(self, turn: Turn, then: Landed) -> None:
+        """As the store's, as late."""
+        loop = asyncio.get_running_loop()
+
+        def late(result: CommitResult | BaseException) -> None:
+            loop.call_later(self.delay(), then, result)
+
+        if (result := self.inner.land(turn, late)) is not None:
+            late(result)
+
     def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool:
         """As the store's, as late."""
         loop = asyncio.get_running_loop()

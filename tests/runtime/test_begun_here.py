@@ -227,13 +227,13 @@ async def test_an_end_that_isnt_written_is_no_end(alone: bool, fails: bool) -> N
     @segue.flow(name="robbed")
     async def robbed() -> str:
         if fails:
-            store.commit = lose  # type: ignore[method-assign]
+            engine.worker.commit = lose  # type: ignore[assignment]
         else:
             (stolen,) = await store.claim("thief", 1, 1e9, now=time.time() + 1000)
             assert stolen.head.id == "it"
         return "not durable"
 
-    def lose(turns: Any) -> Any:
+    def lose(turn: Any, then: Any) -> Any:
         raise StoreError("memory:", "it is gone", "get another one")
 
     async with segue.Engine(store) as engine:

@@ -36,6 +36,15 @@ class Patient(Delayed):
         asyncio.ensure_future(self.release.wait()).add_done_callback(lambda _: held.set_result(done))
         return held
 
+    def land(self, turn: Turn, then: Landed) -> None:
+        if self.sent.is_set() or turn.entries is None:
+            return super().land(turn, then)
+        self.sent.set()
+        result = self.inner.land(turn, then)
+        assert result is not None
+        asyncio.ensure_future(self.release.wait()).add_done_callback(lambda _: then(result))
+        return None
+
     def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool:
         if self.sent.is_set():
             return super().append(run, fence, entries, then)

@@ -502,3 +502,20 @@ def test_blobs_are_read_however_many_they_are(request: pytest.FixtureRequest) ->
     cx.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 500)
     assert blobs.rows(cx, ("[2, 1]",)) == wanted
     cx.close()
+
+
+async def test_who_is_called_back_harms_no_other_of_its_group(store):
+    await start(store, "a", "b", "c")
+    loop = asyncio.get_running_loop()
+    told, landed = [], [loop.create_future(), loop.create_future()]
+    loop.set_exception_handler(lambda _, context: told.append(context["exception"]))
+
+    def fails(result):
+        raise RuntimeError(f"it was {result}")
+
+    store.append("a", 1, b"1", fails)
+    store.append("b", 1, b"2", landed[0].set_result)
+    store.land(Turn(run="a", fence=1, entries=b"3"), fails)
+    store.land(Turn(run="c", fence=1, entries=b"4"), landed[1].set_result)
+    assert [await one for one in landed] == ["committed", "committed"]
+    assert [str(error) for error in told] == ["it was committed"] * 2

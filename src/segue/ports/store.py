@@ -154,27 +154,6 @@ def adding(there: Sequence[T], *ones: T) -> list[T]:
     return [*there, *ones]
 
 
-class Landing(Future[list[CommitResult]]):
-    """A commit on its way, of a store that calls `then` as soon as it is durable, without another turn of the loop."""
-
-    then: Callable[[Future[list[CommitResult]]], object] | None = None
-
-    def land(self, result: list[CommitResult] | BaseException) -> None:
-        """What came of it."""
-        if self.done():
-            return
-        if isinstance(result, BaseException):
-            self.set_exception(result)
-        else:
-            self.set_result(result)
-        then, self.then = self.then, None  # whoever keeps this mustn't keep them
-        if then is not None:
-            try:
-                then(self)
-            except Exception as error:  # as of any callback; the others of its group mustn't suffer
-                self.get_loop().call_exception_handler({"message": "after a commit", "exception": error})
-
-
 class JobHead(msgspec.Struct, frozen=True):
     """A mapped set of runs. `total` is the number of rows, once all are known; `counts` by status."""
 
@@ -205,7 +184,7 @@ class Hint(msgspec.Struct, frozen=True):
     """
 
     kind: Literal["ready", "mail", "ended", "lines", "room"]
-    runs: Sequence[str]
+    runs: Collection[str]
     came: Mapping[str, Came] = {}
 
 
@@ -272,15 +251,22 @@ class Store(Protocol):
     def commit(self, turns: Sequence[Turn]) -> Future[list[CommitResult]]:
         """Write turns; each is atomic, the list is not. Durable when the future is done.
 
-        A future rather than a coroutine, so that a caller needs no task; it may be done already, or a `Landing`.
+        A future rather than a coroutine, so that a caller needs no task; it may be done already.
         `fenced` means that another worker holds the run and nothing of the turn was written.
+        """
+        ...
+
+    def land(self, turn: Turn, then: Landed) -> CommitResult | None:
+        """Write one turn, as of `commit`; what came of it, if that is durable already.
+
+        If not, None, and `then` is called on the event loop with what comes of it, some time after this has returned.
         """
         ...
 
     def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool:
         """Write a journal row and nothing else, as most commits do; whether it is durable already.
 
-        If not, `then` is called on the event loop with what comes of it, some time after this has returned.
+        `then` is called as of `land`.
         """
         ...
 

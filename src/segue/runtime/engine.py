@@ -432,7 +432,8 @@ class Engine:
         if hint.kind == "mail":
             if self.port.address in hint.runs:
                 self.port.hint(hint)
-            self.feeds.hint(hint)
+            if self.feeds.arrivals is not None:
+                self.feeds.hint(hint)
         elif hint.kind == "ended":
             self.ends.happened(hint.runs)
         elif hint.kind == "lines":

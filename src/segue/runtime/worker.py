@@ -94,7 +94,7 @@ class Worker:
         self.awake: dict[str, Executor | Resting] = {}
         self.absent = Absent(self._one_more_absent)
         self.rests: Rests | None = Rests(self)
-        self.clock_now, self.append = clock.now, store.append
+        self.clock_now, self.append, self.commit = clock.now, store.append, store.land
         self.repertoire = Repertoire()
         self.watchers: Mapping[str, Any] = bus.of
         self.followed: Mapping[str, Callable[[str], None]] = bus.followed
@@ -176,9 +176,6 @@ class Worker:
     async def sleep(self, seconds: float) -> None:
         await self.clock.sleep(seconds)
 
-    def commit(self, turn: Turn) -> Future[list[CommitResult]]:
-        return self.store.commit([turn])
-
     def pump_soon(self, executor: Executor) -> None:
         if not self._to_pump:
             self.loop.call_soon(self._pump_all, context=NO_CONTEXT)
@@ -209,12 +206,13 @@ class Worker:
     @property
     def _free(self) -> int:
         """For how many runs there is room. A step that waits for another run must not keep that out."""
-        return self.room + len(self.absent) - self._here
+        return self.room + self.absent.count - self._here
 
     @property
     def _here(self) -> int:
         """How many runs are at work, or wait for room in their group."""
-        return len(self.awake) + sum(map(len, self._queued.values()))
+        queued = self._queued
+        return len(self.awake) + (sum(map(len, queued.values())) if queued else 0)
 
     def _one_more_absent(self) -> None:
         if self._free == 1:

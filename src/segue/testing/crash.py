@@ -91,6 +91,15 @@ class Mortal:
         lost.set_result(["fenced" for _ in turns])
         return lost
 
+    def land(self, turn: Turn, then: Landed) -> CommitResult | None:
+        """As the store's, until death."""
+        if not self.dead:
+            if not self._counts():
+                return self.inner.land(turn, then)
+            if self.after:
+                self.inner.land(turn, lambda _: None)
+        return "fenced"
+
     def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool:
         """As the store's, until death."""
         if not self.dead:

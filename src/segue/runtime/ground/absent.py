@@ -17,9 +17,7 @@ class Absent:
     def __init__(self, more: Callable[[], None]) -> None:
         self._more = more
         self._waits: dict[str, int] = {}  # by run
-
-    def __len__(self) -> int:
-        return len(self._waits)
+        self.count = 0  #: of runs
 
     def waiting(self) -> AbstractContextManager[None]:
         """Around a wait for another run, whoever waits; only that of a step counts."""
@@ -32,6 +30,7 @@ class Absent:
     def _counted(self, run: str) -> Generator[None]:
         waits = self._waits
         waits[run] = waits.get(run, 0) + 1
+        self.count = len(waits)
         self._more()
         try:
             yield
@@ -39,3 +38,4 @@ class Absent:
             waits[run] -= 1
             if not waits[run]:
                 del waits[run]
+                self.count = len(waits)

@@ -123,10 +123,7 @@ def act_for(loop: AbstractEventLoop, task: BranchTask, fn: Callable[..., Any], *
     try:
         return task.within.run(fn, *arguments)
     finally:
-        if here is None or sys.version_info >= (3, 12):
-            _swap(loop, here)
-        else:
-            _CURRENT[loop] = here
+        _swap(loop, here)
 
 
 if sys.version_info >= (3, 12):

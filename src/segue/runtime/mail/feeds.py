@@ -114,7 +114,7 @@ class Feeds:
         self._loop = asyncio.get_running_loop()
         self._opening = asyncio.Lock()
         self._lease: Lease | None = None
-        self._arrivals: Arrivals | None = None
+        self.arrivals: Arrivals | None = None  #: what comes to its run, once there is one
         self._heard: dict[str, Heard] = {}
         self._count = 0
         self._read: list[int] = []  # letters that are still there
@@ -176,12 +176,12 @@ class Feeds:
         target, args = take_call(watched())
         run = NewRun(f"watch-{uuid4().hex[:12]}", make_spec(target, args, self._config, self._clock.now()))
         self._lease = await self._holder.hold(run, self._lost)
-        self._arrivals = Arrivals(self._store, run.id, self._take, _unread)
+        self.arrivals = Arrivals(self._store, run.id, self._take, _unread)
         return self._lease
 
     def _lost(self) -> None:
         """Others took this process for dead."""
-        lease, self._lease, self._arrivals, self._read = self._lease, None, None, []
+        lease, self._lease, self.arrivals, self._read = self._lease, None, None, []
         if lease is None:
             return
         self._holder.let_go(lease.run)
@@ -204,8 +204,8 @@ class Feeds:
     # ------------------------------------------------------------ what comes
     def hint(self, hint: Hint) -> None:
         """The store's word that mail has come."""
-        if self._arrivals is not None and self._arrivals.address in hint.runs:
-            self._arrivals.hint(hint)
+        if self.arrivals is not None and self.arrivals.address in hint.runs:
+            self.arrivals.hint(hint)
 
     def _keep_looking(self) -> None:
         if self._timer is None:
@@ -213,8 +213,8 @@ class Feeds:
 
     def _tick(self) -> None:
         self._timer = None
-        if self._arrivals is not None and self._heard:
-            self._arrivals.look()
+        if self.arrivals is not None and self._heard:
+            self.arrivals.look()
             self._keep_looking()
         self._forget()
 

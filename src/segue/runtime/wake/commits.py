@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from asyncio import Future
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,9 +12,8 @@ from ...core.replay import Place
 from ...model.entry import BLOB, GIVEN_UP, Entry, encode_entries
 from ...model.message import Mail
 from ...model.run import REUSED, Usage
-from ...ports.store import CommitResult, Landing, Turn
+from ...ports.store import CommitResult, Turn
 from ..calls.call import Outcome, decode, outcome_entry
-from ..ground import tasks
 from ..ground.phase import COMMITTING, OVER
 
 if TYPE_CHECKING:
@@ -171,20 +168,15 @@ class Commits:
         if turn.outbox:
             self._keep_here(turn, run.host.port)
         try:
-            future = run.host.commit(turn)
+            result = run.host.commit(turn, self._landed)
         except Exception as error:  # the store is gone
             run.abandon(error)
             return
-        self._flight = turn, then
-        if future.done():
-            self.waited = False
-            self._written(future)
-            return
-        self.waited = True
-        if isinstance(future, Landing):
-            future.then = self._written
+        self.waited = result is None
+        if result is None:
+            self._flight = turn, then
         else:
-            future.add_done_callback(self._written, context=tasks.NO_CONTEXT)
+            self._came(turn, then, result)
 
     def messages(self) -> Turn:
         """The turn so far, of messages by which nothing was recorded."""
@@ -202,36 +194,34 @@ class Commits:
         elif here := [mail for mail in outbox if mail.to == port]:
             self._answers, turn.outbox = here, [mail for mail in outbox if mail.to != port]
 
-    def _written(self, future: Future[list[CommitResult]]) -> None:
-        try:
-            result = future.result()[0]
-        except (Exception, asyncio.CancelledError) as error:
-            self._landed(error)
-        else:
-            self._landed(result)
-
     def _landed(self, result: CommitResult | BaseException) -> None:
         """What came of what was on its way."""
         assert self._flight is not None  # set before
         (turn, then), self._flight = self._flight, None
         afterwards, self._afterwards = self._afterwards, None
+        if self._came(turn, then, result) and afterwards is not None:
+            afterwards()
+
+    def _came(
+        self, turn: Turn | None, then: Callable[[], None], result: CommitResult | BaseException
+    ) -> bool:
+        """What came of a turn, or of a row alone; whether the run goes on."""
         run, good = self._run, result == "committed" or result == "ready"
         if self._answers:
             answers, self._answers = self._answers, ()
             if good:
                 run.host.answer(answers)
         if run.phase is OVER:
-            return
+            return False
         if not good:
             if result == "fenced":
                 log.warning("run %s was taken over by another worker; nothing is lost", run.id)
             run.abandon(result if isinstance(result, BaseException) else None)
-            return
+            return False
         if turn is not None and (turn.release or turn.asks or turn.answers or turn.lines):
             self._tell(turn, result)
         then()
-        if afterwards is not None:
-            afterwards()
+        return True
 
     def _tell(self, turn: Turn, result: CommitResult | BaseException) -> None:
         """Who waits for what is durable now."""

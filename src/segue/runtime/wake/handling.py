@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import Future, TimerHandle
 from collections.abc import Awaitable, Callable, Coroutine
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -258,7 +259,8 @@ class Handling:
     def answer_to(self, mail: Mail, value: bytes | None, error: Failure | None) -> Mail | None:
         """What answers a request."""
         run = self._run
-        return answer_to(mail, run.id, run.next_number(), value, error, run.replay.time)
+        run.sent += 1  # as `next_number`
+        return answer_to(mail, run.id, run.fence << 24 | run.sent, value, error, run.replay.time)
 
     def close_letter(self, letter: Letter, reply: Mail | None) -> None:
         """Have the next commit consume a message and send its answer."""
@@ -468,7 +470,7 @@ class Handling:
         if self.saved is None or not (at_rest or self._may_rest()):
             run.kick()
             return
-        self.at_rest, self._rests_until = True, run.loop.time() + REST
+        self.at_rest, self._rests_until = True, monotonic() + REST
         if self._rest is None:
             self._look_in(CALM)
         run.phase = COMMITTING
@@ -485,13 +487,13 @@ class Handling:
         if self.saved is not None:
             self._commit_and_rest()
             return True
-        left = self._rests_until - run.loop.time()
+        left = self._rests_until - monotonic()
         if left > 0 and self._rest is None:
             self._look_in(left)
         return left > 0
 
     def _commit_and_rest(self) -> None:
-        self._rests_until = self._run.loop.time() + REST
+        self._rests_until = monotonic() + REST
         if self._rest is None:
             self._look_in(CALM)
         self.flush()
@@ -501,7 +503,7 @@ class Handling:
 
     def _rested(self) -> None:
         run, self._rest = self._run, None
-        left = self._rests_until - run.loop.time()
+        left = self._rests_until - monotonic()
         if left <= 0.001 or not run.host.is_roomy or not self._is_alone():
             run.kick()
         elif left - (REST - CALM) > 0.001:  # it had messages meanwhile

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop, Future
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,7 +38,7 @@ class Host(Services, Protocol):
     #: Requests of which it is told where their handler's calls stand.
     followed: Mapping[str, Callable[[str], None]]
 
-    def commit(self, turn: Turn) -> Future[list[CommitResult]]: ...
+    def commit(self, turn: Turn, then: Landed) -> CommitResult | None: ...
     def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool: ...
     def pump_soon(self, executor: Executor) -> None:
         """Have it `pump` in the next turn of the loop, together with others."""

@@ -62,7 +62,7 @@ class Hints:
     def tell_ports(self) -> None:
         """What came to ports, at once."""
         answers, self.at_ports = self.at_ports, {}
-        hint = Hint("mail", list(answers), answers)
+        hint = Hint("mail", answers, answers)
         for listener in self._listeners:
             listener(hint)
 
@@ -71,7 +71,7 @@ class Hints:
         came, hints = self.came, self._named
         if came:
             self.came = {}
-            mail = Hint("mail", list(came), came)
+            mail = Hint("mail", came, came)
             for listener in self._listeners:
                 listener(mail)
         if hints:

@@ -42,7 +42,6 @@ from .traffic import Traffic
 from .turns import Turns
 
 _T = TypeVar("_T")
-_COMMITTED: list[CommitResult] = ["committed"]
 
 
 class MemoryStore:
@@ -66,13 +65,11 @@ class MemoryStore:
         self._turns = Turns(runs, post, questions, archive, lines, sharing, traffic, budgets, hints)
         runs.gives_back = self._turns.give_back
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._committed: Future[list[CommitResult]] | None = None  #: the answer to most commits
-        self._delivered: Future[list[Delivery]] | None = None  #: and to most mail
+        self._delivered: Future[list[Delivery]] | None = None  #: the answer to most mail
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._hints.open(self._loop)
-        self._committed = self._done(["committed"])
         self._delivered = self._done(["delivered"])
 
     async def close(self) -> None:
@@ -112,8 +109,10 @@ class MemoryStore:
         """Nothing to do: only this loop could take a lease over, and it is blocked."""
 
     def commit(self, turns: Sequence[Turn]) -> Future[list[CommitResult]]:
-        out = self._turns.commit(turns)
-        return self._committed if out == _COMMITTED and self._committed is not None else self._done(out)
+        return self._done(self._turns.commit(turns))
+
+    def land(self, turn: Turn, then: Landed) -> CommitResult | None:
+        return self._turns.land(turn)
 
     def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool:
         if self._turns.append(run, fence, entries):

@@ -65,10 +65,20 @@ class Turns:
         """Each by itself; room in budgets that they give back is given to others at the end."""
         out: list[CommitResult] = [self._commit(turn) for turn in turns]
         if self._budgets.hungry:
-            live = [turn for turn, came in zip(turns, out, strict=True) if came != "fenced"]
-            if any(map(room.may_give_back, live)):
-                self._budgets.wake(max(turn.now for turn in live))
+            self._feed([turn for turn, came in zip(turns, out, strict=True) if came != "fenced"])
         return out
+
+    def land(self, turn: Turn) -> CommitResult:
+        """One alone."""
+        came = self._commit(turn)
+        if self._budgets.hungry and came != "fenced":
+            self._feed([turn])
+        return came
+
+    def _feed(self, turns: Sequence[Turn]) -> None:
+        """Give others the room that these give back."""
+        if any(map(room.may_give_back, turns)):
+            self._budgets.wake(max(turn.now for turn in turns))
 
     def _commit(self, turn: Turn) -> CommitResult:
         """All that a turn says, or nothing without the claim."""

@@ -167,6 +167,12 @@ class SqliteStore:
     def commit(self, turns: Sequence[Turn]) -> Future[list[CommitResult]]:
         return self._write(turn_orders.commit, turns, many=True)
 
+    def land(self, turn: Turn, then: Landed) -> CommitResult | None:
+        if self._writer is None:
+            raise self._not_open()
+        self._writer.land(turn_orders.commit, turn, then)
+        return None
+
     def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool:
         if self._writer is None:
             raise self._not_open()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import random
 import sqlite3
 import threading
@@ -16,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from ...model.errors import StoreError
-from ...ports.store import Hint, Landed, Landing
+from ...ports.store import Hint, Landed
 from .cache import Cache
 from .ledger import Ledger
 from .runs import Claim, claim, create, has_claimable
@@ -25,16 +24,15 @@ from .turns import ALONE, append, append_each, commit
 
 #: Writes many items of one kind, and says of each what came of it.
 Apply = Callable[[Ledger, Sequence[Any]], Sequence[Any]]
-AnyFuture = Future[Any] | concurrent.futures.Future[Any]
 
 
 class Order:
-    """Something to be written, and whom to tell. `many`: the future gets a list, not one result."""
+    """Something to be written, and whom to tell: a future, or who is called. `many`: a list, not one result."""
 
-    __slots__ = ("apply", "future", "items", "many")
+    __slots__ = ("apply", "items", "many", "tell")
 
-    def __init__(self, apply: Apply, items: Sequence[Any], future: AnyFuture, many: bool) -> None:
-        self.apply, self.items, self.future, self.many = apply, items, future, many
+    def __init__(self, apply: Apply, items: Sequence[Any], tell: Future[Any] | Landed, many: bool) -> None:
+        self.apply, self.items, self.tell, self.many = apply, items, tell, many
 
 
 _RANKS: dict[Apply, int] = {create: 0, commit: 1}
@@ -75,14 +73,23 @@ class Writer:
     # ------------------------------------------------------------ on the loop
     def put(self, apply: Apply, items: Sequence[Any], *, many: bool) -> Future[Any]:
         """Order something. Orders of one turn of the loop go to the thread together."""
-        future: Future[Any] = Landing(loop=self._loop) if apply is commit else self._loop.create_future()
+        future: Future[Any] = self._loop.create_future()
         if self._stopped:
             future.set_exception(self._is_closed())
-            return future
+        else:
+            self._order(Order(apply, items, future, many))
+        return future
+
+    def land(self, apply: Apply, item: Any, then: Landed) -> None:
+        """Order one thing, without a future."""
+        if self._stopped:
+            raise self._is_closed()
+        self._order(Order(apply, (item,), then, False))
+
+    def _order(self, order: Order) -> None:
         if not self._next and not self._rows:
             self._loop.call_soon(self._hand_over)
-        self._next.append(Order(apply, items, future, many))
-        return future
+        self._next.append(order)
 
     def append(self, run: str, fence: int, entries: bytes, then: Landed) -> None:
         """Order a journal row: what is written most often, and so without a future."""
@@ -98,7 +105,7 @@ class Writer:
     def put_from_thread(self, apply: Apply, items: Sequence[Any]) -> None:
         """Order something from another thread than the loop's; nobody hears what came of it."""
         if not self._stopped:
-            self._queue.put(([], [Order(apply, items, concurrent.futures.Future(), False)]))
+            self._queue.put(([], [Order(apply, items, _nobody, False)]))
 
     def _hand_over(self) -> None:
         if self._next or self._rows:
@@ -118,22 +125,25 @@ class Writer:
     def _settle(self, done: Done, hints: Sequence[Hint]) -> None:
         rows, orders = done
         for (*_, then), result in rows:
-            try:
-                then(result)
-            except Exception as error:  # as of any callback; the others of its group mustn't suffer
-                self._loop.call_exception_handler({"message": "after a commit", "exception": error})
+            self._call(then, result)
         for order, result in orders:
-            if isinstance(order.future, Landing):
-                order.future.land(result)
-                continue
-            if order.future.done():
-                continue
-            if isinstance(result, BaseException):
-                order.future.set_exception(result)
+            tell = order.tell
+            if not isinstance(tell, Future):
+                self._call(tell, result)
+            elif tell.done():
+                pass
+            elif isinstance(result, BaseException):
+                tell.set_exception(result)
             else:
-                order.future.set_result(result)
+                tell.set_result(result)
         for hint in hints:
             self._tell(hint)
+
+    def _call(self, then: Landed, result: Any) -> None:
+        try:
+            then(result)
+        except Exception as error:  # as of any callback; the others of its group mustn't suffer
+            self._loop.call_exception_handler({"message": "after a commit", "exception": error})
 
     # ------------------------------------------------------------ in the thread
     def _run(self) -> None:
@@ -146,14 +156,21 @@ class Writer:
         self._post(_finish, self.opened, None)
         cache = Cache(cx)
         try:
-            while (load := self._wait(cache)) is not None:
-                cache.uses(len(load[0]) + len(load[1]))
-                done = self._write(*load)
-                hints, self._hints = self._hints, []
-                self._post(self._settle, done, hints)
+            while self._write_next(cache):
+                pass
         finally:
             cx.close()
             self._post(_finish, self._closed, None)
+
+    def _write_next(self, cache: Cache) -> bool:
+        """What was ordered next; False at the end. While it waits, nobody is kept in memory who was told before."""
+        if (load := self._wait(cache)) is None:
+            return False
+        cache.uses(len(load[0]) + len(load[1]))
+        done = self._write(*load)
+        hints, self._hints = self._hints, []
+        self._post(self._settle, done, hints)
+        return True
 
     def _open(self) -> sqlite3.Connection:
         """The file, with its tables; if another process is in the way, all over again."""
@@ -263,6 +280,10 @@ class Writer:
         self._ledger.forget()
         if self._ledger.cx.in_transaction:
             self._ledger.cx.execute("rollback")
+
+
+def _nobody(result: object) -> None:
+    """Nobody hears of it."""
 
 
 def _apply(order: Order) -> Apply:

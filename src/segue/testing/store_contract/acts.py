@@ -62,6 +62,17 @@ async def commit(store: Store, run: str, fence: int, **fields: Any) -> CommitRes
     return result
 
 
+async def land(store: Store, turns: Sequence[Turn]) -> list[CommitResult | BaseException]:
+    """Turns landed together, each by itself; what came of each."""
+    landed: list[asyncio.Future[CommitResult | BaseException]] = []
+    for turn in turns:
+        future = asyncio.get_running_loop().create_future()
+        if (result := store.land(turn, future.set_result)) is not None:
+            future.set_result(result)
+        landed.append(future)
+    return [await future for future in landed]
+
+
 async def append(store: Store, rows: Sequence[tuple[str, int, bytes]]) -> list[CommitResult | BaseException]:
     """Rows appended together; what came of each."""
     landed: list[asyncio.Future[CommitResult | BaseException]] = []

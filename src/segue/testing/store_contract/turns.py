@@ -12,6 +12,7 @@ from .acts import (
     claim,
     commit,
     create,
+    land,
     line,
     loaded,
     mail_of,
@@ -148,6 +149,23 @@ class TurnsContract:
             [],
             [b"r299"],
         ]
+
+    async def test_turns_land_by_themselves(self, store: Store) -> None:
+        await start(store, "a", "b", "c", "d")
+        await store.deliver([tell("c", 1)], now=0.0)
+        turns = [
+            Turn(run="a", fence=1, entries=b"1"),
+            Turn(run="b", fence=9, entries=b"2", outbox=[Mail("a", "run:b", 1, "tell")]),
+            Turn(run="a", fence=1, entries=b"3"),
+            Turn(run="c", fence=1, entries=b"4", status="parked"),
+            Turn(run="d", fence=1, status="done", value=b"5"),
+        ]
+        assert await land(store, turns) == ["committed", "fenced", "committed", "ready", "committed"]
+        assert (await loaded(store, "a")).journal == [b"1", b"3"]
+        assert await mail_of(store, "a") == []
+        head = await store.get("d")
+        assert head is not None
+        assert (head.status, head.value) == ("done", b"5")
 
     async def test_rows_are_appended_by_who_holds_their_runs(self, store: Store) -> None:
         ids = [f"r{i:03}" for i in range(300)]
