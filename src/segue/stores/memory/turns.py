@@ -24,6 +24,10 @@ from .sharing import Sharing
 from .traffic import Traffic
 
 
+#: A copy of bytes that has room for no more: msgspec's take half as much again as they need.
+_fitted = b"".join
+
+
 class Turns:
     """Who writes what a run did."""
 
@@ -54,11 +58,12 @@ class Turns:
         held = self._runs.held.get(run)
         if held is None or held.fence != fence:
             return False
+        held.lapses = 0
+        entries = _fitted((entries, b""))
         if held.journal is None:
             held.journal = [entries]
         else:
             held.journal.append(entries)
-        held.lapses = 0
         return True
 
     def commit(self, turns: Sequence[Turn]) -> list[CommitResult]:
@@ -89,10 +94,11 @@ class Turns:
         if turn.checkpoint is not None or turn.delta is not None:
             self._keep(run, turn)
         if turn.entries is not None:
+            entries = _fitted((turn.entries, b""))
             if run.journal is None:
-                run.journal = [turn.entries]
+                run.journal = [entries]
             else:
-                run.journal.append(turn.entries)
+                run.journal.append(entries)
         if turn.usage is not None:
             run.usage = list(turn.usage)
         if turn.kept or (turn.consumed and run.box is not None):
