@@ -23,7 +23,6 @@ from .runs import Runs
 from .sharing import Sharing
 from .traffic import Traffic
 
-
 #: A copy of bytes that has room for no more: msgspec's take half as much again as they need.
 _fitted = b"".join
 
