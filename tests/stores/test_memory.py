@@ -1,7 +1,10 @@
-"""The store in memory keeps the contract."""
+"""The store in memory: the contract, and whom it gives a request at once."""
 
 import pytest
 
+from segue.model.message import Mail
+from segue.model.run import CallRef, Spec
+from segue.ports.store import NewRun
 from segue.stores.memory import MemoryStore
 from segue.testing.store_contract import StoreContract
 
@@ -13,3 +16,68 @@ class TestMemoryStore(StoreContract):
         await store.open()
         yield store
         await store.close()
+
+
+class Run:
+    """One in memory."""
+
+    def __init__(self):
+        self.id, self.seen, self.names = "r", 0, []
+
+    def mail(self, letters):
+        self.seen = letters[-1].id
+        self.names += [letter.mail.name for letter in letters]
+
+
+async def deliver(store, number, *, name="", asks=True):
+    reply = CallRef("port:p", "call", 0) if asks else None
+    mail = Mail("r", "client", number, "request" if asks else "tell", name, b"1", reply=reply)
+    assert await store.deliver([mail], now=0.0) == ["delivered"]
+
+
+@pytest.fixture
+async def store():
+    store = MemoryStore()
+    await store.open()
+    await store.create([NewRun("r", Spec("flow", "greet", b"[]"))], now=0.0, worker="w", ttl=60.0)
+    yield store
+    await store.close()
+
+
+async def test_a_request_goes_to_a_run_in_memory_at_once(store):
+    run, hints = Run(), []
+    end = store.subscribe(hints.append, {"r": run})
+    await deliver(store, 1, name="first")  # whose sender the store doesn't know
+    assert [hint.came["r"].letters[0].mail.name for hint in hints] == ["first"]
+    run.mail(hints.pop().came["r"].letters)
+    await deliver(store, 2, name="second")
+    assert (run.names, hints) == (["first", "second"], [])
+    assert [letter.mail.name for letter in await store.inbox("r", 0)] == ["first", "second"]
+    end()
+    await deliver(store, 3, name="third")
+    assert (run.names, hints) == (["first", "second"], [])
+
+
+async def test_a_request_comes_after_what_came_before(store):
+    run, hints = Run(), []
+    store.subscribe(hints.append, {"r": run})
+    await deliver(store, 1, name="told", asks=False)
+    await deliver(store, 2, name="asked")
+    assert [letter.mail.name for letter in hints[0].came["r"].letters] == ["told", "asked"]
+    assert run.names == []
+    await deliver(store, 3, name="it hasn't seen those")
+    assert len(hints) == 2
+    assert run.names == []
+
+
+async def test_of_two_that_are_one_run_none_gets_it_alone(store):
+    """One of them has lost its claim, and doesn't know yet."""
+    stale, run, hints = Run(), Run(), []
+    store.subscribe(hints.append, {"r": stale})
+    store.subscribe(hints.append, {"r": run})
+    await deliver(store, 1)
+    stale.mail(hints[0].came["r"].letters)
+    run.mail(hints[0].came["r"].letters)
+    await deliver(store, 2)
+    assert len(hints) == 4
+    assert len(run.names) == 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Literal, Protocol, TypeVar
+from typing import Final, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -188,6 +188,21 @@ class Hint(msgspec.Struct, frozen=True):
     came: Mapping[str, Came] = {}
 
 
+class Awake(Protocol):
+    """A run in memory. `seen`: the newest letter that it has."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def seen(self) -> int: ...
+    def mail(self, letters: Sequence[Letter], /) -> None:
+        """Take letters, of which it may have some already."""
+        ...
+
+
+NOBODY: Final[Mapping[str, Awake]] = {}
+
+
 class Store(Protocol):
     """Where runs live. Every method is safe to call again after a failure or a crash."""
 
@@ -201,8 +216,14 @@ class Store(Protocol):
         """Finish what was begun and let go of everything."""
         ...
 
-    def subscribe(self, listener: Callable[[Hint], None]) -> Callable[[], None]:
-        """Have `listener` called on the event loop for each hint; the return value ends it."""
+    def subscribe(
+        self, listener: Callable[[Hint], None], awake: Mapping[str, Awake] = NOBODY
+    ) -> Callable[[], None]:
+        """Have `listener` called on the event loop for each hint; the return value ends it.
+
+        `awake`: runs in memory, by id. A letter to one that has all before it may be given to it at once, instead of
+        a hint.
+        """
         ...
 
     # ------------------------------------------------------------ runs

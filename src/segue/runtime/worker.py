@@ -320,7 +320,7 @@ class Worker:
             renew=self._renew_late,
             every=RENEW,
         )
-        return self.store.subscribe(self._hint)
+        return self.store.subscribe(self._hint, self.awake)
 
     def _spawn(self, coro: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.Task(coro, loop=self.loop)

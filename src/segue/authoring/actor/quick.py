@@ -77,9 +77,9 @@ class Quick:
         """As `carry_out`; but what its handler gives, of a message that waits. To await one costs less than to send."""
         here, life, branch, consumed = self._here, self._life, self._performer.branch, turn.consumed
         quick, actor, fields, save, at = here.quick, here.actor, here.fields, self.save, here.at
-        until, self.is_full = monotonic() + MOMENT, False
-        most = max(GROUP - len(consumed), 1)
-        for letter in tuple(posts.values() if len(posts) <= most else islice(posts.values(), most)):
+        letters, self.is_full = tuple(islice(posts.values(), max(GROUP - len(consumed), 1))), False
+        until = monotonic() + MOMENT if len(letters) > 1 else 0.0
+        for letter in letters:
             mail = letter.mail
             handler = quick.get(mail.name)
             if handler is None or mail.callers:

@@ -6,11 +6,11 @@ import asyncio
 import logging
 from asyncio import Future
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Mapping
+from typing import Final
 
 from ...model.message import Letter
-from ...ports.store import Hint, Store
+from ...ports.store import Awake, Hint, Store
 
 log = logging.getLogger("segue")
 
@@ -20,20 +20,10 @@ POLL: Final = 0.5
 LOOKS: Final = 50
 
 
-class Reader(Protocol):
-    """A run in memory. `seen`: the newest letter that it has."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def seen(self) -> int: ...
-    def mail(self, letters: Sequence[Letter], /) -> None: ...
-
-
 class Carrier:
     """Carries letters to the runs that are `awake`."""
 
-    def __init__(self, store: Store, awake: Mapping[str, Reader]) -> None:
+    def __init__(self, store: Store, awake: Mapping[str, Awake]) -> None:
         self._store, self._awake = store, awake
         self._mailed: set[str] = set()  # runs that have new mail
         self._fetching = False  # some of it is being read
@@ -65,7 +55,7 @@ class Carrier:
             self._fetching = True
             found.add_done_callback(lambda found: self._fetched(mailed, found))
 
-    def _fetched(self, mailed: list[Reader], found: Future[dict[str, list[Letter]]]) -> None:
+    def _fetched(self, mailed: list[Awake], found: Future[dict[str, list[Letter]]]) -> None:
         self._fetching = False
         if found.cancelled():
             return

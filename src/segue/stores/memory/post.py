@@ -88,6 +88,8 @@ class Post:
             if mail.number <= run.marks.get(mail.sender, -1):  # as `send`, of a run at work
                 return "duplicate"
             run.marks[mail.sender] = mail.number
+            if mail.reply is not None and self._handed_over(run, mail):
+                return _DELIVERED
             self._put(run, mail, now)
         else:
             delivery = self.send(mail, now, mark=True)
@@ -95,6 +97,21 @@ class Post:
         if asked or self.refused or self._hints.at_ports:
             self._delivered(now, asked=asked)
         return delivery
+
+    def _handed_over(self, run: Run, mail: Mail) -> bool:
+        """Whether a run in memory, which has all letters before, took it at once: who asks waits for it."""
+        inbox = run.inbox
+        awake = self._hints.awake(run.id, next(reversed(inbox)) if inbox else 0)
+        if awake is None:
+            return False
+        self._last = id = self._last + 1
+        letter = Letter(id, mail)
+        if inbox is None:
+            run.inbox = {id: letter}
+        else:
+            inbox[id] = letter
+        awake.mail((letter,))
+        return True
 
     def _delivered(self, now: float, *, asked: bool) -> None:
         if self.refused:

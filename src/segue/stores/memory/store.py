@@ -13,7 +13,9 @@ from ...model.message import DeadLetter, Letter, Mail, Question
 from ...model.mode import Config
 from ...model.run import ENDED, Head, Status, Usage
 from ...ports.store import (
+    NOBODY,
     AnswerResult,
+    Awake,
     Claimed,
     CommitResult,
     Created,
@@ -75,8 +77,10 @@ class MemoryStore:
     async def close(self) -> None:
         self._hints.close()
 
-    def subscribe(self, listener: Callable[[Hint], None]) -> Callable[[], None]:
-        return self._hints.subscribe(listener)
+    def subscribe(
+        self, listener: Callable[[Hint], None], awake: Mapping[str, Awake] = NOBODY
+    ) -> Callable[[], None]:
+        return self._hints.subscribe(listener, awake)
 
     def _done(self, value: _T) -> Future[_T]:
         future: Future[_T] = (self._loop or asyncio.get_running_loop()).create_future()

@@ -15,7 +15,9 @@ from ...model.message import DeadLetter, Letter, Mail, Question
 from ...model.mode import Config
 from ...model.run import Head, Status, Usage
 from ...ports.store import (
+    NOBODY,
     AnswerResult,
+    Awake,
     Claimed,
     CommitResult,
     Created,
@@ -104,7 +106,9 @@ class SqliteStore:
         if writer is not None:
             await writer.close()
 
-    def subscribe(self, listener: Callable[[Hint], None]) -> Callable[[], None]:
+    def subscribe(
+        self, listener: Callable[[Hint], None], awake: Mapping[str, Awake] = NOBODY
+    ) -> Callable[[], None]:
         self._listeners.append(listener)
 
         def end() -> None:
