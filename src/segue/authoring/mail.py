@@ -20,7 +20,7 @@ from ..model.errors import Deadlock, WrongPlace
 from ..model.message import CAUGHT_UP, Mail, MailKind
 from ..model.mode import Config
 from ..model.run import CallRef, Spec
-from ..ports.store import NewRun, Turn
+from ..ports.store import NewRun, Turn, adding
 from .config import How, config_of, configured
 from .context import Act, Branch, Wait, current
 from .flow import Target, take_call
@@ -273,7 +273,7 @@ def child(branch: Branch, flow: Target, args: bytes, config: Config, *, id: str 
 
     def opens(turn: Turn, path: str, n: int) -> None:
         spec = make_spec(flow, args, config, run.now(), parent=CallRef(run.id, path, n), **more)
-        turn.spawn.append(NewRun(run_id, spec))
+        turn.spawn = adding(turn.spawn, NewRun(run_id, spec))
 
     def drops(turn: Turn, path: str, n: int) -> None:
         number = 1 + run.revived  # the same in each wake; it may have been cancelled before, and have gone on
@@ -348,7 +348,9 @@ async def spawn(
 
     def writes(turn: Turn, path: str, n: int) -> None:
         parent = CallRef(run.id, path, n)
-        turn.spawn.append(NewRun(run_id, make_spec(flow, args, config, run.now(), parent=parent)))
+        turn.spawn = adding(
+            turn.spawn, NewRun(run_id, make_spec(flow, args, config, run.now(), parent=parent))
+        )
 
     place = (branch.path, branch.n)
     act = Act(

@@ -121,7 +121,7 @@ class Turn(msgspec.Struct, kw_only=True, gc=False):
     answers: Sequence[Answer] = ()
     asks: Sequence[Question] = ()
     closed_asks: Sequence[str] = ()
-    spawn: list[NewRun] = []
+    spawn: Sequence[NewRun] = ()
     blobs: Sequence[
         tuple[bytes, bytes]
     ] = ()  #: (digest, content) that `entries` name; one that is there stays

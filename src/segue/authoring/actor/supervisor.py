@@ -21,7 +21,7 @@ from ...model.entry import Failure
 from ...model.errors import WrongPlace
 from ...model.message import CHILD_ENDED
 from ...model.run import CHILD, CallRef
-from ...ports.store import NewRun, Turn
+from ...ports.store import NewRun, Turn, adding
 from ..context import Act, Branch, current
 from ..failures import to_exception
 from ..mail import cancel, child_id, make_spec, request, send
@@ -106,7 +106,7 @@ class Supervisor:
         def writes(turn: Turn, path: str, n: int) -> None:
             parent = CallRef(run.id, path, n, CHILD)
             spec = make_spec(started, args, config, run.now(), parent=parent, supervised=kind)
-            turn.spawn.append(NewRun(run_id, spec))
+            turn.spawn = adding(turn.spawn, NewRun(run_id, spec))
 
         place = (branch.path, branch.n)
         data = msgspec.json.encode(run_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, final
+from typing import Final, final
 
 
 @final
@@ -13,12 +13,6 @@ class Phase:
     """
 
     __slots__ = ("_what",)
-    REPLAYING: ClassVar[Phase]
-    LIVE: ClassVar[Phase]
-    COMMITTING: ClassVar[Phase]
-    LANDED: ClassVar[Phase]
-    LEAVING: ClassVar[Phase]
-    OVER: ClassVar[Phase]
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -35,5 +29,3 @@ LANDED: Final = Phase(
 )
 LEAVING: Final = Phase("the code is unwound, then the last turn is written; nothing is recorded any more")
 OVER: Final = Phase("nothing of it is left here")
-Phase.REPLAYING, Phase.LIVE, Phase.COMMITTING = REPLAYING, LIVE, COMMITTING
-Phase.LANDED, Phase.LEAVING, Phase.OVER = LANDED, LEAVING, OVER

@@ -119,24 +119,35 @@ def _branch_for(parent: Branch, coro: Any) -> Branch:
 
 def act_for(loop: AbstractEventLoop, task: BranchTask, fn: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function in the name of a task that waits, in its context."""
-    here = _swap(loop, task)
+    here = None if _CURRENT is None else _CURRENT.get(loop)
+    if _CURRENT is None or here is None:
+        here = _swap(loop, task)
+        try:
+            return task.within.run(fn, *arguments)
+        finally:
+            _swap(loop, here)
+    _CURRENT[loop] = task  # as `_swap`, without its calls
     try:
         return task.within.run(fn, *arguments)
     finally:
-        _swap(loop, here)
+        _CURRENT[loop] = here
 
 
+#: Whose turn it is, by loop; from Python 3.12 on nobody can look.
+_CURRENT: dict[AbstractEventLoop, Task[Any]] | None = (
+    None if sys.version_info >= (3, 12) else vars(asyncio.tasks)["_current_tasks"]
+)
 if sys.version_info >= (3, 12):
     _swap = asyncio.tasks._swap_current_task
 else:
-    _CURRENT: dict[AbstractEventLoop, Task[Any]] = vars(asyncio.tasks)["_current_tasks"]
+    _current: dict[AbstractEventLoop, Task[Any]] = vars(asyncio.tasks)["_current_tasks"]
 
     def _swap(loop: AbstractEventLoop, task: Task[Any] | None) -> Task[Any] | None:
-        here = _CURRENT.get(loop)
+        here: Task[Any] | None = _current.get(loop)
         if task is None:
-            _CURRENT.pop(loop, None)
+            _current.pop(loop, None)
         else:
-            _CURRENT[loop] = task
+            _current[loop] = task
         return here
 
 

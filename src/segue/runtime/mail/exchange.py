@@ -32,11 +32,12 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
     """
 
     __name__ = "request"  # as tasks show it, and number their branches
+    _id = ""  # by which it is watched
+    _task: asyncio.Task[T] | None = None
+    _asking: Generator[Any, Any, T] | None = None
 
     def __init__(self, run: Run[Any], message: Request[T], timeout: timedelta | None) -> None:
-        self._run, self._timeout, self._id, self.__qualname__ = run, timeout, "", "request"
-        self._task: asyncio.Task[T] | None = None
-        self._asking: Generator[Any, Any, T] | None = None
+        self._run, self._timeout, self.__qualname__ = run, timeout, "request"
         self._value = encode_stable(message, where="the message")
         self._name, may_hurry, self._decode = asked_as(type(message))
         self._kind: MailKind = kind_of(message, "request", may_hurry=may_hurry)

@@ -45,7 +45,7 @@ from ..calls.carrying import Carrying
 from ..calls.streaming import Streaming
 from ..ground import tasks
 from ..ground.events import Emitted, Event
-from ..ground.phase import LANDED, LEAVING, LIVE, OVER, REPLAYING, Phase
+from ..ground.phase import COMMITTING, LANDED, LEAVING, LIVE, OVER, REPLAYING
 from . import departure
 from .commits import Commits
 from .handling import Handling
@@ -169,7 +169,7 @@ class Executor:
         return self.replay.time
 
     def emit(self, event: object, path: str = "") -> None:
-        if self.phase is not Phase.REPLAYING and self.host.wants_events(self.id):
+        if self.phase is not REPLAYING and self.host.wants_events(self.id):
             known = isinstance(event, Event)
             self.host.publish(
                 self.id, event if known else Emitted(run=self.id, path=path, value=msgspec.to_builtins(event))
@@ -256,12 +256,12 @@ class Executor:
     @property
     def over(self) -> bool:
         """Whether it has left memory."""
-        return self.phase is Phase.OVER
+        return self.phase is OVER
 
     @property
     def stirring(self) -> bool:
         """Whether something is about to happen here by itself."""
-        return self.kicked or self.phase in (Phase.COMMITTING, Phase.LANDED, Phase.LEAVING)
+        return self.kicked or self.phase in (COMMITTING, LANDED, LEAVING)
 
     @property
     def strikes(self) -> Strikes:
@@ -321,7 +321,7 @@ class Executor:
 
     def mail(self, letters: Sequence[Letter]) -> None:
         """Take letters that came while the run is in memory; while it leaves, its last commit must not count them."""
-        if self.phase is Phase.LEAVING or self.phase is Phase.OVER:
+        if self.phase is LEAVING or self.phase is OVER:
             return
         if letters and letters[0].id <= self.seen:
             letters = [letter for letter in letters if letter.id > self.seen]
@@ -389,7 +389,7 @@ class Executor:
 
     async def has_left(self) -> None:
         """Wait until it has left memory."""
-        if self.phase is not Phase.OVER:
+        if self.phase is not OVER:
             if self._gone is None:
                 self._gone = self.loop.create_future()
             await asyncio.shield(self._gone)
@@ -403,7 +403,7 @@ class Executor:
     def pump(self) -> None:
         """Look whether the run is at rest, and if it is, do what is next."""
         self.kicked = False
-        if self.phase is Phase.COMMITTING or self.leaving:
+        if self.phase is COMMITTING or self.leaving:
             return
         rest = self.still.look()
         if rest == "busy":
@@ -423,9 +423,9 @@ class Executor:
     def _turn(self) -> None:
         """What a run at rest does next."""
         carrying = self.carrying
-        if self.phase is Phase.LANDED:
+        if self.phase is LANDED:
             self._hand_over()
-        elif self.phase is Phase.REPLAYING:
+        elif self.phase is REPLAYING:
             replay(self)
         elif self.streaming is not None and self.streaming.call is not None:
             self.streaming.go_on(self.streaming.call)
@@ -535,7 +535,7 @@ class Executor:
         if self.leaving:
             return
         call.given_up = self.replay.handed
-        if self.phase is Phase.REPLAYING:
+        if self.phase is REPLAYING:
             self.replay.gave_up(call.place)
         elif any(outcome.call is call for outcome in self.landing):
             self.commits.entries.append(drop_entry(call))
@@ -543,7 +543,7 @@ class Executor:
         if isinstance(request, Wait):
             if call.slot is not None:
                 call.slot.enter()
-            opened = call.entry.made if call.entry is not None else self.phase is not Phase.REPLAYING
+            opened = call.entry.made if call.entry is not None else self.phase is not REPLAYING
             if (
                 request.drops is not None and opened
             ):  # in a replay too: the life before may not have got to it
@@ -554,7 +554,7 @@ class Executor:
     # ------------------------------------------------------------ commits
     def commit_soon(self) -> None:
         """Commit what a call that is alone gave, now if nothing is on its way."""
-        if self.phase is Phase.LIVE:
+        if self.phase is LIVE:
             self._commit()
 
     def _commit(self) -> None:
@@ -564,7 +564,7 @@ class Executor:
             done = self.streaming.first(done)
         self.landing = done
         turn = self.commits.take(done)
-        self.phase = Phase.COMMITTING
+        self.phase = COMMITTING
         self.write(turn, self.committed)
 
     def write(self, turn: Turn, then: Callable[[], None]) -> None:
@@ -576,7 +576,7 @@ class Executor:
         if self.leaving:
             return
         self.carrying.begin_precommitted()
-        self.phase = Phase.LANDED
+        self.phase = LANDED
         if self.commits.waited and self.still.is_busy():
             self.kick()  # something outside moved the code meanwhile, a timer perhaps: it comes to rest first
         else:
@@ -598,7 +598,7 @@ class Executor:
 
     def _hand_over(self) -> None:
         """The journal holds them: the code gets them."""
-        self.phase = Phase.LIVE
+        self.phase = LIVE
         landed, self.landing = self.landing, []
         watched = bool(landed) and bool(self.host.watchers) and self.host.wants_events(self.id)
         if self.commits.batch_at is not None:
@@ -653,7 +653,7 @@ class Executor:
     def hold(self, reason: str) -> None:
         """Stop here; a person decides how the run goes on. Nothing was paid or lost."""
         if not self.leaving:
-            replaying = self.phase is Phase.REPLAYING
+            replaying = self.phase is REPLAYING
             self.phase = LEAVING
             departure.hold(self, reason, replaying=replaying)
 
@@ -665,7 +665,7 @@ class Executor:
 
     def is_gone(self) -> None:
         """The departure's word that nothing is left."""
-        self.phase = Phase.OVER
+        self.phase = OVER
         self.still.close()
         if self.nap is not None:
             self.nap.cancel()
@@ -690,7 +690,7 @@ class Executor:
 
     def vanish(self) -> None:
         """Nothing of it is left, and its claim is somebody else's. Its code was closed."""
-        self.phase = Phase.OVER
+        self.phase = OVER
         self.still.close()
         if self.nap is not None:
             self.nap.cancel()

@@ -22,7 +22,7 @@ from ...model.message import CAUGHT_UP, DeadLetter, Letter, Mail, answer_to
 from ...ports.store import Claimed, Turn, adding
 from ..calls.call import Call, new_call, own_call, raw
 from ..ground import tasks
-from ..ground.phase import COMMITTING, LIVE, Phase
+from ..ground.phase import COMMITTING, LIVE, REPLAYING
 from .away import Away
 from .departure import LARGE
 from .mailbox import HAND, MAIL, Mailbox
@@ -132,7 +132,7 @@ class Handling:
         if box is None or run.stop_by is not None:
             return None
         letter: Letter | None
-        if run.phase is Phase.REPLAYING:
+        if run.phase is REPLAYING:
             letter = self._in_hand(urgent)
         elif urgent or box.urgent or box.timers is not None:
             letter = self._take_out_of_turn(box, urgent, ends)
@@ -182,7 +182,7 @@ class Handling:
         run = self._run
         wanting = new_call(run, MAIL, _NEXT, None, 0)
         letter = self.take(urgent=True, ends=ends)
-        if letter is not None or (due and run.phase is Phase.REPLAYING and HAND not in run.made):
+        if letter is not None or (due and run.phase is REPLAYING and HAND not in run.made):
             wanting.set_result(letter)  # that time was over in the recorded life
             return wanting
         self._ends = ends
@@ -314,15 +314,15 @@ class Handling:
             and len(run.tasks) == 1
         ):
             return self.shares
-        if run.phase is Phase.REPLAYING and run.replay.used_up and not run.held:
-            run.phase = Phase.LIVE
+        if run.phase is REPLAYING and run.replay.used_up and not run.held:
+            run.phase = LIVE
         self._clean = (
-            run.phase is not Phase.REPLAYING
+            run.phase is not REPLAYING
             and not run.open
             and not run.done
             and not run.landing
             and len(run.tasks) == 1
-            and not (run.phase is not Phase.LIVE and run.commits.batch_at is not None)
+            and not (run.phase is not LIVE and run.commits.batch_at is not None)
         )
         if self._clean:
             self._forget()
@@ -375,7 +375,7 @@ class Handling:
         run = self._run
         run.done.clear()
         turn = run.commits.take([])
-        run.phase = Phase.COMMITTING
+        run.phase = COMMITTING
         run.write(turn, self._sealed)
 
     @property
@@ -551,7 +551,7 @@ class Handling:
         if run.leaving or self.sealing is None:
             return
         call, self.sealing = self.sealing, None
-        run.phase = Phase.LIVE
+        run.phase = LIVE
         if not self._clean:
             self._clean = True
             self._forget()

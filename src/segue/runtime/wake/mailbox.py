@@ -24,7 +24,7 @@ from ...model.message import ASKED_TO_END, CAUGHT_UP, CHILD_ENDED, Letter, Mail,
 from ...model.run import CHILD, ENDED, REUSED, Head
 from ..calls.call import CANCEL, NOTHING, Call, Outcome, end_error, own_call
 from ..ground import tasks
-from ..ground.phase import Phase
+from ..ground.phase import REPLAYING
 from ..mail.timers import Timers
 from .keeping import Keeping
 from .matching import Matching
@@ -317,7 +317,7 @@ class Mailbox:
     def in_hand(self) -> int:
         """The message that an actor has in hand, or will have once it is where its last life left it; 0 for none."""
         run = self._run
-        if not self.hand and run.phase is Phase.REPLAYING and run.head.spec.kind == "actor" and self.posts:
+        if not self.hand and run.phase is REPLAYING and run.head.spec.kind == "actor" and self.posts:
             entry = run.replay.calls.get(HAND)
             return next(iter(self.posts)) if entry is None else int(entry.value or b"0")
         return self.hand

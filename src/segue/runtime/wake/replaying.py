@@ -11,7 +11,7 @@ from ...model.errors import ReplayMismatch
 from ...model.run import REUSED
 from ..calls.call import Outcome, decode, deliver
 from ..ground import tasks
-from ..ground.phase import Phase
+from ..ground.phase import LIVE
 from .strikes import STRIKE
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def settle(run: Executor) -> None:
         if lacking:
             run.differs(mismatch(run.id, lacking[0], None))
             return
-    run.phase = Phase.LIVE
+    run.phase = LIVE
     held, run.held = run.held, []
     for call in held:
         if not call.done():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...authoring.context import BRANCH, find_branch
 from ...model.entry import INSTANT, Entry
-from ..ground.phase import Phase
+from ..ground.phase import LIVE, REPLAYING
 
 if TYPE_CHECKING:
     from .executor import Executor
@@ -64,12 +64,12 @@ class Strikes:
         """Have the timeout that went off first strike, now that the code is at rest; whether there was one."""
         run = self._run
         self._put_off = [timeout for timeout in self._put_off if _stands(timeout)]
-        if run.phase is Phase.REPLAYING:
+        if run.phase is REPLAYING:
             strike = self._recorded()
             if strike is None or self._open.get(strike.name) not in self._put_off:
                 return False
             return self.strike_again(strike)
-        if run.phase is not Phase.LIVE or not self._put_off or run.stop_by is not None:
+        if run.phase is not LIVE or not self._put_off or run.stop_by is not None:
             return False
         timeout = self._put_off.pop(0)
         place: str = timeout.segue_place  # type: ignore[attr-defined]
