@@ -206,7 +206,7 @@ def test_calls_as_servers_variously_write_them():
 
 def test_content_in_parts_and_reasoning():
     reply = reply_of(
-        {"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "reasoning": "hm"}
+        {"content": [{"type": "text", "text": "a"}, {"type": "thinking"}, "b"], "reasoning": "hm"}
     )
     assert (reply.text, reply.reasoning) == ("ab", "hm")
     assert reply_of({"content": "", "reasoning_content": "hm"}).reasoning == "hm"

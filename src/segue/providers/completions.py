@@ -20,7 +20,7 @@ from ..model.chat import (
 )
 from ..model.errors import InvalidValue
 from .speech import strict_form
-from .wire.dialect import Listener
+from .wire.dialect import Listener, text_of
 
 
 class Completions:
@@ -131,13 +131,6 @@ def _tool(tool: ToolSpec) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- replies
-class _Part(msgspec.Struct):
-    text: str | None = None
-
-
-Content = str | list[_Part] | None
-
-
 class _Function(msgspec.Struct):
     name: str | None = None
     arguments: str | dict[str, Any] | None = None
@@ -161,7 +154,7 @@ class _Annotation(msgspec.Struct):
 
 class _Message(msgspec.Struct):
     role: str | None = None
-    content: Content = None
+    content: str | list[Any] | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -278,13 +271,6 @@ def embed_reply(body: bytes) -> tuple[list[list[float]], int]:
     for place, each in zip(places, reply.data, strict=True):
         vectors[place] = each.embedding
     return vectors, _tokens(reply.usage).input
-
-
-def text_of(content: Content) -> str:
-    """Content as text, also where a server sends parts."""
-    if isinstance(content, list):
-        return "".join(part.text or "" for part in content)
-    return content or ""
 
 
 def _called(call: _Call, number: int) -> ToolCall:

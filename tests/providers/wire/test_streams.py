@@ -175,7 +175,7 @@ def test_a_stream_is_the_same_however_it_came(
 
 
 def test_content_in_parts_is_streamed_as_text():
-    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "one "}, {"text": "two"}]
+    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "one "}, "two"]
     dialect, answer = chat.Chat(), completion({"content": parts})
     assert dialect.text(answer) == "one two"
     same = completion({"content": "one two"})

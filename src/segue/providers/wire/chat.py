@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from ...model.chat import Tokens
-from .dialect import Body, Listener, StreamError, counted, object_of
+from .dialect import Body, Listener, StreamError, counted, object_of, text_of
 from .pieces import Pieces, cut, frame
 
 #: Texts that grow in a stream, in the order in which models say them.
@@ -56,7 +56,7 @@ class Chat:
 
     def text(self, answer: Body) -> str:
         """See `Dialect.text`."""
-        return _text(answer["choices"][0].get("message", {}).get("content"))
+        return text_of(answer["choices"][0].get("message", {}).get("content"))
 
     def failure(self, status: int, message: str, code: str) -> Body:
         """See `Dialect.failure`."""
@@ -119,7 +119,7 @@ class _Frames:
     def choice(self, choice: Body) -> Iterator[bytes]:
         """All chunks of a whole choice."""
         index, message = choice.get("index") or 0, choice.get("message") or {}
-        texts = {name: text for name in _TEXTS if (text := _text(message.get(name)))}
+        texts = {name: text for name in _TEXTS if (text := text_of(message.get(name)))}
         calls = message.get("tool_calls") or []
         yield self.first(index, next(iter(texts), "tool_calls" if calls else ""))
         for name, text in texts.items():
@@ -150,13 +150,6 @@ class _Frames:
 
     def _frame(self, rest: Body) -> bytes:
         return frame({**self._head, **rest})
-
-
-def _text(content: Any) -> str:
-    """Content as text, also where a server sends parts."""
-    if isinstance(content, list):
-        return "".join(part.get("text") or "" for part in content)
-    return content if isinstance(content, str) else ""
 
 
 def _growing(call: Body) -> str:
@@ -249,7 +242,7 @@ class _Choice:
         message: Body = delta.get("delta") or {}
         out: list[bytes] = []
         for name in _TEXTS:
-            if piece := _text(message.get(name)):
+            if piece := text_of(message.get(name)):
                 self._texts.setdefault(name, []).append(piece)
                 out += self._grow((name, 0), piece)
         for part in message.get("tool_calls") or ():
@@ -261,7 +254,7 @@ class _Choice:
 
     def said(self, delta: Body) -> str:
         """The text that a delta adds."""
-        return _text((delta.get("delta") or {}).get("content"))
+        return text_of((delta.get("delta") or {}).get("content"))
 
     def _call(self, part: Body) -> list[bytes]:
         """Fragments of a call share an index; some servers leave it out, or give every call the same."""

@@ -20,6 +20,18 @@ def counted(answer: Body, asked: str, said: str) -> Tokens:
     return Tokens(usage.get(asked) or 0, usage.get(said) or 0, cached, written)
 
 
+def text_of(content: Any) -> str:
+    """What a message of Chat Completions says, also where a server sends parts: those that are no text say nothing."""
+    if isinstance(content, list):
+        return "".join(map(_said, content))
+    return content if isinstance(content, str) else ""
+
+
+def _said(part: Any) -> str:
+    text = part.get("text") if isinstance(part, dict) else part
+    return text if isinstance(text, str) else ""
+
+
 class StreamError(Exception):
     """An event of a stream that is an error; `body` is what it says."""
 
