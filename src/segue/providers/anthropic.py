@@ -108,10 +108,9 @@ class Anthropic:
             raise InvalidValue("lines", "the requests of the batch", "Anthropic has no job files")
         transport = self._exchange.transport
         async with transport.spool(pieces(_requests(lines, jobs.label_of(nonce)))) as spool:
-            async with transport.request(
-                "POST", self._exchange.url(_BATCHES), headers=self._exchange.headers, body=spool
-            ) as response:
-                return jobs.remote_job(await self._exchange.decoded(response, jobs.job, "a batch"))
+            place, headers = self._exchange.url(_BATCHES), self._exchange.headers
+            async with transport.request("POST", place, headers=headers, body=spool) as response:
+                return jobs.remote_job(await self._exchange.decoded(response, jobs.job, "a batch", place))
 
     async def find(
         self, nonce: str, file: str, since: float, *, lines: int = 0, others: Collection[str] = ()

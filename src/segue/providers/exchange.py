@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import urllib.parse
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, TypeVar
@@ -20,12 +21,14 @@ from .wire.dialect import Listener
 T = TypeVar("T")
 
 _PIECE = 1 << 18
+_VERSION = re.compile(r"/v\d\w*(?=/|$)")
+_ENDPOINT = re.compile(r"/(chat/completions|completions|responses|messages|embeddings|models)$")
 
 
 class Exchange:
     """A transport with a base URL and a key. `header` is where the key goes; paths may begin with `/v1`, as OpenAI's.
 
-    `refine` is told of each fault, with the answer's body, before it is raised.
+    `version` is how base URLs end, mostly. `refine` is told of each fault, with the answer's body, before it is raised.
     """
 
     def __init__(
@@ -36,13 +39,14 @@ class Exchange:
         *,
         header: str = "Authorization",
         headers: Mapping[str, str] | None = None,
+        version: str = "/v1",
         refine: Callable[[CallFault, bytes], None] | None = None,
     ) -> None:
         key = api_key.strip()
         self.base_url = _checked(base_url, key)
         self.transport = transport
         self.mask = Mask(key)
-        self._refine = refine
+        self._version, self._refine = version, refine
         value = f"Bearer {key}" if header == "Authorization" else key
         self.headers = {**({header: value} if key else {}), **(headers or {})}
 
@@ -54,15 +58,15 @@ class Exchange:
         self, method: str, path: str, read: Callable[[bytes], T], what: str, asked: Any = None
     ) -> T:
         """Ask, and read the answer. Raises `CallFault`, also for what `read` raises a `ValueError` for."""
-        body = None if asked is None else msgspec.json.encode(asked)
-        async with self.transport.request(
-            method, self.url(path), headers=self.headers, body=body
-        ) as response:
-            return await self.decoded(response, read, what)
+        body, url = None if asked is None else msgspec.json.encode(asked), self.url(path)
+        async with self.transport.request(method, url, headers=self.headers, body=body) as response:
+            return await self.decoded(response, read, what, url if method == "POST" else "")
 
-    async def decoded(self, response: Response, read: Callable[[bytes], T], what: str) -> T:
-        """Read an answer. Raises as `call` does."""
-        await self.refuse(response)
+    async def decoded(
+        self, response: Response, read: Callable[[bytes], T], what: str, place: str = ""
+    ) -> T:
+        """Read an answer. `place` as `refuse` has it. Raises as `call` does."""
+        await self.refuse(response, place)
         body = await response.read()
         try:
             return read(body)
@@ -70,12 +74,16 @@ class Exchange:
             pass
         raise garbage(f"the answer isn't {what}", body, self.mask, response.status)
 
-    async def refuse(self, response: Response) -> None:
-        """Raise what an answer with a status other than 2xx means."""
+    async def refuse(self, response: Response, place: str = "") -> None:
+        """Raise what an answer with a status other than 2xx means.
+
+        `place` is the URL, of a request that needs nothing to be there but the API: if it isn't, the base URL is wrong.
+        """
         if 200 <= response.status < 300:
             return
         body = await response.read()
-        fault = http_fault(response.status, response.headers, body, self.mask)
+        nowhere = place and f"{place!r} was asked{_meant(self.base_url, self._version)}"
+        fault = http_fault(response.status, response.headers, body, self.mask, nowhere=nowhere)
         if self._refine is not None:
             self._refine(fault, body)
         raise fault
@@ -94,12 +102,11 @@ class Exchange:
 
         `last` as `heard` has it.
         """
-        async with self.transport.request(
-            "POST", self.url(path), headers=self.headers, body=body
-        ) as response:
+        url = self.url(path)
+        async with self.transport.request("POST", url, headers=self.headers, body=body) as response:
             if on_rates is not None and (told := rates(response.headers)) is not None:
                 on_rates(told)
-            await self.refuse(response)
+            await self.refuse(response, url)
             if "text/event-stream" in response.headers.get("content-type", ""):
                 return await heard(response, listen(), on_text, self.mask, last=last), True
             return await response.read(), False
@@ -138,6 +145,15 @@ async def pieces(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             held.clear()
     if held:
         yield bytes(held)
+
+
+def _meant(base_url: str, usual: str) -> str:
+    """The base URL that was probably meant, as a question; empty where it looks right."""
+    parts = urllib.parse.urlsplit(base_url)
+    version = _VERSION.search(parts.path)
+    path = parts.path[: version.end()] if version else _ENDPOINT.sub("", parts.path) + usual
+    likely = parts._replace(path=path).geturl()
+    return "" if likely == base_url else f": should the base URL be {likely!r}?"
 
 
 def _checked(base_url: str, key: str) -> str:

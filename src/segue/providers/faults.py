@@ -40,16 +40,21 @@ _TOO_LONG = re.compile(
     r"|input length and `max_tokens` exceed",  # Anthropic too
     re.IGNORECASE,
 )
+_MODEL = re.compile(r"(?<!/)model", re.IGNORECASE)  # in a path it is none that is missing
 _LONG_CODES = frozenset({OVERFLOW, "exceed_context_size_error", "string_above_max_length"})
 
 
-def http_fault(status: int, headers: Mapping[str, str], body: bytes, mask: Mask) -> CallFault:
-    """What an answer with a status other than 2xx means."""
+def http_fault(
+    status: int, headers: Mapping[str, str], body: bytes, mask: Mask, *, nowhere: str = ""
+) -> CallFault:
+    """What an answer with a status other than 2xx means. `nowhere` is told where nothing may be at that URL."""
     message, code, kind = told(body)
     if not message:
         message = f"the answer's body is {mask.quoted(body)}" if body.strip() else "the answer has no body"
     if 300 <= status < 400 and (place := headers.get("location")):
         message = f"moved to {place!r}: set the base URL to where the API is; {message}"
+    if nowhere and status in (404, 405) and not _MODEL.search(f"{code} {message}"):
+        message = f"{message}; {nowhere}"
     match headers.get("x-should-retry", "").lower():
         case "true":
             again = True

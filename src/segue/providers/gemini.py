@@ -51,6 +51,7 @@ class Gemini:
             transport,
             header="x-goog-api-key",
             headers={"x-goog-api-client": "segue"},
+            version="/v1beta",
             refine=_refine,
         )
         self.base_url = self._exchange.base_url
@@ -113,8 +114,9 @@ class Gemini:
                 "X-Goog-Upload-Header-Content-Type": "application/jsonl",
             }
             about = msgspec.json.encode({"file": {"displayName": nonce}})
-            async with transport.request("POST", f"{root}/files", headers=announced, body=about) as response:
-                await self._exchange.refuse(response)
+            files = f"{root}/files"
+            async with transport.request("POST", files, headers=announced, body=about) as response:
+                await self._exchange.refuse(response, files)
                 place = response.headers.get("x-goog-upload-url", "")
                 told = await response.read()
             if _origin(place) != _origin(self.base_url) and not place.startswith("https://"):

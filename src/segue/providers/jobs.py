@@ -37,14 +37,15 @@ class Jobs:
     async def upload(self, lines: AsyncIterator[tuple[str, bytes]], path: str, nonce: str) -> str:
         """See `BatchProvider.upload`."""
         name = f"{nonce}.jsonl"
+        url = self._exchange.url(self._format.uploads)
         async with self._exchange.transport.upload(
-            self._exchange.url(self._format.uploads),
+            url,
             headers=self._exchange.headers,
             fields=self._format.fields(name),
             name=name,
             content=pieces(self._lines(lines, path)),
         ) as response:
-            stored = await self._exchange.decoded(response, _stored.decode, "a file")
+            stored = await self._exchange.decoded(response, _stored.decode, "a file", url)
         if self._format.settles:
             await self._settled(stored)
         return stored.id
