@@ -122,13 +122,15 @@ async def test_statuses(server: Server, provider: OpenAI, call: str, status: int
     with pytest.raises(CallFault) as caught:
         await CALLS[call](provider)
     fault = caught.value
-    assert (fault.status, fault.again, fault.after, fault.code, fault.message) == (
+    message, _, place = fault.message.partition("; ")
+    assert (fault.status, fault.again, fault.after, fault.code, message) == (
         status,
         again,
         3.0,
         "c",
         "no: ***",
     )
+    assert place == (f"'{server.url}/v1/files' was asked" if (call, status) == ("upload", 404) else "")
 
 
 @pytest.mark.parametrize(

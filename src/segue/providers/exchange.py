@@ -58,13 +58,13 @@ class Exchange:
         self, method: str, path: str, read: Callable[[bytes], T], what: str, asked: Any = None
     ) -> T:
         """Ask, and read the answer. Raises `CallFault`, also for what `read` raises a `ValueError` for."""
-        body, url = None if asked is None else msgspec.json.encode(asked), self.url(path)
-        async with self.transport.request(method, url, headers=self.headers, body=body) as response:
-            return await self.decoded(response, read, what, url if method == "POST" else "")
+        body = None if asked is None else msgspec.json.encode(asked)
+        async with self.transport.request(
+            method, self.url(path), headers=self.headers, body=body
+        ) as response:
+            return await self.decoded(response, read, what)
 
-    async def decoded(
-        self, response: Response, read: Callable[[bytes], T], what: str, place: str = ""
-    ) -> T:
+    async def decoded(self, response: Response, read: Callable[[bytes], T], what: str, place: str = "") -> T:
         """Read an answer. `place` as `refuse` has it. Raises as `call` does."""
         await self.refuse(response, place)
         body = await response.read()
