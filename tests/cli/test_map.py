@@ -171,7 +171,7 @@ def test_a_job_of_another_flow(desk: Desk):
     assert desk.segue("map", "app.py:twice", "rows.jsonl", "--id", "j").code == 0
     said = desk.segue("map", "app.py:steps", "rows.jsonl", "--id", "j")
     assert said.code == 2
-    assert "job 'j' is one of 'twice', not of 'steps': give this one another --id" in said.err
+    assert "job 'j' is one of 'twice', not of 'steps': give this one another id" in said.err
 
 
 def test_the_same_command_is_done_at_once(desk: Desk):
@@ -193,7 +193,7 @@ def test_a_row_that_changed(desk: Desk):
     said = desk.segue("map", "app.py:twice", "rows.jsonl", "-o", "out.jsonl")
     assert said.code == 2
     assert "row 1" in said.err
-    assert "another --id" in said.err
+    assert "give the job another id" in said.err
     assert not (desk.path / "out.jsonl").exists()
 
 
@@ -595,7 +595,7 @@ def test_a_job_that_was_begun_with_other_rows_begins_no_more(desk: Desk):
     assert len(desk.segue("runs", "--job", "j", "--json").rows) == 2  # none of rows 2 and 3 was made
     said = desk.segue("map", "app.py:steps", "rows.jsonl", "--id", "j")
     assert said.code == 2
-    assert "job 'j' is one of 'twice', not of 'steps': give this one another --id" in said.err
+    assert "job 'j' is one of 'twice', not of 'steps': give this one another id" in said.err
 
 
 def test_a_file_without_rows_says_so(desk: Desk):

@@ -12,6 +12,7 @@ import pytest
 import segue
 from segue.errors import Conflict, InvalidValue, RunHeld
 from segue.model.run import Head
+from segue.runtime.job import FIRST, Job
 from tests.runtime.lives import Desk
 
 
@@ -102,11 +103,60 @@ async def test_a_key_that_is_the_name_of_a_field() -> None:
             engine.map(twice, [1], key="id")  # type: ignore[arg-type]
 
 
-async def test_a_changed_row_is_refused_and_the_others_go_on() -> None:
+@segue.flow
+async def thrice(x: int) -> int:
+    return 3 * x
+
+
+async def refused(engine: segue.Engine, job: Job[Any, Any], says: str) -> None:
+    """It is refused as a whole, and no run was made beside those that were there."""
+    there = len(await engine.store.runs(job=job.id))
+    with pytest.raises(Conflict, match=says):
+        _ = [o async for o in job]
+    with pytest.raises(Conflict, match=says):
+        await job
+    assert len(await engine.store.runs(job=job.id)) == there
+
+
+async def test_a_job_of_another_flow_is_refused_before_it_begins() -> None:
+    async with segue.Engine() as engine:
+        await engine.map(twice, [1, 2], id="job")
+        says = "^job 'job' is one of 'twice', not of 'thrice': give this one another id$"
+        await refused(engine, engine.map(thrice, [1, 2, 3], id="job"), says)
+        assert [each.total for each in await engine.store.list_jobs()] == [2]
+
+
+async def test_other_first_rows_are_refused_before_any_is_run() -> None:
+    """A job that knows its rows by number takes a list that has moved for the same one."""
     async with segue.Engine() as engine:
         await engine.map(twice, [1, 2, 3], id="job")
-        got = await outcomes(engine.map(twice, [1, 5, 3], id="job"))
-        assert got == {0: 2, 1: Conflict, 2: 6}
+        says = "^row 1 of job 'job', key '1': its input changed since the job began: know rows by a key"
+        await refused(engine, engine.map(twice, [1, 5, 3, 4], id="job"), says)
+
+
+async def test_a_key_for_a_job_that_knows_its_rows_by_number_is_refused() -> None:
+    """All would be run, and paid, anew."""
+    async with segue.Engine() as engine:
+        await engine.map(twice, [1, 2, 3], id="job")
+        says = "knows its rows by number, such as row 0, and not by a key, such as 'k1': give no key"
+        await refused(engine, engine.map(twice, [1, 2, 3], id="job", key=lambda x: f"k{x}"), says)
+        assert await engine.map(twice, [2, 1], id="other", key=str) == [4, 2]
+        assert await engine.map(twice, [7, 1, 2], id="other", key=str) == [14, 2, 4]
+
+
+async def test_a_row_that_changed_further_on_is_refused_when_it_comes() -> None:
+    rows = [*range(FIRST), 50, 60]
+    async with segue.Engine() as engine:
+        await engine.map(twice, rows, id="job")
+        got = await outcomes(engine.map(twice, [*rows[:FIRST], 51, 60], id="job"))
+        assert (got[FIRST], got[FIRST + 1], got[0]) == (Conflict, 120, 0)
+
+
+async def test_a_row_that_changed_under_its_key_is_refused_and_the_others_go_on() -> None:
+    async with segue.Engine() as engine:
+        await engine.map(twice, [1, 2, 3], id="job", key=lambda x: str(x % 10))
+        got = await outcomes(engine.map(twice, [1, 12, 3, 4], id="job", key=lambda x: str(x % 10)))
+        assert got == {0: 2, 1: Conflict, 2: 6, 3: 8}
 
 
 async def test_two_rows_of_one_key() -> None:

@@ -26,14 +26,14 @@ from ..runtime import family
 from ..runtime.engine import Engine
 from ..runtime.ground.names import unknown_job
 from ..runtime.interruption import Strokes
-from ..runtime.job import Job, keyed_run
+from ..runtime.job import FIRST, Job, check_first, check_target, keyed_run
 from ..runtime.stuck import held_beneath
 from . import exit
 from .interruption import interruption
 from .outcomes import Order, all_lines, check_writable, input_of, lines, replacing
 from .place import at_store, check_models, declare_how, declare_store, existing, how, positive
 from .progress import Progress
-from .rows import FIRST, RowFile, bind, check_first, key_of
+from .rows import RowFile, bind, check_readable, key_of
 from .screen import count, is_terminal, note, put_json, short
 from .tally import Pace, Standing, Tally, in_words
 from .target import definition_of, file_here, file_of, load_modules, load_target
@@ -79,7 +79,7 @@ async def do_map(args: argparse.Namespace) -> int:
     check_writable(args.output, args.rows, args.flow.partition(":")[0], args.store)
     with TemporaryDirectory(prefix="segue-") as directory:
         rows = RowFile(args.rows, Path(directory))
-        check_first(rows, definition_of(flow).shape, args.key)
+        check_readable(rows, definition_of(flow).shape, args.key)
         order = Order(Path(directory) / "order")
         with contextlib.closing(order):
             return await _Map(args, flow, rows, order).run()
@@ -119,29 +119,14 @@ class _Map:
                 return self._sum_up(engine, job, tally, progress, standing, stop.is_set())
 
     async def _check_same(self, store: Store) -> None:
-        """Raise `Conflict` for a job that was begun with another flow or other first rows, before any run is made.
-
-        Rows that differ further on are found when they come; by then those before them may be at work, and paid for.
-        """
+        """Raise `Conflict` for a job that was begun with another flow or other first rows; see `check_first`."""
         known = await store.get_job(self.id)
-        name = definition_of(self.flow).name
         if known is None:
             return
-        if known.target != name:
-            raise Conflict(
-                f"job {self.id!r} is one of {known.target!r}, not of {name!r}: give this one another --id"
-            )
-        for number, row in enumerate(islice(bind(self.rows, self.shape, self.args.key), FIRST)):
-            head = None if row.error is not None else await store.get(f"{self.id}/{row.key}")
-            if head is not None and not head.damage and head.spec.args != row.args:
-                cure = (
-                    "a key is of one input: have it change too, or give the job another --id"
-                    if self.args.key
-                    else "know rows by a key, --key FIELD, or give the job another --id"
-                )
-                raise Conflict(
-                    f"row {number} of job {self.id!r}, key {row.key!r}: its input changed since the job began: {cure}"
-                )
+        check_target(known, definition_of(self.flow).name)
+        first = enumerate(islice(bind(self.rows, self.shape, self.args.key), FIRST))
+        rows = [(number, row.key, row.args) for number, row in first if row.error is None]
+        await check_first(store, self.id, rows)
 
     async def _until_settled(
         self, engine: Engine, job: Job[Any, Any], tally: Tally, progress: Progress, stop: Strokes

@@ -32,7 +32,7 @@ from . import exit
 from .budgets import declare_budget
 from .job import each_run
 from .place import check_models, declare_store, period, positive
-from .rows import RowFile, bind, check_first, key_of, without_errors
+from .rows import RowFile, bind, check_readable, key_of, without_errors
 from .screen import count, duration, money, note, put_json
 from .target import load_flow
 
@@ -120,7 +120,7 @@ async def do_plan(args: argparse.Namespace) -> int:
     flow = load_flow(args.flow)
     with TemporaryDirectory(prefix="segue-") as directory:
         rows = RowFile(args.rows, Path(directory))
-        check_first(rows, definition(flow).shape, args.key)
+        check_readable(rows, definition(flow).shape, args.key)
         plan, mean_size = _count(rows, definition(flow), args.key)
         address = "memory:" if args.sample or not _is_there(args.store) else args.store
         async with Engine(address, worker=bool(args.sample)) as engine:

@@ -17,13 +17,11 @@ import msgspec
 from ..core import forms
 from ..core.signature import InputShape
 from ..model.errors import CallerError, InvalidValue, NotEncodable
-from ..runtime.job import Row
+from ..runtime.job import FIRST, Row
 from .screen import is_terminal, note
 
 NOT_UTF8 = "it isn't UTF-8; save the file as UTF-8"
 _SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
-#: So many rows are tried before a job is made.
-FIRST = 20
 
 
 class BadFile(CallerError):
@@ -254,7 +252,7 @@ def _taken(raw: RawRow, key: str, takes: list[str] | None, shape: InputShape) ->
     return value
 
 
-def check_first(rows: RowFile, shape: InputShape, field: str = "") -> None:
+def check_readable(rows: RowFile, shape: InputShape, field: str = "") -> None:
     """Refuse a file of which none of the first rows can be read. Raises `BadFile`, before anything is made."""
     first = list(islice(bind(rows, shape, field), FIRST))
     error = first[0].error if first else None

@@ -600,6 +600,10 @@ class Engine:
         With an `id` it is idempotent: the same call goes on where the last one ended, and only rows that
         aren't there yet are started, known by `key(row)` or else by their number. `limit`: runs at work at
         once; those that wait for a batch or a person don't count.
+
+        A job of another flow is refused, with `Conflict`, before any run is made, and so is one that knows its rows
+        by number where one of the first changed, for then the rows have moved. A row that changed under its key, or
+        further on, is refused alone.
         """
         self.at_home("map")
         flow = target_of(fn)

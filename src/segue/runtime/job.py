@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from array import array
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ..authoring.flow import Target
@@ -13,7 +13,7 @@ from ..authoring.mail import make_spec
 from ..authoring.map import Outcome
 from ..model.errors import Conflict, SegueError
 from ..model.mode import Config
-from ..model.run import Head, Spec, Status
+from ..model.run import Head, Status
 from ..ports.store import Created, JobHead, NewRun, Store
 from .handles import Run, run_error
 from .receipt import Receipt
@@ -29,6 +29,8 @@ Out = TypeVar("Out")
 ADMIT = 500
 #: So many runs that have ended are kept until it is known whether they are of this call's rows.
 EARLY = 2000
+#: So many rows of a call are held against what the job has, before any run is made.
+FIRST = 20
 #: No text has that hash.
 NOBODY = -1
 
@@ -74,12 +76,15 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
                 f"job {self.id!r} knows its rows by a key, such as {one.spec.key!r}: give map() the same key= "
                 f"again, or the job another id"
             )
+        there = await engine.store.get_job(self.id)
+        if there is not None:
+            check_target(there, flow.name)
         began = engine.clock.now()
         config = config.begun(began)  # all rows of a call have one deadline
         await engine.store.put_job(JobHead(self.id, flow.name, began))
         group = self.id if limit else ""
         chunk: list[NewRun] = []
-        number = 0
+        number, unchecked = 0, there is not None
         async for row in rows:
             try:
                 name = str(number) if key is None else str(key(row))
@@ -99,9 +104,9 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
                 chunk.append(NewRun(run, make_spec(flow, args, own, engine.clock.now(), **how)))
             number += 1
             if len(chunk) >= ADMIT:
-                await self._create(chunk)
-                chunk = []
-        await self._create(chunk)
+                await self._create(chunk, unchecked=unchecked)
+                chunk, unchecked = [], False
+        await self._create(chunk, unchecked=unchecked)
         known = await engine.store.get_job(self.id)
         earlier = sum(known.counts.values()) if known is not None else 0  # of rows that may not come now
         await engine.store.put_job(JobHead(self.id, flow.name, began, max(number, earlier)))
@@ -131,7 +136,10 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
             self._begun,
         )
 
-    async def _create(self, chunk: list[NewRun]) -> None:
+    async def _create(self, chunk: list[NewRun], *, unchecked: bool) -> None:
+        if unchecked:
+            first = [(each.spec.index, each.spec.key, each.spec.args) for each in chunk[:FIRST]]
+            await check_first(self._engine.store, self.id, first, alone=True)
         if chunk:
             created = await self._engine.worker.create(chunk)
             for one, new in zip(created, chunk, strict=True):
@@ -149,7 +157,7 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
         elif (first := self._row_of(one.head)) is not None:
             why = f"row {first} has the same key"
         elif not one.new and there.args != mine.args:
-            why = f"its input changed since the job began: {self._cure(mine)}"
+            why = changed(mine.index, mine.key)
         if why:
             error = Conflict(f"row {mine.index} of job {self.id!r}, key {mine.key!r}: {why}")
             self.unfit.append(Outcome(mine.index, self._input(mine.args), None, error, mine.key))
@@ -167,11 +175,6 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
             self._names.append(name)
         else:
             self._moved[name] = number
-
-    def _cure(self, row: Spec) -> str:
-        if row.key == str(row.index):
-            return "know rows by a key (key=, --key), or give the job another id"
-        return "a key is of one input; make it of what changes too, such as a version, or give the job another id"
 
     def _row_of(self, head: Head) -> int | None:
         """The number of a run's row in this call, as far as rows were made into runs."""
@@ -271,6 +274,44 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
     async def receipt(self) -> Receipt:
         """What all its runs and those that they started cost, those of earlier calls of `map` included."""
         return await self._engine.receipt(job=self.id)
+
+
+def check_target(job: JobHead, target: str) -> None:
+    """Raise `Conflict` for a job of another flow or actor."""
+    if job.target != target:
+        raise Conflict(
+            f"job {job.id!r} is one of {job.target!r}, not of {target!r}: give this one another id"
+        )
+
+
+async def check_first(
+    store: Store, job: str, rows: Iterable[tuple[int, str, bytes]], *, alone: bool = False
+) -> None:
+    """Raise `Conflict` where a call's first rows aren't what the job has, before any run is made and paid for.
+
+    A row is its number, key and arguments. Rows that differ further on are found when they come. `alone`: one that
+    changed under its key is refused then too, since the others are known by theirs.
+    """
+    for number, key, args in rows:
+        by_number = key == str(number)
+        head = await store.get(f"{job}/{key}")
+        if head is None and not by_number:
+            same = await store.get(f"{job}/{number}")
+            if same is not None and same.spec.key == str(same.spec.index) and same.spec.args == args:
+                raise Conflict(
+                    f"job {job!r} knows its rows by number, such as row {number}, and not by a key, such as {key!r}: "
+                    f"give no key, or the job another id"
+                )
+        elif head is not None and not head.damage and head.spec.args != args and (by_number or not alone):
+            raise Conflict(f"row {number} of job {job!r}, key {key!r}: {changed(number, key)}")
+
+
+def changed(number: int, key: str) -> str:
+    """What is told of a row whose run was begun with another input."""
+    cure = "a key is of one input; make it of what changes too, such as a version, or give the job another id"
+    if key == str(number):
+        cure = "know rows by a key (key=, --key), or give the job another id"
+    return f"its input changed since the job began: {cure}"
 
 
 async def keyed_run(store: Store, job: str) -> Head | None:
