@@ -612,3 +612,15 @@ def test_a_file_of_another_encoding_says_so(desk: Desk):
     assert (
         "line 1: it isn't UTF-8; save the file as UTF-8" in desk.segue("map", "app.py:sure", "rows.jsonl").err
     )
+
+
+@pytest.mark.parametrize("how", [(), ("--no-wait",)])
+def test_what_else_is_ready_goes_on_and_is_told(desk: Desk, how: tuple[str, ...]):
+    desk.segue("run", "app.py:twice", "1", "--id", "a", "--no-wait")
+    desk.write("rows.jsonl", "1\n2\n")
+    said = desk.segue("map", "app.py:steps", "rows.jsonl", "--id", "j", *how)
+    assert said.code == 0
+    assert said.err.count("  run 'a' was ready in this store: it, and what else is, goes on here too\n") == 1
+    desk.write("more.jsonl", "1\n2\n3\n")
+    said = desk.segue("map", "app.py:steps", "more.jsonl", "--id", "j", *how)
+    assert (said.code, "goes on here too" in said.err) == (0, False)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import timedelta
 from typing import Any, Literal
 
 import pytest
 
+from segue.authoring.flow import TARGETS
 from segue.authoring.tool import Decision
 from segue.cli.answers import Unfit, expects, read
 from segue.core.retry import Retry
@@ -284,3 +286,27 @@ def test_arguments_in_order_and_by_name_are_not_mixed(desk: Desk, words: tuple[s
     assert said.code == 2
     assert "expected all arguments in order, or each as name=value" in said.err
     assert not (desk.path / "segue.db").exists() or desk.segue("runs", "--json").rows == []
+
+
+def test_what_else_is_ready_goes_on_and_is_told(desk: Desk):
+    for name in ("a", "b"):
+        assert desk.segue("run", "app.py:twice", "1", "--id", name, "--no-wait").code == 3
+    said = desk.segue("run", "app.py:steps", "2", "--id", "mine")
+    assert said.code == 0
+    told = [line for line in said.err.splitlines() if "goes on here too" in line]
+    assert told == ["· run 'a' was ready in this store: it, and what else is, goes on here too"]
+    assert {row["status"] for row in desk.segue("runs", "--json").rows} == {"done"}
+    desk.segue("run", "app.py:twice", "1", "--id", "mine.b", "--no-wait")  # as a child of it would be called
+    assert "goes on here too" not in desk.segue("run", "app.py:steps", "2", "--id", "mine").err
+
+
+def test_what_is_ready_and_unknown_here_isnt_told(desk: Desk):
+    desk.write(
+        "other.py", "import segue\n@segue.flow(name='alien')\nasync def alien() -> int:\n    return 1\n"
+    )
+    desk.segue("run", "other.py:alien", "--id", "a", "--no-wait")
+    for name in ("other", "_segue_other"):
+        sys.modules.pop(name, None)
+    TARGETS.pop("alien")
+    said = desk.segue("run", "app.py:steps", "2")
+    assert (said.code, "goes on here too" in said.err) == (0, False)

@@ -29,6 +29,7 @@ from ..runtime.interruption import Strokes
 from ..runtime.job import FIRST, Job, check_first, check_target, keyed_run
 from ..runtime.stuck import held_beneath
 from . import exit
+from .company import tell_company
 from .interruption import interruption
 from .outcomes import Order, all_lines, check_writable, input_of, lines, replacing
 from .place import at_store, check_models, declare_how, declare_store, existing, how, positive
@@ -93,12 +94,14 @@ class _Map:
         self.shape: InputShape = definition_of(flow).shape
         self.id: str = args.id or f"{definition_of(flow).name}:{rows.name}"
         self._told = False
+        self._others: list[str] = []  # what is to be told of runs of others
         self._stuck: dict[str, Head] = {}  # rows that wait for a run that is held, and that
 
     async def run(self) -> int:
         with interruption() as stop:
             async with Engine(self.args.store, worker=not self.args.no_wait) as engine:
                 check_models(engine, self.args)
+                tell_company(engine.worker, self.id, "/", self._others.append)
                 await _check_key(engine.store, self.id, self.args.key, self.shape)
                 await self._check_same(engine.store)
                 rows = self.order.noting(bind(self.rows, self.shape, self.args.key))
@@ -162,6 +165,8 @@ class _Map:
         admitted = job.total is not None  # before the look, which else may be older than the last row
         standing = await tally.look()
         engine.check()
+        while self._others:
+            note(f"  {self._others.pop()}", faint=True)
         if (failure := job.failure or job.conflict) is not None:
             raise failure
         job.unfit.clear()  # they are in the order already

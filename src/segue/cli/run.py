@@ -29,6 +29,7 @@ from ..runtime.interruption import Strokes, ask_to_end
 from ..runtime.proof import verify
 from . import exit
 from .answers import expects
+from .company import tell_company
 from .interruption import interruption
 from .place import at_store, check_models, declare_how, declare_store, how
 from .prompt import Typist, answer_at_prompt, as_text
@@ -83,6 +84,7 @@ async def do_run(args: argparse.Namespace) -> int:
             if args.no_wait:
                 return await _left(await _start(engine, flow, id, args), args)
             events: asyncio.Queue[Any] = asyncio.Queue()
+            tell_company(engine.worker, id, ".", events.put_nowait)
             engine.bus.watch(id, events.put_nowait)  # before it begins, or its first tokens go by unseen
             with told_as_events(id):
                 run = await _start(engine, flow, id, args)
@@ -299,7 +301,10 @@ class _Watch:
         finally:
             ending.cancel()
 
-    def _event(self, event: Event) -> None:
+    def _event(self, event: Event | str) -> None:
+        if isinstance(event, str):  # of others
+            self._dim(f"· {event}")
+            return
         if self.args.json:
             put_json(plain(event))
             return

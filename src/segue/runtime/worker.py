@@ -100,6 +100,7 @@ class Worker:
         self.followed: Mapping[str, Callable[[str], None]] = bus.followed
         self.budgets = models.budgets
         self.park_always = False  # chaos for tests: leave memory after every commit
+        self.took: Callable[[Sequence[Claimed]], None] | None = None  # who is told what was claimed
         self.working = self.closing = False
         self._renewed = clock.steady()
         self.jumps = Jumps(clock)
@@ -397,6 +398,8 @@ class Worker:
             lapsed=not self.jumps.recent,
         )
         if claimed:
+            if self.took is not None:
+                self.took(claimed)
             await self.begin(claimed)
         return len(claimed)
 
