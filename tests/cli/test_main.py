@@ -126,6 +126,18 @@ def test_a_port_that_is_taken(desk: Desk):
     assert "Address already in use; --port 0 takes a free one" in said.err
 
 
+def test_simulate_at_a_host_that_isnt_there(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    def nobody(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nobody)
+    said = desk.segue("simulate", "--host", "nix.example")
+    assert said.code == 2
+    assert said.err == (
+        "segue: --host: expected an address of this machine: Name or service not known; got nix.example\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("target", "says"),
     [

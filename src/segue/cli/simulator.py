@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import socket
 
 from ..model.errors import InvalidValue, MissingExtra
 from . import exit
@@ -27,6 +28,8 @@ async def do_simulate(args: argparse.Namespace) -> int:
 
     try:
         await main(args)
+    except socket.gaierror as error:
+        raise InvalidValue("--host", "an address of this machine", str(error.strerror), args.host) from None
     except OSError as error:
         if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES) or error.filename:
             raise

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 import time
+
+from segue.model.errors import InvalidValue
 
 __all__ = ["SystemClock", "VirtualClock"]
 
 
 class SystemClock:
-    """The machine's own time; with `speed` it runs so much faster from now on."""
+    """The machine's own time; with `speed` it runs so much faster from now on. Raises `InvalidValue`."""
 
     def __init__(self, speed: float = 1.0) -> None:
+        if not 0 < speed < math.inf:
+            raise InvalidValue("the speed of a clock", "a number above 0", "it is none", repr(speed))
         self._speed = speed
         self._began = time.time()
 

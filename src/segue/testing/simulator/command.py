@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import math
 import signal
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
+
+from segue.model.errors import InvalidValue
 
 from .chaos import KINDS, Chaos
 from .clock import SystemClock
@@ -83,9 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a call of a method of Faults: drop_line, 'fail(3, status=429)'; also taken by POST /_faults",
     )
     wrong.add_argument("--chaos", type=float, default=0.0, metavar="RATE", help="faults drawn from the seed")
-    wrong.add_argument(
-        "--chaos-kinds", type=_kinds, default=KINDS, metavar="KIND,…", help=f"of {', '.join(KINDS)}"
-    )
+    wrong.add_argument("--chaos-kinds", type=_kinds, metavar="KIND,…", help=f"of {', '.join(KINDS)}")
 
 
 def _add_times(group: argparse._ArgumentGroup) -> None:
@@ -112,6 +111,8 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
 async def main(args: argparse.Namespace) -> None:
     """Serve what the arguments say. Raises `InvalidValue`."""
     given = vars(args)
+    if args.chaos_kinds is not None and not args.chaos:
+        raise InvalidValue("--chaos-kinds", "--chaos RATE beside it", "without it nothing goes wrong")
     of_simulator = ("upstream", "upstream_key", "models", "key", "batch_time", "window", "latency", "plays")
     kept = ("concurrency", "directory", "ledger", "seed", "host", "port", "replies", "faults")
     await serve(
@@ -122,16 +123,19 @@ async def main(args: argparse.Namespace) -> None:
             at_once=args.at_once,
             a_minute=args.a_minute,
         ),
-        chaos=Chaos(args.chaos, seed=args.seed, kinds=args.chaos_kinds),
+        chaos=Chaos(args.chaos, seed=args.seed, kinds=args.chaos_kinds or KINDS),
         **{name: given[name] for name in (*of_simulator, *kept)},
     )
 
 
 def _seconds(text: str) -> timedelta:
-    seconds = float(text)
-    if not 0 <= seconds < math.inf:
+    try:
+        time = timedelta(seconds=float(text))
+    except (ValueError, OverflowError):  # no number, none that is finite, or more than there is
+        time = timedelta(-1)
+    if time < timedelta(0):
         raise argparse.ArgumentTypeError(f"{text!r} is no time: give seconds, 0 or more")
-    return timedelta(seconds=seconds)
+    return time
 
 
 def _port(text: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from segue.model.checks import seconds
+from segue.model import checks
 from segue.model.errors import InvalidValue
 
 __all__ = ["Fault", "Faults", "LineFaults"]
@@ -44,6 +44,7 @@ class LineFaults(msgspec.Struct, kw_only=True):
 
     def add(self, what: Spoiling, custom_id: str | None, times: int) -> None:
         """Have it happen to a line."""
+        checks.count("times", times)
         self.named.setdefault(what, Counter())[custom_id or ""] += times
 
     def take(self, what: Spoiling, custom_id: str) -> bool:
@@ -82,13 +83,15 @@ class Faults:
 
     def reply_html(self, times: int = 1, *, status: int = 502, on: str = "") -> None:
         """An HTML page, as a proxy sends one; nothing was done."""
+        _within("status", status, 200, 599)
         self._add(Fault(effect="html", on=on, times=times, status=status))
 
     def fail(
         self, times: int = 1, *, status: int = 500, retry_after: timedelta | None = None, on: str = ""
     ) -> None:
         """An error in the provider's shape; nothing was done. With 429, give `retry_after`."""
-        wait = None if retry_after is None else seconds("retry_after", retry_after)
+        wait = None if retry_after is None else _wait("retry_after", retry_after)
+        _within("status", status, 400, 599)
         self._add(Fault(effect="fail", on=on, times=times, status=status, amount=wait))
 
     def close_connection(self, times: int = 1, *, on: str = "") -> None:
@@ -105,18 +108,21 @@ class Faults:
 
     def delay(self, by: timedelta, times: int = 1, *, on: str = "") -> None:
         """Wait, on the simulator's clock, before doing anything."""
-        self._add(Fault(effect="delay", on=on, times=times, amount=seconds("by", by)))
+        self._add(Fault(effect="delay", on=on, times=times, amount=_wait("by", by)))
 
     # Streams.
 
     def cut_stream_after(self, chunks: int, times: int = 1, *, abort: bool = False, error: int = 0) -> None:
         """End a stream after so many chunks, as if it were over; with `abort` by hanging up, with `error` by one."""
+        checks.count("chunks", chunks, 0)
+        if error:
+            _within("error", error, 400, 599)
         fault = Fault(effect="cut", on="", times=times, amount=chunks, aborts=abort, status=error)
         self._add(fault)
 
     def slow_stream(self, by: timedelta, times: int = 1) -> None:
         """Wait, on the simulator's clock, before each chunk of a stream."""
-        self._add(Fault(effect="slow", on="", times=times, amount=seconds("by", by)))
+        self._add(Fault(effect="slow", on="", times=times, amount=_wait("by", by)))
 
     # Lines of batches; without an id any line will do.
 
@@ -134,38 +140,50 @@ class Faults:
 
     def fail_line(self, custom_id: str | None = None, times: int = 1, *, status: int = 500) -> None:
         """End this line with an error, unpaid; 0 is a status too, at OpenAI, that says nothing."""
+        checks.count("times", times)
+        if status:
+            _within("status", status, 400, 599)
         self.lines.failed.extend([(custom_id or "", status)] * times)
 
     def half_line(self, times: int = 1) -> None:
         """The next output file ends in the middle of its last line."""
+        checks.count("times", times)
         self.lines.half_line += times
 
     def no_output_file(self, times: int = 1) -> None:
         """The next batch to end has no output file, though its lines are paid."""
+        checks.count("times", times)
         self.lines.no_output_file += times
 
     def empty_error_file_id(self, times: int = 1) -> None:
         """The next batch to end without errors has `""` where an id or address would be."""
+        checks.count("times", times)
         self.lines.empty_error_file_id += times
 
     # Batches.
 
     def fail_batch(self, code: str = "server_error", message: str = "", times: int = 1) -> None:
         """The next batch fails its validation with this code. Anthropic's batches have none."""
+        checks.count("times", times)
         told = code, message or f"The simulator was told to fail with {code}"
         self.failed_batches.extend([told] * times)
 
     def stall_batch(self, times: int = 1) -> None:
         """The next batch to pass its validation gets no work done, and expires."""
+        checks.count("times", times)
         self.stalled_batches += times
 
     def expire_batch(self, times: int = 1, *, done: float = 0.5) -> None:
         """The next batch to pass its validation has this share of its lines done, and expires when it would be over."""
+        checks.count("times", times)
+        if not 0 <= done <= 1:
+            raise InvalidValue("done", "a share from 0 to 1", "it is none", repr(done))
         self.expired_batches.extend([done] * times)
 
     def late_validation(self, by: timedelta, times: int = 1) -> None:
         """The next batch to be made is validated so much later."""
-        self.late_batches.extend([seconds("by", by)] * times)
+        checks.count("times", times)
+        self.late_batches.extend([_wait("by", by)] * times)
 
     # For those who carry them out.
 
@@ -182,9 +200,9 @@ class Faults:
             for each in ("by", "retry_after"):
                 if each in bound.arguments:
                     bound.arguments[each] = timedelta(seconds=bound.arguments[each])
-        except TypeError as problem:
+            method(*bound.args, **bound.kwargs)
+        except (TypeError, OverflowError, InvalidValue) as problem:
             raise InvalidValue("a fault", f"{name}{_told(known)}", f"{text!r}: {problem}") from None
-        method(*bound.args, **bound.kwargs)
 
     def coming(self) -> dict[str, Any]:
         """What is still to happen, as JSON."""
@@ -203,10 +221,14 @@ class Faults:
         return None
 
     def _add(self, fault: Fault) -> None:
+        checks.count("times", fault.times)
+        checks.text("on", fault.on)
         self._coming.append(fault)
 
 
-_ORDERS = sorted(set(dir(Faults)) - {"order", "take"} - {each for each in dir(Faults) if each[0] == "_"})
+_ORDERS = sorted(
+    set(dir(Faults)) - {"order", "take", "coming"} - {each for each in dir(Faults) if each[0] == "_"}
+)
 
 
 def _read(text: str) -> tuple[str, list[Any], dict[str, Any]]:
@@ -224,5 +246,18 @@ def _read(text: str) -> tuple[str, list[Any], dict[str, Any]]:
     return name, given, named
 
 
+def _within(where: str, status: int, least: int, most: int) -> None:
+    checks.count(where, status, least)
+    if status > most:
+        raise InvalidValue(where, f"a status from {least} to {most}", "it is more", repr(status))
+
+
+def _wait(where: str, value: Any) -> float:
+    found = checks.seconds(where, value)
+    if found < 0:
+        raise InvalidValue(where, "a time from 0 on", "it is less", repr(value))
+    return found
+
+
 def _told(known: inspect.Signature) -> str:
-    return str(known).removesuffix(" -> None").replace("'", "")
+    return str(known).removesuffix(" -> None").replace("'", "").replace("timedelta", "seconds")

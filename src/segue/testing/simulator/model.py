@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import inspect
 import itertools
+import urllib.parse
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import aiohttp
 import msgspec
+
+from segue.model.errors import InvalidValue
 
 from . import completion
 from .replies import Failure, Reply, Rule, Script, default_rule
@@ -101,6 +104,9 @@ class Upstream:
     instant = False
 
     def __init__(self, base_url: str, *, key: str | None = None) -> None:
+        parts = urllib.parse.urlsplit(base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InvalidValue("upstream", "an http or https URL, its /v1", "it is none", repr(base_url))
         self._url = f"{base_url.rstrip('/')}/chat/completions"
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._session: aiohttp.ClientSession | None = None

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from segue.model import checks
 from segue.ports.clock import Clock
 
 from .archive import Archive
@@ -38,6 +39,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     enqueued_tokens: int | None = None
     at_once: int | None = None
     a_minute: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, most in msgspec.structs.asdict(self).items():
+            if most is not None:
+                checks.count(f"{name} of Limits", most)
 
 
 class Processor:

@@ -128,11 +128,24 @@ class _Told(msgspec.Struct, forbid_unknown_fields=True):
     """A line of a script."""
 
     when: str
-    reply: Any = None
+    reply: Any = msgspec.UNSET
     tool: str = ""
     arguments: dict[str, Any] = {}
     status: int = 0
     message: str = ""
+
+    def __post_init__(self) -> None:
+        kinds = (
+            self.reply is not msgspec.UNSET,
+            bool(self.tool or self.arguments),
+            bool(self.status or self.message),
+        )
+        if sum(kinds) != 1:
+            raise ValueError("it says nothing" if not any(kinds) else "it says more than one")
+        if kinds[1] and not self.tool:
+            raise ValueError("its arguments are of no tool")
+        if kinds[2] and not 400 <= self.status <= 599:
+            raise ValueError(f"{self.status} is the status of no error: they go from 400 to 599")
 
     def said(self) -> Reply:
         if self.status:

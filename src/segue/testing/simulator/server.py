@@ -12,6 +12,7 @@ from typing import Self
 import msgspec
 from aiohttp import web
 
+from segue.model import checks
 from segue.model.errors import InvalidValue
 from segue.ports.clock import Clock
 
@@ -75,6 +76,12 @@ class Simulator:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
+        _check_names(host=host, key=key, upstream_key=upstream_key, models=models)
+        checks.count("concurrency", concurrency)
+        if upstream is None and upstream_key is not None:
+            raise InvalidValue("upstream_key", "an upstream that it is the key of", "there is none")
+        if upstream is not None and rule is not None:
+            raise InvalidValue("rule", "no upstream beside it", "the upstream answers all")
         limits = limits or Limits()
         self.clock: Clock = clock if clock is not None else SystemClock()
         self.faults, self.chaos = Faults(), chaos or Chaos(0.0)
@@ -131,6 +138,7 @@ class Simulator:
 
     def when(self, contains: str) -> Scene:
         """Script a reply: `sim.when("refund").reply("Certainly.")`; the longest text that is found wins."""
+        self._check_scripted()
         return self._script.when(contains)
 
     def load(self, path: str | Path) -> None:
@@ -138,7 +146,12 @@ class Simulator:
 
         Instead of `reply`: `tool` and `arguments`, or `status` and `message` of an error. Raises `InvalidValue`.
         """
+        self._check_scripted()
         self._script.load(Path(path))
+
+    def _check_scripted(self) -> None:
+        if isinstance(self._service.model.backend, Upstream):
+            raise InvalidValue("a scripted reply", "no upstream beside it", "the upstream answers all")
 
     async def advance(self, by: timedelta) -> None:
         """Move the virtual clock; whatever was to happen meanwhile has happened on return."""
@@ -310,3 +323,10 @@ class Simulator:
         return json_response(
             [msgspec.to_builtins(entry) | {"paid": entry.paid} for entry in self.ledger.lines()]
         )
+
+
+def _check_names(**given: str | Sequence[str] | None) -> None:
+    """Raise `InvalidValue` for one that is empty, as of a variable that isn't set."""
+    for where, value in given.items():
+        if value is not None and "" in ([value] if isinstance(value, str) else value):
+            raise InvalidValue(where, "one that isn't empty", "it is")
