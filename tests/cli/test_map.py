@@ -174,6 +174,16 @@ def test_a_job_of_another_flow(desk: Desk):
     assert "job 'j' is one of 'twice', not of 'steps': give this one another id" in said.err
 
 
+def test_a_job_of_another_flow_that_knows_its_rows_by_a_key(desk: Desk):
+    """No key would cure that."""
+    desk.write("rows.jsonl", '{"left": "a", "right": 5}\n')
+    assert desk.segue("map", "app.py:pair", "rows.jsonl", "--id", "j", "--key", "left").code == 0
+    desk.write("numbers.jsonl", "1\n")
+    said = desk.segue("map", "app.py:twice", "numbers.jsonl", "--id", "j")
+    assert said.code == 2
+    assert "job 'j' is one of 'pair', not of 'twice'" in said.err
+
+
 def test_the_same_command_is_done_at_once(desk: Desk):
     desk.write("rows.jsonl", "1\n2\n")
     first = desk.segue("map", "app.py:steps", "rows.jsonl")

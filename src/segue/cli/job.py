@@ -102,7 +102,6 @@ class _Map:
             async with Engine(self.args.store, worker=not self.args.no_wait) as engine:
                 check_models(engine, self.args)
                 tell_company(engine.worker, self.id, "/", self._others.append)
-                await _check_key(engine.store, self.id, self.args.key, self.shape)
                 await self._check_same(engine.store)
                 rows = self.order.noting(bind(self.rows, self.shape, self.args.key))
                 job: Job[Any, Any] = engine.map(
@@ -122,11 +121,12 @@ class _Map:
                 return self._sum_up(engine, job, tally, progress, standing, stop.is_set())
 
     async def _check_same(self, store: Store) -> None:
-        """Raise `Conflict` for a job that was begun with another flow or other first rows; see `check_first`."""
+        """Raise `Conflict` for a job that was begun with another flow, key or first rows, before any run is made."""
         known = await store.get_job(self.id)
         if known is None:
             return
         check_target(known, definition_of(self.flow).name)
+        await _check_key(store, self.id, self.args.key, self.shape)
         first = enumerate(islice(bind(self.rows, self.shape, self.args.key), FIRST))
         rows = [(number, row.key, row.args) for number, row in first if row.error is None]
         await check_first(store, self.id, rows)
