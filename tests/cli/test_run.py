@@ -300,6 +300,14 @@ def test_what_else_is_ready_goes_on_and_is_told(desk: Desk):
     assert "goes on here too" not in desk.segue("run", "app.py:steps", "2", "--id", "mine").err
 
 
+def test_children_by_any_name_are_no_others(desk: Desk):
+    app = desk.path / "app.py"
+    team = "\n\n@segue.flow\nasync def team(n: int) -> int:\n    return await (await segue.spawn(steps(n), id='bob'))\n"
+    app.write_text(app.read_text() + team)
+    said = desk.segue("run", "app.py:team", "2")
+    assert (said.code, "goes on here too" in said.err) == (0, False)
+
+
 def test_what_is_ready_and_unknown_here_isnt_told(desk: Desk):
     desk.write(
         "other.py", "import segue\n@segue.flow(name='alien')\nasync def alien() -> int:\n    return 1\n"
