@@ -228,3 +228,24 @@ def test_where_one_of_several_is_not_there_none_is_cancelled(desk: Desk):
     assert (said.code, "there is no run 'nix'" in said.err) == (2, True)
     assert desk.segue("runs", "--json").rows[0]["status"] == "parked"
     assert desk.segue("cancel", "q").code == 0
+
+
+def test_what_goes_on_is_named_with_its_store(desk: Desk):
+    """Copied without it, the command would sweep another store."""
+    there = ("--store", "sqlite:other.db")
+    desk.write("rows.jsonl", "1\n")
+    assert desk.segue("map", "app.py:steps", "rows.jsonl", "--id", "j", *there).code == 0
+    for name in ("a", "b"):
+        desk.segue("run", "app.py:sure", "hi", "--id", name, *there)
+    said = {
+        "answer": desk.segue("answer", "a", "y", *there),
+        "cancel": desk.segue("cancel", "b", *there),
+        "fork": desk.segue("fork", "j/0", *there),
+    }
+    desk.segue("advance", "app.py", *there)
+    said["resume"] = desk.segue("resume", "b", *there)
+    for command, each in said.items():
+        assert (command, each.code) == (command, 0)
+        assert (command, "`segue advance app.py --store sqlite:other.db`" in each.err) == (command, True)
+    all_of = desk.segue("fork", "--job", "j", "--from", "slow", "--id", "k", *there)
+    assert "`segue advance app.py --job k -o out.jsonl --store sqlite:other.db` goes on" in all_of.err

@@ -11,8 +11,7 @@ from ..model.message import DeadLetter
 from ..runtime.engine import Engine
 from ..runtime.ground.names import unknown_run
 from . import exit
-from .mail import WHERE
-from .place import declare_store, existing, from_zero, looking
+from .place import declare_store, existing, from_zero, looking, where
 from .screen import duration, note, put_json, short, table
 
 
@@ -48,7 +47,7 @@ async def do_dead(args: argparse.Namespace) -> int:
             for dead in args.resend:
                 await engine.resend(dead)
             if args.resend:
-                note(f"sent again: {len(args.resend)}; handled {WHERE}")
+                note(f"sent again: {len(args.resend)}; handled {where(args)}")
             if args.drop:
                 dropped = await engine.store.drop_dead(args.drop)
                 note(f"dropped: {dropped}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import shlex
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from itertools import chain
@@ -27,7 +26,7 @@ from ..runtime.receipt import total
 from ..runtime.wake import rebase
 from . import exit
 from .job import each_run
-from .place import check_models, existing, how
+from .place import check_models, existing, how, sweep
 from .screen import count, money, note, put_json
 
 #: Runs are read and made so many at a time.
@@ -73,7 +72,7 @@ async def fork_job(args: argparse.Namespace) -> int:
         there = f", {count(plan.there)} were there" if plan.there else ""
         note(
             f"{count(plan.made)} runs made{there}; "
-            f"`segue advance app.py --job {shlex.quote(plan.job)} -o out.jsonl` goes on"
+            f"{sweep(args, '--job', plan.job, '-o', 'out.jsonl')} goes on"
         )
     return exit.OK
 

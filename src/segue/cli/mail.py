@@ -17,12 +17,9 @@ from ..runtime.ground.names import meant, unknown_ask
 from ..runtime.wake.rebase import standing_of
 from . import exit
 from .answers import Unfit, read
-from .place import declare_store, existing
+from .place import declare_store, existing, where
 from .screen import note, put_json
 from .target import load_message
-
-WHERE = "in whatever works on this store, or with `segue advance app.py`"
-GOES_ON = f"it goes on {WHERE}"
 
 
 def declare_json(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +71,9 @@ async def do_answer(args: argparse.Namespace) -> int:
                 f"the answer to {question.question!r}", error.expected, error.problem
             ) from None
         await engine.answer(question.id, value)
-    told(args, {"ask": question.id, "run": question.run, "value": value}, f"answered; {GOES_ON}")
+    told(
+        args, {"ask": question.id, "run": question.run, "value": value}, f"answered; it goes on {where(args)}"
+    )
     return exit.OK
 
 
@@ -118,7 +117,11 @@ async def do_tell(args: argparse.Namespace) -> int:
             await _check_taken(engine, head, name)
             _check_fits(found, name, value)
         await engine.tell(args.run, name, value)
-    told(args, {"run": args.run, "type": name, "message": msgspec.Raw(value)}, f"told; {GOES_ON}")
+    told(
+        args,
+        {"run": args.run, "type": name, "message": msgspec.Raw(value)},
+        f"told; it goes on {where(args)}",
+    )
     return exit.OK
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -36,6 +37,16 @@ def declare_store(parser: argparse.ArgumentParser) -> None:
 def at_store(args: argparse.Namespace) -> list[str]:
     """The option that names the same store in another command, where it needs one."""
     return ["--store", args.store] if args.store != (os.environ.get("SEGUE_STORE") or DEFAULT) else []
+
+
+def sweep(args: argparse.Namespace, *more: str) -> str:
+    """The command that carries out what is ready in the same store, to be shown."""
+    return f"`{shlex.join(['segue', 'advance', 'app.py', *more, *at_store(args)])}`"
+
+
+def where(args: argparse.Namespace) -> str:
+    """Where that which this command made ready goes on."""
+    return f"in whatever works on this store, or with {sweep(args)}"
 
 
 def declare_how(parser: argparse.ArgumentParser) -> None:

@@ -17,8 +17,8 @@ from . import exit
 from .budgets import as_plain, words
 from .forks import fork_job
 from .job import each_run
-from .mail import GOES_ON, WHERE, declare_json, told
-from .place import declare_how, declare_store, existing, how
+from .mail import declare_json, told
+from .place import declare_how, declare_store, existing, how, sweep, where
 from .runs import cause_of
 from .screen import count
 
@@ -75,7 +75,7 @@ async def do_resume(args: argparse.Namespace) -> int:
     theirs = (
         f", and {count(below)} that had ended with {'it' if len(heads) == 1 else 'them'}" if below else ""
     )
-    told(args, {"resumed": list(resumed)}, f"{count(len(heads))} {go} on {WHERE}{theirs}")
+    told(args, {"resumed": list(resumed)}, f"{count(len(heads))} {go} on {where(args)}{theirs}")
     return exit.OK
 
 
@@ -92,7 +92,7 @@ async def _fund_job(args: argparse.Namespace) -> int:
         if not await engine.store.budgets([account]):
             raise Conflict(f"job {args.job!r} has no budget; {await _on_another(engine, args.job)}")
         standing = await engine.fund(args.budget, job=args.job)
-    said = f"budget of {owner(account)}: {words(standing)}; what there is room for goes on {WHERE}"
+    said = f"budget of {owner(account)}: {words(standing)}; what there is room for goes on {where(args)}"
     told(args, {"budget": as_plain(standing)}, said)
     return exit.OK
 
@@ -165,9 +165,7 @@ async def do_cancel(args: argparse.Namespace) -> int:
             except Conflict:  # it has ended meanwhile
                 if run in args.runs:
                     raise
-    words = (
-        f"{count(len(runs))} asked to end; a run cleans up when it is next at work: `segue advance app.py`"
-    )
+    words = f"{count(len(runs))} asked to end; a run cleans up when it is next at work: {sweep(args)}"
     told(args, {"cancelled": runs}, words)
     return exit.OK
 
@@ -225,7 +223,7 @@ async def do_fork(args: argparse.Namespace) -> int:
         )
     if not args.json:
         print(run.id)
-    told(args, {"run": run.id, "of": args.run}, f"made; {GOES_ON}")
+    told(args, {"run": run.id, "of": args.run}, f"made; it goes on {where(args)}")
     return exit.OK
 
 
