@@ -17,7 +17,7 @@ import pytest
 
 import segue
 from segue import Approve, Deny, Edit, Message
-from segue.authoring.tool import as_tool
+from segue.authoring.tool import as_tools
 from segue.model.chat import ChatReply, Citation, ToolCall
 from segue.model.entry import Entry
 from segue.model.errors import (
@@ -325,11 +325,11 @@ def test_tools_that_runs_make_for_themselves_arent_kept() -> None:
         return look
 
     first = made(0)
-    assert as_tool(first) is as_tool(first)
+    assert as_tools([first]) == as_tools([first])
     kept = weakref.ref(first)
     del first
     for run in range(5000):  # more than what is known of signatures
-        as_tool(made(run))
+        as_tools([made(run)])
     gc.collect()
     assert kept() is None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 import segue
-from segue.errors import InvalidValue, WrongPlace
+from segue.errors import BadSignature, InvalidValue, WrongPlace
 from segue.model.chat import as_messages
-from segue.testing import FakeModel
+from segue.testing import FakeModel, ToolUse
 
 SOON = timedelta(seconds=5)
 
@@ -58,10 +58,62 @@ def test_an_option_that_isnt_there(make: Callable[[], Any], told: str) -> None:
         make()
 
 
+def pages(site: str) -> Iterator[str]:
+    yield site
+
+
+async def pages_as_they_come(site: str) -> AsyncIterator[str]:
+    yield site
+
+
+class Shop:
+    def of_the_class(cls: Any) -> str:  # what stands below @classmethod
+        return str(cls)
+
+    @staticmethod
+    def of_nobody() -> str:
+        return "x"
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: segue.step("name"), r"takes a function, not 'name'; a name is given as name='name'"),
+        (lambda: segue.flow(3), r"segue\.flow\(\) takes a function, not 3"),
+        (lambda: segue.step(pages), r"pages\(\) yields, and a step gives one result: return a list"),
+        (lambda: segue.flow(pages_as_they_come), r"yields, and a flow gives one result: .*segue\.emit\(\)"),
+        (
+            lambda: segue.step(Shop.of_the_class),
+            r"Shop\.of_the_class\(\) takes its class.*@staticmethod above",
+        ),
+        (lambda: segue.step(classmethod(Shop.of_the_class)), r"Shop\.of_the_class\(\) takes its class"),
+        (lambda: segue.step(staticmethod(Shop.of_nobody)), r"above @staticmethod on Shop\.of_nobody\(\)"),
+    ],
+)
+def test_what_can_be_no_step_and_no_flow(make: Callable[[], Any], told: str) -> None:
+    with pytest.raises(TypeError, match=told):
+        make()
+
+
+def test_a_function_with_an_argument_of_that_name_is_a_step() -> None:
+    def classify(cls: str) -> str:
+        return cls
+
+    assert segue.step(classify)
+
+
 @pytest.mark.parametrize("prompt", [[{"role": "user", "content": "hi"}], 5, b"bytes", [], ["a", None]])
 def test_what_is_no_prompt(prompt: Any) -> None:
     with pytest.raises(InvalidValue, match=r'prompt of generate\(\).*segue\.Message\("user"'):
         as_messages(prompt)
+
+
+def _search(where: str) -> Callable[[str], str]:
+    def search(q: str) -> str:
+        """Search."""
+        return f"{where}: {q}"
+
+    return search
 
 
 async def _even(n: int) -> bool:
@@ -73,6 +125,16 @@ async def _even(n: int) -> bool:
     [
         (lambda: segue.generate("x", temprature=1), "did you mean 'temperature'"),
         (lambda: segue.generate("x", deadline=5), "deadline: .*timedelta"),
+        (lambda: segue.generate("x", tools=_search("a")), r"tools= takes a list .*tools=\[…\]"),
+        (lambda: segue.generate("x", tools=[_search("a")("q")]), "tools= holds 'a: q', .*don't call it"),
+        (
+            lambda: segue.generate("x", tools=[_search("a"), _search("b")]),
+            "two tools are called 'search'.*name=",
+        ),
+        (
+            lambda: segue.generate("x", returns="int"),
+            "'int': it is a value, not a type; give the type itself",
+        ),
         (lambda: segue.sleep(5), r"sleep\(\): .*timedelta"),
         (lambda: segue.ask("x", timeout=5), r"timeout of ask\(\): .*timedelta"),
         (lambda: segue.receive(str, timeout=5), r"timeout of receive\(\): .*timedelta"),
@@ -88,8 +150,19 @@ async def test_in_a_run(act: Callable[[], Any], told: str) -> None:
         await act()
 
     async with FakeModel().when("").reply("yes"):
-        with pytest.raises((InvalidValue, TypeError), match=told):
+        with pytest.raises((BadSignature, InvalidValue, TypeError), match=told):
             await flow()
+
+
+async def test_two_tools_of_one_function_are_told_apart_by_name() -> None:
+    @segue.flow(name="misuse.tools")
+    async def flow() -> str:
+        return await segue.generate("Find", tools=[_search("a"), segue.tool(_search("b"), name="search b")])
+
+    async with FakeModel() as model:
+        model.when("Find").reply(ToolUse("search", q="x"), ToolUse("search_b", q="y"), "found")
+        assert await flow() == "found"
+        assert model.calls[-1].text == "Find\na: x\nb: y"
 
 
 async def test_of_an_engine() -> None:

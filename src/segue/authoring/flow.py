@@ -407,6 +407,7 @@ def flow(fn: Any = None, /, *, name: str = "", version: str = "", **how: Any) ->
     checks.text("version of flow()", version)
     if fn is None:
         return functools.partial(flow, name=name, version=version, **how)
+    checks.function("flow", fn)
     if not inspect.iscoroutinefunction(fn):
         raise TypeError(
             f"a flow must be an async function; make {fn.__qualname__}() `async def`, or a @segue.step"

@@ -27,7 +27,7 @@ from ..model.mode import Config, ModeLike
 from ..model.upkeep import Summarise, Upkeep
 from .config import ModelLike, as_config, config_of
 from .context import Branch, Work, current
-from .tool import Tool, as_tool, call_tool
+from .tool import Tool, as_tools, call_tool
 from .upkeep import Keeper
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class _Talk:
         self.shape: Shape[Any] | None = None if wanted is str else Shape.of(wanted)
         system = options.get("system")
         self.messages = [*([Message("system", system)] if system else []), *as_messages(prompt)]
-        self.tools = {tool.shape.name: tool for tool in map(as_tool, options.get("tools", ()))}
+        self.tools = as_tools(options.get("tools", ()))
         self.check: Callable[[Any], object] | None = options.get("check")
         self.repairs: int = options.get("repairs", 2)
         self.max_turns: int = options.get("max_turns", 10)

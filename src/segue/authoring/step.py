@@ -231,7 +231,8 @@ def make(
     effect: Effect = "idempotent",
     pool: Pool = "thread",
 ) -> StepDef:
-    """The definition of a step. Raises `InvalidValue` for an option that can't be."""
+    """The definition of a step. Raises `InvalidValue` for an option that can't be, `TypeError` for what is no step."""
+    checks.function("step", fn)
     label = name or getattr(fn, "__qualname__", type(fn).__qualname__).replace("<locals>.", "")
     checks.text("name of step()", name)
     checks.one_of(f"effect of step {label!r}", effect, get_args(Effect))

@@ -71,7 +71,7 @@ class Tool:
         known = definition(fn)
         self.flow = known if isinstance(known, FlowDef) else None
         plain = known.fn if known is not None else fn
-        self.shape = ToolShape.of(plain)
+        self.shape = ToolShape.of(plain, name=options.get("name", ""))
         if isinstance(known, StepDef) and not options:
             self.step = known
         else:
@@ -100,14 +100,26 @@ def tool(
     """Say more of a tool than its function does.
 
     `approve`: whether a person must agree, always or for some arguments; `to` says who. They may edit the
-    arguments, or deny with a reason that the model sees. The rest are options of `step`.
+    arguments, or deny with a reason that the model sees. The rest are options of `step`; a `name` is the model's for it, too.
     """
     return Tool(fn, approve, to, options)
 
 
-def as_tool(thing: Callable[..., Any] | Tool) -> Tool:
-    """A tool from whatever stands in `tools=`."""
-    return thing if isinstance(thing, Tool) else _made(thing)
+def as_tools(given: Any) -> dict[str, Tool]:
+    """By name, what stands in `tools=`. Raises `TypeError` for what can't."""
+    if callable(given) or isinstance(given, Tool):
+        raise TypeError("tools= takes a list of functions; write tools=[…] for one, too")
+    tools: dict[str, Tool] = {}
+    for thing in given:
+        if not callable(thing) and not isinstance(thing, Tool):
+            raise TypeError(f"tools= holds {thing!r}, and a tool is a function: name it, don't call it")
+        known = thing if isinstance(thing, Tool) else _made(thing)
+        if tools.setdefault(known.shape.name, known) is not known:
+            name = known.shape.name
+            raise TypeError(
+                f"two tools are called {name!r}: call one otherwise, segue.tool({name}, name='…')"
+            )
+    return tools
 
 
 @functools.lru_cache(maxsize=1024)  # many are closures, of which each life of a run makes its own

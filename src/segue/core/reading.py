@@ -325,6 +325,12 @@ def _unfinished(value: object) -> object:
 
 
 def _refused(tp: Any) -> Read:
+    if isinstance(tp, str | int | float | list | dict | tuple | set) or hasattr(
+        type(tp), "__dataclass_fields__"
+    ):
+        raise BadSignature(
+            forms.short(repr(tp)), "it is a value, not a type", "give the type itself, as in list[int]"
+        )
     cure = "use a dataclass, a msgspec.Struct, a TypedDict, a pydantic model or plain JSON types"
     if {str, bytes} <= set(forms.members(tp) or ()):
         cure = "use one of the two"

@@ -104,7 +104,7 @@ def _tool(fn: Callable[..., Any], name: str) -> ToolShape:
     )
     tight = strict(plain)
     return ToolShape(
-        name or re.sub(r"[^A-Za-z0-9_-]+", "_", signature.name.rpartition(".")[2]).strip("_")[:64],
+        re.sub(r"[^A-Za-z0-9_-]+", "_", name or signature.name.rpartition(".")[2]).strip("_")[:64],
         text,
         tight or plain,
         plain,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Iterable
 from datetime import timedelta
 from difflib import get_close_matches
@@ -41,6 +42,40 @@ def count(where: str, value: Any, least: int = 1) -> None:
         raise InvalidValue(where, "a whole number", _kind(value), repr(value))
     if value < least:
         raise InvalidValue(where, f"a whole number from {least} on", "it is less", repr(value))
+
+
+def function(what: str, fn: Any) -> None:
+    """Raises `TypeError` for what can't be a step or a flow, whatever it is called with."""
+    if isinstance(fn, staticmethod):
+        raise TypeError(
+            f"@segue.{what} stands above @staticmethod on {_name(fn.__func__)}(); put it below, next to the function"
+        )
+    if isinstance(fn, classmethod) or _takes_its_class(fn):
+        name = _name(getattr(fn, "__func__", fn))
+        raise TypeError(
+            f"{name}() takes its class, which can't be recorded; put a @staticmethod above @segue.{what}, or make "
+            f"it a function outside the class"
+        )
+    if not callable(fn):
+        named = f"; a name is given as name={fn!r}" if isinstance(fn, str) else ""
+        raise TypeError(f"segue.{what}() takes a function, not {fn!r}{named}")
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        others = "tell of them with segue.emit()" if what == "flow" else "leave it plain, with steps in it"
+        raise TypeError(
+            f"{_name(fn)}() yields, and a {what} gives one result: return a list of what it yields, or {others}"
+        )
+
+
+def _takes_its_class(fn: Any) -> bool:
+    """Whether a function of a class has an argument `cls`, as one below @classmethod does."""
+    if "." not in getattr(fn, "__qualname__", "").rpartition("<locals>.")[2]:
+        return False
+    code = getattr(fn, "__code__", None)
+    return code is not None and code.co_varnames[:1] == ("cls",) and code.co_argcount > 0
+
+
+def _name(fn: Any) -> str:
+    return str(getattr(fn, "__qualname__", fn)).replace("<locals>.", "")
 
 
 def options(verb: str, given: Iterable[str], known: Collection[str]) -> None:
