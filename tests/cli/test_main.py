@@ -143,7 +143,7 @@ def test_simulate_at_a_host_that_isnt_there(desk: Desk, monkeypatch: pytest.Monk
     [
         ("app.py:twise", "did you mean 'twice'?"),
         ("app.py", "name one of app.py: `app.py:twice`, `app.py:pair`, "),
-        ("app.py:dataclass", "isn't a flow: decorate it with @segue.flow"),
+        ("app.py:dataclass", "isn't a flow: decorate it with @segue.flow, above any other decorator"),
         ("nothing.py:f", "there is no file 'nothing.py'"),
         ("no_such_module:f", "there is no module 'no_such_module'"),
         ("empty.py:f", "has none: decorate an async function"),

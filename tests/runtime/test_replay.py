@@ -66,7 +66,7 @@ async def test_other_arguments() -> None:
         return await do("a") + await do("c") + await segue.receive(str) + await segue.receive(str)
 
     reason = await held(twice, changed)
-    assert "call 1 of branch '/' was step 'do' and is now step 'do'" in reason
+    assert "call 1 of branch '/', step 'do', isn't as recorded. The arguments differ" in reason
     assert '-   "b"' in reason or '-  "b"' in reason, reason
     assert '"c"' in reason
 

@@ -63,7 +63,7 @@ def _no_flow(found: Any) -> str:
     if target_of(found) is not None:
         return "is a step, which this command doesn't take: name the flow that calls it"
     if callable(found) and not isinstance(found, type):
-        return "isn't a flow: decorate it with @segue.flow"
+        return "isn't a flow: decorate it with @segue.flow, above any other decorator"
     return f"is {'a class' if isinstance(found, type) else 'a value'}: decorate an async function with @segue.flow"
 
 

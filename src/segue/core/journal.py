@@ -9,7 +9,7 @@ from hashlib import blake2b
 import msgspec
 
 from ..model.entry import BLOB, Entry, decode_entries
-from ..model.errors import UNREADABLE, Damaged
+from ..model.errors import OUTSIDE, UNREADABLE, Damaged
 from .encoding import digest
 from .replay import Place, Replay
 
@@ -178,12 +178,12 @@ def _shorten(line: str, width: int = 160) -> str:
 
 
 def _cure(changed: Sequence[str]) -> str:
-    """Digits that differ are mostly a clock or a random number."""
+    """Digits that differ are mostly a clock, a random number or a count that another life began."""
     old = [line[1:] for line in changed if line.startswith("-")]
     new = [line[1:] for line in changed if line.startswith("+")]
     clocks = any(_same_but_digits(a, b) for a, b in zip(old, new, strict=False))
     if clocks:
-        return "A clock, an id or a random number? Use segue.now(), segue.uuid() or segue.random."
+        return OUTSIDE
     return "What a flow passes on must come from its arguments and from recorded calls alone."
 
 

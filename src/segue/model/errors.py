@@ -20,6 +20,12 @@ import msgspec
 #: What decoding raises: of what is none, or of another shape, and of text that is no UTF-8.
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError)
 
+#: What most often makes a replay differ, and the cures.
+OUTSIDE: Final = (
+    "A clock, chance or state outside the run? Use segue.now(), segue.uuid() or segue.random, and keep state in the "
+    "flow."
+)
+
 
 class SegueError(Exception):
     """The root of all errors that segue raises on purpose."""
@@ -88,9 +94,9 @@ class ReplayMismatch(AuthorError):
                 f"Restore the code, or `segue resume {shlex.quote(run)} --keep` to accept what was paid for, "
                 f"or `--rerun` to call anew what changed."
             )
-        text = (
-            f"run {run!r}: call {n} of branch {path or '/'!r} was {recorded} and is now {asked}. {difference}"
-        )
+        what = "isn't as recorded" if asked == recorded else f"was {recorded} and is now {asked}"
+        named = f", {recorded}," if asked == recorded else ""
+        text = f"run {run!r}: call {n} of branch {path or '/'!r}{named} {what}. {difference}"
         super().__init__(f"{text} {cure}" if cure else text)
 
     @property
@@ -152,8 +158,7 @@ class ResultMismatch(AuthorError):
     def __init__(self, run: str, recorded: str, replayed: str) -> None:
         self.run, self.recorded, self.replayed = run, recorded, replayed
         super().__init__(
-            f"run {run!r} ended with {recorded[:300]} and, replayed, with {replayed[:300]}. A clock, chance or state "
-            f"outside the run? Use segue.now(), segue.uuid() or segue.random, and keep state in the flow."
+            f"run {run!r} ended with {recorded[:300]} and, replayed, with {replayed[:300]}. {OUTSIDE}"
         )
 
 
