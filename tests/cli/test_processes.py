@@ -281,6 +281,25 @@ def test_a_run_that_sleeps_says_until_when(desk: Desk):
     assert desk.finish(process).code == 130
 
 
+def test_a_run_that_waits_for_others_says_for_whom(desk: Desk):
+    desk.write(
+        "wait.py",
+        "import segue\nclass Hello(segue.Note): ...\n@segue.flow\nasync def wait() -> None:\n"
+        "    await segue.receive(Hello)\nclass Box(segue.Actor):\n    @segue.on\n"
+        "    async def hello(self, _: Hello) -> None: ...\n",
+    )
+    said = {"wait": "for a message Hello; Ctrl-C parks it", "Box": "for messages; Ctrl-C asks it to end"}
+    waiting = {
+        name: desk.start("run", f"wait.py:{name}", "--id", name, "--store", f"sqlite:{name}.db")
+        for name in said
+    }
+    for name, process in waiting.items():
+        assert process.stderr is not None
+        assert process.stderr.readline() == f"· it waits {said[name]}\n"
+        process.send_signal(signal.SIGINT)
+        assert desk.finish(process).code == (130 if name == "wait" else 1)
+
+
 # ---------------------------------------------------------------- a store that can only be read
 @pytest.mark.skipif(sys.platform != "linux", reason="rights are taken away as Linux does it")
 def test_a_store_that_cannot_be_written_can_be_looked_at(desk: Desk, monkeypatch: pytest.MonkeyPatch):

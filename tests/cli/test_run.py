@@ -121,6 +121,48 @@ def test_a_clock_is_told_of_at_the_desk(desk: Desk):
     assert "segue.now()" in said.err
 
 
+@pytest.mark.filterwarnings("default:.*never awaited")
+def test_a_call_that_is_never_awaited_is_told_of_once_with_its_line(desk: Desk):
+    desk.write(
+        "lost.py",
+        "import segue\n\n@segue.step\nasync def save(n: int) -> None: ...\n\n@segue.flow\n"
+        "async def lost(n: int) -> int:\n    save(n)\n    return n\n",
+    )
+    said = desk.segue("run", "lost.py", "1")
+    assert said.err.splitlines() == [
+        "warning: save() was never awaited, so it did nothing",
+        "  lost.py:8, in lost",
+        "    save(n)",
+    ]
+
+
+def test_a_result_that_isnt_what_the_flow_says_is_told_of(desk: Desk):
+    desk.write("odd.py", "import segue\n@segue.flow\nasync def odd(n: int) -> str:\n    return n\n")
+    said = desk.segue("run", "odd.py", "1")
+    assert (said.code, said.out) == (0, "1\n")
+    assert "warning: the result of flow 'odd': expected str" in said.err
+
+
+def test_nothing_is_said_to_go_on_in_a_store_that_is_gone(desk: Desk, provider: Provider):
+    memory = ("--store", "memory:")
+    said = desk.segue("run", "app.py:twice", "7", *memory)
+    assert said.code == 1
+    assert "segue show" not in said.err
+    said = desk.segue("run", "app.py:sure", "hi", *memory)
+    assert said.code == 3
+    assert "Send 'hi'?" in said.err
+    assert "segue answer" not in said.err
+    assert "to go on later give a file" in said.err
+    desk.write("rows.jsonl", "7\n")
+    for words in (["run", "app.py:twice", "1"], ["map", "app.py:twice", "rows.jsonl"]):
+        said = desk.segue(*words, *memory, "--no-wait")
+        assert (said.code, said.out) == (2, "")
+        assert "--no-wait: expected a file" in said.err
+    said = desk.segue("map", "app.py:twice", "rows.jsonl", *memory)
+    assert said.code == 1
+    assert "segue resume" not in said.err
+
+
 def test_no_model_is_named(desk: Desk, provider: Provider):
     said = desk.segue("run", "app.py:triage", "hello", "--id", "t")
     assert said.code == 1

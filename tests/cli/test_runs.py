@@ -290,6 +290,23 @@ def test_a_tree_of_runs(desk: Desk):
     assert "there is no run 'nobody'" in desk.segue("runs", "--tree", "nobody").err
 
 
+def test_a_tree_of_a_store_of_jobs_says_where_its_runs_are(desk: Desk):
+    desk.write("rows.jsonl", "1\n2\n")
+    desk.segue("map", "app.py:twice", "rows.jsonl", "--id", "j")
+    said = desk.segue("runs", "--tree")
+    assert (said.out, said.err) == ("", "all runs are of jobs: with --job JOB, those of one\n")
+    assert desk.segue("runs", "--tree", "--job", "j").out.count("twice") == 2
+
+
+def test_options_that_would_be_passed_over_are_refused(desk: Desk):
+    desk.segue("run", "app.py:twice", "7", "--id", "seven", "--tag", "a=b")
+    for words in (["--tree", "--status", "done"], ["--asks", "--tag", "a=b"], ["--failed", "--asks"]):
+        said = desk.segue("runs", *words)
+        assert (said.code, said.out) == (2, ""), words
+    assert "such as seven" in desk.segue("runs", "--failed", "--status", "failed", "--tag", "a=b").out
+    assert "nothing failed" in desk.segue("runs", "--failed", "--status", "held").err
+
+
 def test_runs_are_found_by_their_tags(desk: Desk):
     desk.write("rows.jsonl", "1\n7\n")
     desk.segue(

@@ -183,3 +183,13 @@ async def test_a_replay_that_is_cut_off_leaves_no_task_behind(fake: FakeModel) -
     await asyncio.gather(awaiting, return_exceptions=True)
     assert len(seen) == 2
     assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+async def test_a_call_that_is_never_awaited_is_told_of_with_the_line_that_made_it() -> None:
+    @segue.flow
+    async def forgetful() -> None:
+        double(1)  # type: ignore[unused-coroutine]  # that is what is forgotten
+
+    async with FakeModel():
+        with pytest.warns(RuntimeWarning, match=r"(?s)Coroutine created at.*test_verify\.py.* in forgetful"):
+            await forgetful()

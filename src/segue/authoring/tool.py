@@ -100,7 +100,8 @@ def tool(
     """Say more of a tool than its function does.
 
     `approve`: whether a person must agree, always or for some arguments; `to` says who. They may edit the
-    arguments, or deny with a reason that the model sees. The rest are options of `step`; a `name` is the model's for it, too.
+    arguments, or deny with a reason that the model sees. The rest are options of `step`; a `name` is what the model
+    calls it, too.
     """
     return Tool(fn, approve, to, options)
 

@@ -32,7 +32,7 @@ from . import exit
 from .company import tell_company
 from .interruption import interruption
 from .outcomes import Order, all_lines, check_writable, input_of, lines, replacing
-from .place import at_store, check_models, declare_how, declare_store, existing, how, positive
+from .place import GONE, at_store, check_models, declare_how, declare_store, existing, how, is_kept, positive
 from .progress import Progress
 from .rows import RowFile, bind, check_readable, key_of
 from .screen import count, is_terminal, note, put_json, short
@@ -91,6 +91,7 @@ class _Map:
 
     def __init__(self, args: argparse.Namespace, flow: Any, rows: RowFile, order: Order) -> None:
         self.args, self.flow, self.rows, self.order = args, flow, rows, order
+        self.kept = is_kept(args)
         self.shape: InputShape = definition_of(flow).shape
         self.id: str = args.id or f"{definition_of(flow).name}:{rows.name}"
         self._told = False
@@ -234,7 +235,8 @@ class _Map:
             cause, _ = tally.causes.most_common(1)[0]
             model = ("--model", "openai:gpt-5-mini") if "no model is named" in cause else ()
             again = self._segue("resume", "--all-like", tally.examples[cause], *model)
-            note(f"  once more: `{again}`, then the same command")
+            if self.kept:
+                note(f"  once more: `{again}`, then the same command")
         if self.order.unread:
             rows = "row" if self.order.unread == 1 else "rows"
             note(f"  {count(self.order.unread)} {rows} can't be read; the output says why, each in its line")
@@ -253,12 +255,12 @@ class _Map:
             )
         if stopped:
             asks = f"; {self._how_to_answer()}" if standing.for_others else ""
-            note(f"parked; the same command goes on{asks}")
+            note(f"parked; the same command goes on{asks}" if self.kept else f"parked; {GONE}")
             return exit.INTERRUPTED
         if not standing.settled:
             asks = f"; {self._how_to_answer()}" if standing.for_others else ""
             sweep = self._segue("advance", file_of(self.args.flow))
-            note(f"it goes on with the same command, or with `{sweep}`{asks}")
+            note(f"it goes on with the same command, or with `{sweep}`{asks}" if self.kept else GONE)
             return exit.WAITING
         if self.args.output:
             note(f"  {self.args.output} has one line a row")

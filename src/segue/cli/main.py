@@ -9,13 +9,15 @@ import importlib
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import threading
-from collections.abc import Generator, Sequence
+import warnings
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TextIO
 
 from ..model.errors import SegueError
 from . import exit
@@ -244,13 +246,49 @@ def _command(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentPar
 
 @contextmanager
 def warnings_shown() -> Generator[None]:
-    """What segue logs, on standard error."""
+    """What segue logs, on standard error, and calls that nobody awaits."""
     log, handler = logging.getLogger("segue"), _Warnings(logging.WARNING)
     log.addHandler(handler)
+    before = warnings.showwarning
+    warnings.showwarning = _unawaited_shown(before)
     try:
         yield
     finally:
+        warnings.showwarning = before
         log.removeHandler(handler)
+
+
+def _unawaited_shown(other: Callable[..., None]) -> Callable[..., None]:
+    """Show each such call once, by the line that made it; Python names what was at work when it was found."""
+    told: set[str] = set()
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        text = str(message)
+        if "never awaited" not in text or file is not None:
+            other(message, category, filename, lineno, file, line)
+        elif text not in told:
+            told.add(text)
+            made = _MADE.search(text)
+            if made is not None:
+                name, file_name, row, function, source = made.groups()
+                place = f"{file_name.removeprefix(os.getcwd() + os.sep)}:{row}, in {function}"
+                text = f"{name}() was never awaited, so it did nothing\n  {place}{source}"
+            note(f"warning: {text.rstrip()}")
+
+    return show
+
+
+#: A coroutine that was never awaited, in Python's words, with where it was made.
+_MADE = re.compile(
+    r"coroutine '(.+)' was never awaited\nCoroutine created at .*\n  File \"(.+)\", line (\d+), in (.+)((?:\n.*)?)"
+)
 
 
 class _Warnings(logging.Handler):

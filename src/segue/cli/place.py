@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from ..authoring.config import How
-from ..model.errors import UnknownName
+from ..model.errors import InvalidValue, UnknownName
 from ..model.mode import Batch
 from ..ports.store import Store
 from ..runtime.engine import Engine
@@ -47,6 +47,20 @@ def sweep(args: argparse.Namespace, *more: str) -> str:
 def where(args: argparse.Namespace) -> str:
     """Where that which this command made ready goes on."""
     return f"in whatever works on this store, or with {sweep(args)}"
+
+
+#: What to say of a run in a store that goes with this command.
+GONE = "a store in memory is gone with this command; to go on later give a file, as --store sqlite:runs.db"
+
+
+def is_kept(args: argparse.Namespace) -> bool:
+    """Whether another command finds what this one leaves. Raises `InvalidValue` for one that is to leave at once."""
+    kept: bool = args.store != "memory:"
+    if not kept and args.no_wait:
+        raise InvalidValue(
+            "--store with --no-wait", "a file, as in sqlite:runs.db", "it is gone at once", "memory:"
+        )
+    return kept
 
 
 def declare_how(parser: argparse.ArgumentParser) -> None:

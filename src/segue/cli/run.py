@@ -26,17 +26,18 @@ from ..runtime.ground.events import Asked, Emitted, Event, Finished, Recorded, R
 from ..runtime.ground.names import new_id, unknown_run
 from ..runtime.handles import Ask, Run
 from ..runtime.interruption import Strokes, ask_to_end
-from ..runtime.proof import verify
+from ..runtime.proof import origins, verify
 from . import exit
 from .answers import expects
 from .company import tell_company
 from .interruption import interruption
-from .place import at_store, check_models, declare_how, declare_store, how
+from .place import GONE, at_store, check_models, declare_how, declare_store, how, is_kept
 from .prompt import Typist, answer_at_prompt, as_text
 from .rows import BadFile
 from .runs import what
 from .screen import duration, error_of, is_terminal, kind_of, note, put_json, shown, visible
 from .target import definition_of, file_of, load_target
+from .waits import Waits
 
 #: What is said at each Ctrl-C to an actor.
 LEVELS = {
@@ -46,6 +47,8 @@ LEVELS = {
 }
 #: Of shorter waits, in seconds, nothing is said.
 SHORT = 5.0
+#: Seconds after which it is said for whom a run waits that has no time.
+QUIET = 2.0
 #: Seconds that the replay of an ended run may take.
 VERIFY = 5.0
 
@@ -73,11 +76,12 @@ def declare_run(parser: argparse.ArgumentParser) -> None:
 
 
 async def do_run(args: argparse.Namespace) -> int:
+    is_kept(args)
     flow = load_target(args.flow)
     if args.file:  # before strokes are counted: Ctrl-C ends a read from the terminal
         args.input = [_content(args.file)]
     levels = len(Interrupt) if definition_of(flow).kind == "actor" else 1
-    with interruption(levels) as stop:
+    with interruption(levels) as stop, origins.kept():
         async with Engine(args.store, worker=not args.no_wait) as engine:
             check_models(engine, args)
             id = args.id or await _free_id(engine, flow)
@@ -235,11 +239,13 @@ class _Watch:
         self, engine: Engine, run: Run[Any], events: asyncio.Queue[Any], args: argparse.Namespace
     ) -> None:
         self.engine, self.run, self.events, self.args = engine, run, events, args
+        self.kept = is_kept(args)
         self.asks_here = is_terminal(sys.stdin) and is_terminal(sys.stderr) and not args.json
         self.typist = Typist()
         self._midline = False
         self._speaking = ""
         self._until = 0.0  # it was said that it waits so long
+        self._since = 0.0  # and since then
         self._quiet = asyncio.Lock()  # held while somebody types
 
     async def until(self, stop: Strokes) -> int:
@@ -259,7 +265,7 @@ class _Watch:
                 return await self._leave_open(asking.result())
             self._midline = self._midline or self._quiet.locked()  # a prompt stands there
             self._line_end()
-            note(f"parked; it goes on with `{self._again()}`")
+            note(f"parked; it goes on with `{self._again()}`" if self.kept else f"parked; {GONE}")
             return exit.INTERRUPTED
         finally:
             for task in tasks:
@@ -346,22 +352,30 @@ class _Watch:
         found = await self.engine.open_asks()
         return [ask for ask in found if ask.run == self.run.id or ask.run.startswith(f"{self.run.id}.")]
 
-    async def _say_until_when(self) -> None:
-        """A run that sleeps for long says so, once."""
+    async def _say_what_for(self, asks: list[Ask]) -> None:
+        """A run that waits for long says so, once: until when, or for whom, where nobody is asked here."""
         head = await self.run.head()
-        if head.status != "parked" or head.wake is None or head.reason or self.args.json:
+        if head.status != "parked" or head.reason or self.args.json:
             return
-        left = head.wake - self.engine.clock.now()
-        if left > SHORT and head.wake != self._until:
-            self._until = head.wake
-            self._dim(f"· it waits {what(head)}, {duration(left)} from now; Ctrl-C parks it")
+        now = self.engine.clock.now()
+        ctrl_c = "Ctrl-C parks it" if head.spec.kind == "flow" else "Ctrl-C asks it to end"
+        if head.wake is not None:
+            left = head.wake - now
+            if left > SHORT and head.wake != self._until:
+                self._until = head.wake
+                self._dim(f"· it waits {what(head)}, {duration(left)} from now; {ctrl_c}")
+        elif not asks and head.updated != self._since and now - head.updated > QUIET:
+            self._since = head.updated
+            if words := await Waits(self.engine.store).words(head):
+                self._dim(f"· it waits {words}; {ctrl_c}")
 
     async def _answer(self) -> list[Ask]:
         """Put each question as it comes; returns only at the end of the input, with what is open."""
         while True:
             signal = self.engine.ends.next()
-            await self._say_until_when()
-            for ask in await self._mine():
+            asks = await self._mine()
+            await self._say_what_for(asks)
+            for ask in asks:
                 async with self._quiet:
                     self._line_end()
                     if not await answer_at_prompt(self.engine, ask, self.typist):
@@ -372,8 +386,8 @@ class _Watch:
         """Nobody is here to answer: returns once nothing but questions is left."""
         while True:
             signal = self.engine.ends.next()
-            await self._say_until_when()
             asks = await self._mine()
+            await self._say_what_for(asks)
             head = await self.run.head()
             if asks and head.status == "parked" and not self.engine.worker.awake:
                 counts = await self.engine.store.line_counts()
@@ -390,14 +404,23 @@ class _Watch:
             note(f"? {ask.question}" + (f"  (for {ask.to})" if ask.to else ""))
             if ask.show is not None:
                 note(as_text(ask.show), faint=True)
-            note(f"  answer: {self._segue('answer', ask.id, 'VALUE')}   ({expects(ask.schema)})")
+            if self.kept:
+                note(f"  answer: {self._segue('answer', ask.id, 'VALUE')}   ({expects(ask.schema)})")
+        if not self.kept:
+            note(f"{self.run.id} waits; {GONE}")
+            return exit.WAITING
         sweep = self._segue("advance", file_of(self.args.flow))
         note(f"{self.run.id} waits; then it goes on with `{self._again()}` or `{sweep}`")
         return exit.WAITING
 
     # ------------------------------------------------------------ the end
     async def _verify(self, head: Head) -> None:
-        """Replay the run once, and tell its author at the desk what would hold it one day."""
+        """Replay the run once, and tell its author at the desk what would hold it one day, or whoever awaits it."""
+        if head.status == "done":
+            try:
+                self.run.result_of(head)
+            except InvalidValue as problem:
+                note(f"warning: {problem}; whoever awaits the run gets that as an error")
         try:
             async with asyncio.timeout(VERIFY):
                 if head.status in ENDED:
@@ -429,13 +452,14 @@ class _Watch:
             note(f"segue: run {self.run.id!r} is held: {head.reason}")
         elif head.error is not None and kind_of(head.error.type) in ("RunInterrupted", "RunCancelled"):
             what = kind_of(head.error.type).removeprefix("Run").lower()
-            note(
-                f"segue: run {self.run.id!r} was {what}; `{self._segue('resume', self.run.id)}` has it go on"
-            )
+            again = f"; `{self._segue('resume', self.run.id)}` has it go on" if self.kept else ""
+            note(f"segue: run {self.run.id!r} was {what}{again}")
         elif head.error is not None:
             note(f"segue: run {self.run.id!r} failed: {kind_of(head.error.type)}: {head.error.message}")
             if head.error.trace:
                 note(head.error.trace, faint=True)
+            if not self.kept:
+                return exit.FAILED
             resume = self._segue(
                 "resume", self.run.id, *(() if self._has_model(head) else ("--model", "NAME"))
             )

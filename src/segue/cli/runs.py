@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from ..core.budget import account_of
+from ..model.errors import InvalidValue
 from ..model.run import Head
 from ..ports.store import JobHead, Store
 from ..runtime.ground.names import unknown_job
@@ -48,6 +49,7 @@ def declare_runs(parser: argparse.ArgumentParser) -> None:
 
 
 async def do_runs(args: argparse.Namespace) -> int:
+    _check_view(args)
     async with looking(args) as store:
         if args.job and await store.get_job(args.job) is None:
             raise await unknown_job(store, args.job)
@@ -62,6 +64,21 @@ async def do_runs(args: argparse.Namespace) -> int:
         else:
             await _runs(store, args)
     return exit.OK
+
+
+def _check_view(args: argparse.Namespace) -> None:
+    """Raise `InvalidValue` for options that would be passed over."""
+    views = [view for view in _NARROWED_BY if getattr(args, view) not in (False, None)]
+    if len(views) > 1:
+        raise InvalidValue("segue runs", "one of --asks, --failed and --tree", "say one of them")
+    for view in views:
+        for option in ("status", "tag"):
+            if getattr(args, option) and option not in _NARROWED_BY[view]:
+                raise InvalidValue(f"segue runs --{view}", f"no --{option}", "that isn't for it")
+
+
+#: What, beside `--job` and `--limit`, narrows what is listed.
+_NARROWED_BY = {"asks": (), "failed": ("status", "tag"), "tree": ()}
 
 
 # ---------------------------------------------------------------- runs
@@ -225,8 +242,9 @@ def why(head: Head) -> str:
 
 async def _causes(store: Store, args: argparse.Namespace) -> None:
     causes: dict[tuple[str, str], Cause] = {}
+    wanted = tuple(status for status in ("failed", "held") if status in (args.status or STATUSES))
     after = ""
-    while heads := await store.runs(job=args.job, status=("failed", "held"), after=after, limit=1000):
+    while wanted and (heads := await store.runs(job=args.job, status=wanted, after=after, limit=1000)):
         after = heads[-1].id
         for head in heads:
             if not is_tagged(head, args.tag):

@@ -40,7 +40,8 @@ async def show_tree(store: Store, args: argparse.Namespace) -> None:
             put_json({**as_plain(head), "parent": parent, "restarts": restarts[head.id]})
         return
     if not rows:
-        note("no runs are there yet")
+        jobs = not args.job and await store.list_jobs()
+        note("all runs are of jobs: with --job JOB, those of one" if jobs else "no runs are there yet")
         return
     now, waits_for = time.time(), await in_words(store, (head for _, head in rows))
     table(

@@ -51,7 +51,7 @@ from .lanes.lanes import Lanes
 from .mail.feeds import WATCHED, Feeds
 from .mail.port import Port
 from .mail.postbox import Postbox
-from .proof import verify
+from .proof import origins, verify
 from .proof.proving import Prover
 from .receipt import Receipt
 from .terms import Terms
@@ -223,6 +223,8 @@ class Engine:
         parts.callback(strikes.install())
         parts.callback(self.store.subscribe(self._hint))
         parts.callback(alive.retire, self.worker.name)  # what it couldn't give back is free all the same
+        if self.verify:  # at a desk
+            parts.enter_context(origins.kept())
 
     if not TYPE_CHECKING:
 
