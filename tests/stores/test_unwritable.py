@@ -19,6 +19,7 @@ from segue.model.run import Spec
 from segue.ports.store import NewRun
 from segue.stores.sqlite import SqliteStore
 from segue.stores.sqlite.reader import Reader
+from segue.stores.sqlite.schema import trouble
 from segue.stores.sqlite.unwritable import Unwritable
 from tests.bound import bound
 
@@ -163,3 +164,27 @@ async def test_a_file_that_is_not_ours_is_refused(file: Path):
     assert "it is another program's database" in said_of(file)["open"]
     with pytest.raises(StoreError, match="isn't open"):
         await SqliteStore(str(file), look=True).runs()
+
+
+async def test_on_a_full_disk_it_can_be_looked_at(
+    file: Path, theirs: SqliteStore, monkeypatch: pytest.MonkeyPatch
+):
+    """SQLite's index has no room there then, so none is made."""
+    await theirs.close()
+    Path(f"{file}-wal").touch()  # of a process that found no room either
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 30, 1 << 30, 0))
+    store = SqliteStore(str(file), look=True)
+    await store.open()
+    try:
+        assert [head.id for head in await store.runs()] == ["a"]
+    finally:
+        await store.close()
+    assert sorted(os.listdir(file.parent)) == ["runs.db", "runs.db-wal"]
+
+
+def test_an_error_of_a_full_disk_is_called_that(file: Path, monkeypatch: pytest.MonkeyPatch):
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+    assert "the disk reports an error" in str(trouble("sqlite:x", str(file), error))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 30, 1 << 30, 0))
+    assert "the disk or its quota is full; make room" in str(trouble("sqlite:x", str(file), error))

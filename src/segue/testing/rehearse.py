@@ -77,7 +77,7 @@ async def _rehearse(engine: Engine, head: Head) -> Rehearsed:
         return Rehearsed(head.id, target, "held", error.cause, str(error))
     except UnknownName:
         cause = (
-            f"no {head.spec.kind} {target!r} is defined: rename it back, or import the file that defines it"
+            f"no {head.spec.kind} {target!r} is defined: rename it back, or give the file that defines it"
         )
         return Rehearsed(head.id, target, "held", cause)
     except SegueError as error:

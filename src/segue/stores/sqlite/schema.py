@@ -7,6 +7,7 @@ their keys are never used again, for a checkpoint and `Turn.seen` remember them.
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import zlib
 from pathlib import Path
@@ -350,6 +351,14 @@ def _code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
+def is_full(path: str) -> bool:
+    """Whether the disk has no room for what SQLite makes beside a file to open it."""
+    try:
+        return shutil.disk_usage(Path(path).absolute().parent).free < 1 << 16
+    except OSError:
+        return False
+
+
 #: Of a file that can't be written: what is wrong, and what is to be done.
 UNWRITABLE: Final = ("it can't be written", "check the owner and mode of the file and its folder")
 
@@ -377,10 +386,13 @@ def trouble(address: str, path: str, error: BaseException) -> BaseException:
         )
     if not isinstance(error, sqlite3.Error):
         return error
-    known = _TROUBLES.get(_code(error))
+    code = _code(error)
+    if code == sqlite3.SQLITE_IOERR and is_full(path):  # of its index, which SQLite can't make then
+        code = sqlite3.SQLITE_FULL
+    known = _TROUBLES.get(code)
     if known is not None:
         return StoreError(address, *known)
-    if _code(error) == sqlite3.SQLITE_CANTOPEN:
+    if code == sqlite3.SQLITE_CANTOPEN:
         if Path(path).is_dir():
             return StoreError(address, "that is a folder", "give the path of a file in it")
         folder = Path(path).resolve().parent

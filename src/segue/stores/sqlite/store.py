@@ -48,7 +48,7 @@ from . import post as post_orders
 from . import runs as run_orders
 from . import turns as turn_orders
 from .reader import Reader
-from .schema import UNWRITABLE
+from .schema import UNWRITABLE, is_full
 from .unwritable import Unwritable, is_unwritable
 from .writer import Writer
 
@@ -73,7 +73,7 @@ class SqliteStore:
         if not self._path or self._path == ":memory:":
             raise StoreError(self.address, "that isn't a path", "use 'memory:', or give the path of a file")
         # Else SQLite would make files beside it, and find out at the first write.
-        if is_unwritable(self._path):
+        if is_unwritable(self._path) or (self._looks and is_full(self._path)):
             if not self._looks:
                 raise StoreError(self.address, *UNWRITABLE)
             await self._open_unwritable()

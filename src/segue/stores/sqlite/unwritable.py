@@ -1,4 +1,4 @@
-"""A file that may be read and not written: on a disk that is read-only, or somebody else's."""
+"""A file that may be read and not written: on a disk that is read-only or full, or somebody else's."""
 
 from __future__ import annotations
 
@@ -82,7 +82,11 @@ class Unwritable:
 def _stamp(path: str) -> Stamp:
     """What tells that somebody works on a file, or did since."""
     now = os.stat(path)
-    return now.st_mtime_ns, now.st_size, _log(path).exists()
+    try:
+        log = os.stat(_log(path)).st_size
+    except FileNotFoundError:
+        log = 0
+    return now.st_mtime_ns, now.st_size, log > 0
 
 
 def _log(path: str) -> Path:
