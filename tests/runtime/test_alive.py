@@ -10,10 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import segue
+from segue.errors import StoreError
+from segue.ports.store import Turn
 from segue.runtime import alive
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals")
@@ -114,6 +117,25 @@ async def test_the_next_process_goes_on_at_once(tmp_path: Path) -> None:
     assert (second.stdout, second.returncode) == ("done\n", 0), second.stderr
     async with segue.Engine(f"sqlite:{tmp_path}/runs.db") as engine:
         assert await engine.store.workers() == []
+
+
+async def test_why_runs_cant_be_given_back_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """On a full disk none of thousands can, and each would say so."""
+
+    def full(turns: object) -> asyncio.Future[Any]:
+        failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        failed.set_exception(StoreError("memory:", "the disk is full", "make room"))
+        return failed
+
+    async with segue.Engine("memory:") as engine:
+        commit, engine.store.commit = engine.store.commit, full  # type: ignore[method-assign]
+        for number in range(5):
+            engine.worker._return(Turn(run=f"r{number}", fence=1, status="ready", release=True, now=0.0))
+        await asyncio.sleep(0)
+        engine.store.commit = commit  # type: ignore[method-assign]
+    (said,) = [one.getMessage() for one in caplog.records]
+    assert said.startswith("runs such as r0 can't be given back")
+    assert said.endswith("the disk is full; make room")
 
 
 async def test_an_engine_that_ended_badly_holds_nothing(tmp_path: Path) -> None:

@@ -121,6 +121,7 @@ class Worker:
         self._processes: Processes | None = None
         self._watch: Watch | None = None
         self._resources = Resources()
+        self._refused = ""  #: why the last run couldn't be given back, if it couldn't
         self._returns: set[Future[list[CommitResult]]] = set()  # of runs given back, on their way
         self.handles: Callable[[str, Any, tuple[str, int] | None], Any]
         self.answer: Callable[[Sequence[Mail]], None]
@@ -577,8 +578,14 @@ class Worker:
 
         def returned(future: Future[list[CommitResult]]) -> None:
             self._returns.discard(future)
-            if not future.cancelled() and (error := future.exception()) is not None:
-                log.error("run %s can't be given back before its lease lapses: %s", turn.run, error)
+            if future.cancelled():
+                return
+            error = future.exception()
+            if error is not None and str(error) != self._refused:  # of a full disk, all would say so
+                log.error(
+                    "runs such as %s can't be given back before their leases lapse: %s", turn.run, error
+                )
+            self._refused = "" if error is None else str(error)
 
         future.add_done_callback(returned)
 

@@ -76,9 +76,7 @@ async def _rehearse(engine: Engine, head: Head) -> Rehearsed:
     except (ReplayMismatch, InputMismatch, StateMismatch) as error:
         return Rehearsed(head.id, target, "held", error.cause, str(error))
     except UnknownName:
-        cause = (
-            f"no {head.spec.kind} {target!r} is defined: rename it back, or give the file that defines it"
-        )
+        cause = f"no {head.spec.kind} {target!r} is defined: rename it back, or give the file that defines it"
         return Rehearsed(head.id, target, "held", cause)
     except SegueError as error:
         return Rehearsed(head.id, target, "held", f"{type(error).__name__}: {error}")
