@@ -269,6 +269,19 @@ def test_wrong_calls_raise_as_python_does() -> None:
         InputShape.of(needs).encode_call((), {})
 
 
+def test_a_row_for_several_arguments_names_the_cure() -> None:
+    def pair(left: str, right: str) -> str:
+        return left + right
+
+    shape = InputShape.of(pair)
+    with pytest.raises(
+        TypeError, match="'right'; a map hands over each row as one argument: take a dataclass"
+    ):
+        shape.encode_call([("a", "b")], {})
+    with pytest.raises(TypeError, match="missing a required argument: 'right'$"):
+        shape.encode_call(["a"], {})
+
+
 def test_errors_name_the_argument() -> None:
     shape = InputShape.of(triage)
     with pytest.raises(NotEncodable, match="argument 'tags' of triage"):

@@ -162,7 +162,9 @@ class InputShape:
             try:
                 bound = self._raw.bind(*args, **kwargs)
             except TypeError as error:
-                raise TypeError(f"{self.name}() {error}") from None
+                as_row = not kwargs and len(args) == 1 and isinstance(args[0], tuple | list | dict)
+                cure = "; a map hands over each row as one argument: take a dataclass in place of several"
+                raise TypeError(f"{self.name}() {error}{cure if as_row else ''}") from None
             args, kwargs = bound.args, bound.kwargs
         try:
             return codec.encode_call(args, kwargs)
