@@ -278,7 +278,7 @@ def test_a_row_for_several_arguments_names_the_cure() -> None:
         TypeError, match="'right'; a map hands over each row as one argument: take a dataclass"
     ):
         shape.encode_call([("a", "b")], {})
-    with pytest.raises(TypeError, match="missing a required argument: 'right'$"):
+    with pytest.raises(TypeError, match=r"missing a required argument: 'right'$"):
         shape.encode_call(["a"], {})
 
 
