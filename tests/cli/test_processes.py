@@ -261,7 +261,7 @@ def test_a_worker_names_the_actors_it_works_on(desk: Desk):
     desk.write("act.py", "import segue\nclass Box(segue.Actor):\n    items: list[str]\n")
     worker = desk.start("worker", "act.py")
     assert worker.stderr is not None
-    assert ": Box;" in worker.stderr.readline()
+    assert worker.stderr.readline() == "at work on sqlite:segue.db, which is new: Box; Ctrl-C parks\n"
     worker.send_signal(signal.SIGINT)
     desk.finish(worker)
 

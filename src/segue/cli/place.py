@@ -185,10 +185,15 @@ def check_models(engine: Engine, args: argparse.Namespace) -> None:
         engine.models.endpoint(model)
 
 
+def is_new(address: str) -> bool:
+    """Whether it is a file that isn't there yet."""
+    scheme, _, path = address.partition(":")
+    return scheme == "sqlite" and not Path(path).exists()
+
+
 def existing(address: str) -> str:
     """The address of a store that is there: a command that only looks makes none."""
-    scheme, _, path = address.partition(":")
-    if scheme == "sqlite" and not Path(path).exists():
+    if is_new(address):
         raise UnknownName(
             "store", address, "`segue run` and `segue map` make one; --store or $SEGUE_STORE says where it is"
         )

@@ -12,7 +12,7 @@ from ..runtime.wake.executor import Executor
 from ..runtime.wake.resting import Resting
 from . import exit
 from .interruption import interruption
-from .place import declare_store, seconds
+from .place import declare_store, is_new, seconds
 from .runs import as_plain
 from .screen import note, put_json
 from .target import actors_of, flows_of, load_modules
@@ -52,9 +52,10 @@ class _Telling(Engine):
 async def do_worker(args: argparse.Namespace) -> int:
     names = [name for module in load_modules(args.files) for name in (*flows_of(module), *actors_of(module))]
     what = ", ".join(names) or "steps alone: these files have no flow and no actor"
+    new = ", which is new" if is_new(args.store) else ""
     with interruption() as stop:
         async with (_Telling if args.json else Engine)(args.store, grace=args.grace) as engine:
-            note(f"at work on {args.store}: {what}; Ctrl-C parks")
+            note(f"at work on {args.store}{new}: {what}; Ctrl-C parks")
             stopped = asyncio.ensure_future(stop.wait())
             while not stop.is_set():
                 engine.check()
