@@ -115,3 +115,11 @@ def test_what_is_no_code_is_told_from_code(desk: Desk):
     assert "it is a folder" in desk.segue("worker", ".").err
     said = desk.segue("run", "crew.py:dish:soup", "x")
     assert "there is no flow 'dish:soup'; did you mean 'dish'?" in said.err
+
+
+def test_the_line_of_a_file_that_cannot_be_imported_is_the_authors(desk: Desk):
+    desk.write("late.py", "import segue\n\nclass Late(segue.Actor[None]):\n    a: int = 0\n    b: int\n")
+    said = desk.segue("run", "late.py")
+    assert said.code == 2
+    assert "TypeError: non-default argument 'b' follows default argument" in said.err
+    assert f"({desk.path / 'late.py'}, line 3)" in said.err

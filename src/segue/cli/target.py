@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import sys
+import sysconfig
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from .rows import BadFile
 
 NAMED = "flows are named as in `app.py:triage`"
 _OWN = f"{Path(__file__).parent.parent}/"
+#: Where Python's own modules are, and those that were installed.
+_PYTHON = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 class BrokenModule(AuthorError):
@@ -28,7 +31,12 @@ class BrokenModule(AuthorError):
     def __init__(self, path: str, error: BaseException) -> None:
         self.path, self.error = path, error
         frames = traceback.extract_tb(error.__traceback__)
-        own = [one for one in frames if "importlib" not in one.filename and not one.filename.startswith(_OWN)]
+        theirs = [
+            one
+            for one in frames
+            if not one.filename.startswith((_OWN, "<")) and "importlib" not in one.filename
+        ]
+        own = [one for one in theirs if not one.filename.startswith(_PYTHON)] or theirs
         if isinstance(error, SyntaxError):
             own = []  # it names its place itself
         at = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
