@@ -171,6 +171,7 @@ def test_a_step_that_was_cut_off_is_for_people_to_judge(desk: Desk, how: list[st
     assert said.code == 1
     assert "was cut off" in said.err
     assert "`segue resume b --rerun`" in said.err
+    assert desk.segue("show", "b").out.splitlines()[-1].endswith("… begun, no outcome is known")
     said = desk.segue("runs", "--failed")
     assert "all of them: segue resume --all-like b --rerun | --value JSON" in said.out
     assert all(line.startswith("  ") for line in said.out.splitlines()[1:])

@@ -81,8 +81,9 @@ async def do_show(args: argparse.Namespace) -> int:
             print(f"budget   of {owner(one.id)}: {budgets.words(one)}")
         _usage(head)
         if past.archived and not args.history and not recent:
+            commits = "1 commit" if past.archived == 1 else f"{count(past.archived)} commits"
             print(
-                f"  {count(past.archived)} commits before its last turn are history: --history lists their calls"
+                f"  {commits} before its last turn {'is' if past.archived == 1 else 'are'} history: --history lists their calls"
             )
         if past.dropped:
             print(f"  {dropped(past)}")
@@ -171,6 +172,8 @@ def said(entry: Entry, *, over: bool = False) -> str:
     """A call's outcome in short; of a run that is `over`, none comes any more."""
     if entry.made and over:
         return "… had none when the run ended"
+    if entry.made and entry.kind == "step":  # at-most-once: at work, or cut off
+        return "… begun, no outcome is known"
     if entry.made:
         until = f" until {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(entry.due))}" if entry.due else ""
         return f"… waits{until}"
