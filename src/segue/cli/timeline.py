@@ -82,9 +82,8 @@ async def do_show(args: argparse.Namespace) -> int:
         _usage(head)
         if past.archived and not args.history and not recent:
             commits = "1 commit" if past.archived == 1 else f"{count(past.archived)} commits"
-            print(
-                f"  {commits} before its last turn {'is' if past.archived == 1 else 'are'} history: --history lists their calls"
-            )
+            are = "is" if past.archived == 1 else "are"
+            print(f"  {commits} before its last turn {are} history: --history lists their calls")
         if past.dropped:
             print(f"  {dropped(past)}")
         _calls(head, calls[-SHOWN:] if recent else calls)
