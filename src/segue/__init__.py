@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import errors as errors
+    from . import testing as testing
     from .authoring.actor.actor import Actor as Actor
     from .authoring.actor.actor import Work as Work
     from .authoring.actor.envelope import Envelope as Envelope
@@ -194,12 +196,27 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("errors", "testing"):  # as modules of a package are found that something has imported
+        return importlib.import_module(f"segue.{name}")
     home = _HOMES.get(name)
     if home is None:
-        raise AttributeError(f"module 'segue' has no attribute {name!r}")
+        raise AttributeError(f"module 'segue' has no attribute {name!r}{_meant(name)}")
     value = getattr(importlib.import_module(f"segue.{home}"), name)
     globals()[name] = value
     return value
+
+
+def _meant(name: str) -> str:
+    """What may be meant by a name that isn't here."""
+    if name.startswith("_"):  # asked for by programs
+        return ""
+    for module in ("errors", "testing"):
+        if name in importlib.import_module(f"segue.{module}").__all__:
+            return f"; it is segue.{module}.{name}"
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, _HOMES, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def __dir__() -> list[str]:
