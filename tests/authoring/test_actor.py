@@ -6,6 +6,7 @@ import asyncio
 import threading
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -467,3 +468,45 @@ async def test_an_init_that_no_wake_could_call_is_refused_at_the_start(actor: se
         with pytest.raises(BadSignature, match=r"can't be made of its fields \(total\).*__post_init__"):
             await engine.start(actor, id="a")
         assert await engine.store.runs() == []
+
+
+class Careless(Actor[None]):
+    kept: int = 0
+    spare: int = segue.field(durable=False, default=0)
+    seen = 0
+
+    @cached_property
+    def name(self) -> str:
+        return "x"
+
+    @segue.on
+    async def add(self, message: Add) -> None:
+        self.seen += 1
+        self.kept += len(self.name)
+        self.spare = 1
+        self._cache = 1
+
+
+class Careful(Actor[None]):
+    kept: int = 0
+
+    def __post_init__(self) -> None:
+        self.double = 2 * self.kept
+
+    @segue.on
+    async def add(self, message: Add) -> None:
+        self.kept += 1
+        self.double += 2
+
+
+async def test_what_is_set_and_is_no_field_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with segue.Engine() as engine:
+        for actor in (Careless(), Careful()):
+            run = await engine.start(actor)
+            for _ in range(3):
+                await run.tell(Add("x"))
+            await run.interrupt()
+            with pytest.raises(segue.errors.RunInterrupted):
+                await run
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "actor Careless: self.seen was set and isn't kept" in said

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import logging
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from datetime import timedelta
 from enum import Enum
 from typing import Any, ClassVar, Literal
@@ -30,6 +31,8 @@ from .growth import trust_of
 from .handlers import Handler, Handlers, read_handlers
 from .life import Life
 from .standing import Standing
+
+log = logging.getLogger("segue")
 
 #: What a class may replace of `Actor`.
 HOOKS = ("setup", "begin", "teardown", "failed", "rollback", "interrupted", "finished", "perform")
@@ -55,6 +58,7 @@ class ActorDef:
         #: How long its past turns are kept, where the class, or one that it is made of, says so.
         self.history: timedelta | None = getattr(cls, "__segue_history__", None)
         self.simple = "perform" not in self.own  #: whether handlers are just called
+        self._told = set[str]()  # what handlers set that is no field
 
     @functools.cached_property
     def quick(self) -> dict[str, Handler]:
@@ -125,8 +129,35 @@ class ActorDef:
         """Its durable fields."""
         values: dict[str, Any] = actor.__dict__
         if values.keys() != self.durable.keys():
+            if strays := values.keys() - self._made_of:
+                self._tell_strays(strays)
             values = {name: values[name] for name in self.durable}
         return values
+
+    @functools.cached_property
+    def _made_of(self) -> frozenset[str]:
+        """All its fields, and what else an instance may hold for a while."""
+        caches = [
+            name
+            for base in self.cls.__mro__
+            for name, value in vars(base).items()
+            if isinstance(value, functools.cached_property)
+        ]
+        return frozenset([*(part.name for part in dataclasses.fields(self.cls)), *caches])
+
+    def _tell_strays(self, names: Set[str]) -> None:
+        """Say, once each, what handlers set and no wake gets back; what `__post_init__` makes it makes at each."""
+        strays = [name for name in names if not name.startswith("_")]
+        if strays and not hasattr(self.cls, "__post_init__"):
+            for name in sorted(set(strays) - self._told):
+                log.warning(
+                    "actor %s: self.%s was set and isn't kept, for it is no field: annotate it in the class, as in "
+                    "`%s: int = 0`",
+                    self.name,
+                    name,
+                    name,
+                )
+            self._told.update(strays)
 
     @functools.cached_property
     def declared(self) -> str:
