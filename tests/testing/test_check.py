@@ -395,6 +395,8 @@ async def test_only_flows_are_checked() -> None:
 
     with pytest.raises(segue.SegueError, match="decorate it"):
         await check(function, ["a"], model=fake())
+    with pytest.raises(TypeError, match=r"not the call <call of flow .*: check\(my_flow, "):
+        await check(plain("a"), model=fake())  # type: ignore[call-overload]
 
 
 # ---------------------------------------------------------------- an engine that breaks its promises

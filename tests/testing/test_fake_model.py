@@ -12,7 +12,7 @@ import pytest
 
 import segue
 from segue.model.chat import ChatReply
-from segue.model.errors import BadAnswer, ModelFailed, NotInRun, Truncated
+from segue.model.errors import BadAnswer, InvalidValue, ModelFailed, NotInRun, Truncated
 from segue.ports.provider import CallFault
 from segue.testing import FakeModel, ModelCall, ToolUse
 
@@ -56,6 +56,16 @@ async def test_values_come_in_order_and_the_last_repeats() -> None:
     fake.when("").reply("one", "two")
     async with fake:
         assert [await say("again") for _ in range(4)] == ["one", "two", "two", "two"]
+
+
+async def test_a_rule_without_a_reply_is_named() -> None:
+    with pytest.raises(
+        AssertionError, match=r"knows when\('again'\), which has no reply\(\), when\('else'\)\."
+    ):
+        async with FakeModel().when("again").when("else").reply("x"):
+            await say("again")
+    with pytest.raises(InvalidValue, match=r"when\(\): expected a text"):
+        FakeModel().when(3)  # type: ignore[arg-type]
 
 
 async def test_the_longest_text_wins() -> None:

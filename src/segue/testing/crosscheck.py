@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from typing import Any, TypeVar, cast, overload
 
 import msgspec
@@ -87,6 +87,12 @@ async def check(
     time, all rows share it, and what it says was spent is what the runs used, wherever they were killed.
     """
     flow = target_of(fn)
+    given: object = fn
+    if isinstance(given, Coroutine):
+        given.close()
+        raise TypeError(
+            f"check() takes a flow and its rows, not the call {given!r}: check(my_flow, [row], model=…)"
+        )
     if flow is None:
         raise UnknownName("flow", getattr(fn, "__qualname__", repr(fn)), "decorate it with @segue.flow")
     with _killed_on_purpose():

@@ -13,6 +13,7 @@ import msgspec
 from ..authoring.flow import RUNNER, FlowCall, Runner, definition, short_name
 from ..authoring.tool import is_decision
 from ..core.codec import encode
+from ..model import checks
 from ..model.chat import Answer, ChatReply, Message, ToolCall, ToolSpec
 from ..model.errors import AskClosed, ModelFailed, WrongPlace
 from ..ports.provider import CallFault, Endpoint, Provider
@@ -104,6 +105,7 @@ class FakeModel:
     # ------------------------------------------------------------ what it is told
     def when(self, contains: str, /, *, model: str = "") -> FakeModel:
         """Begin a rule for calls with that text in one of their messages. The longest text that is found wins."""
+        checks.text("the text of when()", contains)
         self._rule = Rule(contains, model)
         self.rules.append(self._rule)
         return self
@@ -369,7 +371,7 @@ def unmatched(call: ModelCall, rules: list[Rule]) -> str:
         else f"\n  It asks for {call.answer.name}: {_short(_json(call.answer.schema))}"
     )
     tools = "" if not call.tools else f"\n  It may call {', '.join(tool.name for tool in call.tools)}."
-    known = ", ".join(f"when({rule.contains!r})" for rule in rules) or "no when() at all"
+    known = ", ".join(map(_rule, rules)) or "no when() at all"
     said = next((text for text in reversed(call.texts())), "")
     value = "…" if call.answer is None else f"{call.answer.name}(…)"
     return (
@@ -377,6 +379,10 @@ def unmatched(call: ModelCall, rules: list[Rule]) -> str:
         f"  The fake model knows {known}.\n"
         f"  Add: model.when({_begin(said)!r}).reply({value})"
     )
+
+
+def _rule(rule: Rule) -> str:
+    return f"when({rule.contains!r}){'' if rule.values else ', which has no reply()'}"
 
 
 def unanswered(ask: Ask) -> str:
