@@ -18,6 +18,9 @@ from .wake.resting import Resting
 
 log = logging.getLogger("segue")
 
+#: After so many looks at a run that isn't at work here, it is said that it waits for an answer.
+UNHEARD = 6
+
 
 class Ends:
     """Runs `awake` here tell of their ends themselves; of others the store's hints do, or else a look now and then.
@@ -35,9 +38,11 @@ class Ends:
         self._store, self._awake, self._check, self._spawn = store, awake, check, spawn
         self._waiting: dict[str, list[Future[Head | None]]] = {}
         self._any: set[Future[None]] = set()
+        self.heard = False  #: somebody in this process looks at questions, or was told of one
 
     async def of(self, id: str) -> Head:
         """A run's record when it has ended or is held. Raises `UnknownName`."""
+        look, say = 0, UNHEARD
         while True:
             future: Future[Head | None] = asyncio.get_running_loop().create_future()
             self._waiting.setdefault(id, []).append(future)
@@ -47,12 +52,31 @@ class Ends:
                     return head
                 self._check()
                 await asyncio.wait({future}, timeout=0 if future.done() else POLL)
+                look += 1
+                if look >= say and not self.heard:
+                    say *= 2
+                    await self._say_unheard(id)
             finally:
                 waiting = self._waiting.get(id, [])
                 if future in waiting:
                     waiting.remove(future)
                 if not waiting:
                     self._waiting.pop(id, None)
+
+    async def _say_unheard(self, id: str) -> None:
+        """Of a question that nobody in this process looks at, say so, once: to wait for it would be silent."""
+        asked = next(iter(await self._store.asks(run=id)), None)
+        if asked is None:
+            return
+        self.heard = True
+        log.warning(
+            "run %s waits for an answer to %s, %r, and nothing here looks at questions: a loop over "
+            "engine.asks() does, or another process's `segue answer %s VALUE`. Said once",
+            id,
+            asked.id,
+            asked.question,
+            asked.id,
+        )
 
     async def _known(self, id: str) -> Head:
         head = await self._store.get(id)

@@ -566,7 +566,7 @@ class Engine:
     # ------------------------------------------------------------ questions
     async def asks(self, *, to: str = "") -> AsyncIterator[Ask]:
         """Open questions, those there are and those to come, each once; ends when you break off."""
-        after = 0
+        after, self.ends.heard = 0, True
         while True:
             signal = self.ends.next()
             found = True
@@ -579,10 +579,12 @@ class Engine:
 
     async def open_asks(self, *, to: str = "", run: str = "") -> list[Ask]:
         """The questions that are open now."""
+        self.ends.heard = True
         return [Ask(self, question) for question in await self.store.asks(to=to, run=run)]
 
     async def answer(self, ask: str, value: object) -> None:
         """Answer a question by its id; see `Ask.answer`."""
+        self.ends.heard = True
         await answer_by_id(self, ask, value)
 
     # ------------------------------------------------------------ jobs

@@ -165,6 +165,7 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
         raise run_error(head)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
+        self.engine.ends.heard = True
         early, watching = self._take_early(), Watching(self.engine.bus, self.id)
         asked = {event.question.id for event in early if isinstance(event, Asked)}
         try:
