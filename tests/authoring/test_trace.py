@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from pathlib import Path
 
@@ -141,6 +142,29 @@ def test_a_cause_that_isnt_of_the_authors_code_says_nothing() -> None:
     error = ValueError("x")
     error.__cause__ = TypeError("inner")
     assert trace_of(error) == ""
+
+
+@segue.step
+def read(text: str) -> int:
+    number: int = json.loads(text)
+    return number
+
+
+@segue.flow
+async def reading(text: str) -> int:
+    return await read(text)
+
+
+async def test_pythons_own_frames_arent_told_of() -> None:
+    """A plain step runs on a thread, and what it calls raises in Python's own modules."""
+    desk = Desk()
+    with pytest.raises(json.JSONDecodeError) as raised:
+        await desk.run(reading("{"))
+    (note,) = raised.value.__notes__
+    here = os.path.relpath(__file__)
+    places = [line.strip() for line in note.splitlines()[1:] if ", in " in line]
+    assert [place.partition(":")[0] for place in places] == [here, here]
+    assert places[-1].endswith(", in read")
 
 
 def test_notes_arent_doubled_over_lives() -> None:

@@ -2,17 +2,19 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import importlib.util
 import socket
 import threading
 import tracemalloc
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from aiohttp import web
 
+import segue
 from segue.model.errors import MissingExtra
 from segue.ports.provider import CallFault
 from segue.ports.transport import Transport
@@ -346,6 +348,20 @@ async def test_without_aiohttp(pool: Pooled, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(MissingExtra, match=r"segue\[http\]"):
         async with pool.request("GET", "http://127.0.0.1", headers={}):
             pass
+
+
+@pytest.mark.parametrize("mode", ["live", "batch"])
+async def test_without_aiohttp_a_call_fails_and_waits_for_no_lane(
+    mode: Literal["live", "batch"], monkeypatch: pytest.MonkeyPatch
+):
+    @segue.flow(name="pooled.none")
+    async def flow() -> str:
+        return await segue.generate("hi")
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    async with segue.Engine("memory:", model="openai:x@http://127.0.0.1:1/v1", mode=mode) as engine:
+        with pytest.raises(MissingExtra, match=r"segue\[http\]"):
+            await engine.run(flow())
 
 
 async def test_it_can_be_used_after_close(server: Server, pool: Pooled):

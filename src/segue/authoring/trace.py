@@ -18,10 +18,11 @@ CAUSES, MEMBERS = 2, 3
 #: What a note begins with that tells of an error's record.
 TITLE: Final = "It was raised in\n"
 
-#: Frames of segue and of asyncio say nothing of the author's code.
-_OURS = tuple(
-    os.path.dirname(os.path.abspath(path)) + os.sep for path in (os.path.dirname(__file__), asyncio.__file__)
-)
+#: Frames of segue and of Python's own modules say nothing of the author's code.
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_PYTHON = os.path.dirname(os.path.dirname(os.path.abspath(asyncio.__file__))) + os.sep
+#: Below it, where what is installed may be.
+_INSTALLED = ("site-packages", "dist-packages")
 
 
 def trace_of(error: BaseException) -> str:
@@ -76,7 +77,7 @@ def _lines(error: BaseException, causes: int) -> Iterator[str]:
 
 def _frames(error: BaseException) -> Iterator[str]:
     stack = traceback.walk_tb(error.__traceback__)
-    theirs = [(frame, line) for frame, line in stack if not frame.f_code.co_filename.startswith(_OURS)]
+    theirs = [(frame, line) for frame, line in stack if not _is_beside(frame.f_code.co_filename)]
     frames = traceback.StackSummary.extract(theirs) if theirs else ()  # which looks into files
     for number, frame in enumerate(frames):
         if number == OUTER and len(frames) > OUTER + INNER:
@@ -85,6 +86,13 @@ def _frames(error: BaseException) -> Iterator[str]:
             yield f"  {_short(frame.filename)}:{frame.lineno}, in {frame.name}"
             if frame.line:
                 yield f"    {frame.line}"
+
+
+def _is_beside(file: str) -> bool:
+    """Whether that is segue's own, or Python's."""
+    return file.startswith(_OURS) or (
+        file.startswith(_PYTHON) and not any(map(file.__contains__, _INSTALLED))
+    )
 
 
 def _short(path: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import json
 import sys
 import tempfile
@@ -42,6 +43,10 @@ class Pooled:
         connect: timedelta = timedelta(seconds=15),
         idle: timedelta = timedelta(minutes=10),
     ) -> None:
+        if (
+            importlib.util.find_spec("aiohttp") is None
+        ):  # it is imported at the first request, for that takes a while
+            raise MissingExtra("aiohttp", "http")
         self._connect = connect.total_seconds()
         self._idle = idle.total_seconds()
         self._session: aiohttp.ClientSession | None = None
