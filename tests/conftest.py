@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+# What segue defines for itself is known before any test: some forget what was defined while they ran.
+import segue.authoring.actor.supervised  # noqa: F401
+
 if find_spec(
     "hypothesis"
 ):  # which the environment that instructor has for itself lacks, as it runs no test with it

@@ -376,6 +376,17 @@ async def test_what_is_unexpected_fails_it() -> None:
         await check(asking_around, ["a"], model=fake())
 
 
+@segue.flow
+async def asking(row: str) -> str:
+    return await segue.ask(f"Send {row}?")
+
+
+async def test_a_question_that_nobody_answers_fails_it() -> None:
+    async with asyncio.timeout(10):
+        with pytest.raises(AssertionError, match=r"nobody answers the question 'Send a\?'"):
+            await check(asking, ["a"], model=FakeModel())
+
+
 async def test_kills_bounds_the_crashes() -> None:
     whole = await check(plain, ["a"], model=fake())
     few = await check(plain, ["a"], model=fake(), kills=2)

@@ -175,7 +175,9 @@ class FakeModel:
     def fail(self, text: str) -> None:
         """Something was unexpected: the test fails."""
         if self._failure is None:
-            self._failure = self.engine.broken = Unexpected(text)
+            self._failure = Unexpected(text)
+            if (engine := vars(self).get("engine")) is not None:  # `check` has engines of its own
+                engine.broken = self._failure
         if self._failed is not None and not self._failed.done():
             self._failed.set_result(None)
 
