@@ -671,14 +671,13 @@ class Engine:
     async def advance(self) -> bool:
         """One sweep: run what is ready, submit, poll, deliver. Whether something still waits after it."""
         while True:
-            if await self.worker.claim_once() or self.worker.awake:
+            while await self.worker.claim_once() or self.worker.is_at_work:
                 await asyncio.sleep(0.005)
-                continue
+                self.check()  # else a run whose turn can't be written would be claimed again for ever
             before = await self.store.line_counts()
             await self.lanes.sweep(poll_now=True)
-            ready, _ = await self.worker.backlog()
-            if not ready and await self.store.line_counts() == before:
-                break
+            if not await self.worker.claim_once() and await self.store.line_counts() == before:
+                break  # what others are at work on is theirs
         await self.sweep()
         return await self._still_waits()
 

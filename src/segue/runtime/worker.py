@@ -294,13 +294,20 @@ class Worker:
         if group:
             self._leave_group(group)
         error = run.error
-        if isinstance(error, StoreError) and not self.closing:
-            self._unwritten = error
+        if isinstance(error, StoreError):
+            if not self.closing:
+                self._unwritten = error
+            self._give_back(run.head)
         elif error is None:
             self._unwritten = None
         self._ends.run_left(run)
         if self._lacks_room or run.due or run.status == "ready":
             self._ready.set()
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether it carries out runs, or isn't sure yet whether they are of something that it knows."""
+        return bool(self.awake or self._aside)
 
     @property
     def failure(self) -> Exception | None:
@@ -342,6 +349,8 @@ class Worker:
     async def _claim_loop(self) -> None:
         while not self.closing:
             self._ready.clear()
+            if self._unwritten is not None:
+                await self.clock.sleep(1.0)
             try:
                 count = await self.claim_once()
                 self._unclaimed = None
@@ -420,7 +429,7 @@ class Worker:
             contents = await self.store.get_blobs(digests) if digests else {}
         except BaseException:
             for one, _ in read:
-                self._give_back(one)
+                self._give_back(one.head)
             raise
         for one, some in read:
             with self._held_unless_read(one):
@@ -446,7 +455,7 @@ class Worker:
         """Wake a run of that flow or actor, if who had it made says which. `here`: see `create_one`."""
         spec = claimed.head.spec
         if self.closing:
-            self._give_back(claimed)
+            self._give_back(claimed.head)
             return None
         target = target or self.repertoire.meant(spec)
         if target is None:
@@ -565,11 +574,9 @@ class Worker:
                 )
             )
 
-    def _give_back(self, claimed: Claimed) -> None:
-        turn = Turn(
-            run=claimed.head.id, fence=claimed.head.fence, status="ready", release=True, now=self.clock.now()
-        )
-        self._return(turn)
+    def _give_back(self, head: Head) -> None:
+        """Also where it couldn't be written: else its claim would lapse, as if its workers had died of it."""
+        self._return(Turn(run=head.id, fence=head.fence, status="ready", release=True, now=self.clock.now()))
 
     def _return(self, turn: Turn) -> None:
         """Write that a run is left to others; if that fails, its lease lapses in time."""
@@ -581,7 +588,10 @@ class Worker:
             if future.cancelled():
                 return
             error = future.exception()
-            if error is not None and str(error) != self._refused:  # of a full disk, all would say so
+            told = (
+                self._unwritten is not None or str(error) == self._refused
+            )  # of a full disk, all would say so
+            if error is not None and not told:
                 log.error(
                     "runs such as %s can't be given back before their leases lapse: %s", turn.run, error
                 )
@@ -627,11 +637,11 @@ class Worker:
         self._ready.set()
         for queue in self._queued.values():
             for one in queue:
-                self._give_back(one)
+                self._give_back(one.head)
         self._queued.clear()
         for aside in self._aside.values():
             for one, _ in aside:
-                self._give_back(one)
+                self._give_back(one.head)
         self._aside.clear()
         await asyncio.gather(*self._returns, return_exceptions=True)
         every, grace = grace is not None, PAID if grace is None else grace

@@ -198,6 +198,8 @@ def _write(ledger: Ledger, turns: Sequence[Turn]) -> list[CommitResult]:
             _leave_mail(ledger, left, live)
         if bounds:
             _make_room(ledger, bounds, live)
+        if lapsed:  # it is no suspect any more, so the next one may be claimed
+            ledger.hint("ready", (turn.run for turn, k in live if k in lapsed))
         if there & MONEY and any(room.may_give_back(turn) for turn, _ in live):
             budgets.wake(ledger, max(turn.now for turn, _ in live))
     return [results[turn.run] for turn in turns]
