@@ -524,6 +524,25 @@ async def test_orphans_whose_results_are_gone(sim: Simulator, provider: Anthropi
         await provider.find(NONCE, "requests", 0, lines=1)
 
 
+@pytest.mark.parametrize("spoil", ["empty_reply", "half_line"])
+async def test_an_orphan_whose_results_cannot_be_read_is_doubtful(
+    sim: Simulator, provider: Anthropic, spoil: str
+):
+    if spoil == "half_line":
+        sim.faults.half_line()
+    job = await submit(provider, ("a", body(provider)))
+    await sim.finish()
+    if spoil == "empty_reply":
+        sim.faults.empty_reply(on="results")
+    found = await provider.find(NONCE, "requests", 0, lines=1)
+    assert found is not None
+    assert (found.id, found.sure) == (job.id, False)
+    if spoil == "empty_reply":
+        found = await provider.find(NONCE, "requests", 0, lines=1)
+        assert found is not None
+        assert found.sure
+
+
 async def test_results_that_aren_t_what_they_should_be(sim: Simulator, provider: Anthropic):
     async def over() -> RemoteJob:
         job = await submit(provider, *((f"l{n}", body(provider)) for n in range(3)))

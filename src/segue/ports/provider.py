@@ -32,7 +32,7 @@ class RemoteJob(msgspec.Struct, frozen=True):
     `over`: it will change no more. `nonce` is what we labelled it with. `files` hold outcomes.
     `rejected` is why it was refused as a whole, if it was; `bad_lines` the line numbers at fault, from 1, and
     `faults` what was said of each.
-    `sure`: of a job that `find` gives, that it is ours; where it can't be told yet, it can be once it is over.
+    `sure`: of a job that `find` gives, that it is ours; else that can be told once it is over and its results are read.
     """
 
     id: str

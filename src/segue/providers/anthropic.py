@@ -118,16 +118,17 @@ class Anthropic:
         """See `BatchProvider.find`.
 
         A batch of as many lines is ours where the ids of its results bear our label. That can be told only when it
-        is over: until then it isn't `sure`.
+        is over, and its results can be read: until then it isn't `sure`.
         """
         label = jobs.label_of(nonce)
         doubtful: jobs.Job | None = None
         async for job in self._listed(since - _SLACK):
             if job.id in others or (lines and job.total != lines):
                 continue
-            if not job.over:
+            theirs = await self._label(job.id) if job.over else None
+            if theirs is None:
                 doubtful = job
-            elif await self._label(job.id) == label:
+            elif theirs == label:
                 return jobs.remote_job(job)
         if doubtful is None:
             return None
@@ -147,20 +148,23 @@ class Anthropic:
                 return
             after = page.data[-1].id
 
-    async def _label(self, job: str) -> str:
-        """The label of a batch that is over; empty where its results are gone."""
+    async def _label(self, job: str) -> str | None:
+        """The label of a batch that is over; empty where it has none or its results are gone, None where they can't be
+        read: an answer that is empty or cut off says nothing."""
+        label: str | None = None
         try:
             async with contextlib.aclosing(self._lines(job)) as found:
                 async for line in found:
-                    ident = msgspec.json.decode(line, type=_Named).custom_id
-                    if label := jobs.labelled(ident)[1]:
-                        return label
+                    label = jobs.labelled(msgspec.json.decode(line, type=_Named).custom_id)[1]
+                    if label:
+                        break
         except CallFault as fault:
             if fault.status not in (400, 404, 410):
                 raise
+            return ""
         except msgspec.DecodeError:
             pass
-        return ""
+        return label
 
     async def poll(self, job: str) -> RemoteJob:
         """See `BatchProvider.poll`."""

@@ -145,7 +145,13 @@ class Lane:
             job.nonce, job.file, job.created, lines=job.lines, others=await self._others(job)
         )
         if orphan is not None and not orphan.sure:  # the provider will tell when that job is over
-            log.info("batch job %s may be %s; it isn't sent again before that is known", job.id, orphan.id)
+            level = logging.WARNING if orphan.over else logging.INFO  # its results can't be read, then
+            log.log(
+                level,
+                "batch job %s may be %s; it isn't sent again before that is known",
+                job.id,
+                orphan.id,
+            )
             return None
         if orphan is not None:
             log.info("batch job %s was found again as %s", job.id, orphan.id)
