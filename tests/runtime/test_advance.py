@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from asyncio import Future
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import segue
 from segue.model.errors import StoreError
-from segue.ports.store import CommitResult, Turn
+from segue.ports.store import Landed, Turn
 from segue.runtime.worker import POLL
 from segue.stores.poison import LAPSES, SUSPECT
 
@@ -56,16 +55,16 @@ async def test_a_sweep_leaves_to_others_what_they_are_at_work_on(tmp_path: Path)
 
 def fill(engine: segue.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no more room in its store, but for what is as small as a claim."""
-    commit = engine.store.commit
+    whole = engine.store.land
 
-    def full(turns: Sequence[Turn]) -> Future[list[CommitResult]]:
-        if all(turn.entries is None and not turn.asks for turn in turns):
-            return commit(turns)
-        failed = asyncio.get_running_loop().create_future()
-        failed.set_exception(StoreError("here", "the disk is full", "make room"))
-        return failed
+    def land(turn: Turn, then: Landed) -> Any:
+        if turn.entries is None and not turn.asks:
+            return whole(turn, then)
+        full = StoreError("here", "the disk is full", "make room")
+        asyncio.get_running_loop().call_soon(then, full)
+        return None
 
-    monkeypatch.setattr(engine.store, "commit", full)
+    monkeypatch.setattr(engine.worker, "commit", land)
 
 
 async def test_a_sweep_ends_where_turns_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
