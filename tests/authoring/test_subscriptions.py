@@ -11,13 +11,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import segue
 from segue import Actor, Note, Request
 from segue.model.errors import Conflict, RunEnded
 from segue.ports.store import Turn
+from segue.runtime.handles import answer_by_id
 from segue.stores import open_store
+from tests.authoring.killed import through
 from tests.runtime.lives import Desk
 
 
@@ -506,3 +509,60 @@ async def test_who_subscribed_may_be_asked_by_whom_it_follows() -> None:
                 async with run.subscribe(Counts()) as feed:
                     pass
     assert await desk.store.dead_letters() == []
+
+
+class Following(Actor[list[int]]):
+    """Who subscribes for longer than one handler."""
+
+    to: segue.Run[int]
+    got: list[int] = segue.field(default_factory=list)
+
+    def begin(self) -> Finish:
+        return Finish()
+
+    @segue.state
+    async def subscribe(self, _: Finish) -> segue.Listen:
+        self.got.append((await self.to.subscribe(Counts())).snapshot.count)
+        return segue.Listen()
+
+    @segue.on
+    async def counted(self, event: Counted) -> segue.Done[list[int]] | None:
+        self.got.append(event.n)
+        return segue.Done(self.got) if event.n == 2 else None
+
+
+async def subscribed_with_an_answer(desk: Desk) -> None:
+    """A publisher whose question is answered, and to which somebody subscribes, both while nobody is at work on it."""
+    async with desk.engine() as engine:
+        counter: segue.Run[Any] = await engine.start(Counter(), id="it")
+        await counter.tell(Slowly())
+        while not (asked := await engine.open_asks()):
+            await asyncio.sleep(0.001)
+    async with desk.engine(worker=False) as engine:
+        await answer_by_id(engine, asked[0].id, "yes")
+        counter = await engine.get("it")
+        await counter.feed([Up(), Finish()])
+        now = engine.clock.now()
+        (claimed,) = await desk.store.claim("elsewhere", 10, 1e6, now=now)
+        await engine.start(Following(counter), id="following")
+    async with desk.engine() as engine:
+        while not any(letter.mail.kind == "subscribe" for letter in await desk.store.inbox("it", 0)):
+            await asyncio.sleep(0.001)
+    let_go = Turn(run="it", fence=claimed.head.fence, status="ready", release=True, now=now)
+    assert await desk.store.commit([let_go]) == ["committed"]
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_a_subscription_that_strikes_with_an_outcome(after: bool) -> None:
+    """What was published before its snapshot was taken isn't told again, wherever its publisher is killed."""
+    for die_at in range(1, 30):
+        desk = Desk()
+        await subscribed_with_an_answer(desk)
+        died = await through(desk, "following", die_at, after)
+        while (head := await desk.head("following")).status in ("ready", "parked"):
+            await through(desk, "following", None, False)
+        got = msgspec.json.decode(head.value or b"null", type=list[int])
+        assert got == list(range(got[0], 3)), got
+        if not died:
+            return
+    raise AssertionError("it commits for ever")

@@ -86,6 +86,7 @@ class Interlude:
         turn = _Turn(self, beside=True)
         try:
             await turn.enter()
+            self.life.urgent.begins(mail)
             try:
                 value, then = await self._open(mail, turn)
                 if then is not None:

@@ -68,6 +68,10 @@ class Urgent(Protocol):
         """When it is."""
         ...
 
+    def begins(self, mail: Mail) -> None:
+        """That one has its turn: a subscription is in force from here on."""
+        ...
+
 
 class Away(Protocol):
     """Where a handler's function is carried out off the loop, as work of this wake."""

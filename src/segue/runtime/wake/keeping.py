@@ -19,7 +19,7 @@ MOST: Final = 1000
 class Keeping:
     """What one run keeps; see `authoring.context.Letters`."""
 
-    __slots__ = ("_answered", "_box", "_keeper", "_kept", "_keys", "_run", "_subscribers", "_waiting")
+    __slots__ = ("_answered", "_box", "_keeper", "_kept", "_keys", "_run", "_struck", "_subscribers", "_waiting")
 
     def __init__(self, run: Executor, box: Mailbox) -> None:
         self._run, self._box = run, box
@@ -28,6 +28,8 @@ class Keeping:
         self._subscribers: dict[str, dict[int, Mail]] = {}  # by what they subscribed to
         # Letters by subscription, also those that are yet to be handled.
         self._keys: dict[str, list[int]] = {}
+        # Those that struck beside a handler, and of which no snapshot is begun with yet.
+        self._struck: set[tuple[str, int]] = set()
         self._keeper = 0  # the letter whose handler may answer it later
         self._answered = False  # it has
 
@@ -95,8 +97,18 @@ class Keeping:
         self._box.drop_events(key)
 
     def subscribers(self, name: str) -> list[Mail]:
-        """Those who subscribed to messages of that name."""
-        return list(self._subscribers.get(name, {}).values())
+        """Those who subscribed to messages of that name, and whose snapshots don't have what is told now."""
+        known = self._subscribers.get(name, {}).values()
+        struck = self._struck
+        return [mail for mail in known if (mail.sender, mail.number) not in struck] if struck else list(known)
+
+    def strikes(self, subscription: Mail) -> None:
+        """One comes beside a handler. What that tells before the snapshot is taken is in the snapshot."""
+        self._struck.add((subscription.sender, subscription.number))
+
+    def begins(self, mail: Mail) -> None:
+        """What came beside a handler is begun with."""
+        self._struck.discard((mail.sender, mail.number))
 
     def came(self, subscription: Letter) -> None:
         """A subscription is asked for, or was in an earlier life."""

@@ -39,7 +39,9 @@ class Urgent:
         for (path, _), entry in list(run.replay.calls.items()):
             if path == URGENT:
                 self._expect()
-                run.mailbox.has_struck(_read(entry.value or b"{}"))
+                mail = _read(entry.value or b"{}")
+                self._keep(mail)
+                run.mailbox.has_struck(mail)
 
     @property
     def is_struck(self) -> bool:
@@ -52,7 +54,17 @@ class Urgent:
 
     def strike(self, mail: Mail) -> None:
         """One has come; it is carried out once it is in the journal."""
+        self._keep(mail)
         self._run.done.append(Outcome(self._call(), msgspec.json.encode(mail)))
+
+    def begins(self, mail: Mail) -> None:
+        if mail.kind == "subscribe":
+            self._run.mailbox.keeping.begins(mail)
+
+    def _keep(self, mail: Mail) -> None:
+        """A subscription is in force from its snapshot on."""
+        if mail.kind == "subscribe":
+            self._run.mailbox.keeping.strikes(mail)
 
     def forget(self) -> None:
         """What was recorded is history."""
