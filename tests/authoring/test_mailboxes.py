@@ -420,6 +420,25 @@ async def test_inside_a_run_a_source_is_slowed_down_to_what_the_run_takes(kind: 
                 await asyncio.sleep(0.01)
 
 
+class Picky(Scale):
+    mailbox = segue.Mailbox(10, full="drop")
+
+
+class Strict(Scale):
+    mailbox = segue.Mailbox(10, full="fail")
+
+
+@pytest.mark.parametrize("made", [Picky, Strict])
+async def test_a_source_that_is_fed_to_a_mailbox_that_refuses_goes_on(made: Any) -> None:
+    """What finds no room is a dead letter, as with `tell`; how far the others were taken is no message of the user's."""
+    async with segue.Engine() as engine:
+        scale = await engine.start(made(), id="scale")
+        assert await engine.run(fill(scale, 250)) == 250
+        dead = await engine.dead_letters()
+        assert {letter.reason for letter in dead} == {"the mailbox was full (10 messages)"}
+        assert {letter.mail.name for letter in dead} == {"Sack"}
+
+
 class Start(segue.Request[int]):
     pass
 

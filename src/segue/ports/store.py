@@ -103,7 +103,8 @@ class Turn(msgspec.Struct, kw_only=True, gc=False):
 
     A message in an outbox that finds a bounded mailbox full does as the recipient's spec says: it waits for room,
     in order; is dropped, and becomes a dead letter; or fails, which is the same. A request that is dropped or fails
-    is answered with `MailboxFull`. What a run sends itself always has room.
+    is answered with `MailboxFull`. What a run sends itself always has room, and so does who asks how far a mailbox was
+    taken (`CAUGHT_UP`), but where mail waits for room: there that waits behind it.
     """
 
     run: str

@@ -9,7 +9,7 @@ import msgspec
 
 from ..model.entry import Failure
 from ..model.errors import CallerError, MailboxFull, RunEnded, UnknownName
-from ..model.message import ASKED_TO_END, MESSAGES, DeadLetter, Mail, answer_to
+from ..model.message import ASKED_TO_END, CAUGHT_UP, MESSAGES, DeadLetter, Mail, answer_to
 from ..model.run import Spec
 
 #: Ways of a full mailbox.
@@ -41,8 +41,13 @@ def full(mail: Mail, size: int, now: float) -> Refused:
     return _refuse([mail], failure, f"the mailbox was full ({size} messages)", now)
 
 
-def takes_room(mail: Mail) -> bool:
-    """Whether a bounded mailbox counts it. What a run sends itself, its timers too, it always gets."""
+def takes_room(mail: Mail, full: str) -> bool:
+    """Whether a bounded mailbox of that way counts it. What a run sends itself, its timers too, it always gets.
+
+    Who asks how far a mailbox has been taken waits behind what waits for room; where nothing does, it always gets that.
+    """
+    if mail.name == CAUGHT_UP and full != "wait":
+        return False
     return mail.kind in MESSAGES and mail.sender != mail.to
 
 

@@ -130,7 +130,7 @@ class Post:
         if mark and mail.number <= (-1 if marks is None else marks.get(mail.sender, -1)):
             return "duplicate"
         delivery: Delivery = "delivered"
-        if run.box is not None and refusal.takes_room(mail) and not run.box.has_room:
+        if run.box is not None and refusal.takes_room(mail, run.spec.full) and not run.box.has_room:
             delivery = self._turn_away(run, run.box, mail, now, stays)
             if delivery == "full":
                 return delivery
@@ -146,7 +146,7 @@ class Post:
     def _put(self, run: Run, mail: Mail, now: float) -> None:
         self._last = id = self._last + 1
         letter, inbox, hints = Letter(id, mail), run.inbox, self._hints
-        if run.box is not None and refusal.takes_room(mail):
+        if run.box is not None and refusal.takes_room(mail, run.spec.full):
             run.box.taken.add(id)
         came = hints.came.get(run.id)
         due = refusal.wakes_at(mail, now) if run.box is None and mail.due else 0.0

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from ...model.entry import Failure
-from ...model.message import Answered, DeadLetter, Mail
+from ...model.message import CAUGHT_UP, Answered, DeadLetter, Mail
 from ...model.run import CallRef, Spec, Status
 from ...ports.store import Hint, NewRun, Store, Turn
 from .acts import start
@@ -304,6 +304,20 @@ class UntakenContract:
         (letter,) = await store.inbox("b", 0)
         assert letter.mail.error is not None
         assert letter.mail.error.type == "segue.model.errors:MailboxFull"
+
+    @pytest.mark.parametrize("full", ["wait", "drop", "fail"])
+    async def test_who_asks_how_far_a_mailbox_was_taken(self, store: Store, full: str) -> None:
+        """It is no message: what refuses mail doesn't refuse that, and where mail waits for room it waits behind it."""
+        await start(store, "b")
+        await start(store, "a", mailbox=1, full=full)
+        await store.deliver([_tell("a", "x", 1)], now=0.0)
+        caught_up = msgspec.structs.replace(_request("a", "b", 3), name=CAUGHT_UP)
+        await _commit(store, "b", outbox=[_tell("a", "b", 2), caught_up])
+        numbers = [letter.mail.number for letter in await store.inbox("a", 0)]
+        assert numbers == ([1] if full == "wait" else [1, 3])
+        assert await store.inbox("b", 0) == []
+        await _commit(store, "a", consumed=[(await store.inbox("a", 0))[0].id])
+        assert await store.deliver([_tell("a", "x", 4)], now=0.0) == ["full" if full == "wait" else "delivered"]
 
     async def test_what_waited_for_room_when_the_run_ended(self, store: Store) -> None:
         await start(store, "b")
