@@ -430,7 +430,7 @@ class Strict(Scale):
 
 @pytest.mark.parametrize("made", [Picky, Strict])
 async def test_a_source_that_is_fed_to_a_mailbox_that_refuses_goes_on(made: Any) -> None:
-    """What finds no room is a dead letter, as with `tell`; how far the others were taken is no message of the user's."""
+    """What finds no room is a dead letter, as with `tell`; who asks how far the others were taken isn't refused."""
     async with segue.Engine() as engine:
         scale = await engine.start(made(), id="scale")
         assert await engine.run(fill(scale, 250)) == 250

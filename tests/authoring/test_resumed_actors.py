@@ -13,7 +13,9 @@ import segue
 from segue import Actor, Done, Fail, Interrupt, Note, Request
 from segue.errors import Conflict
 from segue.model.errors import RunCancelled, RunInterrupted
+from segue.runtime.handles import answer_by_id
 from segue.stores import open_store
+from segue.testing.crash import Mortal
 from tests.runtime.lives import Desk
 
 CALLED: list[str] = []
@@ -134,6 +136,83 @@ async def test_what_ended_goes_on(cls: type[Book], how: Interrupt | None, kind: 
         assert await run == [1, 2]
     assert (["setup", "teardown", "teardown"] if cls is Careful else []) == CALLED
     await desk.store.close()
+
+
+class Walk(Actor[list[int]]):
+    """Its states wait, and each step of the way is taken once."""
+
+    got: list[int] = segue.field(default_factory=list)
+
+    def begin(self) -> Ask:
+        return Ask(1)
+
+    @segue.state
+    async def ask(self, at: Ask) -> Ask | Done[list[int]]:
+        await seen(f"at {at.n}")
+        await segue.ask(f"{at.n}?")
+        self.got.append(at.n)
+        return Ask(at.n + 1) if at.n < 3 else Done(self.got)
+
+
+class CarefulWalk(Walk):
+    async def teardown(self) -> None:
+        await tidy()
+
+
+@segue.step
+async def seen(text: str) -> None:
+    CALLED.append(text)
+
+
+@pytest.mark.parametrize("cls", [Walk, CarefulWalk])
+async def test_it_goes_on_after_the_state_after_which_it_ended(cls: type[Walk]) -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(cls(), id="it")
+        for n in (1, 2, 3):
+            while not (asks := [ask for ask in await engine.open_asks() if ask.question == f"{n}?"]):
+                await asyncio.sleep(0.001)
+            if n == 2:
+                await run.interrupt(Interrupt.AFTER_HANDLER)
+                while await desk.store.inbox("it", 0):  # it has struck
+                    await asyncio.sleep(0.001)
+            await asks[0].answer("yes")
+            if n == 2:
+                with pytest.raises(RunInterrupted):
+                    await run
+                await engine.resume("it")
+                run = await engine.get("it")
+        assert await run == [1, 2, 3]
+    assert [call for call in CALLED if call != "tidy"] == ["at 1", "at 2", "at 3"]
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("cls", [Book, Careful])
+async def test_the_message_after_which_it_ended_counts_whatever_crashes(cls: type[Book], after: bool) -> None:
+    for die_at in range(1, 20):
+        desk = Desk()
+        clock = desk.fake.clock
+        async with segue.Engine(Mortal(desk.store, None), clock=clock, linger=0.02) as engine:
+            run = await engine.start(cls(), id="it")
+            await run.feed([Ask(1), Add(2)])
+            while not (asks := await engine.open_asks()):
+                await asyncio.sleep(0.001)
+            await run.interrupt(Interrupt.AFTER_HANDLER)
+        async with segue.Engine(Mortal(desk.store, None), clock=clock, worker=False) as engine:
+            await answer_by_id(engine, asks[0].id, "yes")
+        died = await dies(desk, die_at, after=after)
+        while (await desk.head()).status in ("ready", "parked"):
+            await dies(desk, 0, after=False)
+        async with desk.engine() as engine:
+            await engine.resume("it")
+            (dead,) = await engine.dead_letters()
+            assert dead.mail.name == "Add"
+            await engine.resend(dead.id)
+            run = await engine.get("it")
+            assert await run.request(Sum()) == [1, 2]
+        if not died:
+            return
+    raise AssertionError("it commits for ever")
 
 
 async def test_what_it_hadnt_handled_is_kept_and_sent_again() -> None:

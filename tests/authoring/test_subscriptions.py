@@ -20,6 +20,7 @@ from segue.model.errors import Conflict, RunEnded
 from segue.ports.store import Turn
 from segue.runtime.handles import answer_by_id
 from segue.stores import open_store
+from segue.testing.crash import Mortal
 from tests.authoring.killed import through
 from tests.runtime.lives import Desk
 
@@ -533,19 +534,20 @@ class Following(Actor[list[int]]):
 
 async def subscribed_with_an_answer(desk: Desk) -> None:
     """A publisher whose question is answered, and to which somebody subscribes, both while nobody is at work on it."""
-    async with desk.engine() as engine:
+    clock = desk.fake.clock
+    async with segue.Engine(Mortal(desk.store, None), clock=clock, linger=0.02) as engine:
         counter: segue.Run[Any] = await engine.start(Counter(), id="it")
         await counter.tell(Slowly())
         while not (asked := await engine.open_asks()):
             await asyncio.sleep(0.001)
-    async with desk.engine(worker=False) as engine:
+    async with segue.Engine(Mortal(desk.store, None), clock=clock, worker=False) as engine:
         await answer_by_id(engine, asked[0].id, "yes")
         counter = await engine.get("it")
         await counter.feed([Up(), Finish()])
         now = engine.clock.now()
         (claimed,) = await desk.store.claim("elsewhere", 10, 1e6, now=now)
         await engine.start(Following(counter), id="following")
-    async with desk.engine() as engine:
+    async with segue.Engine(Mortal(desk.store, None), clock=clock, linger=0.02):
         while not any(letter.mail.kind == "subscribe" for letter in await desk.store.inbox("it", 0)):
             await asyncio.sleep(0.001)
     let_go = Turn(run="it", fence=claimed.head.fence, status="ready", release=True, now=now)

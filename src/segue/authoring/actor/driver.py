@@ -281,10 +281,17 @@ class Driver:
     async def _said_beside(self, handler: Handler, result: Any) -> Any:
         """What is next, once what is carried out beside a handler is done: it may have said so."""
         await self.interlude.settle()
+        if self.interlude.is_undone:
+            raise Aborted
         said = self.interlude.take_next()
         own = result.then if isinstance(result, Answer) else result
-        if isinstance(own, Done | Fail) and isinstance(said, Interrupted) and not said.anew:
-            return result  # it ends by itself, as it was asked to
+        if isinstance(said, Interrupted) and not said.anew:
+            if not isinstance(own, Done | Fail):  # else it ends by itself, as it was asked to
+                self.interlude.next, self.ending.after = (
+                    said,
+                    True,
+                )  # what the handler did, and said, comes first
+            return result
         if said is not None and handler.is_request and not handler.keeps:
             return Answer(result.value if isinstance(result, Answer) else result, then=said)
         return result if said is None else said

@@ -42,6 +42,9 @@ class Ending:
         self._here, self._life, self._performer, self._spec = here, life, performer, spec
         self._letter, self._save = letter, save
         self.supervisor = Supervisor(here, life)
+        self.after = (
+            False  #: whether it was asked to end after a handler, whose turn stands if it goes on some day
+        )
 
     async def begins_anew(self) -> bool:
         """Whether it does; then that is written down."""
@@ -88,6 +91,8 @@ class Ending:
             await self._settle()
             await self._close()
             await self._performer.hook("teardown")
+        elif self.after and isinstance(here.end, Interrupted):
+            await self._settle()
         else:
             self._life.leaves(here.left)
         match here.end:

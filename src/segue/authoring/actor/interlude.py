@@ -6,21 +6,38 @@ import asyncio
 import logging
 from asyncio import Future, Task
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 from ...core.codec import decoder, encode
+from ...model.entry import Failure
+from ...model.errors import RunInterrupted
 from ...model.message import Mail
 from ..failures import own_error, to_failure
 from ..mail import message_name
+from .interruption import Interrupt, Interruption
 from .life import Life
 from .nexts import Answer
 from .performing import Performer
 from .standing import Standing
-
-if TYPE_CHECKING:
-    from .supervisor import Supervisor
+from .supervisor import ChildEnded, ChildStops, Supervisor
 
 log = logging.getLogger("segue")
+
+
+#: The kinds of mail that are carried out one after the other.
+_URGENT: Final = frozenset({"urgent", "subscribe"})
+#: What has a hook called, such as `finished`. In hand, that is as any handler: others are carried out while it waits.
+_HOOKS: Final = (ChildEnded, ChildStops, Interruption)
+
+
+def _passes(envelope: object) -> bool:
+    """Whether it is carried out also while another one is.
+
+    That one may wait for a child, and the child for this verdict; and what ends the actor at once waits for nobody.
+    """
+    return isinstance(envelope, ChildStops) or (
+        isinstance(envelope, Interruption) and envelope.level is Interrupt.NOW
+    )
 
 
 class Aborted(Exception):
@@ -30,7 +47,8 @@ class Aborted(Exception):
 class Interlude:
     """Carries out envelopes: as what is in hand, or, urgent ones, beside a handler that waits.
 
-    Beside, each is in a branch of its own, one after the other. Those that wait for the handler's end let others pass.
+    Beside, each is in a branch of its own, one after the other. Those that wait for the handler's end let others pass,
+    and nobody is in the way of those that pass.
     """
 
     def __init__(self, here: Standing, life: Life, performer: Performer, supervisor: Supervisor) -> None:
@@ -41,6 +59,10 @@ class Interlude:
         self._tasks: set[Task[Any]] = set()
         self._root: Task[Any] | None = asyncio.current_task()
         self._aborting = False
+        self.inside: Task[Any] | None = None  #: who is carried out, of those that wait for one another
+        self._clears = False  # the actor ends at once: what waits its turn is cut off too
+        self.cleared: Task[Any] | None = None  #: who was cut off
+        self._undone = False  # the handler was over; as one beside was cut off, it is undone
 
     @property
     def quiet(self) -> bool:
@@ -58,7 +80,7 @@ class Interlude:
 
     def take_next(self) -> object:
         """What was said is next, once."""
-        taken, self.next = self.next, None
+        taken, self.next, self._clears = self.next, None, False
         return taken
 
     # ------------------------------------------------------------ carrying out
@@ -66,14 +88,20 @@ class Interlude:
         """Carry out the message in hand: its answer, where it wants one, and what is next."""
         self.performer.enter(mail.name)
         self.performer.at_work = mail.name
+        turn = _Turn(self, beside=False)
         try:
-            return await self._open(mail, _Turn(self, beside=False))
+            envelope = self._read(mail)
+            if mail.kind in _URGENT and not isinstance(envelope, _HOOKS):
+                await turn.enter()
+            return await self._open(envelope, mail, turn)
         except asyncio.CancelledError:
             if not self.is_cut_off:
                 raise
+            turn.leave()
             await self.undo()
             raise Aborted from None
         finally:
+            turn.leave()
             self.performer.at_work = ""
             await self.settle()
 
@@ -82,32 +110,46 @@ class Interlude:
         task = asyncio.current_task()
         assert task is not None  # a branch's
         self._tasks.add(task)
-        value, failure = None, None
-        turn = _Turn(self, beside=True)
+        value: bytes | None = None
+        failure: Failure | None = None
+        turn, reason = _Turn(self, beside=True), f"{mail.name} failed"
         try:
-            await turn.enter()
-            self.life.urgent.begins(mail)
             try:
-                value, then = await self._open(mail, turn)
+                envelope = self._read(mail)
+                if not _passes(envelope):
+                    await turn.enter()
+                self.life.urgent.begins(mail)
+                if self._clears and not isinstance(envelope, _HOOKS):
+                    raise Aborted
+                value, then = await self._open(envelope, mail, turn)
                 if then is not None:
                     self.next = then
             except BaseException as raised:
-                error = own_error(raised)
-                failure = to_failure(error)
-                log.warning("run %s: %s", self.life.id, error)
+                if isinstance(raised, Aborted) or (turn.is_cut_off and not self.life.leaving):
+                    task.uncancel()
+                    failure, reason = to_failure(RunInterrupted(self.life.id)), f"{mail.name} was cut off"
+                else:
+                    error = own_error(raised)
+                    failure = to_failure(error)
+                    log.warning("run %s: %s", self.life.id, error)
             if mail.reply is not None:
                 await self.life.reply_beside(mail, value, failure)
+            elif failure is not None:
+                await self.life.bury_beside(mail, reason, failure)
         finally:
             turn.leave()
             self._tasks.discard(task)
 
-    async def _open(self, mail: Mail, turn: _Turn) -> tuple[bytes | None, object]:
-        here = self.here
-        cls = here.definition.handlers.envelope(mail.name)
+    def _read(self, mail: Mail) -> Any:
+        """The envelope. Raises `TypeError` for one that the actor doesn't know."""
+        cls = self.here.definition.handlers.envelope(mail.name)
         if cls is None:
-            known = ", ".join(sorted(here.definition.handlers.messages)) or "none"
-            raise TypeError(f"actor {here.definition.name!r} takes no {mail.name!r}; it takes {known}")
-        result = await decoder(cls)(mail.value or b"null").carry_out(here.actor, turn)
+            known = ", ".join(sorted(self.here.definition.handlers.messages)) or "none"
+            raise TypeError(f"actor {self.here.definition.name!r} takes no {mail.name!r}; it takes {known}")
+        return decoder(cls)(mail.value or b"null")
+
+    async def _open(self, envelope: Any, mail: Mail, turn: _Turn) -> tuple[bytes | None, object]:
+        result = await envelope.carry_out(self.here.actor, turn)
         if mail.reply is None:
             return None, result
         then: object = None
@@ -121,6 +163,26 @@ class Interlude:
         assert self._root is not None  # it is at work in a task
         self._aborting = True
         self._root.cancel("the handler is cut off")
+
+    def clear(self) -> bool:
+        """The actor ends at once: those beside are cut off; whether one was begun with."""
+        self._clears = True
+        if self.inside is None or self.inside is self._root:
+            return False
+        self.cleared = self.inside
+        return self.inside.cancel("the actor ends at once")
+
+    @property
+    def is_undone(self) -> bool:
+        """Whether a handler that was over is undone, asked once."""
+        undone, self._undone = self._undone, False
+        return undone
+
+    async def undo_all(self) -> None:
+        """One beside was cut off, and no handler is at work: what was done since the last turn is undone."""
+        self._undone = True
+        self.here.restore()
+        await self.performer.roll_back()
 
     @property
     def is_cut_off(self) -> bool:
@@ -148,12 +210,20 @@ class _Turn:
         """Wait until no other one is carried out."""
         await self._interlude.lock.acquire()
         self._inside = True
+        self._interlude.inside = asyncio.current_task()
 
     def leave(self) -> None:
         """Let the next one begin."""
         if self._inside:
             self._inside = False
+            self._interlude.inside = None
             self._interlude.lock.release()
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether it is, since the actor ends at once."""
+        task = asyncio.current_task()
+        return task is not None and task is self._interlude.cleared
 
     @property
     def supervisor(self) -> Supervisor:
@@ -178,17 +248,21 @@ class _Turn:
 
     async def settled(self) -> None:
         if self.at_work:
-            future = self._interlude.life.own_wait()
+            future, was_inside = self._interlude.life.own_wait(), self._inside
             self._interlude.settling.append(future)
             self.leave()
             await future
-            await self.enter()
+            if was_inside:
+                await self.enter()
 
     async def abort(self) -> None:
         interlude = self._interlude
+        cleared = not self._inside and self._beside and interlude.clear()
         if self.at_work:
             interlude.cut_off()
             await self.settled()
-        else:
+        elif cleared:
+            await interlude.undo_all()
+        elif not self._beside:
             interlude.here.restore()
             await interlude.performer.roll_back()

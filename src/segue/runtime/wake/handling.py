@@ -299,6 +299,15 @@ class Handling:
         )
         return branch.run.record(branch, act)
 
+    def bury_beside(self, mail: Mail, reason: str, error: Failure) -> Awaitable[None]:
+        """List a message that was carried out beside a handler as a dead letter: a recorded call."""
+
+        def writes(turn: Turn, *_: Any) -> None:
+            turn.dead = adding(turn.dead, DeadLetter(mail, reason, error))
+
+        act = Act(kind="dead", name=mail.name, args=b"null", digest=b"", decode=_nothing, writes=writes)
+        return self._run.record(current("a dead letter"), act)
+
     def save(self, checkpoint: Callable[[Turn], None], quiet: bool = False, /) -> bool:
         """Have the next commit write a checkpoint: what was recorded so far is history. `quiet`: nothing was.
 

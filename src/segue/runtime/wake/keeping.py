@@ -19,7 +19,17 @@ MOST: Final = 1000
 class Keeping:
     """What one run keeps; see `authoring.context.Letters`."""
 
-    __slots__ = ("_answered", "_box", "_keeper", "_kept", "_keys", "_run", "_struck", "_subscribers", "_waiting")
+    __slots__ = (
+        "_answered",
+        "_box",
+        "_keeper",
+        "_kept",
+        "_keys",
+        "_run",
+        "_struck",
+        "_subscribers",
+        "_waiting",
+    )
 
     def __init__(self, run: Executor, box: Mailbox) -> None:
         self._run, self._box = run, box

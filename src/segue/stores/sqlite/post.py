@@ -121,7 +121,11 @@ class _Bag:
                 out.append("duplicate")
                 continue
             delivery: Delivery | None = None
-            if boxes is not None and run in bounds and refusal.takes_room(mail, refusal.FULL[bounds[run] % 4]):
+            if (
+                boxes is not None
+                and run in bounds
+                and refusal.takes_room(mail, refusal.FULL[bounds[run] % 4])
+            ):
                 if not item.admitted:
                     delivery = boxes.take(run, mail, item.now, stays=item.stays)
                 if delivery is None:

@@ -317,7 +317,9 @@ class UntakenContract:
         assert numbers == ([1] if full == "wait" else [1, 3])
         assert await store.inbox("b", 0) == []
         await _commit(store, "a", consumed=[(await store.inbox("a", 0))[0].id])
-        assert await store.deliver([_tell("a", "x", 4)], now=0.0) == ["full" if full == "wait" else "delivered"]
+        assert await store.deliver([_tell("a", "x", 4)], now=0.0) == [
+            "full" if full == "wait" else "delivered"
+        ]
 
     async def test_what_waited_for_room_when_the_run_ended(self, store: Store) -> None:
         await start(store, "b")

@@ -1,0 +1,227 @@
+"""Urgent messages that wait themselves: one after the other, cut off, failed, or that others need to get by."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from enum import IntEnum
+from typing import Any
+
+import pytest
+
+import segue
+from segue import Actor, Interrupt, Note, Request
+from segue.model.errors import RunInterrupted
+from segue.runtime.handles import answer_by_id
+from segue.testing.crash import Mortal
+from tests.authoring.killed import through
+from tests.runtime.lives import Desk
+
+
+class Go(Note):
+    pass
+
+
+class How(Request[list[str]]):
+    pass
+
+
+class Done(segue.Envelope):
+    """Urgent, and takes long: until its question is answered."""
+
+    urgent = True
+    name: str
+
+    async def carry_out(self, actor: Any, turn: segue.Turn, /) -> object:
+        if self.name.startswith("slow"):
+            await segue.ask(f"{self.name}?")
+        if self.name.startswith("bad"):
+            raise ValueError(self.name)
+        actor.did.append(self.name)
+        return None
+
+
+class Asked(segue.Envelope, Request[str]):
+    urgent = True
+
+    async def carry_out(self, actor: Any, turn: segue.Turn, /) -> object:
+        await segue.ask("asked?")
+        return "late"
+
+
+class Busy(Actor[list[str]]):
+    did: list[str] = segue.field(default_factory=list)
+
+    @segue.on
+    async def go(self, note: Go) -> None:
+        await segue.ask("go on?")
+        self.did.append("go")
+
+    @segue.on
+    async def how(self, how: How) -> list[str]:
+        return self.did
+
+    def rollback(self) -> None:
+        self.did.append("rolled back")  # of what is outside; this is undone with the rest
+
+
+async def asked(engine: Any, question: str) -> Any:
+    while not (found := [ask for ask in await engine.open_asks() if ask.question == question]):
+        await asyncio.sleep(0.001)
+    return found[0]
+
+
+async def struck(desk: Desk) -> None:
+    """Until nothing but what is in hand lies before it."""
+    while len(await desk.store.inbox("it", 0)) > 1:
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("at_work", [True, False])
+async def test_one_after_the_other_also_where_no_handler_waits(at_work: bool) -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        busy = await engine.start(Busy(), id="it")
+        if at_work:
+            await busy.tell(Go())
+            await asked(engine, "go on?")
+        for name in ("slow one", "two"):
+            await busy.tell(Done(name))
+        await struck(desk)
+        await (await asked(engine, "slow one?")).answer("yes")
+        if at_work:
+            await (await asked(engine, "go on?")).answer("yes")
+        assert [name for name in await busy.request(How()) if name != "go"] == ["slow one", "two"]
+
+
+@pytest.mark.parametrize("at_work", [True, False])
+async def test_at_once_means_those_beside_too(at_work: bool) -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        busy = await engine.start(Busy(), id="it")
+        if at_work:
+            await busy.tell(Go())
+            await asked(engine, "go on?")
+        asking = asyncio.ensure_future(busy.request(Asked()))
+        await asked(engine, "asked?")
+        await busy.tell(Done("slow two"))
+        await struck(desk)
+        await busy.interrupt(Interrupt.NOW)
+        with pytest.raises(RunInterrupted):
+            await asyncio.wait_for(busy, 5)
+        with pytest.raises(RunInterrupted):
+            await asking
+        dead = [(letter.mail.name, letter.reason) for letter in await engine.dead_letters()]
+        cut = [("Go", "Busy.go() was cut off")] if at_work else []
+        assert sorted(dead) == sorted([*cut, ("Done", "Done was cut off")])
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_at_once_with_the_outcome_that_a_handler_waited_for(after: bool) -> None:
+    """Its message isn't lost: it counts, or is a dead letter."""
+    for die_at in range(1, 12):
+        desk = Desk()
+        clock = desk.fake.clock
+        async with segue.Engine(Mortal(desk.store, None), clock=clock, linger=0.02) as engine:
+            busy = await engine.start(Busy(), id="it")
+            await busy.tell(Go())
+            ask = await asked(engine, "go on?")
+        async with segue.Engine(Mortal(desk.store, None), clock=clock, worker=False) as engine:
+            await answer_by_id(engine, ask.id, "yes")
+            await (await engine.get("it")).interrupt(Interrupt.NOW)
+        died = await through(desk, "it", die_at, after)
+        while (await desk.head()).status in ("ready", "parked"):
+            await through(desk, "it", None, False)
+        assert (await desk.head()).status == "cancelled"
+        async with desk.engine() as engine:
+            await engine.resume("it")
+            did = await (await engine.get("it")).request(How())
+            dead = [letter.mail.name for letter in await engine.dead_letters()]
+        assert (did, dead) in [(["go"], []), ([], ["Go"])]
+        if not died:
+            return
+    raise AssertionError("it commits for ever")
+
+
+async def test_one_that_fails_beside_is_a_dead_letter() -> None:
+    """Once, wherever it is killed."""
+    for die_at in range(1, 20):
+        desk = Desk()
+        async with desk.engine() as engine:
+            busy: segue.Run[Any] = await engine.start(Busy(), id="it")
+            await busy.tell(Go())
+            ask = await asked(engine, "go on?")
+        async with desk.engine(worker=False) as engine:
+            await (await engine.get("it")).tell(Done("bad"))
+        async with desk.engine(die_at) as engine:
+            assert desk.killed is not None
+            while not desk.killed.done() and (await desk.head()).status != "parked":
+                await asyncio.sleep(0.001)
+            died = desk.killed.done()
+        async with desk.engine() as engine:
+            await answer_by_id(engine, ask.id, "yes")
+            assert await (await engine.get("it")).request(How()) == ["go"]
+            dead = [(letter.mail.name, letter.reason) for letter in await engine.dead_letters()]
+        assert dead == [("Done", "Done failed")]
+        if not died:
+            return
+    raise AssertionError("it commits for ever")
+
+
+class Floor(IntEnum):
+    ONE = 1
+
+
+class Init(Request[int]):
+    pass
+
+
+BEGUN: list[int] = []
+
+
+class Lodger(Actor[int]):
+    number: int
+
+    def begin(self) -> segue.Listen:
+        BEGUN.append(self.number)
+        if BEGUN.count(2) == 1:
+            raise ValueError("the second lodger begins at the second try")
+        return segue.Listen()
+
+    @segue.on
+    async def init(self, i: Init) -> int:
+        return self.number
+
+    @segue.on
+    async def go(self, note: Go) -> segue.Done[int]:
+        return segue.Done(1)
+
+
+class House(Actor[str]):
+    """Its handler waits as a lodger leaves; who takes the room can't begin."""
+
+    groups = Floor
+    restart = segue.Restart("one", times=2)
+
+    @segue.on
+    async def go(self, note: Go) -> None:
+        first = await segue.spawn(Lodger(1), group=Floor.ONE)
+        await first.tell(Go())
+        await segue.sleep(timedelta(seconds=30))
+
+    async def finished(self, child: segue.Ended) -> segue.Done[str] | None:
+        if child.why != "done":
+            return None
+        other = await segue.spawn(Lodger(2), group=Floor.ONE)
+        return segue.Done(f"{child.value} and {await other.request(Init())}")
+
+
+async def test_what_a_supervisor_waits_for_may_begin_anew_meanwhile() -> None:
+    """Its verdict is asked for while `finished` waits beside a handler: it doesn't wait for that."""
+    BEGUN.clear()
+    desk = Desk()
+    async with desk.engine() as engine:
+        house = await engine.start(House())
+        await house.tell(Go())
+        assert await asyncio.wait_for(house, 5) == "1 and 2"
+        assert BEGUN == [1, 2, 2]
