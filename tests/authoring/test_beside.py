@@ -11,7 +11,7 @@ import pytest
 
 import segue
 from segue import Actor, Interrupt, Note, Request
-from segue.model.errors import RunInterrupted
+from segue.model.errors import RunEnded, RunInterrupted
 from segue.runtime.handles import answer_by_id
 from segue.testing.crash import Mortal
 from tests.authoring.killed import through
@@ -20,6 +20,10 @@ from tests.runtime.lives import Desk
 
 class Go(Note):
     pass
+
+
+class Stop(Note):
+    fails: bool = False
 
 
 class How(Request[list[str]]):
@@ -166,6 +170,40 @@ async def test_one_that_fails_beside_is_a_dead_letter() -> None:
         if not died:
             return
     raise AssertionError("it commits for ever")
+
+
+class Tidy(Busy):
+    @segue.on
+    async def stop(self, note: Stop) -> segue.Done[list[str]] | segue.Fail:
+        return segue.Fail(KeyError("stop")) if note.fails else segue.Done(self.did)
+
+    async def teardown(self) -> None:
+        await segue.ask("tidy?")
+
+
+class Late(Busy):
+    async def begin(self) -> None:
+        await segue.ask("begin?")
+        raise KeyError("begin")
+
+
+@pytest.mark.parametrize("how", ["cancel", "done", "failed", "never begun"])
+async def test_who_asked_hears_of_the_end(how: str) -> None:
+    """As of any request whose actor ends before it answers."""
+    desk = Desk()
+    made: Any = Late() if how == "never begun" else Busy() if how == "cancel" else Tidy()
+    async with segue.Engine(Mortal(desk.store, None), linger=0.02) as engine:
+        busy = await engine.start(made, id="it")
+        await busy.tell(Go() if how == "cancel" else Stop(fails=how == "failed"))
+        first = await asked(engine, {"cancel": "go on?", "never begun": "begin?"}.get(how, "tidy?"))
+        asking = asyncio.ensure_future(busy.request(Asked()))
+        await asked(engine, "asked?")
+        await busy.tell(Done("slow"))
+        await struck(desk)
+        await (busy.cancel() if how == "cancel" else first.answer("yes"))
+        with pytest.raises(RunEnded, match="failed" if how == "never begun" else how):
+            await asyncio.wait_for(asking, 5)
+        assert "Done" in [letter.mail.name for letter in await engine.dead_letters()]
 
 
 class Floor(IntEnum):

@@ -43,7 +43,13 @@ class Driver:
         self.life, self.here, self._write = life, here, here.write
         self.performer = Performer(self.here, life, current("an actor"))
         self.ending = Ending(
-            self.here, life, self.performer, claimed.head.spec, self._letter, lambda: self._save(seal=True)
+            self.here,
+            life,
+            self.performer,
+            claimed.head.spec,
+            self._letter,
+            lambda: self._save(seal=True),
+            lambda status: self.interlude.close(status),
         )
         life.supervisor = self.ending.supervisor
         self.interlude = Interlude(self.here, life, self.performer, self.ending.supervisor)
@@ -70,6 +76,7 @@ class Driver:
                 await self.performer.roll_back()
                 if not here.children:
                     await self.performer.hook("teardown")
+                    await self.interlude.close("cancelled")
                     raise
                 uncancel()
                 here.end, here.ending = Cancelled(), False

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 
 class Ending:
-    """The last part of an actor's life, in one of its wakes. `letter` handles one; `save` commits what was done."""
+    """The last part of an actor's life, in one of its wakes.
+
+    `letter` handles one; `save` commits what was done; `close` ends what is carried out beside.
+    """
 
     def __init__(
         self,
@@ -38,9 +41,10 @@ class Ending:
         spec: Spec,
         letter: Callable[[Letter], Awaitable[None]],
         save: Callable[[], Awaitable[None]],
+        close: Callable[[str], Awaitable[None]],
     ) -> None:
         self._here, self._life, self._performer, self._spec = here, life, performer, spec
-        self._letter, self._save = letter, save
+        self._letter, self._save, self._part = letter, save, close
         self.supervisor = Supervisor(here, life)
         self.after = (
             False  #: whether it was asked to end after a handler, whose turn stands if it goes on some day
@@ -97,12 +101,16 @@ class Ending:
             self._life.leaves(here.left)
         match here.end:
             case Fail(error=error):
+                await self._part("failed")
                 raise error
             case Interrupted():
+                await self._part("cancelled")
                 raise RunInterrupted(self._life.id)
             case Cancelled():
+                await self._part("cancelled")
                 raise asyncio.CancelledError
             case _:
+                await self._part("done")
                 return here.result
 
     async def _settle(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ...core.codec import decoder, encode
 from ...model.entry import Failure
-from ...model.errors import RunInterrupted
+from ...model.errors import RunEnded, RunInterrupted
 from ...model.message import Mail
 from ..failures import own_error, to_failure
 from ..mail import message_name
@@ -61,7 +61,7 @@ class Interlude:
         self._aborting = False
         self.inside: Task[Any] | None = None  #: who is carried out, of those that wait for one another
         self._clears = False  # the actor ends at once: what waits its turn is cut off too
-        self.cleared: Task[Any] | None = None  #: who was cut off
+        self.cut: dict[Task[Any], Exception] = {}  #: those beside that are cut off, and what is said of it
         self._undone = False  # the handler was over; as one beside was cut off, it is undone
 
     @property
@@ -120,14 +120,15 @@ class Interlude:
                     await turn.enter()
                 self.life.urgent.begins(mail)
                 if self._clears and not isinstance(envelope, _HOOKS):
-                    raise Aborted
+                    self.cut[task] = RunInterrupted(self.life.id)
+                    raise asyncio.CancelledError
                 value, then = await self._open(envelope, mail, turn)
                 if then is not None:
                     self.next = then
             except BaseException as raised:
-                if isinstance(raised, Aborted) or (turn.is_cut_off and not self.life.leaving):
+                if task in self.cut and not self.life.leaving:
                     task.uncancel()
-                    failure, reason = to_failure(RunInterrupted(self.life.id)), f"{mail.name} was cut off"
+                    failure, reason = to_failure(self.cut[task]), f"{mail.name} was cut off"
                 else:
                     error = own_error(raised)
                     failure = to_failure(error)
@@ -139,6 +140,7 @@ class Interlude:
         finally:
             turn.leave()
             self._tasks.discard(task)
+            self.cut.pop(task, None)
 
     def _read(self, mail: Mail) -> Any:
         """The envelope. Raises `TypeError` for one that the actor doesn't know."""
@@ -169,8 +171,19 @@ class Interlude:
         self._clears = True
         if self.inside is None or self.inside is self._root:
             return False
-        self.cleared = self.inside
-        return self.inside.cancel("the actor ends at once")
+        return self._cut_off(self.inside, RunInterrupted(self.life.id))
+
+    def _cut_off(self, task: Task[Any], why: Exception) -> bool:
+        self.cut[task] = why
+        return task.cancel("it is cut off")
+
+    async def close(self, status: str) -> None:
+        """The actor is over: those who still wait for something beside hear of it."""
+        while not self.quiet:
+            self.next = None
+            for task in [task for task in self._tasks if task not in self.cut]:
+                self._cut_off(task, RunEnded(self.life.id, status))
+            await (asyncio.wait(list(self._tasks)) if self._tasks else self.life.urgent.begun())
 
     @property
     def is_undone(self) -> bool:
@@ -218,12 +231,6 @@ class _Turn:
             self._inside = False
             self._interlude.inside = None
             self._interlude.lock.release()
-
-    @property
-    def is_cut_off(self) -> bool:
-        """Whether it is, since the actor ends at once."""
-        task = asyncio.current_task()
-        return task is not None and task is self._interlude.cleared
 
     @property
     def supervisor(self) -> Supervisor:
