@@ -172,6 +172,20 @@ async def test_one_that_fails_beside_is_a_dead_letter() -> None:
     raise AssertionError("it commits for ever")
 
 
+class Floor(IntEnum):
+    ONE = 1
+
+
+class Idle(Actor[None]): ...
+
+
+class Landlord(Busy):
+    groups = Floor
+
+    async def setup(self) -> None:
+        await segue.spawn(Idle(), group=Floor.ONE)
+
+
 class Tidy(Busy):
     @segue.on
     async def stop(self, note: Stop) -> segue.Done[list[str]] | segue.Fail:
@@ -187,27 +201,25 @@ class Late(Busy):
         raise KeyError("begin")
 
 
-@pytest.mark.parametrize("how", ["cancel", "done", "failed", "never begun"])
+@pytest.mark.parametrize("how", ["cancel", "cancelled", "done", "failed", "never begun"])
 async def test_who_asked_hears_of_the_end(how: str) -> None:
     """As of any request whose actor ends before it answers."""
     desk = Desk()
-    made: Any = Late() if how == "never begun" else Busy() if how == "cancel" else Tidy()
+    made: Any = {"cancel": Busy, "cancelled": Landlord, "never begun": Late}.get(how, Tidy)()
     async with segue.Engine(Mortal(desk.store, None), linger=0.02) as engine:
         busy = await engine.start(made, id="it")
-        await busy.tell(Go() if how == "cancel" else Stop(fails=how == "failed"))
-        first = await asked(engine, {"cancel": "go on?", "never begun": "begin?"}.get(how, "tidy?"))
+        await busy.tell(Go() if "cancel" in how else Stop(fails=how == "failed"))
+        first = await asked(
+            engine, {"cancel": "go on?", "cancelled": "go on?", "never begun": "begin?"}.get(how, "tidy?")
+        )
         asking = asyncio.ensure_future(busy.request(Asked()))
         await asked(engine, "asked?")
         await busy.tell(Done("slow"))
         await struck(desk)
-        await (busy.cancel() if how == "cancel" else first.answer("yes"))
+        await (busy.cancel() if "cancel" in how else first.answer("yes"))
         with pytest.raises(RunEnded, match="failed" if how == "never begun" else how):
             await asyncio.wait_for(asking, 5)
         assert "Done" in [letter.mail.name for letter in await engine.dead_letters()]
-
-
-class Floor(IntEnum):
-    ONE = 1
 
 
 class Init(Request[int]):

@@ -10,7 +10,7 @@ import pytest
 
 import segue
 from segue.core.export import read, write
-from segue.model.errors import Conflict, UnknownName
+from segue.model.errors import Conflict, RunCancelled, UnknownName
 from segue.model.run import Head
 from tests.runtime.lives import Desk
 
@@ -451,3 +451,39 @@ async def test_fork_of_what_isnt_there() -> None:
         await engine.fork("it", id="fork")
         with pytest.raises(Conflict, match="there already"):
             await engine.fork("it", id="fork")
+
+
+class Unbooked(segue.Note):
+    what: str
+
+
+@segue.flow
+async def books(what: str) -> str:
+    try:
+        return await segue.ask(f"Pay for {what}?")
+    except asyncio.CancelledError:
+        await segue.tell("office", Unbooked(what))
+        raise
+
+
+@segue.flow
+async def office() -> str:
+    return (await segue.receive(Unbooked)).what
+
+
+async def test_a_cancelled_run_that_told_somebody_as_it_ended_goes_on() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        told = await engine.start(office(), id="office")
+        run = await engine.start(books("a room"), id="it")
+        while not await engine.open_asks():
+            await asyncio.sleep(0.001)
+        await run.cancel()
+        assert await told == "a room"
+        with pytest.raises(RunCancelled):
+            await run
+        await engine.resume("it")
+        while not (asks := await engine.open_asks()):
+            await asyncio.sleep(0.001)
+        await asks[0].answer("paid")
+        assert await (await engine.get("it")) == "paid"

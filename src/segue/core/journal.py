@@ -11,7 +11,7 @@ import msgspec
 from ..model.entry import BLOB, Entry, decode_entries
 from ..model.errors import OUTSIDE, UNREADABLE, Damaged
 from .encoding import digest
-from .replay import Place, Replay
+from .replay import Place, calls_of
 
 
 def read(rows: Iterable[bytes]) -> list[Entry]:
@@ -53,7 +53,7 @@ def passes_on(args: bytes, value: bytes) -> bool:
 def merged(entries: Iterable[Entry]) -> list[Entry]:
     """Each call once, with its outcome; in the order of the outcomes, which counts within a batch."""
     written = list(entries)
-    calls = Replay(written, 0.0).calls
+    calls = calls_of(written)
     out: dict[Place, Entry] = {}
     for entry in written:
         place = (entry.path, entry.n)

@@ -25,6 +25,16 @@ class Differs(Exception):
         super().__init__(f"{entry.path}#{entry.n}")
 
 
+def calls_of(entries: Iterable[Entry]) -> dict[Place, Entry]:
+    """Each call with its outcome, by place. There needn't be all entries of a journal."""
+    calls: dict[Place, Entry] = {}
+    for entry in entries:
+        place = (entry.path, entry.n)
+        known = calls.get(place)
+        calls[place] = entry if known is None else _completed(known, entry)
+    return calls
+
+
 class Replay:
     """One life's way through a journal: `made` for each call as the code makes it, `next_batch` at each rest."""
 

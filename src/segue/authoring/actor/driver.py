@@ -74,6 +74,7 @@ class Driver:
                     raise
                 here.restore()
                 await self.performer.roll_back()
+                await self.interlude.close("cancelled")
                 if not here.children:
                     await self.performer.hook("teardown")
                     await self.interlude.close("cancelled")
