@@ -20,12 +20,13 @@ SOON = 1.0
 class Timers:
     """The timers of one run, as its inbox has them."""
 
-    __slots__ = ("_box", "_dues", "_keys", "_later", "_run", "_stopped")
+    __slots__ = ("_box", "_dues", "_ids", "_keys", "_later", "_run", "_stopped")
 
     def __init__(self, run: Executor, box: Mailbox) -> None:
         self._run, self._box = run, box
         self._later: dict[int, Letter] = {}  # not due yet
         self._dues: list[tuple[float, int]] = []
+        self._ids: list[int] = []  # a heap of those of `_later`, and of some that aren't there any more
         self._keys: dict[str, Letter] = {}  # the one that counts of each key
         self._stopped: set[int] = set()  # letters in hand whose schedule isn't theirs any more
 
@@ -48,6 +49,7 @@ class Timers:
         if mail.due > self._run.host.clock_now() and self._box.in_hand() != letter.id:
             self._later[letter.id] = letter
             heapq.heappush(self._dues, (mail.due, letter.id))
+            heapq.heappush(self._ids, letter.id)
             return True
         return False
 
@@ -101,7 +103,10 @@ class Timers:
 
     def has_older(self, letter: int) -> bool:
         """Whether a letter that came before that one wasn't due then."""
-        return any(id < letter for id in self._later)
+        ids = self._ids
+        while ids and ids[0] not in self._later:
+            heapq.heappop(ids)
+        return bool(ids) and ids[0] < letter
 
 
 def _is_same(known: Mail, mail: Mail) -> bool:

@@ -60,6 +60,7 @@ class Mailbox:
         "_early",
         "_ends",
         "_joins",
+        "_late",
         "_matching",
         "_order",
         "_over",
@@ -93,6 +94,7 @@ class Mailbox:
         self.urgent: dict[int, Letter] = {}  #: messages that don't wait for others, to an actor
         self._early: dict[Place, Letter] = {}  # ends of spawned runs that nobody waits for yet
         self.timers: Timers | None = None  #: of mail that has a time or a key
+        self._late: list[int] = []  # a heap of posts that became due while others lay here
         self.keeping = Keeping(run, self)
         self._over: set[str] = set()  # subscriptions that were called off
         self.hand = 0  #: the message that an actor has in hand
@@ -331,8 +333,10 @@ class Mailbox:
 
     def is_out_of_turn(self, letter: int) -> bool:
         """Whether a message would come later than now if all mail were read anew, in the order of its arrival."""
-        timers = self.timers
-        return timers is not None and (timers.has_older(letter) or any(id < letter for id in self.posts))
+        timers, late = self.timers, self._late
+        while late and late[0] not in self.posts:
+            heapq.heappop(late)
+        return timers is not None and (timers.has_older(letter) or (bool(late) and late[0] < letter))
 
     def letter(self, id: int) -> Letter | None:
         """A message by its id, if it is there."""
@@ -418,6 +422,7 @@ class Mailbox:
                 self.urgent[letter.id] = letter
             else:
                 self._post(letter)
+                heapq.heappush(self._late, letter.id)
             self._unmatched = True
 
     def _strike(self, now: float) -> None:
