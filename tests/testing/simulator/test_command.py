@@ -87,7 +87,7 @@ WRONG = [
     (["--concurrency", "-3"], "concurrency: expected a whole number from 1 on"),
     (["--max-lines", "0"], "lines of Limits: expected a whole number from 1 on"),
     (["--enqueued-tokens", "-1"], "enqueued_tokens of Limits: expected a whole number from 1 on"),
-    (["--at-once", "-1"], "at_once of Limits: expected a whole number from 1 on"),
+    (["--at-once", "-1"], "at_once of Limits: expected a whole number from 0 on"),
     (["--a-minute", "0"], "a_minute of Limits: expected a whole number from 1 on"),
     (["--chaos-kinds", "429"], "--chaos-kinds: expected --chaos RATE beside it"),
     (["--fault", "fail(-1)"], "'fail(-1)': times: expected a whole number from 1 on"),

@@ -31,7 +31,7 @@ __all__ = ["Limits", "Processor"]
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What a batch may hold, and how many tokens of one model may be enqueued in all.
 
-    Of live calls, how many are taken at once, and how many a minute. None is any number.
+    Of live calls, how many are taken at once (0: none ever is), and how many a minute. None is any number.
     """
 
     lines: int = 50_000
@@ -43,7 +43,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name, most in msgspec.structs.asdict(self).items():
             if most is not None:
-                checks.count(f"{name} of Limits", most)
+                checks.count(f"{name} of Limits", most, 0 if name == "at_once" else 1)
 
 
 class Processor:
