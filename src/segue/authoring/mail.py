@@ -125,7 +125,7 @@ async def tell(
 def send(branch: Branch, to: str, message: object, when: When = AT_ONCE) -> Any:
     """The recorded call behind `tell`."""
     run, (name, may_hurry) = branch.run, sent_as(type(message))
-    kind = kind_of(message, "tell", may_hurry=may_hurry)
+    kind: MailKind = kind_of(message, "tell") if may_hurry else "tell"
     value = encode_stable(message, where="the message")
     said: dict[str, Any] = {"to": to, "name": name, "message": msgspec.Raw(value)}
     args = encode(said if when == AT_ONCE else {**said, "when": when})

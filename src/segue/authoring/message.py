@@ -69,9 +69,9 @@ def _may_hurry(tp: type[Any]) -> bool:
     return bool(getattr(tp, "urgent", False)) and "urgent" not in fields
 
 
-def kind_of(message: Any, plain: MailKind, *, may_hurry: bool) -> MailKind:
-    """How a message travels: as it mostly does, unless it says that it is urgent, which its class may."""
-    return "urgent" if may_hurry and message.urgent else plain
+def kind_of(message: Any, plain: MailKind) -> MailKind:
+    """How a message travels whose class may say that it is urgent: as others do, unless it says so."""
+    return "urgent" if message.urgent else plain
 
 
 def _sent_as(message: type[Any]) -> tuple[str, bool]:

@@ -31,7 +31,7 @@ from ..model.errors import (
     StepFailed,
     WrongPlace,
 )
-from ..model.message import Question
+from ..model.message import MailKind, Question
 from ..model.run import Head
 from .ground.bus import Watching
 from .ground.events import Asked, Event, Finished, Token
@@ -225,7 +225,7 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
             when = When.of(after, every, key)
             more = {"due": when.due(self.engine.clock.now()), "every": when.every, "key": when.key}
         name, may_hurry = sent_as(type(message))
-        kind = kind_of(message, "tell", may_hurry=may_hurry)
+        kind: MailKind = kind_of(message, "tell") if may_hurry else "tell"
         value = encode(message, where="the message")
         sending = (self._home or self.engine).postbox.post(self.id, kind, name, value, None, None, more)
         if sending is not None:

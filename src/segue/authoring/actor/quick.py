@@ -55,11 +55,7 @@ class Quick:
         self.serve, self.save = serve, here.write
         self._waits = False  # the handler that was called last waits, or has waited
         self.is_full = False  #: what was carried out last is to be committed before there is more
-
-    @property
-    def has_news(self) -> bool:
-        """Whether more is to be stored than that messages were handled."""
-        return self._here.unwritten
+        self.has_news = False  #: more is to be stored than that those messages were handled
 
     def carry_out(self, posts: OrderedDict[int, Letter], turn: Turn) -> Odd | None:
         """Carry out the first messages as far as they are plain; the next one, if it isn't."""
@@ -67,6 +63,7 @@ class Quick:
         try:
             waits = stretch.send(None)
         except StopIteration as stop:
+            self.has_news = self._here.unwritten
             odd: Odd | None = stop.value
             return odd
         self._waits = True

@@ -40,7 +40,7 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
         self._run, self._timeout, self.__qualname__ = run, timeout, "request"
         self._value = encode_stable(message, where="the message")
         self._name, may_hurry, self._decode = asked_as(type(message))
-        self._kind: MailKind = kind_of(message, "request", may_hurry=may_hurry)
+        self._kind: MailKind = kind_of(message, "request") if may_hurry else "request"
 
     # ------------------------------------------------------------ the answer
     def __await__(self) -> Generator[Any, Any, T]:

@@ -97,7 +97,8 @@ class Port:
             late = f"the request {name} to {to!r}"
             return self._answer(call, asked, sending, within, late)
         del self._calls[call]
-        return _outcome(asked.answer)
+        answer = asked.answer
+        return (answer.value or b"null") if answer.error is None else _outcome(answer)
 
     async def _answer(
         self, call: str, asked: Asked, sending: Awaitable[None] | None, within: float | None, late: str

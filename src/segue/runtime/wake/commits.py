@@ -165,8 +165,11 @@ class Commits:
     def write(self, turn: Turn, then: Callable[[], None]) -> None:
         """Send a turn to the store; `then` is called when it is durable. If it isn't to be had, the run goes."""
         run = self._run
-        if turn.outbox:
-            self._keep_here(turn, run.host.port)
+        if outbox := turn.outbox:
+            if len(outbox) == 1 and outbox[0].to == run.host.port:
+                self._answers, turn.outbox = outbox, []
+            else:
+                self._keep_here(turn, run.host.port)
         try:
             result = run.host.commit(turn, self._landed)
         except Exception as error:  # the store is gone
@@ -187,12 +190,8 @@ class Commits:
 
     def _keep_here(self, turn: Turn, port: str) -> None:
         """Answers to callers in this process needn't go by the store: who waits for them dies with it."""
-        outbox = turn.outbox
-        if len(outbox) == 1:
-            if outbox[0].to == port:
-                self._answers, turn.outbox = outbox, []
-        elif here := [mail for mail in outbox if mail.to == port]:
-            self._answers, turn.outbox = here, [mail for mail in outbox if mail.to != port]
+        if here := [mail for mail in turn.outbox if mail.to == port]:
+            self._answers, turn.outbox = here, [mail for mail in turn.outbox if mail.to != port]
 
     def _landed(self, result: CommitResult | BaseException) -> None:
         """What came of what was on its way."""

@@ -435,14 +435,14 @@ class Handling:
 
     def serve_at_once(self) -> bool:
         """Carry out the messages that are there, if it waits for one and nothing else has to be looked at first."""
-        run, wanting, box, root = self._run, self._wanting, self._run.box, self._run.root
+        run, wanting, box = self._run, self._wanting, self._run.box
         if wanting is None or self._urgent_only or box is None or not box.posts:
             return False
         at_rest, self.at_rest = self.at_rest, False
         at_rest = at_rest and run.phase is LIVE and run.stop_by is None and not wanting.done()
         if not (at_rest or self._is_alone()):
             return False
-        assert isinstance(root, BranchTask)  # it waits for its mail
+        root: Any = run.root  # there is one: it waits for its mail
         serving, self._wanting = self._serving, None
         del run.open[MAIL]
         if self.shares and box.timers is None:
@@ -486,7 +486,9 @@ class Handling:
         turn = run.commits.messages()
         if self._serving.has_news:
             self.put_saved(turn)
-        run.write(turn, self._flushed)
+        run.commits.write(
+            turn, self._flushed
+        )  # as `run.write`, but that one whose turns are proved shares none
 
     def rests(self) -> bool:
         """Whether it stays in memory a moment for its next message; what was done is committed first."""
