@@ -90,6 +90,22 @@ async def test_a_run_never_gets_the_id_of_another(monkeypatch: pytest.MonkeyPatc
         assert run.id.endswith("-00000002")
 
 
+async def test_a_run_that_would_have_gotten_the_id_of_another_leaves_its_budget_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @segue.flow
+    async def count() -> int:
+        return 1
+
+    drawn = iter([1, 1, 2])
+    monkeypatch.setattr(names, "_numbers", SimpleNamespace(getrandbits=lambda _: next(drawn)))
+    async with segue.Engine("memory:") as engine:
+        first = await engine.start(count(), budget=segue.Budget(tokens=10))
+        second = await engine.start(count(), budget=segue.Budget(tokens=1000))
+        standings = await engine.store.budgets([f"run:{run.id}" for run in (first, second)])
+        assert [one.limit.tokens for one in standings] == [10, 1000]
+
+
 async def test_what_was_done_is_kept_when_an_engine_closes() -> None:
     @segue.flow
     async def flow() -> list[str]:

@@ -345,6 +345,8 @@ class Engine:
         while True:
             run_id, config = id or new_id(target), said
             if config.budget is not None:
+                if not id and await self.store.get(run_id) is not None:
+                    continue  # or another's budget would be raised
                 config = await self.terms.on_budget(config, f"run:{run_id}")
             spec = make_spec(target, args, config, self.clock.now())
             run: Run[R] = Run(self, run_id, target)
