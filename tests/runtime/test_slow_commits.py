@@ -13,6 +13,7 @@ import segue
 from segue.core.replay import Replay
 from segue.model.entry import GIVEN_UP, Entry
 from segue.ports.store import CommitResult, Landed, Store, Turn
+from segue.runtime.wake.executor import Executor
 from segue.stores.memory import MemoryStore
 from segue.testing.crash import Mortal
 from segue.testing.fake_provider import FakeProvider
@@ -106,6 +107,27 @@ async def test_a_timeout_strikes_at_rest_not_while_an_outcome_is_committed(
         await asyncio.gather(ending, return_exceptions=True)
     async with segue.Engine(inner, verify=True) as engine:
         assert await (await engine.get("it")) == result
+
+
+@segue.flow
+async def both() -> int:
+    return sum(await asyncio.gather(outrun(1), outrun(2)))
+
+
+async def test_a_run_that_leaves_waits_for_what_is_on_its_way() -> None:
+    store = Patient(MemoryStore())
+    async with segue.Engine(store) as engine:
+        await engine.start(both(), id="it")
+        await store.sent.wait()
+        one = engine.worker.awake["it"]
+        assert isinstance(one, Executor)
+        one.leave("ready")
+        await asyncio.sleep(0.01)
+        assert not one.over
+        store.release.set()
+        async with asyncio.timeout(5):
+            await one.has_left()
+            assert await (await engine.get("it")) == 3
 
 
 def test_what_was_given_up_on_its_way_is_given_up_again() -> None:

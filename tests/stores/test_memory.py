@@ -81,3 +81,26 @@ async def test_of_two_that_are_one_run_none_gets_it_alone(store):
     await deliver(store, 2)
     assert len(hints) == 4
     assert len(run.names) == 1
+
+
+async def test_what_others_were_told_before_a_request_is_told_of_first(store):
+    run, hints = Run(), []
+    await store.create([NewRun("other", Spec("flow", "greet", b"[]"))], now=0.0, worker="w", ttl=60.0)
+    store.subscribe(hints.append, {"r": run})
+    await deliver(store, 1)
+    run.mail(hints.pop().came["r"].letters)
+    await store.deliver([Mail("other", "client", 2, "tell", "told", b"1")], now=0.0)
+    await deliver(store, 3, name="asked")
+    assert [list(hint.came) for hint in hints] == [["other", "r"]]
+
+
+async def test_a_request_that_comes_again_is_given_once(store):
+    run, hints = Run(), []
+    store.subscribe(hints.append, {"r": run})
+    await deliver(store, 1)
+    run.mail(hints.pop().came["r"].letters)
+    await deliver(store, 2, name="asked")
+    again = Mail("r", "client", 2, "request", "asked", b"1", reply=CallRef("port:p", "call", 0))
+    assert await store.deliver([again], now=0.0) == ["duplicate"]
+    assert run.names == ["", "asked"]
+    assert len(await store.inbox("r", 0)) == 2

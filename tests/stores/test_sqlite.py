@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import weakref
 from datetime import timedelta
 from pathlib import Path
 
@@ -519,3 +520,36 @@ async def test_who_is_called_back_harms_no_other_of_its_group(store):
     store.land(Turn(run="c", fence=1, entries=b"4"), landed[1].set_result)
     assert [await one for one in landed] == ["committed", "committed"]
     assert [str(error) for error in told] == ["it was committed"] * 2
+
+
+async def test_who_was_called_back_isnt_kept_in_memory(store):
+    """The thread waits for its next order, perhaps for long."""
+    await start(store, "a", "b")
+
+    class Caller:
+        def landed(self, result):
+            came.set_result(result)
+
+    for order in (
+        lambda then: store.land(Turn(run="a", fence=1, entries=b"1"), then),
+        lambda then: store.append("b", 1, b"1", then),
+    ):
+        came, caller = asyncio.get_running_loop().create_future(), Caller()
+        order(caller.landed)
+        gone = weakref.ref(caller)
+        del caller
+        assert await came == "committed"
+        async with asyncio.timeout(5):
+            while gone() is not None:
+                await asyncio.sleep(0.001)
+
+
+async def test_a_store_that_is_closed_lands_nothing(store):
+    await start(store, "a")
+    closing = asyncio.ensure_future(store.close())
+    await asyncio.sleep(0)
+    with pytest.raises(StoreError, match="isn't open"):
+        store.land(Turn(run="a", fence=1, entries=b"1"), print)
+    with pytest.raises(StoreError, match="isn't open"):
+        store.append("a", 1, b"1", print)
+    await closing
