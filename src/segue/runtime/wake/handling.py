@@ -536,7 +536,8 @@ class Handling:
         ):
             return False
         self.close()
-        rests.take(run, self._stays, self.weight, self._rests_until)
+        left = self._rests_until - monotonic()
+        rests.take(run, self._stays, self.weight, run.loop.time() + left)
         return True
 
     def close(self) -> None:
