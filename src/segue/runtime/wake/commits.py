@@ -113,6 +113,8 @@ class Commits:
                     continue
                 self.batch_at = at
                 entries.append(outcome_entry(outcome, run.replay.handed, at))
+                if isinstance(request, Work):
+                    request.args = b""  # the entry has them; a connection may keep this, see `Work.let_go`
         self._turn = None  # what an outcome did cost is in it
         if entries:
             self.entries = []
@@ -151,6 +153,7 @@ class Commits:
             args = b"" if journal.passes_on(args, given[2]) else args
         self._given = n, path, value
         entry = Entry(path, n, work.kind, work.name, digest, args, handed, handed, value, None, now)
+        work.args = b""  # as in `take`
         try:
             if host.append(run.id, run.fence, encode_entries((entry,)), self._landed):
                 run.replay.hand_over(now)
