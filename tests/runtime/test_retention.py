@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import segue
-from segue.authoring.context import BRANCH
+from segue.authoring.context import BRANCH, Work
 from segue.runtime.wake.executor import Executor
 
 KEPT: list[Context] = []
@@ -40,7 +40,8 @@ async def test_what_a_step_keeps_open_keeps_nothing_of_the_run(flow: segue.Flow[
         await asyncio.sleep(0)
         gc.collect()
         assert KEPT
-        assert [each[BRANCH].args for each in KEPT] == [b""] * len(KEPT)  # nor what the call was given
+        works = [each[BRANCH] for each in KEPT]
+        assert [isinstance(work, Work) and work.args for work in works] == [b""] * len(works)  # what it asked
         assert [each for each in gc.get_objects() if type(each) is Executor and each.id == "r"] == []
     KEPT.clear()
 
