@@ -75,6 +75,15 @@ async def asked(engine: Any, question: str) -> Any:
     return found[0]
 
 
+async def begun(engine: Any, *, at_work: bool) -> Any:
+    """One of which a handler waits, or that waits itself."""
+    busy = await engine.start(Busy(), id="it")
+    if at_work:
+        await busy.tell(Go())
+        await asked(engine, "go on?")
+    return busy
+
+
 async def struck(desk: Desk) -> None:
     """Until nothing but what is in hand lies before it."""
     while len(await desk.store.inbox("it", 0)) > 1:
@@ -85,10 +94,7 @@ async def struck(desk: Desk) -> None:
 async def test_one_after_the_other_also_where_no_handler_waits(at_work: bool) -> None:
     desk = Desk()
     async with desk.engine() as engine:
-        busy = await engine.start(Busy(), id="it")
-        if at_work:
-            await busy.tell(Go())
-            await asked(engine, "go on?")
+        busy = await begun(engine, at_work=at_work)
         for name in ("slow one", "two"):
             await busy.tell(Done(name))
         await struck(desk)
@@ -102,10 +108,7 @@ async def test_one_after_the_other_also_where_no_handler_waits(at_work: bool) ->
 async def test_at_once_means_those_beside_too(at_work: bool) -> None:
     desk = Desk()
     async with desk.engine() as engine:
-        busy = await engine.start(Busy(), id="it")
-        if at_work:
-            await busy.tell(Go())
-            await asked(engine, "go on?")
+        busy = await begun(engine, at_work=at_work)
         asking = asyncio.ensure_future(busy.request(Asked()))
         await asked(engine, "asked?")
         await busy.tell(Done("slow two"))

@@ -588,9 +588,8 @@ class Worker:
             if future.cancelled():
                 return
             error = future.exception()
-            told = (
-                self._unwritten is not None or str(error) == self._refused
-            )  # of a full disk, all would say so
+            # Of a full disk, all would say so.
+            told = self._unwritten is not None or str(error) == self._refused
             if error is not None and not told:
                 log.error(
                     "runs such as %s can't be given back before their leases lapse: %s", turn.run, error

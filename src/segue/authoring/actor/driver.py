@@ -295,10 +295,8 @@ class Driver:
         own = result.then if isinstance(result, Answer) else result
         if isinstance(said, Interrupted) and not said.anew:
             if not isinstance(own, Done | Fail):  # else it ends by itself, as it was asked to
-                self.interlude.next, self.ending.after = (
-                    said,
-                    True,
-                )  # what the handler did, and said, comes first
+                # What the handler did, and said, comes first.
+                self.interlude.next, self.ending.after = said, True
             return result
         if said is not None and handler.is_request and not handler.keeps:
             return Answer(result.value if isinstance(result, Answer) else result, then=said)

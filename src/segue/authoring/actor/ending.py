@@ -46,9 +46,8 @@ class Ending:
         self._here, self._life, self._performer, self._spec = here, life, performer, spec
         self._letter, self._save, self._part = letter, save, close
         self.supervisor = Supervisor(here, life)
-        self.after = (
-            False  #: whether it was asked to end after a handler, whose turn stands if it goes on some day
-        )
+        #: Whether it was asked to end after a handler, whose turn stands if it goes on some day.
+        self.after = False
 
     async def begins_anew(self) -> bool:
         """Whether it does; then that is written down."""

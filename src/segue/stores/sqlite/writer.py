@@ -87,16 +87,19 @@ class Writer:
         self._order(Order(apply, (item,), then, False))
 
     def _order(self, order: Order) -> None:
+        self._hand_over_soon()
+        self._next.append(order)
+
+    def _hand_over_soon(self) -> None:
+        """What is ordered first in a turn of the loop has all of that turn handed over."""
         if not self._next and not self._rows:
             self._loop.call_soon(self._hand_over)
-        self._next.append(order)
 
     def append(self, run: str, fence: int, entries: bytes, then: Landed) -> None:
         """Order a journal row: what is written most often, and so without a future."""
         if self._stopped:
             raise self._is_closed()
-        if not self._rows and not self._next:
-            self._loop.call_soon(self._hand_over)
+        self._hand_over_soon()
         self._rows.append((run, fence, entries, then))
 
     def _is_closed(self) -> StoreError:

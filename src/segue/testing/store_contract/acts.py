@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from ...model.lane import BatchJob, Line
 from ...model.message import Mail, Question
 from ...model.run import CallRef, Spec, Status
-from ...ports.store import Claimed, CommitResult, NewRun, Store, Turn
+from ...ports.store import Claimed, CommitResult, Landed, NewRun, Store, Turn
 
 LANE = "mock|http://x|/v1/chat|small|key"
 HOUR = 3600.0
@@ -64,22 +65,26 @@ async def commit(store: Store, run: str, fence: int, **fields: Any) -> CommitRes
 
 async def land(store: Store, turns: Sequence[Turn]) -> list[CommitResult | BaseException]:
     """Turns landed together, each by itself; what came of each."""
-    landed: list[asyncio.Future[CommitResult | BaseException]] = []
-    for turn in turns:
-        future = asyncio.get_running_loop().create_future()
-        if (result := store.land(turn, future.set_result)) is not None:
-            future.set_result(result)
-        landed.append(future)
-    return [await future for future in landed]
+    return await _all_landed(partial(store.land, turn) for turn in turns)
 
 
 async def append(store: Store, rows: Sequence[tuple[str, int, bytes]]) -> list[CommitResult | BaseException]:
     """Rows appended together; what came of each."""
+
+    def put(row: tuple[str, int, bytes], then: Landed) -> CommitResult | None:
+        return "committed" if store.append(*row, then) else None
+
+    return await _all_landed(partial(put, row) for row in rows)
+
+
+async def _all_landed(
+    puts: Iterable[Callable[[Landed], CommitResult | None]],
+) -> list[CommitResult | BaseException]:
     landed: list[asyncio.Future[CommitResult | BaseException]] = []
-    for row in rows:
+    for put in puts:
         future = asyncio.get_running_loop().create_future()
-        if store.append(*row, future.set_result):
-            future.set_result("committed")
+        if (result := put(future.set_result)) is not None:
+            future.set_result(result)
         landed.append(future)
     return [await future for future in landed]
 
