@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
-from asyncio import Future, _get_running_loop
+import threading
+from asyncio import AbstractEventLoop, Future, _get_running_loop
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
@@ -400,15 +402,34 @@ class BranchTask(asyncio.Task[Any]):
 
 
 #: As `asyncio.current_task`, which is written in Python before 3.12: it is asked at every call.
-_current_task: Callable[[asyncio.AbstractEventLoop], asyncio.Task[Any] | None] = (
+_current_task: Callable[[AbstractEventLoop], asyncio.Task[Any] | None] = (
     asyncio.current_task if sys.version_info >= (3, 12) else asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]  # where `current_task` looks
 )
 
 
+class Home(threading.local):
+    """The loop on which runs are at work in this thread: whether it is the running one, asyncio says by a system call
+    before 3.12, and each call of a run asks.
+    """
+
+    loop: AbstractEventLoop | None = None
+
+    def forget(self) -> None:
+        """In a process that was forked here, that loop doesn't run."""
+        self.loop = None
+
+
+HOME = Home()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=HOME.forget)
+
+
 def find_branch() -> Branch | None:
     """The branch that the calling code belongs to: by task, or by context where there is no task."""
-    loop = _get_running_loop()
-    task = None if loop is None else _current_task(loop)
+    loop = HOME.loop
+    task = None if loop is None else _current_task(loop)  # if one is at work, that loop runs
+    if task is None and (loop := _get_running_loop()) is not None:
+        task = _current_task(loop)
     if task is None:
         found = BRANCH.get()
         return found if isinstance(found, Branch) else None

@@ -105,8 +105,9 @@ def encode_deterministic(value: object, *, where: str = "value") -> bytes:
 def encode_stable(value: object, *, where: str = "value") -> bytes:
     """As `encode`, with sets sorted by how they are written: in another process a set of texts has another order."""
     data = encode(value, where=where)
-    lists = _lists(data, 0)
-    return write(_ordered(value, keys=False)) if lists and _holds_set([value], lists) else data
+    if data.find(b"[") < 0 or not _holds_set([value], _lists(data, 0)):
+        return data
+    return write(_ordered(value, keys=False))
 
 
 def encode_call(args: Sequence[object], kwargs: Mapping[str, object]) -> bytes:

@@ -84,6 +84,7 @@ class Driver:
 
     def part(self) -> None:
         """The wake is over: its parts let each other go, so that nothing waits for the garbage collector."""
+        self._quick.part()
         del self.ending, self.interlude, self.performer, self._quick
 
     async def _live(self) -> None:

@@ -100,9 +100,12 @@ class Fields:
     def hold(self, actor: Any) -> bool:
         """`take` what they are now; whether they have changed. Raises `NotEncodable`, and then nothing is taken."""
         values = actor.__dict__
-        if self._table is not None or values.keys() != self._names or (text := encode_plain(values)) is None:
+        text = encode_plain(values) if self._table is None and len(values) == len(self._names) else None
+        if text == self._raw:  # under the same names
+            return False
+        if text is None or values.keys() != self._names:
             return self.take(self.look(actor), actor)
-        return text != self._raw and self.take(text, actor)
+        return self.take(text, actor)
 
     # ------------------------------------------------------------ written down
     def whole(self) -> msgspec.Raw:

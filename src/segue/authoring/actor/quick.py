@@ -8,10 +8,11 @@ not so plain is handed to the driver.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from itertools import islice
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from types import CoroutineType, coroutine
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
@@ -39,6 +40,7 @@ class Odd(msgspec.Struct, frozen=True):
 
 
 NOT_BEGUN: Final = Odd()
+_NONE: Final = Odd()
 
 
 class Quick:
@@ -53,87 +55,103 @@ class Quick:
     ) -> None:
         self._here, self._life, self._performer = here, life, performer
         self.serve, self.save = serve, here.write
+        self._stretches: Any = None
         self._waits = False  # the handler that was called last waits, or has waited
         self.is_full = False  #: what was carried out last is to be committed before there is more
         self.has_news = False  #: more is to be stored than that those messages were handled
 
     def carry_out(self, posts: OrderedDict[int, Letter], turn: Turn) -> Odd | None:
         """Carry out the first messages as far as they are plain; the next one, if it isn't."""
-        stretch, self._waits = self._stretch(posts, turn), False
-        try:
-            waits = stretch.send(None)
-        except StopIteration as stop:
-            self.has_news = self._here.unwritten
-            odd: Odd | None = stop.value
-            return odd
+        stretches, self._stretches = self._stretches, None  # where it raises, it is over
+        if stretches is None:
+            stretches, self._waits = cast("Any", self._all_stretches()), False
+            next(stretches)
+        odd = stretches.send((posts, turn))
+        if type(odd) is Odd:
+            self._stretches, self.has_news = stretches, self._here.unwritten
+            return None if odd is _NONE else odd
         self._waits = True
         letter = next(iter(posts.values()))
-        return self._odd(self._here.quick[letter.mail.name], letter, self._life.going_on(stretch, waits))
+        return self._odd(self._here.quick[letter.mail.name], letter, self._life.going_on(stretches, odd))
 
-    async def _stretch(self, posts: OrderedDict[int, Letter], turn: Turn) -> Any:
-        """As `carry_out`; but what its handler gives, of a message that waits. To await one costs less than to send."""
-        here, life, branch, consumed = self._here, self._life, self._performer.branch, turn.consumed
-        quick, actor, fields, save, at = here.quick, here.actor, here.fields, self.save, here.at
-        letters, self.is_full = tuple(islice(posts.values(), max(GROUP - len(consumed), 1))), False
-        until = monotonic() + MOMENT if len(letters) > 1 else 0.0
-        for letter in letters:
-            mail = letter.mail
-            handler = quick.get(mail.name)
-            if handler is None or mail.callers:
-                return NOT_BEGUN
-            try:
-                value = handler.parse(mail.value or b"null")
-            except Exception:  # it will be raised again, where it is dealt with
-                return NOT_BEGUN
-            if mail.at > at:
-                at = mail.at
-                life.set_time(at)
-            method, answer = handler.method, None
-            branch.path = f"/{method}.{here.turns}"
-            if life.followed and handler.is_request:
-                life.takes(letter, branch.path, keeps=False)
-            work: Coroutine[Any, Any, Any] = getattr(actor, method)(value)
-            try:
-                result = await work
-            except BaseException as error:
-                if self._waits:
-                    raise
-                return self._odd(handler, letter, _come_to(None, error))
-            if self._waits:
-                return result
-            if not self.is_plain(handler, result):
-                return self._odd(handler, letter, _come_to(result, None))
-            try:
-                if handler.is_request:
-                    answer = encode(result, where=handler.answers)
-                if fields.hold(actor):
-                    here.unwritten = True
-            except BaseException:  # so here
-                return self._odd(handler, letter, _come_to(result, None))
-            here.at = at
-            if here.only_listens:
-                here.turns += 1
+    def part(self) -> None:
+        """The wake is over: this and its generator let each other go."""
+        self._stretches = None
+
+    @coroutine
+    def _all_stretches(self) -> Generator[Any, Any, Any]:
+        """As `carry_out`, again and again; of a message that waits, what its handler gives, and at last returns.
+
+        To go on costs less than to begin, and to await a handler less than to send.
+        """
+        here, life, branch, save = self._here, self._life, self._performer.branch, self.save
+        odd = _NONE
+        while True:
+            posts, turn = yield odd
+            quick, actor, fields, at, consumed = here.quick, here.actor, here.fields, here.at, turn.consumed
+            if len(posts) == 1:
+                letters, until, odd = tuple(posts.values()), 0.0, _NONE
             else:
-                here.keep()
-            del posts[letter.id]
-            consumed.append(letter.id)
-            if answer is not None and (reply := life.answer_to(mail, answer, None)) is not None:
-                turn.outbox.append(reply)
-            life.saved = save
-            if posts and monotonic() > until:
-                break
-        self.is_full = bool(posts)
-        return None
-
-    def is_plain(self, handler: Handler, result: Any) -> bool:
-        """Whether that is all: nothing was recorded or begun, and the next message is what is next."""
-        branch = self._performer.branch
-        return not (
-            branch.n
-            or branch.timeouts
-            or branch.kids is not None
-            or (result is not None and (not handler.is_request or isinstance(result, Answer)))
-        )
+                letters = tuple(islice(posts.values(), max(GROUP - len(consumed), 1)))
+                until, odd = monotonic() + MOMENT, _NONE
+            for letter in letters:
+                mail = letter.mail
+                handler = quick.get(mail.name)
+                if handler is None or mail.callers:
+                    odd = NOT_BEGUN
+                    break
+                try:
+                    value = handler.parse(mail.value or b"null")
+                except Exception:  # it will be raised again, where it is dealt with
+                    odd = NOT_BEGUN
+                    break
+                if mail.at > at:
+                    at = mail.at
+                    life.set_time(at)
+                method, answer = handler.method, None
+                branch.path = f"/{method}.{here.turns}"
+                if life.followed and handler.is_request:
+                    life.takes(letter, branch.path, keeps=False)
+                work = getattr(actor, method)(value)
+                try:
+                    steps: Any = work if type(work) is CoroutineType else work.__await__()
+                    result = yield from steps
+                except BaseException as error:
+                    if self._waits:
+                        raise
+                    odd = self._odd(handler, letter, _come_to(None, error))
+                    break
+                if self._waits:
+                    return result
+                if (
+                    branch.n
+                    or branch.timeouts
+                    or branch.kids is not None
+                    or (result is not None and (not handler.is_request or isinstance(result, Answer)))
+                ):  # something was recorded or begun, or is next but the next message
+                    odd = self._odd(handler, letter, _come_to(result, None))
+                    break
+                try:
+                    if handler.is_request:
+                        answer = encode(result, where=handler.answers)
+                    if fields.hold(actor):
+                        here.unwritten = True
+                except BaseException:  # so here
+                    odd = self._odd(handler, letter, _come_to(result, None))
+                    break
+                here.at = at
+                if here.only_listens:
+                    here.turns += 1
+                else:
+                    here.keep()
+                del posts[letter.id]
+                consumed.append(letter.id)
+                if answer is not None and (reply := life.answer_to(mail, answer, None)) is not None:
+                    turn.outbox.append(reply)
+                life.saved = save
+                if posts and monotonic() > until:
+                    break
+            self.is_full = odd is _NONE and bool(posts)
 
     def _odd(self, handler: Handler, letter: Letter, work: Awaitable[Any]) -> Odd:
         self._performer.at_work = handler.method

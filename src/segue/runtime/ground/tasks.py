@@ -17,7 +17,7 @@ from pathlib import Path
 from types import CodeType, coroutine
 from typing import Any, NamedTuple, Protocol
 
-from ...authoring.context import BRANCH, Branch, BranchTask, find_branch
+from ...authoring.context import BRANCH, HOME, Branch, BranchTask, find_branch
 
 #: An empty context for callbacks of the engine's own.
 NO_CONTEXT = Context()
@@ -52,6 +52,7 @@ def install(loop: AbstractEventLoop) -> Callable[[], None]:
         return start(loop, coro, _branch_for(branch, coro), how.get("context"), how.get("name"))
 
     loop.set_task_factory(factory)
+    HOME.loop = loop
     plain, eager = asyncio.as_completed, getattr(asyncio, "eager_task_factory", None)
 
     def ordered(fs: Iterable[Any], **how: Any) -> Any:
@@ -69,6 +70,7 @@ def install(loop: AbstractEventLoop) -> Callable[[], None]:
     def restore() -> None:
         if loop.get_task_factory() is factory:
             loop.set_task_factory(inner)
+        HOME.forget()
         for take_back in takes_back:
             take_back()
 

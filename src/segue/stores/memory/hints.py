@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from ...ports.store import Awake, Came, Hint
+from ...ports.store import NOBODY, Awake, Came, Hint
 
 HintKind = Literal["ready", "mail", "ended", "lines", "room"]
 
@@ -17,6 +17,7 @@ class Hints:
     def __init__(self) -> None:
         self._listeners: tuple[Callable[[Hint], None], ...] = ()
         self._awake: tuple[Mapping[str, Awake], ...] = ()
+        self._only: Mapping[str, Awake] = NOBODY  # if one alone has runs in memory
         self._named: dict[HintKind, dict[str, None]] = {}
         self.came: dict[str, Came] = {}  #: letters that aren't told of yet
         self.at_ports: dict[str, Came] = {}  #: those at ports, for which somebody waits
@@ -29,31 +30,30 @@ class Hints:
 
     def close(self) -> None:
         """Nobody listens any more."""
-        self._listeners, self._awake = (), ()
+        self._listeners, self._awake, self._only = (), (), NOBODY
 
     def subscribe(self, listener: Callable[[Hint], None], awake: Mapping[str, Awake]) -> Callable[[], None]:
         """Tell this one too, until the end that is returned."""
         self._listeners = (*self._listeners, listener)
-        self._awake = (*self._awake, awake)
+        if awake is not NOBODY:
+            self._have_awake((*self._awake, awake))
 
         def end() -> None:
             self._listeners = tuple(one for one in self._listeners if one is not listener)
-            self._awake = tuple(one for one in self._awake if one is not awake)
+            self._have_awake(tuple(one for one in self._awake if one is not awake))
 
         return end
 
+    def _have_awake(self, awake: tuple[Mapping[str, Awake], ...]) -> None:
+        self._awake = awake
+        self._only = awake[0] if len(awake) == 1 else NOBODY
+
     def awake(self, run: str, after: int) -> Awake | None:
         """Who is that run in memory, and has all its letters up to one; None where they have to be told of."""
-        if self.came:
-            return None  # those come first
-        found: Awake | None = None
-        for awake in self._awake:
-            one = awake.get(run)
-            if one is not None:
-                if found is not None or one.seen < after:
-                    return None
-                found = one
-        return found
+        one = self._only.get(run)
+        if one is None or one.seen < after or self.came:  # what came before comes first
+            return None
+        return one
 
     def hint(self, kind: HintKind, name: str) -> None:
         """Something is new, which is told soon."""

@@ -1,0 +1,89 @@
+"""Which run the calling code belongs to, where loops, threads and processes are about."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from contextvars import Context
+
+import pytest
+
+import segue
+from segue.authoring.context import HOME, find_branch
+
+FORKS = """
+import asyncio, os, sys
+import segue
+from segue.authoring.context import find_branch
+
+@segue.flow
+async def forks() -> str:
+    assert find_branch() is not None
+    if child := os.fork():
+        return str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    code = 1
+    try:
+        code = asyncio.run(looks())
+    finally:
+        os._exit(code)
+
+async def looks() -> int:
+    return 7 if find_branch() is None else 8
+
+async def main() -> None:
+    async with segue.Engine("memory:", stall=None) as engine:
+        print(await engine.run(forks()))
+
+asyncio.run(main())
+"""
+
+
+async def look() -> bool:
+    return find_branch() is not None
+
+
+@segue.flow
+async def looks() -> list[bool]:
+    def elsewhere() -> bool:
+        return Context().run(asyncio.run, look())
+
+    return [await look(), await asyncio.to_thread(elsewhere), Context().run(find_branch) is not None]
+
+
+async def test_a_loop_on_another_thread_is_no_runs() -> None:
+    async with segue.Engine("memory:") as engine:
+        assert await engine.run(looks()) == [True, False, True]
+        assert HOME.loop is asyncio.get_running_loop()
+        assert await asyncio.to_thread(lambda: HOME.loop) is None
+        HOME.forget()
+        assert await engine.run(looks()) == [True, False, True]
+
+
+def test_a_loop_after_that_of_an_open_engine_is_its_own() -> None:
+    first = asyncio.new_event_loop()
+    opened, over = first.create_future(), first.create_future()
+
+    async def live() -> None:
+        async with segue.Engine("memory:") as engine:
+            opened.set_result(engine)
+            await over
+
+    try:
+        life = first.create_task(live())
+        engine = first.run_until_complete(opened)
+        assert HOME.loop is first
+        assert not asyncio.run(look())
+        assert first.run_until_complete(engine.run(looks())) == [True, False, True]
+        over.set_result(None)
+        first.run_until_complete(life)
+        assert HOME.loop is None
+    finally:
+        first.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_process_is_in_no_run() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKS], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "7\n", done.stderr
