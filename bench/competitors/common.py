@@ -160,8 +160,10 @@ async def workers(n: int, jobs: Iterator[Any] | Any, act: Callable[[Any], Awaita
 async def served(n: int, request: Callable[[int], Awaitable[Any]], a_second: int = 600) -> Figures:
     """Let requests come in at a steady pace, each in a task of its own; how long they took, from when they were due.
 
-    Before, a thousand at once, twice: connections are open then, and no side begins cold.
+    Before, a thousand at once, twice: connections are open then, and no side begins cold. Before all, one alone, for
+    which some load what they need once in a process: that is no run's memory.
     """
+    await request(0)
     loop, before, at_once = asyncio.get_running_loop(), resident(), 1000
     for _ in range(2):
         await asyncio.gather(*map(request, range(at_once)))

@@ -286,7 +286,7 @@ def connect(path: str, *, busy: float, write: bool) -> sqlite3.Connection:
 def tune(cx: sqlite3.Connection) -> None:
     """What holds of each connection."""
     cx.text_factory = _text
-    cx.execute("pragma cache_size = -32000")
+    cx.execute("pragma cache_size = -8000")  # more made nothing faster, at a million lines neither
     cx.execute("pragma temp_store = memory")
 
 
