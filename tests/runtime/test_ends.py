@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 
 import pytest
 
@@ -40,6 +40,44 @@ async def test_who_waits_for_an_answer_that_nobody_looks_for_is_told(
     async with segue.Engine("memory:") as engine:
         await engine.start(asks(), id="a")
         assert await waiting(engine, looks=True) == []
+
+
+@segue.flow(name="ends.row")
+async def row(n: int) -> str:
+    return await segue.ask("Go on?") if n == 1 else "done"
+
+
+@segue.flow(name="ends.above")
+async def above() -> str:
+    return await (await segue.spawn(row(1)))
+
+
+@pytest.mark.parametrize("looks", [False, True])
+async def test_a_question_beneath_what_is_waited_for_is_said(
+    looks: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ends, "POLL", 0.01)
+
+    async def said(engine: segue.Engine, ending: Awaitable[object]) -> list[str]:
+        caplog.clear()
+        waiting = asyncio.ensure_future(ending)
+        if looks:
+            assert len([ask async for ask in _first(engine.asks())]) == 1
+        await asyncio.sleep(0.2)
+        (asked,) = await engine.open_asks()
+        await engine.answer(asked.id, "yes")
+        await waiting
+        return [record.getMessage().split(", and")[0].replace(asked.id, "ID") for record in caplog.records]
+
+    async def values(engine: segue.Engine) -> list[str]:
+        return await engine.map(row, range(3), id="job")
+
+    async with segue.Engine("memory:") as engine:
+        heard = await said(engine, _value(await engine.start(above(), id="a")))
+        assert heard == ["run a waits for an answer to ID, 'Go on?'"] * (not looks)
+    async with segue.Engine("memory:") as engine:
+        heard = await said(engine, values(engine))
+        assert heard == ["job job waits for an answer to ID, 'Go on?'"] * (not looks)
 
 
 async def _first(asks: AsyncIterator[Ask]) -> AsyncIterator[Ask]:

@@ -83,6 +83,18 @@ async def test_a_line_that_nobody_waits_for_any_more_is_in_the_receipt(world: Wo
         assert line.input_tokens > 0
 
 
+async def test_a_provider_that_doesnt_answer_is_told_of_again_and_again(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ever more seldom: said once, the rest of an outage would look like a hang."""
+    sim = await world.simulator()
+    sim.faults.fail(3, status=503, on="/files")
+    all_well(await world.run())
+    said = [text for text in caplog.messages if "doesn't answer as it should" in text]
+    assert ["in a row" in text for text in said] == [False, True]
+    assert "2 times in a row; it is asked again in 4 s: " in said[1]
+
+
 # ---------------------------------------------------------------- jobs that end early
 async def test_each_bad_line_gets_its_own_words(world: World) -> None:
     await world.simulator(models=["m"])

@@ -6,8 +6,9 @@ import asyncio
 import logging
 from asyncio import Future
 from collections.abc import Callable, Container, Coroutine, Iterable
-from typing import Any
+from typing import Any, Literal
 
+from ..model.message import Question
 from ..model.run import Head, is_over
 from ..ports.store import Store
 from . import stuck
@@ -18,8 +19,10 @@ from .wake.resting import Resting
 
 log = logging.getLogger("segue")
 
-#: After so many looks at a run that isn't at work here, it is said that it waits for an answer.
+#: After so many looks at a run that isn't at work here, or at a job, it is said that it waits for an answer.
 UNHEARD = 6
+#: So many open questions are looked at then for one of a run beneath it.
+FEW = 100
 
 
 class Ends:
@@ -55,7 +58,7 @@ class Ends:
                 look += 1
                 if look >= say and not self.heard:
                     say *= 2
-                    await self._say_unheard(id)
+                    await self.say_unheard("run", id)
             finally:
                 waiting = self._waiting.get(id, [])
                 if future in waiting:
@@ -63,20 +66,31 @@ class Ends:
                 if not waiting:
                     self._waiting.pop(id, None)
 
-    async def _say_unheard(self, id: str) -> None:
-        """Of a question that nobody in this process looks at, say so, once: to wait for it would be silent."""
-        asked = next(iter(await self._store.asks(run=id)), None)
-        if asked is None:
+    async def say_unheard(self, what: Literal["run", "job"], id: str) -> None:
+        """Of a question of that, or of a run beneath it, that nobody in this process looks at, say so, once: to wait for
+        it would be silent.
+        """
+        if self.heard or (asked := await self._asked_beneath(id)) is None:
             return
         self.heard = True
         log.warning(
-            "run %s waits for an answer to %s, %r, and nothing here looks at questions: a loop over "
+            "%s %s waits for an answer to %s, %r, and nothing here looks at questions: a loop over "
             "engine.asks() does, or another process's `segue answer %s VALUE`. Said once",
+            what,
             id,
             asked.id,
             asked.question,
             asked.id,
         )
+
+    async def _asked_beneath(self, id: str) -> Question | None:
+        """The first open question of a run, or of one that it waits for, or of a job's."""
+        for asked in await self._store.asks(run=id) or (await self._store.asked(0, limit=FEW))[0]:
+            head = await self._store.get(asked.run)
+            above = [] if head is None else [head.id, *await stuck.ancestors(self._store, head)]
+            if any(run == id or run.startswith(f"{id}/") for run in above):
+                return asked
+        return None
 
     async def _known(self, id: str) -> Head:
         head = await self._store.get(id)

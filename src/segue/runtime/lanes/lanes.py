@@ -121,9 +121,15 @@ class Lanes:
             self._warned.discard(head.lane)
             return again
         failures = self._failures[head.lane] = self._failures.get(head.lane, 0) + 1
-        self._warn(head.lane, f"lane {head.lane}: {provider.name} doesn't answer as it should: {fault}")
         wait = min(BACK_OFF[0] * 2.0 ** min(failures - 1, 10), BACK_OFF[1])
         wait = max(wait, getattr(fault, "after", None) or 0.0)
+        if (
+            not failures & failures - 1
+        ):  # the first, the second, the fourth …: to be silent would look like a hang
+            often = "" if failures == 1 else f", {failures} times in a row; it is asked again in {wait:.0f} s"
+            log.warning(
+                "lane %s: %s doesn't answer as it should%s: %s", head.lane, provider.name, often, fault
+            )
         self.desk.rest(head.lane, wait)
         return min(again, wait)
 
