@@ -67,8 +67,8 @@ class Ends:
                     self._waiting.pop(id, None)
 
     async def say_unheard(self, what: Literal["run", "job"], id: str) -> None:
-        """Of a question of that, or of a run beneath it, that nobody in this process looks at, say so, once: to wait for
-        it would be silent.
+        """Say once that a question of that, or of a run beneath it, is open, if nobody in this process looks at any: to
+        wait for it would be silent.
         """
         if self.heard or (asked := await self._asked_beneath(id)) is None:
             return
