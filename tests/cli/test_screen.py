@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from segue.cli.screen import note, table, visible
+from segue.cli.screen import breadth, note, short, table, visible
 from tests.cli.desk import Desk
 
 
@@ -93,3 +93,20 @@ def test_a_call_that_was_open_when_its_run_ended_waits_no_more(desk: Desk) -> No
     desk.segue("cancel", "q")
     desk.segue("advance", "app.py")
     assert "… had none when the run ended" in desk.segue("show", "q").out
+
+
+def test_letters_that_take_two_places_stand_under_their_heading(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "32")
+    table(["ID", "WHAT"], [["注文/1", "配送が遅い、とても残念です。"], ["e\u0301te\u0301", "🎉 done"]])
+    assert capsys.readouterr().out.splitlines() == [
+        "ID      WHAT",
+        "注文/1  配送が遅い、とても残念…",
+        "e\u0301te\u0301     🎉 done",
+    ]
+    assert [breadth(text) for text in ("abc", "日本", "e\u0301", "👩\u200d🚀", "")] == [3, 4, 1, 4, 0]
+    assert [short("日本語", width) for width in (6, 5, 4, 1)] == ["日本語", "日本…", "日…", "…"]

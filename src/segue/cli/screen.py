@@ -6,7 +6,9 @@ import os
 import re
 import shutil
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
+from itertools import accumulate, takewhile
 from typing import IO, Any
 
 import msgspec
@@ -64,7 +66,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: st
     for all columns, those that are left come as a table of their own, below.
     """
     text = [[_cell(value) for value in row] for row in rows]
-    widths = [max(len(each) for each in column) for column in zip(columns, *text, strict=True)]
+    widths = [max(map(breadth, column)) for column in zip(columns, *text, strict=True)]
     room = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else 10_000
     aligned = [(">" if name in right.split(",") else "<") for name in columns]
     lines = [list(columns), *text]
@@ -94,8 +96,12 @@ Column = tuple[int, str, int]
 def _put(lines: Iterable[Sequence[str]], columns: Sequence[Column], *, heading: bool = True) -> None:
     """Some columns of some lines, the first of which may be the headings."""
     for number, line in enumerate(lines):
-        text = "  ".join(f"{line[each]:{side}{width}}" for each, side, width in columns)
+        text = "  ".join(_padded(line[each], side, width) for each, side, width in columns)
         _show(text.rstrip(), heading=heading and number == 0)
+
+
+def _padded(text: str, side: str, width: int) -> str:
+    return f"{text:{side}{width - breadth(text) + len(text)}}"
 
 
 def _show(text: str, *, heading: bool) -> None:
@@ -120,10 +126,26 @@ def _cell(value: object) -> str:
     return visible(value) if isinstance(value, str) else "" if value is None else str(value)
 
 
+def breadth(text: str) -> int:
+    """How many places of a terminal a text takes: letters of East Asia and pictures take two, what joins another none."""
+    return len(text) if text.isascii() else sum(map(_places, text))
+
+
+def _places(letter: str) -> int:
+    if unicodedata.category(letter) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+
+
 def short(text: str, width: int = 60) -> str:
-    """One line of at most that many characters."""
+    """One line of at most that many places."""
     line = " ".join(text.split()) if "\n" in text else text
-    return line if len(line) <= width else f"{line[: max(width - 1, 1)]}…"
+    if (
+        len(line) <= 8 * width and breadth(line) <= width
+    ):  # whoever writes more marks above letters is cut short
+        return line
+    ends = accumulate(map(_places, line[: 8 * width]))
+    return f"{line[: sum(1 for _ in takewhile(lambda end: end < max(width, 2), ends))]}…"
 
 
 def shown(value: bytes | None, width: int = 60) -> str:
