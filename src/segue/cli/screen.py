@@ -127,7 +127,7 @@ def _cell(value: object) -> str:
 
 
 def breadth(text: str) -> int:
-    """How many places of a terminal a text takes: letters of East Asia and pictures take two, what joins another none."""
+    """The places that a text takes on a terminal: letters of East Asia and pictures two, what joins another none."""
     return len(text) if text.isascii() else sum(map(_places, text))
 
 
