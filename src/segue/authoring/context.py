@@ -424,6 +424,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=HOME.forget)
 
 
+def runs_here(loop: AbstractEventLoop) -> bool:
+    """Whether that is the running loop, as far as one of its tasks is at work."""
+    return HOME.loop is loop and _current_task(loop) is not None
+
+
 def find_branch() -> Branch | None:
     """The branch that the calling code belongs to: by task, or by context where there is no task."""
     loop = HOME.loop
