@@ -76,6 +76,26 @@ async def test_who_has_no_such_way_goes_by_batch(sim: Simulator):
     assert {entry.kind for entry in sim.ledger.lines()} == {"batch"}
 
 
+@segue.flow(name="background.say")
+async def say(place: str) -> str:
+    return await segue.generate(f"How is {place}?", max_tokens=20)
+
+
+async def test_what_answers_cost_that_come_side_by_side_is_off_the_budget():
+    async with (
+        Simulator(batch_time=timedelta(seconds=0.1)) as sim,
+        engine(sim, 2 * HOUR) as here,
+        asyncio.timeout(20),
+    ):
+        budget = segue.Budget(tokens=100_000)
+        rows = [row async for row in here.map(say, [f"sea {n}" for n in range(40)], id="job", budget=budget)]
+        assert [row.error for row in rows] == [None] * 40
+        (standing,) = await here.store.budgets(["job:job"])
+        billed = sum(entry.tokens_in + entry.tokens_out for entry in sim.ledger.lines() if entry.paid)
+    assert (standing.spent.tokens, standing.reserved.tokens) == (billed, 0)
+    assert billed > 0
+
+
 async def test_what_fails_in_the_background_goes_round_again_or_is_told(sim: Simulator):
     sim.when("once").reply(Failure(500, "It broke."), "fine")
     sim.when("long").reply(Failure(400, "Your input exceeds the context window of this model."))

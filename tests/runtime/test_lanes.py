@@ -7,13 +7,15 @@ import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 import pytest
 
 import segue
 from segue.model.errors import BadAnswer, ModelFailed, RunCancelled
+from segue.runtime.lanes import desk
+from segue.testing.clock import VirtualClock
 from segue.testing.simulator import Failure, Limits
 from tests.runtime.world import ONCE, ROWS, World, all_well, echo, ident, until
 
@@ -93,6 +95,40 @@ async def test_a_provider_that_doesnt_answer_is_told_of_again_and_again(
     said = [text for text in caplog.messages if "doesn't answer as it should" in text]
     assert ["in a row" in text for text in said] == [False, True]
     assert "2 times in a row; it is asked again in 4 s: " in said[1]
+
+
+async def test_a_provider_whose_jobs_all_fail_is_given_time(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four attempts would be over in a moment, and every row with them."""
+    monkeypatch.setattr(desk, "PAUSES", (0.0, 20.0))
+    sim = await world.simulator()
+    sim.faults.fail_batch(times=2)
+    begun = world.clock.steady()
+    all_well(await world.run())
+    assert world.clock.steady() - begun >= 20.0
+    assert len(sim.batches()) == 3
+    (said,) = [text for text in caplog.messages if "nothing came of batch job" in text]
+    assert said.endswith("what goes out again waits 20 s")
+
+
+async def test_how_long_a_lane_sends_nothing() -> None:
+    clock = VirtualClock()
+    here = desk.Desk(cast("Any", None), cast("Any", None), clock, lambda: None)
+
+    def came(lane: str = "a", **what: bool) -> float:
+        return here.came(lane, **{"good": False, "passing": False, **what})
+
+    assert [came(passing=True) for _ in range(5)] == [0.0, 10.0, 60.0, 300.0, 300.0]
+    assert (here.pause("a"), here.pause("b") <= 0) == (300.0, True)
+    assert came("b", passing=True) == 0.0
+    await clock.sleep(100)
+    assert here.pause("a") == 200.0
+    assert came() == 0.0  # nothing that may pass: of lines that failed for good, or were called off
+    assert here.pause("a") == 200.0
+    assert came(good=True, passing=True) == 0.0
+    assert here.pause("a") <= 0
+    assert [came(passing=True) for _ in range(2)] == [0.0, 10.0]
 
 
 # ---------------------------------------------------------------- jobs that end early

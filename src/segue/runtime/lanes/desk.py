@@ -17,6 +17,8 @@ from .quotas import Quotas
 PATIENCE = 5
 #: A job whose submission is refused so often as too many is taken for too large.
 REFUSALS = 3
+#: A lane of whose jobs came nothing but what may pass, so many in a row, sends no other for so long, in seconds.
+PAUSES = (0.0, 10.0, 60.0, 300.0)
 
 
 class Held(NamedTuple):
@@ -38,6 +40,8 @@ class Desk:
         self.ended: set[str] = set()  # jobs that were asked to end
         self._due: dict[str, float] = {}  # by job: when it is looked at again
         self._rests: dict[str, float] = {}  # by lane: until when it is left alone
+        self._vain: dict[str, int] = {}  # by lane: jobs in a row of which nothing came
+        self._pauses: dict[str, float] = {}  # by lane: until when it sends nothing
         self._nonsense: dict[str, int] = {}  # by job: answers to its submission that made no sense
         self._refusals: dict[str, int] = {}  # by job: submissions that were too many
 
@@ -61,6 +65,25 @@ class Desk:
     def rest(self, lane: str, seconds: float) -> None:
         """Leave a lane alone for that long."""
         self._rests[lane] = self.clock.steady() + seconds
+
+    def came(self, lane: str, *, good: bool, passing: bool) -> float:
+        """A job is over, and there were answers in it, or failures that may pass; seconds until the lane sends another.
+
+        Each line goes out a few times only: they would all be over in a moment, where a provider is out of order.
+        """
+        if good:
+            self._vain.pop(lane, None)
+            self._pauses.pop(lane, None)
+        if good or not passing:
+            return 0.0
+        vain = self._vain[lane] = self._vain.get(lane, 0) + 1
+        pause = PAUSES[min(vain, len(PAUSES)) - 1]
+        self._pauses[lane] = self.clock.steady() + pause
+        return pause
+
+    def pause(self, lane: str) -> float:
+        """Seconds for which a lane is to send nothing."""
+        return self._pauses.get(lane, 0.0) - self.clock.steady()
 
     def makes_no_sense(self, job: BatchJob) -> bool:
         """An answer to a submission was none; whether that is to be taken as final."""

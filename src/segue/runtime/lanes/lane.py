@@ -20,7 +20,7 @@ from ...model.mode import Batch
 from ...ports.provider import CallFault, RemoteJob
 from .delivery import CHUNK
 from .desk import Desk, Held
-from .endings import Endings
+from .ending import Ending
 
 log = logging.getLogger("segue")
 
@@ -34,7 +34,10 @@ class Lane:
     def __init__(self, desk: Desk, held: Held) -> None:
         self.desk, self.store, self.clock = desk, desk.store, desk.clock
         self.head, self.provider, self.to, self.fence = held
-        self.endings = Endings(desk, held)
+        self._held = held
+
+    def _ending(self, job: BatchJob) -> Ending:
+        return Ending(self.desk, self._held, job)
 
     async def submit(self, policy: Batch) -> BatchJob | None:
         """Take what waits into a job and send it."""
@@ -76,11 +79,11 @@ class Lane:
                 and job.file
                 and (admission.is_quota(told) or self.desk.refused_again(job))
             ):
-                await self.endings.over_quota(job, told)
+                await self._ending(job).over_quota(told)
                 return None
             if fault.again and (job.file or not nonsense):
                 raise
-            await self.endings.refused(job, fault)
+            await self._ending(job).refused(fault)
             return None
         return await self._sent(job, remote)
 
@@ -101,7 +104,7 @@ class Lane:
     async def advance(self, job: BatchJob, poll_now: bool) -> float:
         """Do what is due for an open job; seconds until it is due again."""
         if job.state == "unread":
-            await self.endings.lost(job)
+            await self._ending(job).lost()
             return 0.0
         wait = self.desk.due(job, poll_now)
         if wait:
@@ -119,7 +122,7 @@ class Lane:
             remote = RemoteJob(id=job.remote, status="unknown", over=True)
             log.warning("batch job %s is unknown to %s by now: %s", job.id, self.provider.name, fault)
         if remote.over:
-            await self.endings.collect(job, remote)
+            await self._ending(job).collect(remote)
             return 0.0
         await self._spare(job)
         done = remote.done + remote.failed
@@ -162,7 +165,7 @@ class Lane:
             text = (
                 f"the answers of {self.provider.name} to a submission make no sense, and it has no such job"
             )
-            await self.endings.refused(job, CallFault(200, text, again=False, code="bad_body"))
+            await self._ending(job).refused(CallFault(200, text, again=False, code="bad_body"))
             return None
         return await self._send(job)
 

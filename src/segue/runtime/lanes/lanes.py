@@ -149,6 +149,9 @@ class Lanes:
         again = min(again, await self.promotions.advance(head, lane.fence))
         if fault is not None and fault.again:
             return again, fault
+        pause = self.desk.pause(head.lane)
+        if head.waiting and pause > 0 and not poll_now:
+            return min(again, pause, 1.0), fault
         decision = await self._decide(head, lane.provider)
         while decision.send:
             again = min(again, 0.25)

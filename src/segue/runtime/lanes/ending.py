@@ -45,31 +45,37 @@ _LEFT: dict[str, tuple[LineStatus, str, str]] = {
 }
 
 
-class Endings:
-    """The ends of the jobs of one lane, while this process holds its fence."""
+class Ending:
+    """The end of one job of a lane, while this process holds its fence."""
 
-    def __init__(self, desk: Desk, held: Held) -> None:
-        self.desk, self.store, self.clock = desk, desk.store, desk.clock
+    def __init__(self, desk: Desk, held: Held, job: BatchJob) -> None:
+        self.desk, self.store, self.clock, self.job = desk, desk.store, desk.clock, job
         self.provider, self.to, self.fence = held.provider, held.to, held.fence
         self.lane, self.name = held.head.lane, lane_name(held.to)
         self._nothing = Usage(usage_name(lane_endpoint(self.lane)[0]), self.name)
-        self.reserved: dict[str, Amount] = {}  # by lines of the job that is being collected
+        self.reserved: dict[str, Amount] = {}  # by lines
+        self._good = False  # some of its lines have answers
+        self._passing: Failure | None = None  # of one that goes round again
 
-    async def collect(self, job: BatchJob, remote: RemoteJob) -> None:
+    async def collect(self, remote: RemoteJob) -> None:
         """Store how every line of a finished job ended, and close it."""
         if remote.rejected:
-            await self._rejected(job, remote)
+            await self._rejected(remote)
             return
-        if self.desk.quotas.known(job.lane):
-            self.desk.quotas.accepted(job, await self.store.lanes())
-        shared = {line.id async for line in self._open_lines(job) if line.same} if job.shared else set[str]()
-        self.reserved = await self.store.reserved(job.id)
+        if self.desk.quotas.known(self.job.lane):
+            self.desk.quotas.accepted(self.job, await self.store.lanes())
+        shared = (
+            {line.id async for line in self._open_lines() if line.same} if self.job.shared else set[str]()
+        )
+        self.reserved = await self.store.reserved(self.job.id)
         read = 0
-        async with self._delivery(job) as delivery:
+        async with self._delivery() as delivery:
             try:
                 async for result in self.provider.results(remote):
                     if isinstance(result, str):
-                        log.warning("batch job %s: a line of its results can't be read: %s", job.id, result)
+                        log.warning(
+                            "batch job %s: a line of its results can't be read: %s", self.job.id, result
+                        )
                         continue
                     read += 1
                     outcome = self._outcome(result)
@@ -80,35 +86,37 @@ class Endings:
             except CallFault as fault:
                 if fault.status not in (404, 410):
                     raise
-                log.warning("batch job %s: a file of its results is gone: %s", job.id, fault)
+                log.warning("batch job %s: a file of its results is gone: %s", self.job.id, fault)
         strange = delivery.strange
-        if strange and not job.short:
+        if strange and not self.job.short:
             log.warning(
                 "batch job %s: %d results are for lines that aren't open, such as %r",
-                job.id,
+                self.job.id,
                 len(strange),
                 strange[0],
             )
-        if await self.store.job_lines(job.id, "", 1, bodies=False):
-            if await self._looks_again(job, remote, read - len(strange) + len(set(strange))):
+        if await self.store.job_lines(self.job.id, "", 1, bodies=False):
+            if await self._looks_again(remote, read - len(strange) + len(set(strange))):
                 return
-            await self._lack(job, remote)
-        await self._close(job, remote.status, remote.done + remote.failed)
+            await self._lack(remote)
+        await self._close(remote.status, remote.done + remote.failed)
 
-    async def _lack(self, job: BatchJob, remote: RemoteJob) -> None:
+    async def _lack(self, remote: RemoteJob) -> None:
         """The lines that a job has no result for end without one."""
         status, code, text = _LEFT.get(remote.status, _MISSING)
         error = _failure(self.lane, 0, code, text)
         again = fit_to_retry(0, code)
-        await self._end(job, lambda line: LineOutcome(line.id, status, None, error, again, most=ATTEMPTS))
+        await self._end(lambda line: LineOutcome(line.id, status, None, error, again, most=ATTEMPTS))
 
-    async def _looks_again(self, job: BatchJob, remote: RemoteJob, read: int) -> bool:
+    async def _looks_again(self, remote: RemoteJob, read: int) -> bool:
         """Whether a job's results, which lack lines, are read once more: those may be late, or this was a bad copy."""
         lacking = read < remote.done + remote.failed
-        if job.short + 1 >= LOOKS[lacking] or (remote.status in _LEFT and not lacking):
+        if self.job.short + 1 >= LOOKS[lacking] or (remote.status in _LEFT and not lacking):
             return False
-        await self.store.put_batch_job(msgspec.structs.replace(job, short=job.short + 1), self.fence)
-        self.desk.look_in(job, LATER * 2.0**job.short)
+        await self.store.put_batch_job(
+            msgspec.structs.replace(self.job, short=self.job.short + 1), self.fence
+        )
+        self.desk.look_in(self.job, LATER * 2.0**self.job.short)
         return True
 
     def _outcome(self, result: LineResult) -> LineOutcome:
@@ -138,18 +146,18 @@ class Endings:
             most=ATTEMPTS,
         )
 
-    async def _rejected(self, job: BatchJob, remote: RemoteJob) -> None:
+    async def _rejected(self, remote: RemoteJob) -> None:
         """The provider took none of the job: lines at fault fail, the others go round again."""
         if admission.is_quota(remote.rejected):
-            await self.over_quota(job, remote.rejected)
+            await self.over_quota(remote.rejected)
             return
-        log.warning("batch job %s was rejected: %s", job.id, remote.rejected)
-        if await self._spares(job, remote.rejected):
+        log.warning("batch job %s was rejected: %s", self.job.id, remote.rejected)
+        if await self._spares(remote.rejected):
             return
-        bad = admission.at_fault(job.lines, remote.bad_lines)
+        bad = admission.at_fault(self.job.lines, remote.bad_lines)
         again = not bad and fit_to_retry(500, "")
         outcomes: list[LineOutcome] = []
-        async for line in self._open_lines(job):
+        async for line in self._open_lines():
             number = len(outcomes) + 1
             innocent = bool(bad) and number not in bad
             most = 0 if innocent else ATTEMPTS
@@ -158,18 +166,18 @@ class Endings:
             outcomes.append(
                 LineOutcome(line.id, "error", None, error, innocent or again, innocent, most=most)
             )
-        async with self._delivery(job) as delivery:
+        async with self._delivery() as delivery:
             for outcome in reversed(outcomes):  # if this breaks off, what is left is numbered as it was
                 if delivery.add(outcome):
                     await delivery.send()
-        await self._close(job, remote.status, 0, remote.rejected)
+        await self._close(remote.status, 0, remote.rejected)
 
-    async def over_quota(self, job: BatchJob, told: str) -> None:
+    async def over_quota(self, told: str) -> None:
         """Too many tokens are enqueued: the lines wait again, for smaller jobs, and it wasn't an attempt of theirs."""
-        quota = self.desk.quotas.refused(job, await self.store.lanes(), told)
+        quota = self.desk.quotas.refused(self.job, await self.store.lanes(), told)
         log.warning(
             "batch job %s is over the quota of enqueued tokens; from now on about %s at once: %s",
-            job.id,
+            self.job.id,
             f"{quota.limit:,}",
             told,
         )
@@ -179,32 +187,32 @@ class Endings:
             beyond = admission.is_beyond(quota, line.size)
             return LineOutcome(line.id, "error", None, error, not beyond, free=not beyond)
 
-        await self._end(job, outcome)
-        await self._close(job, "over quota", 0, told)
+        await self._end(outcome)
+        await self._close("over quota", 0, told)
 
-    async def refused(self, job: BatchJob, fault: CallFault) -> None:
+    async def refused(self, fault: CallFault) -> None:
         """The provider didn't even take the job's file, or the job, and won't: its lines fail."""
-        log.warning("batch job %s was refused: %s", job.id, fault)
-        if fault.status in (400, 422) and await self._spares(job, fault.message):
+        log.warning("batch job %s was refused: %s", self.job.id, fault)
+        if fault.status in (400, 422) and await self._spares(fault.message):
             return
         text = f"{self.provider.name} refused the batch job: {fault.message}"
         error = _failure(self.lane, fault.status, fault.code or "batch_refused", text)
-        await self._end(job, lambda line: LineOutcome(line.id, "error", None, error))
-        await self._close(job, "refused", 0, fault.message)
+        await self._end(lambda line: LineOutcome(line.id, "error", None, error))
+        await self._close("refused", 0, fault.message)
 
-    async def _spares(self, job: BatchJob, told: str) -> bool:
+    async def _spares(self, told: str) -> bool:
         """Whether some of a refused job's requests are damaged in the store: those fail, the others go round again.
 
         It is looked for only then: who builds a job doesn't read each body.
         """
         damaged: set[str] = set()
         after = ""
-        while chunk := await self.store.job_bodies(job.id, after, CHUNK):
+        while chunk := await self.store.job_bodies(self.job.id, after, CHUNK):
             damaged |= {id for id, body in chunk if not is_json(body)}
             after = chunk[-1][0]
         if not damaged:
             return False
-        log.error("batch job %s: the store is damaged in %d of its requests", job.id, len(damaged))
+        log.error("batch job %s: the store is damaged in %d of its requests", self.job.id, len(damaged))
         text = "the store is damaged where its request is; to ask anew: segue resume … --rerun"
         theirs, others = (
             _failure(self.lane, 0, "batch_line_damaged", text),
@@ -216,47 +224,61 @@ class Endings:
                 return LineOutcome(line.id, "error", None, theirs)
             return LineOutcome(line.id, "error", None, others, again=True, free=True)
 
-        await self._end(job, outcome)
-        await self._close(job, "damaged", 0, told)
+        await self._end(outcome)
+        await self._close("damaged", 0, told)
         return True
 
-    async def lost(self, job: BatchJob) -> None:
+    async def lost(self) -> None:
         """The store's record of the job is damaged: nobody knows which it was. Whether to pay again, a person says."""
         text = (
-            f"the store's record of batch job {job.id} is damaged ({job.error}): its results can't be fetched, though "
-            f"{self.provider.name} may bill them. To ask anew: segue resume … --rerun"
+            f"the store's record of batch job {self.job.id} is damaged ({self.job.error}): its results can't be "
+            f"fetched, though {self.provider.name} may bill them. To ask anew: segue resume … --rerun"
         )
         log.error("%s", text)
         error = _failure(self.lane, 0, "batch_job_lost", text)
-        await self._end(job, lambda line: LineOutcome(line.id, "error", None, error))
-        await self._close(job, "lost", 0, text)
+        await self._end(lambda line: LineOutcome(line.id, "error", None, error))
+        await self._close("lost", 0, text)
 
-    async def _end(self, job: BatchJob, outcome: Callable[[Line], LineOutcome]) -> None:
+    async def _end(self, outcome: Callable[[Line], LineOutcome]) -> None:
         """Store how all lines of a job end that have no outcome yet."""
-        async with self._delivery(job) as delivery:
-            async for line in self._open_lines(job):
+        async with self._delivery() as delivery:
+            async for line in self._open_lines():
                 if delivery.add(outcome(line)):
                     await delivery.send()
 
-    def _delivery(self, job: BatchJob) -> Delivery:
+    def _delivery(self) -> Delivery:
         async def put(chunk: list[LineOutcome]) -> list[str] | None:
+            for outcome in chunk:
+                if outcome.status == "ok":
+                    self._good = True
+                elif outcome.again and not outcome.free:
+                    self._passing = outcome.error
             self.desk.promotions.answered(self.lane, chunk)
-            return await self.store.outcomes(job.id, self.fence, chunk, now=self.clock.now())
+            return await self.store.outcomes(self.job.id, self.fence, chunk, now=self.clock.now())
 
         return Delivery(put)
 
-    async def _close(self, job: BatchJob, seen: str, progress: int, error: str = "") -> None:
-        self.desk.forget(job)
-        over = self.clock.now() if job.sent else 0.0
+    async def _close(self, seen: str, progress: int, error: str = "") -> None:
+        self.desk.forget(self.job)
+        over = self.clock.now() if self.job.sent else 0.0
         closed = msgspec.structs.replace(
-            job, state="closed", seen=seen, progress=progress, error=error, over=over
+            self.job, state="closed", seen=seen, progress=progress, error=error, over=over
         )
         self.desk.promotions.closed(closed)
+        pause = self.desk.came(self.lane, good=self._good, passing=self._passing is not None)
+        if self._passing is not None and pause:
+            log.warning(
+                "lane %s: nothing came of batch job %s but what may pass (%s); what goes out again waits %.0f s",
+                self.lane,
+                self.job.id,
+                self._passing.message,
+                pause,
+            )
         await self.store.put_batch_job(closed, self.fence)
 
-    async def _open_lines(self, job: BatchJob) -> AsyncIterator[Line]:
+    async def _open_lines(self) -> AsyncIterator[Line]:
         after = ""
-        while chunk := await self.store.job_lines(job.id, after, CHUNK, bodies=False):
+        while chunk := await self.store.job_lines(self.job.id, after, CHUNK, bodies=False):
             for line in chunk:
                 yield line
             after = chunk[-1].id
