@@ -9,7 +9,8 @@ import threading
 from asyncio import AbstractEventLoop, Future, _get_running_loop
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context, ContextVar
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
 
 import msgspec
 
@@ -407,15 +408,22 @@ _current_task: Callable[[AbstractEventLoop], asyncio.Task[Any] | None] = (
 )
 
 
-class Home(threading.local):
-    """The loop on which runs are at work in this thread: whether it is the running one, asyncio says by a system call
-    before 3.12, and each call of a run asks.
-    """
+#: Before 3.12, asyncio asks the system for the process's number to say which loop runs, and each call of a run asks that.
+_ASKS_SYSTEM: Final = sys.version_info < (3, 12)
 
-    loop: AbstractEventLoop | None = None
+
+class Home(threading.local):
+    """Where asyncio asks the system: the loop of its own on which there were runs in this thread. It may run elsewhere."""
+
+    loop: Any = None
+
+    def enter(self, loop: AbstractEventLoop) -> None:
+        """There are runs on that one from now on."""
+        if _ASKS_SYSTEM and hasattr(loop, "_thread_id"):  # others don't say where they run
+            self.loop = loop
 
     def forget(self) -> None:
-        """In a process that was forked here, that loop doesn't run."""
+        """No longer; nor does it run in a process that was forked here."""
         self.loop = None
 
 
@@ -431,10 +439,10 @@ def runs_here(loop: AbstractEventLoop) -> bool:
 
 def find_branch() -> Branch | None:
     """The branch that the calling code belongs to: by task, or by context where there is no task."""
-    loop = HOME.loop
-    task = None if loop is None else _current_task(loop)  # if one is at work, that loop runs
-    if task is None and (loop := _get_running_loop()) is not None:
-        task = _current_task(loop)
+    loop = HOME.loop if _ASKS_SYSTEM else None
+    if loop is None or loop._thread_id != get_ident():
+        loop = _get_running_loop()
+    task = None if loop is None else _current_task(loop)
     if task is None:
         found = BRANCH.get()
         return found if isinstance(found, Branch) else None

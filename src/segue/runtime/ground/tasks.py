@@ -52,7 +52,7 @@ def install(loop: AbstractEventLoop) -> Callable[[], None]:
         return start(loop, coro, _branch_for(branch, coro), how.get("context"), how.get("name"))
 
     loop.set_task_factory(factory)
-    HOME.loop = loop
+    HOME.enter(loop)
     plain, eager = asyncio.as_completed, getattr(asyncio, "eager_task_factory", None)
 
     def ordered(fs: Iterable[Any], **how: Any) -> Any:
