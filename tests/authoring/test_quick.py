@@ -6,8 +6,11 @@ Said too often, that loses what else was to be done, which shows far off; said t
 from __future__ import annotations
 
 import asyncio
+import traceback
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass
+from types import coroutine
 from typing import Any, cast
 
 import pytest
@@ -126,3 +129,67 @@ async def test_what_handlers_do(judged: list[bool], message: Any, plain: bool) -
             await clerk.tell(message)
         await until(lambda: judged, within=2)
     assert judged == [plain]
+
+
+class Careless(segue.Actor[str]):
+    """It clears the frames of its errors, as unittest does with those that a test expects."""
+
+    @segue.on
+    async def ask(self, m: Ask) -> str:
+        if m.how == "wrong":
+            raise ValueError(m.how)
+        return m.how
+
+    def failed(self, error: Exception) -> None:
+        traceback.clear_frames(error.__traceback__)
+
+
+async def test_who_clears_the_frames_of_an_error_has_the_next_message_all_the_same() -> None:
+    async with segue.Engine("memory:") as engine:
+        careless = await engine.start(Careless(), id="careless")
+        for _ in range(2):
+            assert await careless.request(Ask("fine")) == "fine"
+            with pytest.raises(ValueError, match="wrong"):
+                await careless.request(Ask("wrong"))
+
+
+class Awaitable:
+    def __await__(self) -> Generator[Any, None, str]:
+        yield from asyncio.sleep(0).__await__()
+        return "awaited"
+
+
+@coroutine
+def generated() -> Generator[Any, None, str]:
+    return "generated"
+    yield
+
+
+def raises() -> Any:
+    raise ValueError("wrong")
+
+
+@pytest.mark.parametrize(
+    ("stands_in", "comes"),
+    [
+        (Awaitable, "awaited"),
+        (generated, "generated"),
+        (raises, ValueError("wrong")),
+        (lambda: None, TypeError("object NoneType can't be used in 'await' expression")),
+    ],
+)
+async def test_what_stands_in_for_a_handler(
+    monkeypatch: pytest.MonkeyPatch, stands_in: Callable[[], Any], comes: str | Exception
+) -> None:
+    async with segue.Engine("memory:") as engine:
+        careless = await engine.start(Careless(), id="careless")
+        assert await careless.request(Ask("fine")) == "fine"
+        with monkeypatch.context() as patch:
+            patch.setattr(Careless, "ask", lambda *_: stands_in())
+            for _ in range(2):
+                if isinstance(comes, str):
+                    assert await careless.request(Ask("")) == comes
+                else:
+                    with pytest.raises(type(comes), match=str(comes)):
+                        await careless.request(Ask(""))
+        assert await careless.request(Ask("fine")) == "fine"

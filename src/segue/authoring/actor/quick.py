@@ -66,7 +66,12 @@ class Quick:
         if stretches is None:
             stretches, self._waits = cast("Any", self._all_stretches()), False
             next(stretches)
-        odd = stretches.send((posts, turn))
+        try:
+            odd = stretches.send((posts, turn))
+        except StopIteration as stop:  # by an error of a handler
+            self.has_news = self._here.unwritten
+            failed: Odd = stop.value
+            return failed
         if type(odd) is Odd:
             self._stretches, self.has_news = stretches, self._here.unwritten
             return None if odd is _NONE else odd
@@ -112,15 +117,13 @@ class Quick:
                 branch.path = f"/{method}.{here.turns}"
                 if life.followed and handler.is_request:
                     life.takes(letter, branch.path, keeps=False)
-                work = getattr(actor, method)(value)
                 try:
-                    steps: Any = work if type(work) is CoroutineType else work.__await__()
-                    result = yield from steps
+                    work = getattr(actor, method)(value)
+                    result = yield from (work if type(work) is CoroutineType else _come_to(work))
                 except BaseException as error:
                     if self._waits:
                         raise
-                    odd = self._odd(handler, letter, _come_to(None, error))
-                    break
+                    return self._odd(handler, letter, _fail(error))  # whose traceback has this frame
                 if self._waits:
                     return result
                 if (
@@ -129,7 +132,7 @@ class Quick:
                     or branch.kids is not None
                     or (result is not None and (not handler.is_request or isinstance(result, Answer)))
                 ):  # something was recorded or begun, or is next but the next message
-                    odd = self._odd(handler, letter, _come_to(result, None))
+                    odd = self._odd(handler, letter, _return(result))
                     break
                 try:
                     if handler.is_request:
@@ -137,7 +140,7 @@ class Quick:
                     if fields.hold(actor):
                         here.unwritten = True
                 except BaseException:  # so here
-                    odd = self._odd(handler, letter, _come_to(result, None))
+                    odd = self._odd(handler, letter, _return(result))
                     break
                 here.at = at
                 if here.only_listens:
@@ -158,8 +161,14 @@ class Quick:
         return Odd(handler, letter, work)
 
 
-async def _come_to(result: Any, error: BaseException | None) -> Any:
-    """What a handler has come to."""
-    if error is not None:
-        raise error
+# What a handler has come to, or comes to.
+async def _come_to(work: Awaitable[Any]) -> Any:
+    return await work
+
+
+async def _return(result: Any) -> Any:
     return result
+
+
+async def _fail(error: BaseException) -> Any:
+    raise error
