@@ -408,12 +408,12 @@ _current_task: Callable[[AbstractEventLoop], asyncio.Task[Any] | None] = (
 )
 
 
-#: Before 3.12, asyncio asks the system for the process's number to say which loop runs, and each call of a run asks that.
+#: Before 3.12, asyncio asks the system for the process's number to say which loop runs; each call of a run asks that.
 _ASKS_SYSTEM: Final = sys.version_info < (3, 12)
 
 
 class Home(threading.local):
-    """Where asyncio asks the system: the loop of its own on which there were runs in this thread. It may run elsewhere."""
+    """Where asyncio asks the system: the loop of its own that has runs in this thread. It may run in another by now."""
 
     loop: Any = None
 
