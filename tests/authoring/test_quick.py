@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+import weakref
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -193,3 +194,30 @@ async def test_what_stands_in_for_a_handler(
                     with pytest.raises(type(comes), match=str(comes)):
                         await careless.request(Ask(""))
         assert await careless.request(Ask("fine")) == "fine"
+
+
+class Held(segue.Request[int]): ...
+
+
+READ: list[weakref.ref[Ask]] = []
+
+
+class Reader(segue.Actor[str]):
+    @segue.on
+    async def ask(self, m: Ask) -> str:
+        READ.append(weakref.ref(m))
+        return m.how
+
+    @segue.on
+    async def held(self, m: Held, reply: segue.Responder[int]) -> None:  # so the driver carries it out
+        await reply.send(len([message for message in READ if message() is not None]))
+
+
+async def test_nothing_of_earlier_messages_is_held_while_another_is_carried_out() -> None:
+    READ.clear()
+    async with segue.Engine("memory:") as engine:
+        reader = await engine.start(Reader(), id="reader")
+        for _ in range(3):
+            assert await reader.request(Ask("large")) == "large"
+        assert await reader.request(Held()) == 0
+    assert len(READ) == 3

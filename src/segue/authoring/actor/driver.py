@@ -84,7 +84,7 @@ class Driver:
 
     def part(self) -> None:
         """The wake is over: its parts let each other go, so that nothing waits for the garbage collector."""
-        self._quick.part()
+        self._quick.let_go()
         del self.ending, self.interlude, self.performer, self._quick
 
     async def _live(self) -> None:
@@ -171,6 +171,7 @@ class Driver:
         self._group, self._until, quick.is_full = 0, monotonic() + MOMENT, False
         life.set_time(here.at)
         while self._listens:
+            quick.let_go()
             if odd is not None and odd.work is not None:
                 await self._message(odd.handler, odd.letter, odd.work)
             else:

@@ -66,12 +66,7 @@ class Quick:
         if stretches is None:
             stretches, self._waits = cast("Any", self._all_stretches()), False
             next(stretches)
-        try:
-            odd = stretches.send((posts, turn))
-        except StopIteration as stop:  # by an error of a handler
-            self.has_news = self._here.unwritten
-            failed: Odd = stop.value
-            return failed
+        odd = stretches.send((posts, turn))
         if type(odd) is Odd:
             self._stretches, self.has_news = stretches, self._here.unwritten
             return None if odd is _NONE else odd
@@ -79,8 +74,8 @@ class Quick:
         letter = next(iter(posts.values()))
         return self._odd(self._here.quick[letter.mail.name], letter, self._life.going_on(stretches, odd))
 
-    def part(self) -> None:
-        """The wake is over: this and its generator let each other go."""
+    def let_go(self) -> None:
+        """Let the generator go: it holds the last messages, and tracebacks of what handlers raised have its frame."""
         self._stretches = None
 
     @coroutine
@@ -123,7 +118,8 @@ class Quick:
                 except BaseException as error:
                     if self._waits:
                         raise
-                    return self._odd(handler, letter, _fail(error))  # whose traceback has this frame
+                    odd = self._odd(handler, letter, _fail(error))
+                    break
                 if self._waits:
                     return result
                 if (
