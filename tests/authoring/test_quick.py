@@ -6,6 +6,7 @@ Said too often, that loses what else was to be done, which shows far off; said t
 from __future__ import annotations
 
 import asyncio
+import gc
 import traceback
 import weakref
 from collections.abc import Callable, Generator
@@ -206,6 +207,8 @@ class Reader(segue.Actor[str]):
     @segue.on
     async def ask(self, m: Ask) -> str:
         READ.append(weakref.ref(m))
+        if m.how == "wrong":
+            raise ValueError(m.how)
         return m.how
 
     @segue.on
@@ -221,3 +224,19 @@ async def test_nothing_of_earlier_messages_is_held_while_another_is_carried_out(
             assert await reader.request(Ask("large")) == "large"
         assert await reader.request(Held()) == 0
     assert len(READ) == 3
+
+
+async def test_an_error_holds_nothing_until_the_garbage_collector_comes() -> None:
+    READ.clear()
+    gc.collect()
+    gc.disable()
+    try:
+        async with segue.Engine("memory:") as engine:
+            reader = await engine.start(Reader(), id="reader")
+            for _ in range(3):
+                with suppress(ValueError):
+                    await reader.request(Ask("wrong"))
+            assert await reader.request(Held()) == 0
+        assert len(READ) == 3
+    finally:
+        gc.enable()

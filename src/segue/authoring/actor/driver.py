@@ -284,7 +284,10 @@ class Driver:
         await self.interlude.settle()
         fallback = performer.fallback(handler, error)
         if fallback is None:
-            raise error
+            try:
+                raise error
+            finally:
+                del raised, error  # whose traceback has this frame
         self.here.restore()
         return await performer.call(fallback, handler.read(data), error)
 

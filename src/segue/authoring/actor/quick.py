@@ -167,4 +167,7 @@ async def _return(result: Any) -> Any:
 
 
 async def _fail(error: BaseException) -> Any:
-    raise error
+    try:
+        raise error
+    finally:
+        del error  # whose traceback has this frame
