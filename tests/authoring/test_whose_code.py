@@ -102,12 +102,12 @@ def test_a_loop_that_another_thread_runs_now_is_none_of_this_ones() -> None:
 
     async def live() -> None:
         async with segue.Engine("memory:", stall=1000) as engine:
-            opened.set_result(None)
+            opened.set_result(engine)
             await moved
             await engine.run(blocks())
 
     life = loop.create_task(live())
-    loop.run_until_complete(opened)
+    engine = loop.run_until_complete(opened)
     moved.set_result(None)
     thread = threading.Thread(target=loop.run_until_complete, args=(life,))
     thread.start()
@@ -115,6 +115,8 @@ def test_a_loop_that_another_thread_runs_now_is_none_of_this_ones() -> None:
         assert BUSY.wait(10)
         assert find_branch() is None
         assert asyncio.run(double(2)) == 4  # of no run, so not recorded
+        with pytest.raises(RuntimeError, match="open on another event loop"):
+            asyncio.run(engine.start(blocks()))
     finally:
         GO.set()
         thread.join()

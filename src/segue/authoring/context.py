@@ -432,14 +432,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=HOME.forget)
 
 
-def runs_here(loop: AbstractEventLoop) -> bool:
-    """Whether that is the running loop, as far as one of its tasks is at work."""
-    return HOME.loop is loop and _current_task(loop) is not None
+def running_loop() -> AbstractEventLoop | None:
+    """The loop that runs in this thread."""
+    loop = HOME.loop if _ASKS_SYSTEM else None
+    if loop is None or loop._thread_id != get_ident():
+        return _get_running_loop()
+    return loop  # type: ignore[no-any-return]  # `enter` took it
 
 
 def find_branch() -> Branch | None:
     """The branch that the calling code belongs to: by task, or by context where there is no task."""
-    loop = HOME.loop if _ASKS_SYSTEM else None
+    loop = HOME.loop if _ASKS_SYSTEM else None  # as `running_loop`, without its call
     if loop is None or loop._thread_id != get_ident():
         loop = _get_running_loop()
     task = None if loop is None else _current_task(loop)

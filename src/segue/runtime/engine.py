@@ -15,7 +15,7 @@ import msgspec
 
 from ..authoring.actor import Actor
 from ..authoring.config import How, ModelLike, as_config, configured
-from ..authoring.context import find_branch, runs_here
+from ..authoring.context import find_branch, running_loop
 from ..authoring.failures import own_error
 from ..authoring.flow import take_call, target_of
 from ..authoring.mail import make_spec
@@ -290,7 +290,7 @@ class Engine:
         """Raise where an engine's verb can't do its work, or would do it anew in each replay."""
         if self._loop is None:
             raise RuntimeError("this engine isn't open: use it inside `async with Engine(…) as engine:`")
-        if not runs_here(self._loop) and asyncio.get_running_loop() is not self._loop:
+        if running_loop() is not self._loop:
             raise RuntimeError(
                 "this engine is open on another event loop: give it the work with "
                 "`asyncio.run_coroutine_threadsafe(…, loop)`, or open one here"
