@@ -326,3 +326,21 @@ async def test_what_branches_do_at_the_end_is_done_in_the_same_order() -> None:
     async with desk.engine() as engine:
         said = await (await engine.get("it"))
     assert said[:5] == ["begin 2", "hum", "hummed", "first", "last"]
+
+
+class Reminded(Actor[int]):
+    times: int = 0
+
+    async def begin(self) -> None:
+        await self.me.tell(Add(1), after=timedelta(milliseconds=5))
+
+    @segue.on
+    async def add(self, a: Add) -> Done[int] | None:
+        self.times += await double(a.n)
+        await self.me.tell(a, after=timedelta(milliseconds=5))
+        return Done(self.times) if self.times == 6 else None
+
+
+async def test_a_message_that_became_due_meanwhile_was_due_then() -> None:
+    async with segue.Engine(verify=True) as engine:
+        assert await engine.run(Reminded()) == 6

@@ -152,7 +152,8 @@ class _Proved(Executor):
             after = read_stored(self._before.checkpoint, self._before.deltas)
             if not taken and after.attempt and not after.state and letters:
                 taken = [letters[min(letters)]]  # there is another attempt at it
-            head = msgspec.structs.replace(before.head, status="parked")
+            # Mail that became due since the wake began was due then.
+            head = msgspec.structs.replace(before.head, status="parked", updated=self.host.clock_now())
             was = msgspec.structs.replace(before, head=head, inbox=taken)
             self._over(was, self._entries, after)
 
