@@ -163,8 +163,8 @@ class Awaitable:
 
 @coroutine
 def generated() -> Generator[Any, None, str]:
+    yield from ()
     return "generated"
-    yield
 
 
 def raises() -> Any:

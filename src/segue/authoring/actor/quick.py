@@ -114,7 +114,8 @@ class Quick:
                     life.takes(letter, branch.path, keeps=False)
                 try:
                     work = getattr(actor, method)(value)
-                    result = yield from (work if type(work) is CoroutineType else _come_to(work))
+                    steps: Any = work if type(work) is CoroutineType else _come_to(work)
+                    result = yield from steps
                 except BaseException as error:
                     if self._waits:
                         raise
