@@ -344,3 +344,27 @@ class Reminded(Actor[int]):
 async def test_a_message_that_became_due_meanwhile_was_due_then() -> None:
     async with segue.Engine(verify=True) as engine:
         assert await engine.run(Reminded()) == 6
+
+
+class Cleared(Actor[int]):
+    """It is given an order while it waits, and then has to try a message again."""
+
+    async def begin(self) -> None:
+        await self.me.tell(Add(1))
+
+    @segue.on(retry=segue.Retry(4, wait=timedelta(milliseconds=1)))
+    async def add(self, a: Add) -> Done[int] | None:
+        if a.n == 1:
+            await self.me.unschedule("nothing")
+            await segue.sleep(timedelta(milliseconds=5))
+            await self.me.tell(Add(2))
+            return None
+        if await tries() % 4:
+            raise OSError("not yet")
+        return Done(await double(a.n))
+
+
+async def test_an_order_is_not_what_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "TRIES", itertools.count(1))
+    async with segue.Engine(verify=True) as engine:
+        assert await engine.run(Cleared()) == 4

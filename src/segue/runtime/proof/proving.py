@@ -28,7 +28,7 @@ from ..calls.call import Call
 from ..wake.code import code_of
 from ..wake.executor import Executor
 from ..wake.host import Host
-from ..wake.mailbox import HAND
+from ..wake.mailbox import HAND, ORDERS
 from ..worker import Worker
 from .losses import Losses
 from .verify import Desk, Replayed
@@ -160,6 +160,8 @@ class _Proved(Executor):
 
 def _may_be_in_hand(mail: Mail) -> bool:
     """Whether it may be what a turn was about. The end of a supervised child is, to its supervisor."""
+    if mail.kind in ORDERS:
+        return False
     return mail.kind != "result" or (mail.call is not None and mail.call.digest == CHILD)
 
 
