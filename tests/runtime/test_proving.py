@@ -364,7 +364,7 @@ class Cleared(Actor[int]):
         return Done(await double(a.n))
 
 
-async def test_an_order_is_not_what_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_tried_again_is_not_what_came_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "TRIES", itertools.count(1))
     async with segue.Engine(verify=True) as engine:
         assert await engine.run(Cleared()) == 4

@@ -28,7 +28,7 @@ from ..calls.call import Call
 from ..wake.code import code_of
 from ..wake.executor import Executor
 from ..wake.host import Host
-from ..wake.mailbox import HAND, ORDERS
+from ..wake.mailbox import HAND
 from ..worker import Worker
 from .losses import Losses
 from .verify import Desk, Replayed
@@ -150,8 +150,8 @@ class _Proved(Executor):
         if self._entries and len(taken) <= 1 and turn.status not in ENDED:
             assert self._before.checkpoint is not None  # the first turn wrote one
             after = read_stored(self._before.checkpoint, self._before.deltas)
-            if not taken and after.attempt and not after.state and letters:
-                taken = [letters[min(letters)]]  # there is another attempt at it
+            if not taken and after.attempt and not after.state and self.mailbox.hand in letters:
+                taken = [letters[self.mailbox.hand]]  # there is another attempt at it
             # Mail that became due since the wake began was due then.
             head = msgspec.structs.replace(before.head, status="parked", updated=self.host.clock_now())
             was = msgspec.structs.replace(before, head=head, inbox=taken)
@@ -160,8 +160,6 @@ class _Proved(Executor):
 
 def _may_be_in_hand(mail: Mail) -> bool:
     """Whether it may be what a turn was about. The end of a supervised child is, to its supervisor."""
-    if mail.kind in ORDERS:
-        return False
     return mail.kind != "result" or (mail.call is not None and mail.call.digest == CHILD)
 
 
