@@ -101,7 +101,7 @@ class Fields:
         """`take` what they are now; whether they have changed. Raises `NotEncodable`, and then nothing is taken."""
         values = actor.__dict__
         text = encode_plain(values) if self._table is None and len(values) == len(self._names) else None
-        if text == self._raw:  # under the same names
+        if text == self._raw:  # which has their names in it
             return False
         if text is None or values.keys() != self._names:
             return self.take(self.look(actor), actor)

@@ -56,8 +56,10 @@ class Quick:
         self._here, self._life, self._performer = here, life, performer
         self.serve, self.save = serve, here.write
         self._stretches: Any = None
-        self._waits = False  # the handler that was called last waits, or has waited
-        self.is_full = False  #: what was carried out last is to be committed before there is more
+        # The handler that was called last waits, or has waited; its generator is that handler's from then on.
+        self._waits = False
+        #: What was carried out last is to be committed before there is more. Who carries out otherwise sets it back.
+        self.is_full = False
         self.has_news = False  #: more is to be stored than that those messages were handled
 
     def carry_out(self, posts: OrderedDict[int, Letter], turn: Turn) -> Odd | None:
@@ -66,13 +68,13 @@ class Quick:
         if stretches is None:
             stretches, self._waits = cast("Any", self._all_stretches()), False
             next(stretches)
-        odd = stretches.send((posts, turn))
-        if type(odd) is Odd:
+        given = stretches.send((posts, turn))
+        if type(given) is Odd:
             self._stretches, self.has_news = stretches, self._here.unwritten
-            return None if odd is _NONE else odd
-        self._waits = True
+            return None if given is _NONE else given
+        self._waits = True  # for what was given
         letter = next(iter(posts.values()))
-        return self._odd(self._here.quick[letter.mail.name], letter, self._life.going_on(stretches, odd))
+        return self._odd(self._here.quick[letter.mail.name], letter, self._life.going_on(stretches, given))
 
     def let_go(self) -> None:
         """Let the generator go: it holds the last messages, and tracebacks of what handlers raised have its frame."""
