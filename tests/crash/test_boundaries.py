@@ -12,7 +12,7 @@ import pytest
 import segue
 from segue.ports.provider import CallFault, RemoteJob
 from segue.ports.store import Store
-from segue.runtime.lanes import delivery, endings, lane, lanes
+from segue.runtime.lanes import delivery, ending, lane, lanes
 from segue.stores import open_store
 from tests.crash.remote import Death, Far, FastClock, MortalFar, MortalStore, Remote
 
@@ -31,7 +31,7 @@ async def twice(text: str) -> str:
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lane, "CHUNK", 3)
-    monkeypatch.setattr(endings, "CHUNK", 3)
+    monkeypatch.setattr(ending, "CHUNK", 3)
     monkeypatch.setattr(delivery, "CHUNK", 3)
 
 

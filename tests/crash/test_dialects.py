@@ -17,7 +17,7 @@ from segue.providers.anthropic import Anthropic
 from segue.providers.anthropic_batches import labelled
 from segue.providers.gemini import Gemini
 from segue.providers.openai import OpenAI
-from segue.runtime.lanes import delivery, endings, lane, lanes
+from segue.runtime.lanes import delivery, ending, lane, lanes
 from segue.stores import open_store
 from segue.testing.simulator import Simulator
 from segue.transports.pooled import Pooled
@@ -58,7 +58,7 @@ async def twice(text: str) -> str:
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lane, "CHUNK", 3)
-    monkeypatch.setattr(endings, "CHUNK", 3)
+    monkeypatch.setattr(ending, "CHUNK", 3)
     monkeypatch.setattr(delivery, "CHUNK", 3)
 
 

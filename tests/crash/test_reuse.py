@@ -12,7 +12,7 @@ import pytest
 
 import segue
 from segue.ports.store import Store
-from segue.runtime.lanes import delivery, endings, lane, lanes
+from segue.runtime.lanes import delivery, ending, lane, lanes
 from segue.runtime.receipt import total
 from segue.stores import open_store
 from segue.testing.crash import Mortal
@@ -49,7 +49,7 @@ class Counted(Far):
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for room in (lane, endings, delivery):
+    for room in (lane, ending, delivery):
         monkeypatch.setattr(room, "CHUNK", 3)
 
 
