@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -201,3 +202,48 @@ class Ender(segue.Actor[Point]):
             case "wrong":
                 return Point(1, 2)  # type: ignore[return-value]  # on purpose
         return segue.Listen()
+
+
+@dataclass(frozen=True)
+class Frozen:
+    rounds: list[int]
+
+
+@dataclass(slots=True)
+class Slotted:
+    rounds: list[int]
+
+
+class Rounds(segue.Actor[int]):
+    """Its state, of whatever type, grows there until it has three."""
+
+    first: str
+    left: int = 9
+
+    def begin(self) -> Frozen | Slotted | dict[str, list[int]] | list[int]:
+        empty: dict[str, Frozen | Slotted | dict[str, list[int]] | list[int]] = {
+            "frozen": Frozen([]), "slotted": Slotted([]), "dict": {"rounds": []}, "list": [],
+        }  # fmt: skip
+        return empty[self.first]
+
+    @segue.state(pool="process")
+    def frozen(self, state: Frozen) -> segue.Again | segue.Done[int]:
+        return self.go_round(state.rounds)
+
+    @segue.state(pool="process")
+    def slotted(self, state: Slotted) -> segue.Again | segue.Done[int]:
+        state.rounds = [*state.rounds]
+        return self.go_round(state.rounds)
+
+    @segue.state(pool="process")
+    def of_a_dict(self, state: dict[str, list[int]]) -> segue.Again | segue.Done[int]:
+        return self.go_round(state["rounds"])
+
+    @segue.state(pool="process")
+    def of_a_list(self, state: list[int]) -> segue.Again | segue.Done[int]:
+        return self.go_round(state)
+
+    def go_round(self, rounds: list[int]) -> segue.Again | segue.Done[int]:
+        rounds.append(os.getpid())
+        self.left -= 1
+        return segue.Again() if len(rounds) < 3 and self.left else segue.Done(len(rounds))

@@ -228,6 +228,12 @@ async def test_a_state_in_another_process_killed_at_every_commit(tmp_path: Path)
     await everywhere(lambda: heavy.Cruncher(str(tmp_path), 3), lambda desk: None, check)
 
 
+@pytest.mark.parametrize("first", ["frozen", "slotted", "dict", "list"])
+async def test_such_a_state_may_be_of_any_type(first: str) -> None:
+    """It comes back as it is there: nothing is put into the one that is here, which may be frozen, or have slots."""
+    assert await Desk().run(heavy.Rounds(first)) == 3
+
+
 @pytest.mark.parametrize(
     ("how", "error", "text"),
     [

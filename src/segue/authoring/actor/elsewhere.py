@@ -43,13 +43,13 @@ def pack(definition: ActorDef, handler: Handler, actor: Any, state: Any) -> Name
     data = msgspec.json.encode(
         _There(msgspec.Raw(definition.dump(actor)), msgspec.Raw(encode(state, where=where)))
     )
-    return Named(*named(definition.cls), data, f"{definition.name}.{handler.method}", how=handler.method)
+    return Named(*named(definition.cls), data, f"{definition.name}.{handler.method}", how=handler.name)
 
 
 def carry_out(definition: ActorDef, work: Named) -> bytes:
     """In the other process: the turn, and what it changed."""
     there = _there(work.data)
-    handler = next(one for one in definition.handlers.states.values() if one.method == work.how)
+    handler = definition.handlers.states[work.how]
     actor, state = definition.load(there.fields), handler.read(bytes(there.state))
     BRANCH.set(work.label)  # what the method may ask of where it is
     result = getattr(actor, handler.method)(state)
@@ -82,14 +82,14 @@ def _say_what_is_next(definition: ActorDef, handler: Handler, back: _Back, resul
         )
 
 
-def unpack(definition: ActorDef, handler: Handler, actor: Any, state: Any, data: bytes) -> Any:
-    """Here again: the actor and the state changed as they were there; what is next."""
+def unpack(definition: ActorDef, handler: Handler, actor: Any, data: bytes) -> tuple[Any, Any]:
+    """Here again: the actor as it was changed there; what is next, and the state as it is now."""
     back = _back(data)
     definition.restore(actor, back.fields)
-    changed = handler.read(bytes(back.state))
-    names: Any = getattr(state, "__struct_fields__", None) or getattr(state, "__dict__", ())
-    for name in names:
-        setattr(state, name, getattr(changed, name))
+    return _what_is_next(definition, back), handler.read(bytes(back.state))
+
+
+def _what_is_next(definition: ActorDef, back: _Back) -> Any:
     kind, _, name = back.next.partition(" ")
     if kind == "done":
         return Done(decoder(definition.result_type)(bytes(back.value)))

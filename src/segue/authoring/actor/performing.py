@@ -69,7 +69,7 @@ class Performer:
 
     async def carry_out(self, handler: Handler, *arguments: Any) -> Any:
         """A method, called as it was marked."""
-        work = HandlerWork(self._here.actor, self._life, handler, arguments)
+        work = HandlerWork(self._here, self._life, handler, arguments)
         call: Callable[[], Awaitable[Any]] = work
         if not self._here.definition.simple:
             call = _performed(self._here.actor, work)
@@ -127,20 +127,23 @@ class Performer:
 class HandlerWork:
     """A handler that is about to be carried out: await `work()` for what it returns."""
 
-    def __init__(self, actor: Any, life: Life, handler: Handler, arguments: tuple[Any, ...]) -> None:
-        self._actor, self._life, self._handler, self._arguments = actor, life, handler, arguments
+    def __init__(self, here: Standing, life: Life, handler: Handler, arguments: tuple[Any, ...]) -> None:
+        self._here, self._life, self._handler, self._arguments = here, life, handler, arguments
         self.kind, self.name, self.value = handler.kind, handler.method, arguments[0]
 
     async def __call__(self) -> Any:
-        handler, actor = self._handler, self._actor
+        handler, here = self._handler, self._here
+        actor = here.actor
         if handler.elsewhere and not side_by_side():
-            definition, (state,) = type(actor).__segue__, self._arguments
+            definition, (state,) = here.definition, self._arguments
             back = await self._life.away.in_process(elsewhere.pack(definition, handler, actor, state))
-            return elsewhere.unpack(definition, handler, actor, state, back)
+            result, here.state = elsewhere.unpack(definition, handler, actor, back)
+            self.value = here.state
+            return result
         method = getattr(actor, handler.method)
         if handler.is_async:
             return await method(*self._arguments)
-        label = f"{type(actor).__segue__.name}.{handler.method}"
+        label = f"{here.definition.name}.{handler.method}"
         return await self._life.away.on_thread(lambda: method(*self._arguments), label)
 
 
