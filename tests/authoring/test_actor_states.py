@@ -262,6 +262,55 @@ async def test_fallbacks() -> None:
             await run
 
 
+@dataclass
+class Sweep:
+    name: str = "s"
+
+
+class Stop(Note):
+    pass
+
+
+class Either(Actor[list[str]]):
+    """Methods that take one of several types, and a fallback for errors of several."""
+
+    did: list[str] = segue.field(default_factory=list)
+
+    def begin(self) -> Work:
+        return Work()
+
+    @segue.state
+    async def do(self, work: Work | Sweep) -> Sweep | Listen:
+        self.did.append(type(work).__name__)
+        return Sweep() if isinstance(work, Work) else Listen()
+
+    @segue.on
+    async def told(self, message: Go | Stop) -> Done[list[str]] | None:
+        match message:
+            case Go(text):
+                await asyncio.sleep(0)
+                raise {"key": KeyError, "value": ValueError}.get(text, OSError)(text)
+            case Stop():
+                return Done(self.did)
+
+    @segue.fallback
+    async def back(self, message: Go | Stop, error: KeyError | ValueError) -> None:
+        self.did.append(f"{type(message).__name__} {type(error).__name__}")
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_a_method_may_take_one_of_several_types(kind: str, tmp_path: Path) -> None:
+    async def begin(engine: segue.Engine) -> None:
+        either = await engine.start(Either(), id="e")
+        for message in (Go("key"), Go("other"), Go("value"), Stop()):
+            await either.tell(message)
+
+    def check(desk: Desk, head: Head) -> None:
+        assert head.value == b'["Work","Sweep","Go KeyError","Go ValueError"]'
+
+    await at_every_commit(begin, "e", check, kind=kind, path=tmp_path)
+
+
 async def test_failed_says_what_is_next() -> None:
     class Told(Actor[str]):
         errors: list[str] = segue.field(default_factory=list)

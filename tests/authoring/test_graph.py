@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal, NewType, Protocol, TypedDict
 
 import pytest
 
@@ -328,6 +329,80 @@ def test_handlers_that_cant_be() -> None:
     assert "no type of errors" in refusal(NoError)
     with pytest.raises(ValueError, match="segue's own"):
         segue.kind("on")
+
+
+class Has(Protocol):
+    text: str
+
+
+class Row(TypedDict):
+    n: int
+
+
+Number = NewType("Number", int)
+
+
+@pytest.mark.parametrize("mark", [segue.state, segue.on])
+@pytest.mark.parametrize(
+    "takes", [object, Any, None, Ticket | None, Literal["a"], Row, Number, Has, Sequence[int]], ids=repr
+)
+def test_what_is_no_values_own_type(mark: Any, takes: Any) -> None:
+    """A method that takes it would never be called."""
+
+    async def hear(self: Any, x: Any) -> None: ...
+
+    hear.__annotations__["x"] = takes
+
+    class Deaf(Actor[None]):
+        pass
+
+    Deaf.hear = mark(hear)  # type: ignore[attr-defined]  # as if it stood there
+    assert "Deaf.hear: a state or message is known by its own type, and no value's is" in refusal(Deaf)
+
+
+def test_the_same_type_among_several() -> None:
+    class Twice(Actor[None]):
+        @segue.on
+        async def one(self, m: Close | Reopen) -> None: ...
+
+        @segue.on
+        async def two(self, m: Reopen) -> None: ...
+
+    class Nothing(Actor[None]):
+        @segue.on
+        async def one(self, m: Close) -> None: ...
+
+        @segue.fallback
+        async def back(self, m: Close | Reopen, error: OSError | TimeoutError) -> None: ...
+
+    class NoError(Actor[None]):
+        @segue.on
+        async def one(self, m: Close) -> None: ...
+
+        @segue.fallback
+        async def back(self, m: Close, error: OSError | int) -> None: ...
+
+    assert "Twice.two: one() takes a Reopen too" in refusal(Twice)
+    assert "Nothing.back: it is a fallback for Reopen, which has no handler" in refusal(Nothing)
+    assert "NoError.back: int is no type of errors" in refusal(NoError)
+
+
+def test_the_edges_of_a_method_that_takes_several() -> None:
+    class Both(Actor[None]):
+        def begin(self) -> Ticket:
+            return Ticket("x")
+
+        @segue.state
+        async def write(self, t: Ticket | Urgent) -> Urgent | Done[None]:
+            return Done()
+
+    assert segue.diagram(Both).splitlines()[1:] == [
+        "    [*] --> Ticket",
+        "    Ticket --> Urgent: write",
+        "    Ticket --> [*]: write",
+        "    Urgent --> Urgent: write",
+        "    Urgent --> [*]: write",
+    ]
 
 
 def test_fields_and_states_that_cant_be_stored() -> None:

@@ -227,12 +227,9 @@ class Rounds(segue.Actor[int]):
         return empty[self.first]
 
     @segue.state(pool="process")
-    def frozen(self, state: Frozen) -> segue.Again | segue.Done[int]:
-        return self.go_round(state.rounds)
-
-    @segue.state(pool="process")
-    def slotted(self, state: Slotted) -> segue.Again | segue.Done[int]:
-        state.rounds = [*state.rounds]
+    def of_a_class(self, state: Frozen | Slotted) -> segue.Again | segue.Done[int]:
+        if isinstance(state, Slotted):
+            state.rounds = [*state.rounds]
         return self.go_round(state.rounds)
 
     @segue.state(pool="process")

@@ -6,10 +6,11 @@ import inspect
 import typing
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, NewType
 
 import msgspec
 
+from ...core.forms import bare, is_typed_dict, members, origin, spell
 from ...core.retry import Retry
 from ...model.checks import seconds
 from ...model.errors import BadSignature
@@ -24,7 +25,7 @@ _ONCE = Retry(1)
 
 
 class Handler(msgspec.Struct, kw_only=True):
-    """One marked method. `takes` is its argument's type, `gives` a request's answer's; a fallback `catches` errors.
+    """One marked method, for one type of what it takes. `gives` is a request's answer's; a fallback `catches` errors.
 
     `plain`: nothing is to be done but to await it.
     """
@@ -34,7 +35,7 @@ class Handler(msgspec.Struct, kw_only=True):
     takes: Any
     name: str
     gives: Any = None
-    catches: type[Exception] | None = None
+    catches: tuple[type[Exception], ...] = ()
     returns: Any = None
     mode: Mode | None = None
     retry: Retry = _ONCE
@@ -75,23 +76,8 @@ def read_handlers(cls: type[Any], owner: str) -> Handlers:
     """The handlers of a class. Raises `BadSignature`, which names the method and the cure."""
     found = Handlers({}, {}, {}, {})
     for method, fn, mark in _marked(cls):
-        handler = _handler(cls, owner, method, fn, mark)
-        if handler.kind == "fallback":
-            found.fallbacks.setdefault(handler.name, []).append(handler)
-            continue
-        known: Handler | None
-        if handler.kind == "state":
-            known = found.states.setdefault(handler.name, handler)
-        elif handler.kind == "on":
-            known = found.messages.setdefault(handler.name, handler)
-        else:
-            known = found.others.setdefault((handler.kind, handler.name), handler)
-        if known is not handler:
-            raise BadSignature(
-                f"{owner}.{method}",
-                f"{known.method}() takes a {handler.name} too",
-                "give each state and each message one handler",
-            )
+        for handler in _handlers(cls, owner, method, fn, mark):
+            _put(found, handler, owner)
     for name, fallbacks in found.fallbacks.items():
         if name not in found.states and name not in found.messages:
             known_names = ", ".join(sorted([*found.states, *found.messages])) or "nothing"
@@ -103,6 +89,25 @@ def read_handlers(cls: type[Any], owner: str) -> Handlers:
     for handler in found.messages.values():
         handler.quick = handler.plain and not handler.keeps and handler.name not in found.fallbacks
     return found
+
+
+def _put(found: Handlers, handler: Handler, owner: str) -> None:
+    known: Handler | None
+    if handler.kind == "fallback":
+        found.fallbacks.setdefault(handler.name, []).append(handler)
+        return
+    if handler.kind == "state":
+        known = found.states.setdefault(handler.name, handler)
+    elif handler.kind == "on":
+        known = found.messages.setdefault(handler.name, handler)
+    else:
+        known = found.others.setdefault((handler.kind, handler.name), handler)
+    if known is not handler:
+        raise BadSignature(
+            f"{owner}.{handler.method}",
+            f"{known.method}() takes a {handler.name} too",
+            "give each state and each message one handler",
+        )
 
 
 def _marked(cls: type[Any]) -> list[tuple[str, Any, Mark]]:
@@ -125,35 +130,49 @@ def _marked(cls: type[Any]) -> list[tuple[str, Any, Mark]]:
     return out
 
 
-def _handler(cls: type[Any], owner: str, method: str, fn: Any, mark: Mark) -> Handler:
+def _handlers(cls: type[Any], owner: str, method: str, fn: Any, mark: Mark) -> list[Handler]:
+    """A marked method: for each of the types that it takes, where it takes one of a union's."""
     where = f"{owner}.{method}"
     hints = hints_of(fn, where)
     parameters = list(inspect.signature(fn).parameters)[1:]
-    catches: type[Exception] | None = None
+    catches: tuple[type[Exception], ...] = ()
     if mark.kind == "fallback":
         if len(parameters) != 2 or any(name not in hints for name in parameters):
             cure = "write it as `(self, x: Kind, error: SomeError)`"
             raise BadSignature(where, "a fallback takes what failed and the error, both annotated", cure)
-        catches = hints[parameters[1]]
-        if not (isinstance(catches, type) and issubclass(catches, Exception)):
-            raise BadSignature(
-                where, f"{catches!r} is no type of errors", "annotate it with an Exception class"
-            )
+        catches = _errors(hints[parameters[1]], where)
     keeps = mark.kind == "on" and len(parameters) == 2 and _is_responder(hints.get(parameters[1]))
     if mark.kind != "fallback" and not keeps and (len(parameters) != 1 or parameters[0] not in hints):
         cure = "write it as `(self, x: Kind)`: the type names the state or message"
         raise BadSignature(where, "a handler takes one annotated argument", cure)
     takes = hints[parameters[0]]
+    if mark.pool == "process":
+        if inspect.iscoroutinefunction(fn) or mark.kind != "state":
+            cure = "make it a plain `def` with @state, or put what needs another process into a step"
+            raise BadSignature(where, "only a state that waits for nothing can run in another process", cure)
+        named(cls)
+    return [
+        _handler(where, method, fn, mark, _named(one, where), hints.get("return"), catches, keeps=keeps)
+        for one in members(takes) or (takes,)
+    ]
+
+
+def _handler(
+    where: str,
+    method: str,
+    fn: Any,
+    mark: Mark,
+    takes: Any,
+    returns: Any,
+    catches: tuple[type[Exception], ...],
+    *,
+    keeps: bool,
+) -> Handler:
     is_request = isinstance(takes, type) and issubclass(takes, Request)
     if keeps and not is_request:
         cure = "leave the second argument out, or have it take a segue.Request"
         raise BadSignature(where, "only a request is answered by a Responder", cure)
     is_async = inspect.iscoroutinefunction(fn)
-    if mark.pool == "process":
-        if is_async or mark.kind != "state":
-            cure = "make it a plain `def` with @state, or put what needs another process into a step"
-            raise BadSignature(where, "only a state that waits for nothing can run in another process", cure)
-        named(cls)
     return Handler(
         method=method,
         kind=mark.kind,
@@ -161,7 +180,7 @@ def _handler(cls: type[Any], owner: str, method: str, fn: Any, mark: Mark) -> Ha
         name=message_name(takes),
         gives=response_type(takes) if is_request else None,
         catches=catches,
-        returns=hints.get("return"),
+        returns=returns,
         mode=None if mark.mode is None else as_mode(mark.mode),
         retry=Retry(mark.retry) if isinstance(mark.retry, int) else mark.retry,
         timeout=mark.timeout,
@@ -175,6 +194,34 @@ def _handler(cls: type[Any], owner: str, method: str, fn: Any, mark: Mark) -> Ha
         read=_reader(takes, where),
         parse=message_parser(takes),
     )
+
+
+def _errors(tp: Any, where: str) -> tuple[type[Exception], ...]:
+    """The errors that a fallback takes: of one type, or of a union's."""
+    found: tuple[Any, ...] = members(tp) or (tp,)
+    for one in found:
+        if not (isinstance(one, type) and issubclass(one, Exception)):
+            raise BadSignature(
+                where, f"{spell(one)} is no type of errors", "annotate it with an Exception class"
+            )
+    return found
+
+
+def _named(tp: Any, where: str) -> Any:
+    """The type without an alias. Raises `BadSignature` for what is no value's own type, by which it would be known."""
+    if isinstance(tp, NewType):
+        cls = tp
+    else:
+        tp = bare(tp)
+        cls = origin(tp)
+    never = cls in (object, Any, type(None)) or is_typed_dict(cls) or getattr(cls, "_is_protocol", False)
+    if never or not isinstance(cls, type) or inspect.isabstract(cls):
+        raise BadSignature(
+            where,
+            f"a state or message is known by its own type, and no value's is {spell(tp)}",
+            "take a dataclass, a Note or a Request, or a union of such",
+        )
+    return tp
 
 
 def _is_responder(tp: Any) -> bool:

@@ -63,7 +63,7 @@ def state(fn: F, /) -> F: ...
 @overload
 def state(**options: Unpack[StateOptions]) -> Callable[[F], F]: ...
 def state(fn: Any = None, /, **options: Any) -> Any:
-    """The handler of a state: its argument's type names the state; what it returns is what comes next.
+    """The handler of a state: its argument's type names the state, or several; what it returns is what comes next.
 
     `retry`: so many attempts, or a `Retry`; each begins with the fields as they were before, and the pauses are
     durable. `timeout` bounds an attempt. `every` spaces the rounds of a state that returns `Again()`. `mode` is
@@ -78,7 +78,10 @@ def on(fn: F, /) -> F: ...
 @overload
 def on(**options: Unpack[OnOptions]) -> Callable[[F], F]: ...
 def on(fn: Any = None, /, **options: Any) -> Any:
-    """The handler of a message: its argument's type names the message. Options are as those of `state`."""
+    """The handler of a message: its argument's type names the message, or several: `AddUrl | DeleteUrl`.
+
+    Options are as those of `state`.
+    """
     return _mark(fn, Mark("on", **options))
 
 

@@ -107,7 +107,7 @@ class Performer:
         fallbacks = self._here.definition.handlers.fallbacks.get(handler.name)
         if not fallbacks or self.tries_again(handler, error):
             return None
-        return next((one for one in fallbacks if isinstance(error, one.catches or ())), None)
+        return next((one for one in fallbacks if isinstance(error, one.catches)), None)
 
     def tries_again(self, handler: Handler, error: Exception) -> bool:
         """Whether there is another attempt after that error."""
