@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pytest
 
@@ -15,6 +15,7 @@ from segue.model.run import Head
 from tests.runtime.lives import Desk, everywhere
 
 DAY = timedelta(days=1)
+Row = TypeVar("Row")
 
 
 @dataclass
@@ -158,6 +159,58 @@ async def test_mail_that_cant_be_written() -> None:
         run = await engine.start(flow(), id="it")
         with pytest.raises(NotEncodable, match="the message"):
             await run.tell(object())
+
+
+class Sale(segue.Note, frozen=True):
+    price: int
+
+
+class Sold(segue.Request[int], frozen=True, kw_only=True):
+    least: int = 0
+
+
+class Sorted(segue.Request[list[Row]], Generic[Row]):
+    rows: list[Row]
+
+
+class Asked(segue.Envelope, segue.Request[int], frozen=True):
+    least: int
+
+    async def carry_out(self, actor: Any, turn: segue.Turn) -> object:
+        return actor.sold(self.least)
+
+
+class Till(segue.Actor[None]):
+    sales: list[Sale] = segue.field(default_factory=list)
+
+    def sold(self, least: int) -> int:
+        return sum(sale.price for sale in self.sales if sale.price >= least)
+
+    @segue.on
+    async def sell(self, sale: Sale) -> None:
+        self.sales.append(sale)
+
+    @segue.on
+    async def tell(self, sold: Sold) -> int:
+        return self.sold(sold.least)
+
+    @segue.on
+    async def order(self, rows: Sorted[int]) -> list[int]:
+        return sorted(rows.rows)
+
+
+async def test_messages_may_be_frozen_and_generic() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        till = await engine.start(Till(), id="till")
+        await till.feed([Sale(3), Sale(4)])
+        assert await till.request(Sold(least=4)) == await till.request(Asked(4)) == 4
+        assert await till.request(Sorted([3, 1, 2])) == [1, 2, 3]
+    assert len({Sale(3), Sale(3)}) == 1
+    with pytest.raises(AttributeError):
+        Sale(3).price = 4  # type: ignore[misc]  # on purpose
+    with pytest.raises(TypeError):
+        Sold(4)  # type: ignore[misc]  # on purpose
 
 
 async def test_runs_write_each_other() -> None:

@@ -6,11 +6,12 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, dataclass_transform, get_args, get_origin
+from typing import Any, Generic, Literal, TypeVar, dataclass_transform, get_args, get_origin
 
 import msgspec
 
 from ..core.codec import decoder, digest, encode, encode_stable, raw_decoder
+from ..core.forms import origin, substitute
 from ..model.message import Answered, Mail, MailKind, answer_to, response_name
 from ..model.run import CallRef
 from ..ports.store import Turn
@@ -24,33 +25,34 @@ R_co = TypeVar("R_co", covariant=True)
 
 @dataclass_transform()
 class Note:
-    """A message that wants no answer. Its annotated fields are what it carries."""
+    """A message that wants no answer. Its annotated fields are what it carries.
 
-    if not TYPE_CHECKING:
+    It is a dataclass as it stands; what else that may be is said in its head: `class Sale(Note, frozen=True)`.
+    """
 
-        def __init_subclass__(cls, **how: Any) -> None:
-            super().__init_subclass__(**how)
-            dataclasses.dataclass(cls)
+    def __init_subclass__(cls, *, frozen: bool = False, kw_only: bool = False, **how: Any) -> None:
+        super().__init_subclass__(**how)
+        dataclasses.dataclass(cls, frozen=frozen, kw_only=kw_only)
 
 
 @dataclass_transform()
 class Request(Generic[R_co]):
-    """A message that wants an answer: `class Say(Request[str])` is answered with a text."""
+    """A message that wants an answer: `class Say(Request[str])` is answered with a text. Else it is as a `Note`."""
 
-    if not TYPE_CHECKING:
-
-        def __init_subclass__(cls, **how: Any) -> None:
-            super().__init_subclass__(**how)
-            dataclasses.dataclass(cls)
+    def __init_subclass__(cls, *, frozen: bool = False, kw_only: bool = False, **how: Any) -> None:
+        super().__init_subclass__(**how)
+        dataclasses.dataclass(cls, frozen=frozen, kw_only=kw_only)
 
 
 def response_type(request: type[Any]) -> Any:
-    """The type of the answer that a request wants."""
-    for cls in getattr(request, "__mro__", ()):
-        for base in getattr(cls, "__orig_bases__", ()):
-            origin = get_origin(base)
-            if origin is Request or (isinstance(origin, type) and issubclass(origin, Request)):
-                wanted = get_args(base)[0]
+    """The type of the answer that a request wants; of a generic one, with what its parameters are."""
+    cls = origin(request)
+    given = dict(zip(getattr(cls, "__parameters__", ()), get_args(request), strict=False))
+    for owner in getattr(cls, "__mro__", ()):
+        for base in getattr(owner, "__orig_bases__", ()):
+            of = get_origin(base)
+            if isinstance(of, type) and issubclass(of, Request):
+                wanted = substitute(get_args(base)[0], given)
                 if not isinstance(wanted, TypeVar):
                     return wanted
     return Any

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, dataclass_transform
 
 from ..mail import message_name
+from ..message import Note, Request
 
 if TYPE_CHECKING:
     from .supervisor import Supervisor
@@ -55,12 +56,14 @@ class Envelope:
 
     urgent: ClassVar[bool] = False
 
-    if not TYPE_CHECKING:
-
-        def __init_subclass__(cls, **how: Any) -> None:
+    def __init_subclass__(cls, *, frozen: bool = False, kw_only: bool = False, **how: Any) -> None:
+        if issubclass(cls, Note | Request):  # which do that themselves
+            how |= {"frozen": frozen, "kw_only": kw_only}
             super().__init_subclass__(**how)
-            dataclasses.dataclass(cls)
-            ENVELOPES[message_name(cls)] = cls
+        else:
+            super().__init_subclass__(**how)
+            dataclasses.dataclass(cls, frozen=frozen, kw_only=kw_only)
+        ENVELOPES[message_name(cls)] = cls
 
     async def carry_out(self, actor: Any, turn: Turn, /) -> object:
         """Do what is to be done; what it calls is recorded, as in a handler."""

@@ -168,7 +168,7 @@ def _handler(
     *,
     keeps: bool,
 ) -> Handler:
-    is_request = isinstance(takes, type) and issubclass(takes, Request)
+    is_request = issubclass(origin(takes), Request)
     if keeps and not is_request:
         cure = "leave the second argument out, or have it take a segue.Request"
         raise BadSignature(where, "only a request is answered by a Responder", cure)
@@ -209,11 +209,8 @@ def _errors(tp: Any, where: str) -> tuple[type[Exception], ...]:
 
 def _named(tp: Any, where: str) -> Any:
     """The type without an alias. Raises `BadSignature` for what is no value's own type, by which it would be known."""
-    if isinstance(tp, NewType):
-        cls = tp
-    else:
-        tp = bare(tp)
-        cls = origin(tp)
+    tp = tp if isinstance(tp, NewType) else bare(tp)
+    cls: Any = origin(tp)
     never = cls in (object, Any, type(None)) or is_typed_dict(cls) or getattr(cls, "_is_protocol", False)
     if never or not isinstance(cls, type) or inspect.isabstract(cls):
         raise BadSignature(
