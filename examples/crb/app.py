@@ -1,32 +1,25 @@
-from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
 
 from server import Client, Server
 
 import segue
-from segue import Actor, Listen, Restart, state
+from segue import Actor, Restart
 
 
 class Group(IntEnum):  # ended from the last to the first
-    SERVER = 1
+    WORKERS = 1
     REQUESTS = 2
-    WORKERS = 3
-
-
-@dataclass
-class Opening: ...
+    SERVER = 3
+    HEALTH_CHECK = 4
+    DB_CLEANER = 5
+    USER_SESSION = 6  # each user's is a group of its own
 
 
 class App(Actor[None]):
     groups = Group
     restart = Restart("one", times=3, within=timedelta(minutes=1))
 
-    def begin(self) -> Opening:
-        return Opening()
-
-    @state
-    async def open(self, _: Opening) -> Listen:
+    async def setup(self) -> None:
         server = await segue.spawn(Server(), group=Group.SERVER)
-        await segue.spawn(Client(server=server), group=Group.WORKERS)
-        return Listen()
+        await segue.spawn(Client(server), group=(Group.USER_SESSION, "ada"))

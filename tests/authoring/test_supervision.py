@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import IntEnum
+from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -201,6 +201,42 @@ async def test_groups_end_from_the_last_to_the_first() -> None:
         assert sorted(goes()[:2]) == ["a1 goes", "a2 goes"]
         assert goes()[2:] == ["h goes", "c goes", "house closes"]
         assert len([said for said in S if "interrupted" in said]) == 4
+
+
+class Numbered(IntEnum):
+    TOP = 30
+    BOTTOM = 10
+    MIDDLE = 20
+
+
+class Named(Enum):
+    BOTTOM = "z"
+    MIDDLE = "a"
+    TOP = "m"
+
+
+@pytest.mark.parametrize("floors", [Numbered, Named])
+async def test_groups_are_ordered_as_their_enum_is(floors: type[Enum]) -> None:
+    """By number where they have one, as `<` says, wherever they stand; else as they stand there."""
+
+    class Tower(House):
+        groups = floors
+
+        def begin(self) -> Opening:
+            return Opening()
+
+        @segue.state
+        async def open(self, _: Opening) -> segue.Listen:
+            for name in ("MIDDLE", "TOP", "BOTTOM"):
+                await segue.spawn(Lodger(name), group=floors[name])
+            return segue.Listen()
+
+    desk = Desk()
+    async with desk.engine() as engine:
+        house = await engine.start(Tower(), id="house")
+        await house.tell(Stop())
+        await house
+    assert goes() == ["TOP goes", "MIDDLE goes", "BOTTOM goes", "house closes"]
 
 
 class Flats(House):

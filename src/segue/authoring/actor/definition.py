@@ -66,6 +66,13 @@ class ActorDef:
         messages = self.handlers.messages if self.simple else {}
         return {name: handler for name, handler in messages.items() if handler.quick}
 
+    @functools.cached_property
+    def ranks(self) -> list[str]:
+        """The names of its groups, in order: that of their numbers where they are such, else as they stand there."""
+        groups = self.groups or ()
+        numbered = isinstance(groups, type) and issubclass(groups, int)
+        return [group.name for group in (sorted(groups) if numbered else groups)]
+
     @property
     def version(self) -> str:
         """What the class declares, or a fingerprint of its source."""

@@ -225,7 +225,7 @@ class Supervisor:
     async def ask_to_end(self) -> float:
         """Ask the children of the last group, of its last member, to end; when to ask again."""
         here, branch, family = self._here, current("shutting down"), self._here.children
-        last, now = family.last([group.name for group in here.definition.groups or ()]), here.at
+        last, now = family.last(here.definition.ranks), here.at
         if self._asked is not None and self._asked[0] == last and now < self._asked[1]:
             return self._asked[1]  # one of those that were asked has said something: the others have time
         self._hurried, members = False, family.of(last)
