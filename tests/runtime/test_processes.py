@@ -14,6 +14,7 @@ import pytest
 
 import segue
 from segue.authoring import step as steps
+from segue.authoring.actor import performing
 from segue.model.errors import BadSignature, NotEncodable, ProcessDied, StepFailed, WrongPlace
 from tests.runtime import heavy
 from tests.runtime.heavy import Odd, Point
@@ -334,3 +335,9 @@ async def test_where_threads_run_side_by_side_it_is_a_thread(monkeypatch: pytest
         return await heavy.number()
 
     assert await Desk(verify=True).run(heavy_thread()) == os.getpid()
+
+
+async def test_and_so_is_a_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(performing, "side_by_side", lambda: True)
+    (tmp_path / "mark").touch()
+    assert await Desk().run(heavy.Cruncher(str(tmp_path), 3)) == "6 in 3, here 3"

@@ -32,6 +32,10 @@ class Tell(Note):
     n: int = 0
 
 
+class Fixed(Request[int], frozen=True, kw_only=True):
+    n: int
+
+
 class MixedIn(Actor, kw_only=True):  # of whatever result the class has
     count: int = 0
 
@@ -67,6 +71,7 @@ class Typed(Actor[int]):
         assert_type(self.me.request(Ask("x")), segue.Exchange[str])
         assert_type(await self.me.request(Ask("x")), str)
         assert_type(self.me.recipient(Tell), segue.Recipient[Tell])
+        assert_type(self.me.recipient(Tell | Ask), segue.Recipient[Tell | Ask])
         await self.me.tell(note, after=timedelta(minutes=1))
         await self.me.tel(note)  # type: ignore[attr-defined]
         self.me = self.me  # type: ignore[misc]
@@ -78,7 +83,7 @@ class Typed(Actor[int]):
         return Answer(request.text, then="")  # type: ignore[arg-type]
 
     @on(retry=segue.Retry(2))
-    async def tell(self, note: Tell) -> None: ...
+    async def tell(self, note: Tell | Fixed) -> None: ...
 
     @state(evry=timedelta(minutes=1))  # type: ignore[call-overload, untyped-decorator, unused-ignore]
     async def wrong(self, going: Going) -> Listen:
@@ -97,6 +102,8 @@ async def made() -> None:
     Typed("x", seen=3)  # type: ignore[arg-type]
     Ask(3)  # type: ignore[arg-type]
     assert_type(Tell().n, int)
+    Fixed(n=1).n = 2  # type: ignore[misc]
+    Fixed(1)  # type: ignore[call-arg]
     assert_type(await actor.go(Going(1)), Again | Done[int])
 
 

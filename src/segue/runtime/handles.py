@@ -43,6 +43,8 @@ from .receipt import Receipt
 WINDOW = 100
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
     from ..authoring.actor.interruption import Interrupt
     from ..authoring.actor.subscription import Subscription
     from .engine import Engine
@@ -277,8 +279,8 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
         pinged = self.engine.port.ask(self.id, "ping", b"null", timeout, "ping")
         return read_pong(pinged if isinstance(pinged, bytes) else await pinged)
 
-    def recipient(self, message: type[M], /) -> Recipient[M]:
-        """Its address, narrowed to messages of one type; a value, as it is."""
+    def recipient(self, message: TypeForm[M], /) -> Recipient[M]:
+        """Its address, narrowed to messages of one type, or of a union's; a value, as it is."""
         return Recipient(self)
 
     async def interrupt(self, level: Interrupt | None = None, /) -> None:

@@ -69,9 +69,10 @@ class ActorDef:
     @functools.cached_property
     def ranks(self) -> list[str]:
         """The names of its groups, in order: that of their numbers where they are such, else as they stand there."""
-        groups = self.groups or ()
-        numbered = isinstance(groups, type) and issubclass(groups, int)
-        return [group.name for group in (sorted(groups) if numbered else groups)]
+        groups: list[Any] = list(self.groups or ())
+        if self.groups is not None and issubclass(self.groups, int):
+            groups.sort()
+        return [group.name for group in groups]
 
     @property
     def version(self) -> str:
