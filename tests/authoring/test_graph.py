@@ -360,6 +360,29 @@ def test_what_is_no_values_own_type(mark: Any, takes: Any) -> None:
     assert "Deaf.hear: a state or message is known by its own type, and no value's is" in refusal(Deaf)
 
 
+@pytest.mark.parametrize("name", ["finished", "setup", "perform", "me"])
+def test_names_that_every_actor_has(name: str) -> None:
+    """A field, or a handler, of that name would take its place, and be called as what it isn't."""
+
+    async def hear(self: Any, x: Close) -> None: ...
+
+    def late(self: Any, x: Ticket, error: OSError) -> Listen:
+        return Listen()
+
+    parts: list[dict[str, Any]] = [
+        {"__annotations__": {name: int}, name: 0},
+        {"__annotations__": {name: list[str]}, name: segue.field(default_factory=list)},
+        {name: segue.on(hear)},
+        {name: segue.kind("k")(hear)},
+        {name: segue.fallback(late)},
+    ]
+    for part in parts:
+        with pytest.raises(
+            BadSignature, match=rf"Named.{name}: every actor has its {name}, so it can't be a"
+        ):
+            type("Named", (Actor,), {"__module__": __name__, "__qualname__": "Named", **part})
+
+
 def test_the_same_type_among_several() -> None:
     class Twice(Actor[None]):
         @segue.on

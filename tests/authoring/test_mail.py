@@ -173,7 +173,7 @@ class Sorted(segue.Request[list[Row]], Generic[Row]):
     rows: list[Row]
 
 
-class Asked(segue.Envelope, segue.Request[int], frozen=True):
+class AskedOfTill(segue.Envelope, segue.Request[int], frozen=True):
     least: int
 
     async def carry_out(self, actor: Any, turn: segue.Turn) -> object:
@@ -204,7 +204,7 @@ async def test_messages_may_be_frozen_and_generic() -> None:
     async with desk.engine() as engine:
         till = await engine.start(Till(), id="till")
         await till.feed([Sale(3), Sale(4)])
-        assert await till.request(Sold(least=4)) == await till.request(Asked(4)) == 4
+        assert await till.request(Sold(least=4)) == await till.request(AskedOfTill(4)) == 4
         assert await till.request(Sorted([3, 1, 2])) == [1, 2, 3]
     assert len({Sale(3), Sale(3)}) == 1
     with pytest.raises(AttributeError):

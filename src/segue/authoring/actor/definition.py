@@ -48,6 +48,7 @@ class ActorDef:
         self.cls, self.result_type = cls, result
         self.name, self.named = name or cls.__qualname__.replace("<locals>.", ""), bool(name)
         self.module = self.file = ""
+        _check_names(cls, self.name)
         self.groups: type[Enum] | None = getattr(cls, "groups", None)
         self.restart: Restart = getattr(cls, "restart", None) or Restart()
         self.grace: timedelta = cls.grace
@@ -287,3 +288,14 @@ class ActorDef:
             return await driver.run()
         finally:
             driver.part()
+
+
+def _check_names(cls: type[Any], owner: str) -> None:
+    """Raise `BadSignature` where what every actor has is a field or a handler too: it'd be called as what it isn't."""
+    fields = [part.name for part in dataclasses.fields(cls)]
+    for name in (*HOOKS, "me"):
+        if name in fields or hasattr(getattr(cls, name), "__segue_mark__"):
+            what = "a field" if name in fields else "a handler"
+            raise BadSignature(
+                f"{owner}.{name}", f"every actor has its {name}, so it can't be {what}", "name it otherwise"
+            )
