@@ -8,12 +8,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import segue
 from segue import Actor, Note, Request
+from segue.model.run import Head
 from segue.stores import open_store
 from segue.testing.clock import START
+from tests.authoring.killed import at_every_commit
 from tests.runtime.lives import Desk
 
 HOUR = timedelta(hours=1)
@@ -143,6 +146,89 @@ async def test_unschedule_from_outside_and_inside() -> None:
         await pass_time(desk, 9)
         assert await run.request(Seen()) == [("tick", 1.0)]
         assert await desk.store.inbox("a", 0) == []
+
+
+class Enough(Actor[list[float]]):
+    """Its timer's own handler says how that goes on, at the second tick; a day later it is over."""
+
+    how: str
+    at: list[float] = segue.field(default_factory=list)
+
+    def begin(self) -> str:
+        return "begin"
+
+    @segue.state
+    async def first(self, _: str) -> segue.Listen:
+        await self.me.tell(Tick(), every=HOUR, key="t")
+        await self.me.tell(Halt(), after=8.5 * HOUR)
+        return segue.Listen()
+
+    @segue.on
+    async def tick(self, note: Tick) -> None:
+        self.at.append(hours())
+        if len(self.at) == 2:
+            await self.say_how()
+
+    async def say_how(self) -> None:
+        match self.how:
+            case "stop":
+                await self.me.unschedule("t")
+            case "stop, and wait":
+                await self.me.unschedule("t")
+                await segue.sleep(1.5 * HOUR)
+                await segue.sleep(1.5 * HOUR)
+            case "wait, and stop":
+                await segue.sleep(1.5 * HOUR)
+                await self.me.unschedule("t")
+            case "stop others, too":
+                await self.me.unschedule("other")
+                await self.me.tell(Tick("other"), after=HOUR, key="other")
+                await self.me.unschedule("t")
+            case "once more":
+                await self.me.tell(Tick(), after=3 * HOUR, key="t")
+            case "slower":
+                await self.me.tell(Tick(), every=3 * HOUR, key="t")
+            case "anew":
+                await self.me.unschedule("t")
+                await self.me.tell(Tick(), every=4 * HOUR, key="t")
+            case "another":
+                await self.me.tell(Tick("another"), every=4 * HOUR, key="t")
+            case "as it is":
+                await self.me.tell(Tick(), every=HOUR, key="t")
+
+    @segue.on
+    async def halt(self, note: Halt) -> segue.Done[list[float]]:
+        return segue.Done(self.at)
+
+
+@pytest.mark.parametrize("kind", ["memory", pytest.param("sqlite", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("how", "at"),
+    [
+        ("stop", [1, 2]),
+        ("stop, and wait", [1, 2]),
+        ("wait, and stop", [1, 2]),
+        ("stop others, too", [1, 2, 3]),
+        ("once more", [1, 2, 5]),
+        ("slower", [1, 2, 5, 8]),
+        ("anew", [1, 2, 6]),
+        ("another", [1, 2, 6]),
+        ("as it is", [*range(1, 9)]),
+    ],
+)
+async def test_a_timers_own_handler_says_how_it_goes_on(
+    how: str, at: list[int], kind: str, tmp_path: Path
+) -> None:
+    """What it says counts, not what the timer was; whatever crashes."""
+
+    async def begin(engine: segue.Engine) -> None:
+        await engine.start(Enough(how), id="a")
+
+    def check(desk: Desk, head: Head) -> None:
+        value = msgspec.json.decode(head.value or b"null")
+        assert [round(hour - value[0]) + 1 for hour in value] == at
+
+    await at_every_commit(begin, "a", check, kind=kind, path=tmp_path)
 
 
 async def test_unschedule_before_it_is_read() -> None:

@@ -28,7 +28,8 @@ class Timers:
         self._dues: list[tuple[float, int]] = []
         self._ids: list[int] = []  # a heap of those of `_later`, and of some that aren't there any more
         self._keys: dict[str, Letter] = {}  # the one that counts of each key
-        self._stopped: set[int] = set()  # letters in hand whose schedule isn't theirs any more
+        #: Letters in hand whose schedule isn't theirs any more; the orders that say so stay as long, for a later life.
+        self._stopped: dict[int, list[int]] = {}
 
     def __len__(self) -> int:
         """How many aren't due yet."""
@@ -53,31 +54,41 @@ class Timers:
             return True
         return False
 
-    def call_off(self, key: str) -> None:
-        """Drop what has that key; what is in hand goes on, but comes no more."""
+    def call_off(self, key: str, order: int = 0) -> bool:
+        """Drop what has that key. Whether it is in hand: it goes on then, comes no more, and the `order` is kept."""
         known = self._keys.pop(key, None)
         if known is None:
-            return
+            return False
         if self._box.in_hand() == known.id:
-            self._stopped.add(known.id)
-            return
+            self._stopped.setdefault(known.id, []).extend([order] if order else ())
+            return True
         self._later.pop(known.id, None)
         self._box.take_out(known.id)
+        return False
 
     def consumed(self, letter: Letter) -> Mail | None:
         """The code took it: what is next of a schedule, which goes to the run itself."""
         mail = letter.mail
-        stopped = letter.id in self._stopped
-        self._stopped.discard(letter.id)
+        orders = self._stopped.pop(letter.id, None)
+        for order in orders or ():
+            self._box.take_out(order)
         if self._keys.get(mail.key) is letter:
             del self._keys[mail.key]
-        if not mail.every or stopped:
+        if not mail.every or orders is not None or self._is_overtaken(mail):
             return None
         now = self._run.host.clock_now()
         missed = max((now - mail.due) // mail.every, 0)  # those count as this one
         due = mail.due + (missed + 1) * mail.every
         run = self._run
         return msgspec.structs.replace(mail, sender=run.id, number=run.next_number(), due=due, at=now)
+
+    def _is_overtaken(self, mail: Mail) -> bool:
+        """Whether the code has said, in what is sent along, how it goes on with that key."""
+        me, key = self._run.id, mail.key
+        return bool(key) and any(
+            sent.to == me and sent.key == key and (sent.kind == "unschedule" or not _is_same(mail, sent))
+            for sent in self._run.commits.turn.outbox
+        )
 
     def ripe(self, now: float) -> list[Letter]:
         """What has become due, in order of its time."""

@@ -155,13 +155,14 @@ class Mailbox:
     def _obey(self, letter: Letter) -> None:
         """An order is carried out as it is read."""
         mail = letter.mail
-        self.take_out(letter.id)
         if mail.kind == "unschedule":
-            self._timed().call_off(mail.key)
+            if self._timed().call_off(mail.key, letter.id):
+                return
         elif mail.kind == "settled":
             self.keeping.release(msgspec.json.decode(mail.value or b"0", type=int))
         else:
             self.keeping.unsubscribe(mail.key)
+        self.take_out(letter.id)
 
     def _child_ended(self, letter: Letter, place: Place) -> None:
         """The end of a supervised run is a message to its supervisor, besides what it is to those who wait for it."""
