@@ -231,6 +231,29 @@ async def test_a_timers_own_handler_says_how_it_goes_on(
     await at_every_commit(begin, "a", check, kind=kind, path=tmp_path)
 
 
+@pytest.mark.parametrize("key", ["", "tick"])
+async def test_a_dead_letter_that_is_sent_again_leaves_its_schedule_as_it_is(key: str) -> None:
+    clumsy = [True]
+
+    class Clumsy(TimerKeeper):
+        @segue.on
+        async def tick(self, note: Tick) -> None:
+            if clumsy:
+                clumsy.clear()
+                raise ValueError("the first one")
+            self.seen.append((note.text, hours()))
+
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(Clumsy(), id="a")
+        await run.tell(Tick(), every=HOUR, key=key)
+        await pass_time(desk, 1.4)
+        (letter,) = await engine.dead_letters()
+        await engine.resend(letter.id)
+        await pass_time(desk, 2.2)
+        assert [round(at) for _, at in await run.request(Seen())] == [1, 2, 3]
+
+
 async def test_unschedule_before_it_is_read() -> None:
     desk = Desk()
     async with desk.engine(worker=False) as engine:

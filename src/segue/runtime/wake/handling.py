@@ -254,7 +254,7 @@ class Handling:
     def bury(self, mail: Mail, reason: str, error: Failure | None) -> None:
         """Have the next commit list mail as a dead letter."""
         turn = self._run.commits.turn
-        turn.dead = adding(turn.dead, DeadLetter(mail, reason, error))
+        turn.dead = adding(turn.dead, DeadLetter(_by_itself(mail), reason, error))
 
     def answer_to(self, mail: Mail, value: bytes | None, error: Failure | None) -> Mail | None:
         """What answers a request."""
@@ -303,7 +303,7 @@ class Handling:
         """List a message that was carried out beside a handler as a dead letter: a recorded call."""
 
         def writes(turn: Turn, *_: Any) -> None:
-            turn.dead = adding(turn.dead, DeadLetter(mail, reason, error))
+            turn.dead = adding(turn.dead, DeadLetter(_by_itself(mail), reason, error))
 
         act = Act(kind="dead", name=mail.name, args=b"null", digest=b"", decode=_nothing, writes=writes)
         return self._run.record(current("a dead letter"), act)
@@ -619,3 +619,8 @@ _NEXT: Final = Wait(kind="", name="", args=b"", digest=b"", decode=raw)
 
 def _nothing(value: bytes) -> None:
     return None
+
+
+def _by_itself(mail: Mail) -> Mail:
+    """Mail that was taken: what else has its key, and its schedule, go on whether or not it is sent again."""
+    return msgspec.structs.replace(mail, every=0.0, key="") if mail.every or mail.key else mail
