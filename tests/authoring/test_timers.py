@@ -13,6 +13,7 @@ import pytest
 
 import segue
 from segue import Actor, Note, Request
+from segue.model.errors import RunInterrupted
 from segue.model.run import Head
 from segue.stores import open_store
 from segue.testing.clock import START
@@ -252,6 +253,28 @@ async def test_a_dead_letter_that_is_sent_again_leaves_its_schedule_as_it_is(key
         await engine.resend(letter.id)
         await pass_time(desk, 2.2)
         assert [round(at) for _, at in await run.request(Seen())] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("level", [segue.Interrupt.QUEUED, segue.Interrupt.NOW])
+async def test_an_actor_that_was_interrupted_finds_its_timers_again(level: segue.Interrupt) -> None:
+    """They are kept as other mail is; it goes on, they are sent again, and are as they were."""
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(TimerKeeper(), id="a")
+        await run.tell(Tick("always"), every=HOUR, key="tick")
+        await run.tell(Tick("once"), after=5.5 * HOUR)
+        await pass_time(desk, 2.2)
+        await run.interrupt(level)
+        with pytest.raises(RunInterrupted):
+            await run
+        await engine.resume("a")
+        for letter in await engine.dead_letters("a"):
+            await engine.resend(letter.id)
+        await pass_time(desk, 4)
+        assert [(text, round(at)) for text, at in await run.request(Seen())] == [
+            ("always", 1), ("always", 2), ("always", 3), ("always", 4), ("always", 5), ("once", 6), ("always", 6),
+        ]  # fmt: skip
+        assert await engine.dead_letters() == []
 
 
 async def test_unschedule_before_it_is_read() -> None:

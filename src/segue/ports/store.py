@@ -93,8 +93,8 @@ class Turn(msgspec.Struct, kw_only=True, gc=False):
     A turn that ends the run closes its questions, withdraws its waiting lines, stores `value` or `error`,
     numbers it in the order of ends, and sends its outcome as a `result` to its spec's parent. Of what it leaves in
     its inbox, and of mail in an outbox that finds its recipient ended or not there, messages that were due become
-    dead letters, requests are answered with an error, subscribers hear the end, and events call their
-    subscription off.
+    dead letters; of a run that failed or was cancelled, and so may go on, those that are scheduled too. Requests are
+    answered with an error, subscribers hear the end, and events call their subscription off.
 
     `settled`: calls whose reservations are over, and what they did cost; one that isn't there any more changes nothing.
     `wants`: reservations that this turn knew not to be there; a turn that parks or holds while one of them doesn't

@@ -25,7 +25,9 @@ class Refused(NamedTuple):
 
 def ended(mail: Sequence[Mail], run: str, status: str, now: float) -> Refused:
     """Mail that a run left when it ended, or that came after."""
-    return _refuse(mail, _failure(RunEnded(run, status), [run, status]), f"the run had ended ({status})", now)
+    later = status != "done"  # what may go on is to find its timers again
+    failure = _failure(RunEnded(run, status), [run, status])
+    return _refuse(mail, failure, f"the run had ended ({status})", now, later=later)
 
 
 def unknown(mail: Sequence[Mail], run: str, now: float) -> Refused:
@@ -61,7 +63,10 @@ def bound_of(spec: Spec) -> int:
     return spec.mailbox * 4 + FULL.index(spec.full) if spec.mailbox > 0 else 0
 
 
-def _refuse(mail: Sequence[Mail], failure: Failure, reason: str, now: float) -> Refused:
+def _refuse(
+    mail: Sequence[Mail], failure: Failure, reason: str, now: float, *, later: bool = False
+) -> Refused:
+    """`later`: of messages, what is scheduled is a dead letter too, as it is."""
     refused = Refused([], [])
     for one in mail:
         source = f"run:{one.to}"
@@ -69,7 +74,7 @@ def _refuse(mail: Sequence[Mail], failure: Failure, reason: str, now: float) -> 
             refused.back.append(Mail(one.sender, source, 0, "unsubscribe", key=one.key, at=now))
         elif one.name == ASKED_TO_END:  # it has
             continue
-        elif one.kind == "tell" and not one.every and one.due <= now:
+        elif one.kind == "tell" and (later or (not one.every and one.due <= now)):
             refused.dead.append(DeadLetter(one, reason, failure, now))
         elif one.reply is not None:
             answer = answer_to(one, source, 0, None, failure, now)
