@@ -29,6 +29,22 @@ class Till(segue.Actor[None]):
     )
 
 
+def test_who_resumes_a_run_is_told_of_its_mail(desk: Desk):
+    desk.segue("run", "app.py:sure", "hi", "--id", "q")
+    desk.segue("tell", "q", "str", "one")
+    desk.segue("cancel", "q")
+    desk.segue("advance", "app.py")
+    said = desk.segue("resume", "q")
+    assert (
+        "mail that wasn't handled: 1: `segue dead` lists it, `segue dead --resend ID` sends it again"
+        in said.err
+    )
+    desk.segue("dead", "--drop", "1")
+    desk.segue("cancel", "q")
+    desk.segue("advance", "app.py")
+    assert "segue dead" not in desk.segue("resume", "q").err
+
+
 def test_dead_letters(desk: Desk):
     desk.segue("run", "app.py:sure", "hi", "--id", "q")
     assert "no dead letters" in desk.segue("dead").err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ from .job import each_run
 from .mail import declare_json, told
 from .place import declare_how, declare_store, existing, how, sweep, where
 from .runs import cause_of
-from .screen import count
+from .screen import count, note
 
 REPEAT = "let keyed and at-most-once steps be done once more"
 
@@ -70,13 +71,24 @@ async def do_resume(args: argparse.Namespace) -> int:
                 more = how(args)
                 on = await engine.resume(head.id, keep=args.keep, value=value, repeat=args.repeat, **more)
                 resumed |= dict.fromkeys(on)
+        left = await _unhandled(engine, list(resumed))
     go = "runs go" if len(heads) != 1 else "run goes"
     below = len(resumed.keys() - {head.id for head in heads})
     theirs = (
         f", and {count(below)} that had ended with {'it' if len(heads) == 1 else 'them'}" if below else ""
     )
     told(args, {"resumed": list(resumed)}, f"{count(len(heads))} {go} on {where(args)}{theirs}")
+    if left:
+        note(f"{left}: `segue dead` lists it, `segue dead --resend ID` sends it again")
     return exit.OK
+
+
+async def _unhandled(engine: Engine, runs: Sequence[str]) -> str:
+    """How much mail of these is dead, as far as they are few."""
+    if len(runs) > 100:
+        return ""
+    dead = sum([len(await engine.store.dead_letters(run=run)) for run in runs])
+    return f"mail that wasn't handled: {count(dead)}" if dead else ""
 
 
 async def _fund_job(args: argparse.Namespace) -> int:
