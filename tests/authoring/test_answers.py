@@ -40,6 +40,9 @@ class Struct(msgspec.Struct):
     topic: str
 
 
+class Title(Request[str]): ...
+
+
 class Count(Request[int]): ...
 
 
@@ -185,6 +188,30 @@ def test_a_fallback_answers_too() -> None:
 
     with pytest.raises(BadSignature, match=r"Falls\.instead: it answers Count with str, and int is wanted"):
         Falls.__segue__.check()  # type: ignore[attr-defined]  # as above
+
+
+def test_a_method_that_answers_several_requests() -> None:
+    """What it says that it answers is for one of them at least."""
+
+    class Both(Actor[None]):
+        @segue.on
+        async def tell(self, m: Count | Title) -> int | str:
+            return 1 if isinstance(m, Count) else "one"
+
+        @segue.fallback
+        async def instead(self, m: Count | Title, error: OSError) -> int | str:
+            return 0
+
+    class Neither(Actor[None]):
+        @segue.on
+        async def tell(self, m: Count | Title) -> int | list[int]:
+            return 1
+
+    Both.__segue__.check()  # type: ignore[attr-defined]  # as above
+    with pytest.raises(
+        BadSignature, match=r"Neither\.tell: it answers Count with list\[int\], and int is wanted"
+    ):
+        Neither.__segue__.check()  # type: ignore[attr-defined]  # as above
 
 
 def test_a_state_may_be_an_answer() -> None:

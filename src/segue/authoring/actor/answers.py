@@ -44,10 +44,24 @@ def _check(definition: ActorDef, asked: Handler, method: Handler, annotated: Any
         answered = part
         if kind is Answer:
             answered = next(iter(get_args(part)), Any)
+        if any(not misfits(answered, other) for other in _others(definition, asked, method)):
+            continue  # of a method that takes several, it answers another one
         for misfit in misfits(answered, asked.gives):
             said = get_origin(misfit.part) or misfit.part
             then = kind is not Answer and not asked.keeps and _is_next(definition, said)
             raise _told(definition, asked, method, misfit.part, misfit.why, then=then)
+
+
+def _others(definition: ActorDef, asked: Handler, method: Handler) -> list[Any]:
+    """What the other requests want that a method takes."""
+    messages, fallbacks = definition.handlers.messages, definition.handlers.fallbacks
+    return [
+        one.gives
+        for name, one in messages.items()
+        if one.is_request
+        and one is not asked
+        and method.method in [each.method for each in (one, *fallbacks.get(name, ()))]
+    ]
 
 
 def _is_next(definition: ActorDef, kind: Any) -> bool:
