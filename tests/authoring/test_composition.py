@@ -53,6 +53,11 @@ async def times(n: int, by: int = 3) -> int:
     return n * by
 
 
+@segue.step
+async def doubles() -> int:
+    return await Doubler(1)
+
+
 @segue.flow
 async def both() -> list[int]:
     one = await Doubler(1)
@@ -134,8 +139,10 @@ async def test_what_no_run_is_of() -> None:
             await engine.run(17)  # type: ignore[arg-type]  # on purpose
         with pytest.raises(InvalidValue, match=r"Doubler\.n"):
             await engine.start(Doubler("x"))  # type: ignore[arg-type]  # on purpose
-        with pytest.raises(NotInRun, match="Doubler"):
+        with pytest.raises(NotInRun, match=r"^`await Doubler\(…\)` was called outside a run"):
             await Doubler(1)
+        with pytest.raises(WrongPlace, match=r"^`await Doubler\(…\)` was called inside the step 'doubles'"):
+            await engine.run(doubles())
 
 
 async def test_an_actor_is_awaited_in_a_test_as_a_flow_is() -> None:

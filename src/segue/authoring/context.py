@@ -17,7 +17,7 @@ import msgspec
 from ..model.budget import Account, Amount
 from ..model.chat import Tokens
 from ..model.entry import Failure
-from ..model.errors import NotInRun, WrongPlace
+from ..model.errors import NotInRun, WrongPlace, called
 from ..model.message import Mail
 from ..model.mode import Config
 from ..ports.store import Turn
@@ -459,12 +459,12 @@ def current(verb: str) -> Branch:
         inside = BRANCH.get()
         if isinstance(inside, Work):
             raise WrongPlace(
-                f"segue.{verb}() was called inside the step {inside.name!r}, which is recorded whole and so "
+                f"{called(verb)} was called inside the step {inside.name!r}, which is recorded whole and so "
                 f"can't wait for it or record it; make {inside.name!r} a flow (@segue.flow) instead"
             )
         if isinstance(inside, str):
             raise WrongPlace(
-                f"segue.{verb}() was called inside the handler {inside}(), which runs off the event loop and so "
+                f"{called(verb)} was called inside the handler {inside}(), which runs off the event loop and so "
                 f"can't wait for it or record it; make it an `async def`, and what has to run there a step"
             )
         raise NotInRun(verb)

@@ -44,13 +44,18 @@ class OperatorError(SegueError):
 
 
 # ---------------------------------------------------------------- authors
+def called(verb: str) -> str:
+    """What was called, as its author wrote it: a verb of segue's, or something else in its own words."""
+    return f"segue.{verb}()" if verb.isidentifier() else verb
+
+
 class NotInRun(AuthorError):
     """A `segue.` verb was called where there is no run."""
 
     def __init__(self, verb: str) -> None:
         self.verb = verb
         super().__init__(
-            f"segue.{verb}() was called outside a run; call it from a flow that an engine runs "
+            f"{called(verb)} was called outside a run; call it from a flow that an engine runs "
             f"(`await engine.run(my_flow(...))`), or in a test under `async with FakeModel():`. A thread or an "
             f"executor of your own doesn't know the run: call it before, and hand on what it gives"
         )

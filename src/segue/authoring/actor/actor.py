@@ -86,7 +86,7 @@ class Actor(Generic[R_co]):
             runner = RUNNER.get()
             if branch is None and runner is not None:
                 return runner.run_flow(self).__await__()
-            branch = current(f"{type(self).__qualname__}(…), awaited,")
+            branch = current(f"`await {type(self).__qualname__}(…)`")
             return child(branch, definition, definition.take(self), config_of(branch)).__await__()
 
     def setup(self) -> object:
