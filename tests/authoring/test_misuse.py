@@ -365,6 +365,8 @@ async def test_what_an_engine_doesnt_take() -> None:
             await engine.run(doubles(1), id=5)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match=r"takes a flow, .* not the call <call of flow doubles>"):
             engine.map(doubles(1), [1])  # type: ignore[arg-type]
+        with pytest.raises(segue.errors.UnknownName, match=r"a function with a name, and decorate it"):
+            engine.map(lambda x: doubles(x), [1])
 
 
 async def test_a_runs_address_is_copied_and_not_pickled() -> None:

@@ -620,7 +620,9 @@ class Engine:
                 raise TypeError(
                     f"engine.map() takes a flow, a step or an actor's class, and its rows, not the call {fn!r}"
                 )
-            raise UnknownName("flow", getattr(fn, "__qualname__", repr(fn)), "decorate it with @segue.flow")
+            named = getattr(fn, "__qualname__", repr(fn))
+            first = "write it as a function with a name, and " if named.endswith("<lambda>") else ""
+            raise UnknownName("flow", named, f"{first}decorate it with @segue.flow")
         checks.text("id of map()", id)
         checks.count("limit of map()", limit, 0)
         given_key: object = key
