@@ -226,8 +226,8 @@ WORKS = (
             SQLITE,
             "From the time a request was due until its answer was whole; 600 come in a second, whatever is under way.",
             "A thousand at once come before, twice: segue's limit of live calls, 2,000 here, widens with answers.",
-            "Answered: from the first answer to the last. Memory: the process's growth after its first request, over a thousand"
-            " at once; with what is kept of all 8,000.",
+            "Answered: from the first answer to the last.",
+            "Memory: the process's growth after its first request, over a thousand; with what is kept of all 8,000.",
         ),
     ),
     Work(
