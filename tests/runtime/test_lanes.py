@@ -94,7 +94,7 @@ async def test_a_provider_that_doesnt_answer_is_told_of_again_and_again(
     all_well(await world.run())
     said = [text for text in caplog.messages if "doesn't answer as it should" in text]
     assert ["in a row" in text for text in said] == [False, True]
-    assert "2 times in a row; it is asked again in 4 s: " in said[1]
+    assert "2 times in a row; it is asked again in 2 s: " in said[1]
 
 
 async def test_a_provider_whose_jobs_all_fail_is_given_time(

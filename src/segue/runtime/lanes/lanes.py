@@ -28,7 +28,7 @@ T = TypeVar("T")
 #: How long a lane stays with one worker without word of it, in seconds.
 LEASE = 60.0
 #: Back-off after a failure, in seconds: the first, and the longest.
-BACK_OFF = (2.0, 60.0)
+BACK_OFF = (1.0, 60.0)
 #: So long the other lanes wait for one whose provider is slow, in seconds.
 PATIENCE = 0.25
 #: How often a lane is looked at for late lines while its provider is slow, in seconds; each so many looks it is claimed
