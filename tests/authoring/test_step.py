@@ -7,7 +7,8 @@ import sys
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from decimal import Decimal
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import msgspec
@@ -112,6 +113,38 @@ async def test_any_function_is_a_step() -> None:
     desk = Desk()
     assert await desk.run(counted("four")) == 4
     assert await desk.calls() == ["#0 step length"]
+
+
+@dataclass
+class Pair:
+    left: int
+    right: int = 0
+
+
+class Shout(str): ...
+
+
+@pytest.mark.parametrize(
+    ("fn", "args", "gives"),
+    [
+        (max, [[1, 2]], 2),  # of which Python knows no signature
+        (getattr, ["", "__doc__"], "".__doc__),
+        (Pair, [3], Pair(3)),
+        (Decimal, ["1.5"], Decimal("1.5")),
+        (PurePosixPath, ["a", "b"], PurePosixPath("a/b")),
+        (set, [[1, 2, 1]], {1, 2}),
+        (Shout, ["a"], "a"),
+    ],
+)
+async def test_functions_of_c_and_classes_are_steps(fn: Any, args: list[Any], gives: Any) -> None:
+    @segue.flow
+    async def uses() -> bool:
+        given = await segue.step(fn, name="any")(*args)
+        await segue.sleep(timedelta(milliseconds=1))  # and once more from the journal
+        return bool(given == gives)
+
+    async with segue.Engine(park="always", verify=True) as engine:
+        assert await engine.run(uses())
 
 
 async def test_values_are_the_same_live_and_replayed() -> None:

@@ -56,8 +56,9 @@ def resolve(fn: Callable[..., Any]) -> Signature:
 
 def _resolve(fn: Callable[..., Any]) -> Signature:
     name = _title(fn)
-    raw = inspect.signature(fn)
+    raw = _raw(fn)
     hints = _hints(fn, name)
+    result = fn if isinstance(fn, type) else _result(hints.get("return", Any))
     parameters = tuple(
         Parameter(
             p.name,
@@ -68,7 +69,19 @@ def _resolve(fn: Callable[..., Any]) -> Signature:
         )
         for p in raw.parameters.values()
     )
-    return Signature(name, parameters, _result(hints.get("return", Any)), raw)
+    return Signature(name, parameters, result, raw)
+
+
+def _raw(fn: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(fn)
+    except ValueError:  # of some that are written in C, such as `time.time`, Python knows none
+        return inspect.Signature(
+            [
+                inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
+                inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
+            ]
+        )
 
 
 _cached_resolve = functools.lru_cache(maxsize=4096)(_resolve)
