@@ -350,6 +350,17 @@ async def test_a_batch_upstream_ends_when_its_lines_have(world: World):
     assert behind.ledger.counts()["paid"] == 20
 
 
+async def test_a_rule_that_gives_what_is_no_reply_fails_its_lines(world: World):
+    _, client = await world.pair(clock=SystemClock(), batch_time=timedelta(0), rule=lambda body: object())
+    batch = await submit(client, row("a"), row("b"))
+    async with asyncio.timeout(5):
+        while (batch := await client.batches.retrieve(batch.id)).status != "completed":
+            await asyncio.sleep(0.01)
+    assert batch.error_file_id
+    rows = await read(client, batch.error_file_id)
+    assert {line["response"]["status_code"] for line in rows} == {500}
+
+
 async def test_a_file_may_end_without_a_line_break(world: World):
     simulator, client = await world.pair()
     content = jsonl(row("a"), row("b")).rstrip()

@@ -16,6 +16,10 @@ from segue.testing.simulator import Failure, SystemClock, ToolCall, ToolCalls
 from segue.testing.simulator.replies import Scene
 from tests.testing.simulator.world import World, says
 
+class Numbered(BaseModel):
+    n: int
+
+
 TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
@@ -100,6 +104,21 @@ async def test_a_rule_may_fail(world: World, raised: bool):
 async def test_a_bug_in_a_rule_is_told(world: World):
     _, client = await world.pair(rule=lambda body: body["nothing"])
     with pytest.raises(openai.InternalServerError, match="KeyError"):
+        await client.chat.completions.create(**says("x"))
+
+
+async def test_what_a_rule_gives_may_be_all_that_a_script_says(world: World):
+    given: Any = [ToolCall("a", {"n": 1}), ToolCall("b")]
+    _, client = await world.pair(rule=lambda body: given)
+    for _ in range(2):
+        said = await client.chat.completions.create(**says("x"))
+        assert [call.function.name for call in said.choices[0].message.tool_calls or []] == ["a", "b"]
+        given = [ToolUse("a", n=1), ToolUse("b")]
+    given = Numbered(n=3)
+    said = await client.chat.completions.create(**says("x"))
+    assert said.choices[0].message.content == '{"n":3}'
+    given = object()
+    with pytest.raises(openai.InternalServerError, match="is no reply"):
         await client.chat.completions.create(**says("x"))
 
 

@@ -15,7 +15,7 @@ import msgspec
 from segue.model.errors import InvalidValue
 
 from . import completion
-from .replies import Failure, Reply, Rule, Script, default_rule
+from .replies import Failure, Reply, Rule, Script, as_reply, default_rule
 
 __all__ = ["ENDPOINTS", "RESPONSES", "Answer", "Backend", "Model", "Scripted", "Upstream"]
 
@@ -88,7 +88,7 @@ class Scripted:
         if not scripted:
             try:
                 made = self._rule(body)
-                reply = await made if inspect.isawaitable(made) else made
+                reply = as_reply(await made if inspect.isawaitable(made) else made)
             except Failure:
                 raise
             except Exception as problem:

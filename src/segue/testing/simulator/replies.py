@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import msgspec
 
-from segue.model.errors import InvalidValue
+from segue.core.codec import encode
+from segue.model.errors import InvalidValue, NotEncodable
 
 from .schema import instance
 
 if TYPE_CHECKING:
     from ..fake_model import ToolUse
 
-__all__ = ["Failure", "Reply", "Rule", "Said", "Script", "ToolCall", "ToolCalls", "default_rule", "text_of"]
+__all__ = ["Failure", "Reply", "Rule", "Said", "Script", "ToolCall", "ToolCalls", "as_reply", "default_rule", "text_of"]
 
 
 class Failure(Exception):
@@ -181,9 +182,9 @@ class Scene:
     def reply(self, *replies: Reply | ToolUse) -> Self:
         """Say these, one a request; called again it adds to them. Raises `TypeError` for what no reply can be.
 
-        A `ToolUse`, as a `FakeModel` takes it, is a `ToolCall`; a list of them is one reply.
+        A `ToolUse`, as a `FakeModel` takes it, is a `ToolCall`; a list of either is one reply.
         """
-        self._replies.extend(map(_as_reply, replies))
+        self._replies.extend(map(as_reply, replies))
         return self
 
     def fits(self, text: str) -> bool:
@@ -197,19 +198,20 @@ class Scene:
         return reply
 
 
-def _as_reply(reply: Any) -> Reply:
-    if isinstance(reply, ToolCall | ToolCalls | Said | Failure):
+def as_reply(reply: Any) -> Reply:
+    """What a script or a rule gives, as a reply. Raises `TypeError` for what none can be."""
+    if isinstance(reply, str | ToolCall | ToolCalls | Said | Failure):
         return reply
     many: list[Any] = reply if isinstance(reply, list) and reply else [reply]
-    if type(many[0]).__name__ == "ToolUse":  # its module is large, and most scripts have none
-        calls = [ToolCall(use.name, use.arguments) for use in many]
+    if isinstance(many[0], ToolCall) or type(many[0]).__name__ == "ToolUse":
+        calls = [use if isinstance(use, ToolCall) else ToolCall(use.name, use.arguments) for use in many]
         return calls[0] if reply is many[0] else ToolCalls(*calls)
     try:
-        msgspec.json.encode(reply)
-    except (TypeError, ValueError) as error:
+        said: Reply = msgspec.json.decode(encode(reply))
+    except NotEncodable as error:
         cure = "give a text, a JSON value, a ToolCall, ToolCalls, Said or Failure"
-        raise TypeError(f"{reply!r} is no reply: {error}; {cure}") from None
-    said: Reply = reply
+        problem = f"{error.path or 'it'} is {error.value_type}, which JSON can't carry"
+        raise TypeError(f"{reply!r} is no reply: {problem}; {cure}") from None
     return said
 
 
