@@ -444,6 +444,16 @@ async def test_fall_backs_and_roles() -> None:
         assert await desk.run(flow(), mode=mode) == ["fake:big", "yes"]
 
 
+async def test_a_role_that_isnt_known_is_told_with_those_that_are() -> None:
+    @segue.flow
+    async def flow() -> str:
+        return await segue.generate("hi", model="jugde")
+
+    async with segue.Engine(models={"judge": "openai:big", "cheap": "openai:small"}) as engine:
+        with pytest.raises(UnknownName, match="no model or role 'jugde'; roles are cheap, judge; write it as"):
+            await engine.run(flow())
+
+
 async def test_a_model_that_fails_for_good() -> None:
     @segue.flow
     async def flow() -> str:

@@ -60,7 +60,13 @@ class Models:
         out: list[str] = []
         for name in names:
             for full in config.models.get(name, (name,)):
-                self.endpoint(full)
+                try:
+                    self.endpoint(full)
+                except UnknownName as error:
+                    if not config.models or error.kind != "model":
+                        raise
+                    roles = ", ".join(sorted(config.models))
+                    raise UnknownName("model or role", full, f"roles are {roles}; {error.cure}") from None
                 out.append(full)
         return out
 
