@@ -478,3 +478,23 @@ async def test_a_flow_that_takes_message_after_message_isnt_replayed_for_each() 
             await asyncio.sleep(0.002)
         assert await run == 200
         assert (await run.head()).fence < 60
+
+
+async def test_a_request_that_nobody_awaits_is_told_of() -> None:
+    @segue.flow
+    async def inside(sums: segue.Run[None]) -> None:
+        sums.request(Add(5))
+
+    async with segue.Engine() as engine:
+        sums = await engine.start(Sum(), id="sums")
+        for begin in (inside(sums), None):
+            with pytest.warns(RuntimeWarning, match=r"the request Add to run 'sums' .* so it wasn't sent; write"):
+                if begin is None:
+                    sums.request(Add(5))
+                else:
+                    await engine.run(begin)
+        await sums.request(Add(1)).forward(to=await engine.start(Busy(), id="busy"))
+        asyncio.create_task(sums.request(Add(5))).cancel()
+        sums.request(Add(5)).close()
+        await asyncio.sleep(0)
+        assert await sums.request(Add(1)) == 2

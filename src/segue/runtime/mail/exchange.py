@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Generator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -35,6 +36,7 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
     _id = ""  # by which it is watched
     _task: asyncio.Task[T] | None = None
     _asking: Generator[Any, Any, T] | None = None
+    _used = False  # forwarded, or closed before it began
 
     def __init__(self, run: Run[Any], message: Request[T], timeout: timedelta | None) -> None:
         self._run, self._timeout, self.__qualname__ = run, timeout, "request"
@@ -81,8 +83,19 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
 
     def close(self) -> None:
         """As a coroutine's."""
+        self._used = True
         if self._asking is not None:
             self._asking.close()
+
+    def __del__(self) -> None:
+        if self._asking is None and self._task is None and not self._used and hasattr(self, "_kind"):
+            warnings.warn(
+                f"the request {self._name} to run {self._run.id!r} was never awaited, so it wasn't sent; write "
+                f"`await run.request(…)`, or `await run.request(…).forward()` where nobody waits for its answer",
+                RuntimeWarning,
+                stacklevel=2,
+                source=self,
+            )
 
     # ------------------------------------------------------------ what happens meanwhile
     async def __aiter__(self) -> AsyncIterator[Event]:
@@ -124,7 +137,7 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
 
         Nobody waits for it. Errors come as `Response.error`.
         """
-        branch = find_branch()
+        branch, self._used = find_branch(), True
         checks.text("tag of forward()", tag)
         if branch is not None:
             target = branch.run.id if to is None else to.id
