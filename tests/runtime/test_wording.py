@@ -68,3 +68,40 @@ async def test_an_answer_that_has_no_words() -> None:
                 "choices": [{"message": {"role": "assistant", "content": "at once"}, "finish_reason": "stop"}]
             }
             assert await (await engine.fork("it", edit={"#0": whole})) == "at once"
+
+
+class Moved(segue.Note):
+    to: str
+
+
+class Left(segue.Note):
+    why: str
+
+
+@segue.flow
+async def follows(texts: list[str]) -> str:
+    said = await segue.receive(Moved | Left)
+    vectors = await segue.embed(texts)
+    return f"{said!r} {[vector[0] for vector in vectors]}"
+
+
+@pytest.mark.parametrize("provider", ["openai", "gemini"])
+async def test_messages_and_vectors_are_edited(provider: str) -> None:
+    async with Simulator() as sim, segue.Engine(model=f"{provider}:any@{sim.base_url}") as engine:
+        run = await engine.start(follows(["b", "a", "b"]), id="it")
+        await run.tell(Moved("Rome"))
+        before = await run
+        asked = sim.ledger.counts()["asked"]
+        vectors = [[0.5, 1.0], [2.0], [3]]
+        told: list[tuple[dict[str, Any], str]] = [
+            ({"#0": {"to": "Oslo"}}, before.replace("Rome", "Oslo")),
+            ({"#0": Left("bored"), "#1": vectors}, "Left(why='bored') [0.5, 2.0, 3.0]"),
+            ({"#0": {"name": "Left", "value": {"why": "it"}}}, before.replace("Moved(to='Rome')", "Left(why='it')")),
+        ]
+        for edit, says in told:
+            assert await (await engine.fork("it", edit=edit)) == says
+        assert sim.ledger.counts()["asked"] == asked
+        with pytest.raises(InvalidValue, match="expected 3 vectors, or a whole response of"):
+            await engine.fork("it", edit={"#1": [[1.0]]})
+        with pytest.raises(InvalidValue, match="expected Moved: the field `to` is missing"):
+            await (await engine.fork("it", edit={"#0": {"why": "x"}}))

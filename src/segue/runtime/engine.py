@@ -541,8 +541,8 @@ class Engine:
         """A new run that shares another's history.
 
         Calls are named `path#n`, as `segue show` lists them. `before`: from that call on everything is done
-        anew. `edit`: outcomes to replace, by call (of `generate`: what the model says); what was made after
-        them is done anew. Other options, such as `model`, hold for the new run. It is held before a keyed or
+        anew. `edit`: outcomes to replace, by call (of `generate`: what the model says; of `receive`: a message, or
+        its fields); what was made after them is done anew. Other options, such as `model`, hold for the new run. It is held before a keyed or
         at-most-once step that the other run did and that it would do again, unless `repeat`. It is on the
         budgets of the other run, or else on its own one.
         """
@@ -551,8 +551,8 @@ class Engine:
         await rebase.check_forkable(self.store, origin)
         entries = await rebase.entries_of(self.store, run)
         edits = {
-            name: self.models.reworded(entry.args, entry.value, value, f"the edit of {name}")
-            if (entry := _called(entries, name)) is not None and entry.kind == "generate"
+            name: self.models.reworded(entry, value, f"the edit of {name}")
+            if (entry := _called(entries, name)) is not None
             else value
             for name, value in (edit or {}).items()
         }

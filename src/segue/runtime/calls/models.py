@@ -10,6 +10,7 @@ import msgspec
 
 from ...authoring.context import Branch, Need, Wait, Work
 from ...model.chat import ChatRequest
+from ...model.entry import Entry
 from ...model.errors import ModelFailed, UnknownName
 from ...model.lane import LIVE
 from ...model.mode import Config, Live
@@ -26,7 +27,7 @@ from .naming import in_window, line_id, usage_name
 from .sameness import Sameness, asked_of, is_whole
 from .ways import Ways
 from .wire import Wire
-from .wording import reworded
+from .wording import retold, revectored, reworded
 
 
 class Models:
@@ -201,10 +202,14 @@ class Models:
             return None
         return self._need(_line_id(branch, digest), config, endpoint, to, (LIVE,), body)
 
-    def reworded(self, args: bytes, body: bytes | None, value: object, where: str) -> Any:
-        """The answer to a recorded `generate` in which the model says something else; see `wording.reworded`."""
-        endpoint = self.endpoint(msgspec.json.decode(args)["model"])
-        return reworded(self.provider(endpoint), body, value, where)
+    def reworded(self, call: Entry, value: object, where: str) -> Any:
+        """What is recorded of a call whose outcome is another one: of one to a model, what it says; see `wording`."""
+        if call.kind == "receive":
+            return retold(call.value, value)
+        if call.kind not in ("generate", "embed"):
+            return value
+        provider = self.provider(self.endpoint(msgspec.json.decode(call.args)["model"]))
+        return (reworded if call.kind == "generate" else revectored)(provider, call.value, value, where)
 
     def paid_for(self, kind: str, args: bytes, body: bytes, lane: str) -> Usage | None:
         """What the answer to a recorded call of that kind counts; None where that can't be told. `lane`: `batch`, if it

@@ -7,7 +7,9 @@ from typing import Any
 
 import msgspec
 
+from ...authoring.message import message_name
 from ...core.codec import encode
+from ...core.forms import short
 from ...model.chat import ChatReply
 from ...model.errors import InvalidValue
 from ...ports.provider import Provider
@@ -37,6 +39,51 @@ def reworded(provider: Provider, body: bytes | None, value: object, where: str) 
     raise InvalidValue(
         where, wanted, "the answer that was recorded has no words to put others in place of", repr(value)
     )
+
+
+def revectored(provider: Provider, body: bytes | None, value: object, where: str) -> Any:
+    """The response with other vectors for the same texts; a whole response of the provider's, as it is."""
+    if _vectors(provider, value) is not None:
+        return value
+    answer = None if body is None else msgspec.json.decode(body)
+    before = _vectors(provider, answer) or []
+    other, left = answer, list(range(len(before)))
+    if isinstance(value, list) and len(value) == len(before):
+        for path, there in list(_lists(answer)):
+            number = next((each for each in left if before[each] == there), None)
+            if number is not None:
+                left.remove(number)
+                other = _with(other, path, value[number])
+        if _vectors(provider, other) == value:
+            return other
+    wanted = f"{len(before)} vectors, or a whole response of {provider.name}, as `segue export` has it"
+    raise InvalidValue(where, wanted, "it is neither", short(repr(value)))
+
+
+def retold(body: bytes | None, value: object) -> Any:
+    """A message in the place of a received one: the fields of one like it, or a message itself, maybe of another class."""
+    if body is None or (isinstance(value, dict) and value.keys() == {"name", "value"}):
+        return value  # as `segue show` has it
+    plain = value is None or isinstance(value, dict | list | str | int | float | bool)
+    return {"name": msgspec.json.decode(body)["name"] if plain else message_name(type(value)), "value": value}
+
+
+def _vectors(provider: Provider, answer: object) -> list[list[float]] | None:
+    """What a response has, if it is one."""
+    try:
+        return provider.embed_reply(msgspec.json.encode(answer))[0]
+    except Exception:  # whatever a provider says of what is no answer
+        return None
+
+
+def _lists(node: object, path: Path = ()) -> Iterator[tuple[Path, list[Any]]]:
+    """The lists that hold no others, and where they stand."""
+    if isinstance(node, list) and not any(isinstance(each, dict | list) for each in node):
+        yield path, node
+        return
+    items: Any = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, child in items:
+        yield from _lists(child, (*path, key))
 
 
 def _reply(provider: Provider, answer: object) -> ChatReply | None:
