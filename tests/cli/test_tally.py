@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import timedelta
+
+import segue
 from segue.cli.tally import Standing, Tally, in_words
 from segue.model.budget import Limit
 from segue.model.budget import Standing as Budgeted
 from segue.stores import open_store
+from segue.testing import Simulator
 
 
 def test_who_waits_for_room_waits_for_no_person() -> None:
@@ -17,3 +22,28 @@ def test_who_waits_for_room_waits_for_no_person() -> None:
     assert "5 waiting for room in the budget · 1 waiting for people or time" in words
     tally.budgets = [Budgeted("job:j", Limit(tokens=100), waiting=7)]
     assert "people" not in in_words(standing, tally, None, "")
+
+
+@segue.flow
+async def two_rounds(text: str) -> str:
+    first = await segue.generate(text)
+    return await segue.ask(first)
+
+
+async def test_tokens_are_told_of_while_rows_wait_for_their_next_round() -> None:
+    async with Simulator(batch_time=timedelta(milliseconds=20)) as sim:
+        async with segue.Engine(model=f"openai:gpt-5-mini@{sim.base_url}", mode="batch") as engine:
+            job = engine.map(two_rounds, ["a", "b"], id="j")
+            tally, asked = Tally(engine.store, "j"), engine.asks()
+            asks = [await anext(asked), await anext(asked)]
+            paid = sum(entry.tokens_in + entry.tokens_out for entry in sim.ledger.lines())
+            while (await tally.look()).parked < 2:
+                await asyncio.sleep(0.01)
+            standing = await tally.look()
+            assert (standing.done, tally.tokens) == (0, paid)
+            assert f"{paid} tokens" in in_words(standing, tally, None, "")
+            for ask in asks:
+                await ask.answer("yes")
+            await job
+            await tally.look()
+            assert tally.tokens == paid  # once each

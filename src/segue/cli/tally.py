@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 
 import msgspec
@@ -11,12 +12,15 @@ from ..model.budget import Standing as Budgeted
 from ..model.lane import LIVE
 from ..model.run import Usage
 from ..ports.store import Store
+from ..runtime import family
 from ..runtime.receipt import total
 from . import budgets
 from .screen import count, duration, kind_of, money, short
 
 #: States of a provider's job that isn't there yet.
 _UNSENT = frozenset({"intent", "uploaded"})
+#: To go over all runs of a job takes one part in so many of the time.
+SHARE = 30
 
 
 class Standing(msgspec.Struct):
@@ -72,6 +76,9 @@ class Tally:
         self.budgets: list[Budgeted] = []
         self._cursor = 0
         self._ended = 0.0  # when the last run that is over ended
+        self._of_ended: list[Usage] = []
+        self._seen: object = None  # how it stood when all of its runs were last gone over
+        self._again = 0.0  # when that may be done once more
 
     async def look(self) -> Standing:
         """How it stands now."""
@@ -90,6 +97,7 @@ class Tally:
         self.budgets = await budgets.known(self.store, self.job)
         await self._read_ends()
         await self._read_lanes(standing, head.created)
+        await self._read_those_that_wait(standing)
         return standing
 
     async def _read_ends(self) -> None:
@@ -101,7 +109,20 @@ class Tally:
                     cause = f"{kind_of(head.error.type)}: {short(head.error.message, 160)}"
                     self.causes[cause] += 1
                     self.examples.setdefault(cause, head.id)
-            self.usage = total([*self.usage, *(use for head in heads for use in head.usage)])
+            self._of_ended = total([*self._of_ended, *(use for head in heads for use in head.usage)])
+        if tokens_of(self._of_ended) >= self.tokens:
+            self.usage = self._of_ended
+
+    async def _read_those_that_wait(self, standing: Standing) -> None:
+        """What rows have used that wait for their next batch: all runs are gone over, so seldom where that takes long."""
+        now, stands = time.monotonic(), (standing.ended, standing.working, standing.lines, standing.waves)
+        if not standing.waves or not standing.parked or stands == self._seen or now < self._again:
+            return
+        self._seen = stands
+        used = (await family.spent(self.store, job=self.job)).usage
+        self._again = now + SHARE * (time.monotonic() - now)
+        if tokens_of(used) > self.tokens:
+            self.usage = used
 
     async def _read_lanes(self, standing: Standing, since: float) -> None:
         until = (
@@ -123,8 +144,13 @@ class Tally:
 
     @property
     def tokens(self) -> int:
-        """Of the rows that have ended; once all are, of what they started too."""
-        return sum(use.input_tokens + use.output_tokens for use in self.usage)
+        """Of the rows that have ended, and of those that wait for another batch; with what these started."""
+        return tokens_of(self.usage)
+
+
+def tokens_of(usage: list[Usage]) -> int:
+    """In and out."""
+    return sum(use.input_tokens + use.output_tokens for use in usage)
 
 
 class Pace:
