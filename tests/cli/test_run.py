@@ -49,6 +49,27 @@ def test_an_input_that_does_not_fit(desk: Desk, words: list[str], says: str):
     assert len(said.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (['{"x": 1, "z": 2}', "a"], "argument 'at': expected Point: it has no field 'z'; its fields are x, y"),
+        (['at={"x": 1, "z": 2}'], "it has no field 'z'"),
+        (['{"x": 1}', '{"x": 1, "z": 2}'], "argument 'to': expected str | Point: it has no field 'z'"),
+        (['{"x": 1}', '{"z": 2}'], ""),
+        (['{"x": 1}', '{"x": 2}'], ""),
+    ],
+)
+def test_a_field_that_would_be_lost_is_refused(desk: Desk, words: list[str], says: str):
+    desk.write(
+        "point.py",
+        "import segue\nfrom dataclasses import dataclass\n@dataclass\nclass Point:\n    x: int\n    y: int = 0\n"
+        "@segue.flow\nasync def way(at: Point, to: str | Point = '') -> str:\n    return repr(to)\n",
+    )
+    said = desk.segue("run", "point.py", *words)
+    assert said.code == (2 if says else 0)
+    assert says in said.err
+
+
 def test_input_from_a_file(desk: Desk):
     desk.write("in.txt", "a long text\n")
     assert desk.segue("run", "app.py:pair", "--input", "in.txt").out == "a long text:3\n"

@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple
 import msgspec
 
 from ..core import forms
-from ..core.signature import InputShape
+from ..core.signature import InputShape, Parameter
 from ..model.errors import CallerError, InvalidValue, NotEncodable
 from ..runtime.job import FIRST, Row
 from .screen import is_terminal, note
@@ -245,11 +245,18 @@ def _taken(raw: RawRow, key: str, takes: list[str] | None, shape: InputShape) ->
     if takes is None or not isinstance(raw.value, dict):
         return raw.value
     value = {name: cell for name, cell in raw.value.items() if name != key or name in takes}
-    unknown = [name for name in value if name not in takes]
-    if unknown and len(shape.parameters) == 1 and forms.bare(shape.parameters[0].type) not in _SCALARS:
-        what = forms.spell(shape.parameters[0].type)
-        raise BadRow(raw.line, f"{what} has no field {unknown[0]!r}; its fields are {', '.join(takes)}")
+    if len(shape.parameters) == 1 and (strange := strange_field(shape.parameters[0], value)):
+        raise BadRow(raw.line, f"{forms.spell(shape.parameters[0].type)} {strange}")
     return value
+
+
+def strange_field(parameter: Parameter, value: Any) -> str:
+    """What is to be said of a field that an argument's type has no place for, and would lose; empty where it has none."""
+    takes = _fields_of(parameter.type, parameter.name)
+    if takes is None or not isinstance(value, dict) or forms.bare(parameter.type) in _SCALARS:
+        return ""
+    unknown = [name for name in value if name not in takes]
+    return f"has no field {unknown[0]!r}; its fields are {', '.join(takes)}" if unknown else ""
 
 
 def check_readable(rows: RowFile, shape: InputShape, field: str = "") -> None:

@@ -17,7 +17,7 @@ import msgspec
 
 from ..authoring.actor.interruption import Interrupt
 from ..authoring.config import as_config
-from ..core import codec
+from ..core import codec, forms
 from ..core.signature import InputShape, Parameter
 from ..model.errors import AuthorError, InvalidValue, UnknownName
 from ..model.run import ENDED, Head, is_over
@@ -33,7 +33,7 @@ from .company import tell_company
 from .interruption import interruption
 from .place import GONE, at_store, check_models, declare_how, declare_store, how, is_kept
 from .prompt import Typist, answer_at_prompt, as_text
-from .rows import BadFile
+from .rows import BadFile, strange_field
 from .runs import what
 from .screen import duration, error_of, is_terminal, kind_of, note, put_json, shown, visible
 from .target import definition_of, file_of, load_target
@@ -197,9 +197,13 @@ def _value(parameter: Parameter, word: str) -> Any:
         return word
     read = codec.reader(parameter.type)
     for candidate in (value, word):
-        with contextlib.suppress(InvalidValue):
+        try:
             read(candidate)
-            return candidate
+        except InvalidValue:
+            continue
+        if strange := strange_field(parameter, candidate):
+            raise InvalidValue(f"argument {parameter.name!r}", forms.spell(parameter.type), f"it {strange}", word)
+        return candidate
     return value
 
 
