@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import logging
+import os
 import traceback
 import urllib.parse
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +18,7 @@ import pytest
 from aiohttp import web
 
 import segue
-from segue.model.errors import SegueError
+from segue.model.errors import InvalidValue, SegueError
 from segue.testing.simulator import Failure, Simulator
 
 KEYS = ["sk-proj-Zq7xK2mN9pL4vB8c", "hunter2/with+signs=and.more"]
@@ -179,4 +180,58 @@ async def test_success_and_single_failures(ears: Ears, key: str, mode: Any) -> N
             assert ears.heard
             ears.secretless(key)
             ears.heard.append(repr(engine.models._providers))
+    ears.secretless(key)
+
+
+class Refusal(Exception):
+    """Of a client that the author's code calls by itself."""
+
+    def __init__(self, url: str, *, told: dict[str, str]) -> None:
+        self.url, self.told = url, told
+        super().__init__(f"401 for {url}")
+
+
+@segue.step(name="secrets.asks_by_itself")
+async def asks_by_itself(key: str) -> None:
+    problem = Refusal(f"http://127.0.0.1/?key={os.environ['OPENAI_API_KEY']}", told={"key": os.environ["OPENAI_API_KEY"]})
+    if key == "group":
+        raise ExceptionGroup("several", [problem])
+    raise problem
+
+
+@segue.flow(name="secrets.by_itself")
+async def by_itself(how: str) -> str:
+    try:
+        await asks_by_itself(how)
+    except* Refusal as refusals:
+        found = refusals.exceptions[0]
+    await segue.sleep(timedelta(milliseconds=1))  # and once more from the journal
+    raise found
+
+
+@pytest.mark.parametrize("how", ["alone", "group"])
+async def test_what_an_authors_own_client_raises(ears: Ears, key: str, how: str) -> None:
+    address = f"sqlite:{ears.path / 'runs.db'}"
+    async with segue.Engine(address, verify=True, park="always") as engine:
+        run = await engine.start(by_itself(how))
+        await ears.listen(run)
+        with pytest.raises(Refusal, match=r"^401 for http://127\.0\.0\.1/\?key=\*\*\*") as caught:
+            await run
+        assert caught.value.told == {"key": "***"}
+        ears.heard += [repr(caught.value), repr(await run.head()), *caught.value.__notes__]
+        ears.secretless(key)
+
+
+@pytest.mark.parametrize("place", ["http://user:{}@127.0.0.1:1/v1", "http://127.0.0.1:1/v1?api_key={}"])
+async def test_a_key_in_the_name_of_a_model(ears: Ears, key: str, place: str) -> None:
+    model = f"openai:m@{place.format(urllib.parse.quote(key, ''))}"
+    async with segue.Engine(f"sqlite:{ears.path / 'runs.db'}") as engine:
+        for begin in (
+            lambda: engine.run(say("hi"), model=model),
+            lambda: engine.run(say("hi"), models={"judge": ["openai:m", model]}),
+        ):
+            with pytest.raises(InvalidValue, match="behind a #, name the variable that holds it") as caught:
+                await begin()
+            ears.error(caught.value)
+        assert not await engine.store.runs(limit=9)
     ears.secretless(key)

@@ -12,11 +12,11 @@ import msgspec
 
 from ..core.codec import digest
 from ..providers.wire import Request
+from .config import SECRET
 from .context import Branch, RunContext
 
 #: Ids that SDKs and agents make up, which another life makes up anew.
 _MADE_UP = re.compile(rb"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
-_SECRET = re.compile(r"key|token|secret|sig|pass|auth|cred", re.IGNORECASE)
 #: What grows in a conversation, by protocol.
 _GROWING = ("messages", "input", "contents")
 #: So many requests of a run are looked at for one that a new one goes on from.
@@ -33,7 +33,7 @@ def arguments(
         shown |= {"url": whole["url"], **_shortened(branch, asked.root + asked.tail, asked.body)}
     else:
         parts = urllib.parse.urlsplit(url)
-        pairs = [pair for pair in urllib.parse.parse_qsl(parts.query) if not _SECRET.search(pair[0])]
+        pairs = [pair for pair in urllib.parse.parse_qsl(parts.query) if not SECRET.search(pair[0])]
         host = parts.netloc.rpartition("@")[2]
         shown["url"] = urllib.parse.urlunsplit(
             (parts.scheme, host, parts.path, urllib.parse.urlencode(pairs), "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
@@ -17,6 +18,8 @@ from ..model.upkeep import Upkeep
 from .context import Branch, current
 
 ModelLike = str | Sequence[str]
+#: What names of things are like that are not to be recorded.
+SECRET = re.compile(r"key|token|secret|sig|pass|auth|cred", re.IGNORECASE)
 
 
 class How(TypedDict, total=False):
@@ -50,7 +53,25 @@ def names(model: ModelLike) -> tuple[str, ...]:
         raise InvalidValue(
             "model", "a name such as 'openai:gpt-5-mini', or a list of them", f"it is {model!r}"
         )
+    for name in given:
+        if "@" in name:
+            _refuse_secrets(name)
     return tuple(given)
+
+
+def _refuse_secrets(name: str) -> None:
+    """Raise `InvalidValue` for a URL that holds a password or a key: names of models are recorded with runs."""
+    import urllib.parse
+
+    model, at, place = name.partition("@http")
+    parts = urllib.parse.urlsplit(f"http{place.partition('#')[0]}") if at else None
+    if parts is None:
+        return
+    keys = [each for each, _ in urllib.parse.parse_qsl(parts.query) if SECRET.search(each)]
+    if "@" in parts.netloc or keys:
+        what = f"its query has {keys[0]!r}" if keys else "it has a password"
+        cure = "a URL without its key: behind a #, name the variable that holds it, as in 'openai:m@http://host/v1#KEY'"
+        raise InvalidValue("model", cure, what, repr(f"{model}@…"))
 
 
 def as_config(

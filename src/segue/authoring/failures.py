@@ -15,14 +15,25 @@ from ..model.entry import Failure
 from ..model.errors import NotEncodable, StepFailed
 from .context import Parked
 from .modules import class_name, class_named
-from .trace import attach, text_of, trace_of
+from .trace import attach, hidden, text_of, trace_of
 
 _decode = decoder(object)
 _decode_group = decoder(tuple[str, list[Failure]])
 
 
 def to_failure(error: BaseException, *, again: bool = False) -> Failure:
-    """An error as data. What builds it again is kept if that gives an equal one, which is tried here."""
+    """An error as data. What builds it again is kept if that gives an equal one, which is tried here.
+
+    Without the keys of providers that this process holds: a client that the code calls by itself may tell its own.
+    """
+    failure = _as_failure(error, again)
+    message, args = hidden(failure.message), hidden(failure.args.decode()).encode()
+    if message == failure.message and args == failure.args:
+        return failure
+    return msgspec.structs.replace(failure, message=message, args=args)
+
+
+def _as_failure(error: BaseException, again: bool) -> Failure:
     trace = trace_of(error)
     cls = type(error)
     name = class_name(cls)

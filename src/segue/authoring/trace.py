@@ -32,10 +32,19 @@ def trace_of(error: BaseException) -> str:
         return ""
     from ..providers.masking import Mask  # which loads the providers
 
-    text = _cut(Mask("")("\n".join(lines)))
+    text = _cut(hidden(Mask("")("\n".join(lines))))
     if len(text) <= MOST:
         return text
     return f"{text[: MOST // 4]}\n  …\n{text[-(MOST * 3 // 4 - 8) :].partition(chr(10))[2]}"
+
+
+def hidden(text: str) -> str:
+    """Without the keys of providers that this process has."""
+    from ..providers.registry import keys
+
+    for key in keys(os.environ):
+        text = text.replace(key, "***")
+    return text
 
 
 def text_of(error: BaseException) -> str:

@@ -35,6 +35,8 @@ class Known(Protocol):
 
 
 KNOWN: dict[str, Known] = {**COMPATIBLE, **NATIVE}
+#: What is shorter may be part of any text, and opens nothing.
+KEY = 16
 
 
 def resolve(name: str, environment: Environment, *, makers: Mapping[str, Maker] | None = None) -> Endpoint:
@@ -67,6 +69,12 @@ def resolve(name: str, environment: Environment, *, makers: Mapping[str, Maker] 
     endpoint = Endpoint(provider, base_url, model, variable)
     _key(endpoint, environment)
     return endpoint
+
+
+def keys(environment: Environment) -> list[str]:
+    """The keys of providers that an environment holds; not words that stand for one where none is asked for."""
+    held = (environment.get(known.key_variable, "").strip() for known in KNOWN.values())
+    return [key for key in held if len(key) >= KEY]
 
 
 def make(
