@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 
-from ..model.errors import InvalidValue, MissingExtra
+from ..model.errors import InvalidValue
 from . import exit
 
 
@@ -16,10 +16,8 @@ def declare_simulate(parser: argparse.ArgumentParser) -> None:
         "Providers on this machine, batches included. It prints its base URL; name its models as in\n"
         "`--model openai:ANY@URL`, `anthropic:ANY@URL` or `gemini:ANY@URL`. Ctrl-C ends it."
     )
-    try:
-        from ..testing.simulator import add_arguments
-    except ImportError as error:
-        raise MissingExtra(error.name or "aiohttp", "simulator") from None
+    from ..testing.simulator import add_arguments
+
     add_arguments(parser)
 
 

@@ -143,3 +143,12 @@ def test_a_rule_beside_an_upstream():
         Simulator(upstream="http://127.0.0.1:1/v1", rule=lambda body: "x")
     with pytest.raises(InvalidValue, match="the upstream answers all"):
         Simulator(upstream="http://127.0.0.1:1/v1").when("x")
+
+
+@pytest.mark.parametrize("code", ["from segue.testing import Simulator", "from segue.cli.main import main; sys.exit(main(['simulate']))"])
+def test_without_aiohttp_the_cure_is_told(code: str):
+    hidden = "import importlib.util as u, sys\nfind = u.find_spec\nsys.modules['aiohttp'] = None\n"
+    hidden += "u.find_spec = lambda name, *a: None if name == 'aiohttp' else find(name, *a)\n"
+    done = subprocess.run([sys.executable, "-c", hidden + code], capture_output=True, text=True, timeout=30)
+    assert done.returncode
+    assert "aiohttp isn't installed; `pip install 'segue[simulator]'`" in done.stderr

@@ -12,6 +12,13 @@ async with Simulator(clock=VirtualClock(), batch_time=timedelta(hours=1)) as sim
 Needs `aiohttp`.
 """
 
+import importlib.util
+
+from segue.model.errors import MissingExtra
+
+if importlib.util.find_spec("aiohttp") is None:
+    raise MissingExtra("aiohttp", "simulator")
+
 from .batches import Batch, BatchError, Pace
 from .chaos import Chaos
 from .clock import SystemClock, VirtualClock
