@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -50,7 +52,10 @@ async def test_flows_call_flows_in_branches() -> None:
 
 
 async def test_a_flow_is_a_coroutine_function_to_frameworks() -> None:
-    assert asyncio.iscoroutinefunction(inner)
+    if sys.version_info >= (3, 12):  # before, only asyncio can be told
+        assert inspect.iscoroutinefunction(inner)
+    else:
+        assert asyncio.iscoroutinefunction(inner)
     call = inner(1)
     assert asyncio.iscoroutine(call)
     call.close()

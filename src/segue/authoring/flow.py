@@ -6,6 +6,7 @@ import asyncio
 import functools
 import hashlib
 import inspect
+import sys
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
@@ -420,7 +421,10 @@ def flow(fn: Any = None, /, *, name: str = "", version: str = "", **how: Any) ->
         return FlowCall(definition, args, kwargs)
 
     call.__segue__ = definition  # type: ignore[attr-defined]  # how verbs recognise it
-    call._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # frameworks ask asyncio
+    if sys.version_info >= (3, 12):  # frameworks ask whether it is to be awaited
+        inspect.markcoroutinefunction(call)
+    else:
+        call._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
     announce(definition, fn.__code__.co_filename, fn.__module__)
     return call
 
