@@ -193,7 +193,9 @@ class Refusal(Exception):
 
 @segue.step(name="secrets.asks_by_itself")
 async def asks_by_itself(key: str) -> None:
-    problem = Refusal(f"http://127.0.0.1/?key={os.environ['OPENAI_API_KEY']}", told={"key": os.environ["OPENAI_API_KEY"]})
+    problem = Refusal(
+        f"http://127.0.0.1/?key={os.environ['OPENAI_API_KEY']}", told={"key": os.environ["OPENAI_API_KEY"]}
+    )
     if key == "group":
         raise ExceptionGroup("several", [problem])
     raise problem

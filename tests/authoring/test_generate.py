@@ -450,7 +450,9 @@ async def test_a_role_that_isnt_known_is_told_with_those_that_are() -> None:
         return await segue.generate("hi", model="jugde")
 
     async with segue.Engine(models={"judge": "openai:big", "cheap": "openai:small"}) as engine:
-        with pytest.raises(UnknownName, match="no model or role 'jugde'; roles are cheap, judge; write it as"):
+        with pytest.raises(
+            UnknownName, match="no model or role 'jugde'; roles are cheap, judge; write it as"
+        ):
             await engine.run(flow())
 
 

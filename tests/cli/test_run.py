@@ -52,7 +52,10 @@ def test_an_input_that_does_not_fit(desk: Desk, words: list[str], says: str):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (['{"x": 1, "z": 2}', "a"], "argument 'at': expected Point: it has no field 'z'; its fields are x, y"),
+        (
+            ['{"x": 1, "z": 2}', "a"],
+            "argument 'at': expected Point: it has no field 'z'; its fields are x, y",
+        ),
         (['at={"x": 1, "z": 2}'], "it has no field 'z'"),
         (['{"x": 1}', '{"x": 1, "z": 2}'], "argument 'to': expected str | Point: it has no field 'z'"),
         (['{"x": 1}', '{"z": 2}'], ""),

@@ -96,7 +96,10 @@ async def test_messages_and_vectors_are_edited(provider: str) -> None:
         told: list[tuple[dict[str, Any], str]] = [
             ({"#0": {"to": "Oslo"}}, before.replace("Rome", "Oslo")),
             ({"#0": Left("bored"), "#1": vectors}, "Left(why='bored') [0.5, 2.0, 3.0]"),
-            ({"#0": {"name": "Left", "value": {"why": "it"}}}, before.replace("Moved(to='Rome')", "Left(why='it')")),
+            (
+                {"#0": {"name": "Left", "value": {"why": "it"}}},
+                before.replace("Moved(to='Rome')", "Left(why='it')"),
+            ),
         ]
         for edit, says in told:
             assert await (await engine.fork("it", edit=edit)) == says

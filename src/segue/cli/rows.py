@@ -251,7 +251,7 @@ def _taken(raw: RawRow, key: str, takes: list[str] | None, shape: InputShape) ->
 
 
 def strange_field(parameter: Parameter, value: Any) -> str:
-    """What is to be said of a field that an argument's type has no place for, and would lose; empty where it has none."""
+    """What is to be said of a field that an argument's type has no place for, and would lose; empty for none."""
     takes = _fields_of(parameter.type, parameter.name)
     if takes is None or not isinstance(value, dict) or forms.bare(parameter.type) in _SCALARS:
         return ""

@@ -202,7 +202,9 @@ def _value(parameter: Parameter, word: str) -> Any:
         except InvalidValue:
             continue
         if strange := strange_field(parameter, candidate):
-            raise InvalidValue(f"argument {parameter.name!r}", forms.spell(parameter.type), f"it {strange}", word)
+            raise InvalidValue(
+                f"argument {parameter.name!r}", forms.spell(parameter.type), f"it {strange}", word
+            )
         return candidate
     return value
 

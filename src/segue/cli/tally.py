@@ -114,7 +114,7 @@ class Tally:
             self.usage = self._of_ended
 
     async def _read_those_that_wait(self, standing: Standing) -> None:
-        """What rows have used that wait for their next batch: all runs are gone over, so seldom where that takes long."""
+        """What rows have used that wait for their next batch. All runs are gone over, so seldom where it takes long."""
         now, stands = time.monotonic(), (standing.ended, standing.working, standing.lines, standing.waves)
         if not standing.waves or not standing.parked or stands == self._seen or now < self._again:
             return

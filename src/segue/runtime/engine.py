@@ -542,9 +542,9 @@ class Engine:
 
         Calls are named `path#n`, as `segue show` lists them. `before`: from that call on everything is done
         anew. `edit`: outcomes to replace, by call (of `generate`: what the model says; of `receive`: a message, or
-        its fields); what was made after them is done anew. Other options, such as `model`, hold for the new run. It is held before a keyed or
-        at-most-once step that the other run did and that it would do again, unless `repeat`. It is on the
-        budgets of the other run, or else on its own one.
+        its fields); what was made after them is done anew. Other options, such as `model`, hold for the new run. It is
+        held before a keyed or at-most-once step that the other run did and that it would do again, unless `repeat`.
+        It is on the budgets of the other run, or else on its own one.
         """
         origin = await self.head(run)
         rebase.refuse_damaged(origin)

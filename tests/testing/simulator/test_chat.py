@@ -16,6 +16,7 @@ from segue.testing.simulator import Failure, SystemClock, ToolCall, ToolCalls
 from segue.testing.simulator.replies import Scene
 from tests.testing.simulator.world import World, says
 
+
 class Numbered(BaseModel):
     n: int
 

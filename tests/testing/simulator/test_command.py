@@ -145,7 +145,10 @@ def test_a_rule_beside_an_upstream():
         Simulator(upstream="http://127.0.0.1:1/v1").when("x")
 
 
-@pytest.mark.parametrize("code", ["from segue.testing import Simulator", "from segue.cli.main import main; sys.exit(main(['simulate']))"])
+@pytest.mark.parametrize(
+    "code",
+    ["from segue.testing import Simulator", "from segue.cli.main import main; sys.exit(main(['simulate']))"],
+)
 def test_without_aiohttp_the_cure_is_told(code: str):
     hidden = "import importlib.util as u, sys\nfind = u.find_spec\nsys.modules['aiohttp'] = None\n"
     hidden += "u.find_spec = lambda name, *a: None if name == 'aiohttp' else find(name, *a)\n"

@@ -61,7 +61,7 @@ def revectored(provider: Provider, body: bytes | None, value: object, where: str
 
 
 def retold(body: bytes | None, value: object) -> Any:
-    """A message in the place of a received one: the fields of one like it, or a message itself, maybe of another class."""
+    """A message in the place of a received one: the fields of one like it, or a message, maybe of another class."""
     if body is None or (isinstance(value, dict) and value.keys() == {"name", "value"}):
         return value  # as `segue show` has it
     plain = value is None or isinstance(value, dict | list | str | int | float | bool)

@@ -16,7 +16,18 @@ from .schema import instance
 if TYPE_CHECKING:
     from ..fake_model import ToolUse
 
-__all__ = ["Failure", "Reply", "Rule", "Said", "Script", "ToolCall", "ToolCalls", "as_reply", "default_rule", "text_of"]
+__all__ = [
+    "Failure",
+    "Reply",
+    "Rule",
+    "Said",
+    "Script",
+    "ToolCall",
+    "ToolCalls",
+    "as_reply",
+    "default_rule",
+    "text_of",
+]
 
 
 class Failure(Exception):
