@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -492,3 +493,54 @@ async def test_many_runs_dont_have_their_parent_replayed_for_each() -> None:
     desk = Desk(linger=1.0)
     assert await desk.run(flow_of_many_runs(2500)) == sum(2 * n for n in range(100, 2600))
     assert len(lives) <= 3
+
+
+@segue.flow(name="map.squared")
+async def squared(n: int) -> int:
+    return n * n
+
+
+@dataclass
+class Count:
+    n: int
+
+
+class Squarer(segue.Actor[int]):
+    n: int
+
+    def begin(self) -> Count:
+        return Count(self.n)
+
+    @segue.state
+    async def count(self, count: Count) -> segue.Done[int]:
+        return segue.Done(count.n)
+
+
+@pytest.mark.parametrize("park", ["auto", "always"])
+async def test_what_a_child_couldnt_read_is_refused_where_it_is_made(park: Any) -> None:
+    given: list[Any] = [2, "x", (1, 2), 3]
+
+    @segue.flow(name="map.misfits")
+    async def misfits() -> list[str]:
+        told = [repr(each) for each in await segue.map(squared, given, errors="skip")]
+        makers: list[Any] = [
+            lambda: segue.map(squared, given),
+            lambda: segue.spawn(squared(given[1])),
+            lambda: Squarer(given[1]),
+        ]
+        for make in makers:
+            try:
+                await make()
+            except InvalidValue as error:
+                told.append(str(error))
+        return told
+
+    async with segue.Engine(park=park, verify=True) as engine:
+        async with asyncio.timeout(5):
+            assert await engine.run(misfits()) == [
+                "4",
+                "9",
+                "argument 'n' of squared: expected int: it is a string; got \"x\"",
+                "argument 'n' of squared: expected int: it is a string; got \"x\"",
+                'Squarer.n: expected int: it is a string; got "x"',
+            ]

@@ -275,6 +275,10 @@ class RunContext(Protocol):
         """The id of the child that such a call waited for in the journal that the run goes on from; or empty."""
         ...
 
+    def replays(self, path: str, n: int, digest: bytes) -> bool:
+        """Whether the journal has a call there, with these arguments."""
+        ...
+
     @property
     def mark(self) -> str:
         """What tells it from all runs, those of the same id in other stores too."""

@@ -264,6 +264,17 @@ def _child_id(run: str, path: str, n: int, check: str) -> str:
     return f"{run}.{blake2b(f'{run}{path}:{n}{check}'.encode(), digest_size=6).hexdigest()}"
 
 
+def check_fits(branch: Branch, flow: Target, args: bytes) -> None:
+    """Raise `InvalidValue` for what a new run of that couldn't read: it would be held, and who waits for it would wait."""
+    run, check = branch.run, digest(args)
+    if run.rebased:
+        is_there = bool(run.awaited(branch.path, branch.n, flow.name, check))
+    else:
+        is_there = run.replays(branch.path, branch.n, check)
+    if not is_there:
+        flow.check_args(args)
+
+
 def child(branch: Branch, flow: Target, args: bytes, config: Config, *, id: str = "", **more: Any) -> Any:
     """Start a run and wait for its end: one recorded call, whose outcome is the child's. `more` is of its spec."""
     run = branch.run
@@ -335,6 +346,7 @@ async def spawn(
     branch = current("spawn")
     run = branch.run
     flow, args = take_call(call)
+    check_fits(branch, flow, args)
     run.services.register(flow)
     config = config_of(branch, configured("spawn()", how) if how else None, flow.options)
     if group is not None:

@@ -17,7 +17,7 @@ from .config import config_of
 from .context import Branch, Slot, current
 from .failures import own_error
 from .flow import FlowCall, definition, take_call
-from .mail import child, child_id
+from .mail import check_fits, child, child_id
 from .step import StepDef
 from .stream import Branches, Each, Stream
 from .time import pause
@@ -259,6 +259,7 @@ class _Items:
         """Begin a run of its own for an item. It has no branch here: thousands may be under way."""
         try:
             target, args = take_call(call)
+            check_fits(branch, target, args)
             id = child_id(branch, target, args)
             group = f"{branch.run.id}{branch.path}"
             config = config_of(branch, flow=target.options)

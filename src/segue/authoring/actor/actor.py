@@ -15,7 +15,7 @@ from ...model.mode import HistoryLike, as_history
 from ..config import config_of
 from ..context import current, find_branch
 from ..flow import RUNNER, announce
-from ..mail import child
+from ..mail import check_fits, child
 from .definition import ActorDef
 from .marks import field
 from .nexts import Interrupted, Listen
@@ -87,7 +87,9 @@ class Actor(Generic[R_co]):
             if branch is None and runner is not None:
                 return runner.run_flow(self).__await__()
             branch = current(f"`await {type(self).__qualname__}(…)`")
-            return child(branch, definition, definition.take(self), config_of(branch)).__await__()
+            fields = definition.take(self)
+            check_fits(branch, definition, fields)
+            return child(branch, definition, fields, config_of(branch)).__await__()
 
     def setup(self) -> object:
         """Called once, before `begin`, in the first commit."""

@@ -182,6 +182,10 @@ class Executor:
     def awaited(self, path: str, n: int, name: str, digest: bytes) -> str:
         return "" if self.pool is None else self.pool.awaited(path, n, name, digest)
 
+    def replays(self, path: str, n: int, digest: bytes) -> bool:
+        known = self.replay.calls.get((path, n))
+        return known is not None and known.digest == digest
+
     def next_number(self) -> int:
         self.sent += 1
         return self.fence << 24 | self.sent  # greater than any of an earlier life
