@@ -434,3 +434,14 @@ async def test_wrong_options_leave_a_store_as_it_was(tmp_path: Path) -> None:
             await engine.start(waits(), tags={"customer": 42})  # type: ignore[dict-item]
         assert [head.status for head in await engine.store.runs()] == ["parked", *["failed"] * 3]
         assert [question.run for question in await engine.store.asks()] == ["it"]
+
+
+@pytest.mark.parametrize("texts", ["abc", ["a", 3]])
+async def test_a_text_in_place_of_texts_is_no_list_of_letters(texts: Any) -> None:
+    @segue.flow
+    async def vectors() -> int:
+        return len(await segue.embed(texts))
+
+    async with FakeModel():
+        with pytest.raises(InvalidValue, match=r"the texts of embed\(\): expected a list of texts, such as \[text\]"):
+            await vectors()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar, get
 import msgspec
 
 from ..core.codec import digest, encode
+from ..core.forms import short
 from ..core.shape import Shape
 from ..model import checks
 from ..model.chat import Answer, ChatReply, ChatRequest, File, Message, Stop, Tokens, as_messages
@@ -287,6 +288,9 @@ async def embed(
     Raises `ModelFailed`.
     """
     branch = current("embed")
+    if isinstance(texts, str) or not all(isinstance(each, str) for each in texts):  # a text is a sequence of texts
+        problem = "it is a text" if isinstance(texts, str) else "it holds other things too"
+        raise InvalidValue("the texts of embed()", "a list of texts, such as [text]", problem, short(repr(texts)))
     config = config_of(branch, as_config(mode, model, reuse=reuse))
     chosen = branch.run.services.models(config.model, config)[0]
     made = []
