@@ -265,7 +265,7 @@ def _child_id(run: str, path: str, n: int, check: str) -> str:
 
 
 def check_fits(branch: Branch, flow: Target, args: bytes) -> None:
-    """Raise `InvalidValue` for what a new run of that couldn't read: it would be held, and so would who waits for it."""
+    """Raise `InvalidValue` for what a new run of that couldn't read: it would be held, and its caller wait."""
     run, check = branch.run, digest(args)
     if run.rebased:
         is_there = bool(run.awaited(branch.path, branch.n, flow.name, check))
