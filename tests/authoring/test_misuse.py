@@ -443,5 +443,7 @@ async def test_a_text_in_place_of_texts_is_no_list_of_letters(texts: Any) -> Non
         return len(await segue.embed(texts))
 
     async with FakeModel():
-        with pytest.raises(InvalidValue, match=r"the texts of embed\(\): expected a list of texts, such as \[text\]"):
+        with pytest.raises(
+            InvalidValue, match=r"the texts of embed\(\): expected a list of texts, such as \[text\]"
+        ):
             await vectors()

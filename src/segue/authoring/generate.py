@@ -288,9 +288,13 @@ async def embed(
     Raises `ModelFailed`.
     """
     branch = current("embed")
-    if isinstance(texts, str) or not all(isinstance(each, str) for each in texts):  # a text is a sequence of texts
+    if isinstance(texts, str) or not all(
+        isinstance(each, str) for each in texts
+    ):  # a text is a sequence of texts
         problem = "it is a text" if isinstance(texts, str) else "it holds other things too"
-        raise InvalidValue("the texts of embed()", "a list of texts, such as [text]", problem, short(repr(texts)))
+        raise InvalidValue(
+            "the texts of embed()", "a list of texts, such as [text]", problem, short(repr(texts))
+        )
     config = config_of(branch, as_config(mode, model, reuse=reuse))
     chosen = branch.run.services.models(config.model, config)[0]
     made = []
