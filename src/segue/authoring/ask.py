@@ -12,6 +12,7 @@ from ..core.codec import decoder, digest, encode, encode_stable
 from ..core.schema import schema
 from ..model.checks import moment, text
 from ..model.entry import Failure
+from ..model.errors import InvalidValue
 from ..model.message import Question
 from ..ports.store import Turn, adding
 from .context import Branch, RunContext, Wait, current
@@ -97,6 +98,13 @@ def put(
     )
     late: bytes | Failure = overdue(f"the question {question!r}")
     if default is not _UNSET:
+        if timeout is None:
+            raise InvalidValue(
+                "default of ask()",
+                "a timeout beside it, after which it is the answer",
+                "there is none",
+                repr(default),
+            )
         late = encode(default, where="the default answer")
     due = moment(timeout, "timeout of ask()", run.now())
     asked = _Asked(run, question, encode(show), form, to, due)

@@ -66,6 +66,10 @@ class Reply(Generic[T]):
         return f"Reply({self.value!r}, model={self.model!r}, stop={self.stop!r})"
 
 
+Reasoning = Literal["none", "low", "medium", "high"]
+_REASONING: tuple[str, ...] = get_args(Reasoning)
+
+
 class Options(TypedDict, total=False):
     """Options of `generate`.
 
@@ -85,7 +89,7 @@ class Options(TypedDict, total=False):
     check: Callable[[Any], object]
     temperature: float
     max_tokens: int
-    reasoning: Literal["none", "low", "medium", "high"]
+    reasoning: Reasoning
     mode: ModeLike
     upkeep: Upkeep
     deadline: timedelta
@@ -109,6 +113,7 @@ async def generate(prompt: Prompt, /, *, returns: Any = str, **options: Any) -> 
     """
     branch = current("generate")
     checks.options("generate()", options, Options.__annotations__)
+    _check(options)
     own = as_config(
         options.pop("mode", None),
         options.pop("model", ()),
@@ -125,6 +130,17 @@ async def generate(prompt: Prompt, /, *, returns: Any = str, **options: Any) -> 
             if number + 1 == len(models):
                 raise
     raise AssertionError("services.models() gives at least one")
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    """Raise `InvalidValue` for what can't be: a provider says so when the call is made, and others not at all."""
+    for name, least in (("max_turns", 1), ("repairs", 0), ("max_tokens", 1)):
+        if name in options and (options[name] is not None or name != "max_tokens"):
+            checks.count(f"{name} of generate()", options[name], least)
+    if options.get("temperature") is not None:
+        checks.amount("temperature of generate()", options["temperature"])
+    if options.get("reasoning") is not None:
+        checks.one_of("reasoning of generate()", options["reasoning"], _REASONING)
 
 
 class _Talk:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Collection, Iterable
 from datetime import timedelta
 from difflib import get_close_matches
+from math import inf
 from typing import Any
 
 from .errors import InvalidValue
@@ -42,6 +43,14 @@ def count(where: str, value: Any, least: int = 1) -> None:
         raise InvalidValue(where, "a whole number", _kind(value), repr(value))
     if value < least:
         raise InvalidValue(where, f"a whole number from {least} on", "it is less", repr(value))
+
+
+def amount(where: str, value: Any) -> None:
+    """Raises `InvalidValue` for anything but a number from 0 on."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InvalidValue(where, "a number", _kind(value), repr(value))
+    if not 0 <= value < inf:
+        raise InvalidValue(where, "a number from 0 on", "it is less, or none", repr(value))
 
 
 def function(what: str, fn: Any) -> None:
