@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from datetime import timedelta
 
+import pytest
+
 import segue
+from segue.cli import tally as tallying
 from segue.cli.tally import Standing, Tally, in_words
 from segue.model.budget import Limit
 from segue.model.budget import Standing as Budgeted
@@ -30,12 +34,21 @@ async def two_rounds(text: str) -> str:
     return await segue.ask(first)
 
 
-async def test_tokens_are_told_of_while_rows_wait_for_their_next_round() -> None:
+async def test_tokens_are_told_of_while_rows_wait_for_their_next_round(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tallying, "FIRST", 0.0)
     async with Simulator(batch_time=timedelta(milliseconds=20)) as sim:
         async with segue.Engine(model=f"openai:gpt-5-mini@{sim.base_url}", mode="batch") as engine:
             job = engine.map(two_rounds, ["a", "b"], id="j")
             tally, asked = Tally(engine.store, "j"), engine.asks()
             asks = [await anext(asked), await anext(asked)]
+            tally._again = math.inf
+            assert ((await tally.look()).waves, tally.tokens) == (
+                1,
+                0,
+            )  # not by a command that has just begun
+            tally._again = 0.0
             paid = sum(entry.tokens_in + entry.tokens_out for entry in sim.ledger.lines())
             while (await tally.look()).parked < 2:
                 await asyncio.sleep(0.01)

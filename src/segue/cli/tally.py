@@ -19,8 +19,9 @@ from .screen import count, duration, kind_of, money, short
 
 #: States of a provider's job that isn't there yet.
 _UNSENT = frozenset({"intent", "uploaded"})
-#: To go over all runs of a job takes one part in so many of the time.
-SHARE = 30
+#: All runs of a job are gone over after so many seconds: a command that has just begun has other things to do. Not where
+#: more than so many wait; and it takes one part in so many of the time.
+FIRST, MOST, SHARE = 2.0, 10_000, 30
 
 
 class Standing(msgspec.Struct):
@@ -78,7 +79,7 @@ class Tally:
         self._ended = 0.0  # when the last run that is over ended
         self._of_ended: list[Usage] = []
         self._seen: object = None  # how it stood when all of its runs were last gone over
-        self._again = 0.0  # when that may be done once more
+        self._again = time.monotonic() + FIRST  # when that may be done once more
 
     async def look(self) -> Standing:
         """How it stands now."""
@@ -116,7 +117,7 @@ class Tally:
     async def _read_those_that_wait(self, standing: Standing) -> None:
         """What rows have used that wait for their next batch. All runs are gone over, so seldom where it takes long."""
         now, stands = time.monotonic(), (standing.ended, standing.working, standing.lines, standing.waves)
-        if not standing.waves or not standing.parked or stands == self._seen or now < self._again:
+        if stands == self._seen or now < self._again or not standing.waves or not 0 < standing.parked <= MOST:
             return
         self._seen = stands
         used = (await family.spent(self.store, job=self.job)).usage
