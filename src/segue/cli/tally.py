@@ -19,8 +19,8 @@ from .screen import count, duration, kind_of, money, short
 
 #: States of a provider's job that isn't there yet.
 _UNSENT = frozenset({"intent", "uploaded"})
-#: All runs of a job are gone over after so many seconds: a command that has just begun has other things to do. Not where
-#: more than so many wait; and it takes one part in so many of the time.
+#: All runs of a job are gone over after so many seconds, since a command that has just begun has other things to do;
+#: where no more than so many wait; and for one part in so many of the time.
 FIRST, MOST, SHARE = 2.0, 10_000, 30
 
 
