@@ -6,6 +6,7 @@ import asyncio
 import copy
 import pickle
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -234,9 +235,16 @@ async def calls_from_a_thread(how: str) -> str:
     def work() -> str:
         return asyncio.run(mail_out("x"))
 
-    if how == "copied":
-        return await asyncio.to_thread(work)
-    return await asyncio.get_running_loop().run_in_executor(None, work)
+    loop = asyncio.get_running_loop()
+    match how:
+        case "to_thread":
+            return await asyncio.to_thread(work)
+        case "default":
+            return await loop.run_in_executor(None, work)
+    with ThreadPoolExecutor(1) as pool:
+        if how == "own":
+            return await loop.run_in_executor(pool, work)
+        return await asyncio.wrap_future(pool.submit(work))
 
 
 @segue.step
@@ -250,13 +258,31 @@ async def has_it_called() -> str:
 
 
 async def test_a_step_that_a_thread_of_the_run_calls() -> None:
+    loop = asyncio.get_running_loop()
     async with FakeModel():
-        with pytest.raises(
-            WrongPlace, match=r"step 'mail_out' was called in a thread .* await it in the flow"
-        ):
-            await calls_from_a_thread("copied")
-        assert await calls_from_a_thread("bare") == "x"  # nothing tells it where it is
+        for how in ("to_thread", "default", "own"):
+            with pytest.raises(
+                WrongPlace, match=r"step 'mail_out' was called in a thread .* await it in the flow"
+            ):
+                await calls_from_a_thread(how)
+        assert await calls_from_a_thread("submit") == "x"  # nothing tells it where it is
         assert await has_it_called() == "x"  # part of what is recorded whole
+        with ThreadPoolExecutor(1) as pool:
+            assert await loop.run_in_executor(pool, lambda: asyncio.run(mail_out("x"))) == "x"  # of no run
+    assert "run_in_executor" not in vars(loop)
+
+
+async def test_engines_on_one_loop_hand_on_what_a_thread_is_to_know() -> None:
+    loop = asyncio.get_running_loop()
+    first, second = segue.Engine(), segue.Engine()
+    async with first:
+        await second.__aenter__()
+        with pytest.raises(WrongPlace):
+            await first.run(calls_from_a_thread("own"))
+        await second.__aexit__(None, None, None)
+        with pytest.raises(WrongPlace):
+            await first.run(calls_from_a_thread("own"))
+    assert "run_in_executor" not in vars(loop)
 
 
 class Plain(segue.Actor[None]):

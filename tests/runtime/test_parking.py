@@ -436,12 +436,11 @@ async def test_a_step_call_and_a_map_that_nobody_awaits() -> None:
 async def test_verbs_in_a_thread() -> None:
     @segue.flow
     async def flow() -> list[str]:
-        loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1) as pool:
             out = []
             for verb in (lambda: asyncio.run(segue.ask("q1")), lambda: str(segue.now())):
                 try:
-                    out.append(await loop.run_in_executor(pool, verb))
+                    out.append(await asyncio.wrap_future(pool.submit(verb)))
                 except NotInRun as error:
                     out.append(str(error))
             try:

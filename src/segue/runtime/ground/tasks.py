@@ -12,6 +12,7 @@ import sys
 from asyncio import AbstractEventLoop, Future, Task
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
 from pathlib import Path
 from types import CodeType, coroutine
@@ -63,7 +64,7 @@ def install(loop: AbstractEventLoop) -> Callable[[], None]:
     def patient(loop: AbstractEventLoop, coro: Any, **how: Any) -> Any:
         return factory(loop, coro, **how) if eager is None or find_branch() else eager(loop, coro, **how)
 
-    takes_back = [_replace("as_completed", ordered)]
+    takes_back = [_replace("as_completed", ordered), _carry_along(loop)]
     if eager is not None:  # such a task has no branch: a library that makes one gets a task of the run
         takes_back.append(_replace("eager_task_factory", patient))
 
@@ -74,6 +75,28 @@ def install(loop: AbstractEventLoop) -> Callable[[], None]:
         for take_back in takes_back:
             take_back()
 
+    return restore
+
+
+def _carry_along(loop: AbstractEventLoop) -> Callable[[], None]:
+    """Have what runs hand to threads know whose it is, as with `to_thread`; the return value takes it back."""
+    plain, own = loop.run_in_executor, vars(loop)
+    before = own.get("run_in_executor")
+
+    def carrying(executor: Any, fn: Callable[..., Any], *args: Any) -> Any:
+        if find_branch() is not None and isinstance(executor, ThreadPoolExecutor | None):
+            return plain(executor, copy_context().run, fn, *args)
+        return plain(executor, fn, *args)  # no context goes to another process
+
+    def restore() -> None:
+        if own.get("run_in_executor") is not carrying:
+            return
+        if before is None:
+            del own["run_in_executor"]
+        else:
+            own["run_in_executor"] = before
+
+    own["run_in_executor"] = carrying
     return restore
 
 
