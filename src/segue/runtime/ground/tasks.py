@@ -80,7 +80,8 @@ def install(loop: AbstractEventLoop) -> Callable[[], None]:
 
 def _carry_along(loop: AbstractEventLoop) -> Callable[[], None]:
     """Have what runs hand to threads know whose it is, as with `to_thread`; the return value takes it back."""
-    plain, own = loop.run_in_executor, vars(loop)
+    plain: Callable[..., Any] = loop.run_in_executor
+    own = vars(loop)
     before = own.get("run_in_executor")
 
     def carrying(executor: Any, fn: Callable[..., Any], *args: Any) -> Any:
