@@ -6,6 +6,7 @@ A task factory, chained before the one that the loop has, gives each task that a
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import os
 import sys
@@ -80,13 +81,13 @@ def install(loop: AbstractEventLoop) -> Callable[[], None]:
 
 def _carry_along(loop: AbstractEventLoop) -> Callable[[], None]:
     """Have what runs hand to threads know whose it is, as with `to_thread`; the return value takes it back."""
-    plain: Callable[..., Any] = loop.run_in_executor
+    plain: Any = loop.run_in_executor
     own = vars(loop)
     before = own.get("run_in_executor")
 
     def carrying(executor: Any, fn: Callable[..., Any], *args: Any) -> Any:
         if find_branch() is not None and isinstance(executor, ThreadPoolExecutor | None):
-            return plain(executor, copy_context().run, fn, *args)
+            return plain(executor, functools.partial(copy_context().run, fn, *args))
         return plain(executor, fn, *args)  # no context goes to another process
 
     def restore() -> None:
