@@ -192,11 +192,11 @@ class Refusal(Exception):
 
 
 @segue.step(name="secrets.asks_by_itself")
-async def asks_by_itself(key: str) -> None:
-    problem = Refusal(
-        f"http://127.0.0.1/?key={os.environ['OPENAI_API_KEY']}", told={"key": os.environ["OPENAI_API_KEY"]}
-    )
-    if key == "group":
+async def asks_by_itself(how: str) -> None:
+    key = os.environ["OPENAI_API_KEY"]
+    shown = urllib.parse.quote(key, "") if how == "quoted" else key
+    problem = Refusal(f"http://127.0.0.1/?key={shown}", told={"key": key})
+    if how == "group":
         raise ExceptionGroup("several", [problem])
     raise problem
 
@@ -211,7 +211,7 @@ async def by_itself(how: str) -> str:
     raise found
 
 
-@pytest.mark.parametrize("how", ["alone", "group"])
+@pytest.mark.parametrize("how", ["alone", "group", "quoted"])
 async def test_what_an_authors_own_client_raises(ears: Ears, key: str, how: str) -> None:
     address = f"sqlite:{ears.path / 'runs.db'}"
     async with segue.Engine(address, verify=True, park="always") as engine:
@@ -222,6 +222,7 @@ async def test_what_an_authors_own_client_raises(ears: Ears, key: str, how: str)
         assert caught.value.told == {"key": "***"}
         ears.heard += [repr(caught.value), repr(await run.head()), *caught.value.__notes__]
         ears.secretless(key)
+        assert urllib.parse.quote(key, "") not in "".join(ears.heard)
 
 
 @pytest.mark.parametrize("place", ["http://user:{}@127.0.0.1:1/v1", "http://127.0.0.1:1/v1?api_key={}"])

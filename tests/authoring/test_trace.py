@@ -110,7 +110,7 @@ def caught(depth: int) -> BaseException:
 def test_a_trace_is_short_and_keeps_no_secret() -> None:
     error = caught(200)
     error.add_note(f"Authorization: Bearer {'a' * 40}")
-    trace = trace_of(error)
+    trace = trace_of(error, ())
     assert len(trace) <= MOST
     assert "…" in trace
     assert trace.splitlines()[-1] == "  Authorization: Bearer ***"
@@ -119,8 +119,8 @@ def test_a_trace_is_short_and_keeps_no_secret() -> None:
     noted = caught(0)
     for n in range(100):
         noted.add_note(f"{n} {'word ' * 100}")
-    assert len(trace_of(noted)) <= MOST
-    assert "in caught" in trace_of(noted)
+    assert len(trace_of(noted, ())) <= MOST
+    assert "in caught" in trace_of(noted, ())
 
 
 def test_causes_and_groups_are_told_of() -> None:
@@ -130,7 +130,7 @@ def test_causes_and_groups_are_told_of() -> None:
         except KeyError as error:
             raise ExceptionGroup("some", [caught(0), LookupError("y")]) from error
     except ExceptionGroup as error:
-        trace = trace_of(error)
+        trace = trace_of(error, ())
     assert "  of which ValueError: deep ***" in trace
     assert "in raised" in trace
     assert "  of which LookupError: y" in trace
@@ -141,7 +141,7 @@ def test_causes_and_groups_are_told_of() -> None:
 def test_a_cause_that_isnt_of_the_authors_code_says_nothing() -> None:
     error = ValueError("x")
     error.__cause__ = TypeError("inner")
-    assert trace_of(error) == ""
+    assert trace_of(error, ()) == ""
 
 
 @segue.step

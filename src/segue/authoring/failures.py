@@ -6,7 +6,8 @@ import asyncio
 import builtins
 import functools
 import inspect
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,7 +16,10 @@ from ..model.entry import Failure
 from ..model.errors import NotEncodable, StepFailed
 from .context import Parked
 from .modules import class_name, class_named
-from .trace import attach, hidden, text_of, trace_of
+from .trace import attach, hidden, masks_of_keys, text_of, trace_of
+
+if TYPE_CHECKING:
+    from ..providers.masking import Mask
 
 _decode = decoder(object)
 _decode_group = decoder(tuple[str, list[Failure]])
@@ -26,15 +30,18 @@ def to_failure(error: BaseException, *, again: bool = False) -> Failure:
 
     Without the keys of providers that this process holds: a client that the code calls by itself may tell its own.
     """
-    failure = _as_failure(error, again)
-    message, args = hidden(failure.message), hidden(failure.args.decode()).encode()
+    masks = masks_of_keys()
+    failure = _as_failure(error, again, masks)
+    if not masks:
+        return failure
+    message, args = hidden(failure.message, masks), hidden(failure.args.decode(), masks).encode()
     if message == failure.message and args == failure.args:
         return failure
     return msgspec.structs.replace(failure, message=message, args=args)
 
 
-def _as_failure(error: BaseException, again: bool) -> Failure:
-    trace = trace_of(error)
+def _as_failure(error: BaseException, again: bool, masks: Iterable[Mask]) -> Failure:
+    trace = trace_of(error, masks)
     cls = type(error)
     name = class_name(cls)
     if isinstance(error, StepFailed):

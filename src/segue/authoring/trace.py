@@ -6,7 +6,10 @@ import asyncio
 import os
 import traceback
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from ..providers.masking import Mask
 
 #: The most that is kept of one error, in characters, and of one of its lines.
 MOST: Final = 2000
@@ -25,25 +28,30 @@ _PYTHON = os.path.dirname(os.path.dirname(os.path.abspath(asyncio.__file__))) + 
 _INSTALLED = ("site-packages", "dist-packages")
 
 
-def trace_of(error: BaseException) -> str:
+def trace_of(error: BaseException, masks: Iterable[Mask]) -> str:
     """`FILE:LINE, in FUNCTION` and the code there, the innermost last; masked, and at most `MOST` characters."""
     lines = list(_lines(error, CAUSES))
     if not lines:
         return ""
     from ..providers.masking import Mask  # which loads the providers
 
-    text = _cut(hidden(Mask("")("\n".join(lines))))
+    text = _cut(hidden(Mask("")("\n".join(lines)), masks))
     if len(text) <= MOST:
         return text
     return f"{text[: MOST // 4]}\n  …\n{text[-(MOST * 3 // 4 - 8) :].partition(chr(10))[2]}"
 
 
-def hidden(text: str) -> str:
-    """Without the keys of providers that this process has."""
-    from ..providers.registry import keys
+def masks_of_keys() -> list[Mask]:
+    """Of the keys of providers that this process has."""
+    from ..providers.registry import masks
 
-    for key in keys(os.environ):
-        text = text.replace(key, "***")
+    return masks(os.environ)
+
+
+def hidden(text: str, masks: Iterable[Mask]) -> str:
+    """Without the keys of these."""
+    for mask in masks:
+        text = mask.its_own(text)
     return text
 
 

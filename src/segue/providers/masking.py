@@ -26,9 +26,11 @@ class Mask:
 
     def __call__(self, text: str) -> str:
         """The text without secrets. Mask before you shorten: half a key is no match."""
-        if self._secret is not None:
-            text = self._secret.sub(_SHOWN, text)
-        return _BEARER.sub(rf"\1 {_SHOWN}", _KEY.sub(_SHOWN, text))
+        return _BEARER.sub(rf"\1 {_SHOWN}", _KEY.sub(_SHOWN, self.its_own(text)))
+
+    def its_own(self, text: str) -> str:
+        """The text without the secret, in whatever form; what only looks like one stays."""
+        return text if self._secret is None else self._secret.sub(_SHOWN, text)
 
     def quoted(self, body: bytes, most: int = 300) -> str:
         """What a body begins with, on one line, fit to be shown."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -10,6 +11,7 @@ from ..model.errors import InvalidValue, MissingKey, UnknownName
 from ..ports.provider import Endpoint, Environment, Provider
 from ..ports.transport import Transport
 from .compatible import COMPATIBLE
+from .masking import Mask
 from .native import NATIVE
 
 Maker = Callable[[Endpoint, Environment, Transport], Provider]
@@ -71,10 +73,13 @@ def resolve(name: str, environment: Environment, *, makers: Mapping[str, Maker] 
     return endpoint
 
 
-def keys(environment: Environment) -> list[str]:
-    """The keys of providers that an environment holds; not words that stand for one where none is asked for."""
+def masks(environment: Environment) -> list[Mask]:
+    """Of the keys of providers that an environment holds; not of words that stand for one where none is asked for."""
     held = (environment.get(known.key_variable, "").strip() for known in KNOWN.values())
-    return [key for key in held if len(key) >= KEY]
+    return [_mask(key) for key in held if len(key) >= KEY]
+
+
+_mask = functools.lru_cache(maxsize=64)(Mask)
 
 
 def make(
