@@ -80,6 +80,25 @@ async def test_a_question_beneath_what_is_waited_for_is_said(
         assert heard == ["job job waits for an answer to ID, 'Go on?'"] * (not looks)
 
 
+async def test_a_question_of_others_is_theirs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ends, "POLL", 0.001)
+
+    @segue.flow(name="ends.waits")
+    async def waits() -> str:
+        return await segue.receive(str)
+
+    async with segue.Engine("memory:") as engine:
+        await engine.start(row(1), id="job/1")
+        run = await engine.start(waits(), id="jo")
+        waiting = asyncio.ensure_future(_value(run))
+        await asyncio.sleep(0.1)
+        assert caplog.messages == []
+        await run.tell("so")
+        assert await waiting == "so"
+
+
 async def _first(asks: AsyncIterator[Ask]) -> AsyncIterator[Ask]:
     async for ask in asks:
         yield ask

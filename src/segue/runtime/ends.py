@@ -45,7 +45,7 @@ class Ends:
 
     async def of(self, id: str) -> Head:
         """A run's record when it has ended or is held. Raises `UnknownName`."""
-        look, say = 0, UNHEARD
+        unheard = Unheard(self, "run", id)
         while True:
             future: Future[Head | None] = asyncio.get_running_loop().create_future()
             self._waiting.setdefault(id, []).append(future)
@@ -55,10 +55,7 @@ class Ends:
                     return head
                 self._check()
                 await asyncio.wait({future}, timeout=0 if future.done() else POLL)
-                look += 1
-                if look >= say and not self.heard:
-                    say *= 2
-                    await self.say_unheard("run", id)
+                await unheard.looked()
             finally:
                 waiting = self._waiting.get(id, [])
                 if future in waiting:
@@ -160,6 +157,26 @@ class Ends:
         for run in await stuck.ancestors(self._store, head):
             if run in self._waiting:
                 log.warning("run %s waits for %s, which is held: %s", run, head.id, head.reason)
+
+
+class Unheard:
+    """Looks in vain whether something is over: after some, ever more seldom, open questions are looked for."""
+
+    def __init__(self, ends: Ends, what: Literal["run", "job"], id: str) -> None:
+        self._ends, self._id = ends, id
+        self._what: Literal["run", "job"] = what
+        self._looks, self._next = 0, UNHEARD
+
+    async def looked(self) -> None:
+        """Once more in vain."""
+        self._looks += 1
+        if self._looks >= self._next:
+            self._next *= 2
+            await self._ends.say_unheard(self._what, self._id)
+
+    def came(self) -> None:
+        """Something is over: count anew."""
+        self._looks = 0
 
 
 def _set(future: Future[None]) -> None:

@@ -15,7 +15,7 @@ from ..model.errors import Conflict, SegueError
 from ..model.mode import Config
 from ..model.run import Head, Status
 from ..ports.store import Created, JobHead, NewRun, Store
-from .ends import UNHEARD
+from .ends import Unheard
 from .handles import Run, run_error
 from .receipt import Receipt
 from .stuck import held_beneath
@@ -200,7 +200,7 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
         return [outcome.value for outcome in sorted(outcomes, key=_index)]
 
     async def __aiter__(self) -> AsyncIterator[Outcome[In, Out]]:
-        given, cursor, quiet, say = 0, 0, 0, UNHEARD
+        given, cursor, unheard = 0, 0, Unheard(self._engine.ends, "job", self.id)
         early: list[Head] = []  # of rows that may come yet
         while True:
             signal = self._engine.ends.next()
@@ -220,7 +220,7 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
                     given += 1
                     yield self.outcome(await self._engine.verified(head), number)
             if heads:
-                quiet = 0
+                unheard.came()
                 continue
             self._engine.check()
             if self.failure is not None:
@@ -232,10 +232,7 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
                     for head, by in held:
                         yield self.outcome(head, self._number(head) or 0, by)
                     return
-            quiet += 1
-            if quiet >= say:
-                say *= 2
-                await self._engine.ends.say_unheard("job", self.id)
+            await unheard.looked()
             with self._engine.worker.absent.waiting():
                 await signal
 
