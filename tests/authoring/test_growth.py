@@ -98,6 +98,43 @@ class Shelf:
         self.tail = Tail(self.deltas)
 
 
+class Heavy:
+    """What is no field, and says how often it was written."""
+
+    written = 0
+
+    def __segue_text__(self) -> str:
+        self.written += 1
+        return "heavy"
+
+
+def test_what_is_no_field_isnt_written() -> None:
+    actor, heavy = Grower(), Heavy()
+    fields = Fields(DEFINITION, actor)
+    actor.cache = heavy  # type: ignore[attr-defined]
+    assert not fields.hold(actor)
+    actor.words = ["a"]
+    assert fields.hold(actor)
+    assert texts(fields.whole()).keys() == DEFINITION.durable.keys()
+    assert heavy.written == 0
+
+
+def test_as_many_names_arent_the_same_names() -> None:
+    actor = Grower()
+    fields = Fields(DEFINITION, actor)
+    actor.words = ["a"]
+    values = dict(vars(actor))
+    name = next(name for name in values if name != "words")
+    vars(actor).pop(name)
+    vars(actor)["cache"] = 1
+    with pytest.raises(KeyError, match=name):
+        fields.hold(actor)
+    vars(actor).clear()
+    vars(actor).update(values)
+    assert fields.hold(actor)
+    assert texts(fields.whole()).keys() == DEFINITION.durable.keys()
+
+
 def texts(fields: msgspec.Raw) -> dict[str, bytes]:
     """Each field's."""
     return {name: bytes(text) for name, text in read_texts(fields).items()}

@@ -6,7 +6,7 @@ import asyncio
 import copy
 import pickle
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -270,6 +270,31 @@ async def test_a_step_that_a_thread_of_the_run_calls() -> None:
         with ThreadPoolExecutor(1) as pool:
             assert await loop.run_in_executor(pool, lambda: asyncio.run(mail_out("x"))) == "x"  # of no run
     assert "run_in_executor" not in vars(loop)
+
+
+class Elsewhere(Executor):
+    """As one of processes: what it is given is all that goes there."""
+
+    def __init__(self) -> None:
+        self.given: list[Any] = []
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        self.given.append((fn, args))
+        done: Future[Any] = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
+
+
+async def test_no_context_goes_to_another_process() -> None:
+    elsewhere = Elsewhere()
+
+    @segue.flow(name="misuse.elsewhere")
+    async def flow() -> str:
+        return await asyncio.get_running_loop().run_in_executor(elsewhere, str, 5)
+
+    async with FakeModel():
+        assert await flow() == "5"
+    assert set(elsewhere.given) == {(str, (5,))}
 
 
 async def test_engines_on_one_loop_hand_on_what_a_thread_is_to_know() -> None:

@@ -45,13 +45,18 @@ def test_a_question_hides_nothing_from_who_answers(desk: Desk) -> None:
     )  # no terminal
 
 
-def test_a_last_column_without_room_stands_below(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def stand_at_a_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    """Without colours."""
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("COLUMNS", str(columns))
+
+
+def test_a_last_column_without_room_stands_below(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stand_at_a_terminal(monkeypatch, 40)
     rows = [["a" * 30, "Shall we?"], ["b", ""]]
     table(["ID", "QUESTION"], rows)
     assert capsys.readouterr().out.splitlines() == ["ID", "    QUESTION", "a" * 30, "    Shall we?", "b"]
@@ -60,10 +65,7 @@ def test_a_last_column_without_room_stands_below(
 
 
 def test_numbers_are_never_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "30")
+    stand_at_a_terminal(monkeypatch, 30)
     rows = [["openai:gpt", "batch", 1, 20, "$3.00", "$6.00"], ["openai:gpt", "live", 100, 2000, "?", "?"]]
     table(["MODEL", "LANE", "CALLS", "TOKENS", "COST", "LIVE"], rows, right="CALLS,TOKENS,COST,LIVE")
     assert capsys.readouterr().out.splitlines() == [
@@ -98,10 +100,7 @@ def test_a_call_that_was_open_when_its_run_ended_waits_no_more(desk: Desk) -> No
 def test_letters_that_take_two_places_stand_under_their_heading(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "32")
+    stand_at_a_terminal(monkeypatch, 32)
     table(["ID", "WHAT"], [["注文/1", "配送が遅い、とても残念です。"], ["e\u0301te\u0301", "🎉 done"]])
     assert capsys.readouterr().out.splitlines() == [
         "ID      WHAT",

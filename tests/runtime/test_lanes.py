@@ -112,6 +112,42 @@ async def test_a_provider_whose_jobs_all_fail_is_given_time(
     assert said.endswith("what goes out again waits 20 s")
 
 
+async def test_who_looks_once_sends_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`segue advance` has a pause of its own between two looks."""
+    monkeypatch.setattr(desk, "PAUSES", (10_000.0,))
+    sim = await world.simulator()
+    sim.faults.fail_batch(times=1)
+    async with world.engine() as engine, asyncio.timeout(30):
+        run = await engine.start(echo(1))
+        (head,) = await until(lambda: [one for one in sim.batches() if one.status == "failed"])
+        lane = await _paused(engine)
+        await engine.lanes.sweep()
+        assert [one.id for one in sim.batches()] == [head.id]
+        await engine.lanes.sweep(poll_now=True)
+        assert await run == "You said: row 1"
+        assert engine.lanes.desk.pause(lane) <= 0
+
+
+async def _paused(engine: segue.Engine) -> str:
+    """The lane that there is, once it sends nothing."""
+    while True:
+        for head in await engine.store.lanes():
+            if head.waiting and engine.lanes.desk.pause(head.lane) > 0:
+                return head.lane
+        await asyncio.sleep(0.01)
+
+
+async def test_what_was_refused_for_the_quota_isnt_out_of_order(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "PAUSES", (10_000.0,))
+    sim = await world.simulator()
+    sim.faults.fail_batch("token_limit_exceeded", times=1)
+    all_well(await world.run())
+    assert "failed" in [batch.status for batch in sim.batches()]
+    assert not [text for text in caplog.messages if "nothing came of batch job" in text]
+
+
 async def test_how_long_a_lane_sends_nothing() -> None:
     clock = VirtualClock()
     here = desk.Desk(cast("Any", None), cast("Any", None), clock, lambda: None)

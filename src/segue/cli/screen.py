@@ -140,10 +140,9 @@ def _places(letter: str) -> int:
 def short(text: str, width: int = 60) -> str:
     """One line of at most that many places."""
     line = " ".join(text.split()) if "\n" in text else text
-    if (
-        len(line) <= 8 * width and breadth(line) <= width
-    ):  # whoever writes more marks above letters is cut short
+    if len(line) <= 8 * width and breadth(line) <= width:
         return line
+    # Whoever writes more marks above letters than that is cut short.
     ends = accumulate(map(_places, line[: 8 * width]))
     return f"{line[: sum(1 for _ in takewhile(lambda end: end < max(width, 2), ends))]}…"
 

@@ -486,9 +486,8 @@ class Handling:
         turn = run.commits.messages()
         if self._serving.has_news:
             self.put_saved(turn)
-        run.commits.write(
-            turn, self._flushed
-        )  # as `run.write`, but that one whose turns are proved shares none
+        # As `run.write`, but that one whose turns are proved shares none.
+        run.commits.write(turn, self._flushed)
 
     def rests(self) -> bool:
         """Whether it stays in memory a moment for its next message; what was done is committed first."""
