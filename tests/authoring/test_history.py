@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import segue
-from segue.core.journal import content_digest
+from segue.core.contents import content_digest
 from segue.model.entry import Entry, encode_entries
 from segue.model.errors import Conflict
 from segue.model.mode import DROP, KEEP

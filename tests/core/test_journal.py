@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segue.core import journal
+from segue.core import contents, journal
 from segue.core.encoding import digest
 from segue.model.entry import BLOB, Entry, encode_entries
 
@@ -37,7 +37,7 @@ def test_one_large_argument_is_the_same_content_as_the_value_that_it_was() -> No
 
 def test_arguments_that_were_stored_as_one_content_are_read() -> None:
     args = b"[[" + BIG + b"],{}]"
-    whole = journal.content_digest(args)
+    whole = contents.content_digest(args)
     stored = Entry("", 0, "step", "f", b"d", whole, 0, 0, b"1", args_blob=True)
     assert journal.blobs_of([stored]) == [whole]
     assert journal.load_large([stored], {whole: args})[0].args == args

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import segue
+from segue.model.entry import Pool
 from segue.model.errors import StoreError
 from segue.model.lane import Line, LineOutcome
 from segue.model.message import Mail
@@ -224,7 +225,7 @@ async def test_one_that_fails_harms_no_other(store):
 
 
 async def test_a_failed_create_is_forgotten_whole(store):
-    bad = NewRun("new", Spec("flow", "greet", b"[]", job="j", parent=None), pool=b"p")
+    bad = NewRun("new", Spec("flow", "greet", b"[]", job="j", parent=None), pool=Pool([]))
     worse = NewRun("worse", Spec("flow", "\ud800", b"[]", job="k"))
     with pytest.raises(UnicodeEncodeError):
         await store.create([bad, worse], now=0.0, worker="w", ttl=9.0)

@@ -14,6 +14,7 @@ from segue.model.run import CallRef, Spec, Usage
 from segue.ports.store import JobHead, Lease, NewRun, Turn
 from segue.stores.memory import MemoryStore
 from segue.stores.sqlite import SqliteStore
+from segue.testing.store_contract.acts import pool
 
 RUNS = [f"r{i}" for i in range(14)]
 LANES = ["x|u|e|m|k", "y|u|e|m|k"]
@@ -68,7 +69,7 @@ class Work:
         spec = Spec(
             "flow",
             self.random.choice("fg"),
-            b"[]",
+            b"[[%s],{}]" % self.large(),
             config=Config(priority=priority),
             parent=self.maybe(lambda: CallRef(self.run(), "0", 1)),
             job=self.random.choice(["", "j", "k"]),
@@ -76,7 +77,11 @@ class Work:
             full=self.random.choice(["wait", "drop", "fail"]),
             history=self.random.choice([None, KEEP, DROP, timedelta(seconds=9)]),
         )
-        return NewRun(self.run(), spec, pool=self.maybe(lambda: b"pool", 0.1))
+        return NewRun(self.run(), spec, pool=self.maybe(lambda: pool(self.large()), 0.1))
+
+    def large(self):
+        """A content, mostly small."""
+        return b"%d" % self.random.randint(1, 4) * self.random.choice([1, 1, 1, 5000])
 
     def claim(self):
         worker, ttl = self.random.choice(["w", "v"]), self.random.choice([5.0, 60.0])
@@ -127,7 +132,9 @@ class Work:
             turn.lines = list({line.id: line for line in turn.lines}.values())
             turn.withdrawn = self.some(sorted(set(self.lines)), 2)
             turn.answers = [Answer(same, b"%d" % number * 3000, self.now) for same in self.some("abc", 1)]
-        turn.asks = [Question(f"{run}-q{i}", run, "0", i, "?", to="ann") for i in self.some(range(4), 1)]
+        turn.asks = [
+            Question(f"{run}-q{i}", run, "0", i, "?", self.large(), to="ann") for i in self.some(range(4), 1)
+        ]
         turn.closed_asks = [f"{run}-q{i}" for i in self.some(range(4), 1)]
         turn.spawn = [self.new() for _ in self.some([1], 1)]
         blobs = [(b"d%d" % i, b"%d" % number) for i in self.some(range(9), 2)]
@@ -135,7 +142,7 @@ class Work:
         turn.release = self.random.random() < 0.2
         turn.wake = self.maybe(lambda: self.now + self.random.choice([-1.0, 3.5, 40.0]), 0.5)
         turn.reason = self.random.choice(["", "why"])
-        turn.value = self.maybe(lambda: b"%d" % number)
+        turn.value = self.maybe(self.large)
         turn.error = self.maybe(lambda: Failure("m:E", "no"), 0.2)
         turn.usage = self.maybe(lambda: [Usage("m", "live", number)])
         turn.settled = [
@@ -228,7 +235,11 @@ class Work:
 
     def revive(self):
         status = self.some(["held", *ENDS, "parked", "ready"], 3)
-        return (self.run(),), {"pool": self.maybe(lambda: b"P"), "now": self.now, "status": status}
+        return (self.run(),), {
+            "pool": self.maybe(lambda: pool(self.large())),
+            "now": self.now,
+            "status": status,
+        }
 
     def put_job(self):
         return (JobHead(self.random.choice("jk"), "f", self.now, self.maybe(lambda: self.number)),), {}

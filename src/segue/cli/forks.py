@@ -14,7 +14,7 @@ import msgspec
 
 from ..authoring.config import as_config
 from ..core.replay import Place
-from ..model.entry import Entry, encode_pool
+from ..model.entry import Entry
 from ..model.errors import Conflict, InvalidValue, SegueError, UnknownName
 from ..model.mode import Batch
 from ..model.run import REUSED, Head, Usage, is_over
@@ -208,7 +208,7 @@ async def _make(engine: Engine, args: argparse.Namespace, plan: Plan) -> None:
             forked = rebase.forked(head, config, engine.clock.now())
             spec = msgspec.structs.replace(forked, job=plan.job, group="", limit=0)
             name = head.id.removeprefix(f"{args.job}/")
-            new.append(NewRun(f"{plan.job}/{name}", spec, encode_pool(pool)))
+            new.append(NewRun(f"{plan.job}/{name}", spec, pool))
         for run, created in zip(new, await engine.worker.create(new) if new else [], strict=True):
             plan.made += created.new
             plan.there += not created.new

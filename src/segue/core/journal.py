@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from hashlib import blake2b
 
 import msgspec
 
-from ..model.entry import BLOB, Entry, decode_entries
+from ..model.entry import BLOB, CUT, Entry, decode_entries
 from ..model.errors import OUTSIDE, UNREADABLE, Damaged
+from . import contents
 from .encoding import digest
 from .replay import Place, calls_of
 
@@ -42,12 +42,15 @@ def _decoded(row: bytes) -> list[Entry]:
 def _passed_on(entry: Entry, before: Entry | None) -> bytes:
     """What the call before gave, as arguments; if that was dropped with past turns, nobody knows."""
     value = None if before is None or before.n != entry.n - 1 else before.value
-    return b"".join((_OPENING, b"null" if value is None else value, _CLOSING))
+    return b"".join((contents.OPENING, b"null" if value is None else value, contents.CLOSING))
+
+
+_AROUND = len(contents.OPENING) + len(contents.CLOSING)
 
 
 def passes_on(args: bytes, value: bytes) -> bool:
     """Whether arguments are nothing but that value."""
-    return len(args) == len(value) + _AROUND and args == b"".join((_OPENING, value, _CLOSING))
+    return len(args) == len(value) + _AROUND and args == b"".join((contents.OPENING, value, contents.CLOSING))
 
 
 def merged(entries: Iterable[Entry]) -> list[Entry]:
@@ -63,69 +66,47 @@ def merged(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def blobs_of(entries: Iterable[Entry]) -> list[bytes]:
-    """The digests of all values and arguments that are stored by content."""
+    """The digests of all that was cut out of values and arguments. Raises `Damaged`."""
     out: list[bytes] = []
     for entry in entries:
         if entry.args_blob:
-            out += _parts(entry.args)
+            out += _names(entry.args, entry.args_blob)
         if entry.value_blob and entry.value is not None:
-            out.append(entry.value)
+            out += _names(entry.value, entry.value_blob)
     return out
 
 
-#: So long is the name of a blob.
-_SIZE = 16
-
-
-def content_digest(content: bytes) -> bytes:
-    """The name of a blob: 16 bytes."""
-    return blake2b(content, digest_size=_SIZE).digest()
+def _names(stand: bytes, how: bool | int) -> list[bytes]:
+    if how != CUT:
+        return [stand[at : at + contents.SIZE] for at in range(0, len(stand), contents.SIZE)]
+    try:
+        return contents.names_in(stand)
+    except UNREADABLE as problem:
+        raise Damaged("its journal", problem) from problem
 
 
 def store_large(entry: Entry, blobs: list[tuple[bytes, bytes]]) -> Entry:
     """The entry with large contents moved to `blobs`."""
     args, value = entry.args, entry.value
-    args_blob, value_blob = len(args) > BLOB, value is not None and len(value) > BLOB
-    if not args_blob and not value_blob:
+    large_args, large_value = len(args) > BLOB, value is not None and len(value) > BLOB
+    if not large_args and not large_value:
         return entry
-    if args_blob:
-        parts = [(content_digest(part), part) for part in _around(args)]
-        blobs += parts
-        args = b"".join(name for name, _ in parts)
-    if value_blob and value is not None:
-        blobs.append((content_digest(value), value))
-        value = blobs[-1][0]
-    return msgspec.structs.replace(entry, args=args, value=value, args_blob=args_blob, value_blob=value_blob)
+    return msgspec.structs.replace(
+        entry,
+        args=contents.cut(args, blobs) if large_args else args,
+        value=contents.cut(value, blobs) if large_value and value is not None else value,
+        args_blob=CUT if large_args else False,
+        value_blob=CUT if large_value else False,
+    )
 
 
-#: What stands around the one argument of a call.
-_OPENING, _CLOSING = b"[[", b"],{}]"
-_AROUND = len(_OPENING) + len(_CLOSING)
-
-
-def _around(args: bytes) -> list[bytes]:
-    """Arguments in parts, so that one alone is the same content as where it came from, or goes to, as a value."""
-    if args.startswith(_OPENING) and args.endswith(_CLOSING):
-        return [_OPENING, args[len(_OPENING) : -len(_CLOSING)], _CLOSING]
-    return [args]
-
-
-def _parts(names: bytes) -> list[bytes]:
-    """The digests of contents that stand end to end."""
-    return [names[at : at + _SIZE] for at in range(0, len(names), _SIZE)]
-
-
-def load_large(entries: Iterable[Entry], contents: Mapping[bytes, bytes]) -> list[Entry]:
+def load_large(entries: Iterable[Entry], there: Mapping[bytes, bytes]) -> list[Entry]:
     """The entries with their large contents back in place. Raises `KeyError` for one that isn't there."""
     return [
         msgspec.structs.replace(
             entry,
-            args=b"".join(_content(contents, part) for part in _parts(entry.args))
-            if entry.args_blob
-            else entry.args,
-            value=_content(contents, entry.value)
-            if entry.value_blob and entry.value is not None
-            else entry.value,
+            args=_whole(entry.args, entry.args_blob, there),
+            value=None if entry.value is None else _whole(entry.value, entry.value_blob, there),
             args_blob=False,
             value_blob=False,
         )
@@ -135,11 +116,12 @@ def load_large(entries: Iterable[Entry], contents: Mapping[bytes, bytes]) -> lis
     ]
 
 
-def _content(contents: Mapping[bytes, bytes], name: bytes) -> bytes:
-    content = contents[name]
-    if content_digest(content) != name:
-        raise Damaged("a large content of its journal", "it isn't what its digest says")
-    return content
+def _whole(stand: bytes, how: bool | int, there: Mapping[bytes, bytes]) -> bytes:
+    if not how:
+        return stand
+    if how == CUT:
+        return contents.whole(stand, there)
+    return b"".join(contents.checked(there, name) for name in _names(stand, how))
 
 
 def difference(recorded: bytes, asked: bytes) -> str:

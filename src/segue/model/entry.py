@@ -9,6 +9,9 @@ import msgspec
 #: Values and arguments above this size in bytes are stored once, by content, as blobs.
 BLOB: Final = 4096
 
+#: How `Entry.args_blob` and `Entry.value_blob` say that a content has large pieces cut out: see `core.contents`.
+CUT: Final = 2
+
 #: The newest format of journals that this version reads, and the one that it writes (`Spec.format`).
 FORMAT: Final = 1
 
@@ -61,8 +64,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     value: bytes | None = None
     error: Failure | None = None
     at: float = 0.0
-    args_blob: bool = False  #: `args` is the digests of blobs, whose contents follow one another
-    value_blob: bool = False  #: `value` is the digest of a blob
+    args_blob: bool | int = False  #: `CUT`; or, in older journals, `args` is the digests of blobs, end to end
+    value_blob: bool | int = False  #: `CUT`; or, in older journals, `value` is the digest of a blob
     due: float = 0.0  #: when a durable wait is over, in seconds since the epoch; 0 for never
     reused: bool = False  #: `value` is what was paid for the same request before
 

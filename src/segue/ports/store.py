@@ -14,7 +14,7 @@ from typing import Final, Literal, Protocol, TypeVar
 import msgspec
 
 from ..model.budget import Amount, Limit, Reservation, Reserved, Settlement, Standing
-from ..model.entry import Failure
+from ..model.entry import Failure, Pool
 from ..model.lane import Answer, BatchJob, LaneHead, Line, LineOutcome
 from ..model.message import DeadLetter, Letter, Mail, Question
 from ..model.mode import Config
@@ -35,7 +35,7 @@ class NewRun(msgspec.Struct, frozen=True, gc=False):
 
     id: str
     spec: Spec
-    pool: bytes | None = None
+    pool: Pool | None = None
 
 
 class Created(msgspec.Struct, frozen=True, gc=False):
@@ -53,7 +53,7 @@ class Claimed(msgspec.Struct, frozen=True, gc=False):
 
     head: Head
     checkpoint: bytes | None
-    pool: bytes | None
+    pool: Pool | None
     journal: list[bytes]
     inbox: list[Letter]
     deltas: list[bytes] = []
@@ -357,11 +357,11 @@ class Store(Protocol):
         self,
         run: str,
         *,
-        pool: bytes | None,
+        pool: Pool | None,
         now: float,
         status: Sequence[Status],
         config: Config | None = None,
-        along: Mapping[str, bytes] | None = None,
+        along: Mapping[str, Pool] | None = None,
         lines: Sequence[str] = (),
     ) -> bool:
         """Make a run that is in one of `status` ready again.

@@ -24,7 +24,7 @@ from ..core import journal
 from ..core.budget import account_of, owner
 from ..model import checks
 from ..model.budget import STORE, Budget, Limit, Standing
-from ..model.entry import Entry, encode_pool
+from ..model.entry import Entry
 from ..model.errors import Conflict, InvalidValue, MailboxFull, UnknownName, WrongPlace
 from ..model.message import DeadLetter
 from ..model.mode import Config, HistoryLike, ModeLike, as_history
@@ -560,7 +560,7 @@ class Engine:
         new = id or f"{run}~{uuid4().hex[:6]}"
         config = await self.terms.on_budget(self.terms.of(how), f"run:{new}")
         spec = rebase.forked(origin, config, self.clock.now())
-        created = await self.worker.create([NewRun(new, spec, encode_pool(pool))])
+        created = await self.worker.create([NewRun(new, spec, pool)])
         if not created[0].new:
             raise Conflict(f"run {new!r} is there already; choose another id")
         return Run(self, new)

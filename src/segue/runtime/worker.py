@@ -20,7 +20,7 @@ from ..authoring.pooled import Named
 from ..authoring.stopping import STOP, Stop
 from ..core import journal
 from ..core.pool import Pooled
-from ..model.entry import Entry, decode_pool
+from ..model.entry import Entry
 from ..model.errors import Damaged, StoreError
 from ..model.lane import Answer
 from ..model.message import PORT, Letter, Mail, Question
@@ -461,7 +461,7 @@ class Worker:
         if target is None:
             self._set_aside(claimed, entries)
             return None
-        pool = Pooled(decode_pool(claimed.pool)) if claimed.pool is not None else None
+        pool = Pooled(claimed.pool) if claimed.pool is not None else None
         config = self.config if spec.config is self.config else spec.config.over(self.config)
         executor = self.executor(self, claimed, entries, pool, config)
         code = code_of(target, claimed, executor, call)

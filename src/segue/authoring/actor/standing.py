@@ -10,7 +10,6 @@ import msgspec
 
 from ...core.codec import encode
 from ...core.restarts import Verdict
-from ...model.entry import decode_pool
 from ...model.errors import UNREADABLE, BadSignature, Damaged, StateMismatch
 from ...ports.store import Claimed, Turn
 from ..failures import to_exception, to_failure
@@ -51,7 +50,7 @@ class Standing:
         self._first, self._run = (definition, spec), claimed.head.id
         if claimed.checkpoint is not None:
             stored, texts = _stored(claimed, definition)
-            pool = None if claimed.pool is None else decode_pool(claimed.pool)
+            pool = claimed.pool
             if pool is not None and pool.ended == stored.turns:
                 stored.end, stored.closing = None, False  # a person had it go on after that
                 back = pool.children

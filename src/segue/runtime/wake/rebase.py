@@ -12,7 +12,7 @@ from ...authoring.mail import child_ids
 from ...core import journal
 from ...core.codec import encode
 from ...core.pool import Pooled
-from ...model.entry import LEFT, Awaited, Entry, Pool, decode_pool, encode_pool
+from ...model.entry import LEFT, Awaited, Entry, Pool
 from ...model.errors import Conflict, Damaged, UnknownName
 from ...model.mode import Config
 from ...model.run import Head, Spec
@@ -97,7 +97,7 @@ async def resume(
             f"run {head.id!r} is {head.status}; only held, failed or cancelled ones can be resumed"
         )
     refuse_damaged(head)
-    along: dict[str, bytes] = {}
+    along: dict[str, Pool] = {}
     lines: list[str] = []
     pool = await _pool_of(store, head, along, lines, keep=keep, value=value, repeat=repeat)
     status = (head.status,)
@@ -111,13 +111,13 @@ async def resume(
 async def _pool_of(
     store: Store,
     head: Head,
-    along: dict[str, bytes],
+    along: dict[str, Pool],
     lines: list[str],
     *,
     keep: bool,
     value: object,
     repeat: bool,
-) -> bytes:
+) -> Pool:
     """What a run goes on with. Filled: `along`, with its children that go on too, and with what; `lines`, with those
     that they wait for again."""
     entries, before = await _paid(store, head.id)
@@ -135,10 +135,10 @@ async def _pool_of(
     children = [child for child in supervised if child is not None and child.status not in ("done", "failed")]
     for child in (*children, *theirs):
         if over and child.status == "cancelled":
-            along[child.id] = b""  # before its own
+            along[child.id] = Pool([])  # before its own
             more = {"keep": keep, "repeat": repeat}
             along[child.id] = await _pool_of(store, child, along, lines, value=msgspec.UNSET, **more)
-    pool = Pool(
+    return Pool(
         entries,
         strict=not keep,
         origin=head.id,
@@ -150,7 +150,6 @@ async def _pool_of(
         awaited=awaited,
         revived=before.revived + 1,
     )
-    return encode_pool(pool)
 
 
 async def _awaited(
@@ -226,10 +225,11 @@ async def _paid(store: Store, run: str) -> tuple[list[Entry], Pool]:
     """All calls that a run has in its journal, or could still take from the one before; and that."""
     entries = [entry for entry in await entries_of(store, run) if entry.kind not in ("cancel", "strike")]
     loaded = await store.load(run)
+    if loaded is not None:
+        refuse_damaged(loaded.head)
     if loaded is None or loaded.pool is None:
         return entries, Pool([])
-    before = decode_pool(loaded.pool)
-    pooled = Pooled(before)
+    before, pooled = loaded.pool, Pooled(loaded.pool)
     pooled.spend(entries)
     made = {(entry.path, entry.n) for entry in entries}
     for left in pooled.unused():

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from heapq import heappop, heappush
 from itertools import islice
 
+import msgspec
+
+from ...model.entry import BLOB, Pool
 from ...ports.store import History
 from .past import Contents, Past, next_over, seal
 from .run import Run
@@ -24,6 +27,20 @@ class Archive:
         for digest, content in blobs:
             self._contents.put(digest, content)
         run.digests = [*(run.digests or ()), *(digest for digest, _ in blobs)]
+
+    def same(self, content: bytes) -> bytes:
+        """That content; a large one that came with a turn isn't kept twice."""
+        return content if len(content) <= BLOB else self._contents.same(content)
+
+    def sharing(self, pool: Pool) -> Pool:
+        """That pool; none of its large values is kept twice."""
+        entries = [
+            entry
+            if entry.value is None or (value := self.same(entry.value)) is entry.value
+            else msgspec.structs.replace(entry, value=value)
+            for entry in pool.entries
+        ]
+        return msgspec.structs.replace(pool, entries=entries)
 
     def shelve(self, run: Run) -> None:
         """What is live of its journal is past."""

@@ -6,6 +6,7 @@ from collections import Counter
 from itertools import chain
 from typing import Protocol
 
+from ...core.contents import content_digest
 from ...model.run import Spec
 from .. import sealing
 
@@ -53,6 +54,10 @@ class Contents:
         """It came with a turn."""
         self.by_digest.setdefault(digest, content)
         self._holds[digest] += 1
+
+    def same(self, content: bytes) -> bytes:
+        """The one that is here, or else that one."""
+        return self.by_digest.get(content_digest(content), content)
 
     def let_go(self, digests: list[bytes]) -> None:
         """Turns that it came with are forgotten."""

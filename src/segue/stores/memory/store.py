@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 from ...model.budget import Amount, Limit, Reservation, Reserved, Standing
+from ...model.entry import Pool
 from ...model.lane import Answer, BatchJob, LaneHead, Line, LineOutcome
 from ...model.message import DeadLetter, Letter, Mail, Question
 from ...model.mode import Config
@@ -142,11 +143,11 @@ class MemoryStore:
         self,
         run: str,
         *,
-        pool: bytes | None,
+        pool: Pool | None,
         now: float,
         status: Sequence[Status],
         config: Config | None = None,
-        along: Mapping[str, bytes] | None = None,
+        along: Mapping[str, Pool] | None = None,
         lines: Sequence[str] = (),
     ) -> bool:
         if len(self._lines.open(lines)) < len(lines):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from ...model.entry import Pool
 from ...model.message import Mail
 from ...model.mode import Config
 from ...model.run import ENDED, Status
@@ -138,7 +139,8 @@ class Turns:
             self._budgets.spend(turn.settled)
             self._budgets.release(one.id for one in turn.settled)
         for ask in turn.asks:
-            self._questions.open(run, ask)
+            shown = self._archive.same(ask.show)
+            self._questions.open(run, ask if shown is ask.show else msgspec.structs.replace(ask, show=shown))
         for id in turn.closed_asks:
             self._questions.shut(id, "closed")
 
@@ -221,6 +223,8 @@ class Turns:
 
     def _end(self, run: Run, turn: Turn) -> None:
         self._runs.end(run, turn)
+        if run.value is not None:
+            run.value = self._archive.same(run.value)
         for id in list(run.asks or ()):
             self._questions.shut(id, "closed")
         if run.lines:
@@ -234,7 +238,7 @@ class Turns:
         self._budgets.wake(now)
 
     def revive(
-        self, run: str, pool: bytes | None, now: float, status: Sequence[Status], config: Config | None
+        self, run: str, pool: Pool | None, now: float, status: Sequence[Status], config: Config | None
     ) -> bool:
         """A run of such a status goes on."""
         known = self._runs.by_id.get(run)
@@ -244,7 +248,7 @@ class Turns:
         self._budgets.give_back(run, self._lines.is_to_come)
         if pool is not None:
             self._archive.shelve(known)
-            known.pool = pool
+            known.pool = self._archive.sharing(pool)
         if config is not None:
             known.spec = msgspec.structs.replace(known.spec, config=config)
         known.reason, known.value, known.error, known.lapses = "", None, None, 0

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from ...model.errors import UNREADABLE
+from ...model.entry import Failure
+from ...model.errors import UNREADABLE, Damaged
 from ...model.lane import BatchJob
 from ...model.message import DeadLetter, Mail, Question
 from ...model.run import Spec
+from .blobs import Missing, read_content
 
 _decode_job = msgspec.msgpack.Decoder(BatchJob).decode
 _decode_question = msgspec.msgpack.Decoder(Question).decode
@@ -31,6 +33,14 @@ def stand_in(run: str, updated: float) -> Spec:
     return Spec("flow", "?", b"[[],{}]", job=job, key=name if job else "", index=row, created=updated)
 
 
+def lost_result(run: str) -> Failure:
+    """Instead of a result that is missing: what a run that is done gave isn't known, so it counts as failed."""
+    what = f"the result of run {run!r}", "it is missing"
+    return Failure(
+        f"{Damaged.__module__}:{Damaged.__qualname__}", str(Damaged(*what)), msgspec.json.encode(what)
+    )
+
+
 def dead_letter(run: str, letter: Unread, now: float) -> DeadLetter:
     """A letter that can't be read, as mail that nobody took; its bytes are kept, in base64."""
     mail = Mail(run, "?", 0, "tell", "?", msgspec.json.encode(letter.data), at=now)
@@ -45,11 +55,16 @@ def read_job(data: bytes, id: str, lane: str) -> BatchJob:
         return BatchJob(id, lane, id, "unread", 0, 0.0, seen="unread", error=str(problem))
 
 
-def read_question(data: bytes, id: str, run: str, to: str) -> Question:
-    """A question; one that can't be read says so."""
+def read_question(
+    data: bytes, shown: bytes | None, id: str, run: str, to: str, *, there: Mapping[bytes, bytes]
+) -> Question:
+    """A question; one that can't be read says so. `shown`: what stands for what it shows, if that is large."""
     try:
-        return _decode_question(data)
-    except UNREADABLE as problem:
+        question = _decode_question(data)
+        return (
+            question if shown is None else msgspec.structs.replace(question, show=read_content(shown, there))
+        )
+    except (*UNREADABLE, Missing) as problem:
         return Question(
             id,
             run,

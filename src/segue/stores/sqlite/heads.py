@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
-from ...model.entry import Failure
-from ...model.errors import UNREADABLE
+from ...core.journal import blobs_of, load_large
+from ...model.entry import Failure, Pool, decode_pool
+from ...model.errors import UNREADABLE, Damaged
 from ...model.message import PORT, Letter, Mail
-from ...model.run import CallRef, Head, Spec, Usage
+from ...model.run import CallRef, Head, Spec, Status, Usage
 from ...ports.store import Claimed
+from .blobs import Missing, contents_of, get_blobs, read_content
 from .bulk import Blobs, Query, as_json
-from .damage import Unread, stand_in
+from .damage import Unread, lost_result, stand_in
 from .schema import KEPT, STATUSES
 
 T = TypeVar("T")
@@ -29,16 +31,19 @@ decode_usage = msgspec.msgpack.Decoder(list[Usage]).decode
 _HEAD = (
     "r.id",
     "#s.spec",
+    "#s.args",
     "r.status",
     "r.fence",
     "~r.wake",
     "r.reason",
     "#x.value",
+    "#x.content",
     "#x.error",
     "#r.usage",
     "r.finished",
     "~r.updated",
 )
+_ARGS, _CONTENT = _HEAD.index("#s.args"), _HEAD.index("#x.content")
 _FROM = "from runs r join specs s on s.run = r.k left join results x on x.run = r.k"
 
 
@@ -47,46 +52,63 @@ def head_query(where: str) -> Query:
     return Query(_HEAD, f"{_FROM} {where}")
 
 
-def as_head(row: Sequence[Any]) -> Head:
-    """From a row of a head query. What can't be read of it is said, and stands empty, so that others are read."""
-    id, spec, status, fence, wake, reason, value, error, usage, finished, updated = row
+def as_heads(cx: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> list[Head]:
+    """From rows of a head query. What can't be read of one is said, and stands empty, so that others are read."""
+    there = contents_of(cx, (row[stand] for row in rows for stand in (_ARGS, _CONTENT)))
+    return [_as_head(row, there) for row in rows]
+
+
+def _as_head(row: Sequence[Any], there: Mapping[bytes, bytes]) -> Head:
+    id, spec, args, status, fence, wake, reason, value, content, error, usage, finished, updated = row
     try:
+        known = decode_spec(spec)
+        if args is not None:
+            known = msgspec.structs.replace(known, args=read_content(args, there))
         return Head(
             id,
-            decode_spec(spec),
+            known,
             STATUSES[status],
             fence,
             wake,
             reason,
-            value,
+            value if content is None else read_content(content, there),
             decode_failure(error) if error is not None else None,
             decode_usage(usage) if usage is not None else [],
             finished,
             updated,
         )
-    except UNREADABLE:
-        return _damaged(row)
+    except (*UNREADABLE, Missing):
+        return _damaged(row, there)
 
 
-def _damaged(row: Sequence[Any]) -> Head:
-    id, spec, status, fence, wake, reason, value, error, usage, finished, updated = row
+def _damaged(row: Sequence[Any], there: Mapping[bytes, bytes]) -> Head:
+    id, spec, args, status, fence, wake, reason, value, content, error, usage, finished, updated = row
     damage: list[str] = []
 
     def read(what: str, decode: Callable[[bytes], T], data: bytes | None, instead: T) -> T:
         try:
             return instead if data is None else decode(data)
-        except UNREADABLE as problem:
+        except (*UNREADABLE, Missing) as problem:
             damage.append(f"its {what} can't be read ({problem})")
             return instead
 
-    known = read("record", decode_spec, spec, stand_in(id, updated))
+    def content_of(stand: bytes) -> bytes | None:
+        return read_content(stand, there)
+
+    instead = stand_in(id, updated)
+    known = read("record", decode_spec, spec, instead)
+    if args is not None:
+        known = msgspec.structs.replace(known, args=read("input", content_of, args, None) or instead.args)
     failure = read("error", decode_failure, error, None)
+    shown: Status = STATUSES[status]
+    if content is not None:
+        value = read("result", content_of, content, None)
+        if value is None:
+            shown, failure = "failed", lost_result(id)
     nothing: list[Usage] = []
     used = read("usage", decode_usage, usage, nothing)
     told = "; ".join(damage)
-    return Head(
-        id, known, STATUSES[status], fence, wake, reason, value, failure, used, finished, updated, told
-    )
+    return Head(id, known, shown, fence, wake, reason, value, failure, used, finished, updated, told)
 
 
 HEADS_BY_ID = head_query("where r.id in (select value from json_each(?))")
@@ -168,21 +190,37 @@ def wakes(cx: sqlite3.Connection, keys: Iterable[int]) -> list[Woken]:
     found = {row[0]: row for row in _WAKE.rows(cx, (text,))}
     long = [key for key, there, short, *_ in found.values() if there and short is None]
     checkpoints = dict(_LONG_CHECKPOINTS.rows(cx, (as_json(long),))) if long else {}
-    return [
-        Woken(
-            Claimed(
-                as_head(row[4:]),
-                checkpoints.get(key, row[2]),
-                row[3],
-                journals[key],
-                inboxes[key],
-                deltas[key],
-            ),
-            unread[key],
-        )
-        for key in keys
-        if (row := found.get(key)) is not None
-    ]
+    keys = [key for key in keys if key in found]
+    heads = as_heads(cx, [found[key][4:] for key in keys])
+    out: list[Woken] = []
+    for key, head in zip(keys, heads, strict=True):
+        row, pool = found[key], None
+        if row[3] is not None:
+            head, pool = _with_pool(cx, head, row[3])
+        checkpoint = checkpoints.get(key, row[2])
+        claimed = Claimed(head, checkpoint, pool, journals[key], inboxes[key], deltas[key])
+        out.append(Woken(claimed, unread[key]))
+    return out
+
+
+def _with_pool(cx: sqlite3.Connection, head: Head, data: bytes) -> tuple[Head, Pool | None]:
+    """A rebased run, and what it may take over. Where that can't be read, the head says so."""
+    try:
+        pool = decode_pool(data)
+        if digests := blobs_of(pool.entries):
+            entries = load_large(pool.entries, get_blobs(cx, digests))
+            pool = msgspec.structs.replace(pool, entries=entries)
+    except UNREADABLE as problem:
+        why = str(problem)
+    except Damaged as error:
+        why = error.problem
+    except KeyError:
+        why = "a large content of it is missing"
+    else:
+        return head, pool
+    told = f"what it may take over can't be read ({why})"
+    damage = f"{head.damage}; {told}" if head.damage else told
+    return msgspec.structs.replace(head, damage=damage), None
 
 
 def _readable(rows: Iterable[Sequence[Any]]) -> list[Letter]:
@@ -223,7 +261,7 @@ def newer_letters(cx: sqlite3.Connection, after: Sequence[tuple[str, int]]) -> d
 def get(cx: sqlite3.Connection, run: str) -> Head | None:
     """A run's own record."""
     row = HEAD_BY_ID.row(cx, (run,))
-    return as_head(row) if row is not None else None
+    return as_heads(cx, [row])[0] if row is not None else None
 
 
 def load(cx: sqlite3.Connection, run: str) -> Claimed | None:

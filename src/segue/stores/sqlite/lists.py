@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
 from ...model.message import PORT
 from ...model.run import Head
 from .bulk import as_json
-from .heads import as_head, head_query
+from .heads import as_heads, head_query
 from .schema import READY, STATUS_NUMBER, STATUSES, STRANGE
 
 _OF_JOB = head_query(
@@ -30,7 +31,7 @@ _FINISHED = head_query(
 def list_runs(cx: sqlite3.Connection, job: str, status: Sequence[str], after: str, limit: int) -> list[Head]:
     """Runs in order of id."""
     numbers = [STATUS_NUMBER[name] for name in dict.fromkeys(status or STATUSES)]
-    rows: list[list[object]] = []
+    rows: list[list[Any]] = []
     if job:
         for number in numbers:
             rows += _OF_JOB.rows(cx, (job, number, after, limit))
@@ -42,7 +43,7 @@ def list_runs(cx: sqlite3.Connection, job: str, status: Sequence[str], after: st
     else:
         rows = _OF_STATUS.rows(cx, (after, as_json(numbers), limit))
     rows.sort(key=_id)
-    return [as_head(row) for row in rows[:limit]]
+    return as_heads(cx, rows[:limit])
 
 
 def _id(row: Sequence[object]) -> str:
@@ -51,7 +52,7 @@ def _id(row: Sequence[object]) -> str:
 
 def finished(cx: sqlite3.Connection, job: str, after: int, limit: int) -> list[Head]:
     """Runs of a job in order of their ends."""
-    return [as_head(row) for row in _FINISHED.rows(cx, (job, after, limit))]
+    return as_heads(cx, _FINISHED.rows(cx, (job, after, limit)))
 
 
 def backlog(cx: sqlite3.Connection, now: float, but: Sequence[str]) -> tuple[int, float | None]:

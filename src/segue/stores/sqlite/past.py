@@ -11,6 +11,7 @@ import msgspec
 from ...model.errors import UNREADABLE
 from ...ports.store import History
 from .. import sealing
+from . import blobs
 from .bulk import Query, Values, as_json
 from .heads import decode_spec
 from .ledger import Ledger
@@ -29,7 +30,6 @@ _ARCHIVED = Query(
     ("r.k", "r.base", "r.swept", "#s.spec"),
     "from json_each(?) as q cross join runs r on r.k = q.value join specs s on s.run = r.k where r.base > r.swept",
 )
-_HELD = Query(("#digest",), "from holds where run = ? and at >= ? and at < ?")
 _DROPPED = Values(
     "run, count",
     "insert into dropped(run, count) select run, count from {v} where true"
@@ -115,7 +115,7 @@ def _seal(cx: sqlite3.Connection, run: int, since: int, base: int, until: float 
         gone = cx.execute("delete from journal where run = ? and k > ? and k <= ?", between).rowcount
         if gone:
             _DROPPED.run(cx, [(run, gone)])
-        _let_go(cx, run, since, base)
+        blobs.let_go(cx, run, since, base)
     else:
         found = cx.execute(
             "select k, entries from journal where run = ? and k > ? and k <= ? order by k", between
@@ -130,7 +130,7 @@ def _seal(cx: sqlite3.Connection, run: int, since: int, base: int, until: float 
                 (run, since, base, until, len(packed), sealing.pack(packed)),
             )
             cx.execute("delete from journal where run = ? and k > ? and k <= ?", (run, since, base))
-        elif _HELD.row(cx, between) is not None:
+        elif blobs.holds_any(cx, *between):
             return base  # they go with the next rows
     cx.execute("update runs set swept = ? where k = ?", (base, run))
     return base
@@ -151,19 +151,7 @@ def _drop_sealed(cx: sqlite3.Connection, over: Sequence[Sequence[int]]) -> None:
     )
     for _, run, since, upto, count in over:
         _DROPPED.run(cx, [(run, count)])
-        _let_go(cx, run, since, upto)
-
-
-def _let_go(cx: sqlite3.Connection, run: int, since: int, upto: int) -> None:
-    """Contents that came with those rows go, unless others hold them."""
-    which = (run, since, upto)
-    digests = {digest for (digest,) in _HELD.rows(cx, which)}
-    if not digests:
-        return
-    cx.execute("delete from holds where run = ? and at >= ? and at < ?", which)
-    for digest in digests:
-        if cx.execute("select 1 from holds where digest = ? limit 1", (digest,)).fetchone() is None:
-            cx.execute("delete from blobs where digest = ?", (digest,))
+        blobs.let_go(cx, run, since, upto)
 
 
 def _keep_number(cx: sqlite3.Connection, newest: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -11,6 +12,7 @@ from ...model.errors import StoreError
 from ...model.message import Mail, Question
 from ...model.run import CallRef
 from ...ports.store import AnswerResult
+from .blobs import contents_of
 from .bulk import Query, as_json
 from .damage import read_question
 from .ledger import Ledger
@@ -18,7 +20,13 @@ from .post import Post, post
 from .schema import ASK_STATES
 
 #: Of a question: what is read, and what is said of one that can't be.
-_QUESTION = ("#question", "asks.id", "(select r.id from runs r where r.k = asks.run)", "recipient")
+_QUESTION = (
+    "#question",
+    "#shown",
+    "asks.id",
+    "(select r.id from runs r where r.k = asks.run)",
+    "recipient",
+)
 _ASKS = Query(_QUESTION, "from asks where state = 0 order by k")
 _ASKS_TO = Query(_QUESTION, "from asks where state = 0 and recipient = ? order by k")
 _ASKS_OF = Query(
@@ -49,7 +57,13 @@ def asks(cx: sqlite3.Connection, to: str, run: str) -> list[Question]:
         rows = _ASKS_TO.rows(cx, (to,))
     else:
         rows = _ASKS.rows(cx)
-    return [read_question(*row) for row in rows]
+    return _questions(cx, rows)
+
+
+def _questions(cx: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> list[Question]:
+    """As they were asked. One that can't be read says so."""
+    there = contents_of(cx, (row[1] for row in rows))
+    return [read_question(*row, there=there) for row in rows]
 
 
 def asked(cx: sqlite3.Connection, after: int, to: str, limit: int) -> tuple[list[Question], int]:
@@ -60,13 +74,13 @@ def asked(cx: sqlite3.Connection, after: int, to: str, limit: int) -> tuple[list
         after = max(newest or 0, after)
     else:
         after = rows[-1][0]
-    return [read_question(*row[1:]) for row in rows], after
+    return _questions(cx, [row[1:] for row in rows]), after
 
 
 def get_ask(cx: sqlite3.Connection, ask: str) -> tuple[Question, str] | None:
     """A question and its state."""
     row = _TO_ANSWER.rows(cx, (as_json([ask]),))
-    return (read_question(*row[0][3:]), ASK_STATES[row[0][2]]) if row else None
+    return (_questions(cx, [row[0][3:]])[0], ASK_STATES[row[0][2]]) if row else None
 
 
 def answer(ledger: Ledger, items: Sequence[Reply]) -> list[AnswerResult]:
@@ -84,7 +98,7 @@ def answer(ledger: Ledger, items: Sequence[Reply]) -> list[AnswerResult]:
         if state != 0:
             out.append("closed")
             continue
-        question = read_question(*data)
+        (question,) = _questions(ledger.cx, [data])
         if question.n < 0:
             raise StoreError(ledger.address, f"question {item.ask!r} can't be answered", question.question)
         row[1] = 1  # for those that come after it

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from ...model.entry import Pool
 from ...model.message import PORT
 from ...model.mode import Config
-from ...model.run import Head
+from ...model.run import Head, Spec
 from ...ports.store import Claimed, Created, Lease, NewRun
 from .. import poison, refusal
-from . import budgets, damage
+from . import blobs, budgets, damage
 from .bulk import Query, Values, as_json
-from .heads import HEADS_BY_ID, Woken, as_head, decode_spec, encode, wakes
+from .heads import HEADS_BY_ID, Woken, as_heads, decode_spec, encode, wakes
 from .ledger import Ledger
 from .lines import want
 from .schema import HELD, READY, STATUS_NUMBER, STRANGE
@@ -57,11 +59,11 @@ class Revival(msgspec.Struct, frozen=True):
     """A run to be made ready again."""
 
     run: str
-    pool: bytes | None
+    pool: Pool | None
     now: float
     status: Sequence[str]
     config: Config | None = None
-    along: Mapping[str, bytes] = {}  #: others, each with its pool
+    along: Mapping[str, Pool] = {}  #: others, each with its pool
     lines: Sequence[str] = ()  #: what they wait for again
 
 
@@ -76,11 +78,15 @@ _NEW = Values(
 )
 _FOUND = Query(("id", "k"), "from runs where id in (select value from json_each(?))")
 _SPECS = Values(
-    "run, spec, parent",
-    "insert into specs(run, spec, parent) select run, spec, parent from {v}",
-    one="insert into specs(run, spec, parent) values(?, ?, ?)",
+    "run, spec, parent, args",
+    "insert into specs(run, spec, parent, args) select run, spec, parent, args from {v}",
+    one="insert into specs(run, spec, parent, args) values(?, ?, ?, ?)",
 )
-_POOLS = Values("run, pool", "insert into states(run, pool) select run, pool from {v}")
+_POOLS = Values(
+    "run, pool",
+    "insert into states(run, pool) select run, pool from {v} where true"
+    " on conflict(run) do update set pool = excluded.pool",
+)
 
 
 def create(ledger: Ledger, items: Sequence[Creation]) -> list[Created]:
@@ -94,7 +100,10 @@ def create(ledger: Ledger, items: Sequence[Creation]) -> list[Created]:
         del fresh[id]
     if fresh:
         _describe(ledger, fresh, keys)
-    heads = {row[0]: as_head(row) for row in HEADS_BY_ID.rows(ledger.cx, (as_json(there),))} if there else {}
+    heads: dict[str, Head] = {}
+    if there:
+        found = as_heads(ledger.cx, HEADS_BY_ID.rows(ledger.cx, (as_json(there),)))
+        heads = {head.id: head for head in found}
     out: list[Created] = []
     for item in items:
         id = item.new.id
@@ -139,20 +148,39 @@ def _insert(ledger: Ledger, fresh: dict[str, Creation]) -> dict[str, int]:
 def _describe(ledger: Ledger, fresh: dict[str, Creation], keys: dict[str, int]) -> None:
     """Write down what never changes of new runs."""
     cx = ledger.cx
-    specs = [(keys[id], item.new.spec) for id, item in fresh.items()]
-    _SPECS.run(
-        cx,
-        [(k, encode(spec), None if spec.parent is None else encode(spec.parent)) for k, spec in specs],
-    )
+    _put_specs(cx, [(keys[id], item.new.spec) for id, item in fresh.items()])
     pools = [(keys[id], item.new.pool) for id, item in fresh.items() if item.new.pool is not None]
     if pools:
-        _POOLS.run(cx, pools)
+        _put_pools(cx, pools)
     for id, item in fresh.items():
         if item.worker:
             ledger.claimed[id] = keys[id]
     ready = [id for id, item in fresh.items() if not item.worker]
     if ready:
         ledger.hint("ready", ready)
+
+
+def _put_specs(cx: sqlite3.Connection, specs: Sequence[tuple[int, Spec]]) -> None:
+    """What runs were started with."""
+    large = blobs.Large(blobs.INPUT)
+    rows: list[tuple[int, bytes, bytes | None, bytes | None]] = []
+    for k, spec in specs:
+        args = large.cut(k, spec.args)
+        bare = spec if args is None else msgspec.structs.replace(spec, args=b"")
+        rows.append((k, encode(bare), None if spec.parent is None else encode(spec.parent), args))
+    large.write(cx)
+    _SPECS.run(cx, rows)
+
+
+def _put_pools(cx: sqlite3.Connection, pools: Sequence[tuple[int, Pool]]) -> None:
+    """What rebased runs may take over."""
+    large = blobs.Large(blobs.POOL)
+    rows = [
+        (k, encode(msgspec.structs.replace(pool, entries=large.entries(k, pool.entries))))
+        for k, pool in pools
+    ]
+    large.write(cx)
+    _POOLS.run(cx, rows)
 
 
 # ---------------------------------------------------------------- claim, renew, revive
@@ -342,15 +370,14 @@ def _revive(ledger: Ledger, item: Revival) -> bool:
         (item.now, k),
     )
     cx.execute("delete from results where run = ?", (k,))
+    blobs.let_go(cx, k, blobs.RESULT, blobs.RESULT + 1)
     budgets.give_back(ledger, [k])
     budgets.wake(ledger, item.now)
     if item.pool is not None:
         cx.execute("update runs set base = (select coalesce(max(k), 0) from journal) where k = ?", (k,))
         ledger.archives([k])
-        cx.execute(
-            "insert into states(run, pool) values(?, ?) on conflict(run) do update set pool = excluded.pool",
-            (k, item.pool),
-        )
+        blobs.let_go(cx, k, blobs.POOL, blobs.POOL + 1)
+        _put_pools(cx, [(k, item.pool)])
     if item.config is not None:
         (spec,) = cx.execute("select spec from specs where run = ?", (k,)).fetchone()
         changed = msgspec.structs.replace(decode_spec(spec), config=item.config)

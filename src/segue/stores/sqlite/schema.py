@@ -16,7 +16,7 @@ from typing import Final
 from ...model.errors import UNREADABLE, StoreError
 
 #: The version of the tables, as `user_version` has it.
-VERSION: Final = 13
+VERSION: Final = 14
 
 #: Marks a file as segue's, as `application_id` has it: "sgue".
 APPLICATION: Final = 0x73677565
@@ -157,6 +157,9 @@ _UPGRADES: Final = {
     + "insert into deltas(run, delta) select run, delta from older order by k;\ndrop table older;",
     11: _BUDGETS,
     12: "",  # an older segue looks for targets, and would claim what it doesn't know again and again
+    13: "alter table specs add column args blob;\n"
+    "alter table results add column content blob;\n"
+    "alter table asks add column shown blob;",
 }
 
 TABLES: Final = (
@@ -186,9 +189,10 @@ create index runs_job on runs(job, status, id) where job > 0;
 create index runs_finished on runs(job, finished) where finished > 0;
 create index runs_rare on runs(status, id) where status in (2, 4, 5);
 
-create table specs(run integer primary key, spec blob not null, parent blob);
+-- large contents lie among blobs: args, content and shown are their digests, and spec, value and question lack them
+create table specs(run integer primary key, spec blob not null, parent blob, args blob);
 create table states(run integer primary key, checkpoint blob, pool blob);
-create table results(run integer primary key, value blob, error blob);
+create table results(run integer primary key, value blob, error blob, content blob);
 
 create table journal(k integer primary key, run integer not null, entries blob not null);
 create index journal_run on journal(run);
@@ -205,7 +209,7 @@ create table marks(
 
 create table asks(
     k integer primary key autoincrement, id text not null unique, run integer not null,
-    recipient text not null, state integer not null, question blob not null
+    recipient text not null, state integer not null, question blob not null, shown blob
 );
 create index asks_run on asks(run) where state = 0;
 create index asks_recipient on asks(recipient) where state = 0;

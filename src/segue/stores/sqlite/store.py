@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any, cast
 
 from ...model.budget import Amount, Limit, Reservation, Reserved, Standing
+from ...model.entry import Pool
 from ...model.errors import StoreError
 from ...model.lane import Answer, BatchJob, LaneHead, Line, LineOutcome
 from ...model.message import DeadLetter, Letter, Mail, Question
@@ -227,11 +228,11 @@ class SqliteStore:
         self,
         run: str,
         *,
-        pool: bytes | None,
+        pool: Pool | None,
         now: float,
         status: Sequence[Status],
         config: Config | None = None,
-        along: Mapping[str, bytes] | None = None,
+        along: Mapping[str, Pool] | None = None,
         lines: Sequence[str] = (),
     ) -> bool:
         revival = run_orders.Revival(run, pool, now, tuple(status), config, along or {}, lines)

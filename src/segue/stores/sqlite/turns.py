@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from functools import reduce
 from itertools import chain
@@ -11,12 +12,12 @@ from typing import Any, Final
 import msgspec
 
 from ...model.errors import UNREADABLE
-from ...model.message import Mail
+from ...model.message import Mail, Question
 from ...model.run import ENDED, CallRef
 from ...ports.store import CommitResult, Turn
 from .. import refusal, room
 from ..outcome import end_mail
-from . import answers, budgets
+from . import answers, blobs, budgets
 from .bulk import Query, Values, as_json
 from .heads import decode_call, decode_spec, encode
 from .ledger import Ledger
@@ -60,10 +61,6 @@ _NEWEST = Query(
     ("i.run", "max(i.k)"),
     "from json_each(?) as q cross join inbox i on i.run = q.value group by i.run",
 )
-_BLOBS = Values(
-    "digest, content", "insert into blobs select digest, content from {v} where true on conflict do nothing"
-)
-_HOLDS = Values("digest, run, at", "insert into holds(digest, run, at) select digest, run, at from {v}")
 _STATES = Values(
     "run, checkpoint",
     "insert into states(run, checkpoint) select run, checkpoint from {v} where true"
@@ -98,14 +95,14 @@ _LEFT = Values(
     " base = coalesce(?, base), usage = coalesce(?, usage), lapses = 0 where k = ?",
 )
 _RESULTS = Values(
-    "run, value, error",
-    "insert or replace into results(run, value, error) select run, value, error from {v}",
-    one="insert or replace into results(run, value, error) values(?, ?, ?)",
+    "run, value, error, content",
+    "insert or replace into results(run, value, error, content) select run, value, error, content from {v}",
+    one="insert or replace into results(run, value, error, content) values(?, ?, ?, ?)",
 )
 _ASKS = Values(
-    "id, run, recipient, question",
-    "insert or replace into asks(id, run, recipient, state, question)"
-    " select id, run, recipient, 0, question from {v}",
+    "id, run, recipient, question, shown",
+    "insert or replace into asks(id, run, recipient, state, question, shown)"
+    " select id, run, recipient, 0, question, shown from {v}",
 )
 _PARENTS = Query(
     ("run", "#parent"),
@@ -226,7 +223,7 @@ def _write_journal(ledger: Ledger, live: Live, journaled: set[int]) -> dict[int,
         bases.update((k, last) for k in past)
         ledger.archives(past)
         if holds:
-            _HOLDS.run(ledger.cx, [(*hold, last) for hold in holds])
+            blobs.hold(ledger.cx, [(*hold, last) for hold in holds])
     if states:
         _STATES.run(ledger.cx, states)
         older = "delete from deltas where run in (select value from json_each(?))"
@@ -255,9 +252,9 @@ def _write_effects(ledger: Ledger, live: Live) -> None:
     dead = [msgspec.structs.replace(letter, at=turn.now) for turn, _ in live for letter in turn.dead]
     if dead:
         put_dead(ledger, dead)
-    blobs = [blob for turn, _ in live for blob in turn.blobs]
-    if blobs:
-        _BLOBS.run(cx, blobs)
+    contents = [blob for turn, _ in live for blob in turn.blobs]
+    if contents:
+        blobs.put(cx, contents)
     spawn = [Creation(new, turn.now) for turn, _ in live for new in turn.spawn]
     if spawn:
         create(ledger, spawn)
@@ -273,15 +270,27 @@ def _write_effects(ledger: Ledger, live: Live) -> None:
     settled = [one for turn, _ in live for one in turn.settled]
     if settled:
         budgets.settle(ledger, settled)
-    asks = [(ask.id, k, ask.to, encode(ask)) for turn, k in live for ask in turn.asks]
+    asks = [(ask, k) for turn, k in live for ask in turn.asks]
     if asks:
-        _ASKS.run(cx, asks)
+        _put_asks(cx, asks)
     closed = [ask for turn, _ in live for ask in turn.closed_asks]
     if closed:
         cx.execute(
             "update asks set state = 2 where state = 0 and id in (select value from json_each(?))",
             (as_json(closed),),
         )
+
+
+def _put_asks(cx: sqlite3.Connection, asks: Sequence[tuple[Question, int]]) -> None:
+    """Questions, each with the key of its run."""
+    large = blobs.Large(blobs.SHOWN)
+    rows: list[tuple[str, int, str, bytes, bytes | None]] = []
+    for ask, k in asks:
+        shown = large.cut(k, ask.show)
+        bare = ask if shown is None else msgspec.structs.replace(ask, show=b"")
+        rows.append((ask.id, k, ask.to, encode(bare), shown))
+    large.write(cx)
+    _ASKS.run(cx, rows)
 
 
 def _write_status(
@@ -344,10 +353,7 @@ def _number(ledger: Ledger, ended: Live) -> dict[int, int]:
 def _end(ledger: Ledger, ended: Live, there: int) -> tuple[dict[int, CallRef], list[Mail]]:
     """Store results and close what is open; the calls that await the ends, and the mail that is left."""
     cx = ledger.cx
-    rows = [(k, turn.value, None if turn.error is None else encode(turn.error)) for turn, k in ended]
-    rows = [row for row in rows if row[1] is not None or row[2] is not None]
-    if rows:
-        _RESULTS.run(cx, rows)
+    _put_results(cx, ended)
     ledger.hint("ended", (turn.run for turn, _ in ended))
     keys = as_json(k for _, k in ended)
     mine = "run in (select value from json_each(?))"
@@ -359,6 +365,20 @@ def _end(ledger: Ledger, ended: Live, there: int) -> tuple[dict[int, CallRef], l
     left = empty(ledger, [k for _, k in ended], now) if there & MAIL else []
     parents = _PARENTS.rows(cx, (keys,)) if there & PARENT else []
     return {run: call for run, parent in parents if (call := _parent(cx, run, parent)) is not None}, left
+
+
+def _put_results(cx: sqlite3.Connection, ended: Live) -> None:
+    """What came of runs."""
+    large = blobs.Large(blobs.RESULT)
+    rows: list[tuple[int, bytes | None, bytes | None, bytes | None]] = []
+    for turn, k in ended:
+        if turn.value is not None or turn.error is not None:
+            content = large.cut(k, turn.value)
+            value = turn.value if content is None else None
+            rows.append((k, value, None if turn.error is None else encode(turn.error), content))
+    large.write(cx)
+    if rows:
+        _RESULTS.run(cx, rows)
 
 
 def _parent(cx: Any, run: int, parent: bytes) -> CallRef | None:

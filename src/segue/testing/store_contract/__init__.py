@@ -22,6 +22,7 @@ from .budgets import BudgetsContract
 from .claims import ClaimsContract
 from .hints import HintsContract
 from .jobs import JobsContract
+from .large import LargeContract
 from .lines import LinesContract
 from .mail import MailContract
 from .past import PastContract
@@ -46,6 +47,7 @@ class StoreContract(
     AnswersContract,
     BudgetsContract,
     PastContract,
+    LargeContract,
     HintsContract,
 ):
     """Subclass it with a fixture `store`."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+from ...model.entry import Entry, Pool
 from ...model.lane import BatchJob, Line
 from ...model.message import Mail, Question
 from ...model.run import CallRef, Spec, Status
@@ -32,6 +33,11 @@ def line(id: str, run: str, **fields: Any) -> Line:
     """A model request of a run."""
     given: dict[str, Any] = {"id": id, "lane": LANE, "call": CallRef(run, "", 1), "body": b"{}", **fields}
     return Line(**given)
+
+
+def pool(value: bytes, kind: str = "step") -> Pool:
+    """What a rebased run may take over: a call that gave that value."""
+    return Pool([Entry("", 0, kind, "f", b"digest", b"[[],{}]", 0, 1, value)])
 
 
 def question(id: str, run: str, **fields: Any) -> Question:

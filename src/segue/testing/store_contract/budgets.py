@@ -13,7 +13,7 @@ from ...model.lane import Answer, BatchJob, Line, LineOutcome
 from ...model.run import CallRef, Status, Usage
 from ...ports.store import Store, Turn
 from ...stores.poison import LAPSES
-from .acts import HOUR, LANE, start
+from .acts import HOUR, LANE, pool, start
 
 _JOB = Account("job:j", Limit(nanos=100))
 
@@ -153,7 +153,7 @@ class BudgetsContract:
         await start(store, "r")
         await _reserve(store, "a", 60)
         assert await _reserve(store, "b", 50) == "waits"
-        assert await store.revive("r", pool=b"p", now=6.0, status=("ready",))
+        assert await store.revive("r", pool=pool(b"1"), now=6.0, status=("ready",))
         assert await _standing(store) == (0, 0, 0)
 
     # ------------------------------------------------------------ those that wait

@@ -11,6 +11,7 @@ from .acts import (
     commit,
     mail_of,
     park,
+    pool,
     question,
     start,
     status,
@@ -74,7 +75,7 @@ class QuestionsContract:
         await start(store, "a")
         await commit(store, "a", 1, asks=[question("q", "a")], status="failed")
         assert await store.answer("q", b"1", now=0.0) == "closed"
-        await store.revive("a", pool=b"", now=0.0, status=["failed"])
+        await store.revive("a", pool=pool(b"1"), now=0.0, status=["failed"])
         await claim(store)
         await park(store, "a", 2, asks=[question("q", "a")])
         assert [ask.id for ask in await store.asks(run="a")] == ["q"]

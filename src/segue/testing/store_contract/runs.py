@@ -20,6 +20,7 @@ from .acts import (
     loaded,
     mail_of,
     park,
+    pool,
     question,
     spec,
     start,
@@ -42,12 +43,12 @@ class RunsContract:
             config=Config(mode=Batch(), model=("openai:small",), tags={"a": "b"}, priority=2),
             created=12.25,
         )
-        (made,) = await store.create([NewRun("a", mine, pool=b"pool")], now=12.5)
+        (made,) = await store.create([NewRun("a", mine, pool=pool(b"1"))], now=12.5)
         assert made.new
         assert made.head == await store.get("a")
         assert (made.head.id, made.head.spec, made.head.status) == ("a", mine, "ready")
         assert (made.head.fence, made.head.finished, made.head.updated) == (0, 0, 12.5)
-        assert (await loaded(store, "a")) == Claimed(made.head, None, b"pool", [], [])
+        assert (await loaded(store, "a")) == Claimed(made.head, None, pool(b"1"), [], [])
 
     async def test_create_is_idempotent_by_id(self, store: Store) -> None:
         await create(store, "a", target="first")
@@ -215,9 +216,9 @@ class RunsContract:
     async def test_revive_with_a_pool_starts_over(self, store: Store) -> None:
         await start(store, "a")
         await commit(store, "a", 1, entries=b"1", status="held", reason="code changed")
-        assert await store.revive("a", pool=b"pool", now=5.0, status=["held"])
+        assert await store.revive("a", pool=pool(b"1"), now=5.0, status=["held"])
         got = (await claim(store))["a"]
-        assert (got.journal, got.pool, got.head.reason) == ([], b"pool", "")
+        assert (got.journal, got.pool, got.head.reason) == ([], pool(b"1"), "")
         await commit(store, "a", 2, entries=b"2")
         assert (await store.history("a")).rows == [b"1", b"2"]
         assert (await loaded(store, "a")).journal == [b"2"]
@@ -243,17 +244,17 @@ class RunsContract:
         for id in ("a", "b"):
             await commit(store, id, 1, entries=b"1", status="cancelled")
         await commit(store, "c", 1, status="done", value=b"7")
-        along = {"b": b"pool of b", "c": b"pool of c", "nowhere": b""}
-        assert not await store.revive("a", pool=b"p", now=5.0, status=["failed"], along=along)
+        along = {"b": pool(b"2"), "c": pool(b"3"), "nowhere": pool(b"4")}
+        assert not await store.revive("a", pool=pool(b"1"), now=5.0, status=["failed"], along=along)
         assert [await status(store, id) for id in "abc"] == ["cancelled", "cancelled", "done"]
-        assert await store.revive("a", pool=b"p", now=5.0, status=["cancelled"], along=along)
+        assert await store.revive("a", pool=pool(b"1"), now=5.0, status=["cancelled"], along=along)
         assert [await status(store, id) for id in "abcd"] == ["ready", "ready", "done", "ready"]
         got = await claim(store)
-        assert [(got[id].pool, got[id].journal) for id in ("a", "b")] == [(b"p", []), (b"pool of b", [])]
+        assert [(got[id].pool, got[id].journal) for id in ("a", "b")] == [(pool(b"1"), []), (pool(b"2"), [])]
 
     async def test_revive_fences_who_held_it(self, store: Store) -> None:
         await start(store, "a")
-        assert await store.revive("a", pool=b"p", now=0.0, status=["ready"])
+        assert await store.revive("a", pool=pool(b"1"), now=0.0, status=["ready"])
         assert await commit(store, "a", 1, entries=b"late") == "fenced"
         assert list(await claim(store)) == ["a"]
 

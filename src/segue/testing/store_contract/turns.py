@@ -17,6 +17,7 @@ from .acts import (
     loaded,
     mail_of,
     park,
+    pool,
     question,
     spec,
     start,
@@ -193,11 +194,11 @@ class TurnsContract:
 
     async def test_spawned_runs_are_created_once(self, store: Store) -> None:
         await start(store, "a")
-        child = NewRun("a/1", spec(target="child", parent=CallRef("a", "", 0)), pool=b"p")
+        child = NewRun("a/1", spec(target="child", parent=CallRef("a", "", 0)), pool=pool(b"1"))
         await commit(store, "a", 1, entries=b"row", spawn=[child], now=4.0)
         await commit(store, "a", 1, spawn=[NewRun("a/1", spec(target="other"))])
         got = (await claim(store))["a/1"]
-        assert (got.head.spec, got.pool, got.head.fence) == (child.spec, b"p", 1)
+        assert (got.head.spec, got.pool, got.head.fence) == (child.spec, pool(b"1"), 1)
 
     # ------------------------------------------------------------ checkpoints
     async def test_a_checkpoint_archives_the_journal(self, store: Store) -> None:

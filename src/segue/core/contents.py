@@ -1,0 +1,116 @@
+"""Large contents: cut into pieces that others may have too, each of which is stored once, by its digest.
+
+A text that a model or a tool gave is often part of what comes after: of the arguments of the next call, of the result.
+So a JSON text is cut at each large string in it, and arguments that are one value alone are cut like that value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+
+import msgspec
+
+from ..model.entry import BLOB
+from ..model.errors import Damaged
+
+#: The digest of a piece, in bytes.
+SIZE = 16
+
+#: What stands around the one argument of a call.
+OPENING, CLOSING = b"[[", b"],{}]"
+
+#: How a question to a person begins.
+_ASKING = b'{"question":'
+
+_strings = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL).finditer
+
+#: Pieces that stay in place and digests of others, by turns, beginning and ending with one that stays.
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[bytes]).decode
+
+
+class _Shown(msgspec.Struct):
+    """Of a question, what is shown with it."""
+
+    show: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_read_shown = msgspec.json.Decoder(_Shown).decode
+
+
+def content_digest(content: bytes) -> bytes:
+    """The name of a piece."""
+    return blake2b(content, digest_size=SIZE).digest()
+
+
+def cut(content: bytes, blobs: list[tuple[bytes, bytes]]) -> bytes:
+    """What stands for a content, whose large pieces are added to `blobs`, each by its digest."""
+    out: list[bytes] = []
+    kept = b""
+    for piece in _pieces(content):
+        if len(piece) <= BLOB:
+            kept += piece
+        else:
+            name = content_digest(piece)
+            blobs.append((name, piece))
+            out += kept, name
+            kept = b""
+    out.append(kept)
+    return _encode(out)
+
+
+def names_in(stand: bytes) -> list[bytes]:
+    """The digests of what was cut out. Raises `msgspec.DecodeError`."""
+    return _decode(stand)[1::2]
+
+
+def whole(stand: bytes, contents: Mapping[bytes, bytes]) -> bytes:
+    """The content that this stands for. Raises `KeyError` for a piece that isn't there, and `Damaged`."""
+    pieces = _decode(stand)
+    pieces[1::2] = [checked(contents, name) for name in pieces[1::2]]
+    return b"".join(pieces)
+
+
+def checked(contents: Mapping[bytes, bytes], name: bytes) -> bytes:
+    """A piece, as its digest says. Raises `KeyError` and `Damaged`."""
+    content = contents[name]
+    if content_digest(content) != name:
+        raise Damaged("a large content of its journal", "it isn't what its digest says")
+    return content
+
+
+def _pieces(content: bytes) -> Iterator[bytes]:
+    if content.startswith(OPENING) and content.endswith(CLOSING):
+        yield OPENING
+        yield from _at_strings(content[len(OPENING) : -len(CLOSING)])
+        yield CLOSING
+    elif content.startswith(_ASKING) and (shown := _shown(content)):
+        before, _, after = content.partition(shown)
+        yield before
+        yield from _at_strings(shown)
+        yield after
+    else:
+        yield from _at_strings(content)
+
+
+def _shown(question: bytes) -> bytes:
+    """What a question shows, if it is large."""
+    try:
+        shown = bytes(_read_shown(question).show)
+    except msgspec.DecodeError:  # it is no question
+        return b""
+    return shown if len(shown) > BLOB else b""
+
+
+def _at_strings(content: bytes) -> Iterator[bytes]:
+    """Each large string of a JSON text, and what is between them."""
+    upto = 0
+    for string in _strings(content):
+        start, end = string.span()
+        if end - start > BLOB:
+            yield content[upto:start]
+            yield content[start:end]
+            upto = end
+    yield content[upto:]
