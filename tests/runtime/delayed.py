@@ -14,7 +14,7 @@ class Delayed:
     """A store whose commits are answered late, each after as many seconds as `delay` says."""
 
     def __init__(self, inner: Store, delay: Callable[[], float]) -> None:
-        self.inner, self.delay = inner, delay
+        self.inner, self.delay, self.at_once = inner, delay, False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)

@@ -136,7 +136,7 @@ async def everywhere(
 @contextmanager
 def watched_rest(few: int = stillness.FEW) -> Iterator[None]:
     """What looks at runs' tasks find is compared with a look at all of them; `few` is their `FEW`."""
-    turn, committed, alone = Executor._turn, Executor.committed, Executor.landed_alone
+    turn, committed = Executor._turn, Executor.committed
 
     wrong: list[str] = []
 
@@ -156,7 +156,6 @@ def watched_rest(few: int = stillness.FEW) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Executor, "_turn", at_rest)
         patch.setattr(Executor, "committed", compared(committed))
-        patch.setattr(Executor, "landed_alone", compared(alone))
         patch.setattr(stillness, "FEW", few)
         yield
     assert not wrong, wrong[:3]

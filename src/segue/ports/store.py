@@ -208,6 +208,7 @@ class Store(Protocol):
     """Where runs live. Every method is safe to call again after a failure or a crash."""
 
     address: str
+    at_once: bool  #: whether what `append` writes is durable when it returns
 
     async def open(self) -> None:
         """Make ready for use. Raises `StoreError` with the cure: unwritable, corrupt, of a newer format."""

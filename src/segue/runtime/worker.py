@@ -95,6 +95,7 @@ class Worker:
         self.absent = Absent(self._one_more_absent)
         self.rests: Rests | None = Rests(self)
         self.clock_now, self.append, self.commit = clock.now, store.append, store.land
+        self.at_once = store.at_once
         self.repertoire = Repertoire()
         self.watchers: Mapping[str, Any] = bus.of
         self.followed: Mapping[str, Callable[[str], None]] = bus.followed
@@ -421,10 +422,12 @@ class Worker:
     async def begin(self, claimed: list[Claimed]) -> None:
         """Wake claimed runs; one that can't be is held, so that it harms no other."""
         read: list[tuple[Claimed, list[Entry]]] = []
+        digests: list[bytes] = []
         for one in claimed:
             with self._held_unless_read(one):
-                read.append((one, journal.read(one.journal)))
-        digests = [digest for _, some in read for digest in journal.blobs_of(some)]
+                entries = journal.read(one.journal)
+                digests += journal.blobs_of(entries)
+                read.append((one, entries))
         try:
             contents = await self.store.get_blobs(digests) if digests else {}
         except BaseException:

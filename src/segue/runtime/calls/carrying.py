@@ -14,7 +14,7 @@ from ...model.entry import Failure
 from ..ground import tasks
 from ..ground.events import Started
 from ..ground.phase import LIVE
-from .call import Call, Outcome, begun, decode, first_step, new_call, within
+from .call import Call, Outcome, begun, first_step, new_call, within
 
 if TYPE_CHECKING:
     from ..wake.executor import Executor
@@ -31,7 +31,9 @@ class Carrying:
     def __init__(self, run: Executor) -> None:
         self._run = run
         self.local: set[Task[Any]] = set()  #: carry out calls, or look something up for them
-        self.precommit: list[Call] = []  #: at-most-once ones, begun once the journal holds them
+        self.precommit: list[
+            Call
+        ] = []  #: begun after the next commit: at-most-once ones, and if the code is ahead of it
         self.alone: Branch | None = None  #: whose task carries out a call by itself
         self._inline: Work | None = None  # that call
 
@@ -120,6 +122,10 @@ class Carrying:
         """Nothing else is under way, so the run is at rest but for this call: do it in the caller's task."""
         run, place = self._run, (branch.path, branch.n)
         branch.n += 1
+        if run.commits.ahead:
+            await run.catch_up()
+            if run.leaving:
+                raise Parked(f"run {run.id} is leaving memory")
         value: bytes | None = None
         error: Failure | None = None
         cause: BaseException | None = None
@@ -151,23 +157,16 @@ class Carrying:
         finally:
             task.branch, run.still.busy_by_itself, self.alone, self._inline = branch, None, None, None
             work.let_go()
-        there: bool | None = None
-        if value is not None and run.phase is LIVE:
-            there = run.commits.append(place, work, value)
-            if there:
-                if not run.kicked:
-                    run.kick()
-                return work.decode(value)
+        if value is not None and run.phase is LIVE and run.commits.append(place, work, value):
+            if not run.kicked:
+                run.kick()
+            return work.decode(value)
         if run.leaving:
             raise Parked(f"run {run.id} is leaving memory")
         call = run.open[place] = new_call(run, place, work, branch.slot, run.replay.handed)
-        outcome = Outcome(call, value, error, cause=cause)
-        if there is None:
-            work.sealed()
-            run.done.append(outcome)
-            run.commit_soon()
-        else:
-            run.landing = [decode(outcome)]
+        work.sealed()
+        run.done.append(Outcome(call, value, error, cause=cause))
+        run.commit_soon()
         if call.done():
             return call.result()
         try:

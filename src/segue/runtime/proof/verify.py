@@ -252,7 +252,7 @@ class Desk:
         self.loop: AbstractEventLoop = worker.loop
         self.name, self.port = worker.name, ""
         self.linger = worker.linger
-        self.park_always = False
+        self.park_always, self.at_once = False, True
         self.budgets = worker.budgets
         self.is_roomy = False
         self.rests: Rests | None = None

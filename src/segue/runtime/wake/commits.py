@@ -34,6 +34,7 @@ class Commits:
         "_turn",
         "_usage",
         "_used",
+        "ahead",
         "batch_at",
         "entries",
         "waited",
@@ -43,6 +44,8 @@ class Commits:
         self._run = run
         self._turn: Turn | None = None
         self.entries: list[Entry] = []  #: made since the last commit, not yet in a turn
+        #: Whether an outcome is among them that the code has: nothing may begin before it is durable.
+        self.ahead = False
         self._usage: dict[tuple[str, str], Usage] = {}
         if usage:
             self._usage = {(use.model, use.lane): use for use in usage}
@@ -117,7 +120,7 @@ class Commits:
                     request.args = b""  # the entry has them; a connection may keep this, see `Work.let_go`
         self._turn = None  # what an outcome did cost is in it
         if entries:
-            self.entries = []
+            self.entries, self.ahead = [], False
             blobs: list[tuple[bytes, bytes]] = []
             turn.entries = encode_entries([journal.store_large(entry, blobs) for entry in entries])
             turn.blobs = blobs
@@ -129,16 +132,16 @@ class Commits:
 
     def forget(self) -> None:
         """What was made since the last commit isn't written."""
-        self.entries, self._turn = [], None
+        self.entries, self._turn, self.ahead = [], None, False
 
-    def append(self, place: Place, work: Work, value: bytes) -> bool | None:
-        """Write the outcome of a call that is alone; whether it is durable already. None: that isn't all there is."""
+    def append(self, place: Place, work: Work, value: bytes) -> bool:
+        """Write the outcome of a call that is alone, or go ahead of it; false if that isn't all there is to write."""
         run = self._run
         host = run.host
         if self._turn is not None or self.entries or self._used or work.model or run.handling is not None:
-            return None
+            return False
         if len(value) > BLOB or len(work.args) > BLOB or (host.watchers and host.wants_events(run.id)):
-            return None
+            return False
         handed, now = run.replay.handed, host.clock_now()
         path, n = place
         # The row has its arguments, or they are what the row before gave, so it needs no digest (`Work.sealed`).
@@ -154,16 +157,28 @@ class Commits:
         self._given = n, path, value
         entry = Entry(path, n, work.kind, work.name, digest, args, handed, handed, value, None, now)
         work.args = b""  # as in `take`
+        if not host.at_once:
+            self.entries.append(entry)
+            self.ahead = True
+        elif not host.append(run.id, run.fence, encode_entries((entry,)), _nobody):
+            return False
+        run.replay.hand_over(now)
+        return True
+
+    def catch_up(self, then: Callable[[], None]) -> None:
+        """Write what the code went ahead of."""
+        run, entries = self._run, self.entries
+        run.phase = COMMITTING
+        if self._turn is not None or self._used or len(entries) > 1:
+            self.write(self.take(()), then)
+            return
+        self.ahead, self.entries, self.batch_at = False, [], None
         try:
-            if host.append(run.id, run.fence, encode_entries((entry,)), self._landed):
-                run.replay.hand_over(now)
-                return True
+            run.host.append(run.id, run.fence, encode_entries(entries), self._landed)
         except Exception as error:  # the store is gone
             run.abandon(error)
-            return False
-        run.phase, self.batch_at = COMMITTING, now
-        self._flight, self.waited = (None, run.landed_alone), True
-        return False
+            return
+        self._flight, self.waited = (None, then), True
 
     def write(self, turn: Turn, then: Callable[[], None]) -> None:
         """Send a turn to the store; `then` is called when it is durable. If it isn't to be had, the run goes."""
@@ -258,3 +273,7 @@ class Commits:
         key = (request.model, outcome.lane or request.lane)
         self._used = True
         self._usage[key] = (self._usage.get(key) or Usage(*key)).plus(outcome.result.tokens)
+
+
+def _nobody(result: object) -> None:
+    """Nobody waits for what is durable at once."""

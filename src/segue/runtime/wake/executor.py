@@ -39,6 +39,7 @@ from ..calls.call import (
     made_entry,
     new_call,
     own_call,
+    raw,
     recorded_event,
 )
 from ..calls.carrying import Carrying
@@ -61,6 +62,9 @@ from .strikes import Strikes
 CREDIT = 64
 #: So often code may call on although its run leaves memory; then its calls wait, so that others get the loop.
 REFUSALS = 1000
+#: A wait of the code for what it went ahead of; nothing of it is recorded.
+_BEHIND: Place = ("!behind", 0)
+_CATCHES_UP = Wait(kind="", name="", args=b"", digest=b"", decode=raw)
 #: Where the engine closes, it is looked so often, in seconds, whether calls that are waited for still cost something.
 COMING = 0.2
 
@@ -96,6 +100,7 @@ class Executor:
     sent = 0  # messages, of this claim
     _strikes: Strikes | None = None
     _gone: Future[None] | None = None
+    _behind: Call | None = None  # at which the code waits for what it went ahead of
 
     def __init__(
         self, host: Host, claimed: Claimed, entries: list[Entry], pool: Pooled | None, config: Config
@@ -504,6 +509,8 @@ class Executor:
         elif request.effect == "at-most-once":
             self.commits.entries.append(made_entry(call, request, 0.0))
             self.carrying.precommit.append(call)
+        elif self.commits.ahead:
+            self.carrying.precommit.append(call)
         else:
             self.carrying.begin(call, request)
 
@@ -586,19 +593,29 @@ class Executor:
         else:
             self._hand_over()
 
-    def landed_alone(self) -> None:
-        """The outcome of a call that is alone is durable. Its code looks further as it goes on."""
+    def catch_up(self) -> Call:
+        """Have the outcome written of which the code has gone ahead, and wait for that."""
+        there = self._behind = new_call(self, _BEHIND, _CATCHES_UP, None, 0)
+        self.commits.catch_up(self._caught_up)
+        return there
+
+    def _caught_up(self) -> None:
+        """It is durable."""
+        there, self._behind = self._behind, None
         if self.leaving:
             return
-        if self.still.is_busy():
-            self.phase = LANDED  # something outside moved the code meanwhile: it comes to rest first
-            self.kick()
-            return
         self.phase = LIVE
-        (outcome,), self.landing = self.landing, []
-        self.replay.hand_over(self.commits.batch_at or 0.0)
-        self.open.pop(outcome.call.place, None)
-        deliver(outcome)
+        moved = there is None or there.done()  # by something outside
+        if (
+            moved
+            or self.done
+            or self.box is not None
+            or self._strikes is not None
+            or self.stop_by is not None
+        ):
+            self.kick()  # what came meanwhile wasn't looked at
+        if there is not None and not there.done():
+            there.set_result(None)
 
     def _hand_over(self) -> None:
         """The journal holds them: the code gets them."""

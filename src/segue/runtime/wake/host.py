@@ -38,6 +38,8 @@ class Host(Services, Protocol):
     #: Requests of which it is told where their handler's calls stand.
     followed: Mapping[str, Callable[[str], None]]
 
+    at_once: bool  #: whether what is appended is durable at once
+
     def commit(self, turn: Turn, then: Landed) -> CommitResult | None: ...
     def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool: ...
     def pump_soon(self, executor: Executor) -> None:

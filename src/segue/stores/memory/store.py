@@ -51,7 +51,7 @@ class MemoryStore:
     """Everything in dicts. All methods act at once, so each is atomic; nothing outlives the process."""
 
     def __init__(self) -> None:
-        self.address = "memory:"
+        self.address, self.at_once = "memory:", True
         hints = self._hints = Hints()
         jobs = self._jobs = Jobs()
         runs = self._runs = Runs(jobs, hints)

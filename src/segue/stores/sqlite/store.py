@@ -62,7 +62,7 @@ class SqliteStore:
     """
 
     def __init__(self, path: str, *, patience: timedelta = timedelta(seconds=60), look: bool = False) -> None:
-        self.address = f"sqlite:{path}"
+        self.address, self.at_once = f"sqlite:{path}", False
         self._path, self._patience, self._looks = path, patience.total_seconds(), look
         self._writer: Writer | None = None
         self._reader: Reader | None = None

@@ -1,0 +1,216 @@
+"""Code goes ahead of the commit of a step's outcome, up to the next thing that it begins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import segue
+from segue.model.run import Status
+from segue.ports.store import Landed, Turn
+from segue.stores.memory import MemoryStore
+from segue.stores.sqlite import SqliteStore
+from segue.testing.crash import Mortal
+from tests.runtime.delayed import Delayed
+from tests.runtime.lives import Desk, until
+
+begun: list[object] = []
+gone: list[str] = []
+
+
+class Held(Delayed):
+    """A store that takes what is written at once, and says so when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryStore(), lambda: 0.0)
+        self.waiting: list[Callable[[], None]] = []
+        self.quick = True
+
+    def let(self) -> None:
+        """What was written so far is durable."""
+        waiting, self.waiting = self.waiting, []
+        for then in waiting:
+            then()
+
+    def land(self, turn: Turn, then: Landed) -> None:
+        if self.quick or turn.entries is None:
+            return super().land(turn, then)
+        result = self.inner.land(turn, then)
+        self.waiting.append(lambda: then(result or "committed"))
+        return None
+
+    def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool:
+        if self.quick:
+            return super().append(run, fence, entries, then)
+        assert self.inner.append(run, fence, entries, then)
+        self.waiting.append(lambda: then("committed"))
+        return False
+
+
+@segue.step
+async def one(n: int) -> int:
+    begun.append(n)
+    return n
+
+
+@segue.step(effect="at-most-once")
+async def once(n: int) -> int:
+    begun.append(n)
+    return n
+
+
+@segue.flow
+async def in_a_row() -> int:
+    first = await one(1)
+    gone.append("on")
+    return first + await one(2)
+
+
+@segue.flow
+async def side_by_side() -> int:
+    first = await one(1)
+    gone.append("on")
+    return first + sum(await asyncio.gather(one(2), one(3)))
+
+
+@segue.flow
+async def with_a_model() -> str:
+    await one(1)
+    gone.append("on")
+    return await segue.generate("Say two.")
+
+
+@segue.flow
+async def with_one_at_most() -> int:
+    first = await one(1)
+    gone.append("on")
+    return first + await once(2)
+
+
+@segue.flow
+async def with_a_clock() -> int:
+    first = await one(1)
+    segue.now()
+    gone.append("on")
+    return first + await one(2)
+
+
+@pytest.mark.parametrize("flow", [in_a_row, side_by_side, with_a_model, with_one_at_most, with_a_clock])
+async def test_nothing_begins_before_what_it_is_built_on_is_durable(flow: Any) -> None:
+    begun.clear()
+    gone.clear()
+    store = Held()
+    desk = Desk(store)
+    desk.fake.when("Say").reply("two")
+    async with desk.engine() as engine:
+        store.quick = False
+        running = asyncio.ensure_future(engine.run(flow(), id="it"))
+        await until(lambda: store.waiting)
+        await asyncio.sleep(0.01)
+        assert gone == ["on"]
+        assert begun == [1]
+        assert not desk.fake.calls
+        assert len(store.waiting) == 1
+        while not running.done():
+            store.let()
+            await asyncio.sleep(0)
+        assert await running in (3, 4, 6, "two")
+
+
+async def test_the_end_takes_the_last_outcome_with_it(tmp_path: Path) -> None:
+    store = SqliteStore(str(tmp_path / "runs.db"))
+    await store.open()
+    mortal = Mortal(store, None)
+    async with segue.Engine(mortal) as engine:
+        assert await engine.run(in_a_row(), id="it") == 3
+    assert mortal.commits == 2  # the first outcome, the second with the end
+    assert len((await store.history("it")).rows) == 2
+    await store.close()
+
+
+@segue.flow
+async def asks() -> str:
+    await one(1)
+    return await segue.ask("And now?")
+
+
+@segue.flow
+async def fails() -> int:
+    raise ValueError(await one(1))
+
+
+@pytest.mark.parametrize(("flow", "status"), [(asks, "parked"), (fails, "failed")])
+async def test_so_does_a_wait_and_a_failure(flow: Any, status: Status) -> None:
+    store = Delayed(MemoryStore(), lambda: 0.0)
+    mortal = Mortal(store, None)
+    async with segue.Engine(mortal) as engine:
+        await engine.start(flow(), id="it")
+        await until(lambda: mortal.commits)
+        while (head := await store.get("it")) is None or head.status != status:
+            await asyncio.sleep(0.001)
+    assert mortal.commits == (2 if flow is asks else 1)  # a park is one of its own
+
+
+async def test_an_outcome_whose_commit_is_lost_comes_anew() -> None:
+    begun.clear()
+    inner = MemoryStore()
+    mortal = Mortal(Delayed(inner, lambda: 0.001), 1)
+    died = asyncio.get_running_loop().create_future()
+    mortal.died = lambda: died.done() or died.set_result(None)
+    async with segue.Engine(mortal) as engine:
+        await engine.start(in_a_row(), id="it")
+        await died
+    assert begun == [1]
+    async with segue.Engine(inner) as engine:
+        inner._runs.held["it"].lease = 0.0
+        inner._runs.lapse = 0.0
+        assert await (await engine.get("it")) == 3
+    assert begun == [1, 1, 2]
+
+
+class Refusing(Delayed):
+    """A store that loses its disk."""
+
+    def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool:
+        asyncio.get_running_loop().call_soon(then, segue.errors.StoreError("here", "it is full", "make room"))
+        return False
+
+
+async def test_where_the_disk_is_full_nothing_more_begins() -> None:
+    begun.clear()
+    store = Refusing(MemoryStore(), lambda: 0.0)
+    async with segue.Engine(store) as engine:
+        with pytest.raises(segue.errors.StoreError, match="it is full"):
+            await engine.run(in_a_row(), id="it")
+    assert begun == [1]
+
+
+@segue.flow
+async def cut_off() -> str:
+    try:
+        async with asyncio.timeout(0.005):
+            first = await one(1)
+            second = await one(2)
+    except TimeoutError:
+        return f"late: {await one(3)}"
+    return f"{first} {second}"
+
+
+async def test_a_timeout_may_strike_where_the_code_waits_for_what_it_is_ahead_of() -> None:
+    begun.clear()
+    store = Held()
+    async with segue.Engine(store, verify=True) as engine:
+        store.quick = False
+        running = asyncio.ensure_future(engine.run(cut_off(), id="it"))
+        await until(lambda: store.waiting)
+        await asyncio.sleep(0.02)
+        while not running.done():
+            store.let()
+            await asyncio.sleep(0)
+        assert await running in ("late: 3", "1 2")
+        head = await engine.head("it")
+        assert await engine.verified(head) == head
