@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
+from time import process_time
 from typing import Any
 
 import msgspec
@@ -74,6 +76,27 @@ def _any(chance: random.Random, depth: int) -> Any:
     if chance.random() < 0.5:
         return [_any(chance, depth - 1) for _ in range(chance.randint(0, 4))]
     return {f"{chance.choice('ab')}{n}": _any(chance, depth - 1) for n in range(chance.randint(0, 4))}
+
+
+def test_a_text_full_of_escapes_takes_no_memory_for_each() -> None:
+    content = encode_stable('"' * 1_000_000)
+    tracemalloc.start()
+    try:
+        contents.cut(content, [])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * len(content)
+
+
+def test_a_string_without_an_end_is_gone_over_once() -> None:
+    def cost(content: bytes) -> float:
+        began = process_time()
+        contents.cut(content, [])
+        return process_time() - began
+
+    text = encode_stable('"' * 50_000)
+    assert min(cost(text[1:-1]) for _ in range(3)) < 20 * min(cost(text) for _ in range(3))
 
 
 def test_a_piece_that_isnt_there_or_was_changed() -> None:
