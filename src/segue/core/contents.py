@@ -72,7 +72,10 @@ def whole(stand: bytes, contents: Mapping[bytes, bytes]) -> bytes:
     """The content that this stands for. Raises `KeyError` for a piece that isn't there, and `Damaged`."""
     pieces = _decode(stand)
     pieces[1::2] = [checked(contents, name) for name in pieces[1::2]]
-    return b"".join(pieces)
+    content = b"".join(pieces)
+    if len(content) <= BLOB:
+        raise Damaged("a large content of its journal", "it isn't as large as it was")
+    return content
 
 
 def checked(contents: Mapping[bytes, bytes], name: bytes) -> bytes:

@@ -64,12 +64,12 @@ class Large:
 
 def put(cx: sqlite3.Connection, contents: Sequence[tuple[bytes, bytes]]) -> None:
     """Contents by digest; one that is there stays."""
-    _BLOBS.run(cx, contents)
+    _BLOBS.run(cx, [*dict(contents).items()])
 
 
 def hold(cx: sqlite3.Connection, holds: Sequence[tuple[bytes, int, int]]) -> None:
-    """Digests, each with the run that holds it, and the journal row after which it came."""
-    _HOLDS.run(cx, holds)
+    """Digests, each with the run that holds it, and the journal row after which it came; once each."""
+    _HOLDS.run(cx, [*dict.fromkeys(holds)])
 
 
 def holds_any(cx: sqlite3.Connection, run: int, since: int, upto: int) -> bool:
