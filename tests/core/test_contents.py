@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
 import tracemalloc
+from collections.abc import Callable
 from time import process_time
 from typing import Any
 
@@ -53,6 +55,21 @@ def test_what_a_question_shows_is_cut_by_itself() -> None:
     assert len(pieces(b'{"question":' + b" no " * BLOB)) == 1
 
 
+def test_each_large_string_is_found_and_nothing_else() -> None:
+    chance = random.Random(3)
+    string = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+    for _ in range(300):
+        content = encode_stable([_any(chance, 3), [_text(chance) for _ in range(chance.randint(0, 5))], MANY])
+        large = [found[0] for found in string.finditer(content) if len(found[0]) > BLOB]
+        assert [piece for piece in pieces(content) if piece.startswith(b'"')] == large
+
+
+def _text(chance: random.Random) -> str:
+    part = chance.choice(["x", 'x"', "\\", '"\\', ",[", "é", "x" * 50 + '"'])
+    length = BLOB * chance.choice([1, 2, 4, 12]) // 4 + chance.randint(-3, 3)
+    return (part * length)[:length]
+
+
 def test_small_pieces_stay() -> None:
     assert pieces("x" * (BLOB - 2)) == []
     assert len(pieces("x" * (BLOB - 1))) == 1
@@ -90,14 +107,24 @@ def test_a_text_full_of_escapes_takes_no_memory_for_each() -> None:
     assert peak < 3 * len(content)
 
 
+def test_to_look_for_large_strings_costs_little() -> None:
+    for value in (["abc def"] * 200_000, ['x"\n' * 10] * 50_000, "x" * 2_000_000, list(range(300_000))):
+        content = encode_stable(value)
+        assert _cost(contents.cut, content, []) < 10 * _cost(contents.content_digest, content)
+
+
 def test_a_string_without_an_end_is_gone_over_once() -> None:
-    def cost(content: bytes) -> float:
+    content = encode_stable('"' * 50_000)
+    assert _cost(contents.cut, content[1:-1], []) < 20 * _cost(contents.cut, content, [])
+
+
+def _cost(call: Callable[..., object], *args: object) -> float:
+    def once() -> float:
         began = process_time()
-        contents.cut(content, [])
+        call(*args)
         return process_time() - began
 
-    text = encode_stable('"' * 50_000)
-    assert min(cost(text[1:-1]) for _ in range(3)) < 20 * min(cost(text) for _ in range(3))
+    return min(once() for _ in range(3))
 
 
 def test_a_piece_that_isnt_there_or_was_changed() -> None:

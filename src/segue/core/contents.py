@@ -24,9 +24,12 @@ OPENING, CLOSING = b"[[", b"],{}]"
 #: How a question to a person begins.
 _ASKING = b'{"question":'
 
-#: Strings. What was matched is never gone back to: that would take 100 bytes for each escape, and a string without an
+#: A string. What was matched is never gone back to: that would take 100 bytes for each escape, and a string without an
 #: end, as no JSON has, would be gone over again from each quote in it.
-_strings = re.compile(rb'"[^"\\]*+(?:\\.?+[^"\\]*+)*+(?:"|\Z)', re.DOTALL).finditer
+_string = re.compile(rb'"[^"\\]*+(?:\\.?+[^"\\]*+)*+(?:"|\Z)', re.DOTALL).match
+
+#: A large string fills a whole stretch of so many bytes, wherever it begins.
+_STRETCH = BLOB // 2
 
 #: Pieces that stay in place and digests of others, by turns, beginning and ending with one that stays.
 _encode = msgspec.msgpack.Encoder().encode
@@ -112,10 +115,36 @@ def _shown(question: bytes) -> bytes:
 def _at_strings(content: bytes) -> Iterator[bytes]:
     """Each large string of a JSON text, and what is between them."""
     upto = 0
-    for string in _strings(content):
-        start, end = string.span()
-        if end - start > BLOB:
-            yield content[upto:start]
-            yield content[start:end]
-            upto = end
+    for start, end in _large_strings(content):
+        yield content[upto:start]
+        yield content[start:end]
+        upto = end
     yield content[upto:]
+
+
+def _large_strings(content: bytes) -> Iterator[tuple[int, int]]:
+    """Where they begin and end. Only stretches that may be within a string are looked at closely, which most aren't."""
+    outside = stretch = 0  # where no string is open; where to look
+    while stretch + _STRETCH <= len(content):
+        quote = content.find(b'"', stretch, stretch + _STRETCH)
+        if quote < 0 or content[quote - 1 : quote] == b"\\":
+            before = content[outside:stretch].replace(rb"\\", b"__").replace(rb"\"", b"__")
+            if before.count(b'"') % 2:
+                start = outside + before.rfind(b'"')
+                outside = _end(content, start)
+                if outside - start > BLOB:
+                    yield start, outside
+                stretch = -(-outside // _STRETCH) * _STRETCH
+                continue
+            outside = stretch
+        stretch += _STRETCH
+
+
+def _end(content: bytes, start: int) -> int:
+    """Where the string that begins there ends."""
+    quote = content.find(b'"', start + 1)
+    if quote >= 0 and content[quote - 1 : quote] != b"\\":
+        return quote + 1
+    found = _string(content, start)
+    assert found is not None  # it matches whatever begins with a quote
+    return found.end()
