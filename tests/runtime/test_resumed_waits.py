@@ -145,6 +145,86 @@ async def test_one_that_ended_otherwise_meanwhile_isnt_begun_again() -> None:
     assert sorted(DONE) == ["a", "b", "c"]
 
 
+# ---------------------------------------------------------------- runs that it spawned
+broken: set[str] = set()
+
+
+@segue.step
+async def fragile(name: str) -> str:
+    if name in broken:
+        raise RuntimeError(name)
+    return name
+
+
+@segue.flow
+async def below() -> str:
+    return await fragile("below")
+
+
+@segue.flow
+async def spawns() -> str:
+    return await (await segue.spawn(below(), id="below"))
+
+
+@segue.flow
+async def catches() -> str:
+    try:
+        return await spawns()
+    except RuntimeError:
+        return await fragile("above")
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_one_that_failed_of_a_run_that_it_spawned(kind: str, tmp_path: Path) -> None:
+    broken.add("below")
+    async with segue.Engine("memory:" if kind == "memory" else f"sqlite:{tmp_path}/runs.db") as engine:
+        run = await engine.start(spawns(), id="it")
+        async with asyncio.timeout(5):
+            for _ in range(2):
+                with pytest.raises(RuntimeError):
+                    await run
+                await engine.resume("it")  # fails of it again
+            with pytest.raises(RuntimeError):
+                await run
+            broken.discard("below")
+            await engine.resume("below")
+            await engine.wait("below")
+            await engine.resume("it")
+            assert await run == "below"
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_one_that_bore_the_failure_of_a_run_that_it_spawned(kind: str, tmp_path: Path) -> None:
+    broken.update(("below", "above"))
+    async with segue.Engine("memory:" if kind == "memory" else f"sqlite:{tmp_path}/runs.db") as engine:
+        run = await engine.start(catches(), id="it")
+        with pytest.raises(RuntimeError, match="above"):
+            await run
+        broken.discard("above")
+        await engine.resume("it")
+        async with asyncio.timeout(5):
+            assert await run == "above"
+
+
+@segue.flow
+async def spawns_one_that_asks() -> str:
+    return await (await segue.spawn(asks("a"), id="below"))
+
+
+async def test_a_run_that_it_spawned_is_done_since() -> None:
+    async with segue.Engine(Desk().store) as engine:
+        run = await engine.start(spawns_one_that_asks(), id="it")
+        (ask,) = await questions(engine, "a?")
+        await run.cancel()
+        with pytest.raises(RunCancelled):
+            await run
+        await ask.answer("yes")
+        await engine.wait("below")
+        await engine.resume("it")
+        async with asyncio.timeout(5):
+            assert await run == "a: yes"
+
+
 # ---------------------------------------------------------------- batch lines
 LANE = "fake||chat|model|"
 
