@@ -169,7 +169,8 @@ class Woken(msgspec.Struct, gc=False):
 
 
 def wakes(cx: sqlite3.Connection, keys: Iterable[int]) -> list[Woken]:
-    """All that is needed to wake runs, in the order of `keys`: five statements at most, however many they are."""
+    """All that is needed to wake runs, in the order of `keys`: six statements at most, however many they are,
+    and one for each that was rebased and has large contents."""
     keys = list(keys)
     if not keys:
         return []
