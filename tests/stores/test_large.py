@@ -37,6 +37,16 @@ async def passes_on(text: str) -> str:
     return await same(text)
 
 
+@segue.step
+async def same_all(texts: list[str]) -> list[str]:
+    return texts
+
+
+@segue.flow
+async def passes_on_all(texts: list[str]) -> list[str]:
+    return await same_all(texts)
+
+
 @segue.flow
 async def asks(text: str) -> str:
     return text if await segue.ask("Fine?", returns=bool, show=text) else ""
@@ -128,6 +138,23 @@ async def test_a_content_that_was_changed_is_told_of(path: Path) -> None:
         with pytest.raises(Damaged):
             await (await engine.get("a"))
         assert "it isn't what its digest says" in (await engine.head("a")).damage
+
+
+async def test_a_content_that_was_changed_harms_no_new_run_and_is_mended_by_it(path: Path) -> None:
+    async with segue.Engine(f"sqlite:{path}") as engine:
+        await (await engine.start(passes_on(TEXT), id="a"))
+    with closing(sqlite3.connect(path)) as cx, cx:
+        assert cx.execute("update blobs set content = x'00'").rowcount == 1
+    async with segue.Engine(f"sqlite:{path}") as engine:
+        assert await (await engine.start(passes_on(TEXT), id="b")) == TEXT
+        assert await (await engine.get("a")) == TEXT
+
+
+async def test_a_piece_is_held_once_however_often_it_comes(path: Path) -> None:
+    async with segue.Engine(f"sqlite:{path}") as engine:
+        await (await engine.start(passes_on_all([TEXT] * 100)))
+    with closing(sqlite3.connect(path)) as cx:
+        assert cx.execute("select count(*), count(distinct at) from holds").fetchone() == (3, 3)
 
 
 @segue.flow

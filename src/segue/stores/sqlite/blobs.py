@@ -18,8 +18,11 @@ from .bulk import Query, Values
 #: What holds a content for as long as its run is there. No journal row is as late, so no sweep lets these go.
 INPUT, RESULT, SHOWN, POOL = range(1 << 62, (1 << 62) + 4)
 
+#: One that was damaged is mended by whoever has it again: else all new runs with that text would be harmed, too.
 _BLOBS: Final = Values(
-    "digest, content", "insert into blobs select digest, content from {v} where true on conflict do nothing"
+    "digest, content",
+    "insert into blobs select digest, content from {v} where true"
+    " on conflict do update set content = excluded.content where content <> excluded.content",
 )
 _HOLDS: Final = Values(
     "digest, run, at", "insert into holds(digest, run, at) select digest, run, at from {v}"
@@ -63,7 +66,7 @@ class Large:
 
 
 def put(cx: sqlite3.Connection, contents: Sequence[tuple[bytes, bytes]]) -> None:
-    """Contents by digest; one that is there stays."""
+    """Contents by digest."""
     _BLOBS.run(cx, [*dict(contents).items()])
 
 
