@@ -15,7 +15,7 @@ import msgspec
 from ..authoring.config import as_config
 from ..core.replay import Place
 from ..model.entry import Entry
-from ..model.errors import Conflict, InvalidValue, SegueError, UnknownName
+from ..model.errors import Conflict, Damaged, InvalidValue, SegueError, UnknownName
 from ..model.mode import Batch
 from ..model.run import REUSED, Head, Usage, is_over
 from ..ports.store import JobHead, NewRun
@@ -39,6 +39,7 @@ class Plan(msgspec.Struct):
     job: str
     runs: int = 0
     left_out: int = 0  #: runs that still go on
+    damaged: list[str] = []  #: runs that can't be read, left out too
     without: int = 0  #: runs that never came to the call: all that they did is shared
     shared: int = 0  #: recorded calls, of all kinds
     dropped: int = 0
@@ -77,20 +78,33 @@ async def fork_job(args: argparse.Namespace) -> int:
     return exit.OK
 
 
-async def _origins(engine: Engine, job: str) -> AsyncIterator[list[tuple[Head, list[Entry]]]]:
-    """The runs of a job with what is recorded of them, some at a time."""
+async def _origins(
+    engine: Engine, job: str, damaged: list[str]
+) -> AsyncIterator[list[tuple[Head, list[Entry]]]]:
+    """The runs of a job with what is recorded of them, some at a time. Those that can't be read go to `damaged`."""
     chunk: list[Head] = []
     async for head in each_run(engine.store, job=job):
         chunk.append(head)
         if len(chunk) == SOME:
-            yield await _with_entries(engine, chunk)
+            yield await _with_entries(engine, chunk, damaged)
             chunk = []
-    yield await _with_entries(engine, chunk)
+    yield await _with_entries(engine, chunk, damaged)
 
 
-async def _with_entries(engine: Engine, heads: list[Head]) -> list[tuple[Head, list[Entry]]]:
-    found = await asyncio.gather(*(rebase.entries_of(engine.store, head.id) for head in heads))
-    return list(zip(heads, found, strict=True))
+async def _with_entries(
+    engine: Engine, heads: list[Head], damaged: list[str]
+) -> list[tuple[Head, list[Entry]]]:
+    found = await asyncio.gather(*(_entries(engine, head) for head in heads))
+    damaged += [head.id for head, entries in zip(heads, found, strict=True) if entries is None]
+    return [(head, entries) for head, entries in zip(heads, found, strict=True) if entries is not None]
+
+
+async def _entries(engine: Engine, head: Head) -> list[Entry] | None:
+    try:
+        rebase.refuse_damaged(head)
+        return await rebase.entries_of(engine.store, head.id)
+    except Damaged:
+        return None
 
 
 def point(entries: list[Entry], name: str) -> str:
@@ -108,7 +122,7 @@ async def _look(engine: Engine, args: argparse.Namespace, plan: Plan) -> None:
     anew: list[Usage] = []
     most: list[Usage] = []
     names: Counter[str] = Counter()
-    async for some in _origins(engine, args.job):
+    async for some in _origins(engine, args.job, plan.damaged):
         for head, entries in some:
             if head.spec.kind == "actor":
                 raise Conflict(
@@ -128,6 +142,7 @@ async def _look(engine: Engine, args: argparse.Namespace, plan: Plan) -> None:
         anew, most = total(anew), total(most)
     if not plan.runs:
         on = f"{count(plan.left_out)} still go on" if plan.left_out else "it has none"
+        on = f"{count(len(plan.damaged))} can't be read, such as {plan.damaged[0]}" if plan.damaged else on
         raise Conflict(f"job {args.job!r} has no run that is over, of which a fork could be made: {on}")
     if args.start and plan.without == plan.runs:
         known = ", ".join(name for name, _ in names.most_common(20)) or "none"
@@ -192,13 +207,18 @@ def _tell(plan: Plan, args: argparse.Namespace) -> None:
         note(f"{count(plan.without)} runs made no call {args.start!r}: they share all that they did")
     if plan.left_out:
         note(f"{count(plan.left_out)} runs still go on and are left out")
+    if plan.damaged:
+        note(
+            f"{count(len(plan.damaged))} runs can't be read and are left out, such as {plan.damaged[0]}: the store is "
+            f"damaged there; restore a backup, then the same command makes them too"
+        )
 
 
 # ---------------------------------------------------------------- making them
 async def _make(engine: Engine, args: argparse.Namespace, plan: Plan) -> None:
     options: Any = how(args)
     config = await engine.terms.on_budget(as_config(**options), f"job:{plan.job}")
-    async for some in _origins(engine, args.job):
+    async for some in _origins(engine, args.job, []):
         new: list[NewRun] = []
         for head, entries in some:
             if not is_over(head.status):
