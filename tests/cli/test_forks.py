@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
-
 import pytest
 
 from tests.cli.desk import Desk, Provider
@@ -98,26 +95,6 @@ def test_what_cant_be_forked(desk: Desk, provider: Provider, words: tuple[str, .
     said = desk.segue("fork", *words)
     assert said.code == 2
     assert says in said.err
-
-
-def test_those_that_cant_be_read_are_left_out(desk: Desk, provider: Provider):
-    triaged(desk, provider)
-
-    def damage(*rows: int) -> None:
-        with closing(sqlite3.connect(desk.path / "segue.db")) as cx, cx:
-            of_run = "(select k from runs where id = 'one/' || ?)"
-            for row in rows:
-                cx.execute(f"update specs set args = x'90' where run = {of_run}", (row,))
-
-    damage(0)
-    said = desk.segue("fork", "--job", "one", "--id", "two")
-    assert (said.code, said.out) == (0, "two\n")
-    assert "1 runs can't be read and are left out, such as one/0" in said.err
-    assert "2 runs made" in said.err
-    damage(1, 2)
-    said = desk.segue("fork", "--job", "one", "--id", "three")
-    assert said.code == 2
-    assert "3 can't be read, such as one/0" in said.err
 
 
 PIPE = """

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ..authoring.actor.checkpoint import as_one
 from ..core import export
-from ..model.errors import InvalidValue
+from ..model.errors import Damaged, InvalidValue
 from ..ports.store import Store
 from ..runtime.ground.names import unknown_job, unknown_run
-from ..runtime.wake.rebase import entries_of
+from ..runtime.wake.rebase import entries_of, refuse_damaged
 from . import exit
 from .job import each_run
 from .outcomes import replacing
@@ -58,7 +58,11 @@ async def do_export(args: argparse.Namespace) -> int:
             if name in taken:  # of another key, whose signs files can't have either
                 name = f"{name}~{head.spec.index}"
             taken.add(name)
-            await _write(store, head.id, str(directory / f"{name}.jsonl"))
+            try:
+                await _write(store, head.id, str(directory / f"{name}.jsonl"))
+            except Damaged as problem:
+                note(f"{head.id} is left out: {problem}")
+                continue
             number += 1
     if args.json:
         put_json({"job": args.job, "runs": number, "output": args.output})
@@ -83,6 +87,7 @@ async def _write(store: Store, run: str, path: str) -> None:
     loaded = await store.load(run)
     if loaded is None:
         raise await unknown_run(store, run)
+    refuse_damaged(loaded.head)
     past = await store.history(run, rows=False)
     lines = export.write(
         loaded.head,

@@ -27,7 +27,7 @@ from ..wake.code import code_of
 from ..wake.executor import Executor
 from ..wake.host import Host
 from ..wake.mailbox import HAND
-from ..wake.rebase import entries_of
+from ..wake.rebase import entries_of, refuse_damaged
 from ..wake.resting import Rests
 from ..worker import Worker
 from .losses import Losses
@@ -74,8 +74,9 @@ async def replay(
     result; `UnknownName` if this process doesn't know the flow. A run that hasn't ended is replayed up to where
     it stands: what the code does from there on is no difference. Of an actor, that is its last turn, from the
     checkpoint that is `stored` on: a state, or the message in hand if the inbox still has it. The rest is history.
-    `requests` are told of every model call.
+    `requests` are told of every model call. Raises `Damaged` for one whose record can't be read.
     """
+    refuse_damaged(head)
     spec = head.spec
     target = worker.target(spec.target, spec.module)
     if target is None or target.kind != spec.kind:
