@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -75,8 +76,35 @@ async def test_many_open_a_new_file_at_once(tmp_path: Path) -> None:
 #: As before large contents of runs and questions lay among all others.
 _WITHOUT_CONTENTS = (
     " alter table specs drop column args; alter table results drop column content;"
-    " alter table asks drop column shown;"
+    " alter table asks drop column shown; alter table results rename column small to value;"
 )
+
+
+async def test_who_is_at_work_on_a_file_that_a_newer_segue_opened_takes_nothing_for_empty(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "runs.db"
+    store = SqliteStore(str(path))
+    await store.open()
+    await store.create(
+        [NewRun("a", Spec("flow", "f", b"[]")), NewRun("b", Spec("flow", "f", b"[]"))], now=0.0
+    )
+    await store.claim("w", 1, 60.0, now=0.0)
+    await store.commit([Turn(run="a", fence=1, status="done", value=b"1")])
+    with closing(sqlite3.connect(path)) as cx:
+        cx.executescript("alter table results rename column small to value; pragma user_version = 14")
+    with pytest.raises(StoreError, match="upgrade segue"):  # as an older one finds the tables of a newer one
+        await store.get("a")
+    with pytest.raises(StoreError, match="upgrade segue"):
+        await store.claim("w", 1, 60.0, now=0.0)
+    newer = SqliteStore(str(path))
+    await newer.open()
+    head = await newer.get("a")
+    assert head is not None
+    assert head.value == b"1"
+    assert [one.head.id for one in await newer.claim("w", 1, 60.0, now=0.0)] == ["b"]
+    await newer.close()
+    await store.close()
 
 
 async def test_what_actors_changed_is_kept_when_its_table_is_made_anew(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ class Work:
         ]
         turn.closed_asks = [f"{run}-q{i}" for i in self.some(range(4), 1)]
         turn.spawn = [self.new() for _ in self.some([1], 1)]
-        blobs = [(b"d%d" % i, b"%d" % number) for i in self.some(range(9), 2)]
+        blobs = [(b"d%d" % i, b"content of %d" % i) for i in self.some(range(9), 2)]
         turn.blobs = blobs if turn.entries is not None else []
         turn.release = self.random.random() < 0.2
         turn.wake = self.maybe(lambda: self.now + self.random.choice([-1.0, 3.5, 40.0]), 0.5)

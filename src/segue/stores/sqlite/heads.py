@@ -36,7 +36,7 @@ _HEAD = (
     "r.fence",
     "~r.wake",
     "r.reason",
-    "#x.value",
+    "#x.small",
     "#x.content",
     "#x.error",
     "#r.usage",

@@ -210,7 +210,7 @@ def has_claimable(ledger: Ledger, claim: Claim) -> bool:
 
 
 def claim(ledger: Ledger, items: Sequence[Claim]) -> list[list[Claimed]]:
-    """Take runs: eight statements at most, however many they are, and some for those that others have lost or rebased."""
+    """Take runs: eight statements at most, however many, and some for those that others have lost or rebased."""
     return [_claim(ledger, item) for item in items]
 
 

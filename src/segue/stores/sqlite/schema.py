@@ -16,7 +16,7 @@ from typing import Final
 from ...model.errors import UNREADABLE, StoreError
 
 #: The version of the tables, as `user_version` has it.
-VERSION: Final = 14
+VERSION: Final = 15
 
 #: Marks a file as segue's, as `application_id` has it: "sgue".
 APPLICATION: Final = 0x73677565
@@ -160,6 +160,7 @@ _UPGRADES: Final = {
     13: "alter table specs add column args blob;\n"
     "alter table results add column content blob;\n"
     "alter table asks add column shown blob;",
+    14: "alter table results rename column value to small;",  # else one at work would take what is large for empty
 }
 
 TABLES: Final = (
@@ -189,10 +190,10 @@ create index runs_job on runs(job, status, id) where job > 0;
 create index runs_finished on runs(job, finished) where finished > 0;
 create index runs_rare on runs(status, id) where status in (2, 4, 5);
 
--- large contents lie among blobs: args, content and shown are their digests, and spec, value and question lack them
+-- large contents lie among blobs: args, content and shown are their digests, and spec, small and question lack them
 create table specs(run integer primary key, spec blob not null, parent blob, args blob);
 create table states(run integer primary key, checkpoint blob, pool blob);
-create table results(run integer primary key, value blob, error blob, content blob);
+create table results(run integer primary key, small blob, error blob, content blob);
 
 create table journal(k integer primary key, run integer not null, entries blob not null);
 create index journal_run on journal(run);
@@ -390,6 +391,10 @@ def trouble(address: str, path: str, error: BaseException) -> BaseException:
         )
     if not isinstance(error, sqlite3.Error):
         return error
+    if str(error).startswith("no such "):
+        return StoreError(
+            address, "a newer segue has changed its tables", "end this process, and upgrade segue here"
+        )
     code = _code(error)
     if code == sqlite3.SQLITE_IOERR and is_full(path):  # of its index, which SQLite can't make then
         code = sqlite3.SQLITE_FULL

@@ -95,9 +95,9 @@ _LEFT = Values(
     " base = coalesce(?, base), usage = coalesce(?, usage), lapses = 0 where k = ?",
 )
 _RESULTS = Values(
-    "run, value, error, content",
-    "insert or replace into results(run, value, error, content) select run, value, error, content from {v}",
-    one="insert or replace into results(run, value, error, content) values(?, ?, ?, ?)",
+    "run, small, error, content",
+    "insert or replace into results(run, small, error, content) select run, small, error, content from {v}",
+    one="insert or replace into results(run, small, error, content) values(?, ?, ?, ?)",
 )
 _ASKS = Values(
     "id, run, recipient, question, shown",
