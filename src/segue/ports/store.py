@@ -125,7 +125,7 @@ class Turn(msgspec.Struct, kw_only=True, gc=False):
     spawn: Sequence[NewRun] = ()
     blobs: Sequence[
         tuple[bytes, bytes]
-    ] = ()  #: (digest, content) that `entries` name; one that is there stays
+    ] = ()  #: (digest, content) that `entries` name; some may be there already
     settled: Sequence[Settlement] = ()
     wants: Sequence[str] = ()
     status: Status = "ready"

@@ -358,7 +358,7 @@ class TurnsContract:
         await start(store, "a")
         large = bytes(range(256)) * 1000
         await commit(store, "a", 1, blobs=[(b"d1", b"one"), (b"d2", large), (b"d3", b"")])
-        await commit(store, "a", 1, blobs=[(b"d1", b"other"), (b"d4", b"four")])
+        await commit(store, "a", 1, blobs=[(b"d1", b"one"), (b"d4", b"four")])
         found = await store.get_blobs([b"d1", b"d2", b"d3", b"d4", b"d5"])
         assert found == {b"d1": b"one", b"d2": large, b"d3": b"", b"d4": b"four"}
 
