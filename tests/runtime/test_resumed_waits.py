@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ from segue.stores import open_store
 from tests.runtime.lives import Desk
 
 DONE: list[str] = []
+broken: set[str] = set()  #: steps that fail
 
 
 @pytest.fixture(autouse=True)
 def begin() -> None:
     DONE.clear()
+    broken.clear()
 
 
 @segue.step
@@ -146,9 +149,6 @@ async def test_one_that_ended_otherwise_meanwhile_isnt_begun_again() -> None:
 
 
 # ---------------------------------------------------------------- runs that it spawned
-broken: set[str] = set()
-
-
 @segue.step
 async def fragile(name: str) -> str:
     if name in broken:
@@ -204,6 +204,41 @@ async def test_one_that_bore_the_failure_of_a_run_that_it_spawned(kind: str, tmp
         await engine.resume("it")
         async with asyncio.timeout(5):
             assert await run == "above"
+
+
+@segue.flow
+async def waits_late() -> str:
+    run = await segue.spawn(below())
+    with suppress(RuntimeError):
+        await fragile("below")  # it is over meanwhile
+    await fragile("above")
+    return await run
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.parametrize("how", [(), ("below",)])
+async def test_one_that_failed_before_it_awaited_a_run_that_it_spawned(
+    how: tuple[str, ...], kind: str, tmp_path: Path
+) -> None:
+    broken.update(how, ("above",))
+    async with segue.Engine("memory:" if kind == "memory" else f"sqlite:{tmp_path}/runs.db") as engine:
+        run = await engine.start(waits_late(), id="it")
+        with pytest.raises(RuntimeError, match="above"):
+            await run
+        (child,) = [head.id for head in await engine.store.runs() if head.id != "it"]
+        await engine.wait(child)
+        broken.clear()
+        await engine.resume("it")
+        async with asyncio.timeout(5):
+            if not how:
+                assert await run == "below"
+                return
+            with pytest.raises(RuntimeError, match="below"):
+                await run
+            await engine.resume(child)
+            await engine.wait(child)
+            await engine.resume("it")
+            assert await run == "below"
 
 
 @segue.flow

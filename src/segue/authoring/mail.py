@@ -387,7 +387,7 @@ def join(branch: Branch, run: str, place: tuple[str, int], decode: Any) -> Any:
         digest=digest(args),
         decode=decode,
         joins=place,
-        looks="" if run.startswith(f"{branch.run.id}.") else run,
+        looks="" if run.startswith(f"{branch.run.id}.") and not branch.run.rebased else run,
         sender=f"run:{run}",
     )
     return branch.run.record(branch, wait)

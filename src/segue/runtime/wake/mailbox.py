@@ -541,7 +541,8 @@ class Mailbox:
             self._run.carrying.keep(Task(look, loop=self._run.loop, context=tasks.NO_CONTEXT.copy()))
 
     async def _look(self, id: str, place: Place) -> None:
-        """A run that somebody else started by that id sends its end to them."""
+        """A run that somebody else started by that id sends its end to them; one that ended while this one was over sent
+        it in vain."""
         run, task = self._run, asyncio.current_task()
         assert task is not None  # made for this
         try:
@@ -555,8 +556,10 @@ class Mailbox:
     def _seen(self, head: Head | None, place: Place) -> None:
         parent = None if head is None else head.spec.parent
         ours = parent is not None and (parent.run, parent.path, parent.n) == (self._run.id, *place)
-        if head is None or ours or place not in self._joins:
+        if head is None or place not in self._joins:
             return
+        if ours and not (self._run.rebased and head.status in ("done", "failed")):
+            return  # its end comes, or has
         if head.status in ENDED:
             self._ended(place, head.value, end_error(head.id, head.status, head.error), None)
             return

@@ -121,14 +121,12 @@ async def _pool_of(
     """What a run goes on with. Filled: `along`, with its children that go on too, and with what; `lines`, with those
     that they wait for again."""
     entries, before = await _paid(store, head.id)
-    over = head.status != "held"
-    if over:
-        entries = await _with_ends(store, head, entries)
     if head.status == "failed" or head.reason.startswith(KEY_REFUSED):
-        entries = [entry for entry in entries if entry.error is None or entry.kind == "join"]
+        entries = [entry for entry in entries if entry.error is None]
     if keep and not repeat:
         _none_cut_off(head.id, entries)
     told = None if value is msgspec.UNSET else _told(head.id, entries, value)
+    over = head.status != "held"
     if over:
         entries = await _without_closed_lines(store, head.id, entries, lines)
     entries, awaited, theirs = await _awaited(store, head.id, entries, over=over)
@@ -152,25 +150,6 @@ async def _pool_of(
         awaited=awaited,
         revived=before.revived + 1,
     )
-
-
-async def _with_ends(store: Store, head: Head, entries: list[Entry]) -> list[Entry]:
-    """With how runs that it spawned have ended by now: they said so once, and say it again only if they go on."""
-    out: list[Entry] = []
-    last = max((entry.batch for entry in entries), default=0) + 1
-    for entry in entries:
-        if entry.kind == "join" and (entry.made or (entry.error is not None and head.status == "failed")):
-            child = await store.get(_read_id(entry.args))
-            parent = None if child is None else child.spec.parent
-            ours = parent is not None and parent.run == head.id
-            if child is not None and ours and child.status in ("done", "failed"):
-                batch = max(last, 0) if entry.made else entry.batch
-                end = {"batch": batch, "value": child.value, "error": child.error, "at": child.updated}
-                entry = msgspec.structs.replace(entry, **end)
-            elif not entry.made:
-                continue  # it goes on
-        out.append(entry)
-    return out
 
 
 async def _awaited(
@@ -221,9 +200,6 @@ async def _without_closed_lines(
     lines += still
     closed = {*calls.values()} - {calls[line] for line in still}
     return [entry for entry in entries if not entry.made or (entry.path, entry.n) not in closed]
-
-
-_read_id = msgspec.json.Decoder(str).decode
 
 
 async def _child_of(store: Store, run: str, call: Entry) -> Head | None:
