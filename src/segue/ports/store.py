@@ -384,8 +384,8 @@ class Store(Protocol):
 
         Archived rows are packed and compressed, or dropped, as the run's `spec.kept` says; packed ones are dropped
         once they were kept for so long since then. With rows go the blobs that came with them in their turns and that
-        nothing else holds: other turns, or what a run has of its own. Each call looks at up to `limit` runs and some of the rows of each: call
-        again until it is 0. What a run does meanwhile isn't held up for longer than that takes.
+        nothing else holds: other turns, or what a run has of its own. Each call looks at up to `limit` runs and some of
+        the rows of each: call again until it is 0. What a run does meanwhile isn't held up for longer than that takes.
         """
         ...
 

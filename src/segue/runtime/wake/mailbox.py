@@ -541,8 +541,8 @@ class Mailbox:
             self._run.carrying.keep(Task(look, loop=self._run.loop, context=tasks.NO_CONTEXT.copy()))
 
     async def _look(self, id: str, place: Place) -> None:
-        """A run that somebody else started by that id sends its end to them; one that ended while this one was over sent
-        it in vain."""
+        """A run that somebody else started by that id sends its end to them; one that ended while this one was over
+        sent it in vain."""
         run, task = self._run, asyncio.current_task()
         assert task is not None  # made for this
         try:
