@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +215,128 @@ async def test_a_timeout_may_strike_where_the_code_waits_for_what_it_is_ahead_of
         assert await running in ("late: 3", "1 2")
         head = await engine.head("it")
         assert await engine.verified(head) == head
+
+
+# ---------------------------------------------------------------- what isn't segue's, beside it
+@segue.flow
+async def beside_a_foreign_wait() -> int:
+    first = await one(1)
+    second = asyncio.create_task(one(2))
+    while len(begun) < 2:
+        await asyncio.sleep(0.001)
+    return first + await second
+
+
+async def test_what_begins_behind_doesnt_wait_for_what_is_foreign() -> None:
+    begun.clear()
+    async with segue.Engine(Delayed(MemoryStore(), lambda: 0.0), linger=60) as engine:
+        async with asyncio.timeout(2):
+            assert await engine.run(beside_a_foreign_wait(), id="it") == 3
+
+
+done: list[bool] = []
+
+
+@segue.flow
+async def then_foreign() -> int:
+    first = await one(1)
+    while not done:
+        await asyncio.sleep(0.001)
+    return first
+
+
+async def test_an_outcome_is_written_while_its_code_waits_for_what_is_foreign() -> None:
+    done.clear()
+    store = MemoryStore()
+    async with segue.Engine(Delayed(store, lambda: 0.0), linger=60) as engine:
+        await engine.start(then_foreign(), id="it")
+        async with asyncio.timeout(2):
+            while not (await store.history("it")).rows:
+                await asyncio.sleep(0.001)
+        done.append(True)
+        assert await (await engine.get("it")) == 1
+
+
+@segue.flow
+async def joined_meanwhile() -> int:
+    first = await one(1)
+    others: list[asyncio.Task[int]] = []
+    asyncio.get_running_loop().call_later(0.005, lambda: others.append(asyncio.create_task(one(3))))
+    second = await one(2)
+    return first + second + sum([await other for other in others])
+
+
+@segue.flow
+async def cut_off_meanwhile() -> int:
+    first, task = await one(1), asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().call_later(0.005, task.cancel)
+    try:
+        return first + await one(2)
+    except asyncio.CancelledError:
+        task.uncancel()
+        return first + await one(5)
+
+
+@pytest.mark.parametrize("flow", [joined_meanwhile, cut_off_meanwhile])
+async def test_what_moves_the_code_meanwhile_begins_nothing_either(flow: Any) -> None:
+    begun.clear()
+    store = Held()
+    async with segue.Engine(store) as engine:
+        store.quick = False
+        running = asyncio.ensure_future(engine.run(flow(), id="it"))
+        await until(lambda: store.waiting)
+        await asyncio.sleep(0.02)
+        assert begun == [1]
+        store.let()
+        while not running.done():
+            store.let()
+            await asyncio.sleep(0)
+        assert await running == 6
+
+
+@segue.flow
+async def cut_off_for_one_at_most() -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().call_later(0.005, task.cancel)
+    try:
+        return sum(await asyncio.gather(one(1), one(2)))
+    except asyncio.CancelledError:
+        task.uncancel()
+        return await once(3)
+
+
+async def test_one_at_most_that_is_made_while_a_commit_is_on_its_way_waits_for_its_own() -> None:
+    begun.clear()
+    store = Held()
+    async with segue.Engine(store) as engine:
+        store.quick = False
+        running = asyncio.ensure_future(engine.run(cut_off_for_one_at_most(), id="it"))
+        await until(lambda: store.waiting)
+        await asyncio.sleep(0.02)
+        store.let()
+        await until(lambda: store.waiting)
+        assert begun == [1, 2]
+        while not running.done():
+            store.let()
+            await asyncio.sleep(0)
+        assert await running == 3
+    assert begun == [1, 2, 3]
+
+
+async def test_where_the_engine_closes_meanwhile_nothing_more_begins() -> None:
+    begun.clear()
+    store = Held()
+    engine = segue.Engine(store)
+    async with AsyncExitStack() as parts:
+        await parts.enter_async_context(engine)
+        store.quick = False
+        await engine.start(in_a_row(), id="it")
+        await until(lambda: store.waiting)
+        closing = asyncio.ensure_future(parts.aclose())
+        await asyncio.sleep(0.01)
+        while not closing.done():
+            store.let()
+            await asyncio.sleep(0)
+    assert begun == [1]

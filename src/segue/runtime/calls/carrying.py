@@ -31,9 +31,8 @@ class Carrying:
     def __init__(self, run: Executor) -> None:
         self._run = run
         self.local: set[Task[Any]] = set()  #: carry out calls, or look something up for them
-        self.precommit: list[
-            Call
-        ] = []  #: begun after the next commit: at-most-once ones, and if the code is ahead of it
+        #: Begun once it is durable that they were made, if they are at-most-once ones, and what the code is ahead of.
+        self.precommit: list[Call] = []
         self.alone: Branch | None = None  #: whose task carries out a call by itself
         self._inline: Work | None = None  # that call
 
@@ -74,10 +73,15 @@ class Carrying:
         self.keep(task)
 
     def begin_precommitted(self) -> None:
-        """The journal holds that they were made."""
+        """What was to be durable before them is, but for what was made since that commit was sent."""
+        if not self.precommit:
+            return
         start, self.precommit = self.precommit, []
+        unwritten = {(entry.path, entry.n) for entry in self._run.commits.entries}
         for call in start:
-            if not call.done() and isinstance(call.request, Work):
+            if call.place in unwritten:
+                self.precommit.append(call)
+            elif not call.done() and isinstance(call.request, Work):
                 self.begin(call, call.request)
 
     def begin(self, call: Call, work: Work) -> None:
@@ -124,8 +128,8 @@ class Carrying:
         branch.n += 1
         if run.commits.ahead:
             await run.catch_up()
-            if run.leaving:
-                raise Parked(f"run {run.id} is leaving memory")
+            if run.leaving or run.open or len(run.tasks) > 1 or run.stop_by is not None:
+                return await run.record(branch, work.sealed(), place)
         value: bytes | None = None
         error: Failure | None = None
         cause: BaseException | None = None

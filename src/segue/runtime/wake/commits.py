@@ -44,7 +44,7 @@ class Commits:
         self._run = run
         self._turn: Turn | None = None
         self.entries: list[Entry] = []  #: made since the last commit, not yet in a turn
-        #: Whether an outcome is among them that the code has: nothing may begin before it is durable.
+        #: Whether the code has an outcome that isn't durable, among them or on its way: nothing may begin before.
         self.ahead = False
         self._usage: dict[tuple[str, str], Usage] = {}
         if usage:
@@ -120,7 +120,7 @@ class Commits:
                     request.args = b""  # the entry has them; a connection may keep this, see `Work.let_go`
         self._turn = None  # what an outcome did cost is in it
         if entries:
-            self.entries, self.ahead = [], False
+            self.entries = []
             blobs: list[tuple[bytes, bytes]] = []
             turn.entries = encode_entries([journal.store_large(entry, blobs) for entry in entries])
             turn.blobs = blobs
@@ -132,7 +132,7 @@ class Commits:
 
     def forget(self) -> None:
         """What was made since the last commit isn't written."""
-        self.entries, self._turn, self.ahead = [], None, False
+        self.entries, self._turn = [], None
 
     def append(self, place: Place, work: Work, value: bytes) -> bool:
         """Write the outcome of a call that is alone, or go ahead of it; false if that isn't all there is to write."""
@@ -172,7 +172,7 @@ class Commits:
         if self._turn is not None or self._used or len(entries) > 1:
             self.write(self.take(()), then)
             return
-        self.ahead, self.entries, self.batch_at = False, [], None
+        self.entries, self.batch_at = [], None
         try:
             run.host.append(run.id, run.fence, encode_entries(entries), self._landed)
         except Exception as error:  # the store is gone
@@ -237,6 +237,7 @@ class Commits:
             return False
         if turn is not None and (turn.release or turn.asks or turn.answers or turn.lines):
             self._tell(turn, result)
+        self.ahead = False
         then()
         return True
 

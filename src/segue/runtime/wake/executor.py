@@ -195,12 +195,15 @@ class Executor:
         self.sent += 1
         return self.fence << 24 | self.sent  # greater than any of an earlier life
 
-    def record(self, branch: Branch, request: Work | Wait | Act) -> Future[Any]:
-        """Record a call of the code; see `RunContext`."""
+    def record(
+        self, branch: Branch, request: Work | Wait | Act, place: Place | None = None
+    ) -> Future[Any]:
+        """Record a call of the code; see `RunContext`. `place`: where it stands, if that is settled."""
         if self.leaving:
             return self._refuse()
-        place = (branch.path, branch.n)
-        branch.n += 1
+        if place is None:
+            place = (branch.path, branch.n)
+            branch.n += 1
         after = self.replay.handed + (self.streaming is not None and self.streaming.call is not None)
         call = new_call(self, place, request, branch.slot, after)
         self.open[place] = call
@@ -415,7 +418,9 @@ class Executor:
         if self.phase is COMMITTING or self.leaving:
             return
         rest = self.still.look()
-        if rest == "busy":
+        if self.commits.ahead and (rest == "foreign" or (rest != "rest" and self.carrying.precommit)):
+            self.commits.catch_up(self._caught_up)  # a wait or a call is no reason for the other to wait
+        elif rest == "busy":
             if self.stop_by is not None and self.loop.time() > self.stop_by:
                 self.leave("ready")  # it never rests
             else:
@@ -605,6 +610,7 @@ class Executor:
         if self.leaving:
             return
         self.phase = LIVE
+        self.carrying.begin_precommitted()
         moved = there is None or there.done()  # by something outside
         if (
             moved
