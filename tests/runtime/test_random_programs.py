@@ -1,13 +1,14 @@
 """The first test of the core: random programs, killed and parked at random, replay to the same end.
 
 No step that was committed runs again, no false alarm, no two lives that see different outcomes at one
-place; and a clock smuggled into arguments is caught whenever it was recorded.
+place, no step that begins before all is durable that its run's code has had in this life; and a clock smuggled into arguments is caught whenever it was recorded.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ import pytest
 import segue
 from segue.authoring.context import find_branch
 from segue.core import journal
-from segue.ports.store import Store
+from segue.model.entry import decode_entries
+from segue.ports.store import CommitResult, Landed, Store, Turn
 from segue.runtime.ground.clock import SystemClock
 from segue.stores.memory import MemoryStore
 from segue.testing.crash import Mortal
@@ -33,11 +35,15 @@ class World:
         self.executed: list[str] = []  # places, in this life
         self.smuggled: set[str] = set()  # places whose arguments had a clock in them, in this life
         self.seen: dict[str, Any] = {}
+        self.had: dict[str, set[str]] = {}  # by run: the places whose outcomes its code has had in this life
+        self.durable: set[str] | None = None  # places of which the store has said so, if it takes its time
         self.clock_at: int | None = None
         self.calls = 0
 
         @segue.step(name="work")
         async def work(name: str, args: list[int], place: str) -> int:
+            had = self.had.get(place.split()[0], set())
+            assert self.durable is None or had <= self.durable, f"{place} began before {had - self.durable} stood"
             for _ in range(self.chance.choice([0, 0, 1, 2, 5])):
                 await asyncio.sleep(0)
             self.executed.append(place)
@@ -60,6 +66,7 @@ class World:
             args = (*args, self.chance.randint(10, 10**6))
             self.smuggled.add(place)
         value = await self.work(name, list(args), place)
+        self.had.setdefault(branch.run.id, set()).add(place)
         if self.seen.setdefault(place, value) != value:
             raise AssertionError(f"{place} gave {self.seen[place]} once and {value} now")
         return value
@@ -68,7 +75,10 @@ class World:
         """A step of a child, into which no clock is smuggled: its parent would wait for it for ever."""
         branch = find_branch()
         assert branch is not None
-        return await self.work(name, [v], f"{branch.run.id} {branch.path}#{branch.n}")
+        place = f"{branch.run.id} {branch.path}#{branch.n}"
+        value = await self.work(name, [v], place)
+        self.had.setdefault(branch.run.id, set()).add(place)
+        return value
 
     async def ask(self, v: int) -> int:
         return await segue.ask(f"say {v}", returns=int)
@@ -82,6 +92,30 @@ class World:
         if v % 2:
             return (await segue.map(self.flow, [v]))[0]
         return await (await segue.spawn(self.flow(v)))
+
+
+class Acknowledging(Delayed):
+    """A store that takes its time, and keeps what it has said to be durable."""
+
+    def __init__(self, inner: Store, delay: Callable[[], float]) -> None:
+        super().__init__(inner, delay)
+        self.durable: set[str] = set()  # places
+
+    def land(self, turn: Turn, then: Landed) -> None:
+        """As the store's, as late."""
+        super().land(turn, self._noting(turn.run, turn.entries, then))
+
+    def append(self, run: str, fence: int, entries: bytes, then: Landed) -> bool:
+        """As the store's, as late."""
+        return super().append(run, fence, entries, self._noting(run, entries, then))
+
+    def _noting(self, run: str, entries: bytes | None, then: Landed) -> Landed:
+        def told(result: CommitResult | BaseException) -> None:
+            if result in ("committed", "ready") and entries is not None:
+                self.durable |= {f"{run} {entry.path}#{entry.n}" for entry in decode_entries(entries)}
+            then(result)
+
+        return told
 
 
 async def live(world: World, store: Store, shared: bool, life: int, die_at: int | None) -> tuple[str, Any]:
@@ -151,12 +185,16 @@ async def trial(
     delays = random.Random(seed + 11)
     store: Any = MemoryStore()
     if slow:
-        store = Delayed(store, lambda: delays.choice([0.0, 0.001, 0.002, 0.006]))
+        store = Acknowledging(store, lambda: delays.choice([0.0, 0.001, 0.002, 0.006]))
+        world.durable = store.durable
     world.clock_at = clock_at
     r = random.Random(seed + 5)
     for life in range(200):
         before = await recorded(store)
         world.executed.clear()
+        world.had.clear()
+        if world.durable is not None:
+            world.durable |= before
         world.seen = {place: value for place, value in world.seen.items() if place in before}
         with watched_rest(few=(0, 1, 8)[seed % 3]):
             state, result = await live(world, store, shared, life, r.randint(1, 4) if life < 12 else None)
