@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 import segue
@@ -215,6 +216,76 @@ async def test_a_timeout_may_strike_where_the_code_waits_for_what_it_is_ahead_of
         assert await running in ("late: 3", "1 2")
         head = await engine.head("it")
         assert await engine.verified(head) == head
+
+
+@segue.step
+async def slow() -> int:
+    await asyncio.sleep(5)
+    return 1
+
+
+@segue.flow
+async def gives_up() -> int:
+    gone.append("from the start")
+    try:
+        async with asyncio.timeout(0.005):
+            return await slow()
+    except TimeoutError:
+        return await one(2)
+
+
+@segue.flow
+async def gives_up_for_two() -> int:
+    gone.append("from the start")
+    try:
+        async with asyncio.timeout(0.005):
+            return await slow()
+    except TimeoutError:
+        return sum(await asyncio.gather(one(1), one(1)))
+
+
+@pytest.mark.parametrize("flow", [gives_up, gives_up_for_two])
+async def test_nothing_begins_before_it_is_durable_that_a_timeout_struck(flow: Any) -> None:
+    begun.clear()
+    gone.clear()
+    store = Held()
+    async with segue.Engine(store) as engine:
+        store.quick = False
+        running = asyncio.ensure_future(engine.run(flow(), id="it"))
+        await until(lambda: store.waiting)
+        await asyncio.sleep(0.01)
+        assert begun == []
+        while not running.done():
+            store.let()
+            await asyncio.sleep(0)
+        assert await running == 2
+        assert len(gone) == 1  # in one life
+        head = await engine.head("it")
+        assert await engine.verified(head) == head
+
+
+@segue.flow
+async def with_a_service() -> int:
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, json={"data": []}))
+    async with segue.http_client(base_url="http://there/v1", transport=transport) as client:
+        answer = await client.post("/images", json={"prompt": "hi"})
+    gone.append("on")
+    return int(answer.status_code)
+
+
+async def test_what_may_have_been_paid_is_durable_before_its_code_has_it() -> None:
+    gone.clear()
+    store = Held()
+    async with segue.Engine(store) as engine:
+        store.quick = False
+        running = asyncio.ensure_future(engine.run(with_a_service(), id="it"))
+        await until(lambda: store.waiting)
+        await asyncio.sleep(0.01)
+        assert not gone
+        while not running.done():
+            store.let()
+            await asyncio.sleep(0)
+        assert await running == 200
 
 
 # ---------------------------------------------------------------- what isn't segue's, beside it

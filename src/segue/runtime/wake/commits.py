@@ -44,7 +44,7 @@ class Commits:
         self._run = run
         self._turn: Turn | None = None
         self.entries: list[Entry] = []  #: made since the last commit, not yet in a turn
-        #: Whether the code has an outcome that isn't durable, among them or on its way: nothing may begin before.
+        #: Whether the code has met with what isn't durable, among them or on its way: nothing may begin before.
         self.ahead = False
         self._usage: dict[tuple[str, str], Usage] = {}
         if usage:
@@ -142,6 +142,8 @@ class Commits:
             return False
         if len(value) > BLOB or len(work.args) > BLOB or (host.watchers and host.wants_events(run.id)):
             return False
+        if work.kind == "http" and not host.at_once:
+            return False  # who answers it may be paid for that
         handed, now = run.replay.handed, host.clock_now()
         path, n = place
         # The row has its arguments, or they are what the row before gave, so it needs no digest (`Work.sealed`).

@@ -75,6 +75,8 @@ class Strikes:
         place: str = timeout.segue_place  # type: ignore[attr-defined]
         entry = Entry(STRIKE, self._n, "strike", place, b"", b"", run.replay.handed, INSTANT, b"null")
         run.commits.entries.append(entry)
+        if run.streaming is None or run.streaming.call is None:  # else what follows is written with its end
+            run.commits.ahead = not run.host.at_once
         self._n += 1
         self._strike(timeout)
         return True
@@ -98,7 +100,8 @@ class Strikes:
 
     def _strike(self, timeout: asyncio.Timeout) -> None:
         self._striking = True
-        inside = BRANCH.set(timeout._task.branch)  # type: ignore[attr-defined]  # its own timer cancels, nobody outside
+        branch = timeout._task.branch or self._run.carrying.alone  # type: ignore[attr-defined]
+        inside = BRANCH.set(branch)  # its own timer cancels, nobody outside
         try:
             timeout.reschedule(None)
             timeout._on_timeout()  # type: ignore[attr-defined]
