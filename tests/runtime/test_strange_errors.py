@@ -471,9 +471,15 @@ class Worker(segue.Actor[str]):
     async def teardown(self) -> None:
         print("torn down")
 
+@segue.step
+async def once() -> None:
+    with open("done", "a") as file:
+        file.write("x")
+
 @segue.flow
 async def flow() -> str:
     await asyncio.sleep(0.05)
+    await once()
     if INTERRUPTS:
         raise KeyboardInterrupt
     return "it"
@@ -499,3 +505,4 @@ def test_ctrl_c_in_a_flow_ends_the_program_and_no_run(tmp_path: Path) -> None:
     assert "KeyboardInterrupt" in first.stderr
     assert first.stdout == ""
     assert life("go on").stdout == "torn down\nit slow slow\n"
+    assert (tmp_path / "done").read_text() == "x"  # it had been before the interrupt

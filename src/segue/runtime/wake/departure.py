@@ -217,7 +217,10 @@ def end(run: Executor, root: Task[Any]) -> None:
         failure = end_error(run.id, status, None)
     elif (error := _raised(root)) is not None:
         if isinstance(error, KeyboardInterrupt):
-            run.abandon(error)
+            if run.commits.ahead:
+                run.commits.catch_up(lambda: run.abandon(error))
+            else:
+                run.abandon(error)
             return
         if run.head.spec.job and (reason := key_refused(run.id, error)):
             run.status = "held"

@@ -611,6 +611,8 @@ class Executor:
             return
         self.phase = LIVE
         self.carrying.begin_precommitted()
+        if self.purse is not None:
+            self.purse.landed()
         moved = there is None or there.done()  # by something outside
         if (
             moved

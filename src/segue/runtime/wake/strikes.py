@@ -75,8 +75,8 @@ class Strikes:
         place: str = timeout.segue_place  # type: ignore[attr-defined]
         entry = Entry(STRIKE, self._n, "strike", place, b"", b"", run.replay.handed, INSTANT, b"null")
         run.commits.entries.append(entry)
-        if run.streaming is None or run.streaming.call is None:  # else what follows is written with its end
-            run.commits.ahead = not run.host.at_once
+        if run.handling is None and (run.streaming is None or run.streaming.call is None):
+            run.commits.ahead = not run.host.at_once  # those write what follows with their end
         self._n += 1
         self._strike(timeout)
         return True
