@@ -71,3 +71,37 @@ async def test_a_child_is_cancelled(park: str) -> None:
 
 async def _all(mapped: segue.Mapped[int]) -> list[int]:
     return await mapped
+
+
+begun: list[str] = []
+
+
+@segue.step(effect="at-most-once")
+async def letter() -> str:
+    begun.append("letter")
+    await asyncio.sleep(30)
+    return "sent"
+
+
+@segue.step
+async def call() -> str:
+    await asyncio.sleep(0)
+    return "called"
+
+
+@segue.flow
+async def reached() -> str:
+    """Whichever comes first; then it waits for long."""
+    ways = {asyncio.create_task(letter()), asyncio.create_task(call())}
+    done, late = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+    for way in late:
+        way.cancel()
+    await segue.sleep(timedelta(days=1))
+    return done.pop().result()
+
+
+async def test_an_at_most_once_step_that_was_given_up_holds_no_later_life() -> None:
+    begun.clear()
+    async with FakeEngine(FakeModel(), "memory:") as engine:
+        assert await engine.run(reached()) == "called"
+    assert begun == ["letter"]

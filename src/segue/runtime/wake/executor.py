@@ -100,6 +100,7 @@ class Executor:
     sent = 0  # messages, of this claim
     _strikes: Strikes | None = None
     _gone: Future[None] | None = None
+    cut_off: tuple[Call, ...] = ()  # at-most-once steps that an earlier life began
     _behind: Call | None = None  # at which the code waits for what it went ahead of
 
     def __init__(
@@ -533,11 +534,21 @@ class Executor:
         if isinstance(request, Wait):
             self.mailbox.wait_for(call, request, entry.due)
         elif isinstance(request, Work) and request.effect == "at-most-once":
+            self.cut_off = (*self.cut_off, call)
+
+    def is_cut_off(self) -> bool:
+        """Whether the code waits for an at-most-once step of an earlier life, when all is replayed: the run is held.
+
+        One that the code gave up again, as of a race that it lost, is nobody's concern.
+        """
+        name = next((call.request.name for call in self.cut_off if not call.done()), None)
+        if name is not None:
             self.hold(
-                f"the at-most-once step {request.name!r} was cut off by a crash: it may have happened.\n"
+                f"the at-most-once step {name!r} was cut off by a crash: it may have happened.\n"
                 f"Look, then `segue resume {shlex.quote(self.id)} --rerun` to do it (again), or `--value JSON` in "
                 f"place of `--rerun` to say what came of it."
             )
+        return name is not None
 
     def dropped(self, call: Call) -> None:
         """The code gave a call up (a race was lost): its work is stopped. If its outcome is there, it is kept."""

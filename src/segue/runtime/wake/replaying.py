@@ -50,6 +50,8 @@ def settle(run: Executor) -> None:
         if lacking:
             run.differs(mismatch(run.id, lacking[0], None))
             return
+    if run.is_cut_off():
+        return
     run.phase = LIVE
     held, run.held = run.held, []
     for call in held:
