@@ -1,7 +1,8 @@
 """The first test of the core: random programs, killed and parked at random, replay to the same end.
 
 No step that was committed runs again, no false alarm, no two lives that see different outcomes at one
-place, no step that begins before all is durable that its run's code has had in this life; and a clock smuggled into arguments is caught whenever it was recorded.
+place, no step that begins before all is durable that its run's code has had in this life; and a clock
+smuggled into arguments is caught whenever it was recorded.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ class World:
         @segue.step(name="work")
         async def work(name: str, args: list[int], place: str) -> int:
             had = self.had.get(place.split()[0], set())
-            assert self.durable is None or had <= self.durable, f"{place} began before {had - self.durable} stood"
+            assert self.durable is None or had <= self.durable, (
+                f"{place} began before {had - self.durable} stood"
+            )
             for _ in range(self.chance.choice([0, 0, 1, 2, 5])):
                 await asyncio.sleep(0)
             self.executed.append(place)

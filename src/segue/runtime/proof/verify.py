@@ -13,6 +13,7 @@ from ...authoring.actor.checkpoint import read_stored
 from ...authoring.context import Act, Branch, Wait, WireCall, Work
 from ...authoring.pooled import Named
 from ...authoring.stopping import Stop
+from ...core.replay import Place
 from ...model.entry import Entry, Failure
 from ...model.errors import AuthorError, InputMismatch, ReplayMismatch, ResultMismatch, UnknownName
 from ...model.lane import Answer
@@ -154,14 +155,14 @@ class Replayed(Executor):
     def start(self, call: Call) -> None:
         self.fresh.append(call)  # judged at rest: a run may end while a task that nobody awaits begins a call
 
-    def record(self, branch: Branch, request: Work | Wait | Act) -> Future[Any]:
+    def record(self, branch: Branch, request: Work | Wait | Act, place: Place | None = None) -> Future[Any]:
         if self.watch is not None and not self.leaving:
             self.watch(self, branch, request, self.replay.calls.get((branch.path, branch.n)))
         if self.losses is not None and request.kind in _TYPED:
             entry = self.replay.calls.get((branch.path, branch.n))
             if entry is not None and entry.value is not None:
                 self.losses.look(f"what {request.name!r} gave", entry.value, request.decode)
-        return super().record(branch, request)
+        return super().record(branch, request, place)
 
     def perform(self, branch: Branch, work: Work) -> Awaitable[Any]:
         return self.record(branch, work.sealed())  # nothing is carried out here, in the caller's task neither

@@ -196,9 +196,7 @@ class Executor:
         self.sent += 1
         return self.fence << 24 | self.sent  # greater than any of an earlier life
 
-    def record(
-        self, branch: Branch, request: Work | Wait | Act, place: Place | None = None
-    ) -> Future[Any]:
+    def record(self, branch: Branch, request: Work | Wait | Act, place: Place | None = None) -> Future[Any]:
         """Record a call of the code; see `RunContext`. `place`: where it stands, if that is settled."""
         if self.leaving:
             return self._refuse()
