@@ -354,3 +354,33 @@ async def test_it_isnt_resumed_where_an_answer_comes_that_moment() -> None:
         desk.store.open_lines = looks  # type: ignore[method-assign]  # as it was
         await engine.resume("it")
         await goes_on(desk, engine, 1)
+
+
+@segue.step(effect="at-most-once")
+async def shaky() -> None: ...
+
+
+@segue.flow
+async def short() -> str:
+    return "it"
+
+
+@segue.flow
+async def with_a_child() -> str:
+    await asyncio.gather(work("a"), work("b"))
+    child = await segue.spawn(short())
+    await shaky()
+    return await child
+
+
+async def test_a_child_that_ended_before_its_spawn_is_replayed_is_not_forgotten() -> None:
+    """It came while the run was held, and is read at the first rest, before the code came to the spawn again."""
+    desk = Desk()
+    assert await desk.life(with_a_child, 2, after=True) is None
+    async with desk.engine() as engine:
+        assert (await engine.wait("it")).status == "held"
+        (child,) = [head.id for head in await desk.store.runs() if head.id != "it"]
+        await engine.wait(child)
+        await engine.resume("it", repeat=True)
+        async with asyncio.timeout(5):
+            assert (await engine.wait("it")).status == "done"
