@@ -384,3 +384,44 @@ async def test_a_child_that_ended_before_its_spawn_is_replayed_is_not_forgotten(
         await engine.resume("it", repeat=True)
         async with asyncio.timeout(5):
             assert (await engine.wait("it")).status == "done"
+
+
+@segue.flow
+async def asked_before() -> str:
+    await asyncio.gather(work("a"), work("b"))
+    answer, _ = await asyncio.gather(segue.ask("Well?"), work("c"))
+    await shaky()
+    return answer
+
+
+async def cut_off() -> Desk:
+    """A desk whose run is held at its at-most-once step, all before it being done."""
+    for die_at in range(3, 9):
+        DONE.clear()
+        desk = Desk()
+        desk.fake.answer("Well?", "yes")
+        assert await desk.life(asked_before, die_at, after=True) is None
+        async with desk.engine() as engine:
+            if (await engine.wait("it")).status == "held":
+                return desk
+    raise AssertionError("it never was cut off there")
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("die_at", [1, 2, 3])
+async def test_what_is_taken_over_survives_a_crash_of_the_resumed_run(die_at: int, after: bool) -> None:
+    desk = await cut_off()
+    async with desk.engine(die_at, after=after) as engine:
+        await engine.resume("it", repeat=True)
+        assert desk.killed is not None
+        async with asyncio.timeout(5):
+            await desk.killed
+    async with desk.engine() as engine:
+        async with asyncio.timeout(5):
+            head = await engine.wait("it")
+        if head.status == "held":  # cut off once more
+            await engine.resume("it", repeat=True)
+            async with asyncio.timeout(5):
+                head = await engine.wait("it")
+        assert head.status == "done"
+    assert DONE == ["a", "b", "c"]

@@ -26,7 +26,8 @@ class Inherited:
 
     def __init__(self, run: Executor, pool: Pooled) -> None:
         self._run, self._pool = run, pool
-        self._taken: list[tuple[int, int, Outcome]] = []  # by when it came then
+        #: By when it came then; with the entry of one that is journaled when made.
+        self._taken: list[tuple[int, int, Outcome, Entry | None]] = []
 
     def serve(self, call: Call) -> bool:
         """Take a call over from the journal that this run was rebased from, if it is there."""
@@ -77,18 +78,25 @@ class Inherited:
             run.commits.entries.append(instant_entry(call, act))
             run.answer_at_once(call, entry.value)
             return
+        made: Entry | None = None
         if isinstance(request, Wait):
-            run.commits.entries.append(made_entry(call, request, entry.due))
+            made = made_entry(call, request, entry.due)
         elif request.effect == "at-most-once":
-            run.commits.entries.append(made_entry(call, request, 0.0))
+            made = made_entry(call, request, 0.0)
         lane = REUSED if entry.reused else ""
         outcome = Outcome(call, value, entry.error, paid=True, at=entry.at, lane=lane)
-        heapq.heappush(self._taken, (*self._pool.order(entry), outcome))
+        heapq.heappush(self._taken, (*self._pool.order(entry), outcome, made))
 
     def next_batch(self) -> list[Outcome]:
-        """Outcomes that were handed over together are so again, in their order then, with their time."""
+        """Outcomes that were handed over together are so again, in their order then, with their time.
+
+        That a call was made is written with its outcome: a life that found it without would wait for it.
+        """
         out: list[Outcome] = []
         batch = self._taken[0][0] if self._taken else 0
         while self._taken and self._taken[0][0] == batch:
-            out.append(heapq.heappop(self._taken)[2])
+            _, _, outcome, made = heapq.heappop(self._taken)
+            if made is not None:
+                self._run.commits.entries.append(made)
+            out.append(outcome)
         return out
