@@ -56,9 +56,9 @@ class Pooled:
         return entry.batch if entry.given_up < 0 else entry.given_up, self._order[id(entry)]
 
     def waits(self, path: str, n: int) -> bool:
-        """Whether nobody took the call of that place so far, and mail may come for it: an outcome, or a child's end."""
+        """Whether nobody took the call of that place so far, and it has no outcome yet."""
         entry = self._left.get(self._by_place.get((path, n), -1))
-        return entry is not None and (entry.made or entry.kind == "spawn")
+        return entry is not None and entry.made
 
     def was_open(self, path: str, n: int, digest: bytes) -> bool:
         """Whether that call was waiting at that place before the rebase."""
