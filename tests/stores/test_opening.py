@@ -6,7 +6,8 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from segue.model.message import Mail
 from segue.model.mode import DROP
 from segue.model.run import Spec
 from segue.ports.store import History, NewRun, Turn
-from segue.stores.sqlite import SqliteStore
+from segue.stores.sqlite import SqliteStore, patience, reader, writer
 
 
 async def test_a_lock_is_waited_for(tmp_path: Path) -> None:
@@ -38,6 +39,86 @@ async def test_a_lock_is_waited_for(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="another process kept it locked"):
         await SqliteStore(str(path), patience=timedelta(seconds=0.3)).open()
     cx.close()
+
+
+async def test_looking_needs_no_lock_of_who_writes(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    async with opened(SqliteStore(str(path))) as store:
+        await store.create([NewRun("a", Spec("flow", "f", b"[]"))], now=1.0)
+    with locked(path):
+        async with opened(SqliteStore(str(path), patience=timedelta(0), look=True)) as store:
+            assert [head.id for head in await store.runs()] == ["a"]
+            with pytest.raises(StoreError, match="opened to be looked at; open it to write"):
+                await store.create([NewRun("b", Spec("flow", "f", b"[]"))], now=1.0)
+
+
+@pytest.mark.parametrize("look", [False, True])
+async def test_a_long_wait_is_told_of_once_with_the_cure(
+    look: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "BUSY", 0.01)
+    for module in (reader, writer):
+        monkeypatch.setattr(module, "OPENING", 0.1)
+        monkeypatch.setattr(module, "BUSY", 0.01)
+    path = tmp_path / "run s.db"
+    async with opened(SqliteStore(str(path))):
+        pass
+    store = SqliteStore(str(path), look=look)
+    with locked(path, readers=look):
+        opening = asyncio.ensure_future(store.open())
+        await asyncio.sleep(0.05)
+        assert not caplog.records
+        async with asyncio.timeout(5):
+            while not caplog.records:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert not opening.done()
+    await opening
+    await store.close()
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said == (
+        f"sqlite:{path}: another process keeps it locked; end that process (`fuser '{path}'` names it), "
+        "or wait, up to 60 s"
+    )
+
+
+async def test_a_write_that_waits_long_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "WRITING", 0.3)
+    path = tmp_path / "runs.db"
+    async with opened(SqliteStore(str(path))) as store:
+        with locked(path):
+            creating = asyncio.ensure_future(store.create([NewRun("a", Spec("flow", "f", b"[]"))], now=1.0))
+            async with asyncio.timeout(5):
+                while not caplog.records:
+                    await asyncio.sleep(0.01)
+        assert (await creating)[0].new
+    assert "another process keeps it locked" in caplog.text
+
+
+@asynccontextmanager
+async def opened(store: SqliteStore) -> AsyncGenerator[SqliteStore]:
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@contextmanager
+def locked(path: Path, *, readers: bool = False) -> Generator[None]:
+    """As another process keeps it that writes; against `readers` too, as one that brings it up after a crash."""
+    cx = sqlite3.connect(path, isolation_level=None)
+    if readers:
+        cx.execute("pragma locking_mode = exclusive")
+    cx.execute("begin immediate")
+    cx.execute("create table other(k)")
+    try:
+        yield
+    finally:
+        cx.execute("rollback")
+        cx.close()
 
 
 _OPENER = """
@@ -136,7 +217,8 @@ async def test_what_actors_changed_is_kept_when_its_table_is_made_anew(tmp_path:
     await store.close()
 
 
-async def test_a_file_of_the_version_before_is_brought_up_to_date(tmp_path: Path) -> None:
+@pytest.mark.parametrize("look", [False, True])
+async def test_a_file_of_the_version_before_is_brought_up_to_date(look: bool, tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     store = SqliteStore(str(path))
     await store.open()
@@ -167,7 +249,7 @@ async def test_a_file_of_the_version_before_is_brought_up_to_date(tmp_path: Path
         " drop table targets;" + _WITHOUT_CONTENTS + " pragma user_version = 1"
     )
     cx.close()
-    store = SqliteStore(str(path))
+    store = SqliteStore(str(path), look=look)
     await store.open()
     assert [letter.mail.number for letter in await store.inbox("a", 0)] == [1]
     while await store.sweep(now=1.0, limit=9):  # who else held those contents isn't known

@@ -324,7 +324,7 @@ async def _time(plan: Plan, samples: list[Sample], engine: Engine, args: argpars
     if not names:
         return
     if args.sample and _is_there(args.store):  # it ran in memory, which has seen no job
-        store = open_store(args.store)
+        store = open_store(args.store, look=True)
         await store.open()
         try:
             await engine.lanes.promotions.learn(store)

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 from ...model.errors import StoreError
 from .cache import Cache
-from .schema import connect, trouble
+from .patience import BUSY, OPENING, Patience
+from .schema import connect, is_busy, trouble
 from .unwritable import Unwritable
 
 T = TypeVar("T")
@@ -40,6 +41,8 @@ class Reader:
         self._thread = threading.Thread(target=self._run, name="segue-sqlite-reader", daemon=True)
         self._closed: Future[None] = self._loop.create_future()
         self._stopped = False
+        self._cx: sqlite3.Connection | None = None  # both are the thread's own
+        self._cache: Cache | None = None
         self._thread.start()
 
     async def look(self, look: Callable[..., T], *args: Any) -> T:
@@ -63,49 +66,63 @@ class Reader:
         await asyncio.shield(self._closed)
         self._thread.join()
 
+    # ------------------------------------------------------------ in the thread
     def _run(self) -> None:
-        cx: sqlite3.Connection | None = None
-        cache: Cache | None = None
-        while looks := self._wait(cache):
-            seen: list[Seen] = []
+        while looks := self._wait():
             try:
-                if cx is None:
-                    cx = self._connect()
-                    cache = Cache(cx)
-                if cache is not None:
-                    cache.uses(len(looks))
-                seen = self._together(cx, looks)
-                while self._unwritable is not None and self._unwritable.has_changed():
-                    cx.close()
-                    cx = cache = None
-                    cx = self._connect()
-                    cache = Cache(cx)
-                    seen = self._together(cx, looks)
+                seen = self._patiently(looks)
             except Exception as problem:
                 error = trouble(self._address, self._path, problem)
-                seen += [(future, None, error) for _, _, future in looks[len(seen) :]]
+                seen = [(future, None, error) for _, _, future in looks]
             self._post(_settle_all, seen)
-        if cx is not None:
-            cx.close()
+        self._disconnect()
         self._post(_settle, self._closed, None, None)
 
-    def _connect(self) -> sqlite3.Connection:
-        if self._unwritable is not None:
-            return self._unwritable.connect()
-        return connect(self._path, busy=self._patience, write=False)
+    def _patiently(self, looks: list[Look]) -> list[Seen]:
+        """What they see; if another process is in the way, all over again."""
+        patience: Patience | None = None
+        while True:
+            try:
+                return self._see(looks)
+            except sqlite3.OperationalError as error:
+                patience = patience or Patience(self._path, self._address, self._patience, silent=OPENING)
+                if not patience.waits(error):
+                    raise
+
+    def _see(self, looks: list[Look]) -> list[Seen]:
+        seen = self._together(self._connected(), looks)
+        while self._unwritable is not None and self._unwritable.has_changed():
+            self._disconnect()
+            seen = self._together(self._connected(), looks)
+        return seen
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._cx is None:
+            file = self._unwritable
+            busy = min(BUSY, self._patience)
+            self._cx = connect(self._path, busy=busy, write=False) if file is None else file.connect()
+            self._cache = Cache(self._cx)
+        return self._cx
+
+    def _disconnect(self) -> None:
+        cx, self._cx, self._cache = self._cx, None, None
+        if cx is not None:
+            cx.close()
 
     def _together(self, cx: sqlite3.Connection, looks: list[Look]) -> list[Seen]:
         """What each of them sees, all at one time."""
+        if self._cache is not None:
+            self._cache.uses(len(looks))
         cx.execute("begin")
         try:
             return [self._look(cx, *look) for look in looks]
         finally:
             cx.execute("rollback")
 
-    def _wait(self, cache: Cache | None) -> list[Look]:
+    def _wait(self) -> list[Look]:
         """What is asked for now, to be looked at in one transaction; none at the end."""
         looks: list[Look] = []
-        look = self._queue.get() if cache is None else cache.wait(self._queue)
+        look = self._queue.get() if self._cache is None else self._cache.wait(self._queue)
         while look is not None:
             looks.append(look)
             if len(looks) == TOGETHER:
@@ -124,6 +141,8 @@ class Reader:
         try:
             return future, look(cx, *args), None
         except Exception as problem:
+            if is_busy(problem):
+                raise
             return future, None, trouble(self._address, self._path, problem)
 
     def _post(self, call: Callable[..., None], *args: Any) -> None:

@@ -48,8 +48,9 @@ from . import (
 from . import post as post_orders
 from . import runs as run_orders
 from . import turns as turn_orders
+from .patience import BUSY
 from .reader import Reader
-from .schema import UNWRITABLE, is_full
+from .schema import UNWRITABLE, VERSION, is_full, refuse_strange
 from .unwritable import Unwritable, is_unwritable
 from .writer import Writer
 
@@ -79,6 +80,8 @@ class SqliteStore:
                 raise StoreError(self.address, *UNWRITABLE)
             await self._open_unwritable()
             return
+        if self._looks and await self._open_to_look():
+            return
         writer = Writer(self._path, self.address, patience=self._patience, tell=self._tell)
         try:
             await writer.opened
@@ -88,8 +91,21 @@ class SqliteStore:
         self._writer = writer
         self._reader = Reader(self._path, self.address, patience=self._patience)
 
+    async def _open_to_look(self) -> bool:
+        """Without the lock of who writes: whether that will do, or tables are to be made first."""
+        reader = Reader(self._path, self.address, patience=self._patience)
+        version = 0
+        try:
+            version = await reader.look(refuse_strange, self.address)
+        finally:
+            if version != VERSION:
+                await reader.close()
+        if version == VERSION:
+            self._reader = reader
+        return version == VERSION
+
     async def _open_unwritable(self) -> None:
-        file = Unwritable(self._path, self.address, busy=self._patience)
+        file = Unwritable(self._path, self.address, busy=min(BUSY, self._patience))
         reader = Reader(self._path, self.address, patience=self._patience, unwritable=file)
         try:
             await reader.look(lambda cx: None)  # it is refused here, or not at all
@@ -124,6 +140,8 @@ class SqliteStore:
 
     def _not_open(self) -> StoreError:
         if self._reader is not None:
+            if not is_unwritable(self._path):
+                return StoreError(self.address, "it was opened to be looked at", "open it to write")
             return StoreError(self.address, *UNWRITABLE)
         return StoreError(self.address, "it isn't open", "await its open() first")
 

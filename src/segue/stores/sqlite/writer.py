@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import sqlite3
 import threading
-import time
 from asyncio import Future
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,8 +16,9 @@ from ...model.errors import StoreError
 from ...ports.store import Hint, Landed
 from .cache import Cache
 from .ledger import Ledger
+from .patience import BUSY, OPENING, WRITING, Patience
 from .runs import Claim, claim, create, has_claimable
-from .schema import connect, is_busy, is_trouble, prepare, trouble
+from .schema import connect, is_trouble, prepare, trouble
 from .turns import ALONE, append, append_each, commit
 
 #: Writes many items of one kind, and says of each what came of it.
@@ -177,11 +176,11 @@ class Writer:
 
     def _open(self) -> sqlite3.Connection:
         """The file, with its tables; if another process is in the way, all over again."""
-        until = time.monotonic() + self._patience
+        patience: Patience | None = None
         while True:
             cx: sqlite3.Connection | None = None
             try:
-                cx = connect(self._path, busy=min(0.2, self._patience), write=True)
+                cx = connect(self._path, busy=min(BUSY, self._patience), write=True)
                 self._ledger = Ledger(cx, self._address)
                 self._begin()
                 prepare(cx, self._address)
@@ -190,9 +189,9 @@ class Writer:
             except BaseException as error:
                 if cx is not None:
                     cx.close()
-                if not is_busy(error) or time.monotonic() > until:
+                patience = patience or self._waiting(OPENING)
+                if not patience.waits(error):
                     raise
-            time.sleep(random.uniform(0.001, 0.02))
 
     def _post(self, call: Callable[..., None], *args: Any) -> None:
         with suppress(RuntimeError):  # the loop is gone, and with it all who could be told
@@ -227,15 +226,18 @@ class Writer:
 
     def _patiently(self, rows: list[Row], orders: list[Order]) -> Done:
         """Write a group; if another process is in the way, all over again."""
-        until = time.monotonic() + self._patience
+        patience: Patience | None = None
         while True:
             try:
                 return self._together(rows, orders)
             except BaseException as error:
                 self._undo()
-                if not is_busy(error) or time.monotonic() > until:
+                patience = patience or self._waiting(WRITING)
+                if not patience.waits(error):
                     raise
-            time.sleep(random.uniform(0.001, 0.02))
+
+    def _waiting(self, silent: float) -> Patience:
+        return Patience(self._path, self._address, self._patience, silent=silent)
 
     def _pace(self, size: int) -> None:
         """Look how much is written at once, and let the log be as long as suits that."""

@@ -1,0 +1,43 @@
+"""How long other processes that hold the file are waited for."""
+
+from __future__ import annotations
+
+import logging
+import random
+import shlex
+import time
+from typing import Final
+
+from .schema import is_busy
+
+log = logging.getLogger("segue")
+
+#: So long SQLite itself waits for a lock, in seconds.
+BUSY: Final = 0.2
+#: So long nothing is said, in seconds: of a file that is opened, when somebody may look on, and of a write.
+OPENING, WRITING = 1.0, 5.0
+
+
+class Patience:
+    """What is waited from the first time that another process was in the way."""
+
+    def __init__(self, path: str, address: str, seconds: float, *, silent: float) -> None:
+        now = time.monotonic()
+        self._path, self._address, self._seconds = path, address, seconds
+        self._until, self._silent = now + seconds, now + silent - BUSY
+
+    def waits(self, error: BaseException) -> bool:
+        """Wait a moment, if that is what failed, and there is time: whether it is worth another try."""
+        now = time.monotonic()
+        if not is_busy(error) or now >= self._until:
+            return False
+        if now >= self._silent:
+            self._silent = self._until
+            log.warning(
+                "%s: another process keeps it locked; end that process (`fuser %s` names it), or wait, up to %.3g s",
+                self._address,
+                shlex.quote(self._path),
+                self._seconds,
+            )
+        time.sleep(random.uniform(0.001, 0.02))
+        return True
