@@ -394,7 +394,10 @@ class Store(Protocol):
         ...
 
     async def bury(self, workers: Sequence[str]) -> None:
-        """Those are gone: whatever they hold lapses now, and letters to their ports are dropped."""
+        """Those are gone: whatever they hold lapses now, and letters to their ports are dropped.
+
+        A store that is only to be looked at leaves that to those that write.
+        """
         ...
 
     async def backlog(self, *, now: float, but: Collection[str] = ()) -> tuple[int, float | None]:

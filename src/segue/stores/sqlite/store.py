@@ -266,6 +266,8 @@ class SqliteStore:
         return cast(list[str], await self._look(lists.workers))
 
     async def bury(self, workers: Sequence[str]) -> None:
+        if self._looks and self._writer is None:
+            return  # whoever opens it to write does that as well
         await self._write(run_orders.bury, list(workers), many=True)
 
     async def backlog(self, *, now: float, but: Collection[str] = ()) -> tuple[int, float | None]:
