@@ -98,6 +98,46 @@ async def test_a_write_that_waits_long_is_told_of(
     assert "another process keeps it locked" in caplog.text
 
 
+_GROWING = """
+import asyncio, resource, sys
+from segue.model.run import Spec
+from segue.ports.store import NewRun
+from segue.stores.sqlite import SqliteStore
+
+async def main(path: str, limit: int) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    store = SqliteStore(path)
+    await store.open()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+    for n in range(3):
+        try:
+            await store.create([NewRun(f"{n}", Spec("flow", "f", b"[]" + b" " * 100_000 * (n != 2)))], now=1.0)
+        except Exception as error:
+            print(error)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    print(*[head.id for head in await store.runs()])
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8000, most))
+        await SqliteStore(path + ".other").open()
+    except Exception as error:
+        print(error)
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+"""
+
+
+async def test_a_limit_on_the_size_of_files_is_called_that(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    said = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", _GROWING, path, "400000"], capture_output=True, text=True
+    )
+    limit = "this process may write no file above {} bytes; raise that limit (`ulimit -f unlimited`, "
+    first, there, other = said.stdout.splitlines()
+    assert f"'sqlite:{path}': {limit.format('400,000')}" in first
+    assert there == "1 2"  # it goes on
+    assert f"'sqlite:{path}.other': {limit.format('8,000')}" in other
+
+
 @asynccontextmanager
 async def opened(store: SqliteStore) -> AsyncGenerator[SqliteStore]:
     await store.open()

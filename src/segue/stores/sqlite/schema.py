@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from ...model.errors import UNREADABLE, StoreError
+from . import ceiling
 
 #: The version of the tables, as `user_version` has it.
 VERSION: Final = 15
@@ -395,6 +396,8 @@ def trouble(address: str, path: str, error: BaseException) -> BaseException:
         return StoreError(
             address, "a newer segue has changed its tables", "end this process, and upgrade segue here"
         )
+    if (limit := ceiling.met(error)) is not None:
+        return StoreError(address, f"this process may write no file above {limit:,} bytes", ceiling.CURE)
     code = _code(error)
     if code == sqlite3.SQLITE_IOERR and is_full(path):  # of its index, which SQLite can't make then
         code = sqlite3.SQLITE_FULL
