@@ -13,6 +13,8 @@ import pytest
 
 import segue
 from segue import Actor, Done
+from segue.authoring import mail
+from segue.core.codec import digest
 from segue.errors import InvalidValue, NotInRun, RunCancelled, UnknownName, WrongPlace
 from segue.model.run import Head
 from segue.testing import FakeModel, check
@@ -279,3 +281,36 @@ async def test_a_result_that_a_generic_base_was_given() -> None:
     assert await desk.run(Pairs(), id="pair") == Pair(1, "b")
     assert await desk.run(Many(), id="many") == [Pair(1, "b")]
     assert await desk.run(Mixes(), id="mixes") == Pair(1, "b")
+
+
+@segue.flow
+async def takes_text(text: str) -> int:
+    return len(text)
+
+
+class TakesText(Actor[int]):
+    text: str
+
+    def begin(self) -> Done[int]:
+        return Done(len(self.text))
+
+
+async def test_the_digest_of_a_childs_arguments_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["a mapped one", "a spawned one", "an awaited one"]
+    taken: list[bytes] = []
+
+    @segue.flow
+    async def starts() -> int:
+        DID.append("a life")
+        mapped, *_ = await segue.map(takes_text, texts[:1])
+        return mapped + await (await segue.spawn(takes_text(texts[1]))) + await TakesText(texts[2])
+
+    def counted(data: bytes) -> bytes:
+        taken.append(data)
+        return digest(data)
+
+    monkeypatch.setattr(mail, "digest", counted)
+    async with segue.Engine("memory:") as engine:
+        assert await engine.run(starts()) == sum(map(len, texts))
+    for text in texts:
+        assert 1 <= sum(text.encode() in data for data in taken) <= len(DID)  # once in each life

@@ -264,8 +264,9 @@ def _child_id(run: str, path: str, n: int, check: str) -> str:
     return f"{run}.{blake2b(f'{run}{path}:{n}{check}'.encode(), digest_size=6).hexdigest()}"
 
 
-def check_fits(branch: Branch, flow: Target, args: bytes) -> None:
-    """Raise `InvalidValue` for what a new run of that couldn't read: it would be held, and its caller wait."""
+def check_fits(branch: Branch, flow: Target, args: bytes) -> bytes:
+    """The digest of arguments. Raises `InvalidValue` for those that a new run of that couldn't read: it would be held,
+    and its caller wait."""
     run, check = branch.run, digest(args)
     if run.rebased:
         is_there = bool(run.awaited(branch.path, branch.n, flow.name, check))
@@ -273,10 +274,23 @@ def check_fits(branch: Branch, flow: Target, args: bytes) -> None:
         is_there = run.replays(branch.path, branch.n, check)
     if not is_there:
         flow.check_args(args)
+    return check
 
 
-def child(branch: Branch, flow: Target, args: bytes, config: Config, *, id: str = "", **more: Any) -> Any:
-    """Start a run and wait for its end: one recorded call, whose outcome is the child's. `more` is of its spec."""
+def child(
+    branch: Branch,
+    flow: Target,
+    args: bytes,
+    config: Config,
+    *,
+    check: bytes = b"",
+    id: str = "",
+    **more: Any,
+) -> Any:
+    """Start a run and wait for its end: one recorded call, whose outcome is the child's.
+
+    `check`: the digest of its arguments, if that was taken. `more` is of its spec.
+    """
     run = branch.run
     run.services.register(flow)
     run_id = id or child_id(branch, flow, args)
@@ -294,7 +308,7 @@ def child(branch: Branch, flow: Target, args: bytes, config: Config, *, id: str 
         kind="child",
         name=flow.name,
         args=args,
-        digest=digest(args),
+        digest=check or digest(args),
         decode=flow.read_result,
         opens=opens,
         drops=drops,
@@ -346,7 +360,7 @@ async def spawn(
     branch = current("spawn")
     run = branch.run
     flow, args = take_call(call)
-    check_fits(branch, flow, args)
+    check = check_fits(branch, flow, args)
     run.services.register(flow)
     config = config_of(branch, configured("spawn()", how) if how else None, flow.options)
     if group is not None:
@@ -369,7 +383,7 @@ async def spawn(
         kind="spawn",
         name=flow.name,
         args=args,
-        digest=digest(args),
+        digest=check,
         decode=lambda value: run.services.handle(decoder(str)(value), flow, place),
         writes=writes,
         value=encode(run_id),

@@ -259,11 +259,11 @@ class _Items:
         """Begin a run of its own for an item. It has no branch here: thousands may be under way."""
         try:
             target, args = take_call(call)
-            check_fits(branch, target, args)
+            check = check_fits(branch, target, args)
             id = child_id(branch, target, args)
             group = f"{branch.run.id}{branch.path}"
             config = config_of(branch, flow=target.options)
-            end = child(branch, target, args, config, id=id, group=group, limit=self._limit)
+            end = child(branch, target, args, config, check=check, id=id, group=group, limit=self._limit)
         except Exception as error:  # its arguments can't be written
             self._end(Outcome(index, item, None, error))
             return

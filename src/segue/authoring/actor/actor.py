@@ -88,8 +88,8 @@ class Actor(Generic[R_co]):
                 return runner.run_flow(self).__await__()
             branch = current(f"`await {type(self).__qualname__}(…)`")
             fields = definition.take(self)
-            check_fits(branch, definition, fields)
-            return child(branch, definition, fields, config_of(branch)).__await__()
+            check = check_fits(branch, definition, fields)
+            return child(branch, definition, fields, config_of(branch), check=check).__await__()
 
     def setup(self) -> object:
         """Called once, before `begin`, in the first commit."""
