@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pydantic
@@ -163,3 +165,23 @@ def test_other_forms_arent_losses(data: bytes, tp: Any) -> None:
     found = losses.Losses("x")
     found.look("it", data, lambda text: msgspec.json.decode(text, type=tp))
     assert not found.found
+
+
+@segue.step
+async def in_berlin(at: datetime) -> datetime:
+    return at.astimezone(ZoneInfo("Europe/Berlin"))
+
+
+@segue.flow
+async def half_a_year_later(at: datetime) -> datetime:
+    told = await in_berlin(at)
+    assert told.tzinfo == at.tzinfo == timezone(timedelta(hours=1))  # the first time too
+    return told + timedelta(days=180)
+
+
+async def test_of_a_time_zone_its_offset_is_kept_in_every_life(caplog: pytest.LogCaptureFixture) -> None:
+    noon = datetime(2026, 1, 5, 12, tzinfo=ZoneInfo("Europe/Berlin"))
+    async with segue.Engine("memory:", verify=True) as engine:
+        later = await engine.run(half_a_year_later(noon))
+    assert later == noon.astimezone(UTC) + timedelta(days=180) != noon + timedelta(days=180)
+    assert not caplog.records
