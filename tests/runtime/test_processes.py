@@ -341,3 +341,40 @@ async def test_and_so_is_a_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setattr(performing, "side_by_side", lambda: True)
     (tmp_path / "mark").touch()
     assert await Desk().run(heavy.Cruncher(str(tmp_path), 3)) == "6 in 3, here 3"
+
+
+_UNGUARDED = """
+import asyncio, pathlib, segue
+
+@segue.step(pool="process")
+def heavy() -> int:
+    return 1
+
+@segue.flow
+async def works() -> int:
+    return await heavy()
+
+async def main() -> None:
+    with pathlib.Path(__file__).with_suffix(".begun").open("a") as begun:
+        begun.write("x")
+    async with segue.Engine("memory:") as engine:
+        await engine.run(works())
+
+asyncio.run(main())
+"""
+
+
+async def test_a_program_that_begins_its_work_on_import_is_told_so(tmp_path: Path) -> None:
+    """And doesn't begin it in the process of its step, which would do so, and so on."""
+    file = tmp_path / "unguarded.py"
+    file.write_text(_UNGUARDED)
+    program = await asyncio.create_subprocess_exec(sys.executable, file, stderr=asyncio.subprocess.PIPE)
+    try:
+        async with asyncio.timeout(20):
+            _, said = await program.communicate()
+    finally:
+        if program.returncode is None:
+            program.kill()
+    assert f"{file} opens an engine when it is imported" in said.decode()
+    assert 'put what begins work under `if __name__ == "__main__":`' in said.decode()
+    assert file.with_suffix(".begun").read_text() == "xx"

@@ -37,6 +37,7 @@ from ..stores import open_store
 from . import alive, receipt
 from .calls.budgets import Budgets
 from .calls.models import Models
+from .calls.processes import check_is_no_import
 from .calls.sameness import Sameness
 from .caretaker import Caretaker
 from .ends import Ends
@@ -137,6 +138,7 @@ class Engine:
     async def __aenter__(self) -> Self:
         if self._loop is not None:
             raise RuntimeError("this engine is open already: enter it once, and hand it on")
+        check_is_no_import()
         self._loop, self._closed = asyncio.get_running_loop(), False
         try:
             return await self._enter()

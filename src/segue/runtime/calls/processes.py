@@ -19,7 +19,7 @@ import sys
 import threading
 import traceback
 from asyncio import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextvars import Context
 from pathlib import Path
 from queue import SimpleQueue
@@ -31,7 +31,7 @@ import msgspec
 from ...authoring.failures import to_exception, to_failure
 from ...authoring.pooled import Named, OverTime
 from ...model.entry import Failure
-from ...model.errors import ProcessDied
+from ...model.errors import ProcessDied, WrongPlace
 
 _START = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]);"
@@ -236,10 +236,34 @@ def _find(work: Named, file: str) -> Any:
     from ...authoring.flow import definition
     from ...authoring.step import make
 
-    found: Any = _module(work.module, file)
+    with _importing(file or work.module):
+        found: Any = _module(work.module, file)
     for part in work.name.split("."):
         found = getattr(found, part)
     return definition(found) or make(found)
+
+
+_imported = ""
+
+
+@contextlib.contextmanager
+def _importing(what: str) -> Generator[None]:
+    global _imported
+    _imported = what
+    try:
+        yield
+    finally:
+        _imported = ""
+
+
+def check_is_no_import() -> None:
+    """Raise `WrongPlace` where a program begins its work when it is imported: its steps' processes would begin it, too,
+    and theirs again."""
+    if _imported:
+        raise WrongPlace(
+            f"{_imported} opens an engine when it is imported, and a process that carries out its steps imports it; "
+            'put what begins work under `if __name__ == "__main__":`'
+        )
 
 
 def _module(name: str, file: str) -> ModuleType:
