@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from .runtime.ground.events import Recorded as Recorded
     from .runtime.ground.events import Retrying as Retrying
     from .runtime.ground.events import Token as Token
+    from .runtime.ground.events import Waiting as Waiting
     from .runtime.handles import Ask as Ask
     from .runtime.handles import Recipient as Recipient
     from .runtime.handles import Run as Run
@@ -162,6 +163,7 @@ _HOMES = {
     "Stored": "authoring.actor.migration",
     "Summarise": "model.upkeep",
     "Token": "runtime.ground.events",
+    "Waiting": "runtime.ground.events",
     "Tool": "authoring.tool",
     "Trim": "model.upkeep",
     "ask": "authoring.ask",

@@ -384,3 +384,27 @@ def test_what_is_ready_and_unknown_here_isnt_told(desk: Desk):
     TARGETS.pop("alien")
     said = desk.segue("run", "app.py:steps", "2")
     assert (said.code, "goes on here too" in said.err) == (0, False)
+
+
+def test_calls_that_wait_for_a_thread_are_told_of_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segue.runtime.worker.THREADS", 1)
+    monkeypatch.setattr("segue.runtime.calls.room.LONG", 0.01)
+    desk.write(
+        "blocks.py",
+        """
+import asyncio, time
+import segue
+
+@segue.step
+def block(n: int) -> int:
+    time.sleep(0.03)
+    return n
+
+@segue.flow
+async def blocks() -> list[int]:
+    return await asyncio.gather(*(block(n) for n in range(3)))
+""",
+    )
+    said = desk.segue("run", "blocks.py")
+    assert said.code == 0
+    assert said.err.count("· block waits for a thread: none of 1 is free\n") == 1

@@ -204,3 +204,41 @@ async def test_an_alarm_is_called_off_at_the_end(clock: VirtualClock):
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert limit.flying == 0
+
+
+async def test_who_waits_for_a_second_hears_what_for(clock: VirtualClock) -> None:
+    limit, told = Limit(clock, first=2), list[str]()
+
+    async def waits(most: int) -> None:
+        waiting = asyncio.ensure_future(limit.enter(most, 0, told.append))
+        await asyncio.sleep(0)
+        clock.advance(0.9)
+        assert not told
+        clock.advance(0.2)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+    await limit.enter(9, 0, told.append)
+    await waits(1)
+    assert told.pop() == "its turn: so many live calls as may be are under way, 1"
+    flight = await limit.enter(9, 0)
+    await waits(9)
+    assert told.pop() == "its turn: 2 live calls are under way, and the endpoint bears no more just now"
+    limit.refused(flight, CallFault(429, "too many", again=True, after=60.0))
+    limit.leave()
+    limit.leave()
+    await waits(9)
+    assert told == ["the endpoint, which takes no more calls for a while"]
+    limit.close()
+
+
+async def test_who_is_let_in_soon_hears_nothing(clock: VirtualClock) -> None:
+    limit, told = Limit(clock), list[str]()
+    await limit.enter(1, 0, told.append)
+    waiting = asyncio.ensure_future(limit.enter(1, 0, told.append))
+    await asyncio.sleep(0)
+    clock.advance(0.5)
+    limit.leave()
+    await waiting
+    clock.advance(5)
+    assert not told

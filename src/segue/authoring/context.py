@@ -356,12 +356,29 @@ class Services(Protocol):
         """An SDK's request as a recorded call, carried out as the configuration's mode says; gives an `Answered`."""
         ...
 
-    async def in_thread(self, fn: Callable[[], Any], stop: Stop | None = None) -> Any:
-        """Run a blocking function off the loop, with the caller's context; given up, it is asked to `stop`."""
+    async def in_thread(
+        self,
+        fn: Callable[[], Any],
+        stop: Stop | None = None,
+        *,
+        timeout: float | None = None,
+        told: Callable[[str], None] | None = None,
+    ) -> Any:
+        """Run a blocking function off the loop, with the caller's context; given up, it is asked to `stop`.
+
+        `timeout`: in seconds, from when a thread has begun it; raises `OverTime`. `told` what it waits for, if it waits
+        long before that.
+        """
         ...
 
-    async def in_process(self, work: Named, timeout: float | None) -> bytes:
-        """Have work done in another process; `timeout` in seconds, from when one has begun it."""
+    async def in_process(
+        self, work: Named, timeout: float | None, told: Callable[[str], None] | None = None
+    ) -> bytes:
+        """Have work done in another process. `timeout` and `told` as of `in_thread`."""
+        ...
+
+    def waits(self, run: str, place: tuple[str, int], name: str, what: str) -> None:
+        """Tell who watches a run what its call of that name waits for."""
         ...
 
     async def get_resource(self, fn: Callable[[], Any]) -> Any:

@@ -339,25 +339,34 @@ async def _perform(work: Attempt, step: StepDef) -> bytes:
     """One attempt, in this process or another one."""
     branch, args, kwargs = work.caller, work.given, work.named
     assert branch is not None  # as long as it isn't over
-    if step.place is not None and not side_by_side():
-        seconds = None if step.timeout is None else step.timeout.total_seconds()
-        try:
+    services, seconds = branch.run.services, None if step.timeout is None else step.timeout.total_seconds()
+    told = functools.partial(services.waits, branch.run.id, work.place[1:], step.name)
+    try:
+        if step.place is not None and not side_by_side():
             order = Named(*step.place, work.args, step.name, key=work.key)
-            return await branch.run.services.in_process(order, seconds)
-        except OverTime as error:
-            raise TimeoutError(f"step {step.name!r} took longer than {step.timeout}") from error
-    if step.timeout is None:
-        value = await _call(branch, step, args, kwargs)
-    else:
-        bound = asyncio.timeout(step.timeout.total_seconds())
-        try:
-            async with bound:
-                value = await _call(branch, step, args, kwargs)
-        except TimeoutError as error:
-            if not bound.expired():
-                raise
-            raise TimeoutError(f"step {step.name!r} took longer than {step.timeout}") from error
+            return await services.in_process(order, seconds, told)
+        if not step.is_async:
+            call = functools.partial(step.fn, *args, **kwargs)
+            value = await services.in_thread(call, timeout=seconds, told=told)
+        else:
+            value = await _within(seconds, step.fn(*args, **kwargs))
+    except OverTime as error:
+        raise TimeoutError(f"step {step.name!r} took longer than {step.timeout}") from error
     return work.encoded(value)
+
+
+async def _within(seconds: float | None, call: Awaitable[Any]) -> Any:
+    """What it gives. Raises `OverTime` if that isn't there in time."""
+    if seconds is None:
+        return await call
+    bound = asyncio.timeout(seconds)
+    try:
+        async with bound:
+            return await call
+    except TimeoutError as error:
+        if not bound.expired():
+            raise
+        raise OverTime from error
 
 
 def _check_unchanged(step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any], data: bytes) -> None:
@@ -368,12 +377,6 @@ def _check_unchanged(step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any
             if step.shape.encode_call(args, kwargs) != data:
                 raise ChangedArgument(step.name)
             break
-
-
-async def _call(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if step.is_async:
-        return await step.fn(*args, **kwargs)
-    return await branch.run.services.in_thread(functools.partial(step.fn, *args, **kwargs))
 
 
 def idempotency_key() -> str:

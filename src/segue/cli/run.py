@@ -22,7 +22,7 @@ from ..core.signature import InputShape, Parameter
 from ..model.errors import AuthorError, InvalidValue, UnknownName
 from ..model.run import ENDED, Head, is_over
 from ..runtime.engine import Engine
-from ..runtime.ground.events import Asked, Emitted, Event, Finished, Recorded, Retrying, Token
+from ..runtime.ground.events import Asked, Emitted, Event, Finished, Recorded, Retrying, Token, Waiting
 from ..runtime.ground.names import new_id, unknown_run
 from ..runtime.handles import Ask, Run
 from ..runtime.interruption import Strokes, ask_to_end
@@ -250,6 +250,7 @@ class _Watch:
         self.typist = Typist()
         self._midline = False
         self._speaking = ""
+        self._waited: set[str] = set()  # what for, as it was told
         self._until = 0.0  # it was said that it waits so long
         self._since = 0.0  # and since then
         self._quiet = asyncio.Lock()  # held while somebody types
@@ -336,6 +337,10 @@ class _Watch:
                 status = f"HTTP {event.status}, " if event.status else ""
                 again = f"again in {duration(event.wait)}, after attempt {event.attempt}"
                 self._dim(f"· {event.model} ✗ {status}{event.message}; {again}")
+            case Waiting():
+                if event.what not in self._waited:
+                    self._waited.add(event.what)
+                    self._dim(f"· {event.name} waits for {event.what}")
             case Emitted(value=value):
                 self._dim(f"· {as_text(value)}")
             case _:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import shlex
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 from ..authoring.context import Branch, Wait, WireCall, Work
 from ..authoring.failures import as_step_failed
 from ..authoring.flow import Target
-from ..authoring.pooled import Named
+from ..authoring.pooled import Named, OverTime
 from ..authoring.stopping import STOP, Stop
 from ..core import journal
 from ..core.pool import Pooled
@@ -31,9 +32,10 @@ from ..ports.store import Claimed, CommitResult, Created, Hint, Lease, NewRun, S
 from . import alive
 from .calls.models import Models
 from .calls.processes import Processes
+from .calls.room import Room
 from .ground.absent import Absent
 from .ground.bus import Bus
-from .ground.events import Asked
+from .ground.events import Asked, Waiting
 from .ground.jumps import Jumps
 from .ground.phase import COMMITTING
 from .ground.tasks import NO_CONTEXT
@@ -59,6 +61,8 @@ PAID = 20.0
 ASIDE = 0.5
 #: Of a worker whose room is full, so large a part leaves at a time of those that only wait, if others are ready.
 SHARE = 16
+#: So many functions that block are carried out at once.
+THREADS = 64
 #: For so long runs may be begun where they are asked for, in seconds; then the loop gets a turn.
 STRETCH = 0.002
 
@@ -119,6 +123,7 @@ class Worker:
         self._carrier = Carrier(store, self.awake)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._threads: ThreadPoolExecutor | None = None
+        self._threads_room = Room(THREADS, "a thread")
         self._processes: Processes | None = None
         self._watch: Watch | None = None
         self._resources = Resources()
@@ -144,21 +149,58 @@ class Worker:
     ) -> Work | Wait:
         return self._models.wire.call(branch, config, call, replays=replays)
 
-    async def in_thread(self, fn: Callable[[], Any], stop: Stop | None = None) -> Any:
+    async def in_thread(
+        self,
+        fn: Callable[[], Any],
+        stop: Stop | None = None,
+        *,
+        timeout: float | None = None,
+        told: Callable[[str], None] | None = None,
+    ) -> Any:
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(64, thread_name_prefix="segue-step")
+            self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="segue-step")
         context, stop = copy_context(), stop or Stop()
         context.run(STOP.set, stop)
+        room = self._threads_room
+        if not room.enter_at_once():
+            await room.enter(told)
+        work: concurrent.futures.Future[Any] | None = None
         try:
-            return await self.loop.run_in_executor(self._threads, lambda: context.run(_on_thread, fn))
+            if timeout is None:
+                work = self._threads.submit(context.run, _on_thread, fn)
+                return await asyncio.wrap_future(work, loop=self.loop)
+            bound = asyncio.timeout(timeout)
+            try:
+                async with bound:
+                    work = self._threads.submit(context.run, _on_thread, fn)
+                    return await asyncio.wrap_future(work, loop=self.loop)
+            except TimeoutError as error:
+                if not bound.expired():
+                    raise
+                stop.asked = True
+                raise OverTime from error
         except asyncio.CancelledError:
             stop.asked = True
             raise
+        finally:
+            if work is None or work.done():
+                room.leave()
+            else:  # it can't be stopped, so it keeps its thread
+                work.add_done_callback(self._thread_is_free)
 
-    async def in_process(self, work: Named, timeout: float | None) -> bytes:
+    def _thread_is_free(self, _: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self.loop.call_soon_threadsafe(self._threads_room.leave)
+
+    async def in_process(
+        self, work: Named, timeout: float | None, told: Callable[[str], None] | None = None
+    ) -> bytes:
         if self._processes is None:
             self._processes = Processes()
-        return await self._processes.perform(work, timeout)
+        return await self._processes.perform(work, timeout, told)
+
+    def waits(self, run: str, place: tuple[str, int], name: str, what: str) -> None:
+        self.publish(run, Waiting(run=run, path=place[0], n=place[1], name=name, what=what))
 
     async def get_resource(self, fn: Callable[[], Any]) -> Any:
         return await self._resources.get(fn)

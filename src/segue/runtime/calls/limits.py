@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from asyncio import Future
 from collections import deque
+from collections.abc import Callable
 
 from ...ports.clock import AlarmClock, Timer
 from ...ports.provider import CallFault, Rates
+from .room import LONG
 
 #: Calls at once at first; the number doubles with each round of answers until the first refusal.
 FIRST = 32.0
@@ -21,6 +23,9 @@ PATIENCE = 40
 LONGEST = 60.0
 #: A trouble is logged once in so many seconds.
 QUIET = 600.0
+
+#: Who hears what a call waits for.
+Told = Callable[[str], object]
 
 _REFUSALS = frozenset({429, 498, 503, 529})
 _OVERWHELMED = frozenset({"timeout", "unreachable"})
@@ -47,13 +52,13 @@ class _Waiter:
 class _Place:
     """A call's place while its `async with` is open."""
 
-    __slots__ = ("_limit", "_most", "_tokens")
+    __slots__ = ("_limit", "_most", "_tokens", "_told")
 
-    def __init__(self, limit: Limit, most: int, tokens: int) -> None:
-        self._limit, self._most, self._tokens = limit, most, tokens
+    def __init__(self, limit: Limit, most: int, tokens: int, told: Told | None) -> None:
+        self._limit, self._most, self._tokens, self._told = limit, most, tokens, told
 
     async def __aenter__(self) -> Flight:
-        return await self._limit.enter(self._most, self._tokens)
+        return await self._limit.enter(self._most, self._tokens, self._told)
 
     async def __aexit__(self, *_: object) -> None:
         self._limit.leave()
@@ -80,24 +85,42 @@ class Limit:
         self._most_tokens = 0  # that were ever left
         self._resets = (0.0, 0.0)  # when they are all there again: requests, tokens
 
-    def place(self, most: int, tokens: int = 0) -> _Place:
-        """A place for one call: waits until fewer than `most` are under way and the endpoint bears one more."""
-        return _Place(self, most, tokens)
+    def place(self, most: int, tokens: int = 0, told: Told | None = None) -> _Place:
+        """A place for one call: waits until fewer than `most` are under way and the endpoint bears one more.
 
-    async def enter(self, most: int, tokens: int) -> Flight:
+        `told` what it waits for, where that takes long.
+        """
+        return _Place(self, most, tokens, told)
+
+    async def enter(self, most: int, tokens: int, told: Told | None = None) -> Flight:
         """Take a place; `leave` gives it back."""
         self._number += 1
         waiter = _Waiter(self._number, most, tokens, asyncio.get_running_loop().create_future())
         self._queues.setdefault(most, deque()).append(waiter)
         self._admit()
-        held_back = not waiter.admitted.done()
+        held_back, alarm = not waiter.admitted.done(), None
+        if held_back and told is not None:
+            alarm = self._clock.call_later(LONG, lambda: told(self._why(waiter)))
         try:
             await waiter.admitted
         except asyncio.CancelledError:
             if waiter.admitted.done() and not waiter.admitted.cancelled():
                 self.leave()  # it was let in the moment it was called off
             raise
+        finally:
+            if alarm is not None:
+                alarm.cancel()
         return Flight(self._narrowed, held_back or self.flying >= self.width - 1)
+
+    def _why(self, waiter: _Waiter) -> str:
+        """What keeps a call from being let in."""
+        if self.flying >= waiter.most:
+            return f"its turn: so many live calls as may be are under way, {waiter.most}"
+        if self.flying >= max(1.0, self.width):
+            return (
+                f"its turn: {self.flying} live calls are under way, and the endpoint bears no more just now"
+            )
+        return "the endpoint, which takes no more calls for a while"
 
     # ------------------------------------------------------------ what calls tell
     def answered(self, flight: Flight) -> None:

@@ -10,7 +10,7 @@ from ...authoring.context import Branch, Need
 from ...model.errors import ProviderFault
 from ...ports.clock import AlarmClock
 from ...ports.provider import CallFault, Endpoint, Provider
-from ..ground.events import Token
+from ..ground.events import Token, Waiting
 from .answer import reader
 from .limits import Limit
 from .sameness import Shared, asked_of
@@ -56,6 +56,7 @@ class LiveCall:
                 model=self.model,
                 run=self._run.id,
                 tell=self._trouble,
+                waits=self._waits,
                 spoil=None if self.need is None else self.need.spoil,
             )
         except CallFault as fault:
@@ -72,6 +73,10 @@ class LiveCall:
         if text:
             path, n = self._place
             self._run.emit(Token(run=self._run.id, path=path, n=n, text=text, attempt=attempt))
+
+    def _waits(self, what: str) -> None:
+        path, n = self._place
+        self._run.emit(Waiting(run=self._run.id, path=path, n=n, name=self.model, what=what))
 
     def _trouble(self, told: Trouble) -> None:
         self._run.emit(retrying(self._run.id, self._place, self.model, told))

@@ -32,6 +32,7 @@ from ...authoring.failures import to_exception, to_failure
 from ...authoring.pooled import Named, OverTime
 from ...model.entry import Failure
 from ...model.errors import ProcessDied, WrongPlace
+from .room import Room
 
 _START = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]);"
@@ -64,18 +65,20 @@ class Processes:
 
     def __init__(self, size: int = 0) -> None:
         self._size = size or cores()
-        self._room = asyncio.Semaphore(self._size)
+        self._room = Room(self._size, "a process")
         self._idle: list[_Process] = []
         self._all: set[_Process] = set()
         self._ending: set[asyncio.Task[None]] = set()
 
-    async def perform(self, work: Named, timeout: float | None) -> bytes:
+    async def perform(
+        self, work: Named, timeout: float | None, told: Callable[[str], None] | None = None
+    ) -> bytes:
         """Have work done. Raises what it raised, `OverTime`, or `ProcessDied` if its process crashed.
 
-        The time that it waits for a process doesn't count.
+        The time that it waits for a process doesn't count; where that is long, `told` hears of it.
         """
         order = msgspec.msgpack.encode(_Order(work, _file_of(work.module)))
-        async with self._room:
+        async with self._room.place(told):
             process = self._idle.pop() if self._idle else _Process()
             self._all.add(process)
             bound = asyncio.timeout(None)

@@ -75,16 +75,17 @@ async def until_answered(
     model: str,
     run: str = "",
     tell: Callable[[Trouble], None] | None = None,
+    waits: Callable[[str], object] | None = None,
     spoil: Callable[[], None] | None = None,
 ) -> bytes:
     """What `send` gives; it is told the number of its attempt. Raises the last `CallFault`.
 
-    `most` calls are under way at once, and as many as the endpoint bears; `tokens` is what this one may cost. `spoil`
-    is told of answers that came and were no use: they may be billed.
+    `most` calls are under way at once, and as many as the endpoint bears; `tokens` is what this one may cost. `waits`
+    is told what for, where that takes long. `spoil` is told of answers that came and were no use: they may be billed.
     """
     attempt, refusals = 1, 0
     while True:
-        async with limit.place(most, tokens) as flight:
+        async with limit.place(most, tokens, waits) as flight:
             _sent(True)
             try:
                 answer = await send(attempt + refusals)

@@ -53,6 +53,16 @@ class Started(Event, frozen=True, kw_only=True, tag=True):
     name: str
 
 
+class Waiting(Event, frozen=True, kw_only=True, tag=True):
+    """A call of that name has waited for a second for `what`: "a thread: none of 64 is free". Not durable.
+
+    `n` of a step that is tried again is that of its first attempt.
+    """
+
+    name: str
+    what: str
+
+
 class Recorded(Event, frozen=True, kw_only=True, tag=True):
     """A call's outcome is in the journal. `reused`: it was paid before, for the same request."""
 

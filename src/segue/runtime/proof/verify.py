@@ -276,11 +276,16 @@ class Desk:
             return self._requests.wire_call(branch, config, call)
         return self._worker.wire_call(branch, config, call, replays=True)
 
-    async def in_thread(self, fn: Callable[[], Any], stop: Stop | None = None) -> Any:
-        return await self._worker.in_thread(fn, stop)
+    async def in_thread(self, fn: Callable[[], Any], stop: Stop | None = None, **how: Any) -> Any:
+        return await self._worker.in_thread(fn, stop, **how)
 
-    async def in_process(self, work: Named, timeout: float | None) -> bytes:
-        return await self._worker.in_process(work, timeout)
+    async def in_process(
+        self, work: Named, timeout: float | None, told: Callable[[str], None] | None = None
+    ) -> bytes:
+        return await self._worker.in_process(work, timeout, told)
+
+    def waits(self, run: str, place: tuple[str, int], name: str, what: str) -> None:
+        """Nobody watches."""
 
     async def get_resource(self, fn: Callable[[], Any]) -> Any:
         return await self._worker.get_resource(fn)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from asyncio import Future, Task
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...authoring.context import BRANCH
@@ -28,10 +29,12 @@ class Away:
 
     def on_thread(self, fn: Callable[[], Any], label: str) -> Future[Any]:
         stop = self._stop = Stop()
-        return self._work(lambda: self._run.host.in_thread(fn, stop), label)
+        told = partial(self._run.host.waits, self._run.id, ("", -1), label)
+        return self._work(lambda: self._run.host.in_thread(fn, stop, told=told), label)
 
     def in_process(self, work: Named) -> Future[bytes]:
-        return self._work(lambda: self._run.host.in_process(work, None), work.label)
+        told = partial(self._run.host.waits, self._run.id, ("", -1), work.label)
+        return self._work(lambda: self._run.host.in_process(work, None, told), work.label)
 
     def hurry(self) -> None:
         if self._stop is not None:
