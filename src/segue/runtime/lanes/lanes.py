@@ -120,25 +120,40 @@ class Lanes:
             self._failures.pop(head.lane, None)
             self._warned.discard(head.lane)
             return again
-        failures = self._failures[head.lane] = self._failures.get(head.lane, 0) + 1
-        wait = min(BACK_OFF[0] * 2.0 ** min(failures - 1, 10), BACK_OFF[1])
-        wait = max(wait, getattr(fault, "after", None) or 0.0)
-        if (
-            not failures & failures - 1
-        ):  # the first, the second, the fourth …: to be silent would look like a hang
-            often = "" if failures == 1 else f", {failures} times in a row; it is asked again in {wait:.0f} s"
-            log.warning(
-                "lane %s: %s doesn't answer as it should%s: %s", head.lane, provider.name, often, fault
-            )
+        wait = self._failed(head.lane, provider.name, fault)
         self.desk.rest(head.lane, wait)
         return min(again, wait)
 
+    def _failed(self, lane: str, provider: str, fault: Exception) -> float:
+        """A lane's provider doesn't do what it should: seconds until it is asked again."""
+        failures = self._failures[lane] = self._failures.get(lane, 0) + 1
+        wait = min(BACK_OFF[0] * 2.0 ** min(failures - 1, 10), BACK_OFF[1])
+        wait = max(wait, getattr(fault, "after", None) or 0.0)
+        if not failures & failures - 1:  # the first, the second, the fourth …: silence would look like a hang
+            often = "" if failures == 1 else f", {failures} times in a row; it is asked again in {wait:.0f} s"
+            log.warning("lane %s: %s doesn't answer as it should%s: %s", lane, provider, often, fault)
+        return wait
+
     async def _advance(self, lane: Lane, poll_now: bool) -> tuple[float, CallFault | None]:
-        """Look after the open jobs of a lane, each for itself, and send what is to be sent."""
-        head, again = lane.head, 60.0
+        """Look after the open jobs of a lane, have what is late go live, and send what is to be sent.
+
+        Seconds until something is due, and what its provider didn't do of what is tried again.
+        """
+        head = lane.head
+        again, fault = await self._look_after_jobs(lane, poll_now)
+        again = min(again, await self.promotions.advance(head, lane.fence))
+        if fault is not None and fault.again:
+            return again, fault
+        pause = self.desk.pause(head.lane)
+        if head.waiting and pause > 0 and not poll_now:
+            return min(again, pause, 1.0), fault
+        return min(again, await self._submit(lane)), fault
+
+    async def _look_after_jobs(self, lane: Lane, poll_now: bool) -> tuple[float, CallFault | None]:
+        """Each for itself, as many at once as the provider takes."""
+        again, at_once = 60.0, lane.provider.at_once
         fault: CallFault | None = None
-        at_once = lane.provider.at_once
-        jobs = [job for job in head.jobs if job.state != "live"]
+        jobs = [job for job in lane.head.jobs if job.state != "live"]
         for start in range(0, len(jobs), at_once):
             some = jobs[start : start + at_once]
             for wait in await _all(lane.advance(job, poll_now) for job in some):
@@ -146,27 +161,24 @@ class Lanes:
                     fault = wait
                 else:
                     again = min(again, wait)
-        again = min(again, await self.promotions.advance(head, lane.fence))
-        if fault is not None and fault.again:
-            return again, fault
-        pause = self.desk.pause(head.lane)
-        if head.waiting and pause > 0 and not poll_now:
-            return min(again, pause, 1.0), fault
-        decision = await self._decide(head, lane.provider)
+        return again, fault
+
+    async def _submit(self, lane: Lane) -> float:
+        """Send what is to be sent now; seconds until there may be more."""
+        again, at_once = 60.0, lane.provider.at_once
+        decision = await self._decide(lane.head, lane.provider)
         while decision.send:
-            again = min(again, 0.25)
-            policy = self.policy(head.lane)
+            again = 0.25
+            policy = self.policy(lane.head.lane)
             made = await _all(lane.submit(policy) for _ in range(at_once))
             for each in made:
                 if isinstance(each, CallFault):
                     raise each
             if None in made:
                 break
-            left = await self._head(head.lane)
+            left = await self._head(lane.head.lane)
             decision = await self._decide(left, lane.provider) if left is not None else Decision(False)
-        if decision.again is not None:
-            again = min(again, decision.again, 1.0)
-        return again, fault
+        return again if decision.again is None else min(again, decision.again, 1.0)
 
     # ------------------------------------------------------------ whose a lane is
     async def _claim(self, head: LaneHead) -> tuple[int, LaneHead] | None:
