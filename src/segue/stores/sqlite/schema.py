@@ -393,9 +393,8 @@ def trouble(address: str, path: str, error: BaseException) -> BaseException:
     if not isinstance(error, sqlite3.Error):
         return error
     if str(error).startswith("no such "):
-        return StoreError(
-            address, "a newer segue has changed its tables", "end this process, and upgrade segue here"
-        )
+        what = f"its tables aren't those that this segue knows ({error}): a newer one has changed them"
+        return StoreError(address, what, "end this process, and upgrade segue here")
     if (limit := ceiling.met(error)) is not None:
         return StoreError(address, f"this process may write no file above {limit:,} bytes", ceiling.CURE)
     code = _code(error)
