@@ -405,11 +405,17 @@ async def test_engines_share_a_store(tmp_path: Path) -> None:
         at_work = {id(engine): set[str]() for engine in (one, two)}
         for engine in (one, two):
             commits.tell(engine.worker, lambda turn, engine=engine: at_work[id(engine)].add(turn.run))
+
+        async def wakes() -> None:
+            while not at_work[id(two)]:  # it looks every half second by itself
+                two.worker.wake()
+                await asyncio.sleep(0.001)
+
         job = one.map(row, range(60), id="job")
-        while not at_work[id(one)]:
-            await asyncio.sleep(0)
-        two.worker.wake()  # else it looks every half second
-        values = await job
+        async with asyncio.TaskGroup() as waking:
+            woken = waking.create_task(wakes())
+            values = await job
+            woken.cancel()
         assert values == [f"{n}{n}!" for n in range(60)]
         assert len(S) == len(set(S)) == 120
         assert all(at_work.values())  # both had a part
