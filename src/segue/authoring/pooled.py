@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import sys
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from ..model.errors import BadSignature
+
+T = TypeVar("T")
 
 #: Where a plain function runs: on a thread of this process, or in one of several other processes.
 Pool = Literal["thread", "process"]
@@ -31,7 +34,21 @@ class Named(msgspec.Struct, array_like=True):
 
 
 class OverTime(TimeoutError):
-    """Work in another process took longer than it may, and was ended."""
+    """Work took longer than it may, and was given up."""
+
+
+async def within(seconds: float | None, work: Awaitable[T]) -> T:
+    """What it gives. Raises `OverTime` if that isn't there in time."""
+    if seconds is None:
+        return await work
+    bound = asyncio.timeout(seconds)
+    try:
+        async with bound:
+            return await work
+    except TimeoutError as error:
+        if not bound.expired():
+            raise
+        raise OverTime from error
 
 
 def named(thing: Callable[..., Any]) -> tuple[str, str]:

@@ -28,7 +28,7 @@ from ..core.signature import InputShape
 from ..model import checks
 from ..model.errors import AuthorError, ProcessDied, WrongPlace
 from .context import BRANCH, Branch, Effect, Work, find_branch
-from .pooled import Named, OverTime, Pool, named, side_by_side
+from .pooled import Named, OverTime, Pool, named, side_by_side, within
 from .time import pause
 
 if TYPE_CHECKING:
@@ -349,24 +349,10 @@ async def _perform(work: Attempt, step: StepDef) -> bytes:
             call = functools.partial(step.fn, *args, **kwargs)
             value = await services.in_thread(call, timeout=seconds, told=told)
         else:
-            value = await _within(seconds, step.fn(*args, **kwargs))
+            value = await within(seconds, step.fn(*args, **kwargs))
     except OverTime as error:
         raise TimeoutError(f"step {step.name!r} took longer than {step.timeout}") from error
     return work.encoded(value)
-
-
-async def _within(seconds: float | None, call: Awaitable[Any]) -> Any:
-    """What it gives. Raises `OverTime` if that isn't there in time."""
-    if seconds is None:
-        return await call
-    bound = asyncio.timeout(seconds)
-    try:
-        async with bound:
-            return await call
-    except TimeoutError as error:
-        if not bound.expired():
-            raise
-        raise OverTime from error
 
 
 def _check_unchanged(step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any], data: bytes) -> None:

@@ -126,5 +126,3 @@ class Pool(msgspec.Struct, frozen=True):
 #: One row of a journal: the entries that one commit appended.
 encode_entries = msgspec.msgpack.Encoder().encode
 decode_entries = msgspec.msgpack.Decoder(list[Entry]).decode
-encode_pool = msgspec.msgpack.Encoder().encode
-decode_pool = msgspec.msgpack.Decoder(Pool).decode

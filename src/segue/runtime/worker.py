@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from ..authoring.context import Branch, Wait, WireCall, Work
 from ..authoring.failures import as_step_failed
 from ..authoring.flow import Target
-from ..authoring.pooled import Named, OverTime
+from ..authoring.pooled import Named, OverTime, within
 from ..authoring.stopping import STOP, Stop
 from ..core import journal
 from ..core.pool import Pooled
@@ -166,20 +166,9 @@ class Worker:
             await room.enter(told)
         work: concurrent.futures.Future[Any] | None = None
         try:
-            if timeout is None:
-                work = self._threads.submit(context.run, _on_thread, fn)
-                return await asyncio.wrap_future(work, loop=self.loop)
-            bound = asyncio.timeout(timeout)
-            try:
-                async with bound:
-                    work = self._threads.submit(context.run, _on_thread, fn)
-                    return await asyncio.wrap_future(work, loop=self.loop)
-            except TimeoutError as error:
-                if not bound.expired():
-                    raise
-                stop.asked = True
-                raise OverTime from error
-        except asyncio.CancelledError:
+            work = self._threads.submit(context.run, _on_thread, fn)
+            return await within(timeout, asyncio.wrap_future(work, loop=self.loop))
+        except (asyncio.CancelledError, OverTime):
             stop.asked = True
             raise
         finally:

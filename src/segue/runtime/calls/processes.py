@@ -29,7 +29,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from ...authoring.failures import to_exception, to_failure
-from ...authoring.pooled import Named, OverTime
+from ...authoring.pooled import Named, within
 from ...model.entry import Failure
 from ...model.errors import ProcessDied, WrongPlace
 from .room import Room
@@ -81,21 +81,15 @@ class Processes:
         async with self._room.place(told):
             process = self._idle.pop() if self._idle else _Process()
             self._all.add(process)
-            bound = asyncio.timeout(None)
             try:
                 await process.start()
-                async with bound:
-                    if timeout is not None:
-                        bound.reschedule(asyncio.get_running_loop().time() + timeout)
-                    reply = await process.ask(order)
+                reply = await within(timeout, process.ask(order))
             except _GONE:
                 code = await process.exit_code()
                 self._end(process)
                 raise ProcessDied(work.label, code) from None
-            except BaseException as error:
+            except BaseException:
                 self._end(process)
-                if bound.expired() and isinstance(error, TimeoutError):
-                    raise OverTime from None
                 raise
             self._idle.append(process)
         return _outcome(msgspec.msgpack.decode(reply, type=_Result))

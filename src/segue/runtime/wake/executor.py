@@ -534,8 +534,8 @@ class Executor:
         elif isinstance(request, Work) and request.effect == "at-most-once":
             self.cut_off = (*self.cut_off, call)
 
-    def is_cut_off(self) -> bool:
-        """Whether the code waits for an at-most-once step of an earlier life, when all is replayed: the run is held.
+    def hold_if_cut_off(self) -> bool:
+        """Hold the run if its code, with all replayed, waits for an at-most-once step of an earlier life; whether so.
 
         One that the code gave up again, as of a race that it lost, is nobody's concern.
         """

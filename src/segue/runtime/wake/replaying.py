@@ -50,7 +50,7 @@ def settle(run: Executor) -> None:
         if lacking:
             run.differs(mismatch(run.id, lacking[0], None))
             return
-    if run.is_cut_off():
+    if run.hold_if_cut_off():
         return
     run.phase = LIVE
     held, run.held = run.held, []

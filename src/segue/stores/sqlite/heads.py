@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from ...core.journal import blobs_of, load_large
-from ...model.entry import Failure, Pool, decode_pool
+from ...model.entry import Failure, Pool
 from ...model.errors import UNREADABLE, Damaged
 from ...model.message import PORT, Letter, Mail
 from ...model.run import CallRef, Head, Spec, Status, Usage
@@ -26,6 +26,7 @@ decode_mail = msgspec.msgpack.Decoder(Mail).decode
 decode_spec = msgspec.msgpack.Decoder(Spec).decode
 decode_failure = msgspec.msgpack.Decoder(Failure).decode
 decode_call = msgspec.msgpack.Decoder(CallRef).decode
+decode_pool = msgspec.msgpack.Decoder(Pool).decode
 decode_usage = msgspec.msgpack.Decoder(list[Usage]).decode
 
 _HEAD = (

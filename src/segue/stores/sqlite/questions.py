@@ -85,23 +85,24 @@ def get_ask(cx: sqlite3.Connection, ask: str) -> tuple[Question, str] | None:
 
 def answer(ledger: Ledger, items: Sequence[Reply]) -> list[AnswerResult]:
     """Close questions and send their answers: a bounded number of statements a few hundred of them."""
-    found = {id: row for id, *row in _TO_ANSWER.rows(ledger.cx, (as_json(item.ask for item in items),))}
+    rows = _TO_ANSWER.rows(ledger.cx, (as_json(item.ask for item in items),))
+    asked = _questions(ledger.cx, [data for _, _, _, *data in rows])
+    found = {row[0]: (row[1], question) for row, question in zip(rows, asked, strict=True)}
+    closed = {row[0] for row in rows if row[2] != 0}
     out: list[AnswerResult] = []
     answered: list[int] = []
     letters: list[Post] = []
     for item in items:
-        row = found.get(item.ask)
-        if row is None:
+        if item.ask not in found:
             out.append("unknown")
             continue
-        k, state, *data = row
-        if state != 0:
+        if item.ask in closed:
             out.append("closed")
             continue
-        (question,) = _questions(ledger.cx, [data])
+        k, question = found[item.ask]
         if question.n < 0:
             raise StoreError(ledger.address, f"question {item.ask!r} can't be answered", question.question)
-        row[1] = 1  # for those that come after it
+        closed.add(item.ask)  # for those that come after it
         out.append("answered")
         answered.append(k)
         call = CallRef(question.run, question.path, question.n)
