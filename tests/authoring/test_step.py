@@ -409,17 +409,25 @@ async def test_timeout_bounds_an_attempt() -> None:
         await Desk().run(flow())
 
 
-async def test_a_steps_own_timeout_error_is_its_own() -> None:
-    @segue.step(timeout=timedelta(seconds=30))
-    async def impatient() -> None:
-        raise TimeoutError("the socket's")
+async def _impatient() -> None:
+    raise TimeoutError("the socket's")
+
+
+def _impatient_on_a_thread() -> None:
+    raise TimeoutError("the socket's")
+
+
+@pytest.mark.parametrize("impatient", [_impatient, _impatient_on_a_thread])
+async def test_a_steps_own_timeout_error_is_its_own(impatient: Any) -> None:
+    step = segue.step(impatient, timeout=timedelta(seconds=30))
 
     @segue.flow
     async def flow() -> None:
-        await impatient()
+        await step()
 
-    with pytest.raises(TimeoutError, match="the socket's"):
+    with pytest.raises(TimeoutError, match="the socket's") as raised:
         await Desk().run(flow())
+    assert str(raised.value) == "the socket's"  # a note tells of a cause too
 
 
 # ---------------------------------------------------------------- effects

@@ -2,9 +2,11 @@
 
 import pytest
 
-from segue.model.message import Mail
+from segue.core.contents import content_digest
+from segue.model.entry import BLOB
+from segue.model.message import Mail, Question
 from segue.model.run import CallRef, Spec
-from segue.ports.store import NewRun
+from segue.ports.store import NewRun, Turn
 from segue.stores.memory import MemoryStore
 from segue.testing.store_contract import StoreContract
 
@@ -104,3 +106,14 @@ async def test_a_request_that_comes_again_is_given_once(store):
     assert await store.deliver([again], now=0.0) == ["duplicate"]
     assert run.names == ["", "asked"]
     assert len(await store.inbox("r", 0)) == 2
+
+
+async def test_a_large_result_or_what_is_shown_is_kept_once(store):
+    large = [b'"' + b"x" * BLOB + b'"' for _ in range(3)]
+    name = content_digest(large[0])
+    asks = [Question("q", "r", "0", 0, "ok?", large[1])]
+    await store.commit([Turn(run="r", fence=1, entries=b"1", blobs=[(name, large[0])], asks=asks)])
+    ask, _ = await store.get_ask("q")
+    assert ask.show is large[0]
+    await store.commit([Turn(run="r", fence=1, status="done", value=large[2])])
+    assert (await store.get("r")).value is large[0]
