@@ -2,12 +2,53 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 
 import pytest
 
 import segue
 from segue.model.errors import RunCancelled
+
+from .lives import Desk
+
+DONE: list[str] = []
+
+
+@segue.step
+async def book(what: str) -> None:
+    DONE.append(f"booked {what}")
+
+
+@segue.step
+async def unbook(what: str) -> None:
+    DONE.append(f"gave back {what}")
+
+
+@segue.step(effect="at-most-once")
+async def pay() -> None:
+    DONE.append("paid")
+
+
+@segue.flow
+async def trip() -> None:
+    await book("a flight")
+    try:
+        await pay()
+    except asyncio.CancelledError:
+        await unbook("a flight")
+        raise
+
+
+@segue.flow
+async def stubborn() -> str:
+    paying = asyncio.ensure_future(pay())
+    try:
+        await asyncio.shield(paying)
+    except asyncio.CancelledError:
+        await unbook("a flight")
+    await paying
+    return "paid"
 
 
 async def test_a_held_run_is_cancelled_for_good(tmp_path: object) -> None:
@@ -36,3 +77,44 @@ async def test_a_held_run_is_cancelled_for_good(tmp_path: object) -> None:
                 await engine.ends.next()
             await run
         assert (await run.head()).status == "cancelled"
+
+
+async def held_at_its_payment(flow: segue.Flow[[], object], **options: object) -> Desk:
+    """A desk whose run was cut off where it paid."""
+    for die_at in range(1, 9):
+        DONE.clear()
+        desk = Desk(**options)
+        if await desk.life(flow, die_at, after=True) is None:
+            async with desk.engine(verify=False) as engine:
+                if (await engine.wait("it")).status == "held":
+                    return desk
+    raise AssertionError("it never was cut off there")
+
+
+async def test_code_held_at_what_may_have_happened_hears_that_its_run_is_cancelled() -> None:
+    """What was booked before is given back, in whatever life; and a replay finds no difference."""
+    for die_at in (None, 1, 2):
+        desk = await held_at_its_payment(trip, verify=True)
+        DONE.clear()
+        async with desk.engine() as engine:
+            await engine.cancel("it")
+        async with desk.engine(die_at) as engine:
+            ending = asyncio.ensure_future(engine.wait("it"))
+            assert desk.killed is not None
+            await asyncio.wait({ending, desk.killed}, return_when=asyncio.FIRST_COMPLETED)
+            ending.cancel()
+        async with desk.engine() as engine:
+            head = await engine.wait("it")
+        assert head.status == "cancelled"
+        assert set(DONE) == {"gave back a flight"}
+
+
+async def test_code_that_is_cancelled_and_still_waits_for_what_may_have_happened_is_held_again() -> None:
+    desk = await held_at_its_payment(stubborn, verify=True)
+    async with desk.engine() as engine:
+        await engine.cancel("it")
+        head = await desk.until("it", "held")
+        assert DONE[-1] == "gave back a flight"
+        assert "at-most-once step 'pay' was cut off" in head.reason
+        await engine.cancel("it")
+        assert (await engine.wait("it")).status == "cancelled"

@@ -129,6 +129,8 @@ class Replayed(Executor):
         self.look: Looker | None = None
         self.watch: Watcher | None = None
         self.losses: Losses | None = None
+        #: Its code came to its end. That of one that was cancelled while it was held stopped where it stood.
+        self.is_over = self.head.status in ENDED and not self.head.reason
         self.fresh: list[Call] = []  # calls that the journal doesn't have
 
     async def stopped(self) -> None:
@@ -143,7 +145,7 @@ class Replayed(Executor):
             raise self.error
         if self.difference is not None:
             raise self.difference
-        if self.head.status not in ENDED or self.hurried:
+        if not self.is_over or self.hurried:
             return
         was, now = (_outcome(end.status, end.value, end.error) for end in (head, self.last))
         if was != now:
@@ -186,7 +188,7 @@ class Replayed(Executor):
 
     def end(self) -> None:
         for call in self.fresh:
-            if isinstance(call.request, Act) and not call.done() and self.head.status in ENDED:
+            if isinstance(call.request, Act) and not call.done() and self.is_over:
                 self.new(call)
                 return
         super().end()
@@ -210,7 +212,7 @@ class Replayed(Executor):
     def idle(self) -> None:
         if self.still.foreign_since is not None:
             return
-        if self.head.status not in ENDED:
+        if not self.is_over:
             super().hold("it stands here")
             return
         if self.judge():

@@ -49,6 +49,8 @@ def idle(run: Executor) -> None:
     if run.purse is not None and run.purse.lacks:
         run.purse.rest()
         return
+    if run.cut_off and run.hold_if_cut_off():
+        return
     if not run.open:
         bounded = run.strikes.awaited() or tasks.next_bounded(run.tasks) is not None
         if run.still.foreign_since is None and not bounded:
@@ -290,8 +292,8 @@ def _held(run: Executor, reason: str, replaying: bool) -> None:
         turn = _take_all(run)
     turn.status, turn.release, turn.reason = "held", True, reason
     if run.box is not None and run.box.cancelled:
-        turn.status, turn.reason = "cancelled", ""  # nobody wants to decide any more
-        turn.error = Failure("segue.model.errors:RunCancelled", f"run {run.id!r} was cancelled")
+        turn.status = "cancelled"  # nobody wants to decide any more
+        turn.error = end_error(run.id, turn.status, None)
     _finish_with(run, turn)
 
 

@@ -537,8 +537,11 @@ class Executor:
     def hold_if_cut_off(self) -> bool:
         """Hold the run if its code, with all replayed, waits for an at-most-once step of an earlier life; whether so.
 
-        One that the code gave up again, as of a race that it lost, is nobody's concern.
+        One that the code gave up again, as of a race that it lost, is nobody's concern. Nor may it be any longer once
+        the code has heard that its run is cancelled: that comes first.
         """
+        if self.box is not None and self.box.cancelled and CANCEL not in self.made:
+            return False
         name = next((call.request.name for call in self.cut_off if not call.done()), None)
         if name is not None:
             self.hold(
