@@ -138,8 +138,30 @@ def test_what_was_given_up_on_its_way_is_given_up_again() -> None:
     assert replay.next_batch() is None
     assert [entry.given_up for entry in replay.lacking({("", 0)})] == [0]
     replay.gave_up(("", 0))
-    assert replay.next_batch() == []
+    assert replay.next_batch() == [made], "nobody waits for it; it tells the time"
+    assert replay.time == 5.0
     assert replay.used_up
+
+
+async def test_a_batch_whose_only_outcome_was_given_up_tells_the_time_again() -> None:
+    store = Patient(MemoryStore())
+
+    @segue.flow
+    async def cut_in_flight() -> str:
+        """Something foreign cancels the call while its outcome is being committed, and waits until it is."""
+        call = asyncio.ensure_future(outrun(1))
+        await asyncio.sleep(0)
+        await store.sent.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        store.release.set()
+        await asyncio.sleep(0.1)
+        return str(segue.now().timestamp())
+
+    async with segue.Engine(store, verify=True, linger=0.01) as engine:
+        run = await engine.start(cut_in_flight(), id="it")
+        assert float(await run) > (await run.head()).spec.begun
 
 
 # ---------------------------------------------------------------- what was paid is in the receipt

@@ -56,8 +56,6 @@ class Replay:
             place = (entry.path, entry.n)
             known = self.calls.get(place)
             call = self.calls[place] = entry if known is None else _completed(known, entry)
-            if known is not None and known.batch >= 0:  # given up while its outcome was on its way
-                self._batches[known.batch].remove(known)
             if entry.batch >= 0:  # in a batch, the order of the outcomes counts, not that of the calls
                 while len(self._batches) <= call.batch:
                     self._batches.append([])

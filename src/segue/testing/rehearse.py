@@ -16,7 +16,7 @@ from ..model.run import Head, Status
 from ..ports.store import Claimed
 from ..runtime.engine import Engine
 from ..runtime.proof import verify
-from ..runtime.wake.rebase import entries_in
+from ..runtime.wake.rebase import written_in
 
 #: Of those that have ended, nothing goes on.
 LIVING: tuple[Status, ...] = ("ready", "parked", "held")
@@ -72,7 +72,7 @@ async def _rehearse(engine: Engine, head: Head) -> Rehearsed:
         if loaded is None:  # gone since it was listed
             return Rehearsed(head.id, target, "same")
         told, unread = _migrate(engine, loaded)
-        await verify.replay(engine.worker, head, await entries_in(engine.store, loaded), stored=loaded)
+        await verify.replay(engine.worker, head, await written_in(engine.store, loaded), stored=loaded)
     except (ReplayMismatch, InputMismatch, StateMismatch) as error:
         return Rehearsed(head.id, target, "held", error.cause, str(error))
     except UnknownName:

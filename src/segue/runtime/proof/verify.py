@@ -28,7 +28,7 @@ from ..wake.code import code_of
 from ..wake.executor import Executor
 from ..wake.host import Host
 from ..wake.mailbox import HAND
-from ..wake.rebase import entries_of, refuse_damaged
+from ..wake.rebase import refuse_damaged, written_of
 from ..wake.resting import Rests
 from ..worker import Worker
 from .losses import Losses
@@ -55,7 +55,7 @@ async def replay_stored(
     requests: Requests | None = None,
 ) -> None:
     """Replay a run that a store has; see `replay`."""
-    stored, entries = await store.load(head.id), await entries_of(store, head.id)
+    stored, entries = await store.load(head.id), await written_of(store, head.id)
     await replay(worker, head, entries, stored=stored, look=look, watch=watch, requests=requests)
 
 

@@ -32,13 +32,18 @@ async def entries_of(store: Store, run: str) -> list[Entry]:
 
     Raises `Damaged`.
     """
+    return journal.merged(await written_of(store, run))
+
+
+async def written_of(store: Store, run: str) -> list[Entry]:
+    """The same as it was written: a call that was journaled when made has more than one entry, each in its batch."""
     before: list[bytes] | None = None
     while True:
         loaded = await store.load(run)
         if loaded is None:
             raise await unknown_run(store, run)
         try:
-            return await entries_in(store, loaded)
+            return await written_in(store, loaded)
         except KeyError as missing:  # a content went with a past that was dropped meanwhile
             if loaded.journal == before:  # that would be another journal
                 raise Damaged("a large content of its journal", "it is missing") from missing
@@ -51,12 +56,12 @@ def refuse_damaged(head: Head) -> None:
         raise Damaged(f"the record of run {head.id!r}", head.damage)
 
 
-async def entries_in(store: Store, loaded: Claimed) -> list[Entry]:
+async def written_in(store: Store, loaded: Claimed) -> list[Entry]:
     """The same, of a run that was loaded. Raises `KeyError` for a content that isn't there any more."""
     entries = [entry for entry in journal.read(loaded.journal) if entry.kind != LEFT]
     digests = journal.blobs_of(entries)
     contents = await store.get_blobs(digests) if digests else {}
-    return journal.merged(journal.load_large(entries, contents))
+    return journal.load_large(entries, contents)
 
 
 async def standing_of(store: Store, run: str) -> Checkpoint | None:
