@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from segue.core.pool import Pooled
-from segue.model.entry import Entry, Pool
+from segue.model.entry import GIVEN_UP, Entry, Pool
 
 
 def entry(n: int, name: str, digest: bytes, *, path: str = "") -> Entry:
@@ -35,6 +37,30 @@ def test_keep_takes_the_same_name_at_the_same_place_first() -> None:
     assert take(pool, 9, "f", b"changed") == b"3"
     assert take(pool, 9, "f", b"changed") is None
     assert take(pool, 1, "g", b"changed") == b"1"
+
+
+def test_keep_takes_no_other_calls_outcome_from_the_place() -> None:
+    pool = Pooled(Pool(OLD, strict=False))
+    assert take(pool, 1, "f", b"changed") == b"0"
+    assert take(pool, 5, "g", b"changed") == b"1"
+
+
+def test_keep_knows_what_was_open_by_its_place() -> None:
+    made = Entry("", 4, "ask", "ask", b"d", b"", 4)
+    assert not Pooled(Pool([*OLD, made])).was_open("", 4, b"changed")
+    assert Pooled(Pool([*OLD, made], strict=False)).was_open("", 4, b"changed")
+
+
+def test_what_was_given_up_comes_when_it_was_given_up() -> None:
+    """Its outcome is had then, where code that goes another way waits for it."""
+    late = Entry("", 4, "step", "f", b"d", b"", 1, GIVEN_UP - 2, b"4")
+    pool = Pooled(Pool([late, *OLD]))
+    found = sorted((pool.take("", e.n, "step", e.name, e.digest) for e in (late, *OLD)), key=in_order(pool))
+    assert [e.n for e in found if e is not None] == [0, 1, 4, 2, 3]
+
+
+def in_order(pool: Pooled) -> Callable[[Entry | None], tuple[int, int]]:
+    return lambda entry: (-1, -1) if entry is None else pool.order(entry)
 
 
 def test_an_unused_outcome_of_the_same_name_blocks() -> None:
