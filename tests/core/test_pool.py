@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from segue.core.pool import Pooled
-from segue.model.entry import GIVEN_UP, Entry, Pool
+from segue.model.entry import GIVEN_UP, Awaited, Entry, Pool
 
 
 def entry(n: int, name: str, digest: bytes, *, path: str = "") -> Entry:
@@ -68,3 +68,25 @@ def test_an_unused_outcome_of_the_same_name_blocks() -> None:
     assert pool.blocks("", "g")
     take(pool, 1, "g", b"b")
     assert not pool.blocks("", "g")
+
+
+def test_a_child_is_waited_for_again_by_the_call_that_waited_for_it() -> None:
+    child = Awaited("", 5, "child", b"d", "c1")
+    pool = Pooled(Pool(OLD, awaited=[child]))
+    assert pool.awaited("", 5, "child", b"d") == "c1"
+    assert pool.awaited("", 5, "other", b"d") == ""
+    assert pool.awaited("", 5, "child", b"changed") == ""
+    assert pool.awaited("", 6, "child", b"d") == ""
+    assert Pooled(Pool(OLD, strict=False, awaited=[child])).awaited("", 5, "child", b"changed") == "c1"
+
+
+def test_what_waited_waits_until_somebody_takes_it() -> None:
+    made = Entry("", 4, "ask", "ask", b"d", b"", 4)
+    pool = Pooled(Pool([*OLD, made]))
+    assert pool.opened("", 4) == made
+    assert pool.opened("", 0) is None, "it had its outcome"
+    assert pool.waits("", 4)
+    assert not pool.waits("", 0), "it had its outcome"
+    assert not pool.waits("", 9), "it isn't there"
+    assert pool.take("", 4, "ask", "ask", b"d") == made
+    assert not pool.waits("", 4)
