@@ -125,6 +125,15 @@ def test_cancel(desk: Desk):
     assert "it is cancelled" in said.err
 
 
+def test_why_it_was_held_is_kept_of_a_run_that_is_cancelled(desk: Desk):
+    held(desk, "a")
+    desk.segue("cancel", "a")
+    desk.segue("advance", "app.py")
+    said = desk.segue("show", "a").out
+    assert said.startswith("a  cancelled while it was held\n")
+    assert "A recorded call has other arguments now: ask" in said
+
+
 def test_cancel_a_job(desk: Desk):
     desk.write("rows.jsonl", '"a"\n"b"\n')
     words = ["map", "app.py:sure", "rows.jsonl", "--id", "j", "--no-wait"]

@@ -198,7 +198,8 @@ def answer_of(entry: Entry) -> str:
 # ---------------------------------------------------------------- printing
 def _head(head: Head) -> None:
     spec = head.spec
-    print(f"{head.id}  {head.status}")
+    while_held = head.status == "cancelled" and head.reason
+    print(f"{head.id}  {'cancelled while it was held' if while_held else head.status}")
     print(f"  {spec.kind} {spec.target}({short(visible(arguments(spec)), 200)}), version {spec.version}")
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(spec.begun))
     print(f"  begun {when}, last change {duration(max(head.updated - spec.begun, 0))} later")

@@ -355,6 +355,7 @@ class Bounded(NamedTuple):
 
     waiter: Future[Any]
     timer: asyncio.TimerHandle
+    task: Task[Any]
 
     def strike(self) -> None:
         """End the wait now."""
@@ -375,7 +376,7 @@ def _bounded(tasks: Iterable[Task[Any]]) -> Iterator[Bounded]:
                 held = _frame(coro).f_locals  # no other way leads from a task to its timer on every loop
                 timer, waiter = held.get("timeout_handle"), held.get("waiter")
                 if timer is not None and waiter is not None and not waiter.done():
-                    yield Bounded(waiter, timer)
+                    yield Bounded(waiter, timer, task)
 
 
 def _chain(coro: Any) -> Iterator[Any]:

@@ -40,6 +40,8 @@ LONG, STAY, MOST_LINGERS = 1000, 0.001, 5
 LARGE, STAY_BYTE = 8192, 1e-6
 #: A run before which so many letters lie stays for the next one, for so many seconds a letter: each wake reads all.
 HEAP, STAY_LETTER = 100, 2e-4
+#: Of which flow and where was told already that it bounds a wait by what doesn't survive it.
+_BOUNDED: set[tuple[str, str]] = set()
 #: Of which flow, what and where was told already that it was left behind.
 _LEFT: set[tuple[str, str, str]] = set()
 
@@ -52,8 +54,7 @@ def idle(run: Executor) -> None:
     if run.cut_off and run.hold_if_cut_off():
         return
     if not run.open:
-        bounded = run.strikes.awaited() or tasks.next_bounded(run.tasks) is not None
-        if run.still.foreign_since is None and not bounded:
+        if run.still.foreign_since is None and _next_bound(run) is None:
             run.hold(
                 "every task of the run waits for another one and nothing outside can wake it: "
                 "a lock, queue or future that nobody releases"
@@ -66,13 +67,15 @@ def idle(run: Executor) -> None:
     if run.commits.owes and (run.handling is None or not run.handling.unwritten):
         run.commit_soon()
         return
+    if stay is None and run.handling is not None and run.handling.rests():
+        return
+    if stay is None:
+        stay = _stay_bounded(run)
     if stay is not None:
         if run.nap is not None:
             run.nap.cancel()
         later, left = stay
         run.nap = later(left, run.end_nap)
-        return
-    if run.handling is not None and run.handling.rests():
         return
     if run.still.foreign_since is not None:
         log.warning(
@@ -82,6 +85,37 @@ def idle(run: Executor) -> None:
             run.still.foreign_at,
         )
     run.leave("parked")
+
+
+def _next_bound(run: Executor) -> tuple[float, Task[Any]] | None:
+    """When the first of asyncio's own timeouts ends a wait of the code, by the loop's clock, and which task waits."""
+    bounded = tasks.next_bounded(run.tasks)
+    found = (
+        None if run.timeouts is None else run.timeouts.next(),
+        None if bounded is None else (bounded.timer.when(), bounded.task),
+    )
+    return min((one for one in found if one is not None), key=lambda one: one[0], default=None)
+
+
+def _stay_bounded(run: Executor) -> tuple[Callable[..., Any], float] | None:
+    """For how long a run stays for one of asyncio's own timeouts; one that is far off doesn't keep it."""
+    bound = None if run.host.park_always or run.crowded else _next_bound(run)
+    if bound is None:
+        return None
+    when, task = bound
+    left = when - run.loop.time()
+    if left <= run.host.linger:
+        return run.loop.call_later, max(left, 0.0)
+    target, place = run.head.spec.target, tasks.authors_line(task)
+    if (target, place) not in _BOUNDED:
+        _BOUNDED.add((target, place))
+        log.warning(
+            "run %s parks although its code bounds a wait by asyncio's own timeout, at %s: its time begins anew at "
+            "each wake, and nothing wakes the run for it. Use segue.timeout(), or the call's own timeout=. Said once",
+            run.id,
+            place or "an unknown place",
+        )
+    return None
 
 
 def _stay(run: Executor) -> tuple[Callable[..., Any], float] | None:

@@ -98,7 +98,7 @@ class Executor:
     error: BaseException | None = None
     _refused = 0
     sent = 0  # messages, of this claim
-    _strikes: Strikes | None = None
+    timeouts: Strikes | None = None  # that the code entered, if any
     _gone: Future[None] | None = None
     cut_off: tuple[Call, ...] = ()  # at-most-once steps that an earlier life began
     _behind: Call | None = None  # at which the code waits for what it went ahead of
@@ -277,9 +277,9 @@ class Executor:
     @property
     def strikes(self) -> Strikes:
         """asyncio's own timeouts; most code has none."""
-        if self._strikes is None:
-            self._strikes = Strikes(self)
-        return self._strikes
+        if self.timeouts is None:
+            self.timeouts = Strikes(self)
+        return self.timeouts
 
     @property
     def mailbox(self) -> Mailbox:
@@ -312,7 +312,7 @@ class Executor:
             self.phase is LIVE
             and len(self.tasks) == 1
             and self.streaming is None
-            and self._strikes is None
+            and self.timeouts is None
             and root is not None
             and not root.cancelling()
         ):
@@ -427,7 +427,7 @@ class Executor:
         elif rest == "calming":
             self.kicked = True
             self.loop.call_soon(self.pump, context=tasks.NO_CONTEXT)
-        elif self._strikes is not None and self._strikes.strike_next():
+        elif self.timeouts is not None and self.timeouts.strike_next():
             pass
         elif rest == "rest" or self.still.lingered():
             self._turn()
@@ -630,7 +630,7 @@ class Executor:
             moved
             or self.done
             or self.box is not None
-            or self._strikes is not None
+            or self.timeouts is not None
             or self.stop_by is not None
         ):
             self.kick()  # what came meanwhile wasn't looked at

@@ -8,6 +8,7 @@ while a commit is on its way, is put off until the code is at rest; if its block
 from __future__ import annotations
 
 import asyncio
+from asyncio import Task
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,9 +56,11 @@ class Strikes:
         self._run.kick()
         return False
 
-    def awaited(self) -> bool:
-        """Whether a timeout has been entered whose time isn't up."""
-        return any(_stands(timeout) and timeout.when() is not None for timeout in self._open.values())
+    def next(self) -> tuple[float, Task[Any]] | None:
+        """When the first of the timeouts that have been entered goes off, by the loop's clock, and whose it is."""
+        times = ((timeout.when(), timeout) for timeout in self._open.values() if _stands(timeout))
+        due = [(when, timeout._task) for when, timeout in times if when is not None]  # type: ignore[attr-defined]
+        return min(due, key=lambda one: one[0], default=None)
 
     # ------------------------------------------------------------ at rest
     def strike_next(self) -> bool:

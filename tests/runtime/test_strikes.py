@@ -1,0 +1,98 @@
+"""asyncio's own timeouts: each strike is an entry, and strikes again at the same place in whatever life."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import segue
+from segue.model.run import Head
+from segue.runtime.wake.strikes import STRIKE
+from tests.runtime.lives import Desk, everywhere
+
+DONE: list[int] = []
+
+
+class Word(segue.Note):
+    pass
+
+
+@segue.step
+async def work(n: int) -> int:
+    DONE.append(n)
+    return n
+
+
+@segue.flow
+async def often() -> list[int]:
+    out: list[int] = []
+    for n in range(3):
+        try:
+            async with asyncio.timeout(0.002):
+                await segue.receive(Word)
+        except TimeoutError:
+            out.append(await work(n))
+    return out
+
+
+async def test_strikes_of_several_lives_are_told_apart() -> None:
+    def check(desk: Desk, head: Head) -> None:
+        assert (head.status, head.value) == ("done", b"[0,1,2]"), head.reason
+        assert len(DONE) <= 4, "one may be cut off"
+        DONE.clear()
+
+    assert await everywhere(often, lambda desk: desk.options.update(verify=True), check) > 6
+
+
+async def test_each_strike_has_a_number_of_its_own() -> None:
+    desk = Desk()
+    assert await desk.run(often()) == [0, 1, 2]
+    assert [entry.n for entry in await desk.entries() if entry.path == STRIKE] == [0, 1, 2]
+
+
+@segue.flow
+async def bounded() -> None:
+    async with asyncio.timeout(60):
+        await segue.receive(Word)
+
+
+@segue.flow
+async def waited_for() -> None:
+    await asyncio.wait_for(segue.receive(Word), 60)
+
+
+@segue.flow
+async def looked_at() -> None:
+    await asyncio.wait({asyncio.ensure_future(segue.receive(Word))}, timeout=60)
+
+
+@pytest.mark.parametrize("flow", [bounded, waited_for, looked_at])
+async def test_a_timeout_that_parking_loses_is_told_of_by_its_line_once(
+    flow: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk = Desk()
+    for id in ("a", "b"):
+        async with desk.engine() as engine:
+            await engine.start(flow(), id=id)
+            await desk.parked(id)
+    (said,) = caplog.messages
+    assert said.startswith(
+        f"run a parks although its code bounds a wait by asyncio's own timeout, at {__file__}:"
+    )
+
+
+async def test_a_wait_that_asyncio_ends_soon_is_stayed_for() -> None:
+    @segue.flow
+    async def short() -> list[str]:
+        out = ["late"]
+        try:
+            await asyncio.wait_for(segue.receive(Word), 0.01)
+        except TimeoutError:
+            out.append("late")
+        done, _ = await asyncio.wait({asyncio.ensure_future(segue.receive(Word))}, timeout=0.01)
+        return out if not done else []
+
+    async with asyncio.timeout(5):
+        assert await Desk(verify=True).run(short()) == ["late", "late"]
