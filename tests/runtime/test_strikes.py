@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -44,6 +45,31 @@ async def test_strikes_of_several_lives_are_told_apart() -> None:
         DONE.clear()
 
     assert await everywhere(often, lambda desk: desk.options.update(verify=True), check) > 6
+
+
+@segue.flow
+async def cut_short() -> list[int]:
+    """It is struck in a wait outside segue, which would be over in a replay as well."""
+    out = [await work(0)]
+    try:
+        async with asyncio.timeout(0.01):
+            out.append(await work(1))
+            await asyncio.sleep(0.08)
+            out.append(await work(9))
+    except TimeoutError:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await asyncio.sleep(0.005)
+                await segue.receive(Word)
+        out.append(await work(2))
+    return out
+
+
+async def test_a_wait_outside_segue_is_struck_at_the_same_place_again() -> None:
+    def check(desk: Desk, head: Head) -> None:
+        assert (head.status, head.value) == ("done", b"[0,1,2]"), head.reason
+
+    assert await everywhere(cut_short, lambda desk: desk.options.update(verify=True), check) > 6
 
 
 async def test_each_strike_has_a_number_of_its_own() -> None:
