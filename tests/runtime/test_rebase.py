@@ -487,3 +487,38 @@ async def test_a_cancelled_run_that_told_somebody_as_it_ended_goes_on() -> None:
             await asyncio.sleep(0.001)
         await asks[0].answer("paid")
         assert await (await engine.get("it")) == "paid"
+
+
+FAILS = ["once"]
+
+
+@segue.step
+async def fails() -> None:
+    if FAILS:
+        raise ValueError(FAILS.pop())
+
+
+@segue.flow
+async def charged_then_broken() -> bool:
+    first, second = [await segue.generate("Hi", returns=segue.Reply[str]) for _ in range(2)]
+    await charge("a")
+    await segue.tell("it", "a note to itself")
+    await fails()
+    return second.reused and not first.reused
+
+
+async def test_what_is_taken_over_is_taken_over_again_by_the_lives_to_come() -> None:
+    """That an at-most-once step was made is written with what it gave; and an answer says where it came from."""
+    FAILS[:] = ["once"]
+    desk = Desk(reuse=True, verify=True)
+    desk.fake.when("Hi").reply("there")
+    async with desk.engine() as engine:
+        await engine.start(charged_then_broken(), id="it")
+        assert (await engine.wait("it")).status == "failed"
+    async with desk.engine() as engine:
+        await engine.resume("it")
+        head = await engine.wait("it")
+        assert (head.status, head.value) == ("done", b"true"), head.reason
+        lines = (await (await engine.get("it")).receipt()).lines
+        assert sorted((line.lane, line.calls) for line in lines) == [("live", 1), ("reused", 1)]
+    assert S == ["a"]

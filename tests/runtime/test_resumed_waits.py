@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -425,3 +426,37 @@ async def test_what_is_taken_over_survives_a_crash_of_the_resumed_run(die_at: in
                 head = await engine.wait("it")
         assert head.status == "done"
     assert DONE == ["a", "b", "c"]
+
+
+@segue.flow
+async def asks_beside() -> str:
+    asking = asyncio.ensure_future(segue.ask("Well?"))
+    await work("a")
+    await shaky()
+    answer = await asking
+    await segue.sleep(timedelta(seconds=1))
+    return answer
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_a_question_that_stayed_open_is_in_the_journal_of_the_resumed_run(after: bool) -> None:
+    """Its answer is the second entry of it; a life that finds it without the first can't tell what it is of."""
+    for die_at in range(1, 9):
+        desk = Desk(verify=True)
+        if await desk.life(asks_beside, 2, after=True) is None and (await desk.head()).status != "held":
+            async with desk.engine() as engine:
+                await engine.wait("it")
+        assert (await desk.head()).status == "held"
+        async with desk.engine(die_at, after=after) as engine:
+            await engine.resume("it", repeat=True)
+            (asked,) = await questions(engine, "Well?")
+            await asked.answer("yes")
+            ending = asyncio.ensure_future(engine.wait("it"))
+            assert desk.killed is not None
+            await asyncio.wait({ending, desk.killed}, return_when=asyncio.FIRST_COMPLETED)
+            ending.cancel()
+        async with desk.engine() as engine:
+            while (head := await engine.wait("it")).status == "held":
+                assert "at-most-once" in head.reason
+                await engine.resume("it", repeat=True)
+        assert (head.status, head.value) == ("done", b'"yes"')

@@ -105,7 +105,8 @@ class Commits:
             for outcome in done:
                 request = outcome.call.request
                 if isinstance(request, Work) and request.settles is not None and outcome.value is not None:
-                    outcome.lane = request.settles(turn)
+                    if not outcome.paid:  # else it says where it came from
+                        outcome.lane = request.settles(turn)
                 decode(outcome)
                 self._meter(outcome)
                 given_up = outcome.call.given_up
