@@ -272,6 +272,35 @@ async def test_budgets_come_out_even_wherever_a_process_dies(
     assert report.kills > 0
 
 
+@segue.flow(budget=segue.Budget(tokens=1_500))
+async def thrifty(row: str) -> str:
+    return await segue.generate(f"thrifty: {row}")
+
+
+@segue.flow
+async def on_budgets_of_others(row: str) -> list[str]:
+    """A flow that starts and awaits one with a budget of its own, and has a block with one."""
+    first = await segue.spawn(thrifty(row))
+    here = await thrifty(row)
+    with segue.using(budget=segue.Budget(tokens=2_000)):
+        inside, mapped = await segue.generate(f"inside: {row}"), await segue.map(double_asked, [row])
+    return [await first, here, inside, *mapped]
+
+
+@segue.flow
+async def double_asked(row: str) -> str:
+    return await segue.generate(f"once: {row}") + await segue.generate(f"twice: {row}")
+
+
+@pytest.mark.parametrize("flow", [thrifty, on_budgets_of_others], ids=lambda flow: flow.__name__)
+async def test_budgets_that_a_flow_has_of_its_own_are_for_what_is_on_them(
+    flow: Callable[[Any], Awaitable[Any]],
+) -> None:
+    report = await check(flow, ["a", "b"], model=fake(), kills=5, budget=segue.Budget(tokens=10**9))
+    assert report.kills > 0
+    assert (await check(flow, ["a", "b"], model=fake(), kills=5)).kills > 0
+
+
 # ---------------------------------------------------------------- unsound flows
 @segue.flow
 async def clock_in_prompt(row: str) -> str:

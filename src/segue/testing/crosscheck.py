@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Sequence
 from typing import Any, TypeVar, cast, overload
 
 import msgspec
@@ -15,11 +15,11 @@ from ..authoring.failures import to_exception
 from ..authoring.flow import short_name, target_of
 from ..core import journal
 from ..core.budget import in_words
-from ..model.budget import Amount, Budget
+from ..model.budget import STORE, Amount, Budget
 from ..model.entry import Entry, Failure
 from ..model.errors import AuthorError, ReplayMismatch, ResultMismatch, UnknownName
 from ..model.mode import ModeLike
-from ..model.run import REUSED, Head
+from ..model.run import REUSED, Head, Usage
 from ..ports.store import Store
 from ..runtime.ground.events import Started
 from ..runtime.wake.rebase import entries_of
@@ -312,13 +312,19 @@ class _Check:
         )
 
 
-async def _settled(way: _Way, store: Store, heads: Iterable[Head]) -> None:
-    """Budgets tell what the runs used, and nothing is reserved any more or waits."""
-    uses = [*(use for head in heads for use in head.usage), *await store.unclaimed()]
-    used = sum(use.input_tokens + use.output_tokens for use in uses if use.lane != REUSED)
+async def _settled(way: _Way, store: Store, heads: Collection[Head]) -> None:
+    """Budgets tell what the runs on them used, and nothing is reserved any more or waits."""
     for one in await store.budgets():
-        spent, nothing = (one.spent.tokens, one.reserved, one.waiting), (used, Amount(), 0)
-        if spent != nothing or not one.limit.has_room(one.spent):
+        uses: list[Usage] = []
+        for head in heads:
+            if any(account.id == one.id for account in head.spec.config.accounts):
+                uses += [*head.usage, *await store.unclaimed(run=head.id)]
+        used = sum(use.input_tokens + use.output_tokens for use in uses if use.lane != REUSED)
+        # Of a block's budget only the calls of the runs that it started are told apart here.
+        known = one.spent.tokens >= used if one.id.startswith("block:") else one.spent.tokens == used
+        # Which limit all rows share, and so must be enough, is said of the whole check; a flow may use up its own.
+        enough = one.id != STORE or one.limit.has_room(one.spent)
+        if not (known and enough) or (one.reserved, one.waiting) != (Amount(), 0):
             raise AssertionError(
                 f"{way.name}: the runs used {used} tokens; budget {one.id!r}: {in_words(one)}"
             )
