@@ -11,6 +11,7 @@ from segue.cli import waits
 from tests.cli.desk import Desk, Provider
 
 WAITING = """
+import asyncio
 from datetime import timedelta
 import segue
 
@@ -54,6 +55,28 @@ async def asks_bell() -> str:
 async def classify(text: str) -> str:
     return await segue.generate(text)
 
+@segue.flow
+async def guarded() -> str:
+    async with segue.timeout(timedelta(hours=3)):
+        async with segue.timeout(timedelta(minutes=5)):
+            pass
+        return await segue.ask("Which?", to="ada")
+
+@segue.flow
+async def only_guarded() -> None:
+    async with segue.timeout(timedelta(hours=2)):
+        await asyncio.get_running_loop().create_future()
+
+@segue.flow
+async def race() -> str:
+    first = asyncio.create_task(segue.ask("First?", to="ada"))
+    nap = asyncio.create_task(segue.sleep(timedelta(minutes=1)))
+    ring = asyncio.create_task(segue.receive(Ring))
+    await asyncio.wait({first, nap, ring}, return_when=asyncio.FIRST_COMPLETED)
+    first.cancel()
+    nap.cancel()
+    return await segue.ask("Second?", to="bob", timeout=timedelta(hours=2))
+
 class Bell(segue.Actor[None]):
     @segue.on
     async def ring(self, note: Ring) -> None: ...
@@ -96,6 +119,26 @@ def test_a_parked_run_says_what_it_waits_for(desk: Desk):
     assert (wait["call"], wait["kind"]) == ("#0", "ask")
     assert wait["until"] == plain["t"]["wake"]
     assert [wait["kind"] for wait in plain["m"]["waits"]] == ["child"] * 4
+
+
+def test_what_code_waits_for_no_more_and_what_bounds_a_block_isnt_what_a_run_waits_for(desk: Desk):
+    desk.write("waiting.py", WAITING)
+    for flow in ("guarded", "only_guarded", "race"):
+        desk.segue("run", f"waiting.py:{flow}", "--id", flow, "--no-wait")
+    assert desk.segue("advance", "waiting.py").code == 3
+    desk.segue("tell", "race", "Ring", "{}")
+    assert desk.segue("advance", "waiting.py").code == 3
+    said = {line.split()[0]: line for line in desk.segue("runs").out.splitlines()}
+    time = r"until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d, in 1 h 59 min"
+    assert said["guarded"].endswith("for ada's answer to guarded:2: Which?")
+    assert re.search(f"for timeout, {time}$", said["only_guarded"])
+    assert re.search(f"for bob's answer to race:0: Second[?], {time}$", said["race"])
+    shown = {row.split()[0]: row for row in desk.segue("show", "race").out.splitlines() if row.strip()}
+    assert shown["/ask.0#0"].endswith("… given up")
+    assert shown["/sleep.0#0"].endswith("… given up")
+    assert "… waits until" in shown["#0"]
+    plain = {row["id"]: row for row in desk.segue("runs", "--json").rows}
+    assert [wait["kind"] for wait in plain["guarded"]["waits"]] == ["ask", "timeout"]
 
 
 def test_a_run_whose_call_is_in_a_batch_names_it(desk: Desk, monkeypatch: pytest.MonkeyPatch):

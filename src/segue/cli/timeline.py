@@ -24,11 +24,13 @@ from . import budgets, exit
 from .place import declare_store, looking
 from .runs import as_plain
 from .screen import count, duration, error_of, kind_of, note, put_json, short, shown, table, visible
-from .waits import Waits
+from .waits import Waits, given_up
 from .waits import as_plain as waits_as_plain
 
 #: Where a turn has no calls yet, so many of those before it are shown, if the past has no more commits than this.
 RECENT, SHOWN = 2_000, 20
+#: The outcome of a call that has none, and for which the code waits no more.
+GIVEN_UP = "… given up"
 
 
 def declare_show(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +62,7 @@ async def do_show(args: argparse.Namespace) -> int:
         found = await budgets.standings(store, budgets.accounts_of([head]))
         waits = Waits(store)
         waits_for = await waits.words(head)
+        gone = await given_up(store, head, [call.entry for call in calls])
         plain = as_plain(head) | await waits_as_plain(waits, head)
     if args.call:
         _whole(args.call, calls, plain=args.json)
@@ -86,7 +89,7 @@ async def do_show(args: argparse.Namespace) -> int:
             print(f"  {commits} before its last turn {are} history: --history lists their calls")
         if past.dropped:
             print(f"  {dropped(past)}")
-        _calls(head, calls[-SHOWN:] if recent else calls)
+        _calls(head, calls[-SHOWN:] if recent else calls, gone)
         if recent and len(calls) > SHOWN:
             note(f"{count(len(calls) - SHOWN)} calls of earlier turns: --history lists them")
     return exit.OK
@@ -259,12 +262,12 @@ def _name(head: Head, entry: Entry) -> str:
     return f"{model} ({lanes.pop()})" if len(lanes) == 1 else model
 
 
-def _calls(head: Head, calls: list[Call]) -> None:
+def _calls(head: Head, calls: list[Call], gone: set[Place]) -> None:
     if not calls:
         note("it made no call that is recorded" if head.status in ENDED else "no call is recorded yet")
         return
     print()
-    rows = []
+    rows, over = [], head.status in ENDED
     for call in calls:
         spent = tokens_of(call.entry)
         rows.append(
@@ -275,7 +278,7 @@ def _calls(head: Head, calls: list[Call]) -> None:
                 f"+{duration(max(call.began - head.spec.begun, 0))}",
                 duration(call.ended - call.began) if call.ended > call.began else "",
                 count(spent) if spent else "",
-                " ".join(said(call.entry, over=head.status in ENDED).split()),
+                GIVEN_UP if (call.entry.path, call.entry.n) in gone else " ".join(said(call.entry, over=over).split()),
             )
         )
     table(("CALL", "KIND", "NAME", "AT", "TOOK", "TOKENS", "OUTCOME"), rows, right="AT,TOOK,TOKENS")

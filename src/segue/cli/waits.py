@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from ..authoring.ask import ask_id
 from ..authoring.mail import child_ids
 from ..core import journal
+from ..core.replay import Place
 from ..model.entry import Entry
 from ..model.errors import Damaged
 from ..model.lane import LIVE, BatchJob
@@ -50,32 +51,42 @@ class Waits:
         self._whole = True
 
     async def of(self, head: Head) -> tuple[list[Wait], int]:
-        """The first open calls of a parked run, in the order in which they were made, and how many more there are."""
-        if head.status != "parked" or head.damage:
-            return [], 0
+        """The first calls that a parked run waits for, and how many more there are; see `_open`."""
         try:
-            loaded = await self._store.load(head.id)
-            entries = journal.read(loaded.journal) if loaded is not None else []
+            entries = await self._open(head)
         except Damaged as damage:  # the other runs are shown all the same
             return [Wait("", "", f"what is in {damage.what}, which can't be read")], 0
-        over = {(entry.path, entry.n) for entry in entries if not entry.made}
-        made = [entry for entry in entries if entry.made and (entry.path, entry.n) not in over]
-        made.sort(key=lambda entry: entry.after)
-        return [await self._wait(head, entry) for entry in made[:FIRST]], max(len(made) - FIRST, 0)
+        return [await self._wait(head, entry) for entry in entries[:FIRST]], max(len(entries) - FIRST, 0)
 
     async def words(self, head: Head) -> str:
-        """The same as "for this; that" or "until then"; empty where it isn't parked."""
+        """The same as "for this; that" or "until then"; empty where it isn't parked.
+
+        A block's timeout is told of where it is all that can wake the run.
+        """
         waits, more = await self.of(head)
         if not waits and head.status == "parked":
             until = "" if head.wake is None else self._until(head.wake)
             return ", ".join(
                 part for part in ("for messages" if head.spec.kind == "actor" else "", until) if part
             )
+        if waits and waits[0].kind != "timeout":
+            more = 0 if waits[-1].kind == "timeout" else more  # they stand last
+            waits = [wait for wait in waits if wait.kind != "timeout"]
         told = [wait.words for wait in waits[:EACH]]
         if (rest := len(waits) - len(told) + more) > 0:
             told.append(f"and {count(rest)} more")
         text = "; ".join(told)
         return text if not text or text.startswith("until ") else f"for {text}"
+
+    async def _open(self, head: Head) -> list[Entry]:
+        """The calls that a parked run waits for, the newest first, as far as is known, and timeouts of blocks last."""
+        if head.status != "parked" or head.damage:
+            return []
+        loaded = await self._store.load(head.id)
+        entries = journal.read(loaded.journal) if loaded is not None else []
+        gone = await given_up(self._store, head, entries)
+        made = [entry for entry in open_calls(entries) if (entry.path, entry.n) not in gone]
+        return sorted(made, key=lambda entry: (entry.kind == "timeout", -entry.after))
 
     async def _wait(self, head: Head, entry: Entry) -> Wait:
         wait = Wait(f"{entry.path}#{entry.n}", entry.kind, "", until=entry.due or None)
@@ -147,6 +158,32 @@ class Waits:
                     self._jobs |= {(line.call.run, line.call.path, line.call.n): job for line in lines}
                     after, left = lines[-1].id, left - len(lines)
         self._whole = left > 0
+
+
+def open_calls(entries: Sequence[Entry]) -> list[Entry]:
+    """Calls of a journal that have no outcome yet, in the order in which they were made."""
+    over = {(entry.path, entry.n) for entry in entries if not entry.made}
+    made = [entry for entry in entries if entry.made and (entry.path, entry.n) not in over]
+    return sorted(made, key=lambda entry: entry.after)
+
+
+async def given_up(store: Store, head: Head, entries: Sequence[Entry]) -> set[Place]:
+    """Open calls of a parked run that its code doesn't wait for any more, such as what lost a race.
+
+    The journal doesn't tell. But a question is closed then, and a time is none by which the run is to be woken.
+    """
+    if head.status != "parked":
+        return set()
+    made = open_calls(entries)
+    asks = await store.asks(run=head.id) if any(entry.kind == "ask" for entry in made) else []
+    unread = any(ask.n < 0 for ask in asks)  # it may be any of them
+    asked = {(ask.path, ask.n) for ask in asks}
+    wake = float("inf") if head.wake is None else head.wake
+    return {
+        (entry.path, entry.n)
+        for entry in made
+        if (entry.kind == "ask" and not unread and (entry.path, entry.n) not in asked) or 0 < entry.due < wake
+    }
 
 
 def stands(job: BatchJob, now: float) -> str:
