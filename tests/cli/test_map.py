@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -8,6 +9,8 @@ import sys
 
 import pytest
 
+import segue
+from segue.ports.store import JobHead
 from tests.cli.desk import Desk, Provider
 
 
@@ -406,6 +409,31 @@ def test_no_process_need_stay(desk: Desk, provider: Provider):
     assert [row["input"] for row in advanced] == ["a", "b"]
     assert desk.segue(*words).code == 0  # the map itself ends as the sweep did
     assert desk.rows() == advanced
+
+
+def test_a_sweep_tells_of_rows_that_became_no_run(desk: Desk):
+    desk.write("rows.jsonl", '1\n"two"\n3\n')
+    words = ("map", "app.py:twice", "rows.jsonl", "--id", "t", "-o", "out.jsonl")
+    assert desk.segue(*words, "--no-wait").code == 1
+    mapped = desk.rows()
+    assert [row["index"] for row in mapped] == [0, 1, 2]
+    said = desk.segue("advance", "app.py", "--job", "t", "-o", "out.jsonl")
+    assert said.code == 1  # as the map itself
+    assert "  1 row became no run, since it can't be read, and is not in out.jsonl: the same `segue map`" in said.err
+    assert desk.rows() == [mapped[0], mapped[2]]
+    assert desk.segue("advance", "app.py", "--job", "t", "--json").code == 1
+    assert desk.segue("advance", "app.py").code == 0  # of all runs, none has failed
+
+
+def test_a_sweep_tells_of_rows_that_were_never_read(desk: Desk):
+    async def cut_off() -> None:
+        async with segue.Engine("sqlite:segue.db", worker=False) as engine:
+            await engine.store.put_job(JobHead("cut", "twice", 1.0))  # as a map does before its first row
+
+    asyncio.run(cut_off())
+    said = desk.segue("advance", "app.py", "--job", "cut")
+    assert said.code == 1
+    assert "what read its rows was cut off" in said.err
 
 
 def test_no_wait_of_what_needs_no_waiting(desk: Desk):

@@ -335,7 +335,8 @@ async def do_advance(args: argparse.Namespace) -> int:
         await engine.advance()
         counts = await _counts(engine.store, args.job)
         waiting = counts.get("ready", 0) + counts.get("parked", 0)
-        if args.output and args.job and not waiting:
+        lack = await _lack(engine.store, args) if args.job and not waiting else ""
+        if args.output and not waiting:
             await _write_job(engine.store, args.job, args.output)
         if args.json:
             put_json(counts)
@@ -343,11 +344,27 @@ async def do_advance(args: argparse.Namespace) -> int:
             note(
                 " · ".join(f"{count(number)} {word}" for word, number in counts.items()) or "nothing is there"
             )
+        if lack:
+            note(f"  {lack}")
         if waiting:
             await _check_known(engine, args)
     if waiting:
         return exit.WAITING
-    return exit.FAILED if counts.get("held") or counts.get("failed") else exit.OK
+    return exit.FAILED if counts.get("held") or counts.get("failed") or lack else exit.OK
+
+
+async def _lack(store: Store, args: argparse.Namespace) -> str:
+    """Which rows of a job are no runs in the store, so that its output lacks them, in words."""
+    known = await store.get_job(args.job)
+    assert known is not None  # it was there before the sweep
+    if known.total is None:
+        return "what read its rows was cut off: the same `segue map` goes on with those that are no runs yet"
+    unread = known.total - sum(known.counts.values())
+    if unread <= 0:
+        return ""
+    what = "row became no run, since it" if unread == 1 else "rows became no runs, since they"
+    without = f", and {'is' if unread == 1 else 'are'} not in {args.output}" if args.output else ""
+    return f"{count(unread)} {what} can't be read{without}: the same `segue map` says why"
 
 
 async def _check_known(engine: Engine, args: argparse.Namespace) -> None:

@@ -109,8 +109,11 @@ async def all_lines(store: Store, job: str, shape: InputShape | None) -> AsyncIt
         places += [(head.spec.index, head.id.removeprefix(f"{job}/")) for head in heads]
         after = heads[-1].id
     places.sort()
-    async for line in lines(store, job, [key for _, key in places], shape):
-        yield line
+    for first in range(0, len(places), 500):
+        some = places[first : first + 500]
+        heads = await asyncio.gather(*(store.get(f"{job}/{key}") for _, key in some))
+        for (index, key), head in zip(some, heads, strict=True):
+            yield line_of(index, key, head, shape)
 
 
 def line_of(
