@@ -419,7 +419,10 @@ def test_a_sweep_tells_of_rows_that_became_no_run(desk: Desk):
     assert [row["index"] for row in mapped] == [0, 1, 2]
     said = desk.segue("advance", "app.py", "--job", "t", "-o", "out.jsonl")
     assert said.code == 1  # as the map itself
-    assert "  1 row became no run, since it can't be read, and is not in out.jsonl: the same `segue map`" in said.err
+    assert (
+        "  1 row became no run, since it can't be read, and is not in out.jsonl: the same `segue map`"
+        in said.err
+    )
     assert desk.rows() == [mapped[0], mapped[2]]
     assert desk.segue("advance", "app.py", "--job", "t", "--json").code == 1
     assert desk.segue("advance", "app.py").code == 0  # of all runs, none has failed

@@ -22,6 +22,16 @@ async def sdk(url: str, text: str) -> str:
 """
 
 
+ASKING = """
+import segue
+
+@segue.flow
+async def asking(text: str) -> str:
+    draft = await segue.generate(f"Draft: {text}")
+    return draft + await segue.ask("Well?")
+"""
+
+
 def run(desk: Desk, provider: Provider, mode: str, id: str = "r") -> None:
     desk.write("rows.jsonl", '"My invoice is wrong"\n')
     words = ["map", "app.py:triage", "rows.jsonl", "--id", id, "--model", provider.model, f"--{mode}"]
@@ -39,6 +49,24 @@ def test_both_modes_send_the_same(desk: Desk, provider: Provider, mode: str, oth
     assert told["same"]
     assert told["bytes"] > 100
     assert "was" in desk.segue("replay", "app.py", "r/0", "--against", mode).err
+
+
+@pytest.mark.parametrize("mode", ["live", "batch"])
+def test_a_replay_wants_no_key(
+    desk: Desk, provider: Provider, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setenv("A_KEY", "secret-of-this-test")
+    model = f"{provider.model}#A_KEY"
+    desk.segue("run", "app.py:triage", "My invoice is wrong", "--id", "r", "--model", model, f"--{mode}")
+    desk.write("asking.py", ASKING)
+    assert desk.segue("run", "asking.py", "it", "--id", "s", "--model", model, f"--{mode}").code == 3
+    monkeypatch.delenv("A_KEY")
+    assert desk.segue("replay", "app.py", "r").code == 0
+    other = "batch" if mode == "live" else "live"
+    assert desk.segue("replay", "app.py", "r", "--against", other).code == 0
+    assert "1 go on as they are" in desk.segue("check", "asking.py").err
+    assert desk.segue("fork", "r", "--edit", "1='it'", "--id", "f").code == 2  # no JSON
+    assert desk.segue("fork", "r", "--edit", '1="it"', "--id", "f").code == 0
 
 
 def test_a_difference_is_shown(desk: Desk, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,8 +111,8 @@ async def all_lines(store: Store, job: str, shape: InputShape | None) -> AsyncIt
     places.sort()
     for first in range(0, len(places), 500):
         some = places[first : first + 500]
-        heads = await asyncio.gather(*(store.get(f"{job}/{key}") for _, key in some))
-        for (index, key), head in zip(some, heads, strict=True):
+        found = await asyncio.gather(*(store.get(f"{job}/{key}") for _, key in some))
+        for (index, key), head in zip(some, found, strict=True):
             yield line_of(index, key, head, shape)
 
 

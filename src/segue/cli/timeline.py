@@ -278,7 +278,9 @@ def _calls(head: Head, calls: list[Call], gone: set[Place]) -> None:
                 f"+{duration(max(call.began - head.spec.begun, 0))}",
                 duration(call.ended - call.began) if call.ended > call.began else "",
                 count(spent) if spent else "",
-                GIVEN_UP if (call.entry.path, call.entry.n) in gone else " ".join(said(call.entry, over=over).split()),
+                GIVEN_UP
+                if (call.entry.path, call.entry.n) in gone
+                else " ".join(said(call.entry, over=over).split()),
             )
         )
     table(("CALL", "KIND", "NAME", "AT", "TOOK", "TOKENS", "OUTCOME"), rows, right="AT,TOOK,TOKENS")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import urllib.parse
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ..model.errors import InvalidValue, MissingKey, UnknownName
 from ..ports.provider import Endpoint, Environment, Provider
@@ -14,6 +14,7 @@ from .compatible import COMPATIBLE
 from .masking import Mask
 from .native import NATIVE
 
+T = TypeVar("T")
 Maker = Callable[[Endpoint, Environment, Transport], Provider]
 
 
@@ -97,6 +98,23 @@ def make(
         raise UnknownName("provider", endpoint.provider, _cure(endpoint.provider, makers))
     _key(endpoint, environment)
     return known.make(endpoint, environment, transport)
+
+
+def without_keys(ask: Callable[[Environment], T], environment: Environment) -> T:
+    """What `ask` gives where something stands in for each key or place that the environment lacks.
+
+    It is for what is only read or written, never sent.
+    """
+    filled = dict(environment)
+    lacked: set[str] = set()
+    while True:
+        try:
+            return ask(filled)
+        except MissingKey as error:
+            if error.variable in lacked:
+                raise
+            lacked.add(error.variable)
+            filled[error.variable] = "none" if error.what == "key" else "http://nowhere.invalid"
 
 
 def _key(endpoint: Endpoint, environment: Environment) -> str:

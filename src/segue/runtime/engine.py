@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -30,7 +29,7 @@ from ..model.message import DeadLetter
 from ..model.mode import Config, HistoryLike, ModeLike, as_history
 from ..model.run import ENDED, Head, Spec, Usage
 from ..ports.clock import AlarmClock
-from ..ports.provider import Endpoint, PriceList, Provider
+from ..ports.provider import Endpoint, Environment, PriceList, Provider
 from ..ports.store import Hint, NewRun, Store
 from ..ports.transport import Transport
 from ..stores import open_store
@@ -267,21 +266,21 @@ class Engine:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _resolve(self, name: str) -> Endpoint:
+    def _resolve(self, name: str, environment: Environment) -> Endpoint:
         scheme, _, rest = name.partition(":")
         if scheme in self._own_providers:
             return Endpoint(scheme, "", rest)
         from ..providers.registry import resolve
 
-        return resolve(name, os.environ)
+        return resolve(name, environment)
 
-    def _make(self, endpoint: Endpoint) -> Provider:
+    def _make(self, endpoint: Endpoint, environment: Environment) -> Provider:
         if endpoint.provider in self._own_providers:
             return self._own_providers[endpoint.provider](endpoint)
         from ..providers.registry import make
         from ..transports.pooled import Pooled
 
-        return make(endpoint, os.environ, Pooled())
+        return make(endpoint, environment, Pooled())
 
     def _open_pool(self) -> Transport:
         from ..transports.pooled import Pooled

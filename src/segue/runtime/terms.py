@@ -47,7 +47,8 @@ class Terms:
         if config is not self._config:
             self._check_models(config)
         elif config.model:
-            self._models.named(config.model, config)
+            for model in self._models.named(config.model, config):
+                self._models.endpoint(model)
         return config
 
     def heed(self, head: Head, asked: Config) -> None:

@@ -16,7 +16,7 @@ from ..core.codec import encode
 from ..model import checks
 from ..model.chat import Answer, ChatReply, Message, ToolCall, ToolSpec
 from ..model.errors import AskClosed, ModelFailed, WrongPlace
-from ..ports.provider import CallFault, Endpoint, Provider
+from ..ports.provider import CallFault, Endpoint, Environment, Provider
 from ..ports.store import Store
 from ..ports.transport import Transport
 from ..runtime.calls.live import CALLING
@@ -273,11 +273,11 @@ class FakeEngine(Engine):
             self.clock.busy = self._busy
         return self
 
-    def _resolve(self, name: str) -> Endpoint:
+    def _resolve(self, name: str, environment: Environment) -> Endpoint:
         scheme, colon, rest = name.partition(":")
         return Endpoint(scheme, "", rest) if colon else Endpoint("fake", "", name)
 
-    def _make(self, endpoint: Endpoint) -> Provider:
+    def _make(self, endpoint: Endpoint, environment: Environment) -> Provider:
         return FakeProvider(endpoint.provider, self._fake, self._fake.remote, CALLING.get)
 
     def _open_pool(self) -> Transport:

@@ -11,7 +11,7 @@ from ..authoring.flow import target_of
 from ..core import export
 from ..model.chat import ChatReply
 from ..model.errors import AuthorError, CallerError, ProviderFault, UnknownName
-from ..ports.provider import Endpoint, Provider
+from ..ports.provider import Endpoint, Environment, Provider
 from ..ports.store import Claimed
 from ..providers.registry import make, resolve
 from ..runtime.calls.live import CALLING
@@ -58,7 +58,7 @@ def _read(journals: str) -> dict[str, export.Exported]:
 class _Offline(FakeEngine):
     """An engine that reads what any provider said, and calls none."""
 
-    def _make(self, endpoint: Endpoint) -> Provider:
+    def _make(self, endpoint: Endpoint, environment: Environment) -> Provider:
         return _Reader(endpoint, self._fake)
 
 

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from functools import partial
 
 from ...authoring.context import Branch, Need
-from ...model.errors import ProviderFault
+from ...model.errors import MissingKey, ProviderFault
 from ...ports.clock import AlarmClock
 from ...ports.provider import CallFault, Endpoint, Provider
 from ..ground.events import Token, Waiting
@@ -83,7 +83,8 @@ class LiveCall:
 
 
 class ProviderCall:
-    """One that `generate` or `embed` makes, sent by a provider. `id` is what it would be called as a line."""
+    """One that `generate` or `embed` makes, sent by a provider. `id` is what it would be called as a line; `lack` what
+    the provider lacks to send it."""
 
     def __init__(
         self,
@@ -93,8 +94,9 @@ class ProviderCall:
         endpoint: Endpoint,
         to: str,
         body: Callable[[], bytes],
+        lack: MissingKey | None = None,
     ) -> None:
-        self._live, self._id, self._make_body = live, id, body
+        self._live, self._id, self._make_body, self._lack = live, id, body, lack
         self._provider, self._endpoint, self._to = provider, endpoint, to
 
     async def run(self) -> bytes:
@@ -113,6 +115,8 @@ class ProviderCall:
         return answer
 
     async def _send(self, body: bytes) -> bytes:
+        if self._lack is not None:
+            raise self._lack
         return await self._live.answer(partial(self._try, body), len(body))
 
     async def _try(self, body: bytes, attempt: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
@@ -11,13 +12,14 @@ import msgspec
 from ...authoring.context import Branch, Need, Wait, Work
 from ...model.chat import ChatRequest
 from ...model.entry import Entry
-from ...model.errors import ModelFailed, UnknownName
+from ...model.errors import MissingKey, ModelFailed, UnknownName
 from ...model.lane import LIVE
 from ...model.mode import Config, Live
 from ...model.run import Usage
 from ...ports.clock import AlarmClock
-from ...ports.provider import BatchProvider, Endpoint, PartlyLive, Provider, Windowed
+from ...ports.provider import BatchProvider, Endpoint, Environment, PartlyLive, Provider, Windowed
 from ...ports.transport import Transport
+from ...providers.registry import without_keys
 from .answer import reader
 from .budgets import Budgets
 from .limits import Limit
@@ -31,12 +33,15 @@ from .wording import retold, revectored, reworded
 
 
 class Models:
-    """The models that an engine can reach, by name. `resolve` says where one is, `make` who speaks for it there."""
+    """The models that an engine can reach, by name. `resolve` says where one is, `make` who speaks for it there.
+
+    What is recorded is read, and requests are built, without a key too; only who sends wants one.
+    """
 
     def __init__(
         self,
-        resolve: Callable[[str], Endpoint],
-        make: Callable[[Endpoint], Provider],
+        resolve: Callable[[str, Environment], Endpoint],
+        make: Callable[[Endpoint, Environment], Provider],
         clock: AlarmClock,
         wants_events: Callable[[str], bool],
         open_pool: Callable[[], Transport],
@@ -47,10 +52,11 @@ class Models:
         self._resolve, self._make, self._clock, self._wants = resolve, make, clock, wants_events
         self._endpoints: dict[str, Endpoint] = {}
         self._providers: dict[tuple[str, str, str], Provider] = {}
+        self._keyless: dict[tuple[str, str, str], Provider] = {}
         self._limits: dict[tuple[str, ...], Limit] = {}
         self.budgets = budgets
         self.wire = Wire(self, clock, wants_events, open_pool)
-        self.ways = Ways(self.provider)
+        self.ways = Ways(self.reader)
 
     def named(self, names: Sequence[str], config: Config) -> list[str]:
         """Names and roles as full model names. Raises `UnknownName` for one that can't be had."""
@@ -62,7 +68,7 @@ class Models:
         for name in names:
             for full in config.models.get(name, (name,)):
                 try:
-                    self.endpoint(full)
+                    self.place(full)
                 except UnknownName as error:
                     if not config.models or error.kind != "model":
                         raise
@@ -72,19 +78,41 @@ class Models:
         return out
 
     def endpoint(self, model: str) -> Endpoint:
-        """Where a model is."""
+        """Where a model is. Raises `MissingKey`."""
         known = self._endpoints.get(model)
         if known is None:
-            known = self._endpoints[model] = self._resolve(model)
+            known = self._endpoints[model] = self._resolve(model, os.environ)
         return known
 
+    def place(self, model: str) -> Endpoint:
+        """Where a model is, whether there is a key for it or not."""
+        try:
+            return self.endpoint(model)
+        except MissingKey:
+            return without_keys(partial(self._resolve, model), os.environ)
+
     def provider(self, endpoint: Endpoint) -> Provider:
-        """Who speaks for an endpoint; one for each base URL and credential."""
+        """Who speaks for an endpoint; one for each base URL and credential. Raises `MissingKey`."""
         key = (endpoint.provider, endpoint.base_url, endpoint.credential)
         known = self._providers.get(key)
         if known is None:
-            known = self._providers[key] = self._make(endpoint)
+            known = self._providers[key] = self._make(endpoint, os.environ)
         return known
+
+    def reader(self, endpoint: Endpoint) -> Provider:
+        """Who builds requests to an endpoint and reads its answers; without a key for it, it can send nothing."""
+        try:
+            return self.provider(endpoint)
+        except MissingKey:
+            key = (endpoint.provider, endpoint.base_url, endpoint.credential)
+            known = self._keyless.get(key)
+            if known is None:
+                known = self._keyless[key] = self.anew(endpoint)
+            return known
+
+    def anew(self, endpoint: Endpoint) -> Provider:
+        """Another one like `reader`, for who asks alone."""
+        return without_keys(partial(self._make, endpoint), os.environ)
 
     def batches(self, endpoint: Endpoint, to: str) -> BatchProvider:
         """Who carries out the jobs of a lane. Raises `UnknownName` where nobody does."""
@@ -102,14 +130,17 @@ class Models:
     def call(
         self, branch: Branch, config: Config, model: str, request: Any, args: bytes, digest: bytes
     ) -> Work | Wait:
-        """A recorded call of that model, carried out as the mode says."""
-        endpoint = self.endpoint(model)
-        provider = self.provider(endpoint)
+        """A recorded call of that model, carried out as the mode says.
+
+        Without a key for it, a line waits in its lane for who has one; what would be sent from here raises `MissingKey`
+        when it begins, and so not where it is recorded already.
+        """
+        endpoint, provider, lack = self._reached(model)
         kind, to = ("generate", "chat") if isinstance(request, ChatRequest) else ("embed", "embed")
         body = partial(_body, provider, endpoint, to, request)
         self._refuse_too_large(endpoint, provider, body, args)
         decode = reader(provider, to)
-        if config.pooled is not None and _pools(provider, to):
+        if config.pooled is not None and _pools(provider, to) and (lack is None or lack.what == "key"):
             return self.line(branch, endpoint, config, (kind, kind), to, body, args, digest, decode)
         since = config.answers_since(self._clock.now())
         shared = None if since is None else self.sameness.sharing(since, partial(is_whole, provider, to))
@@ -125,6 +156,7 @@ class Models:
             endpoint,
             to,
             body,
+            lack,
         )
         return Work(
             kind=kind,
@@ -137,6 +169,15 @@ class Models:
             settles=None if shared is None else shared.settles,
             need=need,
         )
+
+    def _reached(self, model: str) -> tuple[Endpoint, Provider, MissingKey | None]:
+        """Where a model is and who speaks for it there, and what that one lacks to send anything."""
+        try:
+            endpoint = self.endpoint(model)
+            return endpoint, self.provider(endpoint), None
+        except MissingKey as error:
+            endpoint = self.place(model)
+            return endpoint, self.reader(endpoint), error
 
     def line(
         self,
@@ -157,7 +198,7 @@ class Models:
         route = self.ways.route(endpoint, to, config, now)
         id = _line_id(branch, digest)
         since = config.answers_since(now)
-        ask = ask or partial(asked_of, self.provider(endpoint), endpoint, to)
+        ask = ask or partial(asked_of, self.reader(endpoint), endpoint, to)
         line = LineCall(branch.run, id, digest, route, body, self._clock, since, ask)
         return Wait(
             kind=called[0],
@@ -208,7 +249,7 @@ class Models:
             return retold(call.value, value)
         if call.kind not in ("generate", "embed"):
             return value
-        provider = self.provider(self.endpoint(msgspec.json.decode(call.args)["model"]))
+        provider = self.reader(self.place(msgspec.json.decode(call.args)["model"]))
         return (reworded if call.kind == "generate" else revectored)(provider, call.value, value, where)
 
     def paid_for(self, kind: str, args: bytes, body: bytes, lane: str) -> Usage | None:
@@ -218,8 +259,8 @@ class Models:
         if to is None:
             return None
         try:
-            endpoint = self.endpoint(msgspec.json.decode(args)["model"])
-            tokens = reader(self.provider(endpoint), to)(body).tokens
+            endpoint = self.place(msgspec.json.decode(args)["model"])
+            tokens = reader(self.reader(endpoint), to)(body).tokens
         except Exception:  # a model that can't be had any more, or an answer that is none: it harms nobody
             return None
         return Usage(usage_name(endpoint), lane or "batch").plus(tokens)
@@ -259,9 +300,10 @@ class Models:
 
     async def close(self) -> None:
         """Let go of connections."""
-        for provider in self._providers.values():
+        for provider in (*self._providers.values(), *self._keyless.values()):
             await provider.close()
         self._providers.clear()
+        self._keyless.clear()
         for limit in self._limits.values():
             limit.close()
         await self.wire.close()

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ...authoring.context import BRANCH, Work
 from ...core.retry import Retry
-from ...model.errors import ContextOverflow, ModelFailed
+from ...model.errors import ContextOverflow, MissingKey, ModelFailed
 from ...ports.clock import Clock
 from ...ports.provider import OVERFLOW, CallFault
 from ..ground.events import Retrying
@@ -36,7 +36,9 @@ KEY_REFUSED = "the key was refused"
 
 
 def key_refused(run: str, error: BaseException) -> str:
-    """The reason to hold a run for that ended so, empty if there is none: a wrong key is no fault of its row."""
+    """Why a run is held that ended so, empty if it isn't: a wrong key, or none, is no fault of its row."""
+    if isinstance(error, MissingKey):
+        return f"{KEY_REFUSED}, for there is none: {error}\nThen `segue resume {shlex.quote(run)}`"
     if not isinstance(error, ModelFailed) or error.status not in (401, 403):
         return ""
     return f"{KEY_REFUSED}: {error}\nMend the key, then `segue resume {shlex.quote(run)}`"

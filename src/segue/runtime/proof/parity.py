@@ -27,8 +27,8 @@ class Requests:
     def __init__(self, models: Models, mode: Mode) -> None:
         self._mode = mode
         self._models = Models(
-            models.endpoint,
-            lambda endpoint: _silent(models, endpoint),
+            lambda name, _: models.place(name),
+            lambda endpoint, _: _silent(models, endpoint),
             SystemClock(),
             _nobody,
             Closed,
@@ -94,7 +94,7 @@ def _nobody(run: str) -> bool:
 
 def _silent(models: Models, endpoint: Endpoint) -> Provider:
     """A provider that sends nothing."""
-    provider = models._make(endpoint)
+    provider = models.anew(endpoint)
 
     async def send(to: str, body: bytes, *_: object) -> bytes:
         raise Seen(body)
