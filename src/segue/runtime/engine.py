@@ -291,15 +291,19 @@ class Engine:
         """Raise where an engine's verb can't do its work, or would do it anew in each replay."""
         if self._loop is None:
             raise RuntimeError("this engine isn't open: use it inside `async with Engine(…) as engine:`")
-        if running_loop() is not self._loop:
-            raise RuntimeError(
-                "this engine is open on another event loop: give it the work with "
-                "`asyncio.run_coroutine_threadsafe(…, loop)`, or open one here"
-            )
+        self.on_its_loop()
         if find_branch() is not None:
             raise WrongPlace(
                 f"engine.{verb}() was called in the code of a run, each wake of which would start another: await the "
                 f"flow itself, or use segue.spawn() or segue.map()"
+            )
+
+    def on_its_loop(self) -> None:
+        """Raise where this is another event loop: what waits there would hear of nothing, and harm who tells it."""
+        if self._loop is not None and running_loop() is not self._loop:
+            raise RuntimeError(
+                "this engine is open on another event loop: give it the work with "
+                "`asyncio.run_coroutine_threadsafe(…, loop)`, or open one here"
             )
 
     # ------------------------------------------------------------ runs
@@ -385,6 +389,7 @@ class Engine:
 
     async def head(self, id: str) -> Head:
         """A run's record. Raises `UnknownName`."""
+        self.on_its_loop()
         head = await self.store.get(id)
         if head is None:
             raise await unknown_run(self.store, id)
@@ -392,6 +397,7 @@ class Engine:
 
     async def wait(self, id: str) -> Head:
         """Wait until a run has ended or is held."""
+        self.on_its_loop()
         with self.worker.absent.waiting():
             head = await self.ends.of(id)
         return await self.verified(head) if self.verify else head
@@ -448,14 +454,17 @@ class Engine:
 
     async def tell(self, run: str, name: str, value: bytes) -> None:
         """Deliver mail from outside."""
+        self.on_its_loop()
         await self.postbox.send(run, "tell", name, value)
 
     async def cancel(self, run: str) -> None:
         """Ask a run to end."""
+        self.on_its_loop()
         await self.postbox.send(run, "cancel")
 
     async def dead_letters(self, run: str = "") -> list[DeadLetter]:
         """Mail that nobody took, to one run or all, oldest first."""
+        self.on_its_loop()
         out: list[DeadLetter] = []
         while page := await self.store.dead_letters(run=run, after=out[-1].id if out else 0):
             out += page
@@ -463,6 +472,7 @@ class Engine:
 
     async def resend(self, dead: int) -> None:
         """Send a dead letter again, once. Raises `Conflict` where its run has ended, and `MailboxFull`."""
+        self.on_its_loop()
         delivery = await self.store.resend_dead(dead, now=self.clock.now())
         if delivery is None:
             raise UnknownName("dead letter", str(dead), "`segue dead` lists those that are there")
@@ -569,6 +579,7 @@ class Engine:
     # ------------------------------------------------------------ questions
     async def asks(self, *, to: str = "") -> AsyncIterator[Ask]:
         """Open questions, those there are and those to come, each once; ends when you break off."""
+        self.on_its_loop()
         after, self.ends.heard = 0, True
         while True:
             signal = self.ends.next()
@@ -582,11 +593,13 @@ class Engine:
 
     async def open_asks(self, *, to: str = "", run: str = "") -> list[Ask]:
         """The questions that are open now."""
+        self.on_its_loop()
         self.ends.heard = True
         return [Ask(self, question) for question in await self.store.asks(to=to, run=run)]
 
     async def answer(self, ask: str, value: object) -> None:
         """Answer a question by its id; see `Ask.answer`."""
+        self.on_its_loop()
         self.ends.heard = True
         await answer_by_id(self, ask, value)
 
@@ -675,6 +688,7 @@ class Engine:
 
     async def advance(self) -> bool:
         """One sweep: run what is ready, submit, poll, deliver. Whether something still waits after it."""
+        self.on_its_loop()
         while True:
             while await self.worker.claim_once() or self.worker.is_at_work:
                 await asyncio.sleep(0.005)
@@ -697,6 +711,7 @@ class Engine:
 
     async def forget(self, *, older_than: timedelta = timedelta(0)) -> int:
         """Drop the answers that are kept for reuse; how many. What the journals of runs hold stays."""
+        self.on_its_loop()
         return await self.store.forget(before=self.clock.now() - older_than.total_seconds())
 
     # ------------------------------------------------------------ money
@@ -719,6 +734,7 @@ class Engine:
         What waited for it goes on from where it stood. Only what `budget` says of, money or tokens, is set. Raises
         `Conflict` where no call is on such a budget.
         """
+        self.on_its_loop()
         account = f"run:{run}" if run else f"job:{job}" if job else STORE
         on_it = self.config.accounts if not run else (await self.head(run)).spec.config.accounts
         if all(one.id != account for one in on_it) and not await self.store.budgets([account]):
@@ -727,6 +743,7 @@ class Engine:
 
     async def receipt(self, *, run: str = "", job: str = "") -> Receipt:
         """A receipt for a run or a job, with the runs that it started."""
+        self.on_its_loop()
         found = await spent(self.store, run=run, job=job)
         return self.price(found.usage, found.unclaimed)
 

@@ -97,8 +97,9 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
 
     @property
     def engine(self) -> Engine:
-        """The engine of this process. Raises `WrongPlace` outside of one."""
+        """The engine of this process. Raises `WrongPlace` outside of one, `RuntimeError` on another loop than its."""
         if self._home is not None:
+            self._home.on_its_loop()
             return self._home
         branch = find_branch()
         services: Any = SERVICES.get() if branch is None else branch.run.services
@@ -229,7 +230,7 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
         name, may_hurry = sent_as(type(message))
         kind: MailKind = kind_of(message, "tell") if may_hurry else "tell"
         value = encode(message, where="the message")
-        sending = (self._home or self.engine).postbox.post(self.id, kind, name, value, None, None, more)
+        sending = self.engine.postbox.post(self.id, kind, name, value, None, None, more)
         if sending is not None:
             await sending
 
@@ -405,6 +406,7 @@ class Ask:
 
     async def answer(self, value: object) -> None:
         """Answer it; the first answer counts. Raises `InvalidValue` for one of the wrong type, `AskClosed`."""
+        self._engine.on_its_loop()
         await put_answer(self._engine, self._asked, value)
 
 

@@ -36,7 +36,7 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
     _id = ""  # by which it is watched
     _task: asyncio.Task[T] | None = None
     _asking: Generator[Any, Any, T] | None = None
-    _used = False  # forwarded, or closed before it began
+    _used = False  # iterated, forwarded, or closed before it began
 
     def __init__(self, run: Run[Any], message: Request[T], timeout: timedelta | None) -> None:
         self._run, self._timeout, self.__qualname__ = run, timeout, "request"
@@ -67,9 +67,7 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
             )
             answer = yield from recorded
             return answer
-        asked = (run._home or run.engine).port.ask(
-            run.id, self._name, self._value, self._timeout, self._kind, self._id
-        )
+        asked = run.engine.port.ask(run.id, self._name, self._value, self._timeout, self._kind, self._id)
         answer = self._decode(asked if isinstance(asked, bytes) else (yield from asked.__await__()))
         return answer
 
@@ -99,6 +97,7 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
 
     # ------------------------------------------------------------ what happens meanwhile
     async def __aiter__(self) -> AsyncIterator[Event]:
+        self._used = True
         if find_branch() is not None:
             raise WrongPlace(
                 "what a request's handler does can be watched from outside runs only; await the answer"
