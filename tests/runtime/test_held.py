@@ -118,3 +118,36 @@ async def test_code_that_is_cancelled_and_still_waits_for_what_may_have_happened
         assert "at-most-once step 'pay' was cut off" in head.reason
         await engine.cancel("it")
         assert (await engine.wait("it")).status == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        ("raises", "raised KeyError: 'lamp' ("),
+        ("returns", "ended without making this recorded call"),
+        ("waits", "came to rest without making this recorded call"),
+    ],
+)
+async def test_a_recorded_call_that_isnt_made_tells_what_the_code_came_to(now: str, told: str) -> None:
+    does = "as before"
+
+    @segue.flow
+    async def changed() -> str:
+        if does == "raises":
+            raise KeyError("lamp")
+        if does == "waits":
+            await asyncio.get_running_loop().create_future()
+        if does == "as before":
+            await book("a hotel")
+        return await segue.ask("Well?") if does != "returns" else ""
+
+    async with segue.Engine(linger=0.001) as engine:
+        run = await engine.start(changed())
+        ask = await anext(aiter(engine.asks()))
+        while (await run.head()).status != "parked":
+            await asyncio.sleep(0)
+        does = now
+        await ask.answer("fine")
+        with pytest.raises(segue.errors.RunHeld) as held:
+            await run
+        assert f"was step 'book' and is now not made. The code {told}" in str(held.value)

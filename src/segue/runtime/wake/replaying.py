@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from ...authoring.context import Act, Wait, Work
+from ...authoring.failures import to_failure
 from ...core import journal
 from ...model.entry import Entry
 from ...model.errors import ReplayMismatch
@@ -16,6 +18,9 @@ from .strikes import STRIKE
 
 if TYPE_CHECKING:
     from .executor import Executor
+
+#: A line of a trace that says where, as in `  app.py:7, in letter`.
+_PLACE = re.compile(r"^  \S.*:\d+, in ")
 
 
 def replay(run: Executor) -> None:
@@ -48,7 +53,7 @@ def settle(run: Executor) -> None:
             run.kick()
             return
         if lacking:
-            run.differs(mismatch(run.id, lacking[0], None))
+            run.differs(mismatch(run.id, lacking[0], None, _end(run)))
             return
     if run.hold_if_cut_off():
         return
@@ -60,12 +65,28 @@ def settle(run: Executor) -> None:
     run.kick()
 
 
-def mismatch(run: str, entry: Entry, request: Work | Wait | Act | None) -> ReplayMismatch:
-    """A recorded call and what the code asks for in its place, if anything."""
+def _end(run: Executor) -> str:
+    """What the code came to, in words: an error in front of a recorded call is what its author has to know."""
+    root = run.root
+    if root is None or not root.done() or root.cancelled():
+        return "came to rest"
+    error = root.exception()
+    if error is None:
+        return "ended"
+    failure = to_failure(error)
+    places = [line.strip() for line in failure.trace.splitlines() if _PLACE.match(line)]
+    where = f" ({places[-1]})" if places else ""
+    return f"raised {failure.type.rpartition(':')[2]}: {failure.message}{where}"
+
+
+def mismatch(
+    run: str, entry: Entry, request: Work | Wait | Act | None, end: str = "came to rest"
+) -> ReplayMismatch:
+    """A recorded call and what the code asks for in its place, if anything; else what it came to without."""
     recorded = f"{entry.kind} {entry.name!r}"
     if request is None:
         what = "making" if entry.given_up < 0 else "making, or giving up,"
-        why = f"The code came to rest without {what} this recorded call again."
+        why = f"The code {end} without {what} this recorded call again."
         return ReplayMismatch(run, entry.path, entry.n, recorded, "not made", why)
     asked = f"{request.kind} {request.name!r}"
     why = journal.difference(entry.args, request.args) if recorded == asked else "It is another call."
