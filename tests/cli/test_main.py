@@ -185,6 +185,22 @@ def test_a_file_imports_from_beside_itself(desk: Desk):
     assert desk.segue("run", "sub/here.py:f").out == "42\n"
 
 
+def test_a_file_of_a_package_is_named_as_a_module(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    (desk.path / "packed" / "inner").mkdir(parents=True)
+    for init in ("packed/__init__.py", "packed/inner/__init__.py"):
+        desk.write(init, "")
+    desk.write("packed/beside_it.py", "N = 41\n")
+    desk.write(
+        "packed/inner/here.py",
+        "import segue\nfrom ..beside_it import N\n@segue.flow\nasync def f() -> int:\n    return N + 1\n",
+    )
+    said = desk.segue("run", "packed/inner/here.py")
+    assert said.code == 2
+    assert f"part of a package, so name it as a module, `packed.inner.here`, in {desk.path}" in said.err
+    monkeypatch.syspath_prepend(desk.path)
+    assert desk.segue("run", "packed.inner.here").out == "42\n"
+
+
 def test_traceback_on_demand(desk: Desk):
     desk.write("broken.py", "1 / 0\n")
     with pytest.raises(Exception, match="can't be imported"):

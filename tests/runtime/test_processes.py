@@ -304,6 +304,22 @@ def test_a_program_that_is_started_by_its_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["pack.program", "pack"])
+def test_a_program_that_is_started_as_a_module_of_a_package(tmp_path: Path, name: str) -> None:
+    pack = tmp_path / "pack"
+    pack.mkdir()
+    (pack / "__init__.py").touch()
+    (pack / "beside.py").write_text("WORD = 1\n")
+    file = pack / ("program.py" if name == "pack.program" else "__main__.py")
+    file.write_text(PROGRAM.replace("import asyncio", "from .beside import WORD\nimport asyncio", 1))
+    done = subprocess.run(
+        [sys.executable, "-m", name], cwd=tmp_path, capture_output=True, text=True, timeout=50
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
+    assert (tmp_path / "loaded").read_text() == "xx"
+
+
+@pytest.mark.slow
 def test_no_process_outlives_a_program_that_is_killed(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     with subprocess.Popen([sys.executable, "program.py", "hang"], cwd=tmp_path) as program:

@@ -40,9 +40,20 @@ class BrokenModule(AuthorError):
         if isinstance(error, SyntaxError):
             own = []  # it names its place itself
         at = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-        super().__init__(
-            f"{path} can't be imported: {type(error).__name__}: {error}{at}; --traceback shows more"
-        )
+        cure = "--traceback shows more"
+        if isinstance(error, ImportError) and "no known parent package" in str(error):
+            place, name = _in_package(path)
+            cure = f"it is part of a package, so name it as a module, `{name}`, in {place}"
+        super().__init__(f"{path} can't be imported: {type(error).__name__}: {error}{at}; {cure}")
+
+
+def _in_package(path: str) -> tuple[Path, str]:
+    """The folder from which a file of a package is imported, and its name there."""
+    file = Path(path).resolve()
+    place = file.parent.parent
+    while (place / "__init__.py").is_file():
+        place = place.parent
+    return place, ".".join(file.relative_to(place).with_suffix("").parts)
 
 
 def load_flow(target: str) -> Any:

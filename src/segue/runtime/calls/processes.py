@@ -77,7 +77,7 @@ class Processes:
 
         The time that it waits for a process doesn't count; where that is long, `told` hears of it.
         """
-        order = msgspec.msgpack.encode(_Order(work, _file_of(work.module)))
+        order = msgspec.msgpack.encode(_Order(_by_its_name(work), _file_of(work.module)))
         async with self._room.place(told):
             process = self._idle.pop() if self._idle else _Process()
             self._all.add(process)
@@ -183,6 +183,14 @@ def _outcome(result: _Result) -> bytes:
     error.__segue_again__ = result.error.again  # type: ignore[attr-defined]  # its policy judged the error itself
     error.add_note(f"In another process:\n{result.trace}")
     raise error
+
+
+def _by_its_name(work: Named) -> Named:
+    """Of a program that was started as a module, `python -m package.app`: by that, for it may import its neighbours."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if work.module != "__main__" or spec is None or spec.name == "__main__":
+        return work
+    return msgspec.structs.replace(work, module=spec.name)
 
 
 def _file_of(module: str) -> str:
