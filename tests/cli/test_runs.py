@@ -48,6 +48,20 @@ def test_runs_and_jobs(desk: Desk):
     assert len(desk.segue("runs", "--job", "twice:rows.jsonl", "--limit", "1", "--json").rows) == 1
 
 
+def test_of_many_jobs_the_newest_are_shown_and_those_that_are_not_over(desk: Desk):
+    desk.write("rows.jsonl", "1\n")
+    desk.write("open.jsonl", '"hi"\n')
+    desk.segue("map", "app.py:sure", "open.jsonl", "--no-wait", "--id", "waits")
+    for name in ("first", "second", "third"):
+        desk.segue("map", "app.py:twice", "rows.jsonl", "--id", name)
+    said = desk.segue("runs", "--limit", "1")
+    assert [line.split()[0] for line in said.out.splitlines()] == ["JOB", "waits", "third"]
+    assert "and 2 more jobs that are over; --limit 0 shows all" in said.err
+    said = desk.segue("runs", "--limit", "0")
+    assert len(said.out.splitlines()) == 5
+    assert "more jobs" not in said.err
+
+
 def test_failures_are_grouped_by_cause(desk: Desk):
     desk.write("rows.jsonl", "7\n7\n7\n1\n")
     desk.segue("map", "app.py:twice", "rows.jsonl")

@@ -398,10 +398,7 @@ async def _counts(store: Store, job: str) -> dict[str, int]:
     if job:
         head = await store.get_job(job)
         return {} if head is None else head.counts
-    counts: dict[str, int] = {}
-    async for head in each_run(store):
-        counts[head.status] = counts.get(head.status, 0) + 1
-    return counts
+    return await store.run_counts()
 
 
 async def each_run(store: Store, **which: Any) -> AsyncIterator[Any]:

@@ -22,7 +22,8 @@ from .screen import count, duration, error_of, kind_of, note, put_json, short, s
 from .waits import Waits, in_words, tell_batches
 from .waits import as_plain as waits_as_plain
 
-STATUSES = ("ready", "parked", "held", "done", "failed", "cancelled")
+LIVING = ("ready", "parked", "held")
+STATUSES = (*LIVING, "done", "failed", "cancelled")
 
 
 def declare_runs(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +96,10 @@ async def _runs(store: Store, args: argparse.Namespace) -> None:
         await tell_batches(store)
     jobs = [] if args.job or args.status or args.tag else await store.list_jobs()
     if jobs:
-        _jobs(jobs)
+        some = _newest_jobs(jobs, args.limit)
+        _jobs(some)
+        if len(some) < len(jobs):
+            note(f"and {count(len(jobs) - len(some))} more jobs that are over; --limit 0 shows all")
     alone = [head for head in heads if not jobs or not head.spec.job]
     if alone:
         if jobs:
@@ -118,34 +122,52 @@ async def _runs(store: Store, args: argparse.Namespace) -> None:
         note("no such runs are there" if args.job or args.status or args.tag else "no runs are there yet")
 
 
+def _newest_jobs(jobs: list[JobHead], limit: int) -> list[JobHead]:
+    """The newest, and all of which a run isn't over, oldest first."""
+    if not limit:
+        return jobs
+    open_ones = (job for job in jobs[:-limit] if any(job.counts.get(status) for status in LIVING))
+    return [*open_ones, *jobs[-limit:]]
+
+
 def _jobs(jobs: list[JobHead]) -> None:
     """Jobs with their rows by status, and those of which there is no run, where there are such."""
     unread = [0 if job.total is None else max(0, job.total - sum(job.counts.values())) for job in jobs]
-    columns = ["JOB", "ROWS", *(["UNREAD"] if any(unread) else []), *(status.upper() for status in STATUSES)]
+    some = any(unread)
+    columns = ["JOB", "ROWS", *(["UNREAD"] if some else []), *(status.upper() for status in STATUSES)]
     rows = []
     for job, none in zip(jobs, unread, strict=True):
         total = "…" if job.total is None else count(job.total)
         counts = [count(job.counts.get(status, 0)) for status in STATUSES]
-        rows.append((job.id, total, *([count(none)] if any(unread) else []), *counts))
+        rows.append((job.id, total, *([count(none)] if some else []), *counts))
     table(columns, rows, right=",".join(columns[1:]))
 
 
 async def _select(store: Store, args: argparse.Namespace) -> list[Head]:
     """The newest runs that are wanted, oldest first. Those of jobs, and of other runs, only if they were asked for."""
+    keep = args.limit or None
+    if not (args.job or args.status or args.json or args.tag):
+        return _newest(await _tops(store, keep), keep)
     found: list[Head] = []
     after = ""
-    keep = args.limit or None
     while heads := await store.runs(job=args.job, status=tuple(args.status), after=after, limit=1000):
         after = heads[-1].id
-        every = args.job or args.status or args.json or args.tag  # else those that nobody else started
-        found += [
-            head
-            for head in heads
-            if (every or not (head.spec.job or head.spec.parent)) and is_tagged(head, args.tag)
-        ]
+        found += [head for head in heads if is_tagged(head, args.tag)]
         if keep is not None and len(found) > 4 * keep + 1000:
             found = _newest(found, keep)
     return _newest(found, keep)
+
+
+async def _tops(store: Store, keep: int | None) -> list[Head]:
+    """At least the newest so many."""
+    found: list[Head] = []
+    before, limit = "", 1000 if keep is None else 2 * keep  # those made together may be in any order
+    while heads := await store.tops(before=before, limit=limit):
+        found += heads
+        before = heads[-1].id
+        if keep is not None:
+            break
+    return found
 
 
 def is_tagged(head: Head, tags: list[tuple[str, str]]) -> bool:

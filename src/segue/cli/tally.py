@@ -9,7 +9,7 @@ from collections import Counter
 import msgspec
 
 from ..model.budget import Standing as Budgeted
-from ..model.lane import LIVE
+from ..model.lane import LIVE, BatchJob
 from ..model.run import Usage
 from ..ports.store import Store
 from ..runtime import family
@@ -131,7 +131,7 @@ class Tally:
         )  # later ones are of other jobs
         jobs = [
             job
-            for job in await self.store.batch_jobs(open_only=False)
+            for job in await self._newest_jobs(since)
             if since <= job.created <= until and job.remote != LIVE
         ]
         standing.waves = len(jobs)
@@ -142,6 +142,15 @@ class Tally:
         if standing.parked:
             lines = await self.store.line_counts()
             standing.lines = lines.get("waiting", 0) + lines.get("taken", 0)
+
+    async def _newest_jobs(self, since: float) -> list[BatchJob]:
+        """At least those that were made since: a store has those of years."""
+        newest = 100
+        while True:
+            jobs = await self.store.batch_jobs(open_only=False, newest=newest)
+            if len(jobs) < newest or jobs[0].created < since:
+                return jobs
+            newest *= 4
 
     @property
     def tokens(self) -> int:

@@ -347,7 +347,18 @@ class Store(Protocol):
     async def runs(
         self, *, job: str = "", status: Sequence[str] = (), after: str = "", limit: int = 1000
     ) -> list[Head]:
-        """Runs, by job and status, in order of id from the one after `after`."""
+        """Runs, by job and status, in order of id from the one after `after`.
+
+        Those of a job are found without a look at others.
+        """
+        ...
+
+    async def tops(self, *, before: str = "", limit: int = 1000) -> list[Head]:
+        """Runs of no job that no other one started: the newest first, from the one before `before`."""
+        ...
+
+    async def run_counts(self) -> dict[str, int]:
+        """Runs by status."""
         ...
 
     async def finished(self, job: str, after: int, limit: int) -> list[Head]:
@@ -518,8 +529,12 @@ class Store(Protocol):
         """
         ...
 
-    async def batch_jobs(self, *, lane: str = "", open_only: bool = True) -> list[BatchJob]:
-        """Provider jobs, oldest first. One whose record can't be read is `unread`."""
+    async def batch_jobs(self, *, lane: str = "", open_only: bool = True, newest: int = 0) -> list[BatchJob]:
+        """Provider jobs, oldest first; only the `newest` so many, unless that is 0. One whose record can't be read is
+        `unread`.
+
+        Those that are open, and the newest, are found without a look at all that ever were.
+        """
         ...
 
     async def job_lines(self, job: str, after: str, limit: int, *, bodies: bool = True) -> list[Line]:

@@ -34,6 +34,8 @@ log = logging.getLogger("segue")
 
 #: Lines are read so many at a time.
 CHUNK = 64
+#: So many of a store's newest jobs are looked at for how long they took.
+LEARNED = 1000
 #: A round of live calls that failed as a whole begins again after so many seconds.
 AGAIN = 2.0
 
@@ -49,7 +51,7 @@ class Promotions:
 
     async def learn(self, store: Store | None = None) -> None:
         """Take note of how long the jobs of this store, or of another, took."""
-        for job in await (store or self._store).batch_jobs(open_only=False):
+        for job in await (store or self._store).batch_jobs(open_only=False, newest=LEARNED):
             self.closed(job)
 
     def closed(self, job: BatchJob) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import islice
@@ -221,6 +222,20 @@ class Runs:
         ids = (self._jobs.by_id[job].ids if job else self._ids).after(after)
         found = (run for run in map(self.by_id.__getitem__, ids) if not status or run.status in status)
         return [run.head() for run in islice(found, limit)]
+
+    def tops(self, before: str, limit: int) -> list[Head]:
+        """Those of no job that no other one started, newest first."""
+        until = self.by_id[before].number if before else float("inf")
+        newest = (run for run in reversed(self.by_id.values()) if run.number < until)
+        return [
+            run.head()
+            for run in islice((run for run in newest if not (run.spec.job or run.spec.parent)), limit)
+        ]
+
+    def counts(self) -> dict[str, int]:
+        """All of them, by status."""
+        counted = Counter(run.status for run in self.by_id.values())
+        return dict(counted)
 
     def finished(self, job: str, after: int, limit: int) -> list[Head]:
         """Those of a job that ended, by the number of their end."""

@@ -136,6 +136,12 @@ class MemoryStore:
     ) -> list[Head]:
         return self._runs.listed(job, status, after, limit)
 
+    async def tops(self, *, before: str = "", limit: int = 1000) -> list[Head]:
+        return self._runs.tops(before, limit)
+
+    async def run_counts(self) -> dict[str, int]:
+        return self._runs.counts()
+
     async def finished(self, job: str, after: int, limit: int) -> list[Head]:
         return self._runs.finished(job, after, limit)
 
@@ -281,8 +287,8 @@ class MemoryStore:
     async def put_batch_job(self, job: BatchJob, fence: int) -> bool:
         return self._driving.put_job(job, fence)
 
-    async def batch_jobs(self, *, lane: str = "", open_only: bool = True) -> list[BatchJob]:
-        return self._driving.jobs(lane, open_only)
+    async def batch_jobs(self, *, lane: str = "", open_only: bool = True, newest: int = 0) -> list[BatchJob]:
+        return self._driving.jobs(lane, open_only)[-newest:]
 
     async def job_lines(self, job: str, after: str, limit: int, *, bodies: bool = True) -> list[Line]:
         return self._driving.lines_of(job, after, limit, bodies)

@@ -218,27 +218,25 @@ _LANES = Query(
         where waiting > 0 or exists (select 1 from batches b where b.lane = lanes.k and b.open))
     order by name""",
 )
-_JOBS = Query(
-    ("#b.data", "b.id", "a.name"),
-    """from batches b join lanes a on a.k = b.lane where (:lane = '' or a.name = :lane) order by b.k""",
-)
-_OPEN_JOBS = Query(
-    ("#b.data", "b.id", "a.name"),
-    """from batches b join lanes a on a.k = b.lane where b.open and (:lane = '' or a.name = :lane)
-    order by b.k""",
-)
+_JOB = ("#b.data", "b.id", "a.name")
+_OF_LANE = "from batches b join lanes a on a.k = b.lane where (:lane = '' or a.name = :lane)"
+#: Newest first, so that some of them are all that is read.
+_JOBS = Query(_JOB, f"{_OF_LANE} order by b.k desc limit :newest")
+#: Sorted, not found in order: they are few among all that ever were, which would be gone over.
+_OPEN_JOBS = Query(_JOB, f"{_OF_LANE} and b.open order by +b.k desc limit :newest")
 
 
-def jobs(cx: sqlite3.Connection, lane: str, open_only: bool) -> list[BatchJob]:
+def jobs(cx: sqlite3.Connection, lane: str, open_only: bool, newest: int) -> list[BatchJob]:
     """Provider jobs, oldest first."""
     query = _OPEN_JOBS if open_only else _JOBS
-    return [read_job(data, id, name) for data, id, name in query.rows(cx, {"lane": lane})]
+    found = query.rows(cx, {"lane": lane, "newest": newest or -1})
+    return [read_job(data, id, name) for data, id, name in reversed(found)]
 
 
 def lanes(cx: sqlite3.Connection) -> list[LaneHead]:
     """Lanes in which something goes on."""
     of: dict[str, list[BatchJob]] = {}
-    for job in jobs(cx, "", True):
+    for job in jobs(cx, "", True, 0):
         of.setdefault(job.lane, []).append(job)
     return [
         LaneHead(name, waiting, size, oldest or 0.0, of.get(name, []), due or 0.0)

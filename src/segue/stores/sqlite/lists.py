@@ -13,7 +13,8 @@ from .heads import as_heads, head_query
 from .schema import READY, STATUS_NUMBER, STATUSES, STRANGE
 
 _OF_JOB = head_query(
-    "where r.job = (select k from jobs where id = ?) and r.status = ? and r.id > ? order by r.id limit ?"
+    "where r.job = (select k from jobs where id = ?) and r.job > 0 and r.status = ? and r.id > ?"
+    " order by r.id limit ?"  # says it as the index does; without, all runs of the store were gone over
 )
 _OF_ALL = head_query("where r.id > ? order by r.id limit ?")
 _OF_STATUS = head_query(
@@ -22,6 +23,10 @@ _OF_STATUS = head_query(
 _RARE = head_query(
     "where r.status = ? and r.status in (2, 4, 5) and r.id > ? order by r.id limit ?"
 )  # says it as the index does, which is used only then
+_TOPS = head_query(
+    "where r.k < coalesce((select k from runs where id = :before), 9e18) and r.job = 0 and s.parent is null"
+    " order by r.k desc limit :limit"
+)
 _FINISHED = head_query(
     "where r.job = (select k from jobs where id = ?) and r.finished > ? and r.finished > 0"
     " order by r.finished limit ?"
@@ -46,6 +51,11 @@ def list_runs(cx: sqlite3.Connection, job: str, status: Sequence[str], after: st
     return as_heads(cx, rows[:limit])
 
 
+def tops(cx: sqlite3.Connection, before: str, limit: int) -> list[Head]:
+    """Runs of no job that no other one started, newest first."""
+    return as_heads(cx, _TOPS.rows(cx, {"before": before, "limit": limit}))
+
+
 def _id(row: Sequence[object]) -> str:
     return str(row[0])
 
@@ -53,6 +63,12 @@ def _id(row: Sequence[object]) -> str:
 def finished(cx: sqlite3.Connection, job: str, after: int, limit: int) -> list[Head]:
     """Runs of a job in order of their ends."""
     return as_heads(cx, _FINISHED.rows(cx, (job, after, limit)))
+
+
+def run_counts(cx: sqlite3.Connection) -> dict[str, int]:
+    """Runs by status."""
+    found = cx.execute("select status, count(*) from runs group by status").fetchall()
+    return {STATUSES[status]: count for status, count in found}
 
 
 def backlog(cx: sqlite3.Connection, now: float, but: Sequence[str]) -> tuple[int, float | None]:

@@ -239,6 +239,12 @@ class SqliteStore:
     ) -> list[Head]:
         return cast(list[Head], await self._look(lists.list_runs, job, tuple(status), after, limit))
 
+    async def tops(self, *, before: str = "", limit: int = 1000) -> list[Head]:
+        return cast(list[Head], await self._look(lists.tops, before, limit))
+
+    async def run_counts(self) -> dict[str, int]:
+        return cast(dict[str, int], await self._look(lists.run_counts))
+
     async def finished(self, job: str, after: int, limit: int) -> list[Head]:
         return cast(list[Head], await self._look(lists.finished, job, after, limit))
 
@@ -342,8 +348,8 @@ class SqliteStore:
     async def put_batch_job(self, job: BatchJob, fence: int) -> bool:
         return bool(await self._write(batches.put_progress, [batches.Progress(job, fence)]))
 
-    async def batch_jobs(self, *, lane: str = "", open_only: bool = True) -> list[BatchJob]:
-        return cast(list[BatchJob], await self._look(batches.jobs, lane, open_only))
+    async def batch_jobs(self, *, lane: str = "", open_only: bool = True, newest: int = 0) -> list[BatchJob]:
+        return cast(list[BatchJob], await self._look(batches.jobs, lane, open_only, newest))
 
     async def job_lines(self, job: str, after: str, limit: int, *, bodies: bool = True) -> list[Line]:
         return cast(list[Line], await self._look(lines.job_lines, job, after, limit, bodies))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from ...model.run import CallRef
 from ...ports.store import JobHead, Store, Turn
 from .acts import (
     commit,
@@ -66,6 +67,21 @@ class JobsContract:
         assert await ids(status=["held", "done"], limit=2) == "ad"
         assert await ids(status=["held", "failed", "cancelled"]) == "de"
         assert (await store.runs(job="j", limit=1))[0] == await store.get("a")
+        assert await store.run_counts() == {"ready": 3, "held": 2, "done": 1}
+
+    async def test_runs_that_no_other_one_started_are_listed_newest_first(self, store: Store) -> None:
+        await start(store, "b", "d", "a")
+        await start(store, "row", job="j")
+        await start(store, "child", parent=CallRef("b", "", 0))
+        await start(store, "c")
+
+        async def ids(**query: Any) -> str:
+            return " ".join([head.id for head in await store.tops(**query)])
+
+        assert await ids() == "c a d b"
+        assert await ids(limit=2) == "c a"
+        assert await ids(before="a", limit=1) == "d"
+        assert await ids(before="row") == "a d b"
 
     async def test_runs_in_the_order_of_their_ends(self, store: Store) -> None:
         await start(store, *"abcdef", job="j")

@@ -66,6 +66,8 @@ class LinesContract:
         assert await store.batch_jobs() == [job, second, third]
         assert await store.batch_jobs(lane=LANE) == [job, second, third]
         assert await store.batch_jobs(lane="other") == []
+        assert await store.batch_jobs(newest=2) == [second, third]
+        assert await store.batch_jobs(lane=LANE, open_only=False, newest=5) == [job, second, third]
         (lane,) = await store.lanes()
         assert (lane.waiting, lane.size, lane.jobs) == (0, 0, [job, second, third])
         assert await store.line_counts() == {"taken": 5}

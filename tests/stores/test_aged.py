@@ -1,0 +1,94 @@
+"""A store that has been in use for long: what is done all the time mustn't look at all that ever was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segue.model.lane import BatchJob, LineOutcome
+from segue.ports.store import JobHead
+from segue.stores.sqlite import SqliteStore, batches, jobs, lists
+from segue.stores.sqlite.schema import connect
+from segue.testing.store_contract.acts import HOUR, LANE, commit, line, start, take
+
+#: Instructions of SQLite's machine are counted in so many.
+STEP = 10
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "aged.db"
+
+
+async def age(path: Path, since: int, upto: int) -> None:
+    """Runs that are over, each with a job and a provider's job that are, too."""
+    store = SqliteStore(str(path))
+    await store.open()
+    drive = await store.claim_lane(LANE, "w", HOUR, now=0.0)
+    assert drive is not None
+    try:
+        for n in range(since, upto):
+            run, job, batch = f"run{n:04}", f"job{n:04}", f"batch{n:04}"
+            await store.put_job(JobHead(job, "greet", float(n)))
+            (fence,) = await start(store, run, job=job)
+            await commit(store, run, fence, lines=[line(run, run)])
+            await take(store, drive, job=batch)
+            await store.outcomes(batch, drive, [LineOutcome(run, "ok", b"1")], now=1.0)
+            await commit(store, run, fence, status="done", value=b"1")
+    finally:
+        await store.close()
+
+
+def work(path: Path, look: Callable[..., Any], *args: Any) -> int:
+    """How many steps SQLite takes for a look."""
+    cx = connect(str(path), busy=1.0, write=False)
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    try:
+        look(cx, *args)  # the tables are read
+        cx.set_progress_handler(count, STEP)
+        look(cx, *args)
+    finally:
+        cx.close()
+    return steps * STEP
+
+
+LOOKS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    "runs of a job that is new": (lists.list_runs, ("new", (), "", 20)),
+    "runs of a job": (lists.list_runs, ("job0007", (), "", 1000)),
+    "a job": (jobs.get_job, ("job0007",)),
+    "what is ready": (lists.backlog, (1e9, ())),
+    "who works": (lists.workers, ()),
+    "lanes": (batches.lanes, ()),
+    "open provider jobs": (batches.jobs, ("", True, 0)),
+    "the newest provider jobs": (batches.jobs, ("", False, 10)),
+}
+
+
+async def test_what_is_done_all_the_time_does_not_look_at_all_that_ever_was(path: Path) -> None:
+    await age(path, 0, 20)
+    young = {name: work(path, look, *args) for name, (look, args) in LOOKS.items()}
+    await age(path, 20, 320)
+    aged = {name: work(path, look, *args) for name, (look, args) in LOOKS.items()}
+    more = {name: (young[name], aged[name]) for name in LOOKS if aged[name] > young[name] + 100}
+    assert not more, "steps of SQLite, of 20 and of 320 that are over"
+
+
+async def test_the_newest_of_jobs_are_read(path: Path) -> None:
+    await age(path, 0, 5)
+    cx = connect(str(path), busy=1.0, write=False)
+
+    def ids(found: list[BatchJob]) -> list[str]:
+        return [job.id for job in found]
+
+    assert ids(batches.jobs(cx, "", False, 2)) == ["batch0003", "batch0004"]
+    assert len(batches.jobs(cx, "", False, 0)) == 5
+    cx.close()
