@@ -66,6 +66,49 @@ def test_interrupted_it_parks(desk: Desk):
     assert len(desk.rows()) == 10
 
 
+DEAR = """
+import asyncio, pathlib, segue
+
+@segue.step(effect="at-most-once")
+async def careful(n: int) -> int:
+    with pathlib.Path("done.txt").open("a") as file:
+        file.write("x\\n")
+    await asyncio.sleep(0.8)
+    return n
+
+@segue.flow
+async def dear(n: int) -> int:
+    return await careful(n)
+"""
+
+
+def test_a_terminal_that_is_closed_parks_as_ctrl_c_does(desk: Desk):
+    desk.write("dear.py", DEAR)
+    process, terminal = pty.fork()
+    if not process:
+        os.chdir(desk.path)
+        os.execv(sys.executable, [sys.executable, "-m", "segue", "run", "dear.py:dear", "3", "--id", "it"])
+    until_lines(desk.path / "done.txt", 1)
+    os.close(terminal)  # the system tells of it; and so does many a shell, a moment later
+    time.sleep(0.3)
+    os.kill(process, signal.SIGHUP)
+    _, status = os.waitpid(process, 0)
+    assert os.WEXITSTATUS(status) == 130
+    assert "careful" not in desk.segue("runs").out  # as the reason for which it is held
+    assert desk.segue("run", "dear.py:dear", "--id", "it").out == "3\n"
+    assert (desk.path / "done.txt").read_text() == "x\n"
+
+
+def test_whoever_ignores_a_closed_terminal_goes_on(desk: Desk):
+    desk.write("dear.py", DEAR)
+    ignoring = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}  # as nohup does
+    process = desk.start("run", "dear.py:dear", "3", **ignoring)
+    until_lines(desk.path / "done.txt", 1)
+    process.send_signal(signal.SIGHUP)
+    said = desk.finish(process)
+    assert (said.code, said.out) == (0, "3\n")
+
+
 def test_an_interrupted_run_goes_on(desk: Desk):
     process = desk.start("run", "app.py:steps", "3", "--id", "s")
     until_lines(desk.path / "done.txt", 2)

@@ -17,8 +17,9 @@ from .handles import Run
 
 #: One Ctrl-C may arrive twice, at a process and at its group, within so many seconds.
 ONE_STROKE: Final = 0.2
-#: What counts as one.
+#: What counts as one. The last, where there is one: the terminal is closed.
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+CLOSED: Final = getattr(signal, "SIGHUP", None)
 
 
 class Strokes:
@@ -54,18 +55,30 @@ Beyond = Callable[[int, FrameType | None, Handler], None]
 
 
 @contextmanager
-def strokes(most: int, beyond: Beyond) -> Generator[Strokes]:
-    """Count Ctrl-C and SIGTERM; after so many, `beyond` is called in the handler. Then all is as it was."""
+def strokes(most: int, beyond: Beyond, closed: Callable[[], object] | None = None) -> Generator[Strokes]:
+    """Count Ctrl-C and SIGTERM; after so many, `beyond` is called in the handler. Then all is as it was.
+
+    That the terminal is closed is one too, unless somebody handles or ignores it (`nohup`), but never a second one: the
+    shell and the system both tell of it, and nobody is there who lost patience. `closed` is called first.
+    """
     made = Strokes()
     before: dict[int, Handler] = {}
 
     def strike(number: int, frame: FrameType | None) -> None:
+        if number == CLOSED:
+            if closed is not None:
+                closed()
+            if made.struck:
+                return
         if made.strike() > most:
             beyond(number, frame, before[number])
 
     # Not loop.add_signal_handler: code that blocks the loop must be left by a second stroke too.
     try:
-        for number in map(int, SIGNALS):
+        heeded = [*map(int, SIGNALS)]
+        if CLOSED is not None and signal.getsignal(CLOSED) is signal.SIG_DFL:
+            heeded.append(int(CLOSED))
+        for number in heeded:
             before[number] = signal.getsignal(number)
             signal.signal(number, strike)
     except ValueError as error:
@@ -96,8 +109,9 @@ async def interruptible(
     """Within this, Ctrl-C (SIGINT, and SIGTERM) asks an actor to end, each time more urgently.
 
     At the first one after the mail that came before, then after the handler at work, then at once; see `Interrupt`.
-    One more is the program's own, as outside of it. `tell` is called with each level. Who waits for the run gets
-    `RunInterrupted`. For the main thread: raises `WrongPlace` elsewhere, in the code of a run, and for a flow.
+    One more is the program's own, as outside of it. A terminal that is closed counts as the first. `tell` is called
+    with each level. Who waits for the run gets `RunInterrupted`. For the main thread: raises `WrongPlace` elsewhere, in
+    the code of a run, and for a flow.
     """
     if find_branch() is not None:
         raise WrongPlace(
