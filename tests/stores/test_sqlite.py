@@ -1,6 +1,7 @@
 """The store in a SQLite file: the contract, several processes, crashes, and what can be wrong with a file."""
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import signal
@@ -21,7 +22,7 @@ from segue.model.lane import Line, LineOutcome
 from segue.model.message import Mail
 from segue.model.run import CallRef, Spec
 from segue.ports.store import NewRun, Turn
-from segue.stores.sqlite import SqliteStore
+from segue.stores.sqlite import SqliteStore, schema
 from segue.stores.sqlite.bulk import Blobs
 from segue.testing.store_contract import StoreContract
 
@@ -112,6 +113,39 @@ async def test_the_log_is_short_where_one_commits_after_the_other_and_longer_whe
     for _ in range(6):
         await append(store, *((f"r{n}", 1, bytes(50_000)) for n in range(100)))
     assert 3000 * 4120 < os.path.getsize(path + "-wal") < 6000 * 4120
+
+
+async def test_the_log_is_cut_that_grew_while_somebody_read_the_file(path, monkeypatch):
+    monkeypatch.setattr(schema, "LOG", 6_000_000)
+    store = SqliteStore(path)
+    await store.open()
+    await start(store, "r")
+    reader = sqlite3.connect(path)
+    reader.execute("begin").execute("select * from runs").fetchall()
+    for _ in range(40):
+        await append(store, ("r", 1, bytes(400_000)))
+    assert os.path.getsize(path + "-wal") > 15_000_000
+    reader.close()
+    for _ in range(10):
+        await append(store, ("r", 1, bytes(400_000)))
+    assert os.path.getsize(path + "-wal") <= 6_000_000
+    await store.close()
+
+
+async def test_a_copy_that_sqlite_makes_of_a_file_at_work_is_whole(store, path, tmp_path):
+    program = process(path, "write", "1")
+    acknowledged = int(program.stdout.readline())
+    copy = str(tmp_path / "monday.db")
+    with contextlib.closing(sqlite3.connect(path)) as reader:
+        reader.execute("vacuum into ?", (copy,))
+    program.kill()
+    program.communicate()
+    copied = SqliteStore(copy)
+    await copied.open()
+    rows = (await copied.history("r0")).rows
+    assert len(rows) >= acknowledged
+    assert rows == [b"%d" % number for number in range(len(rows))]
+    await copied.close()
 
 
 # ---------------------------------------------------------------- several processes, crashes

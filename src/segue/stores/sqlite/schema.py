@@ -19,6 +19,9 @@ from . import ceiling
 #: The version of the tables, as `user_version` has it.
 VERSION: Final = 15
 
+#: So large the log stays, in bytes, that grew for as long as somebody read the file, say to copy it.
+LOG: Final = 64_000_000
+
 #: Marks a file as segue's, as `application_id` has it: "sgue".
 APPLICATION: Final = 0x73677565
 
@@ -280,6 +283,7 @@ def connect(path: str, *, busy: float, write: bool) -> sqlite3.Connection:
             cx.execute("pragma page_size = 4096")
             cx.execute("pragma journal_mode = wal")
             cx.execute("pragma synchronous = full")
+            cx.execute(f"pragma journal_size_limit = {LOG}")
         else:
             cx.execute("pragma query_only = 1")
         tune(cx)
