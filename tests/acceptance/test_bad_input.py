@@ -25,7 +25,7 @@ from segue.model.errors import (
     UnknownName,
 )
 from segue.providers.openai import OpenAI
-from segue.stores.sqlite import schema, writer
+from segue.stores.sqlite import SqliteStore, schema, writer
 from segue.testing.simulator import Simulator
 from segue.transports.pooled import Pooled
 from tests.crash.remote import FastClock
@@ -223,8 +223,9 @@ async def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(writer, "connect", small)
     store = f"sqlite:{tmp_path / 'runs.db'}"
+    impatient = SqliteStore(str(tmp_path / "runs.db"), patience=timedelta(0))
     with pytest.raises(StoreError, match="full; make room; nothing committed is lost"):
-        async with segue.Engine(store) as engine, asyncio.timeout(20):
+        async with segue.Engine(impatient) as engine, asyncio.timeout(20):
             await engine.map(filler, range(100), id="job")
     pages.clear()
     async with segue.Engine(store) as engine, asyncio.timeout(20):

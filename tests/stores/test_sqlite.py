@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +23,7 @@ from segue.model.lane import Line, LineOutcome
 from segue.model.message import Mail
 from segue.model.run import CallRef, Spec
 from segue.ports.store import NewRun, Turn
-from segue.stores.sqlite import SqliteStore, schema
+from segue.stores.sqlite import SqliteStore, patience, schema
 from segue.stores.sqlite.bulk import Blobs
 from segue.testing.store_contract import StoreContract
 
@@ -447,18 +448,57 @@ async def test_a_damaged_file(path):
     await store.close()
 
 
-async def test_a_full_disk_loses_nothing_and_passes(store):
+async def has_room(store, pages):
+    """Let a file grow by so many pages."""
+
+    def set_limit(ledger, items):
+        (now,) = ledger.cx.execute("pragma page_count").fetchone()
+        ledger.cx.execute(f"pragma max_page_count = {now + items[0]}")
+        return [None]
+
+    await store._write(set_limit, [pages])
+
+
+async def test_what_finds_no_room_waits_for_it(store, monkeypatch, caplog):
+    """Else answers that are paid would be lost, and paid again."""
+    await start(store, "a")
+    await has_room(store, 0)
+    naps = []
+
+    def nap(seconds):
+        naps.append(seconds)
+        if len(naps) == 3:
+            store._writer._ledger.cx.execute("pragma max_page_count = 100000")
+
+    monkeypatch.setattr(patience.time, "sleep", nap)
+    large = store.commit([Turn(run="a", fence=1, entries=b"x" * 300_000)])
+    assert await large == ["committed"]
+    assert len(naps) == 3
+    (said,) = caplog.messages
+    assert "the disk or its quota is full: make room; what is to be written waits for it, up to 60 s" in said
+
+
+async def test_where_there_was_no_room_for_long_nothing_waits_before_there_is(path, monkeypatch):
+    store = SqliteStore(path, patience=timedelta(seconds=0.3))
+    await store.open()
+    await start(store, "a")
+    await has_room(store, 0)
+    naps = []
+    monkeypatch.setattr(patience, "LOOK", 0.1)
+    sleep = time.sleep
+    monkeypatch.setattr(patience.time, "sleep", lambda seconds: (naps.append(seconds), sleep(seconds)))
+    for _ in range(3):
+        with pytest.raises(StoreError, match="the disk or its quota is full; make room"):
+            await store.commit([Turn(run="a", fence=1, entries=b"x" * 300_000)])
+    assert 2 <= len(naps) <= 4
+    await store.close()
+
+
+async def test_a_full_disk_loses_nothing_and_passes(path):
+    store = SqliteStore(path, patience=timedelta(0))
+    await store.open()
     await start(store, "a", "b")
-
-    async def limit(pages):
-        def set_limit(ledger, items):
-            (now,) = ledger.cx.execute("pragma page_count").fetchone()
-            ledger.cx.execute(f"pragma max_page_count = {now + items[0]}")
-            return [None]
-
-        await store._write(set_limit, [pages])
-
-    await limit(3)
+    await has_room(store, 3)
     kept, failed = 0, None
     for _ in range(50):
         future = store.commit([Turn(run="a", fence=1, entries=b"x" * 3000)])
@@ -476,9 +516,10 @@ async def test_a_full_disk_loses_nothing_and_passes(store):
     assert "full" in str(failed)
     assert "make room" in str(failed)
     assert len((await store.history("a")).rows) == len((await store.history("b")).rows) == kept
-    await limit(1000)
+    await has_room(store, 1000)
     assert await store.commit([Turn(run="a", fence=1, entries=b"y")]) == ["committed"]
     assert ((await store.history("a")).rows)[-1] == b"y"
+    await store.close()
 
 
 async def test_a_file_locked_for_too_long(path):

@@ -357,6 +357,15 @@ def is_trouble(error: BaseException) -> bool:
     return isinstance(error, sqlite3.Error) and _code(error) in _TROUBLES
 
 
+def lacks_room(error: BaseException, path: str) -> bool:
+    """Whether the disk is full."""
+    if not isinstance(error, sqlite3.Error) or ceiling.met(error) is not None:
+        return False
+    code = _code(error)
+    # Of its index, which SQLite can't make then, it says no more than that the disk reports an error.
+    return code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and is_full(path))
+
+
 def _code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
@@ -401,9 +410,7 @@ def trouble(address: str, path: str, error: BaseException) -> BaseException:
         return StoreError(address, what, "end this process, and upgrade segue here")
     if (limit := ceiling.met(error)) is not None:
         return StoreError(address, f"this process may write no file above {limit:,} bytes", ceiling.CURE)
-    code = _code(error)
-    if code == sqlite3.SQLITE_IOERR and is_full(path):  # of its index, which SQLite can't make then
-        code = sqlite3.SQLITE_FULL
+    code = sqlite3.SQLITE_FULL if lacks_room(error, path) else _code(error)
     known = _TROUBLES.get(code)
     if known is not None:
         return StoreError(address, *known)

@@ -58,8 +58,9 @@ from .writer import Writer
 class SqliteStore:
     """Runs in a SQLite file (WAL, `synchronous=FULL`). Several processes of one machine may share it.
 
-    `patience`: how long to wait for other processes that hold the file before giving up. `look`: it is only looked
-    at, so that a file which can't be written will do; what would write then raises `StoreError`.
+    `patience`: how long to wait for other processes that hold the file, or for room on its disk, before giving up.
+    `look`: it is only looked at, so that a file which can't be written will do; what would write then raises
+    `StoreError`.
     """
 
     def __init__(self, path: str, *, patience: timedelta = timedelta(seconds=60), look: bool = False) -> None:

@@ -16,9 +16,9 @@ from ...model.errors import StoreError
 from ...ports.store import Hint, Landed
 from .cache import Cache
 from .ledger import Ledger
-from .patience import BUSY, OPENING, WRITING, Patience
+from .patience import BUSY, OPENING, WRITING, Patience, Room
 from .runs import Claim, claim, create, has_claimable
-from .schema import connect, is_trouble, prepare, trouble
+from .schema import connect, is_trouble, lacks_room, prepare, trouble
 from .turns import ALONE, append, append_each, commit
 
 #: Writes many items of one kind, and says of each what came of it.
@@ -59,6 +59,7 @@ class Writer:
         self._rows: list[Row] = []  #: what this turn of the loop has ordered so far
         self._next: list[Order] = []
         self._size = 0.0  #: of groups, of late
+        self._room: Room | None = None  #: while the disk has none
         self._log = 0  #: how many pages may gather in the log
         self._queue: SimpleQueue[Load | None] = SimpleQueue()
         self._ledger: Ledger
@@ -225,16 +226,26 @@ class Writer:
         return [row for one, _ in single for row in one], [order for _, one in single for order in one]
 
     def _patiently(self, rows: list[Row], orders: list[Order]) -> Done:
-        """Write a group; if another process is in the way, all over again."""
+        """Write a group; if another process is in the way, or there is no room, all over again."""
         patience: Patience | None = None
         while True:
             try:
-                return self._together(rows, orders)
+                done = self._together(rows, orders)
             except BaseException as error:
                 self._undo()
                 patience = patience or self._waiting(WRITING)
-                if not patience.waits(error):
+                if not (patience.waits(error) or self._waits_for_room(error)):
                     raise
+            else:
+                self._room = None
+                return done
+
+    def _waits_for_room(self, error: BaseException) -> bool:
+        """All that finds none waits together: what comes when that time is over fails at once."""
+        if not lacks_room(error, self._path):
+            return False
+        self._room = self._room or Room(self._address, self._patience)
+        return self._room.waits()
 
     def _waiting(self, silent: float) -> Patience:
         return Patience(self._path, self._address, self._patience, silent=silent)
