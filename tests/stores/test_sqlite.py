@@ -23,7 +23,7 @@ from segue.model.lane import Line, LineOutcome
 from segue.model.message import Mail
 from segue.model.run import CallRef, Spec
 from segue.ports.store import NewRun, Turn
-from segue.stores.sqlite import SqliteStore, patience, schema
+from segue.stores.sqlite import SqliteStore, patience, place, schema
 from segue.stores.sqlite.bulk import Blobs
 from segue.testing.store_contract import StoreContract
 
@@ -520,6 +520,46 @@ async def test_a_full_disk_loses_nothing_and_passes(path):
     assert await store.commit([Turn(run="a", fence=1, entries=b"y")]) == ["committed"]
     assert ((await store.history("a")).rows)[-1] == b"y"
     await store.close()
+
+
+async def test_a_file_that_is_removed_or_replaced_while_it_is_open_takes_nothing_more(path, monkeypatch):
+    monkeypatch.setattr(place, "LOOK", 0.0)
+    store = SqliteStore(path)
+    await store.open()
+    await start(store, "a", "b")
+    stands = Path(path).with_name("elsewhere.db")
+
+    async def writes():
+        turns = [store.commit([Turn(run=run, fence=1, entries=b"x")]) for run in ("a", "b")]
+        return [await turn for turn in turns]
+
+    Path(path).rename(stands)
+    with pytest.raises(StoreError, match=f"moved, removed or replaced.*see to it that {path} is the file"):
+        await writes()
+    Path(path).touch()
+    with pytest.raises(StoreError, match="moved, removed or replaced"):
+        await writes()
+    stands.replace(path)
+    assert await writes() == [["committed"], ["committed"]]
+
+    def hidden(path):
+        raise PermissionError
+
+    monkeypatch.setattr(place.os, "stat", hidden)
+    assert await writes() == [["committed"], ["committed"]]
+    await store.close()
+
+
+async def test_a_program_that_changes_its_folder_keeps_its_store(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = SqliteStore("runs.db")
+    await store.open()
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir("other")
+    await start(store, "a")
+    assert [head.id for head in await store.runs()] == ["a"]
+    await store.close()
+    assert os.listdir() == []
 
 
 async def test_a_file_locked_for_too_long(path):

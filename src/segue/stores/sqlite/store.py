@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from asyncio import Future
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
@@ -75,6 +76,7 @@ class SqliteStore:
             return
         if not self._path or self._path == ":memory:":
             raise StoreError(self.address, "that isn't a path", "use 'memory:', or give the path of a file")
+        self._stay()
         # Else SQLite would make files beside it, and find out at the first write.
         if is_unwritable(self._path) or (self._looks and is_full(self._path)):
             if not self._looks:
@@ -91,6 +93,10 @@ class SqliteStore:
             raise
         self._writer = writer
         self._reader = Reader(self._path, self.address, patience=self._patience)
+
+    def _stay(self) -> None:
+        """Mean this file from now on: each thread connects for itself, and a program may change its folder."""
+        self._path = os.path.abspath(self._path)
 
     async def _open_to_look(self) -> bool:
         """Without the lock of who writes: whether that will do, or tables are to be made first."""

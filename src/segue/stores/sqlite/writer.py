@@ -17,6 +17,7 @@ from ...ports.store import Hint, Landed
 from .cache import Cache
 from .ledger import Ledger
 from .patience import BUSY, OPENING, WRITING, Patience, Room
+from .place import Place
 from .runs import Claim, claim, create, has_claimable
 from .schema import connect, is_trouble, lacks_room, prepare, trouble
 from .turns import ALONE, append, append_each, commit
@@ -60,6 +61,7 @@ class Writer:
         self._next: list[Order] = []
         self._size = 0.0  #: of groups, of late
         self._room: Room | None = None  #: while the disk has none
+        self._place: Place  #: of the file
         self._log = 0  #: how many pages may gather in the log
         self._queue: SimpleQueue[Load | None] = SimpleQueue()
         self._ledger: Ledger
@@ -186,6 +188,7 @@ class Writer:
                 self._begin()
                 prepare(cx, self._address)
                 cx.execute("commit")
+                self._place = Place(self._path, self._address)
                 return cx
             except BaseException as error:
                 if cx is not None:
@@ -261,6 +264,7 @@ class Writer:
     def _together(self, rows: list[Row], orders: list[Order]) -> Done:
         """Write a group in one transaction; rows alone need none around their statement."""
         ledger = self._ledger
+        self._place.check()
         self._pace(len(rows) + len(orders))
         writes = any(map(self._would_write, orders))
         if rows and not writes and len(rows) <= ALONE and (came := append(ledger, rows)) is not None:
