@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from segue.model.lane import BatchJob, LineOutcome
+from segue.model.lane import Answer, BatchJob, LineOutcome
 from segue.ports.store import JobHead
-from segue.stores.sqlite import SqliteStore, batches, jobs, lists
+from segue.stores.sqlite import SqliteStore, answers, batches, jobs, lists
 from segue.stores.sqlite.schema import connect
 from segue.testing.store_contract.acts import HOUR, LANE, commit, line, start, take
 
@@ -80,6 +83,29 @@ async def test_what_is_done_all_the_time_does_not_look_at_all_that_ever_was(path
     aged = {name: work(path, look, *args) for name, (look, args) in LOOKS.items()}
     more = {name: (young[name], aged[name]) for name in LOOKS if aged[name] > young[name] + 100}
     assert not more, "steps of SQLite, of 20 and of 320 that are over"
+
+
+async def test_answers_are_dropped_in_portions_between_which_others_write(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "PORTION", 100)
+    store = SqliteStore(str(path))
+    await store.open()
+    await start(store, "r")
+    with contextlib.closing(sqlite3.connect(path)) as cx:
+        many = ((str(n), float(n), b"1") for n in range(3 * answers.PORTION))
+        cx.executemany("insert into answers(same, at, value) values(?, ?, ?)", many)
+        cx.commit()
+    older = 2 * answers.PORTION + 50
+    forgetting = asyncio.ensure_future(store.forget(before=float(older)))
+    await asyncio.sleep(0)
+    for _ in range(3):
+        assert await commit(store, "r", 1, entries=b"1") == "committed"
+    assert not forgetting.done()
+    assert await forgetting == older
+    kept = Answer(str(older), b"1", float(older))
+    assert await store.answers(["0", str(older - 1), str(older)]) == {kept.same: kept}
+    await store.close()
 
 
 async def test_the_newest_of_jobs_are_read(path: Path) -> None:

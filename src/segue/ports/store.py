@@ -471,7 +471,10 @@ class Store(Protocol):
         ...
 
     async def forget(self, *, before: float) -> int:
-        """Drop the answers that came before then, for good; how many. What journals hold of them stays."""
+        """Drop the answers that came before then, for good; how many. What journals hold of them stays.
+
+        There may be millions: they go in portions, and others write in between.
+        """
         ...
 
     # ------------------------------------------------------------ lanes

@@ -22,6 +22,9 @@ from .schema import FOLLOWING, LATES, LINE_NUMBER, TAKEN, WAITING
 
 _OK, _CANCELLED = LINE_NUMBER["ok"], LINE_NUMBER["cancelled"]
 
+#: So many answers are dropped in one transaction.
+PORTION = 3000
+
 #: Says it as the index does.
 _ASKS = f"same is not null and status in ({WAITING}, {TAKEN}, {FOLLOWING})"
 _AMONG = "in (select value from json_each(?))"
@@ -99,8 +102,11 @@ def keep(ledger: Ledger, answers: Sequence[Answer]) -> None:
 
 
 def forget(ledger: Ledger, items: Sequence[float]) -> list[int]:
-    """Drop answers that came before then."""
-    return [ledger.cx.execute("delete from answers where at < ?", (before,)).rowcount for before in items]
+    """Drop the oldest answers that came before then, `PORTION` at most."""
+    some = f"select k from answers where at < ? order by at limit {PORTION}"
+    return [
+        ledger.cx.execute(f"delete from answers where k in ({some})", (before,)).rowcount for before in items
+    ]
 
 
 def _askers(cx: sqlite3.Connection, same: Iterable[str]) -> list[_Asker]:

@@ -319,7 +319,10 @@ class SqliteStore:
         return cast(dict[str, Answer], await self._look(answers.find, tuple(same)))
 
     async def forget(self, *, before: float) -> int:
-        return cast(int, await self._write(answers.forget, [before]))
+        dropped = 0
+        while some := cast(int, await self._write(answers.forget, [before])):  # others write meanwhile
+            dropped += some
+        return dropped
 
     # ------------------------------------------------------------ lanes
     async def lanes(self) -> list[LaneHead]:
