@@ -18,8 +18,10 @@ from segue.model.run import Spec
 from segue.ports.provider import CallFault
 from segue.ports.store import NewRun, Turn
 from segue.runtime.receipt import total
+from segue.stores.memory import MemoryStore
 from segue.testing.simulator import Simulator
 from tests.crash.remote import Far, FastClock, Remote, answer
+from tests.runtime.delayed import Delayed
 from tests.runtime.world import KEY, World
 
 ROWS = 8
@@ -436,3 +438,28 @@ async def taken(desk: segue.Engine, account: str, tokens: int) -> None:
     await desk.store.create([NewRun("other", spec)], now=0.0, worker="other", ttl=1e12)
     wanted = Reservation("call", "other", (Account(account, Limit(tokens=tokens)),), Amount(0, tokens))
     assert await desk.store.reserve([wanted], now=0.0) == ["reserved"]
+
+
+sent: list[Slow] = []
+
+
+@segue.flow(name="budgets.outside")
+async def outside() -> str:
+    calls = [asyncio.create_task(segue.generate(f"row {number}", max_tokens=20)) for number in range(2)]
+    try:
+        async with asyncio.timeout(0.02):
+            await calls[0]
+    except TimeoutError:
+        pass
+    while sent[0].sent < 2:
+        await asyncio.sleep(0.001)
+    return await calls[1]
+
+
+async def test_room_that_a_timeout_gives_back_is_had_while_code_waits_for_what_is_foreign() -> None:
+    sent[:] = [Slow(seconds=0.05)]
+    options: Any = {"mode": "live", "model": "far:m", "providers": {"far": lambda _: sent[0]}}
+    async with segue.Engine(Delayed(MemoryStore(), lambda: 0.0), linger=5, **options) as desk:
+        await desk.start(outside(), id="it", budget=Budget(tokens=60))
+        async with asyncio.timeout(2):
+            assert await (await desk.get("it")) == "heard row 1"
