@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import timedelta
 
 import pytest
 
 import segue
+from segue.runtime.wake.rebase import entries_of
 from segue.testing import FakeModel
 from segue.testing.fake_model import FakeEngine
 
@@ -105,3 +107,51 @@ async def test_an_at_most_once_step_that_was_given_up_holds_no_later_life() -> N
     async with FakeEngine(FakeModel(), "memory:") as engine:
         assert await engine.run(reached()) == "called"
     assert begun == ["letter"]
+
+
+released = asyncio.Event()
+
+
+@segue.step
+async def lingering() -> str:
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        await released.wait()
+    return "kept"
+
+
+@segue.step
+async def beside() -> None:
+    await asyncio.sleep(0.03)
+
+
+@segue.step
+async def give() -> str:
+    return "given"
+
+
+@segue.step
+async def take(text: str) -> str:
+    released.set()
+    await asyncio.sleep(0.01)  # meanwhile, what was given up comes to its end
+    return text
+
+
+@segue.flow
+async def passing_on() -> str:
+    other = asyncio.create_task(beside())
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await lingering()
+    await other
+    return await take(await give())
+
+
+async def test_what_was_given_up_and_comes_late_isnt_taken_for_what_a_step_was_given() -> None:
+    released.clear()
+    async with segue.Engine("memory:", verify=True) as engine:
+        assert await engine.run(passing_on(), id="it") == "given"
+        entries = await entries_of(engine.store, "it")
+    assert {entry.name: entry.value for entry in entries if entry.path == ""}["lingering"] == b'"kept"'
+    assert next(entry for entry in entries if entry.name == "take").args == b'[["given"],{}]'

@@ -20,14 +20,15 @@ def read(rows: Iterable[bytes]) -> list[Entry]:
     Raises `Damaged`.
     """
     out: list[Entry] = []
-    given: dict[str, Entry] = {}  # the newest with a value, by path
+    gave: dict[Place, bytes] = {}
     for row in rows:
         for entry in _decoded(row):
             if entry.kind == "step" and not entry.digest:
-                args = entry.args or _passed_on(entry, given.get(entry.path))
+                # What the call before it gave, unless that was dropped with past turns.
+                args = entry.args or around(gave.get((entry.path, entry.n - 1), b"null"))
                 entry = msgspec.structs.replace(entry, args=args, digest=digest(args))
             if entry.value is not None:
-                given[entry.path] = entry
+                gave[entry.path, entry.n] = entry.value
             out.append(entry)
     return out
 
@@ -39,18 +40,9 @@ def _decoded(row: bytes) -> list[Entry]:
         raise Damaged("its journal", problem) from problem
 
 
-def _passed_on(entry: Entry, before: Entry | None) -> bytes:
-    """What the call before gave, as arguments; if that was dropped with past turns, nobody knows."""
-    value = None if before is None or before.n != entry.n - 1 else before.value
-    return b"".join((contents.OPENING, b"null" if value is None else value, contents.CLOSING))
-
-
-_AROUND = len(contents.OPENING) + len(contents.CLOSING)
-
-
-def passes_on(args: bytes, value: bytes) -> bool:
-    """Whether arguments are nothing but that value."""
-    return len(args) == len(value) + _AROUND and args == b"".join((contents.OPENING, value, contents.CLOSING))
+def around(value: bytes) -> bytes:
+    """A call's arguments that are nothing but that value."""
+    return b"".join((contents.OPENING, value, contents.CLOSING))
 
 
 def merged(entries: Iterable[Entry]) -> list[Entry]:

@@ -156,7 +156,7 @@ class Commits:
             and not digest
             and work.kind == "step"
         ):
-            args = b"" if journal.passes_on(args, given[2]) else args
+            args = b"" if args == journal.around(given[2]) else args
         self._given = n, path, value
         entry = Entry(path, n, work.kind, work.name, digest, args, handed, handed, value, None, now)
         work.args = b""  # as in `take`
