@@ -131,7 +131,7 @@ def test_a_piece_that_isnt_there_or_was_changed() -> None:
     blobs: list[tuple[bytes, bytes]] = []
     stand = contents.cut(encode_stable(TEXT), blobs)
     ((name, piece),) = blobs
-    with pytest.raises(KeyError):
+    with pytest.raises(Damaged, match="missing"):
         contents.whole(stand, {})
     with pytest.raises(Damaged, match="digest"):
         contents.whole(stand, {name: piece[:-2] + b'."'})

@@ -15,6 +15,7 @@ import segue
 from segue.errors import Damaged
 from segue.testing import FakeModel, ToolUse
 from segue.testing.fake_model import FakeEngine
+from segue.testing.rehearse import rehearse
 
 SIZE = 100_000
 TEXT = "x" * SIZE
@@ -128,16 +129,38 @@ async def test_a_content_that_is_missing_is_told_of(path: Path) -> None:
         assert await (await engine.get("b")) == "b" * SIZE
 
 
-async def test_a_content_that_was_changed_is_told_of(path: Path) -> None:
+@pytest.mark.parametrize(
+    "changed", ["cast(replace(content, 'xx', 'xy') as blob)", "replace(content, 'xx', 'xy')"]
+)
+async def test_a_content_that_was_changed_is_told_of(changed: str, path: Path) -> None:
     async with segue.Engine(f"sqlite:{path}") as engine:
         await (await engine.start(passes_on(TEXT), id="a"))
     with closing(sqlite3.connect(path)) as cx, cx:
-        changed = "update blobs set content = cast(replace(content, 'xx', 'xy') as blob)"
-        assert cx.execute(changed).rowcount == 1
+        assert cx.execute(f"update blobs set content = {changed}").rowcount == 1  # a blob, or a text
     async with segue.Engine(f"sqlite:{path}") as engine:
         with pytest.raises(Damaged):
             await (await engine.get("a"))
-        assert "it isn't what its digest says" in (await engine.head("a")).damage
+        assert "a large content isn't what its digest says" in (await engine.head("a")).damage
+
+
+@segue.flow
+async def asks_later(text: str) -> str:
+    found = await longer(text)
+    return found if await segue.ask("Fine?", returns=bool) else ""
+
+
+async def test_a_content_that_is_missing_holds_up_no_rehearsal_of_others(path: Path) -> None:
+    async with segue.Engine(f"sqlite:{path}") as engine:
+        await engine.start(asks_later(TEXT), id="a")
+        await engine.start(asks_later("small"), id="b")
+        while len(await engine.open_asks()) < 2:
+            await asyncio.sleep(0.01)
+    with closing(sqlite3.connect(path)) as cx, cx:
+        assert cx.execute("delete from blobs").rowcount == 2
+    async with segue.Engine(f"sqlite:{path}", worker=False) as engine:
+        told = {one.run: one async for one in rehearse(engine)}
+    assert "a large content is missing" in told["a"].cause
+    assert told["b"].what == "same"
 
 
 async def test_a_content_that_was_changed_harms_no_new_run_and_is_mended_by_it(path: Path) -> None:

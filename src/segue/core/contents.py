@@ -72,20 +72,22 @@ def names_in(stand: bytes) -> list[bytes]:
 
 
 def whole(stand: bytes, contents: Mapping[bytes, bytes]) -> bytes:
-    """The content that this stands for. Raises `KeyError` for a piece that isn't there, and `Damaged`."""
+    """The content that this stands for. Raises `msgspec.DecodeError` and `Damaged`."""
     pieces = _decode(stand)
     pieces[1::2] = [checked(contents, name) for name in pieces[1::2]]
     content = b"".join(pieces)
     if len(content) <= BLOB:
-        raise Damaged("a large content of its journal", "it isn't as large as it was")
+        raise Damaged("its journal", "a large content isn't as large as it was")
     return content
 
 
 def checked(contents: Mapping[bytes, bytes], name: bytes) -> bytes:
-    """A piece, as its digest says. Raises `KeyError` and `Damaged`."""
-    content = contents[name]
+    """A piece, as its digest says. Raises `Damaged`."""
+    content = contents.get(name)
+    if content is None:
+        raise Damaged("its journal", "a large content is missing")
     if content_digest(content) != name:
-        raise Damaged("a large content of its journal", "it isn't what its digest says")
+        raise Damaged("its journal", "a large content isn't what its digest says")
     return content
 
 

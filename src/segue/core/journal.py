@@ -93,7 +93,7 @@ def store_large(entry: Entry, blobs: list[tuple[bytes, bytes]]) -> Entry:
 
 
 def load_large(entries: Iterable[Entry], there: Mapping[bytes, bytes]) -> list[Entry]:
-    """The entries with their large contents back in place. Raises `KeyError` for one that isn't there."""
+    """The entries with their large contents back in place. Raises `Damaged`."""
     return [
         msgspec.structs.replace(
             entry,

@@ -467,7 +467,7 @@ class Worker:
             raise
         for one, some in read:
             with self._held_unless_read(one):
-                self._admit(one, _with_large(some, contents) if digests else some)
+                self._admit(one, journal.load_large(some, contents) if digests else some)
 
     def _admit(self, claimed: Claimed, entries: list[Any], call: Any = None) -> Executor | None:
         """Wake a run, or keep it until there is room in its group. `call`: its arguments, if they are read already."""
@@ -743,13 +743,6 @@ class Worker:
             return created, None
         claimed = Claimed(created.head, None, None, [], [])
         return created, self._begin(claimed, [], call, here=here, target=target)
-
-
-def _with_large(entries: list[Entry], contents: Mapping[bytes, bytes]) -> list[Entry]:
-    try:
-        return journal.load_large(entries, contents)
-    except KeyError as missing:
-        raise Damaged("a large content of its journal", "it is missing") from missing
 
 
 def _on_thread(fn: Callable[[], Any]) -> Any:

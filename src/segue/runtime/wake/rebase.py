@@ -44,9 +44,9 @@ async def written_of(store: Store, run: str) -> list[Entry]:
             raise await unknown_run(store, run)
         try:
             return await written_in(store, loaded)
-        except KeyError as missing:  # a content went with a past that was dropped meanwhile
+        except Damaged:  # perhaps a content went with a past that was dropped meanwhile
             if loaded.journal == before:  # that would be another journal
-                raise Damaged("a large content of its journal", "it is missing") from missing
+                raise
             before = loaded.journal
 
 
@@ -57,7 +57,7 @@ def refuse_damaged(head: Head) -> None:
 
 
 async def written_in(store: Store, loaded: Claimed) -> list[Entry]:
-    """The same, of a run that was loaded. Raises `KeyError` for a content that isn't there any more."""
+    """The same, of a run that was loaded. Raises `Damaged`, also for a content that went meanwhile."""
     entries = [entry for entry in journal.read(loaded.journal) if entry.kind != LEFT]
     digests = journal.blobs_of(entries)
     contents = await store.get_blobs(digests) if digests else {}

@@ -102,18 +102,12 @@ def contents_of(cx: sqlite3.Connection, stands: Iterable[bytes | None]) -> dict[
     return get_blobs(cx, names) if names else {}
 
 
-class Missing(Exception):
-    """A piece that isn't there, or not as it was. Its text says which."""
-
-
 def read_content(stand: bytes, there: Mapping[bytes, bytes]) -> bytes:
-    """The content that this stands for. Raises `Missing` and `msgspec.DecodeError`."""
+    """The content that this stands for. Raises `msgspec.DecodeError`."""
     try:
         return whole(stand, there)
-    except KeyError:
-        raise Missing("a large content is missing") from None
     except Damaged as error:
-        raise Missing(error.problem) from error
+        raise msgspec.DecodeError(error.problem) from error
 
 
 def get_blobs(cx: sqlite3.Connection, digests: Sequence[bytes]) -> dict[bytes, bytes]:
@@ -123,6 +117,8 @@ def get_blobs(cx: sqlite3.Connection, digests: Sequence[bytes]) -> dict[bytes, b
         part = list(digests[start : start + 500])
         marks = ",".join("?" * len(part))
         out.update(
-            cx.execute(f"select digest, content from blobs where digest in ({marks})", part).fetchall()
+            cx.execute(
+                f"select digest, cast(content as blob) from blobs where digest in ({marks})", part
+            ).fetchall()
         )
     return out

@@ -12,7 +12,7 @@ from ...model.errors import UNREADABLE, Damaged
 from ...model.lane import BatchJob
 from ...model.message import DeadLetter, Mail, Question
 from ...model.run import Spec
-from .blobs import Missing, read_content
+from .blobs import read_content
 
 _decode_job = msgspec.msgpack.Decoder(BatchJob).decode
 _decode_question = msgspec.msgpack.Decoder(Question).decode
@@ -64,7 +64,7 @@ def read_question(
         return (
             question if shown is None else msgspec.structs.replace(question, show=read_content(shown, there))
         )
-    except (*UNREADABLE, Missing) as problem:
+    except UNREADABLE as problem:
         return Question(
             id,
             run,

@@ -14,7 +14,7 @@ from ...model.errors import UNREADABLE, Damaged
 from ...model.message import PORT, Letter, Mail
 from ...model.run import CallRef, Head, Spec, Status, Usage
 from ...ports.store import Claimed
-from .blobs import Missing, contents_of, get_blobs, read_content
+from .blobs import contents_of, get_blobs, read_content
 from .bulk import Blobs, Query, as_json
 from .damage import Unread, lost_result, stand_in
 from .schema import KEPT, STATUSES
@@ -78,7 +78,7 @@ def _as_head(row: Sequence[Any], there: Mapping[bytes, bytes]) -> Head:
             finished,
             updated,
         )
-    except (*UNREADABLE, Missing):
+    except UNREADABLE:
         return _damaged(row, there)
 
 
@@ -89,7 +89,7 @@ def _damaged(row: Sequence[Any], there: Mapping[bytes, bytes]) -> Head:
     def read(what: str, decode: Callable[[bytes], T], data: bytes | None, instead: T) -> T:
         try:
             return instead if data is None else decode(data)
-        except (*UNREADABLE, Missing) as problem:
+        except UNREADABLE as problem:
             damage.append(f"its {what} can't be read ({problem})")
             return instead
 
@@ -216,8 +216,6 @@ def _with_pool(cx: sqlite3.Connection, head: Head, data: bytes) -> tuple[Head, P
         why = str(problem)
     except Damaged as error:
         why = error.problem
-    except KeyError:
-        why = "a large content of it is missing"
     else:
         return head, pool
     told = f"what it may take over can't be read ({why})"
