@@ -417,6 +417,6 @@ def test_the_command_line_shows_what_is_damaged(made: Made, tmp_path: Path) -> N
     assert all(run in listed for run in ("chain", "other", "parent", "acc2"))
     assert "for what is in its journal, which can't be read" in listed
     assert "its record can't be read" in said("show", "chain")
-    assert "its journal can't be read" in said("show", "parent")
+    assert "the journal of run 'parent' can't be read" in said("show", "parent")
     assert "its checkpoint can't be read" in said("show", "acc")
     assert "acc2" in said("runs", "--tree")

@@ -44,9 +44,9 @@ async def written_of(store: Store, run: str) -> list[Entry]:
             raise await unknown_run(store, run)
         try:
             return await written_in(store, loaded)
-        except Damaged:  # perhaps a content went with a past that was dropped meanwhile
+        except Damaged as error:  # perhaps a content went with a past that was dropped meanwhile
             if loaded.journal == before:  # that would be another journal
-                raise
+                raise Damaged(f"the journal of run {run!r}", error.problem) from error
             before = loaded.journal
 
 
