@@ -411,3 +411,46 @@ async def test_where_the_engine_closes_meanwhile_nothing_more_begins() -> None:
             store.let()
             await asyncio.sleep(0)
     assert begun == [1]
+
+
+heard: list[object] = []
+
+
+@segue.flow
+async def tells_those_who_came_late() -> int:
+    first = await one(1)
+    while not gone:
+        await asyncio.sleep(0)
+    await segue.emit("told")
+    return first + await one(1)
+
+
+@segue.flow
+async def tells_of_a_timeout() -> int:
+    try:
+        async with asyncio.timeout(0.005):
+            return await slow()
+    except TimeoutError:
+        await segue.emit("told")
+        return await one(2)
+
+
+@pytest.mark.parametrize("flow", [tells_those_who_came_late, tells_of_a_timeout])
+async def test_nobody_is_told_of_what_isnt_durable(flow: Any) -> None:
+    gone.clear()
+    heard.clear()
+    store = Held()
+    async with segue.Engine(store) as engine:
+        store.quick = False
+        await engine.start(flow(), id="it")
+        await asyncio.sleep(0)
+        engine.bus.watch("it", lambda event: heard.append(getattr(event, "value", "")))
+        gone.append("somebody watches")
+        await until(lambda: store.waiting)
+        await asyncio.sleep(0.01)
+        early = "told" in heard
+        store.quick = True
+        store.let()
+        assert await (await engine.get("it")) == 2
+    assert not early
+    assert heard.count("told") == 1

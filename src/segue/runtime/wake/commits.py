@@ -37,6 +37,7 @@ class Commits:
         "ahead",
         "batch_at",
         "entries",
+        "untold",
         "waited",
     )
 
@@ -46,6 +47,7 @@ class Commits:
         self.entries: list[Entry] = []  #: made since the last commit, not yet in a turn
         #: Whether the code has met with what isn't durable, among them or on its way: nothing may begin before.
         self.ahead = False
+        self.untold: list[object] = []  #: what the code told since then, for those who watch
         self._usage: dict[tuple[str, str], Usage] = {}
         if usage:
             self._usage = {(use.model, use.lane): use for use in usage}
@@ -241,6 +243,10 @@ class Commits:
         if turn is not None and (turn.release or turn.asks or turn.answers or turn.lines):
             self._tell(turn, result)
         self.ahead = False
+        if self.untold:
+            untold, self.untold = self.untold, []
+            for event in untold:
+                run.host.publish(run.id, event)
         then()
         return True
 

@@ -55,7 +55,7 @@ from .inherited import Inherited
 from .keeping import Keeping
 from .mailbox import Mailbox
 from .replaying import mismatch, replay
-from .stillness import Stillness
+from .stillness import Rest, Stillness
 from .strikes import Strikes
 
 #: So many calls in a row are carried out in the caller's task; then the loop gets a turn.
@@ -176,10 +176,13 @@ class Executor:
 
     def emit(self, event: object, path: str = "") -> None:
         if self.phase is not REPLAYING and self.host.wants_events(self.id):
-            known = isinstance(event, Event)
-            self.host.publish(
-                self.id, event if known else Emitted(run=self.id, path=path, value=msgspec.to_builtins(event))
-            )
+            if not isinstance(event, Event):
+                event = Emitted(run=self.id, path=path, value=msgspec.to_builtins(event))
+            if self.commits.ahead:
+                self.commits.untold.append(event)
+                self.kick()
+            else:
+                self.host.publish(self.id, event)
 
     @property
     def revived(self) -> int:
@@ -417,8 +420,8 @@ class Executor:
         if self.phase is COMMITTING or self.leaving:
             return
         rest = self.still.look()
-        if self.commits.ahead and (rest == "foreign" or (rest != "rest" and self.carrying.precommit)):
-            self.commits.catch_up(self._caught_up)  # a wait or a call is no reason for the other to wait
+        if self.commits.ahead and self._holds_up(rest):
+            self.commits.catch_up(self._caught_up)
         elif rest == "busy":
             if self.stop_by is not None and self.loop.time() > self.stop_by:
                 self.leave("ready")  # it never rests
@@ -431,6 +434,10 @@ class Executor:
             pass
         elif rest == "rest" or self.still.lingered():
             self._turn()
+
+    def _holds_up(self, rest: Rest) -> bool:
+        """Whether what the code went ahead of is to be written without a rest: nothing waits for a foreign wait's end."""
+        return rest == "foreign" or (rest != "rest" and bool(self.carrying.precommit or self.commits.untold))
 
     # ------------------------------------------------------------ at rest
     def _turn(self) -> None:
