@@ -264,6 +264,40 @@ async def test_nothing_begins_before_it_is_durable_that_a_timeout_struck(flow: A
         assert await engine.verified(head) == head
 
 
+class Go(segue.Note):
+    """There is something to do."""
+
+
+class Hasty(segue.Actor[int]):
+    @segue.on
+    async def go(self, note: Go) -> segue.Done[int]:
+        try:
+            async with asyncio.timeout(0.005):
+                return segue.Done(await slow())
+        except TimeoutError:
+            return segue.Done(await one(2))
+
+
+@pytest.mark.parametrize("verify", [False, True])
+async def test_so_in_an_actor(verify: bool) -> None:
+    begun.clear()
+    store = Held()
+    async with segue.Engine(store, verify=verify) as engine:
+        run = await engine.start(Hasty(), id="it")
+        await until(lambda: engine.worker.awake)
+        await run.tell(Go())
+        await asyncio.sleep(0.002)
+        store.quick = False
+        await until(lambda: store.waiting or begun)
+        await asyncio.sleep(0.01)
+        early, store.quick = list(begun), True
+        store.let()
+        assert await run == 2
+        head = await engine.head("it")
+        assert await engine.verified(head) == head
+    assert early == []
+
+
 @segue.flow
 async def with_a_service() -> int:
     transport = httpx2.MockTransport(lambda _: httpx2.Response(200, json={"data": []}))

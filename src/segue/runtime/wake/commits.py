@@ -174,8 +174,8 @@ class Commits:
         """Write what the code went ahead of."""
         run, entries = self._run, self.entries
         run.phase = COMMITTING
-        if self._turn is not None or self._used or len(entries) > 1:
-            self.write(self.take(()), then)
+        if self._turn is not None or self._used or len(entries) > 1 or run.handling is not None:
+            run.write(self.take(()), then)
             return
         self.entries, self.batch_at = [], None
         try:

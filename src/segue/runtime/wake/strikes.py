@@ -78,8 +78,8 @@ class Strikes:
         place: str = timeout.segue_place  # type: ignore[attr-defined]
         entry = Entry(STRIKE, self._n, "strike", place, b"", b"", run.replay.handed, INSTANT, b"null")
         run.commits.entries.append(entry)
-        if run.handling is None and (run.streaming is None or run.streaming.call is None):
-            run.commits.ahead = not run.host.at_once  # those write what follows with their end
+        if run.streaming is None or run.streaming.call is None:  # that writes what follows with its end
+            run.commits.ahead = not run.host.at_once
         self._n += 1
         self._strike(timeout)
         return True
