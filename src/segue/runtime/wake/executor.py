@@ -39,7 +39,6 @@ from ..calls.call import (
     made_entry,
     new_call,
     own_call,
-    raw,
     recorded_event,
 )
 from ..calls.carrying import Carrying
@@ -62,9 +61,6 @@ from .strikes import Strikes
 CREDIT = 64
 #: So often code may call on although its run leaves memory; then its calls wait, so that others get the loop.
 REFUSALS = 1000
-#: A wait of the code for what it went ahead of; nothing of it is recorded.
-_BEHIND: Place = ("!behind", 0)
-_CATCHES_UP = Wait(kind="", name="", args=b"", digest=b"", decode=raw)
 #: Where the engine closes, it is looked so often, in seconds, whether calls that are waited for still cost something.
 COMING = 0.2
 
@@ -101,7 +97,6 @@ class Executor:
     timeouts: Strikes | None = None  # that the code entered, if any
     _gone: Future[None] | None = None
     cut_off: tuple[Call, ...] = ()  # at-most-once steps that an earlier life began
-    _behind: Call | None = None  # at which the code waits for what it went ahead of
 
     def __init__(
         self, host: Host, claimed: Claimed, entries: list[Entry], pool: Pooled | None, config: Config
@@ -619,13 +614,12 @@ class Executor:
 
     def catch_up(self) -> Call:
         """Have the outcome written of which the code has gone ahead, and wait for that."""
-        there = self._behind = new_call(self, _BEHIND, _CATCHES_UP, None, 0)
-        self.commits.catch_up(self._caught_up)
+        there = own_call(self, ("!behind", 0))
+        self.commits.catch_up(lambda: self._caught_up(there))
         return there
 
-    def _caught_up(self) -> None:
-        """It is durable."""
-        there, self._behind = self._behind, None
+    def _caught_up(self, there: Call | None = None) -> None:
+        """It is durable. `there`: where the code waits for that."""
         if self.leaving:
             return
         self.phase = LIVE
