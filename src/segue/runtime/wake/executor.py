@@ -431,7 +431,7 @@ class Executor:
             self._turn()
 
     def _holds_up(self, rest: Rest) -> bool:
-        """Whether what the code went ahead of is to be written without a rest: nothing waits for a foreign wait's end."""
+        """Whether what the code went ahead of is to be written without a rest, for a foreign wait may be long."""
         return rest == "foreign" or (rest != "rest" and bool(self.carrying.precommit or self.commits.untold))
 
     # ------------------------------------------------------------ at rest
