@@ -127,7 +127,9 @@ async def test_a_content_that_is_missing_is_told_of(path: Path) -> None:
         with pytest.raises(Damaged, match="missing"):
             await (await engine.get("a"))
         assert "its input can't be read" in (await engine.head("a")).damage
-        with pytest.raises(Damaged, match=r"the journal of run 'a' can't be read \(a large content is missing"):
+        with pytest.raises(
+            Damaged, match=r"the journal of run 'a' can't be read \(a large content is missing"
+        ):
             await entries_of(engine.store, "a")
         assert await (await engine.get("b")) == "b" * SIZE
 

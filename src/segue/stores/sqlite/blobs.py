@@ -16,7 +16,7 @@ from ...model.errors import Damaged
 from .bulk import Query, Values
 
 #: What holds a content for as long as its run is there. No journal row is as late, so no sweep lets these go.
-INPUT, RESULT, SHOWN, POOL = range(1 << 62, (1 << 62) + 4)
+INPUT, RESULT, SHOWN, POOL, _MOVING = range(1 << 62, (1 << 62) + 5)
 
 #: One that was damaged is mended by whoever has it again: else all new runs with that text would be harmed, too.
 _BLOBS: Final = Values(
@@ -92,14 +92,26 @@ def let_go(cx: sqlite3.Connection, run: int, since: int, upto: int) -> None:
             cx.execute("delete from blobs where digest = ?", (digest,))
 
 
+def hold_only(cx: sqlite3.Connection, run: int, at: int, stands: Iterable[bytes | None]) -> None:
+    """Of all that a run holds there, only what was cut out of contents for which these stand is needed any more."""
+    hold(cx, [(name, run, _MOVING) for name in _names(stands)])
+    let_go(cx, run, at, at + 1)
+    cx.execute("update holds set at = ? where run = ? and at = ?", (at, run, _MOVING))
+
+
 def contents_of(cx: sqlite3.Connection, stands: Iterable[bytes | None]) -> dict[bytes, bytes]:
     """All pieces that were cut out of contents for which these stand."""
+    names = _names(stands)
+    return get_blobs(cx, names) if names else {}
+
+
+def _names(stands: Iterable[bytes | None]) -> list[bytes]:
     names: list[bytes] = []
     for stand in stands:
         if stand is not None:
             with suppress(msgspec.DecodeError):  # told of where it is read
                 names += names_in(stand)
-    return get_blobs(cx, names) if names else {}
+    return names
 
 
 def read_content(stand: bytes, there: Mapping[bytes, bytes]) -> bytes:

@@ -104,6 +104,12 @@ _ASKS = Values(
     "insert or replace into asks(id, run, recipient, state, question, shown)"
     " select id, run, recipient, 0, question, shown from {v}",
 )
+#: Runs that ask, of these questions, such as show something large; and what a run shows.
+_SHOWING = Query(
+    ("run",),
+    "from asks where id in (select value from json_each(?)) and shown is not null group by run",
+)
+_SHOWN = Query(("#shown",), "from asks where run = ? and shown is not null")
 _PARENTS = Query(
     ("run", "#parent"),
     "from specs where run in (select value from json_each(?)) and parent is not null",
@@ -282,7 +288,8 @@ def _write_effects(ledger: Ledger, live: Live) -> None:
 
 
 def _put_asks(cx: sqlite3.Connection, asks: Sequence[tuple[Question, int]]) -> None:
-    """Questions, each with the key of its run."""
+    """Questions, each with the key of its run. Of one that is asked anew, what it showed before goes."""
+    anew = _SHOWING.rows(cx, (as_json(ask.id for ask, _ in asks),))
     large = blobs.Large(blobs.SHOWN)
     rows: list[tuple[str, int, str, bytes, bytes | None]] = []
     for ask, k in asks:
@@ -291,6 +298,8 @@ def _put_asks(cx: sqlite3.Connection, asks: Sequence[tuple[Question, int]]) -> N
         rows.append((ask.id, k, ask.to, encode(bare), shown))
     large.write(cx)
     _ASKS.run(cx, rows)
+    for (k,) in anew:
+        blobs.hold_only(cx, k, blobs.SHOWN, (shown for (shown,) in _SHOWN.rows(cx, (k,))))
 
 
 def _write_status(

@@ -92,6 +92,15 @@ class LargeContract:
         assert (found.head.spec.args, found.head.value, found.pool) == (ONE, LARGE, pool(OTHER))
         assert (await store.get_ask("q")) == (question("q", "a", show=LARGE), "closed")
 
+    async def test_a_question_that_is_asked_anew_holds_what_it_shows_now(self, store: Store) -> None:
+        await start(store, "a")
+        both = b"[" + LARGE + b"," + OTHER + b"]"
+        await commit(store, "a", 1, asks=[question("p", "a", show=LARGE), question("q", "a", show=both)])
+        await commit(store, "a", 1, asks=[question("q", "a", show=b"1")])
+        assert await store.get_ask("p") == (question("p", "a", show=LARGE), "open")
+        assert await store.get_ask("q") == (question("q", "a", show=b"1"), "open")
+        assert await store.get_blobs([content_digest(OTHER)]) == {}
+
     async def test_contents_that_nothing_holds_any_more_are_dropped(self, store: Store) -> None:
         digests = [content_digest(LARGE), content_digest(OTHER)]
         await create(store, "a", history=DROP)
