@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,6 +13,7 @@ import httpx2
 import pytest
 
 import segue
+from segue.model.entry import BLOB
 from segue.model.run import Status
 from segue.ports.store import Landed, Turn
 from segue.stores.memory import MemoryStore
@@ -271,11 +273,11 @@ class Go(segue.Note):
 class Hasty(segue.Actor[int]):
     @segue.on
     async def go(self, note: Go) -> segue.Done[int]:
-        try:
-            async with asyncio.timeout(0.005):
-                return segue.Done(await slow())
-        except TimeoutError:
-            return segue.Done(await one(2))
+        for _ in range(2):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.005):
+                    await slow()
+        return segue.Done(await one(2))
 
 
 @pytest.mark.parametrize("verify", [False, True])
@@ -324,19 +326,53 @@ async def test_what_may_have_been_paid_is_durable_before_its_code_has_it() -> No
 
 # ---------------------------------------------------------------- what isn't segue's, beside it
 @segue.flow
-async def beside_a_foreign_wait() -> int:
+async def beside_a_foreign_wait(seconds: float) -> int:
     first = await one(1)
     second = asyncio.create_task(one(2))
     while len(begun) < 2:
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(seconds)
     return first + await second
 
 
-async def test_what_begins_behind_doesnt_wait_for_what_is_foreign() -> None:
+@pytest.mark.parametrize("seconds", [0.001, 0.0])
+async def test_what_begins_behind_doesnt_wait_for_what_is_foreign(seconds: float) -> None:
     begun.clear()
     async with segue.Engine(Delayed(MemoryStore(), lambda: 0.0), linger=60) as engine:
         async with asyncio.timeout(2):
-            assert await engine.run(beside_a_foreign_wait(), id="it") == 3
+            assert await engine.run(beside_a_foreign_wait(seconds), id="it") == 3
+
+
+@segue.flow
+async def asks_beside_a_foreign_wait() -> str:
+    await one(1)
+    asked = asyncio.create_task(segue.ask("And now?"))
+    await asyncio.sleep(60)
+    return await asked
+
+
+async def test_a_foreign_wait_is_lingered_for_after_it(caplog: pytest.LogCaptureFixture) -> None:
+    desk = Desk(Delayed(MemoryStore(), lambda: 0.0))
+    async with desk.engine() as engine:
+        await engine.start(asks_beside_a_foreign_wait(), id="it")
+        await desk.parked()
+    assert "outside segue" in caplog.text
+
+
+@segue.step
+async def large() -> str:
+    return "x" * BLOB
+
+
+@segue.flow
+async def with_something_large() -> int:
+    return await one(1) + len(await large()) + await one(2)
+
+
+async def test_what_is_written_is_written_once() -> None:
+    mortal = Mortal(Delayed(MemoryStore(), lambda: 0.0), None)
+    async with segue.Engine(mortal) as engine:
+        assert await engine.run(with_something_large(), id="it") == BLOB + 3
+    assert mortal.commits == 3  # the first outcome, the large one, the last with the end
 
 
 done: list[bool] = []
@@ -460,6 +496,17 @@ async def tells_those_who_came_late() -> int:
 
 
 @segue.flow
+async def tells_and_goes_on() -> int:
+    first = await one(1)
+    while not gone:
+        await asyncio.sleep(0)
+    await segue.emit("told")
+    while "told" not in heard:
+        await asyncio.sleep(0)
+    return first + await one(1)
+
+
+@segue.flow
 async def tells_of_a_timeout() -> int:
     try:
         async with asyncio.timeout(0.005):
@@ -469,7 +516,7 @@ async def tells_of_a_timeout() -> int:
         return await one(2)
 
 
-@pytest.mark.parametrize("flow", [tells_those_who_came_late, tells_of_a_timeout])
+@pytest.mark.parametrize("flow", [tells_those_who_came_late, tells_and_goes_on, tells_of_a_timeout])
 async def test_nobody_is_told_of_what_isnt_durable(flow: Any) -> None:
     gone.clear()
     heard.clear()

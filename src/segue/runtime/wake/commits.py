@@ -177,13 +177,13 @@ class Commits:
         if self._turn is not None or self._used or len(entries) > 1 or run.handling is not None:
             run.write(self.take(()), then)
             return
-        self.entries, self.batch_at = [], None
+        self.entries = []
         try:
             run.host.append(run.id, run.fence, encode_entries(entries), self._landed)
         except Exception as error:  # the store is gone
             run.abandon(error)
             return
-        self._flight, self.waited = (None, then), True
+        self._flight = None, then
 
     def write(self, turn: Turn, then: Callable[[], None]) -> None:
         """Send a turn to the store; `then` is called when it is durable. If it isn't to be had, the run goes."""

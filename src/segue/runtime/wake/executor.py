@@ -175,7 +175,6 @@ class Executor:
                 event = Emitted(run=self.id, path=path, value=msgspec.to_builtins(event))
             if self.commits.ahead:
                 self.commits.untold.append(event)
-                self.kick()
             else:
                 self.host.publish(self.id, event)
 
@@ -626,16 +625,11 @@ class Executor:
         self.carrying.begin_precommitted()
         if self.purse is not None:
             self.purse.landed()
-        moved = there is None or there.done()  # by something outside
-        if (
-            moved
-            or self.done
-            or self.box is not None
-            or self.timeouts is not None
-            or self.stop_by is not None
-        ):
+        waits = there is not None and not there.done()  # if nothing outside has moved it
+        more = self.done or self.box is not None or self.timeouts is not None or self.stop_by is not None
+        if more or not waits:
             self.kick()  # what came meanwhile wasn't looked at
-        if there is not None and not there.done():
+        if there is not None and waits:
             there.set_result(None)
 
     def _hand_over(self) -> None:
