@@ -270,14 +270,24 @@ class Go(segue.Note):
     """There is something to do."""
 
 
+class Stop(segue.Note):
+    """There is no more to do."""
+
+
 class Hasty(segue.Actor[int]):
+    given: int = 0
+
     @segue.on
-    async def go(self, note: Go) -> segue.Done[int]:
+    async def go(self, note: Go) -> None:
         for _ in range(2):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.005):
                     await slow()
-        return segue.Done(await one(2))
+        self.given = await one(2)
+
+    @segue.on
+    async def stop(self, note: Stop) -> segue.Done[int]:
+        return segue.Done(self.given)
 
 
 @pytest.mark.parametrize("verify", [False, True])
@@ -294,6 +304,7 @@ async def test_so_in_an_actor(verify: bool) -> None:
         await asyncio.sleep(0.01)
         early, store.quick = list(begun), True
         store.let()
+        await run.tell(Stop())
         assert await run == 2
         head = await engine.head("it")
         assert await engine.verified(head) == head
