@@ -234,7 +234,7 @@ class Runs:
 
     def counts(self) -> dict[str, int]:
         """All of them, by status."""
-        counted = Counter(run.status for run in self.by_id.values())
+        counted: Counter[str] = Counter(run.status for run in self.by_id.values())
         return dict(counted)
 
     def finished(self, job: str, after: int, limit: int) -> list[Head]:
