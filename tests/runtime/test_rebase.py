@@ -12,7 +12,7 @@ import segue
 from segue.core.export import read, write
 from segue.model.errors import Conflict, RunCancelled, UnknownName
 from segue.model.run import Head
-from tests.runtime.lives import Desk
+from tests.runtime.lives import Desk, until
 
 S: list[str] = []
 DAY = timedelta(days=1)
@@ -522,3 +522,92 @@ async def test_what_is_taken_over_is_taken_over_again_by_the_lives_to_come() -> 
         lines = (await (await engine.get("it")).receipt()).lines
         assert sorted((line.lane, line.calls) for line in lines) == [("live", 1), ("reused", 1)]
     assert S == ["a"]
+
+
+@segue.step(effect="at-most-once")
+async def slow_charge() -> str:
+    S.append("charged")
+    await asyncio.sleep(0.02)
+    return "paid"
+
+
+@segue.flow
+async def beside_what_fails() -> str:
+    async with asyncio.TaskGroup() as group:
+        charging = group.create_task(slow_charge())
+        group.create_task(fails())
+    return charging.result()
+
+
+@segue.flow
+async def alone() -> str:
+    return await slow_charge()
+
+
+async def ended_in_a_charge(desk: Desk, flow: Any, status: str) -> None:
+    """A run that a sibling's error, or a person, ended while something that mustn't be done twice was under way."""
+    FAILS[:] = ["once"]
+    async with desk.engine() as engine:
+        run = await engine.start(flow(), id="it")
+        if status == "cancelled":
+            await until(lambda: S)
+            await run.cancel()
+        assert (await engine.wait("it")).status == status
+
+
+@pytest.mark.parametrize(("flow", "status"), [(beside_what_fails, "failed"), (alone, "cancelled")])
+async def test_what_may_have_happened_when_a_run_ended_isnt_done_again_unasked(
+    flow: Any, status: str
+) -> None:
+    desk = Desk(verify=True)
+    await ended_in_a_charge(desk, flow, status)
+    with pytest.raises(Conflict, match="was cut off, so nothing of it can be kept"):
+        async with desk.engine() as engine:
+            await engine.resume("it", keep=True)
+    for _ in range(2):  # the second one is asked by who was told
+        async with desk.engine() as engine:
+            await engine.resume("it")
+            head = await engine.wait("it")
+            S.append(head.status)
+    assert "was cut off: it may have happened" not in head.reason
+    assert S == ["charged", "held", "charged", "done"]
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"value": "so be it"}, ["charged", '"so be it"']),
+        ({"repeat": True}, ["charged", "charged", '"paid"']),
+    ],
+)
+async def test_who_knows_what_happened_when_a_run_ended_says_so_at_once(how: Any, said: list[str]) -> None:
+    desk = Desk(verify=True)
+    await ended_in_a_charge(desk, alone, "cancelled")
+    async with desk.engine() as engine:
+        await engine.resume("it", **how)
+        S.append(((await engine.wait("it")).value or b"").decode())
+    assert said == S
+
+
+async def test_an_error_that_was_dealt_with_is_told_again_to_changed_code() -> None:
+    FAILS[:] = ["once"]
+
+    async def dealt_with() -> str:
+        try:
+            await fails()
+        except ValueError:
+            await do("a")
+        return await segue.receive(str)
+
+    async def changed() -> str:
+        out = "fine"
+        try:
+            await fails()
+        except ValueError:
+            out = await do("A")
+        return out + await segue.receive(str)
+
+    desk = Desk(verify=True)
+    await held_under(desk, dealt_with, changed)
+    assert (await resumed(desk, changed)).value == b'"Ago"'
+    assert S == ["a", "--", "A"]

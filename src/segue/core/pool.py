@@ -18,7 +18,7 @@ class Pooled:
 
     def __init__(self, pool: Pool) -> None:
         self.strict, self.repeat, self.told = pool.strict, pool.repeat, pool.told
-        self.revived = pool.revived
+        self.revived, self.unsure = pool.revived, pool.unsure
         self._awaited = {(child.path, child.n): child for child in pool.awaited}
         self._spent = {(entry.path, entry.name) for entry in pool.spent}
         self._left = dict(enumerate(merged(pool.entries)))

@@ -108,7 +108,7 @@ class Pool(msgspec.Struct, frozen=True):
     at-most-once ones be made again. `told`: what came of a step that was cut off, as a person says. `ended`: of an
     actor that had ended, after how many turns: what it wrote down of that end then counts no more. `children`: those
     that ended with it and go on with it. `awaited`: those for which calls wait on. `revived`: how often it was
-    made to go on.
+    made to go on. `unsure`: whether at-most-once steps of it that were cut off may be done again is yet to be asked.
     """
 
     entries: list[Entry]
@@ -121,6 +121,7 @@ class Pool(msgspec.Struct, frozen=True):
     children: list[str] = []
     awaited: list[Awaited] = []
     revived: int = 0
+    unsure: bool = False
 
 
 #: One row of a journal: the entries that one commit appended.

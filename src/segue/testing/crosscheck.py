@@ -23,6 +23,7 @@ from ..model.run import REUSED, Head, Usage
 from ..ports.store import Store
 from ..runtime.ground.events import Started
 from ..runtime.wake.rebase import entries_of
+from ..runtime.wake.replaying import is_cut_off
 from .clock import VirtualClock
 from .compare import differences, show, timeless
 from .crash import Mortal, Survivor
@@ -272,7 +273,7 @@ class _Check:
         """What holds of one way by itself."""
         way = done.way
         for head in done.heads.values():
-            if head.status == "held" and not _cut_off(head):
+            if head.status == "held" and not is_cut_off(head):
                 raise AssertionError(f"{way.name}: {head.reason}")
             _no_broken_rule(way, head.id, head.error)
         for run, entries in done.journals.items():
@@ -287,7 +288,7 @@ class _Check:
         names = (live.way.name, other.way.name)
         for run, call in self.calls.items():
             head = other.heads[run]
-            if _cut_off(head):
+            if is_cut_off(head):
                 self.held += 1
                 continue
             was, now = _ended(live.heads[run]), _ended(head)
@@ -298,7 +299,7 @@ class _Check:
                     + show(self._differences(live, other, run))
                 )
         for run in sorted(live.heads.keys() | other.heads.keys()):
-            if run in other.heads and (_cut_off(other.heads[run]) or other.heads[run].status == "parked"):
+            if run in other.heads and (is_cut_off(other.heads[run]) or other.heads[run].status == "parked"):
                 continue
             lines = self._differences(live, other, run)
             if lines:
@@ -339,11 +340,6 @@ async def _recorded(store: Survivor) -> set[Place]:
             if not entry.made or entry.kind == "step":
                 out.add((head.id, entry.path, entry.n))
     return out
-
-
-def _cut_off(head: Head) -> bool:
-    """Whether a crash in the middle of an at-most-once step holds the run."""
-    return head.status == "held" and head.reason.startswith("the at-most-once step")
 
 
 def _ended(head: Head) -> str:

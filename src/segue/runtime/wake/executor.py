@@ -8,7 +8,6 @@ over; end; park. What comes from outside is `mailbox`, what is written `commits`
 from __future__ import annotations
 
 import asyncio
-import shlex
 from asyncio import Future, Task
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import copy_context
@@ -53,7 +52,7 @@ from .host import Host
 from .inherited import Inherited
 from .keeping import Keeping
 from .mailbox import Mailbox
-from .replaying import mismatch, replay
+from .replaying import cut_off, mismatch, replay
 from .stillness import Rest, Stillness
 from .strikes import Strikes
 
@@ -545,11 +544,7 @@ class Executor:
             return False
         name = next((call.request.name for call in self.cut_off if not call.done()), None)
         if name is not None:
-            self.hold(
-                f"the at-most-once step {name!r} was cut off by a crash: it may have happened.\n"
-                f"Look, then `segue resume {shlex.quote(self.id)} --rerun` to do it (again), or `--value JSON` in "
-                f"place of `--rerun` to say what came of it."
-            )
+            self.hold(cut_off(self.id, name))
         return name is not None
 
     def dropped(self, call: Call) -> None:

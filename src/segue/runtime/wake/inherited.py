@@ -14,6 +14,7 @@ from ...model.entry import Entry
 from ...model.errors import InvalidValue
 from ...model.run import REUSED
 from ..calls.call import NOTHING, Call, Outcome, instant_entry, made_entry
+from .replaying import cut_off
 
 if TYPE_CHECKING:
     from .executor import Executor
@@ -36,10 +37,14 @@ class Inherited:
         if entry is not None and not entry.made:
             self._take(call, entry, entry.value)
             return True
-        if entry is not None and isinstance(request, Work) and pool.told is not None:
-            if self._fits(request, pool.told):
-                self._take(call, entry, pool.told)
-            return True
+        if entry is not None and isinstance(request, Work) and entry.kind == "step":  # it was cut off
+            if pool.unsure:
+                run.hold(cut_off(run.id, request.name))
+                return True
+            if pool.told is not None:
+                if self._fits(request, pool.told):
+                    self._take(call, entry, pool.told)
+                return True
         if isinstance(request, Wait):
             if entry is not None and call.place == (entry.path, entry.n):  # it is open already
                 run.commits.entries.append(made_entry(call, request, entry.due))

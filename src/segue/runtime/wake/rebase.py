@@ -20,6 +20,7 @@ from ...ports.store import Claimed, Store
 from ..calls.naming import line_id
 from ..calls.trying import KEY_REFUSED
 from ..ground.names import unknown_run
+from .replaying import is_cut_off
 
 #: The kinds of calls that go out as lines.
 _MODEL = ("generate", "embed", "http")
@@ -95,7 +96,8 @@ async def resume(
     arguments; what changed is called, and paid, anew. A failed call of a run that failed, or whose key was
     refused, is made anew either way. `value` is what came of the at-most-once step that was cut off, where someone
     knows. `repeat`: keyed and at-most-once steps whose arguments changed may be done again; else the run is held
-    before one. `config` replaces the one that it was started with.
+    before one, and, unless it was held for that, at one that was cut off. `config` replaces the one that it was started
+    with.
     """
     if head.status not in ("held", "failed", "cancelled"):
         raise Conflict(
@@ -154,6 +156,7 @@ async def _pool_of(
         children=[child.id for child in children],
         awaited=awaited,
         revived=before.revived + 1,
+        unsure=not (repeat or told is not None or is_cut_off(head)),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import TYPE_CHECKING
 
 from ...authoring.context import Act, Wait, Work
@@ -10,7 +11,7 @@ from ...authoring.failures import to_failure
 from ...core import journal
 from ...model.entry import Entry
 from ...model.errors import ReplayMismatch
-from ...model.run import REUSED
+from ...model.run import REUSED, Head
 from ..calls.call import Outcome, decode, deliver
 from ..ground import tasks
 from ..ground.phase import LIVE
@@ -91,3 +92,18 @@ def mismatch(
     asked = f"{request.kind} {request.name!r}"
     why = journal.difference(entry.args, request.args) if recorded == asked else "It is another call."
     return ReplayMismatch(run, entry.path, entry.n, recorded, asked, why)
+
+
+def cut_off(run: str, step: str) -> str:
+    """Why a run is held whose code waits for an at-most-once step that was begun and has no outcome."""
+    return (
+        f"the at-most-once step {step!r} was cut off: it may have happened.\n"
+        f"Look, then `segue resume {shlex.quote(run)} --rerun` to do it (again), or `--value JSON` in place of "
+        f"`--rerun` to say what came of it."
+    )
+
+
+def is_cut_off(head: Head) -> bool:
+    """Whether a run is held for that."""
+    cause = head.cause
+    return head.status == "held" and cause.startswith("the at-most-once step") and "was cut off" in cause
