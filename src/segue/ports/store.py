@@ -353,6 +353,10 @@ class Store(Protocol):
         """
         ...
 
+    async def ids(self, *, after: str = "", limit: int = 1000) -> list[str]:
+        """Ids of runs, in order, from the one after `after`; nothing else of them is read."""
+        ...
+
     async def tops(self, *, before: str = "", limit: int = 1000) -> list[Head]:
         """Runs of no job that no other one started: the newest first, from the one before `before`."""
         ...

@@ -12,10 +12,11 @@ from ...authoring.flow import Target, short_name
 from ...model.errors import UnknownName
 from ...ports.store import Store
 
-#: So many ids are looked at, of those that begin alike and of the first ones: a store may have millions.
-LOOKS = 1000
+#: So many ids are looked at, of those that begin alike and of the first ones: a store may have millions, and a service
+#: is asked for what isn't there at any time.
+LOOKS = 50
 #: How much of an id is taken for well typed, to look for others that begin so.
-BEGINNING = 3
+BEGINNINGS = slice(-1), slice(-3), slice(3)
 
 #: Seeded by the system, which is slow to ask each time; in a process that was forked, anew.
 _numbers = random.Random()
@@ -36,15 +37,15 @@ async def unknown_run(store: Store, id: str) -> UnknownName:
             f"takes jobs"
         )
         return UnknownName("run", id, cure)
-    alike = await store.runs(after=id[:BEGINNING], limit=LOOKS) if id else []
-    first = await store.runs(limit=LOOKS)
-    known = [head.id for head in (*alike, *first)]
+    known: list[str] = []
+    for stem in (*(id[beginning] for beginning in BEGINNINGS), ""):
+        known += await store.ids(after=stem, limit=LOOKS)
     return UnknownName("run", id, f"{meant(id, known)}`segue runs` lists those that are there")
 
 
 async def unknown_ask(store: Store, id: str) -> UnknownName:
     """The error for a question that isn't there."""
-    open_ones = await store.asks()
+    open_ones, _ = await store.asked(0, limit=LOOKS)
     known = [*(each.id for each in open_ones), *(each.run for each in open_ones)]
     return UnknownName("ask", id, f"{meant(id, known)}`segue runs --asks` lists those that are open")
 

@@ -223,6 +223,10 @@ class Runs:
         found = (run for run in map(self.by_id.__getitem__, ids) if not status or run.status in status)
         return [run.head() for run in islice(found, limit)]
 
+    def ids(self, after: str, limit: int) -> list[str]:
+        """All of them, in order."""
+        return list(islice(self._ids.after(after), limit))
+
     def tops(self, before: str, limit: int) -> list[Head]:
         """Those of no job that no other one started, newest first."""
         until = self.by_id[before].number if before else float("inf")

@@ -136,6 +136,9 @@ class MemoryStore:
     ) -> list[Head]:
         return self._runs.listed(job, status, after, limit)
 
+    async def ids(self, *, after: str = "", limit: int = 1000) -> list[str]:
+        return self._runs.ids(after, limit)
+
     async def tops(self, *, before: str = "", limit: int = 1000) -> list[Head]:
         return self._runs.tops(before, limit)
 

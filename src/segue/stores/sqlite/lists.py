@@ -51,6 +51,13 @@ def list_runs(cx: sqlite3.Connection, job: str, status: Sequence[str], after: st
     return as_heads(cx, rows[:limit])
 
 
+def ids(cx: sqlite3.Connection, after: str, limit: int) -> list[str]:
+    """Ids of runs, in order."""
+    return [
+        id for (id,) in cx.execute("select id from runs where id > ? order by id limit ?", (after, limit))
+    ]
+
+
 def tops(cx: sqlite3.Connection, before: str, limit: int) -> list[Head]:
     """Runs of no job that no other one started, newest first."""
     return as_heads(cx, _TOPS.rows(cx, {"before": before, "limit": limit}))

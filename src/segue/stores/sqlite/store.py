@@ -246,6 +246,9 @@ class SqliteStore:
     ) -> list[Head]:
         return cast(list[Head], await self._look(lists.list_runs, job, tuple(status), after, limit))
 
+    async def ids(self, *, after: str = "", limit: int = 1000) -> list[str]:
+        return cast(list[str], await self._look(lists.ids, after, limit))
+
     async def tops(self, *, before: str = "", limit: int = 1000) -> list[Head]:
         return cast(list[Head], await self._look(lists.tops, before, limit))
 

@@ -55,6 +55,8 @@ class JobsContract:
             return "".join([head.id for head in await store.runs(**query)])
 
         assert await ids() == "abcdef"
+        assert await store.ids() == [*"abcdef"]
+        assert await store.ids(after="bb", limit=2) == ["c", "d"]
         assert await ids(limit=2) == "ab"
         assert await ids(after="b", limit=3) == "cde"
         assert await ids(after="bb") == "cdef"
