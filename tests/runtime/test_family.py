@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import segue
 from segue.model.run import Head
 from segue.ports.store import Store
 from segue.runtime.family import family, spent
+from segue.stores.memory import MemoryStore
 from segue.testing import Simulator
+from segue.testing.store_contract.acts import create
 
 
 @segue.flow
@@ -48,3 +52,19 @@ async def test_a_family_is_what_was_started_under_it() -> None:
         assert sum(use.calls for use in (await spent(engine.store, job="a")).usage) == 6
         (line,) = (await engine.map(stem, ["c", "d"], id="a/b", key=str).receipt()).lines
         assert line.calls == 4
+
+
+async def test_for_a_run_without_children_hardly_any_others_are_read() -> None:
+    class Counting(MemoryStore):
+        read = 0
+
+        async def runs(self, **which: Any) -> list[Head]:
+            found = await super().runs(**which)
+            self.read += len(found)
+            return found
+
+    store = Counting()
+    async with segue.Engine(store, worker=False) as engine:
+        await create(store, "r", *(f"r{n:04}" for n in range(300)))
+        await engine.receipt(run="r")
+    assert store.read <= 10

@@ -65,7 +65,8 @@ async def family(store: Store, *, run: str = "", job: str = "") -> AsyncIterator
             yield top
     after = stem = f"{run}." if run else f"{job}/" if job else ""
     line = [run] if run else []  # those of the family of which the next one may be a descendant
-    while heads := await store.runs(after=after, limit=1000):
+    limit = 10  # most have no children, and those that come after it are others, with all that they gave
+    while heads := await store.runs(after=after, limit=limit):
         for head in heads:
             if not head.id.startswith(stem):
                 return
@@ -78,4 +79,4 @@ async def family(store: Store, *, run: str = "", job: str = "") -> AsyncIterator
             if (job and head.spec.job == job) or (parent is not None and parent.run in line):
                 line.append(head.id)
                 yield head
-        after = heads[-1].id
+        after, limit = heads[-1].id, 1000
