@@ -100,12 +100,15 @@ class LargeContract:
         assert await store.get_ask("p") == (question("p", "a", show=LARGE), "open")
         assert await store.get_ask("q") == (question("q", "a", show=b"1"), "open")
         assert await store.get_blobs([content_digest(OTHER)]) == {}
+        await commit(store, "a", 1, asks=[question("p", "a", show=b"1")])
+        assert await store.get_blobs([content_digest(LARGE)]) == {}
 
     async def test_contents_that_nothing_holds_any_more_are_dropped(self, store: Store) -> None:
         digests = [content_digest(LARGE), content_digest(OTHER)]
         await create(store, "a", history=DROP)
         await claim(store)
-        await commit(store, "a", 1, entries=b"1", blobs=list(zip(digests, (LARGE, OTHER), strict=True)))
+        for digest, content in zip(digests, (LARGE, OTHER), strict=True):
+            await commit(store, "a", 1, entries=b"1", blobs=[(digest, content)])
         await commit(store, "a", 1, entries=b"2", checkpoint=b"s", status="failed", value=LARGE)
         assert await store.revive("a", pool=pool(OTHER), now=0.0, status=("failed",))
         assert await store.revive("a", pool=pool(b"1"), now=0.0, status=("ready",))
