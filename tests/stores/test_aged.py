@@ -13,9 +13,10 @@ import pytest
 
 from segue.model.lane import Answer, BatchJob, LineOutcome
 from segue.ports.store import JobHead
-from segue.stores.sqlite import SqliteStore, answers, batches, jobs, lists
+from segue.stores.sqlite import SqliteStore, answers, batches, jobs, lists, runs
+from segue.stores.sqlite.ledger import Ledger
 from segue.stores.sqlite.schema import connect
-from segue.testing.store_contract.acts import HOUR, LANE, commit, line, start, take
+from segue.testing.store_contract.acts import HOUR, LANE, commit, create, line, start, take
 
 #: Instructions of SQLite's machine are counted in so many.
 STEP = 10
@@ -83,6 +84,30 @@ async def test_what_is_done_all_the_time_does_not_look_at_all_that_ever_was(path
     aged = {name: work(path, look, *args) for name, (look, args) in LOOKS.items()}
     more = {name: (young[name], aged[name]) for name in LOOKS if aged[name] > young[name] + 100}
     assert not more, "steps of SQLite, of 20 and of 320 that are over"
+
+
+async def wait(path: Path, since: int, upto: int) -> None:
+    """Runs that are ready."""
+    store = SqliteStore(str(path))
+    await store.open()
+    try:
+        await create(store, *(f"ready{n:04}" for n in range(since, upto)))
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize("but", [(), ("another",)])
+async def test_a_claim_does_not_look_at_all_that_are_ready(path: Path, but: tuple[str, ...]) -> None:
+    claim = runs.Claim("w", 8, HOUR, 0.0, but)
+    await wait(path, 0, 20)
+    few = work(path, looked, claim)
+    await wait(path, 20, 2020)
+    assert work(path, looked, claim) <= few + 100
+
+
+def looked(cx: sqlite3.Connection, claim: runs.Claim) -> object:
+    ledger = Ledger(cx, "sqlite:")
+    return runs.has_claimable(ledger, claim) and runs._candidates(ledger, claim, claim.limit, ())
 
 
 async def test_answers_are_dropped_in_portions_between_which_others_write(

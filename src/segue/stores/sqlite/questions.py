@@ -27,7 +27,8 @@ _QUESTION = (
     "(select r.id from runs r where r.k = asks.run)",
     "recipient",
 )
-_ASKS = Query(_QUESTION, "from asks where state = 0 order by k")
+#: Sorted, not found in order: they are few among all that ever were, which would be gone over.
+_ASKS = Query(_QUESTION, "from asks where state = 0 order by +k")
 _ASKS_TO = Query(_QUESTION, "from asks where state = 0 and recipient = ? order by k")
 _ASKS_OF = Query(
     _QUESTION,

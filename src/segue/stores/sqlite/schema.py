@@ -17,7 +17,7 @@ from ...model.errors import UNREADABLE, StoreError
 from . import ceiling
 
 #: The version of the tables, as `user_version` has it.
-VERSION: Final = 15
+VERSION: Final = 16
 
 #: So large the log stays, in bytes, that grew for as long as somebody read the file, say to copy it.
 LOG: Final = 64_000_000
@@ -165,6 +165,8 @@ _UPGRADES: Final = {
     "alter table results add column content blob;\n"
     "alter table asks add column shown blob;",
     14: "alter table results rename column value to small;",  # else one at work would take what is large for empty
+    15: "drop index runs_ready;\n"
+    "create index runs_ready on runs(rank, k, target) where status = 0 and lease is null;",
 }
 
 TABLES: Final = (
@@ -187,7 +189,7 @@ create table runs(
     bound integer not null default 0, lapses integer not null default 0, progress integer not null default 0,
     swept integer not null default 0, target integer not null default 0
 );
-create index runs_ready on runs(rank, target) where status = 0 and lease is null;
+create index runs_ready on runs(rank, k, target) where status = 0 and lease is null;
 create index runs_due on runs(wake) where wake is not null;
 create index runs_leased on runs(lease) where lease is not null;
 create index runs_job on runs(job, status, id) where job > 0;
