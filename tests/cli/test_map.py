@@ -411,6 +411,38 @@ def test_no_process_need_stay(desk: Desk, provider: Provider):
     assert desk.rows() == advanced
 
 
+LEADS = """
+from dataclasses import dataclass
+import segue
+
+@dataclass
+class Lead:
+    name: str
+    score: int = 0
+
+@segue.flow
+async def score(lead: Lead, lang: str = "en") -> str:
+    return f"{lead.name} {lead.score} {lang}"
+"""
+
+
+def test_rows_that_are_the_one_argument_without_a_default(desk: Desk):
+    desk.write("leads.py", LEADS)
+    desk.write("leads.csv", "name,score\nada,\nbob,7\n")
+    rows = ({"name": "ada"}, {"lead": {"name": "bob"}, "lang": "fr"}, {"name": "eve", "age": 5})
+    desk.write("leads.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+    for key in ((), ("--key", "name")):
+        said = desk.segue("map", "leads.py:score", "leads.csv", "--id", f"csv{len(key)}", *key)
+        assert [row["value"] for row in said.rows] == ["ada 0 en", "bob 7 en"]
+    assert [row["key"] for row in said.rows] == ["ada", "bob"]
+    found = desk.segue("map", "leads.py:score", "leads.jsonl", "--id", "json").rows
+    assert [row.get("value") for row in found] == ["ada 0 en", "bob 0 fr", None]
+    assert "Lead has no field 'age'; its fields are name, score" in found[2]["error"]["message"]
+    desk.write("keyed.jsonl", '{"name": "fay", "id": 1}\n')
+    found = desk.segue("map", "leads.py:score", "keyed.jsonl", "--id", "keyed", "--key", "id").rows
+    assert [(row["key"], row["value"]) for row in found] == [("1", "fay 0 en")]
+
+
 def test_a_sweep_tells_of_rows_that_became_no_run(desk: Desk):
     desk.write("rows.jsonl", '1\n"two"\n3\n')
     words = ("map", "app.py:twice", "rows.jsonl", "--id", "t", "-o", "out.jsonl")

@@ -323,6 +323,7 @@ async def one_place(place: Place) -> None: ...
 async def one_number(*, n: int) -> None: ...
 async def one_any(row) -> None: ...  # type: ignore[no-untyped-def]
 async def two(city: str, land: str) -> None: ...
+async def place_in(place: Place, lang: str = "en") -> None: ...
 async def several(city: str, n: int = 1, on: bool = False, cost: float | None = None) -> None: ...
 
 
@@ -339,6 +340,9 @@ def test_rows_of_jsonl() -> None:
     assert row(one_number, 3) == ((), {"n": 3})
     assert row(one_any, {"a": [1]}) == (({"a": [1]},), {})
     assert row(several, "Rome") == (("Rome",), {})
+    assert row(place_in, {"city": "Rome"}) == ((Place("Rome"),), {})
+    assert row(place_in, {"place": {"city": "Rome"}}) == ((Place("Rome"),), {})
+    assert row(place_in, {"place": {"city": "Rome"}, "lang": "it"}) == ((Place("Rome"), "it"), {})
     assert row(several, {"city": "Rome", "n": 2}) == (("Rome", 2), {})
     assert row(several, {"city": "Rome", "cost": 1.5}) == (("Rome",), {"cost": 1.5})
 

@@ -201,28 +201,28 @@ def _keep(source: IO[bytes], path: Path) -> str:
 
 def bind(rows: RowFile, shape: InputShape, field: str = "") -> Iterator[BoundRow]:
     """Each row as a call of the flow; known by its number, or by one of its fields."""
-    keys, takes = _Keys(field), fields_of(shape)
+    keys, names = _Keys(field), dict[bool, list[str] | None]()
     for index, raw in enumerate(rows):
         key, value = "" if field else str(index), raw.value
         try:
             if raw.problem:
                 raise BadRow(raw.line, raw.problem)
             key = keys.of(index, raw)
-            yield BoundRow(key, value, shape.bind_row(_taken(raw, field, takes, shape), text=rows.is_csv))
+            yield BoundRow(key, value, shape.bind_row(_taken(raw, field, shape, names), text=rows.is_csv))
         except BadRow as error:
             yield BoundRow(key, value, error=error)
         except (InvalidValue, NotEncodable, TypeError) as error:
             yield BoundRow(key, value, error=BadRow(raw.line, str(error)))
 
 
-def fields_of(shape: InputShape) -> list[str] | None:
-    """The names that fields of a row may have, None where any will do."""
+def _names(shape: InputShape, one: Parameter | None) -> list[str] | None:
+    """The names that fields of a row may have, None where any will do. `one`: whose value the row is."""
     kinds = {parameter.kind for parameter in shape.parameters}
     if kinds & {Kind.VAR_KEYWORD, Kind.VAR_POSITIONAL}:
         return None
-    if len(shape.parameters) != 1:
+    if one is None:
         return [parameter.name for parameter in shape.parameters]
-    return _fields_of(shape.parameters[0].type, shape.parameters[0].name)
+    return _fields_of(one.type, one.name)
 
 
 def _fields_of(tp: Any, name: str) -> list[str] | None:
@@ -240,13 +240,22 @@ def _fields_of(tp: Any, name: str) -> list[str] | None:
     return [name] if tp in _SCALARS else None
 
 
-def _taken(raw: RawRow, key: str, takes: list[str] | None, shape: InputShape) -> Any:
-    """The row as the flow takes it: without a key that it has no place for. Raises `BadRow` for other such fields."""
-    if takes is None or not isinstance(raw.value, dict):
+def _taken(raw: RawRow, key: str, shape: InputShape, names: dict[bool, list[str] | None]) -> Any:
+    """The row as the flow takes it: without a key that it has no place for. Raises `BadRow` for other such fields.
+
+    `names`: those that fields may have, as far as they are known, of rows that are one argument and of others.
+    """
+    if not isinstance(raw.value, dict):
+        return raw.value
+    one = shape.taker(raw.value)
+    if (one is not None) not in names:
+        names[one is not None] = _names(shape, one)
+    takes = names[one is not None]
+    if takes is None:
         return raw.value
     value = {name: cell for name, cell in raw.value.items() if name != key or name in takes}
-    if len(shape.parameters) == 1 and (strange := strange_field(shape.parameters[0], value)):
-        raise BadRow(raw.line, f"{forms.spell(shape.parameters[0].type)} {strange}")
+    if one is not None and (strange := strange_field(one, value)):
+        raise BadRow(raw.line, f"{forms.spell(one.type)} {strange}")
     return value
 
 

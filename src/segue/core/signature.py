@@ -224,19 +224,37 @@ class InputShape:
             kwargs[name] = self._argument(read, raw, name)
         return tuple(args), kwargs
 
+    def taker(self, row: object) -> Parameter | None:
+        """The parameter whose value a row of a file is; None where the row is an object of all of them by name.
+
+        That is the only one, or the first where all others have a default: of a row that is no object, and of one that
+        doesn't have it by its name, where objects are what it takes.
+        """
+        takes = self._takes
+        if len(takes) == 1 and len(self.parameters) == 1:
+            return takes[0]
+        if not takes or [p for p in takes if p.required] != takes[:1]:
+            return None
+        if not isinstance(row, dict):
+            return takes[0]
+        by_name = takes[0].name in row or self._others is not None or not _takes_objects(takes[0].type)
+        return None if by_name else takes[0]
+
+    @property
+    def _takes(self) -> list[Parameter]:
+        """The parameters that have a name of their own."""
+        return [p for p in self.parameters if p.kind not in (_KINDS.VAR_POSITIONAL, _KINDS.VAR_KEYWORD)]
+
     def bind_row(self, row: object, *, text: bool = False) -> bytes:
         """`row` of a JSONL or CSV file as one call, checked and typed, as `encode_call` writes it.
 
-        One parameter takes the row itself, and so does the first one where all others have a default and the row is no
-        object; else several take an object by their names. With `text`, every cell is text
-        as in CSV: `"1"`, `"true"` are read as what the parameter is, and an empty cell that doesn't fit means the
+        One parameter takes the row itself (see `taker`); else several take an object by their names. With `text`, every
+        cell is text as in CSV: `"1"`, `"true"` are read as what the parameter is, and an empty cell that doesn't fit means the
         default, or None. A one-parameter function of what isn't an object also takes an object that has its name alone.
         """
-        takes = [p for p in self.parameters if p.kind not in (_KINDS.VAR_POSITIONAL, _KINDS.VAR_KEYWORD)]
-        if len(takes) == 1 and len(self.parameters) == 1:
-            return self._bind_one(takes[0], row, text=text)
-        if not isinstance(row, dict) and [p for p in takes if p.required] == takes[:1] and takes:
-            return self._bind_one(takes[0], row, text=text)
+        if (one := self.taker(row)) is not None:
+            return self._bind_one(one, row, text=text)
+        takes = self._takes
         if not isinstance(row, dict):
             names = ", ".join(p.name for p in takes)
             problem = f"its parameters are {names}, by name" if names else "it has no parameters: a row is {}"
