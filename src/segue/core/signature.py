@@ -249,8 +249,9 @@ class InputShape:
         """`row` of a JSONL or CSV file as one call, checked and typed, as `encode_call` writes it.
 
         One parameter takes the row itself (see `taker`); else several take an object by their names. With `text`, every
-        cell is text as in CSV: `"1"`, `"true"` are read as what the parameter is, and an empty cell that doesn't fit means the
-        default, or None. A one-parameter function of what isn't an object also takes an object that has its name alone.
+        cell is text as in CSV: `"1"`, `"true"` are read as what the parameter is, and an empty cell that doesn't fit
+        means the default, or None. A one-parameter function of what isn't an object also takes an object that has its
+        name alone.
         """
         if (one := self.taker(row)) is not None:
             return self._bind_one(one, row, text=text)
