@@ -12,7 +12,7 @@ import pytest
 
 import segue
 from segue.model.chat import ChatReply
-from segue.model.errors import BadAnswer, InvalidValue, ModelFailed, NotInRun, Truncated
+from segue.model.errors import BadAnswer, InvalidValue, ModelFailed, NotInRun, RunHeld, Truncated
 from segue.ports.provider import CallFault
 from segue.testing import FakeModel, ModelCall, ToolUse
 
@@ -469,3 +469,56 @@ async def test_who_waits_at_its_engine_hears_what_was_unexpected(answers: dict[s
     with pytest.raises(AssertionError, match=r"How many\?"):
         async with model, asyncio.timeout(5):
             await model.engine.run(asks_a_number())
+
+
+@segue.flow(budget=segue.Budget(tokens=10))
+async def dear() -> str:
+    return await segue.generate("a long letter", max_tokens=1000)
+
+
+class Go(segue.Note): ...
+
+
+@segue.flow
+async def patient(times: int) -> str:
+    """Waits for a child that is held, `times` times beneath itself, and for nothing else."""
+    if times:
+        (said,) = await segue.map(patient, [times - 1])
+        return said
+    (said,) = await segue.map(lambda _: dear(), [0])
+    return said
+
+
+@segue.flow
+async def busy() -> str:
+    """Waits for a child that is held, and for a message."""
+    child = await segue.spawn(dear())
+    waits = {asyncio.ensure_future(child_of(child)), asyncio.ensure_future(segue.receive(Go))}
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    return "went"
+
+
+async def child_of(run: segue.Run[str]) -> str:
+    return await run
+
+
+@pytest.mark.parametrize("times", [0, 2])
+async def test_a_flow_beneath_which_a_run_is_held_doesnt_wait_for_ever(times: int) -> None:
+    async with FakeModel().when("letter").reply("dear") as model:
+        with pytest.raises(RunHeld, match=r"it waits for run '[\w.-]+', which is held: no budget is left"):
+            await patient(times)
+        assert not model.calls
+
+
+async def test_a_flow_that_waits_for_mail_beside_a_held_run_goes_on_with_it() -> None:
+    async with FakeModel().when("letter").reply("dear") as model:
+        going = asyncio.create_task(busy_here())
+        while not [head for head in await model.engine.store.runs() if head.status == "held"]:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        await (await model.engine.get("busy-1")).tell(Go())
+        assert await going == "went"
+
+
+async def busy_here() -> str:
+    return await busy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Future, Task
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextvars import Token
 from typing import Any, Self
 
@@ -12,16 +12,19 @@ import msgspec
 
 from ..authoring.flow import RUNNER, FlowCall, Runner, definition, short_name
 from ..authoring.tool import is_decision
+from ..core import journal
 from ..core.codec import encode
 from ..model import checks
 from ..model.chat import Answer, ChatReply, Message, ToolCall, ToolSpec
-from ..model.errors import AskClosed, ModelFailed, WrongPlace
+from ..model.errors import AskClosed, ModelFailed, RunHeld, WrongPlace
+from ..model.run import Head
 from ..ports.provider import CallFault, Endpoint, Environment, Provider
 from ..ports.store import Store
 from ..ports.transport import Transport
 from ..runtime.calls.live import CALLING
 from ..runtime.engine import Engine
-from ..runtime.handles import Ask
+from ..runtime.handles import Ask, Run
+from ..runtime.stuck import held_beneath
 from .clock import VirtualClock
 from .fake_provider import Body, FakeProvider, Remote, tokens, vector
 
@@ -300,8 +303,41 @@ class FakeEngine(Engine):
         return False
 
     async def result(self, run: str) -> Any:
-        """What a run gives, or raises."""
-        return await (await self.get(run))
+        """What a run gives, or raises. Raises `RunHeld` where a flow waits for a run beneath it that is held: in a test
+        nobody decides there, and it would wait for ever."""
+        ending = asyncio.ensure_future(_awaited(await self.get(run)))
+        try:
+            while True:
+                some_end = self.ends.next()
+                await asyncio.wait({ending, some_end}, return_when=asyncio.FIRST_COMPLETED)
+                if ending.done():
+                    return ending.result()
+                if (held := await self._held_beneath(run)) is not None:
+                    raise RunHeld(run, f"it waits for run {held.id!r}, which is held: {held.reason}")
+        finally:
+            ending.cancel()
+
+    async def _held_beneath(self, run: str) -> Head | None:
+        """The held run without which a flow doesn't go on, if there is nothing else that it waits for."""
+        head = await self.store.get(run)
+        if head is None or head.status != "parked" or head.spec.kind != "flow":
+            return None
+        beneath = await held_beneath(self.store, _only(head))
+        loaded = await self.store.load(run) if beneath else None
+        if not beneath or loaded is None:
+            return None
+        entries = journal.read(loaded.journal)
+        over = {(entry.path, entry.n) for entry in entries if not entry.made}
+        mail = (entry for entry in entries if entry.made and entry.kind in ("receive", "request", "ping"))
+        return None if any((entry.path, entry.n) not in over for entry in mail) else beneath[run]
+
+
+async def _awaited(run: Run[Any]) -> Any:
+    return await run
+
+
+async def _only(head: Head) -> AsyncIterator[Head]:
+    yield head
 
 
 def _reset(token: Token[Runner | None]) -> None:
