@@ -18,6 +18,7 @@ from typing import Any, cast
 import pytest
 
 import segue
+from segue.authoring.actor import driver
 from segue.authoring.actor.quick import Odd, Quick
 from segue.runtime.wake import handling
 from tests.runtime.lives import until
@@ -91,6 +92,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
     monkeypatch.setattr(Quick, "carry_out", judge)
     monkeypatch.setattr(handling, "CALM", 10.0)  # it doesn't lie down meanwhile
+    monkeypatch.setattr(driver, "MOMENT", 10.0)  # nor does it park, as it does after a turn that took long
     monkeypatch.setattr(handling, "REST", 20.0)
     return said
 
