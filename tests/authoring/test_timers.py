@@ -13,9 +13,13 @@ import pytest
 
 import segue
 from segue import Actor, Note, Request
+from segue.core.codec import encode
 from segue.model.errors import RunInterrupted
+from segue.model.message import Mail, MailKind
 from segue.model.run import Head
+from segue.ports.store import CommitResult, Landed, Turn
 from segue.stores import open_store
+from segue.stores.memory import MemoryStore
 from segue.testing.clock import START
 from tests.authoring.killed import at_every_commit
 from tests.runtime.lives import Desk
@@ -287,6 +291,58 @@ async def test_unschedule_before_it_is_read() -> None:
     async with desk.engine() as engine:
         run = await engine.get("a")
         assert await run.request(Seen()) == []
+
+
+class Late(MemoryStore):
+    """Mail comes from elsewhere right before what an actor says of its schedule is written."""
+
+    mail: Mail | None = None
+    slow = False  # it is read before that is written
+
+    def land(self, turn: Turn, then: Landed) -> CommitResult | None:
+        if self.mail is None or not any(mail.every for mail in turn.outbox):
+            return super().land(turn, then)
+        mail, self.mail = self.mail, None
+        self.deliver([mail], now=mail.at)
+        if not self.slow:
+            return super().land(turn, then)
+        written = super().land
+        asyncio.get_running_loop().call_later(0.02, lambda: then(written(turn, then) or "fenced"))
+        return None
+
+
+@pytest.mark.parametrize(
+    ("die_at", "slow"), [(None, False), (None, True), (2, False), (3, False), (4, False)]
+)
+@pytest.mark.parametrize(
+    ("kind", "every", "after", "text", "seen"),
+    [
+        ("unschedule", 0, 0, "", ["tick"]),
+        ("tell", 3, 3, "slow", ["tick", "slow", "slow", "slow"]),
+        ("tell", 0, 0, "now", ["tick", "now"]),
+    ],
+)
+async def test_what_is_said_of_a_key_while_its_next_time_is_being_written_counts(
+    kind: MailKind, every: float, after: float, text: str, seen: list[str], die_at: int | None, slow: bool
+) -> None:
+    """It came later, though its letter came first: not even a death has the schedule go on."""
+    store = Late()
+    store.slow = slow
+    desk = Desk(store)
+    async with desk.engine(die_at, after=True) as engine:
+        run = await engine.start(TimerKeeper(), id="a")
+        await run.tell(Tick(), every=HOUR, key="tick")
+        at = engine.clock.now() + 3600
+        store.mail = Mail(
+            "a", "elsewhere", 1, kind, "Tick", encode(Tick(text)), at=at,
+            due=at + after * 3600 if every else 0.0, every=every * 3600, key="tick",
+        )  # fmt: skip
+        await pass_time(desk, 1.1)
+    async with desk.engine() as engine:
+        await pass_time(desk, 10.5)
+        run = await engine.get("a")
+        assert [text for text, _ in await run.request(Seen())] == seen
+        assert len(await desk.store.inbox("a", 0)) == (every > 0)
 
 
 class Beginning(Note):

@@ -47,7 +47,8 @@ class Mail(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     another up to this request.
 
     `due`: not before then, in seconds since the epoch. `every`: again so many seconds after, until unscheduled.
-    Of the mail of one `key` in an inbox, the latest counts.
+    Of the mail of one `key` in an inbox, the latest counts. `since`: of a repetition, the letter up to which its run
+    had read when it said so: what came after that is later, though its `id` be lower.
     """
 
     to: str
@@ -66,6 +67,7 @@ class Mail(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     key: str = ""
     tag: str = ""
     forwarded: bool = False
+    since: int = 0
 
 
 class Letter(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -75,7 +75,8 @@ def _refuse(
         elif one.name == ASKED_TO_END:  # it has
             continue
         elif one.kind == "tell" and (later or (not one.every and one.due <= now)):
-            refused.dead.append(DeadLetter(one, reason, failure, now))
+            alone = msgspec.structs.replace(one, since=0) if one.since else one  # sent again, it is told anew
+            refused.dead.append(DeadLetter(alone, reason, failure, now))
         elif one.reply is not None:
             answer = answer_to(one, source, 0, None, failure, now)
             refused.back.extend([answer] if answer is not None else [])

@@ -20,7 +20,7 @@ SOON = 1.0
 class Timers:
     """The timers of one run, as its inbox has them."""
 
-    __slots__ = ("_box", "_dues", "_ids", "_keys", "_later", "_run", "_stopped")
+    __slots__ = ("_box", "_coming", "_dues", "_ids", "_keys", "_later", "_orders", "_run", "_stopped")
 
     def __init__(self, run: Executor, box: Mailbox) -> None:
         self._run, self._box = run, box
@@ -30,6 +30,10 @@ class Timers:
         self._keys: dict[str, Letter] = {}  # the one that counts of each key
         #: Letters in hand whose schedule isn't theirs any more; the orders that say so stay as long, for a later life.
         self._stopped: dict[int, list[int]] = {}
+        # What was sent of a schedule, and isn't here yet; None if another one was told meanwhile.
+        self._coming: dict[str, Mail | None] = {}
+        # Orders that found nothing: what they are of may have been on its way.
+        self._orders: dict[str, list[int]] = {}
 
     def __len__(self) -> int:
         """How many aren't due yet."""
@@ -40,6 +44,11 @@ class Timers:
         mail = letter.mail
         if mail.key:
             known = self._keys.get(mail.key)
+            if mail.since and self._is_overruled(mail, known):
+                self._box.take_out(letter.id)
+                return True
+            if (coming := self._coming.get(mail.key)) is not None and not _is_same(coming, mail):
+                self._coming[mail.key] = None
             if known is not None:
                 same = _is_same(known.mail, mail) and known.id not in self._stopped
                 if same and not (known.id in self._later and mail.due < known.mail.due):
@@ -54,11 +63,27 @@ class Timers:
             return True
         return False
 
+    def _is_overruled(self, mail: Mail, known: Letter | None) -> bool:
+        """Whether something else was said of a schedule before this of it was written."""
+        coming, orders = self._coming.pop(mail.key, mail), self._orders.pop(mail.key, ())
+        for order in orders:
+            self._box.take_out(order)
+        if coming is None or any(order > mail.since for order in orders):
+            return True
+        return known is not None and known.id > mail.since and not _is_same(known.mail, mail)
+
     def call_off(self, key: str, order: int = 0) -> bool:
-        """Drop what has that key. Whether it is in hand: it goes on then, comes no more, and the `order` is kept."""
+        """Drop what has that key; whether the `order` is kept.
+
+        What is in hand goes on then, and comes no more; what isn't there may be on its way.
+        """
         known = self._keys.pop(key, None)
         if known is None:
-            return False
+            if order:
+                self._orders.setdefault(key, []).append(order)
+            return bool(order)
+        if key in self._coming:
+            self._coming[key] = None
         if self._box.in_hand() == known.id:
             self._stopped.setdefault(known.id, []).extend([order] if order else ())
             return True
@@ -80,7 +105,11 @@ class Timers:
         missed = max((now - mail.due) // mail.every, 0)  # those count as this one
         due = mail.due + (missed + 1) * mail.every
         run = self._run
-        return msgspec.structs.replace(mail, sender=run.id, number=run.next_number(), due=due, at=now)
+        number = run.next_number()
+        tick = msgspec.structs.replace(mail, sender=run.id, number=number, due=due, at=now, since=run.seen)
+        if key := mail.key:
+            self._coming[key] = tick
+        return tick
 
     def _is_overtaken(self, mail: Mail) -> bool:
         """Whether the code has said, in what is sent along, how it goes on with that key."""
@@ -91,7 +120,10 @@ class Timers:
         )
 
     def ripe(self, now: float) -> list[Letter]:
-        """What has become due, in order of its time."""
+        """What has become due, in order of its time. All that was there has been read."""
+        for key in [key for key in self._orders if key not in self._coming]:
+            for order in self._orders.pop(key):
+                self._box.take_out(order)
         ripe: list[Letter] = []
         while self._dues and self._dues[0][0] <= now:
             letter = self._later.pop(heapq.heappop(self._dues)[1], None)
