@@ -345,6 +345,38 @@ async def test_what_is_said_of_a_key_while_its_next_time_is_being_written_counts
         assert len(await desk.store.inbox("a", 0)) == (every > 0)
 
 
+class Stubborn(Actor[None]):
+    """What it is told fails, again and again."""
+
+    def begin(self) -> None:
+        FAILED.clear()
+
+    @segue.on(retry=3)
+    async def work(self, note: Halt) -> None:
+        FAILED.append("work")
+        raise OSError("busy")
+
+    @segue.on(retry=3)
+    async def tick(self, note: Tick) -> None:
+        FAILED.append(note.text)
+        raise OSError("busy")
+
+
+FAILED: list[str] = []
+
+
+async def test_a_message_that_failed_is_next_whatever_timer_is_due_meanwhile() -> None:
+    """Another one would have its attempts, and it as many as at first after that."""
+    desk = Desk(linger=0)
+    async with desk.engine() as engine:
+        run = await engine.start(Stubborn(), id="a")
+        await run.tell(Tick("1"), after=timedelta(seconds=0.1))
+        await run.tell(Tick("2"), after=timedelta(seconds=0.2))
+        await run.tell(Halt())
+        await pass_time(desk, 5)
+    assert FAILED == ["work"] * 3 + ["1"] * 3 + ["2"] * 3
+
+
 class Beginning(Note):
     """Begin."""
 

@@ -59,7 +59,8 @@ class Checkpoint(msgspec.Struct, omit_defaults=True):
 
     `fields`: a JSON object of its durable ones. `state` and `data`: what is next, if it doesn't listen. `turns` so
     far. `actor`: whose fields these are, where it is another one than the run began as. `fresh`: it hasn't begun.
-    `attempt`: so many have failed of what is next; `due`: not before then. `at`: when this was written. `children`:
+    `attempt`: so many have failed of what is next, which is the letter `again` if it is none of its states; `due`: not
+    before then. `at`: when this was written. `children`:
     those that it supervises; `closing`: it ends, and they end first. `lives`: how often it has begun anew.
     `version`: what the class declares.
     """
@@ -78,6 +79,7 @@ class Checkpoint(msgspec.Struct, omit_defaults=True):
     closing: bool = False
     lives: int = 0
     version: str = ""
+    again: int = 0
 
 
 #: A child as it is now, or the id of one that isn't there any more.

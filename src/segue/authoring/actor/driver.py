@@ -175,7 +175,7 @@ class Driver:
             if odd is not None and odd.work is not None:
                 await self._message(odd.handler, odd.letter, odd.work)
             else:
-                letter = life.take()
+                letter = life.take(again=here.again if here.attempt else 0)
                 if letter is None:
                     return True
                 await self._letter(letter)
@@ -201,6 +201,8 @@ class Driver:
     async def _message(self, handler: Handler, letter: Letter, begun: Awaitable[Any] | None = None) -> None:
         """One message that has a handler, which may have `begun`."""
         here, life, performer, mail = self.here, self.life, self.performer, letter.mail
+        if here.attempt and here.again != letter.id and here.again:
+            here.attempt = 0  # what failed isn't there any more
         self._set_time(mail)
         given: Any = None
         if begun is None:
@@ -245,6 +247,7 @@ class Driver:
             here.restore()
             if performer.tries_again(handler, error):
                 performer.put_off(handler)
+                here.again = letter.id
                 await self._save(seal=True)
                 return
             reply = await self._fail(handler, mail, error)

@@ -115,10 +115,10 @@ class Life(Protocol):
         """Whether the run leaves memory, and every task is cancelled."""
         ...
 
-    def take(self, *, urgent: bool = False, ends: bool = False) -> Letter | None:
+    def take(self, *, urgent: bool = False, ends: bool = False, again: int = 0) -> Letter | None:
         """The next message that is there, an urgent one first, or only such; it stays in the inbox.
 
-        `ends`: of the others that which asks for the end too, whatever lies before it.
+        `ends`: of the others that which asks for the end too, whatever lies before it. `again`: that one before others.
         """
         ...
 

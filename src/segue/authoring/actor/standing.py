@@ -75,6 +75,7 @@ class Standing:
         self._written = len(claimed.checkpoint or b"") + sum(map(len, deltas)) + ROW * len(deltas)
         self.turns, self.fresh, self.attempt = stored.turns, stored.fresh, stored.attempt
         self.due, self.at = stored.due, stored.at
+        self.again = stored.again  #: the letter that failed, and is next
         #: Whether the state that is next was just done, and goes round.
         self.repeats = bool(stored.due and stored.state and not stored.attempt)
         self.state: Any = read.state  #: what is next; None to listen
@@ -213,6 +214,7 @@ class Standing:
             self.closing,
             self.lives,
             self.definition.declared,
+            self.again if self.attempt else 0,
         )
 
     def write(self, turn: Turn) -> None:

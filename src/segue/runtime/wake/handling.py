@@ -125,7 +125,7 @@ class Handling:
     def own_wait(self) -> Future[Any]:
         return own_call(self._run, ("!wait", 0))
 
-    def take(self, *, urgent: bool = False, ends: bool = False) -> Letter | None:
+    def take(self, *, urgent: bool = False, ends: bool = False, again: int = 0) -> Letter | None:
         """The next message that is there, if any, an urgent one first, or only such. It stays in the inbox."""
         run = self._run
         box = run.box
@@ -135,7 +135,7 @@ class Handling:
         if run.phase is REPLAYING:
             letter = self._in_hand(urgent)
         elif urgent or box.urgent or box.timers is not None:
-            letter = self._take_out_of_turn(box, urgent, ends)
+            letter = self._take_out_of_turn(box, urgent, ends, again)
         elif box.posts:
             letter = next(iter(box.posts.values()))
             if letter.mail.name == CAUGHT_UP or letter.mail.kind == "event":
@@ -146,7 +146,7 @@ class Handling:
             box.hand = letter.id
         return letter
 
-    def _take_out_of_turn(self, box: Mailbox, urgent: bool, ends: bool) -> Letter | None:
+    def _take_out_of_turn(self, box: Mailbox, urgent: bool, ends: bool, again: int) -> Letter | None:
         """The next one, and a word in the journal that says which it was, if that isn't plain."""
         letter: Letter | None
         if box.urgent:
@@ -154,8 +154,8 @@ class Handling:
         elif urgent:
             letter = box.asked_to_end() if ends else None
         else:
-            letter = box.first()
-        if letter is not None and (urgent or box.urgent or box.is_out_of_turn(letter.id)):
+            letter = box.posts.get(again) or box.first()
+        if letter is not None and (urgent or box.urgent or again or box.is_out_of_turn(letter.id)):
             value = msgspec.json.encode(letter.id)
             self._run.commits.entries.append(Entry(*HAND, "hand", "", b"", b"", 0, INSTANT, value))
         return letter
