@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -13,8 +14,11 @@ import pytest
 import segue
 from segue import Actor, Note, Request, Responder, Response
 from segue.model.errors import BadSignature, Deadlock, RunEnded, UnknownName, WrongPlace
+from segue.model.message import Letter
+from segue.model.run import Head
 from segue.runtime.ground.events import Emitted, Recorded, Token
 from segue.stores import open_store
+from tests.authoring.killed import at_every_commit
 from tests.runtime.lives import Desk
 
 
@@ -497,3 +501,78 @@ async def test_a_request_that_nobody_awaits_is_told_of() -> None:
         sums.request(Add(5)).close()
         await asyncio.sleep(0)
         assert await sums.request(Add(1)) == 2
+
+
+class Total(Request[int]):
+    """To be answered by who is told of it."""
+
+
+class HandedOn(Note):
+    reply: Responder[int]
+
+
+class Ask(Request[int]):
+    of: segue.Run[None]
+
+
+class Told(Request[int]): ...
+
+
+class Behind(Actor[None]):
+    @segue.on
+    async def told(self, note: HandedOn) -> None:
+        await note.reply.send(7)
+
+
+class InFront(Actor[None]):
+    behind: segue.Run[None]
+
+    @segue.on
+    async def asked(self, _: Total, reply: Responder[int]) -> None:
+        await self.behind.tell(HandedOn(reply))
+        await segue.sleep(timedelta(minutes=1))
+
+    @segue.on
+    async def asks(self, ask: Ask) -> int:
+        return await ask.of.request(Told())
+
+
+class Client(Actor[None]):
+    front: segue.Run[None]
+    sum: int = 0
+
+    def begin(self) -> str:
+        return "asking"
+
+    @segue.state
+    async def ask(self, _: str) -> None:
+        self.sum = await self.front.request(Total())
+
+    @segue.on
+    async def told(self, _: Told) -> int:
+        return self.sum
+
+
+@segue.flow
+async def asks_back(front: segue.Run[None], client: segue.Run[None]) -> int:
+    assert await client.request(Told()) == 7  # once it has been answered itself
+    return await front.request(Ask(client))
+
+
+async def test_a_request_that_another_answers_while_its_handler_is_at_work_is_over_with_it(
+    tmp_path: Path,
+) -> None:
+    """Kept, it would lie there for ever, and whoever asked would seem to wait: to ask it back was a deadlock."""
+    left: list[Awaitable[list[Letter]]] = []
+
+    async def begin(engine: segue.Engine) -> None:
+        front = await engine.start(InFront(await engine.start(Behind(), id="behind")), id="front")
+        client = await engine.start(Client(front), id="client")
+        await engine.start(asks_back(front, client), id="it")
+
+    def check(desk: Desk, head: Head) -> None:
+        assert (head.status, head.value) == ("done", b"7")
+        left.append(desk.store.inbox("front", 0))
+
+    await at_every_commit(begin, "it", check, kind="memory", path=tmp_path)
+    assert [await inbox for inbox in left] == [[]] * len(left)

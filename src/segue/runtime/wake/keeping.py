@@ -29,6 +29,7 @@ class Keeping:
         "_struck",
         "_subscribers",
         "_waiting",
+        "settled",
     )
 
     def __init__(self, run: Executor, box: Mailbox) -> None:
@@ -42,6 +43,9 @@ class Keeping:
         self._struck: set[tuple[str, int]] = set()
         self._keeper = 0  # the letter whose handler may answer it later
         self._answered = False  # it has
+        #: Orders that say that another run has answered requests whose handlers are at work, by those: they stay as
+        #: long, for a later life.
+        self.settled: dict[int, list[int]] = {}
 
     def callers(self, *, kept_only: bool = False) -> tuple[str, ...]:
         """The runs that wait, in chains, for this one to answer."""
@@ -90,9 +94,19 @@ class Keeping:
         if letter in self._kept:
             self._box.take_out(letter)
 
+    def settles(self, letter: int, order: int) -> bool:
+        """Another run has answered that request; whether the `order` that says so stays."""
+        if letter in self._kept:
+            self._box.take_out(letter)
+        elif self._box.letter(letter) is not None:
+            self.settled.setdefault(letter, []).append(order)
+            return True
+        return False
+
     def is_done(self, letter: Letter) -> bool:
         """Whether a letter whose handler is done is to leave the inbox; if not, it was kept."""
-        if letter.mail.kind != "subscribe" and (letter.id != self._keeper or self._answered):
+        answered = self._answered or letter.id in self.settled
+        if letter.mail.kind != "subscribe" and (letter.id != self._keeper or answered):
             self._keeper = 0
             return True
         self._keeper = 0

@@ -159,7 +159,8 @@ class Mailbox:
             if self._timed().call_off(mail.key, letter.id):
                 return
         elif mail.kind == "settled":
-            self.keeping.release(msgspec.json.decode(mail.value or b"0", type=int))
+            if self.keeping.settles(msgspec.json.decode(mail.value or b"0", type=int), letter.id):
+                return
         else:
             self.keeping.unsubscribe(mail.key)
         self.take_out(letter.id)
@@ -190,9 +191,7 @@ class Mailbox:
             return
         if known.mail.reply is not None and not self.keeping.is_done(known):
             return
-        if letter == self.hand:
-            self.hand = 0
-        self._run.commits.turn.consumed.append(letter)
+        self._leaves(letter)
         if self.timers is not None and (known.mail.every or known.mail.key):
             tick = self.timers.consumed(known)
             if tick is not None:
@@ -210,7 +209,10 @@ class Mailbox:
     def _leaves(self, letter: int) -> None:
         if letter == self.hand:
             self.hand = 0
-        self._run.commits.turn.consumed.append(letter)
+        consumed = self._run.commits.turn.consumed
+        consumed.append(letter)
+        if self.keeping.settled:
+            consumed.extend(self.keeping.settled.pop(letter, ()))
 
     def drop_results_of(self, place: Place) -> None:
         """Letters for a call that stood there before a rebase are nobody's."""
