@@ -363,6 +363,30 @@ async def test_one_that_fails_too_often_is_set_aside_and_a_person_may_resume_it(
         assert S.count("y comes") == 4
 
 
+class Block(House):
+    def begin(self) -> Opening:
+        return Opening()
+
+    @segue.state
+    async def open(self, _: Opening) -> segue.Listen:
+        await segue.spawn(Filled(), group=Floor.HALL, restart="permanent", id="inner")
+        return segue.Listen()
+
+
+@pytest.mark.parametrize("how", ["cancel", "interrupt"])
+async def test_a_permanent_house_that_is_cancelled_or_interrupted_stays_ended(how: str) -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        await engine.start(Block(), id="block")
+        await until(lambda: {"in1 comes", "in2 comes"} <= set(S))
+        inner = await engine.get("inner")
+        await (inner.cancel() if how == "cancel" else inner.interrupt(segue.Interrupt.NOW))
+        with pytest.raises(RunInterrupted if how == "interrupt" else RunCancelled):
+            await inner
+        await until(lambda: any(said.startswith("inner HALL interrupted") for said in S))
+        assert (S.count("in1 comes"), goes()) == (1, ["in2 goes", "in1 goes", "house closes"])
+
+
 async def test_one_that_is_held_doesnt_keep_the_house_open() -> None:
     desk = Desk()
     async with desk.engine() as engine:
