@@ -206,3 +206,28 @@ async def test_a_slow_answer_of_a_provider_holds_up_no_late_line(
         assert (await first.head()).status == "parked"
         answer.set()
     assert kinds(sim) == {"live": 1}
+
+
+async def test_late_calls_that_wait_to_be_tried_again_arent_sent_where_the_batch_answers_first(
+    world: World,
+) -> None:
+    sim = await world.simulator(batch_time=timedelta(seconds=1))  # 20 s by the engine's clock
+    sim.faults.fail(ROWS, status=429, retry_after=timedelta(seconds=50), on="chat")
+    async with engine(world, mode=segue.Batch(within=timedelta(seconds=62), late="live")) as desk:
+        assert all(outcome.ok for outcome in await mapped(desk))
+        async with asyncio.timeout(20):
+            while await desk.store.lanes():
+                await asyncio.sleep(0.01)
+        assert await desk.store.unclaimed(job="job") == []
+    assert kinds(sim) == {"batch": ROWS}
+
+
+async def test_answers_of_late_calls_that_are_no_use_are_on_the_budget(world: World) -> None:
+    sim = await world.simulator(pace=STUCK)
+    sim.faults.empty_reply(2, on="chat")
+    async with engine(world, mode=segue.Batch(within=timedelta(seconds=62), late="live")) as desk:
+        assert await desk.run(echo(1), id="a", budget=segue.Budget(tokens=100_000)) == "You said: row 1"
+        (standing,) = await desk.store.budgets(["run:a"])
+    paid = sum(entry.tokens_in + entry.tokens_out for entry in sim.ledger.lines() if entry.paid)
+    assert kinds(sim) == {"live": 3}
+    assert standing.spent.tokens > paid

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from asyncio import Task
+from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from uuid import uuid4
@@ -22,6 +23,7 @@ from ...model.budget import Amount
 from ...model.errors import DeadlineMissed
 from ...model.lane import LIVE, BatchJob, LaneHead, Line, LineOutcome
 from ...model.mode import Live
+from ...model.run import Usage
 from ...ports.clock import AlarmClock
 from ...ports.provider import CallFault
 from ...ports.store import Store
@@ -154,6 +156,7 @@ class _Round:
         self._flying: set[str] = set()
         self._landing = False
         self._reserved: dict[str, Amount] = {}
+        self._spoilt: Counter[str] = Counter()  # by line: answers that were no use, which may be billed
         self.task = asyncio.ensure_future(self._carry())
         self.task.add_done_callback(
             lambda task: left(self._job, None if task.cancelled() else task.exception())
@@ -163,7 +166,7 @@ class _Round:
         """These were answered otherwise."""
         for ident in ids:
             call = self._calls.get(ident)
-            if call is not None and ident not in self._begun:
+            if call is not None and ident not in self._flying:  # nor was what is to be tried again
                 call.cancel()
 
     def land(self) -> None:
@@ -240,12 +243,22 @@ class _Round:
                 tokens=len(line.body) // 4,
                 seed=line.id,
                 model=usage_name(endpoint),
+                spoil=lambda: self._spoilt.update([line.id]),
             )
         except CallFault as fault:
             error = model_failed(usage_name(endpoint), fault.status, fault.message, fault.code)
-            return LineOutcome(line.id, "error", None, to_failure(error), lane=LIVE)
+            paid = self._paid(line, None)
+            return LineOutcome(line.id, "error", None, to_failure(error), lane=LIVE, paid=paid)
         use = used(line.lane, provider, body, LIVE)
-        reserved = self._reserved.get(line.id)
-        paid = None if reserved is None else self._models.budgets.line_cost(use, reserved)
-        outcome = LineOutcome(line.id, "ok", body, used=use, lane=LIVE, paid=paid)
+        outcome = LineOutcome(line.id, "ok", body, used=use, lane=LIVE, paid=self._paid(line, use))
         return shared_outcome(outcome, line.lane, provider, LIVE) if line.same else outcome
+
+    def _paid(self, line: Line, use: Usage | None) -> Amount | None:
+        """What a line's live call takes off its budgets, if it is on any: its answer, and those that were no use."""
+        reserved = self._reserved.get(line.id)
+        if reserved is None:
+            return None
+        paid = Amount() if use is None else self._models.budgets.line_cost(use, reserved)
+        for _ in range(self._spoilt[line.id]):
+            paid = paid.plus(reserved)
+        return paid
