@@ -231,3 +231,23 @@ async def test_answers_of_late_calls_that_are_no_use_are_on_the_budget(world: Wo
     paid = sum(entry.tokens_in + entry.tokens_out for entry in sim.ledger.lines() if entry.paid)
     assert kinds(sim) == {"live": 3}
     assert standing.spent.tokens > paid
+
+
+async def test_late_calls_of_runs_that_were_cancelled_meanwhile_arent_sent(world: World) -> None:
+    sim = await world.simulator(pace=STUCK)
+    sim.faults.fail(ROWS, status=429, retry_after=timedelta(seconds=20), on="chat")
+    async with engine(world, mode=segue.Batch(within=timedelta(seconds=62), late="live")) as desk:
+        runs = [await desk.start(echo(number), id=f"{number}") for number in range(ROWS)]
+        async with asyncio.timeout(10):
+            while not await live_jobs(desk):
+                await asyncio.sleep(0.01)
+            for run in runs:
+                await desk.cancel(run.id)
+            while await live_jobs(desk):
+                await asyncio.sleep(0.01)
+        assert {head.status for head in await desk.store.runs()} == {"cancelled"}
+    assert kinds(sim) == {}
+
+
+async def live_jobs(desk: segue.Engine) -> list[Any]:
+    return [job for lane in await desk.store.lanes() for job in lane.jobs if job.state == "live"]

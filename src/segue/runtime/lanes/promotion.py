@@ -23,7 +23,7 @@ from ...model.budget import Amount
 from ...model.errors import DeadlineMissed
 from ...model.lane import LIVE, BatchJob, LaneHead, Line, LineOutcome
 from ...model.mode import Live
-from ...model.run import Usage
+from ...model.run import ENDED, Usage
 from ...ports.clock import AlarmClock
 from ...ports.provider import CallFault
 from ...ports.store import Store
@@ -223,6 +223,8 @@ class _Round:
         limit = self._models.limit(endpoint.base_url, endpoint.provider, endpoint.model, endpoint.credential)
 
         async def send(attempt: int) -> bytes:
+            if not line.same and await self._is_over(line.call.run):  # others may follow one that is the same
+                raise CallFault(0, "the run that made this call has ended", again=False)
             self._begun.add(line.id)
             self._flying.add(line.id)
             try:
@@ -252,6 +254,10 @@ class _Round:
         use = used(line.lane, provider, body, LIVE)
         outcome = LineOutcome(line.id, "ok", body, used=use, lane=LIVE, paid=self._paid(line, use))
         return shared_outcome(outcome, line.lane, provider, LIVE) if line.same else outcome
+
+    async def _is_over(self, run: str) -> bool:
+        head = await self._store.get(run)
+        return head is not None and head.status in ENDED
 
     def _paid(self, line: Line, use: Usage | None) -> Amount | None:
         """What a line's live call takes off its budgets, if it is on any: its answer, and those that were no use."""
