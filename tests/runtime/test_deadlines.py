@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import segue
-from segue.errors import DeadlineMissed
+from segue.errors import DeadlineMissed, StoreError
 from segue.providers.openai import OpenAI
 from segue.runtime.lanes import lanes
 from segue.runtime.receipt import total
@@ -251,3 +251,22 @@ async def test_late_calls_of_runs_that_were_cancelled_meanwhile_arent_sent(world
 
 async def live_jobs(desk: segue.Engine) -> list[Any]:
     return [job for lane in await desk.store.lanes() for job in lane.jobs if job.state == "live"]
+
+
+async def test_a_store_that_fails_for_a_moment_has_no_late_call_paid_twice(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sim = await world.simulator(pace=STUCK)
+    async with engine(world, mode=segue.Batch(within=timedelta(seconds=62), late="live")) as desk:
+        store, failures = type(desk.store), iter(range(2))
+        outcomes = store.outcomes
+
+        async def failing(self: Any, *args: Any, **how: Any) -> Any:
+            if next(failures, None) is not None:
+                raise StoreError("here", "it is busy", "wait")
+            return await outcomes(self, *args, **how)
+
+        monkeypatch.setattr(store, "outcomes", failing)
+        assert all(outcome.ok for outcome in await mapped(desk))
+    assert kinds(sim) == {"live": ROWS}
+    assert caplog.text.count("can't be stored now") == 2

@@ -20,7 +20,7 @@ import msgspec
 from ...authoring.failures import to_failure
 from ...core import deadlines
 from ...model.budget import Amount
-from ...model.errors import DeadlineMissed
+from ...model.errors import DeadlineMissed, StoreError
 from ...model.lane import LIVE, BatchJob, LaneHead, Line, LineOutcome
 from ...model.mode import Live
 from ...model.run import ENDED, Usage
@@ -40,6 +40,8 @@ CHUNK = 64
 LEARNED = 1000
 #: A round of live calls that failed as a whole begins again after so many seconds.
 AGAIN = 2.0
+#: A store that can't take answers is asked again after so many seconds each time.
+STORING = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0)
 
 
 class Promotions:
@@ -195,9 +197,22 @@ class _Round:
                 call.cancel()
 
     async def _put(self, outcomes: list[LineOutcome]) -> bool:
-        """Store some; false if another process drives the lane by now."""
-        now = self._clock.now()
-        return await self._store.outcomes(self._job.id, self._fence, outcomes, now=now) is not None
+        """Store some; false if another process drives the lane by now.
+
+        They are paid, and given up they would be paid again: a store that can't is asked once more, for some minutes.
+        """
+        waits = iter(STORING)
+        while True:
+            try:
+                now = self._clock.now()
+                return await self._store.outcomes(self._job.id, self._fence, outcomes, now=now) is not None
+            except StoreError as error:
+                wait = next(waits, None)
+                if wait is None:
+                    raise
+                lane, many = self._job.lane, len(outcomes)
+                log.warning("lane %s: %d late answers can't be stored now: %s", lane, many, error)
+                await self._clock.sleep(wait)
 
     async def _close(self) -> None:
         """All were answered, here or by the jobs that they were in as well. `progress`: how many were sent."""
