@@ -270,3 +270,27 @@ async def test_a_store_that_fails_for_a_moment_has_no_late_call_paid_twice(
         assert all(outcome.ok for outcome in await mapped(desk))
     assert kinds(sim) == {"live": ROWS}
     assert caplog.text.count("can't be stored now") == 2
+
+
+async def test_an_engine_that_closes_while_late_lines_are_read_doesnt_wait_for_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sim = await world.simulator(pace=STUCK)
+    reading, read = asyncio.Event(), asyncio.Event()
+    async with asyncio.timeout(10):
+        async with engine(world, mode=segue.Batch(within=timedelta(seconds=62), late="live")) as desk:
+            store = type(desk.store)
+            job_lines = store.job_lines
+
+            async def slow(self: Any, job: str, *args: Any, **how: Any) -> Any:
+                lines = await job_lines(self, job, *args, **how)
+                if [one for one in await live_jobs(desk) if one.id == job] and not reading.is_set():
+                    reading.set()
+                    await read.wait()
+                return lines
+
+            monkeypatch.setattr(store, "job_lines", slow)
+            await desk.start(echo(1), id="a")
+            await reading.wait()
+            asyncio.get_running_loop().call_later(0.05, read.set)
+    assert kinds(sim) == {}

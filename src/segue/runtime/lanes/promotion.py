@@ -182,7 +182,7 @@ class _Round:
         try:
             self._reserved = await self._store.reserved(self._job.id)
             after = ""
-            while not self._landing and (lines := await self._store.job_lines(self._job.id, after, CHUNK)):
+            while (lines := await self._store.job_lines(self._job.id, after, CHUNK)) and not self._landing:
                 after = lines[-1].id
                 self._calls |= {line.id: asyncio.ensure_future(self._outcome(line)) for line in lines}
             pending = set(self._calls.values())
