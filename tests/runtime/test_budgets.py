@@ -12,11 +12,13 @@ import pytest
 
 import segue
 from segue import Budget
-from segue.errors import Conflict, NotInRun, RunCancelled, RunHeld, Unpriced
+from segue.core.batching import ATTEMPTS
+from segue.errors import Conflict, ModelFailed, NotInRun, RunCancelled, RunHeld, Unpriced
 from segue.model.budget import NANO, Account, Amount, Limit, Reservation, Standing
 from segue.model.run import Spec
 from segue.ports.provider import CallFault
 from segue.ports.store import NewRun, Turn
+from segue.runtime.lanes import desk as lanes
 from segue.runtime.receipt import total
 from segue.stores.memory import MemoryStore
 from segue.testing.simulator import Simulator
@@ -312,6 +314,21 @@ async def test_answers_that_are_no_use_count_as_what_was_reserved(world: World) 
         assert await desk.run(echo(1), id="a", budget=Budget(tokens=1000)) == "heard row 1"
         spent = (await standing(desk, "run:a")).spent.tokens
         assert (provider.sent, 5 + 2 * 20 < spent < 5 + 2 * 100) == (3, True)
+
+
+async def test_bodies_in_batches_that_are_no_answers_count_as_what_was_reserved(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "PAUSES", (0.0,))
+    world.sim.when("row 1").reply({"object": "chat.completion", "choices": []})
+    async with engine(world, mode="batch") as desk:
+        with pytest.raises(ModelFailed):
+            await desk.run(echo(1), id="a", budget=Budget(usd=100))
+        now = await standing(desk, "run:a")
+        sent = len([entry for entry in world.sim.ledger.lines() if entry.paid])
+        assert (sent, now.reserved, now.spent.tokens % sent) == (ATTEMPTS, Amount(), 0)
+        assert now.spent.tokens > 20 * sent
+        assert now.spent.nanos == now.spent.tokens * (NANO // 200)
 
 
 async def test_a_run_may_try_again_without_more_money(world: World) -> None:
