@@ -449,6 +449,44 @@ async def test_a_call_is_given_up_while_it_is_looked_what_lacks(world: World) ->
         assert await run == "You said: row 1"
 
 
+asking: list[asyncio.Event] = []
+
+
+@segue.flow(name="budgets.rash")
+async def rash() -> str:
+    call = asyncio.create_task(segue.generate("row 1", max_tokens=20))
+    await asking[0].wait()
+    call.cancel()
+    asking[1].set()
+    await segue.receive(Enough)
+    return "given up"
+
+
+@pytest.mark.parametrize(
+    ("others", "tokens"), [(0, 10), (1000, 1000), (0, 1000)], ids=["short", "waits", "room"]
+)
+async def test_a_call_is_given_up_while_it_asks_for_room(world: World, others: int, tokens: int) -> None:
+    asking[:] = [asyncio.Event(), asyncio.Event()]
+    async with engine(world, mode="live") as desk, asyncio.timeout(10):
+        if others:
+            await taken(desk, "run:it", others)
+        reserve = desk.store.reserve
+
+        async def slow(wanted: Any, **how: Any) -> Any:
+            results = await reserve(wanted, **how)
+            asking[0].set()
+            await asking[1].wait()
+            return results
+
+        desk.store.reserve = slow  # type: ignore[method-assign]
+        run = await desk.start(rash(), id="it", budget=Budget(tokens=tokens))
+        await asking[1].wait()
+        await asyncio.sleep(0.05)
+        await run.tell(Enough())
+        assert await run == "given up"
+    assert paid(world.sim) == 0
+
+
 async def taken(desk: segue.Engine, account: str, tokens: int) -> None:
     """All of a budget is reserved by another run."""
     spec = Spec("flow", "elsewhere", b"[[],{}]")
