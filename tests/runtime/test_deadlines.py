@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import segue
-from segue.errors import DeadlineMissed, StoreError
+from segue.errors import DeadlineMissed, ModelFailed, StoreError
 from segue.providers.openai import OpenAI
 from segue.runtime.lanes import lanes
 from segue.runtime.receipt import total
@@ -294,3 +294,27 @@ async def test_an_engine_that_closes_while_late_lines_are_read_doesnt_wait_for_t
             await reading.wait()
             asyncio.get_running_loop().call_later(0.05, read.set)
     assert kinds(sim) == {}
+
+
+async def test_a_bad_line_fails_alone_where_another_went_live_before_the_file_was_made(world: World) -> None:
+    sim = await world.simulator(models=["m"])
+    sim.faults.fail(100_000, status=503, on="files")
+    late = segue.Batch(within=timedelta(seconds=80), late="live")
+    async with engine(world, mode="batch") as desk, asyncio.timeout(20):
+        first = await desk.start(echo(0), id="job/0", mode=late)
+        others = [
+            await desk.start(strange(n, "unheard" if n == 3 else "m"), id=f"job/{n}") for n in (1, 2, 3)
+        ]
+        assert await first == "You said: row 0"
+        assert [job.state for lane in await desk.store.lanes() for job in lane.jobs] == ["intent"]
+        sim.faults._coming.clear()
+        assert await others[0] == "You said: row 1"
+        assert await others[1] == "You said: row 2"
+        with pytest.raises(ModelFailed, match="unheard"):
+            await others[2]
+    assert kinds(sim) == {"live": 1, "batch": 2}
+
+
+@segue.flow(name="deadlines.strange")
+async def strange(number: int, model: str) -> str:
+    return await segue.generate(f"row {number}", extra={"model": model})

@@ -154,11 +154,14 @@ class Ending:
         log.warning("batch job %s was rejected: %s", self.job.id, remote.rejected)
         if await self._spares(remote.rejected):
             return
-        bad = admission.at_fault(self.job.lines, remote.bad_lines)
+        lines = [line async for line in self._open_lines()]
+        fewer = self.job.lines < len(
+            lines
+        )  # were in its file, for some had gone live: its numbers are of others
+        bad = frozenset[int]() if fewer else admission.at_fault(self.job.lines, remote.bad_lines)
         again = not bad and fit_to_retry(500, "")
         outcomes: list[LineOutcome] = []
-        async for line in self._open_lines():
-            number = len(outcomes) + 1
+        for number, line in enumerate(lines, 1):
             innocent = bool(bad) and number not in bad
             most = 0 if innocent else ATTEMPTS
             why = remote.faults.get(number, remote.rejected) if bad else remote.rejected

@@ -65,8 +65,11 @@ class Lane:
         """
         try:
             if not job.file:
-                file = await self.provider.upload(self._lines(job), self.to, job.nonce)
-                job = msgspec.structs.replace(job, state="uploaded", file=file)
+                lines = _Counted(self._lines(job))
+                file = await self.provider.upload(lines.each(), self.to, job.nonce)
+                job = msgspec.structs.replace(
+                    job, state="uploaded", file=file, lines=lines.count or job.lines
+                )
             job = msgspec.structs.replace(job, uploaded=self.clock.now())
             if not await self.store.put_batch_job(job, self.fence):
                 return None
@@ -173,3 +176,16 @@ class Lane:
         """Ids of every other open job of this store."""
         heads = await self.store.lanes()
         return {each.remote for head in heads for each in head.jobs if each.remote and each.id != job.id}
+
+
+class _Counted:
+    """Lines on their way into a file: fewer than their job took, where some were answered live meanwhile."""
+
+    def __init__(self, lines: AsyncIterator[tuple[str, bytes]]) -> None:
+        self._lines, self.count = lines, 0
+
+    async def each(self) -> AsyncIterator[tuple[str, bytes]]:
+        """Them."""
+        async for line in self._lines:
+            self.count += 1
+            yield line
