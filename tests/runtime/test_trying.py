@@ -75,3 +75,29 @@ async def test_a_trouble_is_logged_once_in_a_while(caplog: pytest.LogCaptureFixt
         calls.tried = 0
         await calls.go()
     assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "spoilt"),
+    [
+        (CallFault(400, "no", again=False), 0),
+        (CallFault(200, "it broke off", again=False, code="truncated"), 1),
+    ],
+)
+async def test_what_wont_pass_is_tried_once(fault: CallFault, spoilt: int):
+    calls, spoils = Calls(fault), list[int]()
+    with pytest.raises(CallFault):
+        await until_answered(
+            calls.limit, calls.clock, calls.send, most=5, tokens=1, seed="s", model="m",
+            spoil=lambda: spoils.append(calls.tried),
+        )  # fmt: skip
+    assert (calls.tried, len(spoils), calls.told) == (1, spoilt, [])
+
+
+async def test_a_wait_that_the_endpoint_names_is_kept_once():
+    for status in (429, 500):
+        calls = Calls(CallFault(status, "wait", again=True, after=7.0), answers_after=2)
+        began = calls.clock.steady()
+        assert await calls.go() == b"{}"
+        assert calls.clock.steady() - began == 14.0
+        assert [trouble.wait for trouble in calls.told] == [7.0, 7.0]
