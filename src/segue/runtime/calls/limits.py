@@ -200,12 +200,8 @@ class Limit:
         now = self._clock.steady()
         wait = self._paused - now
         requests, tokens = self._resets
-        if self._requests is not None and now >= requests:
-            self._requests = None
-        if self._tokens is not None and now >= tokens:
-            self._tokens = None
         if self._requests is not None and self._requests < 1:
-            wait = max(wait, requests - now)
+            wait = max(wait, requests - now)  # no wait any more, once they are all there again
         needs = max(1, min(waiter.tokens, self._most_tokens))  # what is more than there ever is may go, then
         if self._tokens is not None and self._tokens < needs:
             wait = max(wait, tokens - now)
