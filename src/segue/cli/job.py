@@ -210,7 +210,7 @@ class _Map:
 
     async def _write(self, store: Store) -> None:
         with replacing(self.args.output) as file:
-            async for line in lines(store, self.id, self.order, self.shape, self._stuck):
+            async for line in lines(store, self.id, enumerate(self.order), self.shape, self._stuck):
                 file.write(line + b"\n")
 
     def _sum_up(

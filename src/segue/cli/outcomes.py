@@ -82,38 +82,34 @@ def _raw(value: Any) -> msgspec.Raw:
 async def lines(
     store: Store,
     job: str,
-    order: Iterable[str | bytes],
+    order: Iterable[tuple[int, str | bytes]],
     shape: InputShape | None,
     stuck: Mapping[str, Head] = MappingProxyType({}),
 ) -> AsyncIterator[bytes]:
-    """The output lines of a job's rows. `stuck`: those that wait for a held run, and that."""
-    source, index = iter(order), 0
+    """The output lines of a job's rows, by number and key or line. `stuck`: those that wait for a held run, and it."""
+    source = iter(order)
     while some := list(islice(source, 500)):
-        keys = [each for each in some if isinstance(each, str)]
+        keys = [each for _, each in some if isinstance(each, str)]
         heads = dict(
             zip(keys, await asyncio.gather(*(store.get(f"{job}/{key}") for key in keys)), strict=True)
         )
-        for each in some:
+        for index, each in some:
             if isinstance(each, bytes):
                 yield each
             else:
                 yield line_of(index, each, heads[each], shape, stuck.get(f"{job}/{each}"))
-            index += 1
 
 
 async def all_lines(store: Store, job: str, shape: InputShape | None) -> AsyncIterator[bytes]:
     """The output lines of all runs of a job, in order."""
-    places: list[tuple[int, str]] = []
+    places: list[tuple[int, str | bytes]] = []
     after = ""
     while heads := await store.runs(job=job, after=after, limit=1000):
         places += [(head.spec.index, head.id.removeprefix(f"{job}/")) for head in heads]
         after = heads[-1].id
-    places.sort()
-    for first in range(0, len(places), 500):
-        some = places[first : first + 500]
-        found = await asyncio.gather(*(store.get(f"{job}/{key}") for _, key in some))
-        for (index, key), head in zip(some, found, strict=True):
-            yield line_of(index, key, head, shape)
+    places.sort(key=lambda place: place[0])
+    async for line in lines(store, job, places, shape):
+        yield line
 
 
 def line_of(

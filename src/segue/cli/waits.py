@@ -85,7 +85,7 @@ class Waits:
         loaded = await self._store.load(head.id)
         entries = journal.read(loaded.journal) if loaded is not None else []
         gone = await given_up(self._store, head, entries)
-        made = [entry for entry in open_calls(entries) if (entry.path, entry.n) not in gone]
+        made = [entry for entry in journal.open_calls(entries) if (entry.path, entry.n) not in gone]
         return sorted(made, key=lambda entry: (entry.kind == "timeout", -entry.after))
 
     async def _wait(self, head: Head, entry: Entry) -> Wait:
@@ -160,13 +160,6 @@ class Waits:
         self._whole = left > 0
 
 
-def open_calls(entries: Sequence[Entry]) -> list[Entry]:
-    """Calls of a journal that have no outcome yet, in the order in which they were made."""
-    over = {(entry.path, entry.n) for entry in entries if not entry.made}
-    made = [entry for entry in entries if entry.made and (entry.path, entry.n) not in over]
-    return sorted(made, key=lambda entry: entry.after)
-
-
 async def given_up(store: Store, head: Head, entries: Sequence[Entry]) -> set[Place]:
     """Open calls of a parked run that its code doesn't wait for any more, such as what lost a race.
 
@@ -174,7 +167,7 @@ async def given_up(store: Store, head: Head, entries: Sequence[Entry]) -> set[Pl
     """
     if head.status != "parked":
         return set()
-    made = open_calls(entries)
+    made = journal.open_calls(entries)
     asks = await store.asks(run=head.id) if any(entry.kind == "ask" for entry in made) else []
     unread = any(ask.n < 0 for ask in asks)  # it may be any of them
     asked = {(ask.path, ask.n) for ask in asks}

@@ -57,6 +57,11 @@ def merged(entries: Iterable[Entry]) -> list[Entry]:
     return list(out.values())
 
 
+def open_calls(entries: Iterable[Entry]) -> list[Entry]:
+    """Calls that have no outcome yet, in the order in which they were made."""
+    return sorted((entry for entry in merged(entries) if entry.made), key=lambda entry: entry.after)
+
+
 def blobs_of(entries: Iterable[Entry]) -> list[bytes]:
     """The digests of all that was cut out of values and arguments. Raises `Damaged`."""
     out: list[bytes] = []

@@ -326,10 +326,8 @@ class FakeEngine(Engine):
         loaded = await self.store.load(run) if beneath else None
         if not beneath or loaded is None:
             return None
-        entries = journal.read(loaded.journal)
-        over = {(entry.path, entry.n) for entry in entries if not entry.made}
-        mail = (entry for entry in entries if entry.made and entry.kind in ("receive", "request", "ping"))
-        return None if any((entry.path, entry.n) not in over for entry in mail) else beneath[run]
+        waits = {entry.kind for entry in journal.open_calls(journal.read(loaded.journal))}
+        return None if waits & {"receive", "request", "ping"} else beneath[run]
 
 
 async def _awaited(run: Run[Any]) -> Any:

@@ -201,7 +201,7 @@ class Driver:
     async def _message(self, handler: Handler, letter: Letter, begun: Awaitable[Any] | None = None) -> None:
         """One message that has a handler, which may have `begun`."""
         here, life, performer, mail = self.here, self.life, self.performer, letter.mail
-        if here.attempt and here.again != letter.id and here.again:
+        if here.attempt and here.again not in (0, letter.id):
             here.attempt = 0  # what failed isn't there any more
         self._set_time(mail)
         given: Any = None

@@ -106,9 +106,9 @@ class Commits:
             at = max(outcome.at or now for outcome in done)
             for outcome in done:
                 request = outcome.call.request
-                if isinstance(request, Work) and request.settles is not None and outcome.value is not None:
-                    if not outcome.paid:  # else it says where it came from
-                        outcome.lane = request.settles(turn)
+                settles = request.settles if isinstance(request, Work) else None
+                if settles is not None and outcome.value is not None and not outcome.paid:
+                    outcome.lane = settles(turn)  # what was taken over says itself where it came from
                 decode(outcome)
                 self._meter(outcome)
                 given_up = outcome.call.given_up
