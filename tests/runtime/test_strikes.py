@@ -109,6 +109,17 @@ async def test_a_timeout_that_parking_loses_is_told_of_by_its_line_once(
     )
 
 
+async def test_where_runs_park_at_every_wait_none_stays_for_a_timeout(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As `check` does it, to see whether that can be: it is neither waited for nor told of."""
+    desk = Desk(linger=100.0, park="always")
+    async with desk.engine() as engine:
+        await engine.start(bounded(), id="it")
+        await desk.parked()
+    assert not caplog.messages
+
+
 async def test_a_wait_that_asyncio_ends_soon_is_stayed_for() -> None:
     @segue.flow
     async def short() -> list[str]:

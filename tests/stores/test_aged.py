@@ -13,10 +13,10 @@ import pytest
 
 from segue.model.lane import Answer, BatchJob, LineOutcome
 from segue.ports.store import JobHead
-from segue.stores.sqlite import SqliteStore, answers, batches, jobs, lists, runs
+from segue.stores.sqlite import SqliteStore, answers, batches, jobs, lists, questions, runs
 from segue.stores.sqlite.ledger import Ledger
 from segue.stores.sqlite.schema import connect
-from segue.testing.store_contract.acts import HOUR, LANE, commit, create, line, start, take
+from segue.testing.store_contract.acts import HOUR, LANE, commit, create, line, question, start, take
 
 #: Instructions of SQLite's machine are counted in so many.
 STEP = 10
@@ -38,7 +38,7 @@ async def age(path: Path, since: int, upto: int) -> None:
             run, job, batch = f"run{n:04}", f"job{n:04}", f"batch{n:04}"
             await store.put_job(JobHead(job, "greet", float(n)))
             (fence,) = await start(store, run, job=job)
-            await commit(store, run, fence, lines=[line(run, run)])
+            await commit(store, run, fence, lines=[line(run, run)], asks=[question(run, run)])
             await take(store, drive, job=batch)
             await store.outcomes(batch, drive, [LineOutcome(run, "ok", b"1")], now=1.0)
             await commit(store, run, fence, status="done", value=b"1")
@@ -69,6 +69,7 @@ LOOKS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "runs of a job that is new": (lists.list_runs, ("new", (), "", 20)),
     "runs of a job": (lists.list_runs, ("job0007", (), "", 1000)),
     "a job": (jobs.get_job, ("job0007",)),
+    "open questions": (questions.asks, ("", "")),
     "what is ready": (lists.backlog, (1e9, ())),
     "who works": (lists.workers, ()),
     "lanes": (batches.lanes, ()),
