@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import threading
 from dataclasses import dataclass
@@ -17,11 +18,12 @@ from segue import Actor, Again, Done, Fail, Listen, Note, Request, Retry
 from segue.authoring.actor.driver import next_round
 from segue.core import journal
 from segue.model.entry import LEFT
+from segue.model.errors import BadSignature
 from segue.model.run import Head
 from segue.ports.store import Turn
 from tests import commits
 from tests.authoring.killed import at_every_commit, through
-from tests.runtime.lives import Desk
+from tests.runtime.lives import Desk, until
 
 DID: list[str] = []
 
@@ -648,3 +650,100 @@ async def test_a_machine_whose_state_is_an_enum() -> None:
 )
 def test_rounds_that_were_missed_are_left_out(now: float, due: float) -> None:
     assert next_round(100.0, 10.0, now) == due
+
+
+# ---------------------------------------------------------------- urgent messages between two attempts
+class Look(segue.Subscription[int, None]):
+    """How often it was tried."""
+
+
+class Turned(segue.Envelope):
+    urgent = True
+
+    async def carry_out(self, actor: Any, turn: segue.Turn, /) -> object:
+        return Other()
+
+
+@dataclass
+class Other:
+    pass
+
+
+QUICKLY = Retry(3, wait=timedelta(milliseconds=100))
+
+
+class Watched(Actor[int]):
+    def begin(self) -> Work:
+        return Work()
+
+    @segue.state(retry=QUICKLY)
+    async def work(self, work: Work) -> Done[int]:
+        DID.append("try")
+        raise OSError
+
+    @segue.state(retry=QUICKLY)
+    async def other(self, other: Other) -> Done[int]:
+        DID.append("other")
+        raise OSError
+
+    @segue.on
+    async def look(self, look: Look) -> int:
+        return len(DID)
+
+
+async def test_who_looks_on_between_two_attempts_grants_no_more_of_them() -> None:
+    async with segue.Engine("memory:") as engine:
+        run = await engine.start(Watched(), id="w")
+        looked = 0
+        with contextlib.suppress(segue.errors.RunEnded):
+            while looked < 50:
+                async with run.subscribe(Look()) as feed:
+                    looked += feed.snapshot is not None
+                await asyncio.sleep(0.02)
+        with pytest.raises(OSError):
+            await run
+    assert looked >= 3
+    assert DID == ["try"] * 3
+
+
+async def test_a_state_that_comes_between_two_attempts_of_another_has_all_of_its_own() -> None:
+    async with segue.Engine("memory:") as engine:
+        run = await engine.start(Watched(), id="w")
+        await until(lambda: len(DID) == 2)
+        await run.tell(Turned())
+        with pytest.raises(OSError):
+            await run
+    assert DID == ["try"] * 2 + ["other"] * 3
+
+
+class Now(Note):
+    urgent = True
+
+
+class Hasty(Actor[None]):
+    @segue.on
+    async def now(self, now: Now) -> None:
+        """Nothing."""
+
+
+class Insistent(Actor[None]):
+    @segue.on(retry=2)
+    async def look(self, look: Look) -> int:
+        return 0
+
+
+class Instead(Watched):
+    @segue.fallback
+    async def none(self, look: Look, error: Exception) -> int:
+        return 0
+
+
+async def test_what_is_urgent_is_carried_out_beside_handlers() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        with pytest.raises(BadSignature, match=r"Hasty\.now.*urgent.*derive it from segue\.Envelope"):
+            await engine.start(Hasty())
+        with pytest.raises(BadSignature, match=r"Insistent\.look.*is carried out once"):
+            await engine.start(Insistent())
+        with pytest.raises(BadSignature, match=r"Instead\.none.*is carried out once"):
+            await engine.start(Instead())

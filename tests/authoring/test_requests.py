@@ -315,6 +315,28 @@ async def test_a_circle_through_a_kept_answer(how: str) -> None:
             await asyncio.wait_for(first.request(Question("x")), 20)
 
 
+class Round(segue.Envelope, Request[str]):
+    """Has whoever asked it asked."""
+
+    async def carry_out(self, actor: Any, turn: segue.Turn, /) -> object:
+        return await segue.Run(None, "first").request(Question("round"))
+
+
+class AsksRound(Actor[None]):
+    @segue.on
+    async def asked(self, q: Question) -> str:
+        return await segue.Run(None, "last").request(Round())
+
+
+async def test_a_circle_through_an_envelope() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        await engine.start(AsksBack(), id="last")
+        first = await engine.start(AsksRound(), id="first")
+        with pytest.raises(Deadlock, match="first → last → first"):
+            await asyncio.wait_for(first.request(Question("x")), 20)
+
+
 # ---------------------------------------------------------------- exchanges
 class Talker(Actor[None]):
     @segue.on

@@ -65,7 +65,7 @@ def message_name(tp: Any) -> str:
     return str(getattr(tp, "__qualname__", tp)).replace("<locals>.", "")
 
 
-def _may_hurry(tp: type[Any]) -> bool:
+def is_urgent(tp: type[Any]) -> bool:
     """Whether messages of a class say that they are urgent: by what the class has, not by a field of that name."""
     fields = [field.name for field in dataclasses.fields(tp)] if dataclasses.is_dataclass(tp) else ()
     return bool(getattr(tp, "urgent", False)) and "urgent" not in fields
@@ -77,12 +77,12 @@ def kind_of(message: Any, plain: MailKind) -> MailKind:
 
 
 def _sent_as(message: type[Any]) -> tuple[str, bool]:
-    return message_name(message), _may_hurry(message)
+    return message_name(message), is_urgent(message)
 
 
 def _asked_as(request: type[Any]) -> tuple[str, bool, Callable[[bytes], Any]]:
     name = message_name(request)
-    return name, _may_hurry(request), decoder(response_type(request), f"the answer to {name}")
+    return name, is_urgent(request), decoder(response_type(request), f"the answer to {name}")
 
 
 #: Under what name messages of a class travel, and whether they may be `urgent`. Found once.

@@ -193,7 +193,7 @@ class Driver:
     async def _letter(self, letter: Letter) -> None:
         """One message."""
         handler = self.here.definition.handlers.messages.get(letter.mail.name)
-        if handler is None:
+        if handler is None or handler.by_itself:
             await self._other(letter)
         else:
             await self._message(handler, letter)
@@ -355,11 +355,12 @@ class Driver:
 
     # ------------------------------------------------------------ other messages
     async def _other(self, letter: Letter) -> None:
-        """A message that no handler takes: it may say itself what is done."""
+        """A message that no handler takes, or that says itself what is done."""
         here, mail = self.here, letter.mail
         self._set_time(mail)
         value: bytes | None = None
         failure: Failure | None = None
+        self.life.callers = mail.callers
         try:
             value, then = await self.interlude.carry_out(mail)
             looked = here.look()
@@ -374,6 +375,8 @@ class Driver:
             here.restore()
             known = here.definition.handlers.envelope(mail.name) is not None
             failure = self._refuse(mail, error, f"{mail.name} failed" if known else "no handler took it")
+        finally:
+            self.life.callers = ()
         self.life.close_letter(letter, self._reply(mail, value, failure))
         await self._save()
 

@@ -16,7 +16,7 @@ from ...model.checks import seconds
 from ...model.errors import BadSignature
 from ...model.mode import Mode, as_mode
 from ..mail import message_name
-from ..message import Request, Responder, message_parser, message_reader, response_type
+from ..message import Request, Responder, is_urgent, message_parser, message_reader, response_type
 from ..pooled import named
 from .envelope import ENVELOPES, Envelope
 from .marks import Mark
@@ -44,6 +44,7 @@ class Handler(msgspec.Struct, kw_only=True):
     is_async: bool = True
     is_request: bool = False
     keeps: bool = False  #: it takes a `Responder`, and answers when it likes
+    by_itself: bool = False  #: what it takes is an `Envelope`, which has it called
     elsewhere: bool = False  #: it runs in another process
     plain: bool = False
     quick: bool = False  #: and the same where it fails; it answers what it returns
@@ -87,8 +88,25 @@ def read_handlers(cls: type[Any], owner: str) -> Handlers:
                 f"take one of what the actor handles: {known_names}",
             )
     for handler in found.messages.values():
-        handler.quick = handler.plain and not handler.keeps and handler.name not in found.fallbacks
+        _check_envelope(handler, found.fallbacks, owner)
+        has_more = handler.keeps or handler.by_itself or handler.name in found.fallbacks
+        handler.quick = handler.plain and not has_more
     return found
+
+
+def _check_envelope(handler: Handler, fallbacks: dict[str, list[Handler]], owner: str) -> None:
+    """Raise `BadSignature` for what an envelope, which may come beside another handler, has no place for."""
+    name, method = handler.name, handler.method
+    if not handler.by_itself:
+        if is_urgent(handler.takes):
+            cure = "derive it from segue.Envelope, which says how it is carried out, or leave `urgent` out"
+            raise BadSignature(f"{owner}.{method}", f"{name} says that it is urgent", cure)
+        return
+    fallback = next(iter(fallbacks.get(name, ())), None)
+    if fallback is not None or handler.keeps or handler.retry.attempts > 1:
+        where = f"{owner}.{method if fallback is None else fallback.method}"
+        problem = f"{name} is carried out once, and answered by what its handler returns"
+        raise BadSignature(where, problem, "have it take no Responder, and no retry or fallback")
 
 
 def _put(found: Handlers, handler: Handler, owner: str) -> None:
@@ -188,6 +206,7 @@ def _handler(
         is_async=is_async,
         is_request=is_request,
         keeps=keeps,
+        by_itself=issubclass(origin(takes), Envelope),
         elsewhere=mark.pool == "process",
         answers=f"the answer of {where}",
         plain=is_async and mark.mode is None and mark.timeout is None,

@@ -120,7 +120,8 @@ class Standing:
             return
         self.repeats = False
         if result is Listen or isinstance(result, Listen):
-            self.state, self.due = None, 0.0
+            if self.state is not None:
+                self._becomes(None)
         elif isinstance(result, Done):
             self.result = encode(result.value, where=f"the result of actor {self.definition.name!r}")
             self.end = result
@@ -129,7 +130,7 @@ class Standing:
         elif result is Interrupted:
             self.end = Interrupted()
         elif message_name(type(result)) in self.definition.handlers.states:
-            self.state, self.due = result, 0.0
+            self._becomes(result)
             self.data = msgspec.Raw(encode(result, where=f"a state of {self.definition.name}"))
         elif hasattr(type(result), "__segue__"):
             self._molt(type(result).__segue__, result)
@@ -139,6 +140,10 @@ class Standing:
                 f"a handler returned {result!r}, which is no state of it",
                 "return a state, Listen(), Again(), Done(…) or Fail(…)",
             )
+
+    def _becomes(self, state: Any) -> None:
+        """Something else is next than was: attempts at that don't count for it."""
+        self.state, self.due, self.attempt = state, 0.0, 0
 
     def stay(self, due: float) -> None:
         """The same state once more, as it is now, and not before it is `due`."""
@@ -150,7 +155,8 @@ class Standing:
         definition.check()
         self.definition, self.actor, self._molted = definition, actor, definition.name
         self.quick = definition.quick
-        self.fresh, self.state, self.due = True, None, 0.0
+        self.fresh = True
+        self._becomes(None)
         self.fields = Fields(definition, actor)
 
     def begin_anew(self) -> None:
@@ -159,8 +165,9 @@ class Standing:
         self.definition, self.quick, self._molted = definition, definition.quick, ""
         self.actor = Read(definition, *first(spec, definition), self._run).actor
         self.fields = Fields(definition, self.actor)
-        self.fresh, self.state, self.due = True, None, 0.0
-        self.end, self.ending, self.closing, self.attempt = None, False, False, 0
+        self.fresh = True
+        self._becomes(None)
+        self.end, self.ending, self.closing = None, False, False
         self.children.clear()
         self.verdict, self.lives = None, self.lives + 1
 
