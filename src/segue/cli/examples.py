@@ -80,6 +80,13 @@ Give every file whose flows wait; what comes back can't be run without its code.
     "compare": """\
   segue compare mini large                               two jobs over the same rows
   segue compare mini labels.csv --by id                  a job and what is right""",
+    "remove": """\
+  segue remove triage-1f0c                               with all that it started
+  segue remove --job triage:tickets.jsonl                a job goes as a whole
+  segue remove --older-than 90d --dry-run                how many have been over for so long
+  segue remove --older-than 90d
+
+What is removed is begun and paid anew where its id, or its row, comes again.""",
     "forget": """\
   segue forget --older-than 30d""",
     "receipt": """\

@@ -74,6 +74,7 @@ COMMANDS = {
     "compare": Command(
         "compare", "two jobs, or a job and its labels: agreement, cost, time, and where they differ"
     ),
+    "remove": Command("removal", "remove runs and jobs that are over, with all that is stored of them"),
     "forget": Command("forgetting", "drop the answers that are kept for --reuse"),
     "receipt": Command("receipt", "tokens and money, and what it would have cost live"),
     "export": Command("journal", "a run's journal as JSON lines"),

@@ -404,6 +404,15 @@ class Store(Protocol):
         """
         ...
 
+    async def remove(self, runs: Sequence[str]) -> list[bool]:
+        """Forget runs that are over, with all that only they have, in one transaction; whether each is gone.
+
+        One stays that hasn't ended, or of which a line is still to have an outcome, for that may be paid. A run that
+        is created under an id that was removed gets fences above those that were, so that its mail isn't taken for what
+        the other one sent.
+        """
+        ...
+
     async def workers(self) -> list[str]:
         """The names of those who hold runs or lanes and weren't buried, and of those whose ports have letters."""
         ...
@@ -430,6 +439,10 @@ class Store(Protocol):
 
     async def list_jobs(self) -> list[JobHead]:
         """All jobs with their counts, oldest first."""
+        ...
+
+    async def remove_job(self, job: str) -> bool:
+        """Forget a job that has no runs any more; whether it is gone."""
         ...
 
     # ------------------------------------------------------------ questions

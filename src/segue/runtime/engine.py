@@ -33,7 +33,7 @@ from ..ports.provider import Endpoint, Environment, PriceList, Provider
 from ..ports.store import Hint, NewRun, Store
 from ..ports.transport import Transport
 from ..stores import open_store
-from . import alive, receipt
+from . import alive, receipt, removal
 from .calls.budgets import Budgets
 from .calls.models import Models
 from .calls.processes import check_is_no_import
@@ -713,6 +713,25 @@ class Engine:
         """Drop the answers that are kept for reuse; how many. What the journals of runs hold stays."""
         self.on_its_loop()
         return await self.store.forget(before=self.clock.now() - older_than.total_seconds())
+
+    async def remove(
+        self, run: str = "", /, *, job: str = "", older_than: timedelta | None = None, dry_run: bool = False
+    ) -> int:
+        """Remove a run, a job, or all that has been over for longer than that; how many runs went.
+
+        With a run goes all that it started, with a job all of its rows; their ids are free again. Raises `UnknownName`,
+        and `Conflict` where one isn't over, belongs to another that stays, or is still to be answered by a provider's
+        job; such are left out by `older_than`. With `dry_run`, nothing is removed.
+        """
+        self.on_its_loop()
+        if bool(run) + bool(job) + (older_than is not None) != 1:
+            raise ValueError("give a run, job= or older_than=, one of these")
+        if older_than is not None:
+            before = self.clock.now() - checks.seconds("older_than", older_than)
+            return await removal.remove_old(self.store, before, dry=dry_run)
+        if job:
+            return await removal.remove_job(self.store, job, dry=dry_run)
+        return await removal.remove_run(self.store, await self.head(run), dry=dry_run)
 
     # ------------------------------------------------------------ money
     def price(self, usage: Iterable[Usage], unclaimed: Iterable[Usage] = ()) -> Receipt:

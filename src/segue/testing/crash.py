@@ -25,6 +25,8 @@ _DEAD: dict[str, Callable[..., Any]] = {
     "promote": lambda *args, **kwargs: None,
     "put_batch_job": lambda *args: False,
     "resend_dead": lambda *args: None,
+    "remove": lambda runs: [False for _ in runs],
+    "remove_job": lambda *args: False,
     "reserve": lambda wanted: ["gone" for _ in wanted],
     "sweep": lambda: 0,
     "take": lambda *args: None,

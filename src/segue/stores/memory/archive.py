@@ -47,6 +47,13 @@ class Archive:
         if run.shelve():
             self._archived[run.id] = run
 
+    def lose(self, run: Run) -> None:
+        """It is removed."""
+        past, run.past = run.past or Past(), None
+        held = [run.digests or [], past.digests, *(one.digests for one in past.packed)]
+        self._contents.let_go([digest for digests in held for digest in digests])
+        self._archived.pop(run.id, None)
+
     def history(self, run: Run, rows: bool) -> History:
         """Its turns so far."""
         live, past = run.journal or [], run.past or Past()

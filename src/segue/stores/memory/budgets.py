@@ -150,6 +150,14 @@ class Budgets:
             if not ids:
                 del self._of_run[run]
 
+    def lose(self, accounts: Iterable[str]) -> None:
+        """Forget accounts, but those that a call is on."""
+        on = {budget.id for _, _, budgets in self._reserved.values() for budget in budgets}
+        for id in accounts:
+            known = self._accounts.get(id)
+            if known is not None and id not in on and not (known.queue or known.short):
+                del self._accounts[id]
+
     # ------------------------------------------------------------ waiting
     def fund(self, account: str, limit: Limit, raising: bool, now: float) -> Standing:
         """Set limits."""

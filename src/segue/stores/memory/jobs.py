@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 
 import msgspec
 
 from ...ports.store import JobHead
+from .run import Run
 
 
 class Ids:
@@ -25,6 +26,10 @@ class Ids:
         """One more."""
         self._ids.append(id)
         self._sorted = False
+
+    def remove(self, gone: Collection[str]) -> None:
+        """These aren't there any more."""
+        self._ids = [id for id in self._ids if id not in gone]
 
     def after(self, id: str) -> Iterator[str]:
         """Those after one, or all."""
@@ -76,6 +81,26 @@ class Jobs:
         shown = known.shown()
         assert shown is not None
         return shown
+
+    def lose(self, runs: Collection[Run]) -> None:
+        """These are removed."""
+        of: dict[str, set[str]] = {}
+        for run in runs:
+            if run.spec.job:
+                of.setdefault(run.spec.job, set()).add(run.id)
+                self.of(run.spec.job).counts[run.status] -= 1
+        for id, gone in of.items():
+            job = self.of(id)
+            job.ids.remove(gone)
+            job.ends = [end for end in job.ends if end[1] not in gone]
+
+    def remove(self, job: str) -> bool:
+        """Forget one that has no runs."""
+        known = self.by_id.get(job)
+        if known is not None and known.counts.total():
+            return False
+        self.by_id.pop(job, None)
+        return True
 
     def get(self, job: str) -> JobHead | None:
         """The head of one."""

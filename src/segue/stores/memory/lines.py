@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
 from ...model.budget import Amount
-from ...model.lane import LineOutcome, LineStatus
+from ...model.lane import Line, LineOutcome, LineStatus
 from ...model.run import Usage
 from ..outcome import OPEN_LINE
 from .budgets import Budgets
@@ -23,6 +23,7 @@ class Lines:
         self._runs = runs
         self._budgets = budgets
         self.by_id: dict[str, LineRecord] = {}
+        self._made = 0
         self.lanes: dict[str, Lane] = {}
         self.batches: dict[str, Batch] = {}
         self._unclaimed: list[tuple[str, Usage]] = []
@@ -33,6 +34,12 @@ class Lines:
         if lane is None:
             lane = self.lanes[name] = Lane()
         return lane
+
+    def add(self, line: Line) -> LineRecord:
+        """A new one."""
+        known = self.by_id[line.id] = LineRecord(line, self._made)
+        self._made += 1
+        return known
 
     def drives(self, lane: str, fence: int) -> bool:
         """Whether that is who drives it."""
@@ -60,6 +67,21 @@ class Lines:
         if run.lines is not None:
             run.lines.pop(line.line.id, None)
             run.lines = run.lines or None
+
+    def with_more(self, runs: Collection[str]) -> set[str]:
+        """Those of these runs of which a line is to have an outcome still."""
+        return {
+            run
+            for id, line in self.by_id.items()
+            if (run := line.line.call.run) in runs and self.is_to_come(id)
+        }
+
+    def lose(self, runs: Collection[str]) -> None:
+        """These are removed."""
+        self.by_id = {id: line for id, line in self.by_id.items() if line.line.call.run not in runs}
+        for batch in self.batches.values():
+            batch.ids = [id for id in batch.ids if id in self.by_id]
+        self._unclaimed = [one for one in self._unclaimed if one[0] not in runs]
 
     def unhedge(self, line: LineRecord) -> None:
         """It is in one provider job only."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ...model.message import Mail, Question
 from ...model.run import CallRef
 from ...ports.store import AnswerResult
@@ -44,6 +46,10 @@ class Questions:
         if run is not None and run.asks is not None:
             run.asks.pop(id, None)
         return ask
+
+    def lose(self, runs: Collection[str]) -> None:
+        """These are removed, and had theirs closed when they ended."""
+        self._shut = {id: one for id, one in self._shut.items() if one[0].run not in runs}
 
     def listed(self, to: str, run: str) -> list[Question]:
         """Those that are open."""

@@ -44,12 +44,12 @@ class Run:
         "worker",
     )
 
-    def __init__(self, new: NewRun, number: int, now: float) -> None:
+    def __init__(self, new: NewRun, number: int, now: float, fence: int = 0) -> None:
         self.id = new.id
         self.spec: Spec = new.spec
         self.number = number
         self.status: Status = "ready"
-        self.fence = 0
+        self.fence = fence
         self.worker = ""
         self.lease: float | None = None
         self.lapses = 0  #: of claims, since the last commit

@@ -31,6 +31,8 @@ class Runs:
         self._due: list[tuple[float, int, Run]] = []
         self._timers = 0  #: how many entries of `_due` are still true
         self._ended = 0
+        self._made = 0
+        self._floor = 0  #: the highest fence of those that were removed
         self.gives_back: Callable[[str, float], None]  #: told of runs that are held as poison
 
     # ------------------------------------------------------------ states of a run
@@ -111,7 +113,8 @@ class Runs:
         known = self.by_id.get(new.id)
         if known is not None:
             return Created(False, known.head())
-        run = self.by_id[new.id] = Run(new, len(self.by_id), now)
+        run = self.by_id[new.id] = Run(new, self._made, now, self._floor)
+        self._made += 1
         self._ids.add(new.id)
         if new.spec.job:
             job = self._jobs.of(new.spec.job)
@@ -122,6 +125,15 @@ class Runs:
         else:
             self.enqueue(run)
         return Created(True, run.head())
+
+    def remove(self, runs: Collection[Run]) -> None:
+        """Forget some that are over."""
+        gone = {run.id for run in runs}
+        for run in runs:
+            del self.by_id[run.id]
+            self._floor = max(self._floor, run.fence)
+        self._ids.remove(gone)
+        self._jobs.lose(runs)
 
     def claim(
         self, worker: str, limit: int, ttl: float, now: float, but: Collection[str], lapse: float

@@ -39,6 +39,7 @@ from .lines import Lines
 from .past import Contents
 from .post import Post
 from .questions import Questions
+from .removal import Removal
 from .runs import Runs
 from .sharing import Sharing
 from .traffic import Traffic
@@ -67,6 +68,7 @@ class MemoryStore:
         self._driving = Driving(lines, budgets)
         self._turns = Turns(runs, post, questions, archive, lines, sharing, traffic, budgets, hints)
         runs.gives_back = self._turns.give_back
+        self._removal = Removal(runs, jobs, archive, lines, budgets, questions, post.dead)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._delivered: Future[list[Delivery]] | None = None  #: the answer to most mail
 
@@ -175,6 +177,9 @@ class MemoryStore:
     async def sweep(self, *, now: float, limit: int) -> int:
         return self._archive.sweep(now, limit)
 
+    async def remove(self, runs: Sequence[str]) -> list[bool]:
+        return self._removal.remove(runs)
+
     async def workers(self) -> list[str]:
         return sorted(self._post.workers() | self._runs.workers() | self._driving.workers())
 
@@ -222,6 +227,9 @@ class MemoryStore:
 
     async def list_jobs(self) -> list[JobHead]:
         return self._jobs.listed()
+
+    async def remove_job(self, job: str) -> bool:
+        return self._removal.remove_job(job)
 
     # ------------------------------------------------------------ questions
     async def asks(self, *, to: str = "", run: str = "") -> list[Question]:

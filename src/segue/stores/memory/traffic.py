@@ -49,7 +49,7 @@ class Traffic:
         line = msgspec.structs.replace(line, size=line.size or len(line.body))
         known = self._lines.by_id.get(line.id)
         if known is None:
-            known = self._lines.by_id[line.id] = LineRecord(line, len(self._lines.by_id))
+            known = self._lines.add(line)
         elif known.status in OPEN_LINE:
             self._want(known)
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -34,3 +34,7 @@ class DeadLetters:
     def drop(self, ids: Sequence[int]) -> int:
         """Forget those; how many there were."""
         return sum(self._letters.pop(id, None) is not None for id in ids)
+
+    def lose(self, runs: Collection[str]) -> None:
+        """These are removed."""
+        self._letters = {id: one for id, one in self._letters.items() if one.mail.to not in runs}

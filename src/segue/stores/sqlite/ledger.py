@@ -98,6 +98,16 @@ class Ledger:
             keys.update(_FIND_RUNS.rows(self.cx, (as_json(missing),)))
         return keys
 
+    @property
+    def floor(self) -> int:
+        """The highest fence that a run had which was removed. Runs that come now have higher ones."""
+        (floor,) = self.one("select value from counters where name = 'fence'")
+        return int(floor)
+
+    def raise_floor(self, fence: int) -> None:
+        """A run with that fence is removed."""
+        self.cx.execute("update counters set value = max(value, ?) where name = 'fence'", (fence,))
+
     def one(self, sql: str, *parameters: Any) -> Any:
         """The first row, or None."""
         return self.cx.execute(sql, parameters).fetchone()

@@ -10,7 +10,7 @@ from ...model.message import PORT
 from ...model.run import Head
 from .bulk import as_json
 from .heads import as_heads, head_query
-from .schema import READY, STATUS_NUMBER, STATUSES, STRANGE
+from .schema import GONE, READY, STATUS_NUMBER, STATUSES, STRANGE
 
 _OF_JOB = head_query(
     "where r.job = (select k from jobs where id = ?) and r.job > 0 and r.status = ? and r.id > ?"
@@ -24,7 +24,7 @@ _RARE = head_query(
     "where r.status = ? and r.status in (2, 4, 5) and r.id > ? order by r.id limit ?"
 )  # says it as the index does, which is used only then
 _TOPS = head_query(
-    "where r.k < coalesce((select k from runs where id = :before), 9e18) and r.job = 0 and s.parent is null"
+    "where r.k < coalesce((select k from runs where id = :before and id > ''), 9e18) and r.job = 0 and s.parent is null"
     " order by r.k desc limit :limit"
 )
 _FINISHED = head_query(
@@ -74,7 +74,7 @@ def finished(cx: sqlite3.Connection, job: str, after: int, limit: int) -> list[H
 
 def run_counts(cx: sqlite3.Connection) -> dict[str, int]:
     """Runs by status."""
-    found = cx.execute("select status, count(*) from runs group by status").fetchall()
+    found = cx.execute(f"select status, count(*) from runs where status < {GONE} group by status").fetchall()
     return {STATUSES[status]: count for status, count in found}
 
 

@@ -77,7 +77,7 @@ def _sweep(ledger: Ledger, item: Sweep) -> int:
         upto = _seal(cx, k, swept, base, _until(spec, item.now))
         if upto < base:
             archived.add(k)
-    _keep_number(cx, newest)
+    keep_number(cx, newest)
     return len(over) + len(some)
 
 
@@ -154,7 +154,7 @@ def _drop_sealed(cx: sqlite3.Connection, over: Sequence[Sequence[int]]) -> None:
         blobs.let_go(cx, run, since, upto)
 
 
-def _keep_number(cx: sqlite3.Connection, newest: int) -> None:
+def keep_number(cx: sqlite3.Connection, newest: int) -> None:
     """No key of the journal is ever used again, for `base` remembers them: an empty row keeps the last one."""
     (left,) = cx.execute("select coalesce(max(k), 0) from journal").fetchone()
     if left < newest:

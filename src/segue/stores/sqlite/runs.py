@@ -94,7 +94,8 @@ def create(ledger: Ledger, items: Sequence[Creation]) -> list[Created]:
     fresh: dict[str, Creation] = {}
     for item in items:
         fresh.setdefault(item.new.id, item)
-    keys = _insert(ledger, fresh)
+    floor = ledger.floor
+    keys = _insert(ledger, fresh, floor)
     there = [id for id in fresh if id not in keys]
     for id in there:
         del fresh[id]
@@ -111,12 +112,13 @@ def create(ledger: Ledger, items: Sequence[Creation]) -> list[Created]:
         if first is None:
             out.append(Created(False, heads[id]))
         else:
-            head = Head(id, first.new.spec, "ready", int(bool(first.worker)), updated=first.now)
+            fence = floor + bool(first.worker)
+            head = Head(id, first.new.spec, "ready", fence, updated=first.now)
             out.append(Created(first is item, head))
     return out
 
 
-def _insert(ledger: Ledger, fresh: dict[str, Creation]) -> dict[str, int]:
+def _insert(ledger: Ledger, fresh: dict[str, Creation], floor: int) -> dict[str, int]:
     """Give each a row that has none; the keys of these."""
     cx = ledger.cx
     names = {item.new.spec.job for item in fresh.values() if item.new.spec.job}
@@ -128,7 +130,7 @@ def _insert(ledger: Ledger, fresh: dict[str, Creation]) -> dict[str, int]:
             (
                 id,
                 -item.new.spec.config.priority,
-                int(bool(item.worker)),
+                floor + bool(item.worker),
                 item.worker or None,
                 item.now + item.ttl if item.worker else None,
                 jobs[item.new.spec.job] if item.new.spec.job else 0,

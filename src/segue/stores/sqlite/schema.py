@@ -17,7 +17,7 @@ from ...model.errors import UNREADABLE, StoreError
 from . import ceiling
 
 #: The version of the tables, as `user_version` has it.
-VERSION: Final = 16
+VERSION: Final = 17
 
 #: So large the log stays, in bytes, that grew for as long as somebody read the file, say to copy it.
 LOG: Final = 64_000_000
@@ -27,6 +27,8 @@ APPLICATION: Final = 0x73677565
 
 READY, PARKED, HELD, DONE, FAILED, CANCELLED = range(6)
 STATUSES: Final = ("ready", "parked", "held", "done", "failed", "cancelled")
+#: Of a row that is of no run any more: see `removal`.
+GONE: Final = 6
 STATUS_NUMBER: Final = {name: number for number, name in enumerate(STATUSES)}
 
 WAITING, TAKEN, FOLLOWING = 0, 1, 7
@@ -167,12 +169,13 @@ _UPGRADES: Final = {
     14: "alter table results rename column value to small;",  # else one at work would take what is large for empty
     15: "drop index runs_ready;\n"
     "create index runs_ready on runs(rank, k, target) where status = 0 and lease is null;",
+    16: "insert into counters values('fence', 0);",
 }
 
 TABLES: Final = (
     """
 create table counters(name text primary key, value integer not null) without rowid;
-insert into counters values('finished', 0);
+insert into counters values('finished', 0), ('fence', 0);  -- of runs that were removed, the highest
 
 create table jobs(
     k integer primary key, id text not null unique, target text, created real, total integer
@@ -181,7 +184,7 @@ create table jobs(
 -- rank is the priority, negated; base the journal key after which the live journal begins;
 -- a run is claimed while lease isn't null; bound is its mailbox's size and what it does when it is full, 0 for none;
 -- lapses counts its claims that lapsed since the last commit, or since its newest journal row was progress;
--- up to swept, its archived journal is sealed; target is 0 in runs of older files
+-- up to swept, its archived journal is sealed; target is 0 in runs of older files; the run '' is none, see removal.py
 create table runs(
     k integer primary key, id text not null unique, status integer not null, rank integer not null,
     fence integer not null, worker text, lease real, wake real, reason text not null,

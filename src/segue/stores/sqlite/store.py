@@ -44,6 +44,7 @@ from . import (
     outcomes,
     past,
     questions,
+    removal,
     untaken,
 )
 from . import post as post_orders
@@ -278,6 +279,9 @@ class SqliteStore:
     async def sweep(self, *, now: float, limit: int) -> int:
         return cast(int, await self._write(past.sweep, [past.Sweep(now, limit)]))
 
+    async def remove(self, runs: Sequence[str]) -> list[bool]:
+        return cast(list[bool], await self._write(removal.remove, [tuple(runs)]))
+
     async def workers(self) -> list[str]:
         return cast(list[str], await self._look(lists.workers))
 
@@ -298,6 +302,9 @@ class SqliteStore:
 
     async def list_jobs(self) -> list[JobHead]:
         return cast(list[JobHead], await self._look(jobs.list_jobs))
+
+    async def remove_job(self, job: str) -> bool:
+        return cast(bool, await self._write(removal.remove_job, [job]))
 
     # ------------------------------------------------------------ questions
     async def asks(self, *, to: str = "", run: str = "") -> list[Question]:

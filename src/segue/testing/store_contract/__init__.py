@@ -28,6 +28,7 @@ from .mail import MailContract
 from .past import PastContract
 from .ports import PortsContract
 from .questions import QuestionsContract
+from .removal import RemovalContract
 from .runs import RunsContract
 from .turns import TurnsContract
 from .untaken import UntakenContract
@@ -48,6 +49,7 @@ class StoreContract(
     BudgetsContract,
     PastContract,
     LargeContract,
+    RemovalContract,
     HintsContract,
 ):
     """Subclass it with a fixture `store`."""

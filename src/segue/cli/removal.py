@@ -1,0 +1,43 @@
+"""`segue remove`: runs and jobs that are over."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..model.errors import InvalidValue
+from ..runtime.engine import Engine
+from . import exit
+from .place import declare_store, existing, period
+from .screen import count
+
+
+def declare_remove(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="with all that it started")
+    parser.add_argument(
+        "--job", action="append", default=[], metavar="JOB", help="with all of its rows; may be given again"
+    )
+    parser.add_argument(
+        "--older-than", type=period, metavar="TIME", help="all that has been over for longer, such as 90d"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say how many would go, and remove none")
+    declare_store(parser)
+
+
+async def do_remove(args: argparse.Namespace) -> int:
+    if not (args.runs or args.job or args.older_than is not None):
+        raise InvalidValue("what to remove", "RUN, --job or --older-than", "none of them is given")
+    removed = 0
+    async with Engine(existing(args.store), worker=False) as engine:
+        for run in args.runs:
+            removed += await engine.remove(run, dry_run=args.dry_run)
+        for job in args.job:
+            removed += await engine.remove(job=job, dry_run=args.dry_run)
+        if args.older_than is not None:
+            removed += await engine.remove(older_than=args.older_than, dry_run=args.dry_run)
+    runs = f"{count(removed)} run{'' if removed == 1 else 's'}"
+    print(
+        f"{runs} would be removed"
+        if args.dry_run
+        else f"{runs} removed; their ids and their room are free again"
+    )
+    return exit.OK

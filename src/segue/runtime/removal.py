@@ -1,0 +1,127 @@
+"""Runs and jobs that are over, removed with all beneath them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from ..model.errors import Conflict, UnknownName
+from ..model.run import ENDED, Head
+from ..ports.store import Store
+from .family import family
+
+#: So many go in one transaction: others write in between.
+PORTION: Final = 500
+
+
+async def remove_run(store: Store, head: Head, *, dry: bool) -> int:
+    """A run with all that it started; how many went. Raises `Conflict` where one can't go."""
+    parent = head.spec.parent
+    if head.spec.job:
+        raise Conflict(f"run {head.id!r} is a row of job {head.spec.job!r}: a job is removed as a whole")
+    if parent is not None and await store.get(parent.run) is not None:
+        raise Conflict(f"run {head.id!r} was started by run {parent.run!r}: it is removed together with that")
+    return await _remove_all(store, family(store, run=head.id), dry)
+
+
+async def remove_job(store: Store, job: str, *, dry: bool) -> int:
+    """A job with all that its rows started; how many runs went. Raises `Conflict` where one can't go."""
+    if await store.get_job(job) is None:
+        raise UnknownName("job", job, "see `segue runs`")
+    removed = await _remove_all(store, family(store, job=job), dry)
+    if not dry and not await store.remove_job(job):
+        raise Conflict(f"rows of job {job!r} have come meanwhile: remove it again once they are over")
+    return removed
+
+
+async def remove_old(store: Store, before: float, *, dry: bool) -> int:
+    """Jobs and runs that were over by then, with all beneath, as far as they can go; how many runs went."""
+    removed = 0
+    for job in await store.list_jobs():
+        ids = await _if_over(family(store, job=job.id), before)
+        if ids is not None and job.created <= before:
+            removed += await _remove(store, ids, dry)
+            if not dry:
+                await store.remove_job(job.id)  # where all of it went
+    some: list[str] = []
+    async for ids in _old_families(store, before):
+        some += ids
+        if len(some) >= PORTION:
+            removed += await _remove(store, some, dry)
+            some = []
+    return removed + await _remove(store, some, dry)
+
+
+async def _remove_all(store: Store, runs: AsyncIterator[Head], dry: bool) -> int:
+    ids: list[str] = []
+    async for head in runs:
+        if head.status not in ENDED:
+            raise Conflict(f"run {head.id!r} isn't over, it is {head.status}: let it end, or cancel it first")
+        ids.append(head.id)
+    removed = await _remove(store, ids, dry)
+    for id in ids if removed < len(ids) else ():
+        if await store.get(id) is not None:
+            raise Conflict(
+                f"a model call of run {id!r} is in a job at its provider, and may be paid: remove it once that job is "
+                "over and fetched, as `segue advance` does"
+            )
+    return removed
+
+
+async def _remove(store: Store, ids: Sequence[str], dry: bool) -> int:
+    """As many of these as can go. Those beneath go first, so that the top can be found for as long as one is there."""
+    if dry:
+        return len(ids)
+    removed, last = 0, ids[::-1]
+    for start in range(0, len(last), PORTION):
+        removed += sum(await store.remove(last[start : start + PORTION]))
+    return removed
+
+
+async def _if_over(runs: AsyncIterator[Head], before: float) -> list[str] | None:
+    """Their ids, if all were over by then."""
+    ids: list[str] = []
+    async for head in runs:
+        if not _is_over(head, before):
+            return None
+        ids.append(head.id)
+    return ids
+
+
+def _is_over(head: Head, before: float) -> bool:
+    return head.status in ENDED and head.updated <= before
+
+
+class _Family:
+    """A run of no job with those beneath it, as far as they have come by."""
+
+    def __init__(self, top: str) -> None:
+        self.top, self.ids, self.goes = top, dict[str, None](), True
+
+    def take(self, head: Head, before: float) -> None:
+        self.ids[head.id] = None
+        self.goes = self.goes and _is_over(head, before)
+
+
+async def _old_families(store: Store, before: float) -> AsyncIterator[list[str]]:
+    """Families that were over by then. Runs come by in order of their ids, which begin with that of their top."""
+    near: list[_Family] = []  # those of which there may be more
+    async for head in family(store):
+        while near and not head.id.startswith(near[-1].top):
+            if (past := near.pop()).goes:
+                yield list(past.ids)
+        parent = head.spec.parent
+        own = next((one for one in reversed(near) if parent is not None and parent.run in one.ids), None)
+        if own is None:
+            own = _Family(head.id)
+            own.goes = not head.spec.job and (parent is None or not await _lives(store, parent.run))
+            near.append(own)
+        own.take(head, before)
+    for one in near:
+        if one.goes:
+            yield list(one.ids)
+
+
+async def _lives(store: Store, run: str) -> bool:
+    head = await store.get(run)
+    return head is not None and head.status not in ENDED

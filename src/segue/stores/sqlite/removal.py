@@ -1,0 +1,103 @@
+"""Runs that are over, removed with all that only they have."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from . import blobs, past
+from .bulk import Query, as_json
+from .ledger import Ledger
+from .schema import CANCELLED, DONE, GONE
+
+_AMONG: Final = "in (select value from json_each(?))"
+_OVER = Query(("id", "k"), f"from runs where id {_AMONG} and status between {DONE} and {CANCELLED}")
+_LINES = Query(("k", "run", "status in (0, 1, 7) or hedged is not null"), f"from lines where run {_AMONG}")
+
+#: What has rows of a run, by its key, besides the journal, whose keys are never used again.
+_TABLES: Final = (
+    "specs", "states", "results", "asks", "inbox", "marks", "deltas", "sealed", "dropped", "unclaimed", "waiting",
+    "reservations", "wanting",
+)  # fmt: skip
+
+
+def remove(ledger: Ledger, items: Sequence[Sequence[str]]) -> list[list[bool]]:
+    """Forget runs that are over; whether each is gone."""
+    return [_remove(ledger, ids) for ids in items]
+
+
+def _remove(ledger: Ledger, ids: Sequence[str]) -> list[bool]:
+    cx = ledger.cx
+    runs = dict(_OVER.rows(cx, (as_json(ids),)))
+    if runs:
+        lines = _LINES.rows(cx, (as_json(runs.values()),))
+        more = {run for _, run, is_open in lines if is_open}
+        runs = {id: k for id, k in runs.items() if k not in more}
+        _forget_lines(cx, [k for k, run, _ in lines if run not in more])
+        _forget(ledger, runs)
+    there = ledger.run_keys(ids)
+    return [id not in there for id in ids]
+
+
+def _forget_lines(cx: sqlite3.Connection, lines: Iterable[int]) -> None:
+    keys = as_json(lines)
+    cx.execute(f"delete from bodies where line {_AMONG}", (keys,))
+    cx.execute(f"delete from lines where k {_AMONG}", (keys,))
+
+
+def _forget(ledger: Ledger, runs: Mapping[str, int]) -> None:
+    cx, keys = ledger.cx, as_json(runs.values())
+    (fence,) = cx.execute(f"select max(fence) from runs where k {_AMONG}", (keys,)).fetchone()
+    (newest,) = cx.execute("select coalesce(max(k), 0) from journal").fetchone()
+    for id, k in runs.items():
+        blobs.let_go(cx, k, 0, (1 << 63) - 1)
+        ledger.claimed.pop(id, None)
+    for table in ("journal", *_TABLES):
+        cx.execute(f"delete from {table} where run {_AMONG}", (keys,))
+    past.keep_number(cx, newest)
+    cx.execute(f"delete from dead where recipient {_AMONG}", (as_json(runs),))
+    _forget_accounts(cx, [f"run:{id}" for id in runs])
+    if ledger.archived is not None:
+        ledger.archived.difference_update(runs.values())
+    ledger.raise_floor(fence or 0)
+    _delete(cx, set(runs.values()))
+
+
+def _forget_accounts(cx: sqlite3.Connection, accounts: Sequence[str]) -> None:
+    """Those of budgets, unless a call of another run is on one."""
+    cx.execute(
+        f"delete from budgets where id {_AMONG} and k not in (select budget from reservations)"
+        " and k not in (select budget from wanting)",
+        (as_json(accounts),),
+    )
+
+
+def _delete(cx: sqlite3.Connection, keys: set[int]) -> None:
+    """The rows of runs. No key is used again, for other processes may remember it: the last row stays, of no run."""
+    (last,) = cx.execute("select max(k) from runs").fetchone()
+    if last in keys:
+        keys.remove(last)
+        cx.execute("delete from runs where id = ''")
+        cx.execute(
+            f"update runs set id = '', status = {GONE}, worker = null, reason = '', job = 0, finished = 0, base = 0,"
+            " swept = 0, usage = null, bound = 0, target = 0 where k = ?",
+            (last,),
+        )
+    cx.execute(f"delete from runs where k {_AMONG}", (as_json(keys),))
+
+
+def remove_job(ledger: Ledger, items: Sequence[str]) -> list[bool]:
+    """Forget jobs without runs; their keys stay, for other processes may remember them."""
+    return [_remove_job(ledger.cx, job) for job in items]
+
+
+def _remove_job(cx: sqlite3.Connection, job: str) -> bool:
+    row = cx.execute("select k from jobs where id = ?", (job,)).fetchone()
+    if row is None:
+        return True
+    if cx.execute("select 1 from runs where job = ? and job > 0 limit 1", row).fetchone() is not None:
+        return False
+    cx.execute("update jobs set target = null, created = null, total = null where k = ?", row)
+    _forget_accounts(cx, [f"job:{job}"])
+    return True

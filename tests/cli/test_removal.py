@@ -1,0 +1,41 @@
+"""`segue remove`."""
+
+from __future__ import annotations
+
+from tests.cli.desk import Desk, Provider
+
+
+def test_what_is_removed_is_begun_and_paid_anew(desk: Desk, provider: Provider):
+    desk.write("rows.jsonl", '"It broke"\n"It squeaks"\n')
+    run = ["run", "app.py:triage", "It broke", "--model", provider.model, "--id", "it"]
+    job = ["map", "app.py:triage", "rows.jsonl", "--model", provider.model, "--batch", "-o", "out.jsonl"]
+
+    def paid() -> int:
+        assert desk.segue(*run).code == 0
+        assert desk.segue(*job).code == 0
+        return sum(entry.paid for entry in provider.simulator.ledger.lines())
+
+    once = paid()
+    assert paid() == once
+    assert desk.segue("remove", "--older-than", "1d").out.startswith("0 runs removed")
+    assert (
+        desk.segue("remove", "it", "--job", "triage:rows.jsonl", "--dry-run").out
+        == "3 runs would be removed\n"
+    )
+    assert paid() == once
+    assert desk.segue("remove", "it", "--job", "triage:rows.jsonl").out.startswith("3 runs removed")
+    assert "no runs are there" in desk.segue("runs").err
+    assert paid() == 2 * once
+
+
+def test_what_cant_be_removed_is_said(desk: Desk, provider: Provider):
+    desk.segue("run", "app.py:triage", "It broke", "--model", provider.model, "--id", "other")
+    for words, why in {
+        (): "expected RUN, --job or --older-than",
+        ("it",): "there is no run 'it'",
+        ("--job", "it"): "there is no job 'it'",
+        ("--older-than", "soon"): "'soon' is no time",
+    }.items():
+        said = desk.finish(desk.start("remove", *words))
+        assert said.code == 2
+        assert why in said.err

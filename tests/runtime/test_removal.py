@@ -1,0 +1,225 @@
+"""Runs and jobs that are removed: with all beneath, only what is over, and nothing of them is left."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+import segue
+from segue import Actor, Budget, Done, Note
+from segue.model.errors import Conflict, UnknownName
+from segue.stores import open_store
+from segue.testing import Simulator
+from tests.runtime.lives import Desk
+
+LARGE = "x" * 10_000
+
+
+@segue.step
+async def enlarged(word: str) -> str:
+    return word + LARGE
+
+
+@segue.flow
+async def leaf(word: str) -> str:
+    return (await segue.generate(f"say {word}"))[:10] + (await enlarged(word))[:5]
+
+
+@segue.flow
+async def tree(word: str) -> list[str]:
+    await segue.spawn(leaf("of another"), id=f"mine of {word}")
+    if await segue.ask("Go on?", show=LARGE, returns=bool):
+        return await segue.map(leaf, [f"{word}{n}" for n in range(2)])
+    raise ValueError(word)
+
+
+class Add(Note):
+    word: str
+
+
+class Shelf(Actor[str]):
+    words: list[str] = segue.field(default_factory=list)
+
+    @segue.on
+    async def add(self, note: Add) -> Done[str] | None:
+        self.words.append(await enlarged(note.word))
+        return Done("".join(self.words)) if len(self.words) == 3 else None
+
+
+def left_in(path: Path) -> dict[str, int]:
+    """How many rows each table has, but for names and what keeps numbers from being used again."""
+    names = {"counters", "jobs", "lanes", "targets", "sqlite_sequence", "batches", "runs", "journal"}
+    with sqlite3.connect(path) as cx:
+        tables = [name for (name,) in cx.execute("select name from sqlite_master where type = 'table'")]
+        counts = {name: cx.execute(f"select count(*) from {name}").fetchone()[0] for name in tables}
+        counts["runs"] = cx.execute("select count(*) from runs where id > ''").fetchone()[0]
+        counts["journal"] = cx.execute("select count(*) from journal where run > 0").fetchone()[0]
+    return {
+        name: count for name, count in counts.items() if count and name not in names - {"runs", "journal"}
+    }
+
+
+@pytest.mark.parametrize("mode", ["live", "batch"])
+async def test_of_what_is_removed_nothing_is_left(mode: str, tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    async with Simulator() as sim:
+        how = {"model": f"openai:any@{sim.base_url}", "mode": mode}
+        async with segue.Engine(f"sqlite:{path}", **how) as engine:  # type: ignore[arg-type]  # text
+            run = await engine.start(tree("t"), id="t", budget=Budget(tokens=10**6))
+            async for ask in engine.asks():
+                await ask.answer(True)
+                break
+            await run
+            await engine.wait("mine of t")
+            rows = [f"{LARGE}{n}" for n in range(3)]
+            outcomes = engine.map(leaf, rows, id="j", reuse=True, budget=Budget(tokens=10**6))
+            assert [outcome.error async for outcome in outcomes] == [None] * 3
+            shelf = await engine.start(Shelf(), id="s")
+            for word in "abc":
+                await shelf.tell(Add(word))
+            await shelf
+            await engine.store.sweep(now=engine.clock.now(), limit=100)
+            assert left_in(path)["runs"] == 8
+            assert await engine.remove(older_than=timedelta(0), dry_run=True) == 8
+            assert await engine.remove(older_than=timedelta(0)) == 8
+            await engine.forget()
+        assert left_in(path) == {}
+
+
+async def test_one_by_one() -> None:
+    desk = Desk()
+    desk.fake.when("say").reply("hello")
+    async with desk.engine() as engine:
+        run = await engine.start(tree("t"), id="t")
+        await desk.parked("t")
+        with pytest.raises(Conflict, match="'t' isn't over, it is parked"):
+            await engine.remove("t")
+        (ask,) = await engine.open_asks(run="t")
+        await ask.answer(True)
+        await run
+        with pytest.raises(Conflict, match=r"'t\.\w+' was started by run 't'"):
+            await engine.remove(next(id for id in await engine.store.ids() if id.startswith("t.")))
+        assert await engine.remove("t") == 3
+        assert await engine.store.ids() == ["mine of t"]  # which has an id of its own
+        assert await engine.remove("mine of t") == 1
+        for wrong in ({}, {"job": "j", "older_than": timedelta(1)}):
+            with pytest.raises(ValueError, match="one of these"):
+                await engine.remove(**wrong)
+        with pytest.raises(UnknownName, match="'t'"):
+            await engine.remove("t")
+        with pytest.raises(UnknownName, match="'j'"):
+            await engine.remove(job="j")
+    assert await desk.store.ids() == []
+
+
+async def test_what_has_been_over_for_long() -> None:
+    """With all beneath; what belongs to a run or a job of which not all has been over for so long stays."""
+    desk = Desk()
+    desk.fake.when("say").reply("hello")
+    async with desk.engine() as engine:
+        await engine.run(leaf("x"), id="old")
+        async for _ in engine.map(leaf, ["a", "b"], id="old job", key=str):
+            pass
+        for id in ("asks", "old asks"):
+            await engine.start(tree(id), id=id)
+            await desk.until(f"mine of {id}", "done")
+        (ask,) = await engine.open_asks(run="old asks")
+        await ask.answer(False)
+        with pytest.raises(ValueError, match="old asks"):
+            await engine.run(tree("old asks"), id="old asks")
+        async for _ in engine.map(leaf, ["a"], id="job", key=str):
+            pass
+        desk.fake.clock.advance(timedelta(days=30).total_seconds())
+        await engine.run(leaf("x"), id="old.new")  # no child of it
+        async for _ in engine.map(leaf, ["a", "b"], id="job", key=str):
+            pass
+        month = timedelta(days=29)
+        assert await engine.remove(older_than=month, dry_run=True) == 5
+        assert await engine.remove(older_than=month) == 5
+        stays = ["asks", "job/a", "job/b", "mine of asks", "old.new"]
+        assert await engine.store.ids() == stays
+        assert [job.id for job in await engine.store.list_jobs()] == ["job"]
+        assert await engine.remove(older_than=month) == 0
+
+
+async def test_the_same_id_is_another_run(tmp_path: Path) -> None:
+    """Also to a process that has known the first one, and its job."""
+    store = f"sqlite:{tmp_path}/runs.db"
+    async with segue.Engine(store) as one, segue.Engine(store) as two:
+        for n in range(3):
+            for engine in (one, two):
+                for id in ("a", "b", "a"):
+                    assert await engine.run(enlarging(f"{n}{id}"), id=id) in (
+                        f"{n}{id}{LARGE}",
+                        f"{n}a{LARGE}",
+                    )
+                rows = [f"{n}{word}" for word in "xyz"]
+                outcomes = [outcome async for outcome in engine.map(enlarging, rows, id="j")]
+                assert sorted(str(outcome.value) for outcome in outcomes) == [row + LARGE for row in rows]
+                assert await engine.remove("b") == 1
+                assert await engine.remove(job="j") == 3
+                assert await engine.remove("a") == 1
+        assert await one.store.ids() == []
+
+
+@segue.flow
+async def enlarging(word: str) -> str:
+    return await enlarged(word)
+
+
+@pytest.mark.parametrize("address", ["memory:", "sqlite:"])
+async def test_a_fork_goes_on_without_that_of_which_it_is(address: str, tmp_path: Path) -> None:
+    DONE.clear()
+    FAILS[:] = [True]
+    store = open_store(address if address == "memory:" else f"sqlite:{tmp_path}/runs.db")
+    async with segue.Engine(store) as engine:
+        with pytest.raises(OSError):
+            await engine.run(failing(), id="a")
+        fork = await engine.fork("a")
+        with pytest.raises(OSError):
+            await fork
+        assert await engine.remove("a") == 1
+        FAILS.clear()
+        await engine.resume(fork.id)
+        assert await fork == "one" + LARGE
+    assert DONE == ["one"]
+
+
+DONE: list[str] = []
+FAILS = [True]
+
+
+@segue.step
+async def once(word: str) -> str:
+    DONE.append(word)
+    return word + LARGE
+
+
+@segue.flow
+async def failing() -> str:
+    done = await once("one")
+    if FAILS:
+        raise OSError
+    return done
+
+
+async def test_one_stays_that_may_be_paid_yet() -> None:
+    """Its call is in a job at the provider."""
+    async with Simulator(batch_time=timedelta(hours=1)) as sim:
+        async with segue.Engine(
+            "memory:", model=f"openai:any@{sim.base_url}", mode="batch", linger=0.01
+        ) as engine:
+            run = await engine.start(leaf("x"), id="x")
+            while not await engine.store.batch_jobs():
+                await asyncio.sleep(0.01)
+            await run.cancel()
+            with pytest.raises(segue.errors.RunCancelled):
+                await run
+            with pytest.raises(Conflict, match="'x' is in a job at its provider"):
+                await engine.remove("x")
+            assert await engine.remove(older_than=timedelta(0)) == 0
+            assert await engine.store.ids() == ["x"]
