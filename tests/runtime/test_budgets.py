@@ -13,7 +13,7 @@ import pytest
 import segue
 from segue import Budget
 from segue.core.batching import ATTEMPTS
-from segue.errors import Conflict, ModelFailed, NotInRun, RunCancelled, RunHeld, Unpriced
+from segue.errors import Conflict, MissingExtra, ModelFailed, NotInRun, RunCancelled, RunHeld, Unpriced
 from segue.model.budget import NANO, Account, Amount, Limit, Reservation, Standing
 from segue.model.run import Spec
 from segue.ports.provider import CallFault
@@ -230,6 +230,28 @@ async def test_no_price(world: World) -> None:
 @segue.flow(name="budgets.picks")
 async def picks(model: str) -> str:
     return await segue.generate("hi", model=model)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_process_without_prices_holds_what_needs_them(
+    world: World, mode: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was left ready without a word, and taken up again and again."""
+
+    def none(self: Cent, *use: object) -> float | None:
+        raise MissingExtra("genai-prices", "cli")
+
+    async with engine(world, mode=mode) as desk:
+        desk.worker.room = 0
+        run = await desk.start(echo(1), id="a", budget=Budget(usd=1))
+        with monkeypatch.context() as without:
+            without.setattr(Cent, "usd", none)
+            desk.worker.room = 1
+            with pytest.raises(RunHeld, match=r"genai-prices isn't installed.*\nThen `segue resume a`"):
+                async with asyncio.timeout(10):
+                    await run
+        await desk.resume("a")
+        assert await run == "You said: row 1"
 
 
 async def test_a_replay_reserves_nothing_and_a_verified_run_is_right(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from asyncio import Task
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from ...core.budget import Answers
 from ...core.replay import Place
 from ...model.budget import Account, Amount, Reservation, Reserved, Settlement, Standing
 from ...model.chat import Tokens
-from ...model.errors import SegueError, Unpriced
+from ...model.errors import MissingExtra, SegueError, Unpriced
 from ...model.lane import LIVE
 from ...model.run import Usage
 from ...ports.clock import Clock
@@ -166,10 +167,12 @@ class Purse:
                 results = await run.host.budgets.reserve(wanted) if wanted else []
                 for (call, need, amount), result in zip(asked, results, strict=True):
                     self._answered(call, need, amount, result)
-        except SegueError as error:
-            if not isinstance(error, Unpriced):
-                raise
+        except Unpriced as error:
             run.hold(f"{error.cause}\n{error}")
+        except MissingExtra as error:
+            run.hold(
+                f"a budget in US dollars needs prices: {error}\nThen `segue resume {shlex.quote(run.id)}`"
+            )
         finally:
             self._asking = False
 
