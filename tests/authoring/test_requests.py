@@ -322,19 +322,36 @@ class Round(segue.Envelope, Request[str]):
         return await segue.Run(None, "first").request(Question("round"))
 
 
+class AtOnce(Round):
+    urgent = True
+
+
 class AsksRound(Actor[None]):
+    how: str
+
     @segue.on
     async def asked(self, q: Question) -> str:
-        return await segue.Run(None, "last").request(Round())
+        return await segue.Run(None, "last").request(Round() if self.how == "queued" else AtOnce())
 
 
-async def test_a_circle_through_an_envelope() -> None:
+class Decides(Actor[None]):
+    @segue.on
+    async def decide(self, note: Decide) -> None:
+        await segue.ask(note.text)
+
+
+@pytest.mark.parametrize("how", ["queued", "urgent", "beside"])
+async def test_a_circle_through_an_envelope(how: str) -> None:
     desk = Desk()
     async with desk.engine() as engine:
-        await engine.start(AsksBack(), id="last")
-        first = await engine.start(AsksRound(), id="first")
+        last = await engine.start(Decides(), id="last")
+        if how == "beside":  # a handler that waits
+            await last.tell(Decide("?"))
+            while not await engine.open_asks():
+                await asyncio.sleep(0.001)
+        first = await engine.start(AsksRound(how), id="first")
         with pytest.raises(Deadlock, match="first → last → first"):
-            await asyncio.wait_for(first.request(Question("x")), 20)
+            await asyncio.wait_for(first.request(Question("x")), 10)
 
 
 # ---------------------------------------------------------------- exchanges

@@ -235,9 +235,9 @@ class Passing(Protocol):
 class Letters(Protocol):
     """The requests and subscriptions that a run keeps, and who waits for it."""
 
-    def callers(self, *, kept_only: bool = False) -> tuple[str, ...]:
+    def callers(self, path: str = "", *, kept_only: bool = False) -> tuple[str, ...]:
         """The runs that wait, in chains, for this one to answer: the request in hand, unless it is done with its
-        handler, and those that are kept."""
+        handler, those that are kept, and the urgent one that is carried out at that path."""
         ...
 
     def answered(self, letter: int) -> None:

@@ -182,7 +182,7 @@ def request(
 ) -> Any:
     """Ask another run something and wait for its answer. Raises `Deadlock` if it waits for this one."""
     run = branch.run
-    callers = (*run.letters.callers(), run.id)
+    callers = (*run.letters.callers(branch.path), run.id)
     if to in callers and kind == "request":
         raise Deadlock(f"run {run.id!r} asks {to!r}, which waits for it: {' → '.join((*callers, to))}")
     args = encode({"to": to, "name": name, "message": msgspec.Raw(value)})
@@ -210,7 +210,7 @@ def request(
 
 async def caught_up(branch: Branch, to: str) -> None:
     """Wait until a run has taken what this one sent it; not where it waits for this one itself, or is this one."""
-    if to not in (*branch.run.letters.callers(), branch.run.id):
+    if to not in (*branch.run.letters.callers(branch.path), branch.run.id):
         await request(branch, to, CAUGHT_UP, b"null", nothing, None)
 
 

@@ -21,6 +21,7 @@ class Keeping:
 
     __slots__ = (
         "_answered",
+        "_beside",
         "_box",
         "_keeper",
         "_kept",
@@ -41,16 +42,31 @@ class Keeping:
         self._keys: dict[str, list[int]] = {}
         # Those that struck beside a handler, and of which no snapshot is begun with yet.
         self._struck: set[tuple[str, int]] = set()
+        self._beside: dict[
+            str, tuple[str, ...]
+        ] = {}  # who waits for urgent ones, by where those are carried out
         self._keeper = 0  # the letter whose handler may answer it later
         self._answered = False  # it has
         #: Orders that say that another run has answered requests whose handlers are at work, by those: they stay as
         #: long, for a later life.
         self.settled: dict[int, list[int]] = {}
 
-    def callers(self, *, kept_only: bool = False) -> tuple[str, ...]:
+    def callers(self, path: str = "", *, kept_only: bool = False) -> tuple[str, ...]:
         """The runs that wait, in chains, for this one to answer."""
         mine = self._run.callers if self._keeper or not kept_only else ()
+        for place, callers in self._beside.items():
+            if path == place or path.startswith(f"{place}/"):
+                mine = (*mine, *callers)
         return tuple(dict.fromkeys((*islice(self._waiting, MOST), *mine))) if self._waiting else mine
+
+    def comes_beside(self, path: str, mail: Mail) -> None:
+        """An urgent message is carried out there."""
+        if mail.callers:
+            self._beside[path] = mail.callers
+
+    def goes_beside(self, path: str) -> None:
+        """It is over."""
+        self._beside.pop(path, None)
 
     def __len__(self) -> int:
         return len(self._kept)

@@ -106,8 +106,12 @@ class Urgent:
             begun, self._begun = self._begun, None
             if begun is not None and not begun.done():
                 begun.set_result(None)
-            await self.beside(mail)
+            keeping.comes_beside(branch.path, mail)
+            try:
+                await self.beside(mail)
+            finally:
+                keeping.goes_beside(branch.path)
 
-        branch = Branch(run, f"{beneath.path}/{mail.name}.{call.place[1]}")
+        branch, keeping = Branch(run, f"{beneath.path}/{mail.name}.{call.place[1]}"), run.mailbox.keeping
         tasks.start(run.loop, carry_out(), branch, copy_context(), f"segue {run.id} {mail.name}")
         run.kick()
