@@ -176,14 +176,24 @@ def _raised(root: Task[Any]) -> BaseException | None:
 
 # ------------------------------------------------------------ unwinding
 def unwind(run: Executor, then: Callable[[], None]) -> None:
-    """Cancel all tasks, and go on when they are gone; some may need several rounds."""
+    """Cancel all tasks, and go on when they are gone; some may need several rounds.
+
+    Where they are being cancelled already, say of a run that leaves and turns out to be another worker's, the last word
+    counts.
+    """
+    if run.over:
+        return
+    if run.unwinding is not None:
+        run.afterwards = then
+        return
     for task in list(run.carrying.local):
         task.cancel()
     for task in list(run.tasks):
         if not task.done():
             task.cancel("the run leaves memory")
     if _alive(run):
-        run.unwinding = Task(_unwound(run, then), loop=run.loop, context=tasks.NO_CONTEXT.copy())
+        run.afterwards = then
+        run.unwinding = Task(_unwound(run), loop=run.loop, context=tasks.NO_CONTEXT.copy())
     else:
         then()
 
@@ -193,7 +203,7 @@ def _alive(run: Executor) -> list[Task[Any]]:
     return [task for task in (*run.tasks, *run.carrying.local) if not task.done()]
 
 
-async def _unwound(run: Executor, then: Callable[[], None]) -> None:
+async def _unwound(run: Executor) -> None:
     for attempt in range(ROUNDS):
         left = _alive(run)
         if not left:
@@ -211,6 +221,8 @@ async def _unwound(run: Executor, then: Callable[[], None]) -> None:
             run.id,
             tasks.where(left[0]),
         )
+    then, run.unwinding = run.afterwards, None
+    del run.afterwards
     then()
 
 

@@ -85,7 +85,8 @@ class Executor:
     purse: Purse | None = None  # of calls that are on a budget
     nap: Timer | None = None  # for a short wait that is over soon by the clock
     stay: tuple[int, float] | None = None  # batches handed over, and until when it waits for the next
-    unwinding: Task[None] | None = None
+    unwinding: Task[None] | None = None  # its tasks are being cancelled; then comes what is to be done
+    afterwards: Callable[[], None]
     due = False  # it parked until some time
     crowded = False  # others need its place: it doesn't stay for what it waits for
     hurried = False  # a handler on a thread was asked to stop: how far it came then isn't recorded
