@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+import anyio
+import httpx2
 import pytest
 
 import segue
@@ -347,6 +349,54 @@ async def test_a_raw_thread_is_lingered_for(how: str, caplog: pytest.LogCaptureF
         assert S == ["worked"]  # it wasn't left alone
         await engine.answer((await engine.open_asks())[0].id, "a")
         assert await run == ["a", "w"]
+    assert not [record for record in caplog.records if "parks although" in record.getMessage()]
+
+
+async def test_a_raw_request_over_http_is_waited_for() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.1)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+    @segue.flow
+    async def flow() -> str:
+        async with httpx2.AsyncClient() as client:
+            return await do((await client.get(url)).text)
+
+    async with server:
+        assert await drive(flow()) == "hello"
+
+
+@pytest.mark.parametrize("how", ["group", "lock"])
+async def test_groups_and_locks_of_anyio_arent_lingered_for(
+    how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    @segue.flow
+    async def flow() -> list[str]:
+        out, lock = list[str](), anyio.Lock()
+
+        async def one(name: str) -> None:
+            if how == "group":
+                out.append(await segue.ask(name))
+                return
+            async with lock:
+                out.append(await segue.ask(name))
+
+        if how == "lock":
+            await asyncio.gather(one("a"), one("b"))
+        else:
+            async with anyio.create_task_group() as group:
+                group.start_soon(one, "a")
+                group.start_soon(one, "b")
+        return sorted(out)
+
+    async with asyncio.timeout(10):
+        assert await drive(flow(), linger=60.0) == ["ans:a", "ans:b"]
     assert not [record for record in caplog.records if "parks although" in record.getMessage()]
 
 

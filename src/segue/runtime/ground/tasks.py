@@ -35,6 +35,10 @@ _BOUNDING = (asyncio.tasks._wait.__code__, _WAIT_FOR)  # type: ignore[attr-defin
 _OWN = str(Path(__file__).parents[2]) + os.sep
 _PASSIVE_FILES = ("asyncio/locks.py", "asyncio/queues.py", "asyncio/taskgroups.py")
 _PASSIVE_NAMES = frozenset({"_wait", "wait_for", "_wait_for_one", "__anext__", "gather"})
+#: Where anyio's locks and groups wait by themselves, and by asyncio's. Its sockets and processes wait by those too.
+_ANYIO = "anyio/_backends/_asyncio.py"
+_ANYIO_PASSIVE = frozenset({"TaskGroup.__aexit__", "TaskGroup.start", "Lock.acquire", "Semaphore.acquire"})
+_ANYIO_LOCKS = frozenset({"Event.wait", "CapacityLimiter.acquire_on_behalf_of"})
 
 
 class Owner(Protocol):
@@ -268,7 +272,7 @@ def waiter(task: Task[Any]) -> Future[Any] | None:
 def foreign(task: Task[Any], waits: Future[Any]) -> Sequence[Future[Any]]:
     """What a task waits for that no run knows of: a raw sleep, a socket, a thread.
 
-    Not asyncio's own locks, queues and joins, which other tasks end; of `gather` and `wait`, what they join.
+    Not locks, queues and joins of asyncio and anyio, which other tasks end; of `gather` and `wait`, what they join.
     """
     if type(waits).__name__ == _GATHERING:
         if getattr(waits, "segue_own", False):
@@ -276,11 +280,15 @@ def foreign(task: Task[Any], waits: Future[Any]) -> Sequence[Future[Any]]:
         strangers = _strangers(waits._children)  # type: ignore[attr-defined]  # what it joins is kept nowhere else
         waits.segue_own = not strangers  # type: ignore[attr-defined]  # once is enough: they stay the same
         return strangers
-    inner = next(iter(deque(_chain(task.get_coro()), 1)), None)
+    *above, inner = deque(_chain(task.get_coro()), 2) or (None,)
     if inner is None:
         return (waits,)
     code = _code(inner)
     if code.co_filename.endswith(_PASSIVE_FILES):
+        by = _code(above[0]) if above else code
+        # Of anyio's, all but its locks is ended from outside: by a socket or a process.
+        return (waits,) if by.co_filename.endswith(_ANYIO) and by.co_qualname not in _ANYIO_LOCKS else ()
+    if code.co_filename.endswith(_ANYIO) and code.co_qualname in _ANYIO_PASSIVE:
         return ()
     if "/asyncio/" in code.co_filename and code.co_name in _PASSIVE_NAMES:
         frame = _frame(inner)
