@@ -434,7 +434,7 @@ async def test_a_lock_nobody_releases() -> None:
         await do("x")
         await lock.acquire()
 
-    with pytest.raises(RunHeld, match="nobody releases"):
+    with pytest.raises(RunHeld, match=r"nobody releases\. Wait in a step for one that a thread"):
         await drive(flow())
 
 

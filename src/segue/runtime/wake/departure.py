@@ -57,7 +57,8 @@ def idle(run: Executor) -> None:
         if run.still.foreign_since is None and _next_bound(run) is None:
             run.hold(
                 "every task of the run waits for another one and nothing outside can wake it: "
-                "a lock, queue or future that nobody releases"
+                "a lock, queue or future that nobody releases. "
+                "Wait in a step for one that a thread or a callback releases"
             )
         return  # a foreign wait, or a lock or queue that is waited for a while only
     stay = _stay(run)
