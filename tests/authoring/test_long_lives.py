@@ -18,6 +18,7 @@ from segue.authoring.actor.checkpoint import Checkpoint, Delta, read_stored, wri
 from segue.authoring.actor.tail import LONG, MANY, SHORT
 from segue.model.run import Head
 from segue.ports.store import Store, Turn
+from segue.runtime.wake.executor import Executor
 from segue.stores import open_store
 from segue.stores.memory import MemoryStore
 from segue.stores.sqlite import heads
@@ -310,3 +311,30 @@ async def test_what_the_class_makes_of_its_fields_as_it_wakes_is_stored() -> Non
             assert loaded.checkpoint is not None
             fields = msgspec.json.decode(read_stored(loaded.checkpoint, loaded.deltas).fields)
             assert [*fields["last"], fields["title"]] == said
+
+
+class Next(segue.Request[int]): ...
+
+
+class Counter(segue.Actor[None]):
+    count: int = 0
+
+    @segue.on
+    async def next(self, asked: Next) -> int:
+        self.count += 1
+        return self.count
+
+
+@pytest.mark.parametrize("sent", [2**24 - 2, 2**32 - 9])
+async def test_an_actor_that_is_never_idle_answers_its_billionth_request_too(
+    sent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answers are numbered anew with each claim only; one with a lower number would count as doubled."""
+
+    @segue.flow
+    async def caller(counter: segue.Run[None]) -> list[int]:
+        return [await counter.request(Next()) for _ in range(4)]
+
+    monkeypatch.setattr(Executor, "sent", sent)
+    async with segue.Engine("memory:") as engine, asyncio.timeout(10):
+        assert await engine.run(caller(await engine.start(Counter()))) == [1, 2, 3, 4]

@@ -34,6 +34,9 @@ CHILD_ENDED: Final = "ChildEnded"
 ASKED_TO_END: Final = "Interruption"
 #: The name of a request that is answered, whatever the code, once what the same sender sent before it was taken.
 CAUGHT_UP: Final = "segue.caught-up"
+#: Mail of a run is numbered by its fence and, in so many bits, how many it has sent under that claim. An actor that is
+#: never idle keeps its claim: some billions must fit, while the fence grows with each wake of it.
+SENT_BITS: Final = 32
 #: What takes room in a bounded mailbox.
 MESSAGES: Final = frozenset({"tell", "request"})
 

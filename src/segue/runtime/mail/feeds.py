@@ -20,7 +20,7 @@ from ...authoring.mail import make_spec
 from ...core.codec import decoder
 from ...model.entry import Failure
 from ...model.errors import Conflict, StoreError, UnknownName, WrongPlace
-from ...model.message import Letter, Mail
+from ...model.message import SENT_BITS, Letter, Mail
 from ...model.mode import Config
 from ...model.run import CallRef
 from ...ports.clock import Clock
@@ -163,7 +163,7 @@ class Feeds:
         turn = Turn(run=lease.run, fence=lease.fence, consumed=read, now=now)
         turn.status, turn.release, turn.value = "done", True, b"null"
         turn.outbox = [
-            Mail(heard.to, lease.run, lease.fence << 24 | number, "unsubscribe", key=heard.key, at=now)
+            Mail(heard.to, lease.run, lease.fence << SENT_BITS | number, "unsubscribe", key=heard.key, at=now)
             for number, heard in enumerate(open_ones, 1)
         ]
         try:

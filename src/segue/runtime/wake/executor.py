@@ -21,7 +21,7 @@ from ...core.pool import Pooled
 from ...core.replay import Differs, Place, Replay
 from ...model.entry import INSTANT, Entry
 from ...model.errors import InputMismatch, ReplayMismatch
-from ...model.message import Letter
+from ...model.message import SENT_BITS, Letter
 from ...model.mode import Config
 from ...model.run import Status
 from ...ports.clock import Timer
@@ -191,7 +191,7 @@ class Executor:
 
     def next_number(self) -> int:
         self.sent += 1
-        return self.fence << 24 | self.sent  # greater than any of an earlier life
+        return self.fence << SENT_BITS | self.sent  # greater than any of an earlier life
 
     def record(self, branch: Branch, request: Work | Wait | Act, place: Place | None = None) -> Future[Any]:
         """Record a call of the code; see `RunContext`. `place`: where it stands, if that is settled."""

@@ -18,7 +18,7 @@ from ...authoring.context import Act, BranchTask, Wait, current
 from ...authoring.message import Responder
 from ...core.replay import Replay
 from ...model.entry import INSTANT, LEFT, LEFT_AT, Entry, Failure
-from ...model.message import CAUGHT_UP, DeadLetter, Letter, Mail, answer_to
+from ...model.message import CAUGHT_UP, SENT_BITS, DeadLetter, Letter, Mail, answer_to
 from ...ports.store import Claimed, Turn, adding
 from ..calls.call import Call, new_call, own_call, raw
 from ..ground import tasks
@@ -260,7 +260,7 @@ class Handling:
         """What answers a request."""
         run = self._run
         run.sent += 1  # as `next_number`
-        return answer_to(mail, run.id, run.fence << 24 | run.sent, value, error, run.replay.time)
+        return answer_to(mail, run.id, run.fence << SENT_BITS | run.sent, value, error, run.replay.time)
 
     def close_letter(self, letter: Letter, reply: Mail | None) -> None:
         """Have the next commit consume a message and send its answer."""
