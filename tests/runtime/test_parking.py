@@ -406,10 +406,11 @@ async def test_a_finally_that_waits_outside_segue() -> None:
         try:
             return await segue.ask("q1")
         finally:
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.05)
             say("cleaned")
 
     assert await drive(flow()) == "ans:q1"
+    assert S == ["cleaned", "cleaned"]
 
 
 async def test_tasks_left_behind_dont_outlive_the_run() -> None:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("segue")
 
-#: Tasks of a run that leaves memory are cancelled in so many rounds, each twice as long as the one before, from 5 ms;
-#: those that carry out a call get that many of them to clean up.
+#: Tasks of a run that leaves memory are waited for in so many rounds, each twice as long as the one before, from 5 ms.
+#: They get that many of them to clean up, in their `finally` say, before they are cancelled once more.
 ROUNDS, PATIENT = 8, 6
 #: A run that waits for another one stays in memory for so many seconds at least, for most answers come soon.
 ANSWER = 0.05
@@ -210,8 +210,8 @@ async def _unwound(run: Executor) -> None:
         if not left:
             break
         await asyncio.wait(left, timeout=0.005 * 2**attempt)
-        for task in left:
-            if attempt >= PATIENT or task not in run.carrying.at_work:  # a step may need a moment to clean up
+        if attempt >= PATIENT:
+            for task in left:
                 task.cancel("the run leaves memory")
     left = _alive(run)
     for task in left:
