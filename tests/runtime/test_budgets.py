@@ -540,3 +540,33 @@ async def test_room_that_a_timeout_gives_back_is_had_while_code_waits_for_what_i
         await desk.start(outside(), id="it", budget=Budget(tokens=60))
         async with asyncio.timeout(2):
             assert await (await desk.get("it")) == "heard row 1"
+
+
+class Hurry(segue.Request[str]): ...
+
+
+class Hasty(segue.Actor[None]):
+    @segue.on
+    async def hurry(self, asked: Hurry) -> str:
+        slow = asyncio.create_task(segue.generate("slow"))  # it stays alive for as long as the handler
+        answer = await segue.generate("quick")
+        del slow
+        return answer
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+async def test_what_an_actors_handler_left_behind_is_paid_once_it_has_been_answered(reuse: bool) -> None:
+    class Slow(Far):
+        async def send(self, *what: Any, **how: Any) -> bytes:
+            await asyncio.sleep(0.05 if b"slow" in what[1] else 0.0)
+            return answer(what[1])
+
+    store = Delayed(MemoryStore(), lambda: 0.15)
+    far = {"far": lambda _: Slow(Remote(FastClock()))}
+    async with segue.Engine(store, model="far:m", mode="live", providers=far, reuse=reuse) as desk:  # type: ignore[arg-type]
+        actor = await desk.start(Hasty(), id="hasty", budget=Budget(tokens=1_000_000))
+        assert await actor.request(Hurry()) == "heard quick"
+        async with asyncio.timeout(10):
+            while (now := await standing(desk, "run:hasty")).reserved != Amount():
+                await asyncio.sleep(0.01)
+        assert now.spent.tokens == await used(desk) == 10  # two answers of five tokens each

@@ -97,7 +97,8 @@ class Commits:
         turn = self._turn or self.turn
         if run.handling is not None:
             if done and run.handling.unclean:
-                done = []
+                self.lose(done)
+                done = ()
             run.handling.put_saved(turn)
         now = turn.now = run.host.clock_now()
         entries = self.entries
@@ -106,11 +107,7 @@ class Commits:
             at = max(outcome.at or now for outcome in done)
             for outcome in done:
                 request = outcome.call.request
-                settles = request.settles if isinstance(request, Work) else None
-                if settles is not None and outcome.value is not None and not outcome.paid:
-                    outcome.lane = settles(turn)  # what was taken over says itself where it came from
-                decode(outcome)
-                self._meter(outcome)
+                self._account(outcome)
                 given_up = outcome.call.given_up
                 if last and given_up < 0:
                     given_up = run.replay.handed + 1
@@ -132,6 +129,11 @@ class Commits:
             turn.usage = self.usage
         turn.seen = run.seen
         return turn
+
+    def lose(self, outcomes: Sequence[Outcome]) -> None:
+        """Nobody takes these. What was paid for them counts all the same."""
+        for outcome in outcomes:
+            self._account(outcome)
 
     def forget(self) -> None:
         """What was made since the last commit isn't written."""
@@ -268,6 +270,15 @@ class Commits:
             then()
         else:
             self._afterwards = then
+
+    def _account(self, outcome: Outcome) -> None:
+        """Decode it, have the turn keep its answer for those who ask the same, and count what it did cost."""
+        request = outcome.call.request
+        settles = request.settles if isinstance(request, Work) else None
+        if settles is not None and outcome.value is not None and not outcome.paid:
+            outcome.lane = settles(self.turn)  # what was taken over says itself where it came from
+        decode(outcome)
+        self._meter(outcome)
 
     def _meter(self, outcome: Outcome) -> None:
         """Count the tokens of a model call. What is sent from here, and is on a budget, is paid."""

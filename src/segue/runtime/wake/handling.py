@@ -382,8 +382,9 @@ class Handling:
     def write(self) -> None:
         """Commit for whoever waits for it."""
         run = self._run
+        run.commits.lose(run.done)
         run.done.clear()
-        turn = run.commits.take([])
+        turn = run.commits.take(())
         run.phase = COMMITTING
         run.write(turn, self._sealed)
 
