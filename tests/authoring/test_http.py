@@ -378,6 +378,23 @@ async def test_the_code_reads_a_stream_as_it_comes_and_watchers_see_it():
     assert read == ["one ", "two ", "three ", "four"]  # each was read before the next but one was sent
 
 
+async def test_a_stream_that_is_read_as_the_engine_closes_comes_in_and_is_paid_once():
+    global CLIENT
+    server, store = Slow(["one ", "two ", "three"]), MemoryStore()
+    CLIENT = server.client()
+    server.gates[0].set()
+    server.gates[1].set()
+    async with segue.Engine(store) as engine:
+        started = await engine.start(http_streams("hi"), id="r")
+        async for event in started:
+            if getattr(event, "value", None) == {"read": "one "}:
+                break
+        asyncio.get_running_loop().call_later(0.1, server.gates[2].set)
+    async with segue.Engine(store) as engine, asyncio.timeout(10):
+        assert await (await engine.get("r")) == "one two three"
+    assert server.calls == 1
+
+
 async def test_text_of_a_run_whose_sdk_asks_for_no_stream():
     SIM.when("hi").reply("once upon a time")
     async with segue.Engine("memory:", verify=True) as engine:

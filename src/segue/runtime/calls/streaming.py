@@ -47,7 +47,7 @@ class Streaming:
         run = self._run
         if any(outcome.call is call for outcome in run.done):
             run.commit_soon()
-        elif run.stop_by is not None or (run.box is not None and run.box.cancelled):
+        elif (run.stop_by is not None and not run.comes_in()) or (run.box is not None and run.box.cancelled):
             call.cancel()
             run.kick()
 

@@ -367,7 +367,7 @@ class Executor:
         self._credit = self._most = 0
         self.kick()
 
-    def _comes_in(self) -> bool:
+    def comes_in(self) -> bool:
         """Whether a call is under way that is waited for, though the engine closes; it is looked again in time."""
         until, every = self.grace
         left = until - self.loop.time()
@@ -417,7 +417,7 @@ class Executor:
         if self.commits.ahead and self._holds_up(rest):
             self.commits.catch_up(self._caught_up)
         elif rest == "busy":
-            if self.stop_by is not None and self.loop.time() > self.stop_by:
+            if self.stop_by is not None and self.loop.time() > self.stop_by and not self.comes_in():
                 self.leave("ready")  # it never rests
             else:
                 self.kick()
@@ -453,7 +453,7 @@ class Executor:
             if self.handling is not None and self.handling.sealing is not None:
                 self.handling.write()
             elif self.stop_by is not None:
-                if not self._comes_in():
+                if not self.comes_in():
                     self.leave("parked" if self._only_waits() else "ready")
             elif self.handling is not None and self.handling.was_served():
                 self.kick()
