@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import threading
@@ -392,6 +393,42 @@ async def test_a_stream_that_is_read_as_the_engine_closes_comes_in_and_is_paid_o
         asyncio.get_running_loop().call_later(0.1, server.gates[2].set)
     async with segue.Engine(store) as engine, asyncio.timeout(10):
         assert await (await engine.get("r")) == "one two three"
+    assert server.calls == 1
+
+
+@segue.step
+async def http_late(text: str) -> str:
+    await asyncio.sleep(0.05)
+    return text
+
+
+@pytest.mark.parametrize("acts", [False, True])
+async def test_a_stream_that_is_read_until_a_timeout_takes_nothing_along(acts: bool):
+    """A call beside it keeps its outcome; what the code began upon what it read isn't waited for in vain."""
+    global CLIENT
+    server = Slow(["one ", "two ", "three"])
+    CLIENT = server.client()
+    server.gates[0].set()
+    server.gates[1].set()
+
+    @segue.flow(name="http_timed")
+    async def timed() -> list[str]:
+        beside = asyncio.create_task(http_late("beside"))
+        begun = []
+        with contextlib.suppress(TimeoutError):
+            async with (
+                asyncio.timeout(0.3),
+                CLIENT.stream("POST", "/chat/completions", json=chat("hi", stream=True)) as reply,
+            ):
+                async for line in reply.aiter_lines():
+                    if acts and line.startswith("data: {"):
+                        begun.append(asyncio.create_task(http_late("upon it")))
+        return [await beside, *await asyncio.gather(*begun)]
+
+    async with asyncio.timeout(10):
+        value, entries = await run(timed())
+    assert value == ["beside"]
+    assert [entry.name for entry in entries if entry.kind != "strike"] == ["http_late"]
     assert server.calls == 1
 
 

@@ -65,15 +65,24 @@ class Streaming:
 
     def dropped(self, call: Call) -> None:
         """A call was given up."""
-        if call is self.call and not any(outcome.call is call for outcome in self._run.landing):
-            self.forget()
+        run = self._run
+        if call is not self.call or any(outcome.call is call for outcome in run.landing):
+            return
+        acted = self.forget()
+        if acted and any(entry.kind == "strike" for entry in run.commits.entries):
+            run.leave("ready")  # the next life knows of the timeout, and has read nothing
 
-    def forget(self) -> None:
-        """What is read won't be recorded; what the code did upon it neither."""
-        if self.call is not None:
-            self.call = None
-            run = self._run
-            run.done.clear()
-            before = [entry for entry in run.commits.entries if entry.after <= run.replay.handed]
-            run.commits.forget()
-            run.commits.entries = before  # such as the timeout that ended it
+    def forget(self) -> bool:
+        """What is read won't be recorded; what the code did upon it neither: whether there was any."""
+        if self.call is None:
+            return False
+        self.call = None
+        run, handed, lost = self._run, self._run.replay.handed, list[Outcome]()
+        entries, done, run.done = run.commits.entries, run.done, []
+        for outcome in done:
+            (lost if outcome.call.after > handed or outcome.call.done() else run.done).append(outcome)
+        run.commits.forget()
+        run.commits.entries = [entry for entry in entries if entry.after <= handed]  # such as the timeout
+        run.commits.lose(lost)
+        acted = len(run.commits.entries) < len(entries)
+        return acted or any(call.after > handed for call in run.open.values())
