@@ -184,6 +184,21 @@ async def test_one_that_is_refused_meanwhile_is_waited_for_no_more() -> None:
     assert await place.goes_on() == ["a", "b", "c"]
 
 
+async def test_an_at_most_once_step_that_was_yet_to_begin_holds_nobody() -> None:
+    @segue.flow(name="closing.beside_a_raw_wait")
+    async def beside_a_raw_wait() -> str:
+        raw = asyncio.create_task(asyncio.sleep(0 if OPEN else 10))
+        DID.append("made")
+        value = await once("a")
+        raw.cancel()
+        return value
+
+    place = Place()
+    await place.closes(beside_a_raw_wait(), "made", linger=0.05)  # the code was never at rest, so it didn't begin
+    assert DID == ["made"]
+    assert await place.goes_on() == "a"
+
+
 async def test_no_grace_is_none() -> None:
     place = Place()
     assert await place.closes(one_by_one(), "a", grace=0.0) < 1.0

@@ -272,7 +272,6 @@ def end(run: Executor, root: Task[Any]) -> None:
                 run.abandon(error)
             return
         if run.head.spec.job and (reason := key_refused(run.id, error)):
-            run.status = "held"
             unwind(run, lambda: run.commits.afterwards(lambda: _held(run, reason, False)))
             return
         status = "cancelled" if isinstance(error, RunInterrupted) else "failed"
@@ -286,7 +285,6 @@ def end(run: Executor, root: Task[Any]) -> None:
 
 def ended(run: Executor, status: Status, value: bytes | None, failure: Failure | None = None) -> None:
     """Write what the code came to, when nothing of it is left."""
-    run.status = status
     if (run.tasks or run.carrying.local) and _alive(run):
         unwind(run, lambda: _finish(run, status, value, failure))
     else:
