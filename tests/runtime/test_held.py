@@ -151,3 +151,38 @@ async def test_a_recorded_call_that_isnt_made_tells_what_the_code_came_to(now: s
         with pytest.raises(segue.errors.RunHeld) as held:
             await run
         assert f"was step 'book' and is now not made. The code {told}" in str(held.value)
+
+
+class Sign(segue.Request[str]): ...
+
+
+class Clerk(segue.Actor[None]):
+    careful = True
+
+    @segue.on
+    async def sign(self, asked: Sign) -> str:
+        if Clerk.careful:
+            await segue.ask("Sign?")
+        return "signed"
+
+
+@segue.flow
+async def client(clerk: segue.Run[None]) -> str:
+    return await clerk.request(Sign())
+
+
+async def test_what_an_actors_changed_code_came_to_is_kept_from_the_world(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        await engine.start(client(await engine.start(Clerk(), id="clerk")), id="client")
+        await desk.parked("clerk")
+        (ask,) = await engine.open_asks()
+        monkeypatch.setattr(Clerk, "careful", False)
+        await ask.answer("yes")
+        assert "no longer makes a recorded call" in (await desk.until("clerk", "held")).reason
+        assert (await desk.parked("client")).value is None  # it has no answer
+        monkeypatch.undo()
+        await engine.resume("clerk")
+        assert (await engine.wait("client")).value == b'"signed"'
