@@ -120,6 +120,14 @@ async def test_late_fail(world: World) -> None:
             await desk.run(echo(1))
 
 
+async def test_what_fails_when_it_is_late_is_sent_until_then(world: World) -> None:
+    """Its deadline is nearer than a live call would have to begin; many rows make that hours."""
+    sim = await world.simulator()
+    async with engine(world, mode=segue.Batch(within=timedelta(seconds=50), late="fail")) as desk:
+        assert all(outcome.ok for outcome in await mapped(desk))
+    assert kinds(sim) == {"batch": ROWS}
+
+
 async def test_a_call_has_its_own_deadline(world: World) -> None:
     sim = await world.simulator(batch_time=timedelta(hours=1))
     async with engine(world, mode="batch") as desk:

@@ -517,7 +517,8 @@ class Store(Protocol):
     ) -> BatchJob | None:
         """Assign the oldest waiting lines to a new job in state `intent`, in one transaction.
 
-        Those that are late by `late_by` are left: they are to be promoted. None: nothing waits, or fenced.
+        Those that are late by `late_by` are left: they are to be promoted. Of those that fail when they are late, it
+        leaves what is due now. None: nothing waits, or fenced.
         """
         ...
 

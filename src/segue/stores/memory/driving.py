@@ -69,7 +69,7 @@ class Driving:
         known, size, taken, left = self._lines.lanes[lane], 0, dict[str, LineRecord](), list[LineRecord]()
         while len(taken) < max_lines:
             line = known.oldest()
-            if line is not None and line.is_due and line.line.due <= late_by:
+            if line is not None and line.is_late(now, late_by):
                 left.append(line)
                 heappop(known.heap)
                 continue
@@ -101,7 +101,7 @@ class Driving:
         known, late, early = self._lines.lanes[lane], list[LineRecord](), list[LineRecord]()
         while len(late) < max_lines and (line := known.first_due()) is not None and line.line.due <= by:
             heappop(known.dues)
-            if line.line.due > now and line.line.late == "fail":
+            if not line.is_late(now, by):
                 early.append(line)
             elif line not in late:
                 late.append(line)

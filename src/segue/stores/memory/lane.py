@@ -29,6 +29,10 @@ class LineRecord:
         waited_for = self.status in ("waiting", "taken") and not self.unwanted
         return self.line.due > 0 and not self.line.promoted and waited_for
 
+    def is_late(self, now: float, by: float) -> bool:
+        """Whether it is late by then; if it fails when it is late, by now."""
+        return self.is_due and self.line.due <= (min(now, by) if self.line.late == "fail" else by)
+
 
 class Lane:
     """Who drives it, and what waits in it."""

@@ -16,6 +16,8 @@ from .heads import encode
 from .ledger import Ledger
 from .schema import LATES, TAKEN, WAITING
 
+_LIVE, _FAIL = LATES.index("live"), LATES.index("fail")
+
 
 class Taking(msgspec.Struct, frozen=True):
     """A driver's wish for a new job."""
@@ -105,9 +107,9 @@ def _take(ledger: Ledger, item: Taking) -> BatchJob | None:
                 select k, row_number() over (order by k) as place,
                     sum(size) over (order by k rows unbounded preceding) as total
                 from (select k, size from lines where lane = ? and status = {WAITING}
-                    and (due = 0 or promoted or due > ?) order by k limit ?)
+                    and (due = 0 or promoted or due > iif(late = {_FAIL}, ?, ?)) order by k limit ?)
             ) where total <= ? or place = 1)""",
-        (batch, lane, item.late_by, item.max_lines, item.max_bytes),
+        (batch, lane, min(item.now, item.late_by), item.late_by, item.max_lines, item.max_bytes),
     ).rowcount
     if not taken:
         cx.execute("delete from batches where k = ?", (batch,))
@@ -140,7 +142,7 @@ def _promote(ledger: Ledger, item: Promoting) -> BatchJob | None:
         return known
     late = cx.execute(
         f"""select k from lines where lane = ? and due > 0 and due <= ? and promoted = 0 and status <= {TAKEN}
-        and unwanted = 0 and (due <= ? or late = {LATES.index("live")}) order by due limit ?""",
+        and unwanted = 0 and (due <= ? or late = {_LIVE}) order by due limit ?""",
         (lane, item.by, item.now, item.max_lines),
     ).fetchall()
     if not late:
