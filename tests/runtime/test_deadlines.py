@@ -12,6 +12,7 @@ import pytest
 
 import segue
 from segue.errors import DeadlineMissed, ModelFailed, StoreError
+from segue.ports.provider import CallFault
 from segue.providers.openai import OpenAI
 from segue.runtime.lanes import lanes
 from segue.runtime.receipt import total
@@ -133,6 +134,23 @@ async def test_a_call_has_its_own_deadline(world: World) -> None:
     async with engine(world, mode="batch") as desk:
         assert await desk.run(own(1)) == "You said: row 1"
     assert kinds(sim) == {"live": 1}
+
+
+async def test_late_lines_go_live_while_their_lane_is_left_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch endpoint is out of order, and says to come back in an hour."""
+
+    async def poll(*_: Any) -> Any:
+        raise CallFault(503, "Overloaded", again=True, after=3600.0)
+
+    monkeypatch.setattr(OpenAI, "poll", poll)
+    sim = await world.simulator(pace=STUCK)
+    begun = world.clock.now()
+    async with engine(world, mode=segue.Batch(within=timedelta(seconds=90), late="live")) as desk:
+        assert all(outcome.ok for outcome in await mapped(desk))
+    assert world.clock.now() - begun < 90
+    assert kinds(sim) == {"live": ROWS}
 
 
 async def test_children_inherit_the_moment(world: World) -> None:

@@ -95,9 +95,6 @@ class Lanes:
         self._kick()
 
     async def _drive(self, head: LaneHead, poll_now: bool) -> float:
-        rest = self.desk.rests(head.lane)
-        if rest > 0 and not poll_now:
-            return rest
         try:
             endpoint, to = lane_endpoint(head.lane)
             provider = self.models.batches(endpoint, to)
@@ -108,6 +105,9 @@ class Lanes:
         if held is None:
             return 2.0
         fence, head = held
+        rest = self.desk.rests(head.lane)
+        if rest > 0 and not poll_now:
+            return min(rest, await self.promotions.advance(head, fence))
         fault: Exception | None
         async with self._kept(head.lane, fence):
             try:
