@@ -104,6 +104,17 @@ async def test_late_lines_of_a_stuck_job_go_live_and_the_job_is_ended(world: Wor
     assert kinds(sim) == {"live": ROWS}
 
 
+async def test_a_job_that_isnt_needed_is_asked_to_end_until_it_is_heard(world: World) -> None:
+    sim = await world.simulator(pace=STUCK)
+    sim.faults.fail(1, status=503, on="/cancel")
+    async with engine(world, mode=segue.Batch(within=timedelta(minutes=2), late="live")) as desk:
+        assert all(outcome.ok for outcome in await mapped(desk))
+        async with asyncio.timeout(20):
+            while await desk.store.lanes():
+                await desk.advance()
+    assert kinds(sim) == {"live": ROWS}
+
+
 async def test_lines_that_wait_unsubmitted_go_live_once(world: World) -> None:
     sim = await world.simulator()
     sim.faults.fail(10_000, status=503, on="files")

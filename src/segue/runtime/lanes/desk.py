@@ -37,7 +37,7 @@ class Desk:
         self.store, self.models, self.clock = store, models, clock
         self.quotas = Quotas(clock)
         self.promotions = Promotions(store, models, clock, kick)
-        self.ended: set[str] = set()  # jobs that were asked to end
+        self.ended: dict[str, bool] = {}  # by job that isn't needed: whether it needn't be asked to end again
         self._due: dict[str, float] = {}  # by job: when it is looked at again
         self._rests: dict[str, float] = {}  # by lane: until when it is left alone
         self._vain: dict[str, int] = {}  # by lane: jobs in a row of which nothing came
@@ -102,6 +102,6 @@ class Desk:
     def forget(self, job: BatchJob) -> None:
         """A job is closed."""
         self._refusals.pop(job.id, None)
-        self.ended.discard(job.id)
+        self.ended.pop(job.id, None)
         self._due.pop(job.id, None)
         self._nonsense.pop(job.id, None)

@@ -137,13 +137,16 @@ class Lane:
 
     async def _spare(self, job: BatchJob) -> None:
         """End a job whose lines were all answered live: what it hasn't done yet needn't be paid."""
-        if job.id in self.desk.ended or await self.store.job_lines(job.id, "", 1):
+        ended = self.desk.ended
+        if ended.get(job.id) or await self.store.job_lines(job.id, "", 1):
             return
-        self.desk.ended.add(job.id)
         try:
             await self.provider.cancel(job.remote)
+            ended[job.id] = True
         except CallFault as fault:
-            log.warning("batch job %s isn't needed any more, and can't be cancelled: %s", job.id, fault)
+            if job.id not in ended:
+                log.warning("batch job %s isn't needed any more, and can't be cancelled: %s", job.id, fault)
+            ended[job.id] = not fault.again
 
     async def _adopt(self, job: BatchJob) -> BatchJob | None:
         """A job whose submission was cut off: the provider's, if it has it; else sent again after the grace period."""
