@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from segue.errors import DeadlineMissed, ModelFailed, StoreError
 from segue.ports.provider import CallFault
 from segue.providers.openai import OpenAI
 from segue.runtime.lanes import lanes
+from segue.runtime.lanes.promotion import _Round
 from segue.runtime.receipt import total
 from segue.testing.simulator import Pace, Simulator
 from tests.runtime.world import World
@@ -307,6 +309,25 @@ async def test_a_store_that_fails_for_a_moment_has_no_late_call_paid_twice(
         assert all(outcome.ok for outcome in await mapped(desk))
     assert kinds(sim) == {"live": ROWS}
     assert caplog.text.count("can't be stored now") == 2
+
+
+async def test_late_calls_under_way_come_in_where_another_one_cant_be_begun(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store can't say for a moment whether that one's run goes on."""
+    sim = await world.simulator(latency=timedelta(seconds=0.3))
+    is_over, asked = _Round._is_over, itertools.count(1)
+
+    async def failing(self: _Round, run: str) -> bool:
+        if next(asked) == ROWS:
+            await asyncio.sleep(0.1)
+            raise StoreError("here", "it is busy", "wait")
+        return await is_over(self, run)
+
+    monkeypatch.setattr(_Round, "_is_over", failing)
+    async with engine(world, mode=segue.Batch(within=MINUTE, late="live")) as desk:
+        assert all(outcome.ok for outcome in await mapped(desk))
+    assert kinds(sim) == {"live": ROWS}
 
 
 async def test_an_engine_that_closes_while_late_lines_are_read_doesnt_wait_for_them(

@@ -188,9 +188,15 @@ class _Round:
             pending = set(self._calls.values())
             while pending:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                outcomes = [task.result() for task in done if not task.cancelled()]
+                came = [task for task in done if not task.cancelled()]
+                outcomes = [task.result() for task in came if task.exception() is None]
+                if len(outcomes) < len(came):  # those under way are paid
+                    self.land()
                 if outcomes and not await self._put(outcomes):
                     return
+            for task in self._calls.values():
+                if not task.cancelled():
+                    task.result()
             await self._close()
         finally:
             for call in self._calls.values():
