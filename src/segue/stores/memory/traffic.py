@@ -123,9 +123,6 @@ class Traffic:
         ends: dict[str, tuple[LineRecord, LineOutcome]] = {}
         for outcome in chunk:
             line = batch.lines.pop(outcome.id, None) or batch.hedged.get(outcome.id)
-            if line is None and batch.job.state == "live":
-                line = self._lines.by_id.get(outcome.id)
-                line = line if line is not None and line.batch == job else None
             if line is None or outcome.id in ends:
                 strange.append(outcome.id)
                 continue

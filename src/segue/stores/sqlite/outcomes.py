@@ -71,7 +71,7 @@ _LINES = Query(
         "l.deserted",
     ),
     f"""from json_each(:ids) as q cross join lines l on l.id = q.value join runs r on r.k = l.run
-    where (l.batch = :batch and (l.status = {TAKEN} or l.promoted)) or l.hedged = :batch""",
+    where (l.batch = :batch and l.status = {TAKEN}) or l.hedged = :batch""",
 )
 
 

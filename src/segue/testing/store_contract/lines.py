@@ -159,6 +159,17 @@ class LinesContract:
         assert await store.outcomes("B1", fence, [LineOutcome("m1", "ok", b"1")], now=0.0) == ["m1"]
         assert await mail_of(store, "s") == []
 
+    async def test_a_result_that_is_read_again_isnt_paid_again(self, store: Store) -> None:
+        """Of a line whose live call failed, so that the provider's job decided."""
+        drive = await lane_with(store, "l1", "l2", due=50.0, late="live")
+        assert await store.promote(LANE, drive, by=60.0, max_lines=1, job="P", now=49.0)
+        failed = LineOutcome("l1", "error", None, Failure("m:E", "no"))
+        assert await store.outcomes("P", drive, [failed], now=50.0) == []
+        paid = LineOutcome("l1", "ok", b"1", used=Usage("m", "batch", 1, 2, 3))
+        assert await store.outcomes("B1", drive, [paid], now=51.0) == []
+        assert await store.outcomes("B1", drive, [paid], now=52.0) == ["l1"]
+        assert await store.unclaimed() == []
+
     async def test_lines_go_round_again(self, store: Store) -> None:
         fence = await lane_with(store, "l1", "l2", created=4.5)
         chunk = [LineOutcome("l1", "expired", again=True), LineOutcome("l2", "ok", b"1")]
