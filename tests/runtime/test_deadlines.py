@@ -32,6 +32,11 @@ async def echo(number: int) -> str:
     return await segue.generate(f"row {number}")
 
 
+@segue.flow(name="deadlines.asks")
+async def asks(number: int) -> str:
+    return await segue.ask(await echo(number), returns=str)
+
+
 @segue.flow(name="deadlines.own")
 async def own(number: int) -> str:
     return await segue.generate(f"row {number}", deadline=MINUTE)
@@ -253,11 +258,15 @@ async def test_late_calls_that_wait_to_be_tried_again_arent_sent_where_the_batch
     sim = await world.simulator(batch_time=timedelta(seconds=1))  # 20 s by the engine's clock
     sim.faults.fail(ROWS, status=429, retry_after=timedelta(seconds=50), on="chat")
     async with engine(world, mode=segue.Batch(within=timedelta(seconds=62), late="live")) as desk:
-        assert all(outcome.ok for outcome in await mapped(desk))
+        for number in range(ROWS):
+            await desk.start(asks(number))
         async with asyncio.timeout(20):
+            while not await live_jobs(desk):
+                await asyncio.sleep(0.01)
             while await desk.store.lanes():
                 await asyncio.sleep(0.01)
-        assert await desk.store.unclaimed(job="job") == []
+        assert await desk.store.unclaimed() == []
+        assert {head.status for head in await desk.store.runs()} == {"parked"}
     assert kinds(sim) == {"batch": ROWS}
 
 
