@@ -144,6 +144,19 @@ async def test_troubles_pass(
     assert world.paid() == ONCE
 
 
+@pytest.mark.parametrize("world", ["openai", "gemini"], indirect=True)
+async def test_a_file_that_is_gone_before_its_job_could_be_submitted(world: FastWorld) -> None:
+    """Gemini's live for two days; an outage, or until a process is there again, may take longer."""
+    sim = await world.simulator()
+    sim.faults.fail(1, status=503, on=PATHS[world.dialect][1])
+    running = asyncio.ensure_future(world.run())
+    files = await until(lambda: list(sim._processor._files._files))
+    for file in files:
+        sim._processor._files.delete(file)
+    all_well(await running)
+    assert world.paid() == ONCE
+
+
 @pytest.mark.parametrize("spoil", WIRE, ids=NAMES)
 async def test_troubles_of_a_poll_pass(
     world: FastWorld, spoil: Callable[[Simulator, str, int], None]

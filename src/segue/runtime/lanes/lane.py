@@ -63,6 +63,7 @@ class Lane:
         That a submission is about to be tried, and when, is durable before it is: from then on the job may
         be there without our knowing.
         """
+        earlier = job
         try:
             if not job.file:
                 lines = _Counted(self._lines(job))
@@ -86,6 +87,8 @@ class Lane:
                 return None
             if fault.again and (job.file or not nonsense):
                 raise
+            if earlier.file:  # it may be gone by now: Gemini's live for two days
+                return await self._send(msgspec.structs.replace(earlier, state="intent", file=""))
             await self._ending(job).refused(fault)
             return None
         return await self._sent(job, remote)
