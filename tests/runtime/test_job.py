@@ -325,6 +325,43 @@ async def test_rows_that_wait_are_looked_at_once_a_look(monkeypatch: pytest.Monk
         job.cancel()
 
 
+@pytest.mark.parametrize("budget", [SMALL, segue.Budget(tokens=10_000)], ids=["held", "done"])
+async def test_a_row_that_is_resumed_takes_the_place_of_no_other(budget: segue.Budget) -> None:
+    """It was given as failed, and is held or done while the others wait."""
+    tries = iter([-13, 1])
+
+    @segue.flow
+    async def hard(x: int) -> int:
+        if x:
+            return await segue.ask("and?", returns=int)
+        return await double(next(tries)) + await held(x)
+
+    desk = Desk()
+    desk.fake.when("").reply(3)
+    async with desk.engine() as engine, asyncio.timeout(10):
+        given: list[tuple[int, object]] = []
+
+        async def take() -> None:
+            async for row in engine.map(hard, range(3), id="job", budget=budget):
+                given.append((row.index, row.value if row.ok else type(row.error)))
+
+        taking = asyncio.ensure_future(take())
+        while not given:
+            await asyncio.sleep(0.005)
+        await engine.resume("job/0")
+        while (await engine.head("job/0")).status not in ("held", "done"):
+            await asyncio.sleep(0.005)
+        for left in (2, 1):
+            while len(asks := await engine.open_asks()) < left:
+                await asyncio.sleep(0.005)
+            await asyncio.sleep(0.05)
+            await asks[0].answer(left)
+        await taking
+        resumed = [(0, 5)] if budget is not SMALL else []
+        assert given == [(0, ValueError), *resumed, *given[-2:]]
+        assert dict(given[-2:]).keys() == {1, 2}
+
+
 async def test_a_source_that_fails_raises() -> None:
     def rows() -> object:
         yield 1

@@ -49,7 +49,8 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
     """A mapped set of runs. Iterating gives outcomes as they come, awaiting all values in the rows' order.
 
     Only the rows of this call of `map` are given, whatever else the job has done before. A held run counts as failed,
-    with `RunHeld`, once nothing else is left, and so does one that waits for a held run beneath it.
+    with `RunHeld`, once nothing else is left, and so does one that waits for a held run beneath it. A row whose run is
+    resumed meanwhile is given once more; its last outcome is its value.
     """
 
     def __init__(self, engine: Engine, id: str, flow: Target) -> None:
@@ -196,12 +197,13 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
         return self._values().__await__()
 
     async def _values(self) -> list[Out]:
-        outcomes = [outcome async for outcome in self]
-        return [outcome.value for outcome in sorted(outcomes, key=_index)]
+        outcomes = {outcome.index: outcome async for outcome in self}
+        return [outcomes[index].value for index in sorted(outcomes)]
 
     async def __aiter__(self) -> AsyncIterator[Outcome[In, Out]]:
         given, cursor, unheard = 0, 0, Unheard(self._engine.ends, "job", self.id)
         early: list[Head] = []  # of rows that may come yet
+        failed = set[int]()  # rows that were given so, and may be resumed
         while True:
             signal = self._engine.ends.next()
             over = self.total is not None
@@ -217,7 +219,9 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
                 if number is None:
                     early.append(head)
                 elif number >= 0:
-                    given += 1
+                    given += number not in failed
+                    if head.status != "done":
+                        failed.add(number)
                     yield self.outcome(await self._engine.verified(head), number)
             if heads:
                 unheard.came()
@@ -227,7 +231,7 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
                 raise self.failure
             if over and self.total is not None:
                 left = self.total - given
-                held = await self._held(left) if left else []
+                held = await self._held(left, failed) if left else []
                 if held is not None:
                     for head, by in held:
                         yield self.outcome(head, self._number(head) or 0, by)
@@ -236,30 +240,33 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
             with self._engine.worker.absent.waiting():
                 await signal
 
-    async def _held(self, missing: int) -> list[tuple[Head, Head]] | None:
-        """This call's rows that are held, or wait for one that is, each with that one, if they are all that is left."""
+    async def _held(self, missing: int, but: set[int]) -> list[tuple[Head, Head]] | None:
+        """This call's rows that are held, or wait for one that is, each with that one, if they are all that is left
+        `but` those that were given.
+        """
         known = await self._engine.store.get_job(self.id)
         counts = {} if known is None else known.counts
         if counts.get("held", 0) + counts.get("parked", 0) < missing:
             return None
         if counts.get("held", 0) < missing and (counts.get("ready") or self._engine.is_busy()):
             return None
-        held = [(head, head) async for head in self._rows("held")]
+        held = [(head, head) async for head in self._rows("held", but)]
         if len(held) < missing:
-            beneath = await held_beneath(self._engine.store, self._rows("parked"))
+            beneath = await held_beneath(self._engine.store, self._rows("parked", but))
             if beneath:
                 held += [
-                    (head, beneath[head.id]) async for head in self._rows("parked") if head.id in beneath
+                    (head, beneath[head.id]) async for head in self._rows("parked", but) if head.id in beneath
                 ]
         return held if len(held) >= missing else None
 
-    async def _rows(self, status: Status) -> AsyncIterator[Head]:
-        """This call's rows in that status."""
+    async def _rows(self, status: Status, but: set[int]) -> AsyncIterator[Head]:
+        """This call's rows in that status, but those."""
         after = ""
         while heads := await self._engine.store.runs(job=self.id, status=(status,), after=after, limit=1000):
             after = heads[-1].id
             for head in heads:
-                if (self._number(head) or 0) >= 0:
+                number = self._number(head) or 0
+                if number >= 0 and number not in but:
                     yield head
 
     def outcome(self, head: Head, number: int, by: Head | None = None) -> Outcome[In, Out]:
@@ -321,7 +328,3 @@ async def keyed_run(store: Store, job: str) -> Head | None:
     """One of a job's first runs that is known by something else than its number, if there is one."""
     heads = await store.runs(job=job, limit=20)
     return next((head for head in heads if head.spec.key != str(head.spec.index)), None)
-
-
-def _index(outcome: Outcome[Any, Any]) -> int:
-    return outcome.index
