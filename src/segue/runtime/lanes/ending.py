@@ -262,19 +262,20 @@ class Ending:
         return Delivery(put)
 
     async def _close(self, seen: str, progress: int, error: str = "") -> None:
+        passing = None if self.job.id in self.desk.ended else self._passing  # we ended it, then
         self.desk.forget(self.job)
         over = self.clock.now() if self.job.sent else 0.0
         closed = msgspec.structs.replace(
             self.job, state="closed", seen=seen, progress=progress, error=error, over=over
         )
         self.desk.promotions.closed(closed)
-        pause = self.desk.came(self.lane, good=self._good, passing=self._passing is not None)
-        if self._passing is not None and pause:
+        pause = self.desk.came(self.lane, good=self._good, passing=passing is not None)
+        if passing is not None and pause:
             log.warning(
                 "lane %s: nothing came of batch job %s but what may pass (%s); what goes out again waits %.0f s",
                 self.lane,
                 self.job.id,
-                self._passing.message,
+                passing.message,
                 pause,
             )
         await self.store.put_batch_job(closed, self.fence)
