@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 
 from segue.core.deadlines import AT_ONCE, LIVE_PRIOR, NEWEST, Way, choose, expected, lead
@@ -18,6 +20,7 @@ DAY = 24 * HOUR
         ([60.0, 120.0, 90.0], 120.0),
         ([60.0] * 9 + [HOUR], 60.0),  # one in ten may be late
         ([60.0] * 8 + [HOUR, HOUR], HOUR),
+        ([60.0] * 4 + [inf], DAY),  # one that wasn't done
         ([HOUR] * 3 + [60.0] * NEWEST, 60.0),  # the newest count
     ],
 )

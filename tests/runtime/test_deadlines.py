@@ -101,7 +101,7 @@ async def test_jobs_that_were_ended_since_nobody_needs_them_arent_taken_for_trou
 ) -> None:
     """Else what comes next would wait for minutes before it is sent."""
     sim = await world.simulator(pace=STUCK)
-    async with engine(world, mode=segue.Batch(within=timedelta(seconds=70), late="live")) as desk:
+    async with engine(world, mode=None) as desk:
         await all_stuck(desk)
     assert len(sim.batches()) == 3
     assert "nothing came of" not in caplog.text
@@ -109,11 +109,20 @@ async def test_jobs_that_were_ended_since_nobody_needs_them_arent_taken_for_trou
 
 async def all_stuck(desk: segue.Engine) -> None:
     """Three calls whose jobs are ended after a while, for they went live."""
+    mode = segue.Batch(within=timedelta(seconds=70), late="live")
     for number in range(3):
-        assert await desk.run(echo(number)) == f"You said: row {number}"
+        assert await desk.run(echo(number), mode=mode) == f"You said: row {number}"
         async with asyncio.timeout(20):
             while await desk.store.lanes():
                 await desk.advance()
+
+
+async def test_jobs_that_were_ended_before_they_were_done_tell_of_no_speed(world: World) -> None:
+    sim = await world.simulator(pace=STUCK)
+    async with engine(world, mode=None) as desk:
+        await all_stuck(desk)
+        assert await desk.run(echo(4), deadline=timedelta(minutes=5)) == "You said: row 4"
+    assert len(sim.batches()) == 3
 
 
 async def test_late_lines_of_a_stuck_job_go_live_and_the_job_is_ended(world: World) -> None:

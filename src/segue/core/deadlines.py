@@ -39,11 +39,12 @@ class Way(msgspec.Struct, frozen=True):
 
 
 def expected(took: Sequence[float], promised: float) -> float:
-    """Seconds in which the next job is over, nine times in ten."""
+    """Seconds in which the next job is over, nine times in ten. `took` is infinite for those that weren't done."""
     newest = sorted(took[-NEWEST:])
     if len(newest) < ENOUGH:
         return promised
-    return newest[-(-len(newest) * TENTHS // 10) - 1]
+    seconds = newest[-(-len(newest) * TENTHS // 10) - 1]
+    return seconds if seconds < math.inf else promised
 
 
 def choose(ways: Sequence[Way], left: float, lead: float) -> Way | None:

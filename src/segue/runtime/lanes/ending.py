@@ -55,6 +55,7 @@ class Ending:
         self._nothing = Usage(usage_name(lane_endpoint(self.lane)[0]), self.name)
         self.reserved: dict[str, Amount] = {}  # by lines
         self._good = False  # some of its lines have answers
+        self._answered = 0  # by the provider, lines of it
         self._passing: Failure | None = None  # of one that goes round again
 
     async def collect(self, remote: RemoteJob) -> None:
@@ -79,6 +80,7 @@ class Ending:
                         continue
                     read += 1
                     outcome = self._outcome(result)
+                    self._answered += outcome.status in ("ok", "error")
                     if result.id in shared and outcome.status == "ok":
                         outcome = shared_outcome(outcome, self.lane, self.provider, self.name)
                     if delivery.add(outcome):
@@ -99,7 +101,7 @@ class Ending:
             if await self._looks_again(remote, read - len(strange) + len(set(strange))):
                 return
             await self._lack(remote)
-        await self._close(remote.status, remote.done + remote.failed)
+        await self._close(remote.status, max(remote.done + remote.failed, self._answered))
 
     async def _lack(self, remote: RemoteJob) -> None:
         """The lines that a job has no result for end without one."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from asyncio import Task
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -60,10 +61,11 @@ class Promotions:
 
     def closed(self, job: BatchJob) -> None:
         """A job is over: how long it took tells of the next."""
-        if job.sent and job.over > job.sent and (job.remote != LIVE or job.progress):
-            kind = job.lane if job.remote != LIVE else f"{base_lane(job.lane)}|{LIVE}"
+        live = job.remote == LIVE
+        if job.sent and job.over > job.sent and not job.error and (job.progress or not live):
+            kind = f"{base_lane(job.lane)}|{LIVE}" if live else job.lane
             took = self._models.ways.took.setdefault(kind, [])
-            took.append(job.over - job.sent)
+            took.append(job.over - job.sent if live or job.progress >= job.lines else math.inf)
             del took[: -deadlines.NEWEST]
 
     async def advance(self, head: LaneHead, fence: int) -> float:
