@@ -14,6 +14,7 @@ import pytest
 
 import segue
 from segue.model.errors import BadAnswer, ModelFailed, RunCancelled
+from segue.providers.openai import OpenAI
 from segue.runtime.lanes import desk
 from segue.testing.clock import VirtualClock
 from segue.testing.simulator import Failure, Limits
@@ -126,6 +127,32 @@ async def test_who_looks_once_sends_at_once(world: World, monkeypatch: pytest.Mo
         await engine.lanes.sweep(poll_now=True)
         assert await run == "You said: row 1"
         assert engine.lanes.desk.pause(lane) <= 0
+
+
+async def test_who_looks_once_looks_anew_where_a_look_is_under_way(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was asked for before, and its answer is of before."""
+    sim = await world.simulator(batch_time=timedelta(seconds=0.3))
+    poll, asked, told = OpenAI.poll, asyncio.Event(), asyncio.Event()
+
+    async def slow(self: OpenAI, job: str) -> Any:
+        found = await poll(self, job)
+        if not asked.is_set():
+            asked.set()
+            await told.wait()
+        return found
+
+    monkeypatch.setattr(OpenAI, "poll", slow)
+    async with world.engine() as engine, asyncio.timeout(30):
+        await engine.start(echo(1))
+        await asked.wait()
+        await until(lambda: [one for one in sim.batches() if one.status == "completed"])
+        looking = asyncio.ensure_future(engine.lanes.sweep(poll_now=True))
+        await asyncio.sleep(0)
+        told.set()
+        await looking
+        assert await engine.store.lanes() == []
 
 
 async def _paused(engine: segue.Engine) -> str:

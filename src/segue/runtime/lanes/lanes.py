@@ -66,7 +66,7 @@ class Lanes:
         """Do what is due in every lane. Seconds until something is due again; None if no lane has anything."""
         async with self._sweeping:
             if poll_now and self._driven:
-                await asyncio.wait(self._driven.values())
+                await self._looked_after(None)
             heads = await self.store.lanes()
             for head in heads:
                 if head.lane not in self._driven:
