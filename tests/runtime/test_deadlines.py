@@ -287,9 +287,9 @@ async def test_a_slow_answer_of_a_provider_holds_up_no_late_line(
 async def test_late_calls_that_wait_to_be_tried_again_arent_sent_where_the_batch_answers_first(
     world: World,
 ) -> None:
-    sim = await world.simulator(batch_time=timedelta(seconds=1))  # 20 s by the engine's clock
-    sim.faults.fail(ROWS, status=429, retry_after=timedelta(seconds=50), on="chat")
-    async with engine(world, mode=segue.Batch(within=timedelta(seconds=62), late="live")) as desk:
+    sim = await world.simulator(batch_time=timedelta(seconds=2.5))  # 50 s by the engine's clock
+    sim.faults.fail(ROWS, status=429, retry_after=timedelta(seconds=400), on="chat")
+    async with engine(world, mode=segue.Batch(within=timedelta(seconds=90), late="live")) as desk:
         for number in range(ROWS):
             await desk.start(asks(number))
         async with asyncio.timeout(20):
@@ -393,6 +393,25 @@ async def test_an_engine_that_closes_while_late_lines_are_read_doesnt_wait_for_t
             await reading.wait()
             asyncio.get_running_loop().call_later(0.05, read.set)
     assert kinds(sim) == {}
+
+
+async def test_an_engine_that_closes_waits_for_no_late_call_that_would_be_tried_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.simulator(pace=STUCK)
+    sent, failed = asyncio.Event(), asyncio.Event()
+
+    async def send(*_: Any) -> bytes:
+        sent.set()
+        await failed.wait()
+        raise CallFault(503, "Overloaded", again=True)
+
+    monkeypatch.setattr(OpenAI, "send", send)
+    async with asyncio.timeout(10):
+        async with engine(world, mode=segue.Batch(within=timedelta(seconds=62), late="live")) as desk:
+            await desk.start(echo(1), id="a")
+            await sent.wait()
+            asyncio.get_running_loop().call_later(0.05, failed.set)
 
 
 async def test_a_bad_line_fails_alone_where_another_went_live_before_the_file_was_made(world: World) -> None:

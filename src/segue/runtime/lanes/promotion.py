@@ -252,6 +252,10 @@ class _Round:
             self._flying.add(line.id)
             try:
                 body = await provider.send(to, line.body, None, limit.heard)
+            except CallFault as fault:
+                if fault.again and self._landing:  # the next try is the next process's
+                    raise asyncio.CancelledError from fault
+                raise
             finally:
                 self._flying.discard(line.id)
             problem = check_result(provider, to, body)
