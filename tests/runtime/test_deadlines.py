@@ -256,6 +256,14 @@ async def test_less_time_than_a_live_call_needs_is_warned_of(
     assert "they have 36 s" in said
 
 
+async def test_how_long_late_calls_took_says_when_the_next_ones_begin(world: World) -> None:
+    sim = await world.simulator()
+    async with engine(world, mode=segue.Batch(within=timedelta(seconds=50), late="live")) as desk:
+        for number in range(4):
+            assert await desk.run(echo(number)) == f"You said: row {number}"
+    assert kinds(sim) == {"live": 3, "batch": 1}
+
+
 @pytest.mark.parametrize("lane", ["another", "the same"])
 async def test_a_slow_answer_of_a_provider_holds_up_no_late_line(
     world: World, lane: str, monkeypatch: pytest.MonkeyPatch
