@@ -168,6 +168,19 @@ async def test_late_fail(world: World) -> None:
             await desk.run(echo(1))
 
 
+async def test_a_job_that_nobody_needs_any_more_isnt_submitted(world: World) -> None:
+    """Its file is there, and all its lines went live while it couldn't be submitted."""
+    sim = await world.simulator()
+    sim.faults.fail(5, status=503, on="batches")
+    async with engine(world, mode=segue.Batch(within=timedelta(seconds=66), late="live")) as desk:
+        assert all(outcome.ok for outcome in await mapped(desk))
+        async with asyncio.timeout(20):
+            while await desk.store.lanes():
+                await asyncio.sleep(0.01)
+    assert sim.batches() == []
+    assert kinds(sim) == {"live": ROWS}
+
+
 async def test_what_fails_when_it_is_late_is_sent_until_then(world: World) -> None:
     """Its deadline is nearer than a live call would have to begin; many rows make that hours."""
     sim = await world.simulator()

@@ -195,6 +195,10 @@ class Ending:
         await self._end(outcome)
         await self._close("over quota", 0, told)
 
+    async def unneeded(self) -> None:
+        """All its lines were answered live before it could be submitted."""
+        await self._close("not needed", 0)
+
     async def refused(self, fault: CallFault) -> None:
         """The provider didn't even take the job's file, or the job, and won't: its lines fail."""
         log.warning("batch job %s was refused: %s", self.job.id, fault)

@@ -170,6 +170,9 @@ class Lane:
             return await self._sent(job, orphan)
         if job.file and self.clock.now() - job.uploaded < GRACE:
             return None
+        if not await self.store.job_lines(job.id, "", 1):
+            await self._ending(job).unneeded()
+            return None
         if self.desk.gave_up(job):
             text = (
                 f"the answers of {self.provider.name} to a submission make no sense, and it has no such job"
