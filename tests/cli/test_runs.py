@@ -72,6 +72,41 @@ def test_failures_are_grouped_by_cause(desk: Desk):
     assert "segue resume --all-like twice:rows.jsonl/0" in said.out
 
 
+def test_of_a_group_of_errors_it_is_told_what_is_in_it(desk: Desk):
+    desk.change("@segue.flow\nasync def pair", GROUPS + "\n\n@segue.flow\nasync def pair")
+    desk.write("rows.jsonl", "7\n7\n8\n")
+    said = desk.segue("map", "app.py:both", "rows.jsonl", "-o", "out.jsonl")
+    assert (
+        "2 × ExceptionGroup: unhandled errors in a TaskGroup (2 sub-exceptions): ValueError: seven"
+        in said.err
+    )
+    assert [row["error"]["message"].partition("): ")[2] for row in desk.rows()] == [
+        "ValueError: seven is right out",
+        "ValueError: seven is right out",
+        "KeyError: 'eight'",
+    ]
+    one, other = desk.segue("runs", "--failed", "--json").rows
+    assert (one["runs"], other["runs"]) == (2, 1)
+    assert "KeyError: 'eight'" in desk.segue("runs", "--job", "both:rows.jsonl", "--failed").out
+
+
+GROUPS = """
+@segue.step
+async def eight(n: int) -> int:
+    if n == 8:
+        raise KeyError("eight")
+    return n
+
+
+@segue.flow
+async def both(n: int) -> int:
+    async with asyncio.TaskGroup() as group:
+        for step in double, eight, double:
+            group.create_task(step(n))
+    return n
+""".strip()
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [

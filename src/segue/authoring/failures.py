@@ -111,6 +111,17 @@ def to_exception(failure: Failure) -> Exception:
     return error
 
 
+def members_of(failure: Failure) -> list[Failure]:
+    """The errors of a recorded group; none of any other error."""
+    if not failure.message.endswith((" sub-exception)", " sub-exceptions)")):
+        return []
+    try:
+        members: list[Failure] = _decode_group(failure.args)[1]
+    except ValueError:  # it only says so, or couldn't be written whole
+        return []
+    return members
+
+
 def _made(failure: Failure) -> Exception:
     found = class_named(failure.type)
     if failure.args and isinstance(found, type) and issubclass(found, BaseException):

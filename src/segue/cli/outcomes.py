@@ -19,7 +19,7 @@ from ..core.signature import InputShape
 from ..model.run import ENDED, Head
 from ..ports.store import Store
 from .rows import BadFile, BoundRow
-from .screen import kind_of
+from .screen import kind_of, text_of
 
 
 class Problem(msgspec.Struct):
@@ -123,7 +123,7 @@ def line_of(
     if head.status == "done":
         line.value = msgspec.Raw(head.value or b"null")
     elif head.error is not None:
-        line.error = Problem(kind_of(head.error.type), head.error.message)
+        line.error = Problem(kind_of(head.error.type), text_of(head.error))
     elif head.status == "held":
         line.error = Problem("RunHeld", head.reason)
     elif beneath is not None:

@@ -33,7 +33,7 @@ from .budgets import declare_budget
 from .job import each_run
 from .place import check_models, declare_store, period, positive
 from .rows import RowFile, bind, check_readable, key_of, without_errors
-from .screen import count, duration, money, note, put_json
+from .screen import count, duration, money, note, put_json, told
 from .target import load_flow
 
 #: Rows that go live at once, for the time that it takes: as many as an endpoint is asked at first.
@@ -193,7 +193,7 @@ async def _try(
     waiting = 0
     async for head in each_run(engine.store, job=job.id):
         if head.error is not None:
-            plan.notes.append(f"row {head.spec.index} of the sample failed: {head.error.message}")
+            plan.notes.append(f"row {head.spec.index} of the sample failed: {told(head.error)}")
         elif head.status == "held":
             plan.notes.append(f"row {head.spec.index} of the sample is held: {head.cause}")
         else:

@@ -35,7 +35,7 @@ from .place import GONE, at_store, check_models, declare_how, declare_store, how
 from .prompt import Typist, answer_at_prompt, as_text
 from .rows import BadFile, strange_field
 from .runs import what
-from .screen import duration, error_of, is_terminal, kind_of, note, put_json, shown, visible
+from .screen import duration, error_of, is_terminal, kind_of, note, put_json, shown, told, visible
 from .target import definition_of, file_of, load_target
 from .waits import Waits
 
@@ -332,7 +332,7 @@ class _Watch:
             case Recorded(error=None) if event.kind not in ("generate", "ask"):
                 self._dim(f"· {event.name} → {shown(event.value)}")
             case Recorded(error=error) if error is not None:
-                self._dim(f"· {event.name} ✗ {kind_of(error.type)}: {error.message}")
+                self._dim(f"· {event.name} ✗ {told(error)}")
             case Retrying():
                 status = f"HTTP {event.status}, " if event.status else ""
                 again = f"again in {duration(event.wait)}, after attempt {event.attempt}"

@@ -18,7 +18,7 @@ from ..runtime.ground.names import unknown_job
 from . import budgets, exit
 from .answers import expects
 from .place import declare_store, declare_tags, from_zero, looking
-from .screen import count, duration, error_of, kind_of, note, put_json, short, shown, table, visible
+from .screen import count, duration, error_of, kind_of, note, put_json, short, shown, table, told, visible
 from .waits import Waits, in_words, tell_batches
 from .waits import as_plain as waits_as_plain
 
@@ -202,7 +202,7 @@ def what(head: Head) -> str:
     kind = kind_of(head.error.type)
     if kind in ("RunInterrupted", "RunCancelled"):  # its text would say the id once more
         return kind.removeprefix("Run").lower()
-    return short(f"{kind}: {head.error.message}", 200)
+    return short(told(head.error), 200)
 
 
 def as_plain(head: Head) -> dict[str, Any]:
@@ -259,7 +259,7 @@ def why(head: Head) -> str:
     """Why a run failed or is held."""
     if head.status == "held":
         return head.reason
-    return "no error was left" if head.error is None else f"{kind_of(head.error.type)}: {head.error.message}"
+    return "no error was left" if head.error is None else told(head.error)
 
 
 async def _causes(store: Store, args: argparse.Namespace) -> None:

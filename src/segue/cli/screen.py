@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import msgspec
 
+from ..authoring.failures import members_of
 from ..model.entry import Failure
 
 
@@ -187,6 +188,17 @@ def duration(seconds: float) -> str:
 def error_of(failure: Failure) -> dict[str, str]:
     """A recorded error as JSON for programs."""
     return {"type": failure.type, "message": failure.message, "trace": failure.trace}
+
+
+def told(failure: Failure) -> str:
+    """A recorded error as people read it: its class and its text."""
+    return f"{kind_of(failure.type)}: {text_of(failure)}"
+
+
+def text_of(failure: Failure) -> str:
+    """A recorded error's text; of a group with what is in it, for that is why it failed."""
+    members = dict.fromkeys(told(member) for member in members_of(failure))
+    return f"{failure.message}: {'; '.join(members)}" if members else failure.message
 
 
 def kind_of(error_type: str) -> str:

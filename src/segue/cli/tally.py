@@ -15,7 +15,7 @@ from ..ports.store import Store
 from ..runtime import family
 from ..runtime.receipt import total
 from . import budgets
-from .screen import count, duration, kind_of, money, short
+from .screen import count, duration, money, short, told
 
 #: States of a provider's job that isn't there yet.
 _UNSENT = frozenset({"intent", "uploaded"})
@@ -107,7 +107,7 @@ class Tally:
             for head in heads:
                 self._ended = max(self._ended, head.updated)
                 if head.error is not None:
-                    cause = f"{kind_of(head.error.type)}: {short(head.error.message, 160)}"
+                    cause = short(told(head.error), 180)
                     self.causes[cause] += 1
                     self.examples.setdefault(cause, head.id)
             self._of_ended = total([*self._of_ended, *(use for head in heads for use in head.usage)])

@@ -23,7 +23,7 @@ from ..runtime.wake import rebase
 from . import budgets, exit
 from .place import declare_store, looking
 from .runs import as_plain
-from .screen import count, duration, error_of, kind_of, note, put_json, short, shown, table, visible
+from .screen import count, duration, error_of, kind_of, note, put_json, short, shown, table, told, visible
 from .waits import Waits, given_up
 from .waits import as_plain as waits_as_plain
 
@@ -180,7 +180,7 @@ def said(entry: Entry, *, over: bool = False) -> str:
         until = f" until {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(entry.due))}" if entry.due else ""
         return f"… waits{until}"
     if entry.error is not None:
-        return f"✗ {kind_of(entry.error.type)}: {entry.error.message}"
+        return f"✗ {told(entry.error)}"
     return answer_of(entry) if entry.kind == "generate" else shown(entry.value, 200)
 
 
