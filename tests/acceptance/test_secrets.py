@@ -127,7 +127,7 @@ class Ears:
             for file in files:
                 assert form.encode() not in file.read_bytes(), f"the key is in {file.name}"
             for record in self._caplog.records:
-                assert form not in record.getMessage(), f"the key is in a log of {record.name}"
+                assert form not in logging.Formatter().format(record), f"the key is in a log of {record.name}"
             for text in self.heard:
                 assert form not in text, "the key is in an event or an error"
 
@@ -238,3 +238,73 @@ async def test_a_key_in_the_name_of_a_model(ears: Ears, key: str, place: str) ->
             ears.error(caught.value)
         assert not await engine.store.runs(limit=9)
     ears.secretless(key)
+
+
+PASSWORD = "Pa55w0rd+of%2Fnobodys"
+
+
+class Unavailable(Exception):
+    """Of a client that the author's code calls by itself; it can't be made anew from its record."""
+
+    def __init__(self, url: str, client: object) -> None:
+        super().__init__(f"503 for url '{url}'")
+
+
+@segue.step(name="secrets.reaches")
+async def reaches(url: str, plain: bool) -> None:
+    url = url.replace("…", PASSWORD)
+    raise RuntimeError(f"no answer of {url}") if plain else Unavailable(url, object())
+
+
+@segue.flow(name="secrets.reaching")
+async def reaching(url: str, plain: bool) -> None:
+    await reaches(url, plain)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://ada:…@127.0.0.1/x", "https://***@127.0.0.1/x"),
+        ("postgres://ada:…@127.0.0.1:5432/x", "postgres://ada:***@127.0.0.1:5432/x"),
+        ("https://127.0.0.1/x?page=2&key=…&v=1", "https://127.0.0.1/x?page=2&key=***&v=1"),
+        ("https://127.0.0.1/x?X-Amz-Signature=…", "https://127.0.0.1/x?X-Amz-Signature=***"),
+        ("https://127.0.0.1/x?access_token=…", "https://127.0.0.1/x?access_token=***"),
+    ],
+)
+async def test_what_the_url_in_an_authors_own_error_holds(
+    ears: Ears, monkeypatch: pytest.MonkeyPatch, url: str, shown: str, plain: bool
+) -> None:
+    monkeypatch.setattr(logging.getLogger("segue.raised"), "propagate", True)
+    async with segue.Engine(f"sqlite:{ears.path / 'runs.db'}") as engine:
+        run = await engine.start(reaching(url, plain))
+        await ears.listen(run)
+        with pytest.raises(RuntimeError if plain else SegueError, match=r"(no answer of|503 for)") as caught:
+            await run
+        assert shown in str(caught.value)
+        ears.error(caught.value)
+        ears.secretless(PASSWORD)
+    ears.secretless(PASSWORD)
+
+
+async def test_what_a_url_tells_that_is_no_secret(ears: Ears) -> None:
+    url = "https://127.0.0.1/x?author=ada&page_token=7&sort_key=n#key=8"
+    async with segue.Engine(f"sqlite:{ears.path / 'runs.db'}") as engine:
+        with pytest.raises(RuntimeError) as caught:
+            await engine.run(reaching(url, True))
+    assert str(caught.value) == f"no answer of {url}"
+
+
+@segue.flow(name="secrets.named")
+async def named() -> str:
+    return await segue.generate("hi", model="openai:m@http://ada:Pa55w0rd+of%2Fnobodys@127.0.0.1:1/v1")
+
+
+async def test_a_password_in_a_line_of_the_authors_code(ears: Ears) -> None:
+    async with segue.Engine(f"sqlite:{ears.path / 'runs.db'}") as engine:
+        with pytest.raises(InvalidValue, match="it has a password") as caught:
+            await engine.run(named())
+        ears.heard += caught.value.__notes__
+        assert "await segue.generate(" in caught.value.__notes__[0]
+        ears.secretless(PASSWORD)
+    ears.secretless(PASSWORD)

@@ -28,12 +28,11 @@ _decode_group = decoder(tuple[str, list[Failure]])
 def to_failure(error: BaseException, *, again: bool = False) -> Failure:
     """An error as data. What builds it again is kept if that gives an equal one, which is tried here.
 
-    Without the keys of providers that this process holds: a client that the code calls by itself may tell its own.
+    Without the keys of providers that this process holds, and those in URLs: a client that the code calls by itself
+    may tell its own.
     """
     masks = masks_of_keys()
     failure = _as_failure(error, again, masks)
-    if not masks:
-        return failure
     message, args = hidden(failure.message, masks), hidden(failure.args.decode(), masks).encode()
     if message == failure.message and args == failure.args:
         return failure

@@ -33,9 +33,7 @@ def trace_of(error: BaseException, masks: Iterable[Mask]) -> str:
     lines = list(_lines(error, CAUSES))
     if not lines:
         return ""
-    from ..providers.masking import Mask  # which loads the providers
-
-    text = _cut(hidden(Mask("")("\n".join(lines)), masks))
+    text = _cut(_masked("\n".join(lines), masks))
     if len(text) <= MOST:
         return text
     return f"{text[: MOST // 4]}\n  …\n{text[-(MOST * 3 // 4 - 8) :].partition(chr(10))[2]}"
@@ -49,10 +47,44 @@ def masks_of_keys() -> list[Mask]:
 
 
 def hidden(text: str, masks: Iterable[Mask]) -> str:
-    """Without the keys of these."""
+    """Without the keys of these, and those in URLs."""
+    from ..providers.masking import in_urls  # which loads the providers
+
     for mask in masks:
         text = mask.its_own(text)
-    return text
+    return in_urls(text)
+
+
+def traceback_of(error: BaseException) -> str:
+    """The whole of it, masked as what is recorded."""
+    return _masked("".join(traceback.format_exception(error)), masks_of_keys())
+
+
+def tells_secrets(error: BaseException) -> bool:
+    """Whether an error, or what is behind it, says what isn't recorded of it."""
+    masks = masks_of_keys()
+    seen: set[int] = set()
+    more: list[BaseException | None] = [error]
+    while more:
+        one = more.pop()
+        if one is None or id(one) in seen:
+            continue
+        text = text_of(one)
+        if hidden(text, masks) != text:
+            return True
+        seen.add(id(one))
+        more += [
+            one.__cause__,
+            one.__context__,
+            *(one.exceptions if isinstance(one, BaseExceptionGroup) else ()),
+        ]
+    return False
+
+
+def _masked(text: str, masks: Iterable[Mask]) -> str:
+    from ..providers.masking import Mask
+
+    return hidden(Mask("")(text), masks)
 
 
 def text_of(error: BaseException) -> str:

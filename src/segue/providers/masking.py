@@ -8,7 +8,20 @@ import urllib.parse
 
 _KEY = re.compile(r"\b(sk|pk|rk)-[A-Za-z0-9_*-]{8,}")
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/*-]{8,}=*")
+#: In URLs: what stands before the host, of other schemes than HTTP the password alone; what is named a credential.
+_USER = re.compile(r"(?i)(\bhttps?://|\b[a-z][a-z0-9+.-]*://[^\s/?#@:'\"]*:)[^\s/?#@'\"]+(?=@)")
+_NAMED = re.compile(
+    r"(?i)([?&](?:(?:api|access|auth|client|id|refresh|security|subscription|x|amz|goog)[-_]?)*"
+    r"(?:key|token|secret|signature|sig|password|passwd|pwd|auth)=)[^&\s#'\"\\]+"
+)
 _SHOWN = "***"
+
+
+def in_urls(text: str) -> str:
+    """The text without the passwords and keys of URLs in it."""
+    if "://" not in text:
+        return text
+    return _NAMED.sub(rf"\1{_SHOWN}", _USER.sub(rf"\1{_SHOWN}", text))
 
 
 class Mask:

@@ -12,6 +12,7 @@ import msgspec
 
 from ...authoring.context import BRANCH, Act, Wait, Work
 from ...authoring.failures import to_exception, to_failure
+from ...authoring.trace import tells_secrets
 from ...core.replay import Place
 from ...model.chat import ChatReply
 from ...model.entry import GIVEN_UP, INSTANT, Entry, Failure
@@ -166,7 +167,7 @@ def decode(outcome: Outcome) -> Outcome:
     """Make of a recorded outcome what the code gets. A live call gets the decoded copy too."""
     if outcome.error is not None:
         outcome.raises = to_exception(outcome.error)
-        if outcome.cause is not None:
+        if outcome.cause is not None and not tells_secrets(outcome.cause):
             outcome.raises.__cause__ = outcome.cause
         if outcome.error.again:
             outcome.raises.__segue_again__ = True  # type: ignore[attr-defined]  # read by the step's retry

@@ -8,6 +8,7 @@ from typing import Any
 
 from ...authoring.failures import as_step_failed
 from ...authoring.flow import FlowDef
+from ...authoring.trace import traceback_of
 from ...core.codec import encode
 from ...model.errors import InputMismatch, InvalidValue
 from ...ports.store import Claimed
@@ -40,8 +41,9 @@ async def _flow_code(flow: FlowDef, data: bytes, call: Any, executor: Executor) 
         value = encode(await code, where=flow.where)
         executor.returned(value)
         return value
-    except Exception:
-        RAISED.debug("flow %s raised", flow.name, exc_info=True)
+    except Exception as error:
+        if RAISED.isEnabledFor(logging.DEBUG):
+            RAISED.debug("flow %s raised\n%s", flow.name, traceback_of(error).rstrip())
         raise
     except SystemExit as error:  # it would end more than this run
         raise as_step_failed(error) from error
