@@ -303,6 +303,20 @@ async def test_other_requests_are_recorded_whole(mode: str):
     assert len(SIM.files.all("openai")) == 1  # uploaded once, in however many lives
 
 
+@segue.flow
+async def http_with_a_password(base_url: str) -> list[int]:
+    client = segue.http_client(base_url=base_url.replace("://", "://ada:a%2Fword@"))
+    asked, other = await client.post("/chat/completions", json=chat("hi")), await client.get("/models")
+    return [asked.status_code, other.status_code]
+
+
+async def test_a_url_with_a_password():
+    async with Simulator() as sim:
+        value, entries = await run(http_with_a_password(sim.base_url))
+    assert value == [200, 200]
+    assert all(b"word" not in entry.args for entry in entries)
+
+
 # ---------------------------------------------------------------- streams
 @segue.flow
 async def http_streams(text: str) -> str:

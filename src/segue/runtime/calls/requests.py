@@ -180,7 +180,7 @@ class OtherRequest:
         if kind := call.headers.get("content-type"):
             headers["Content-Type"] = kind
         body = call.body or None
-        async with transport.request(call.method, call.url, headers=headers, body=body) as response:
+        async with transport.request(call.method, _bare(call.url), headers=headers, body=body) as response:
             content = await response.read()
             if response.status in (408, 429) or response.status >= 500:
                 fault = http_fault(response.status, response.headers, content, self._mask)
@@ -200,6 +200,12 @@ def _answer(body: bytes, request: Request, mask: Mask) -> dict[str, Any]:
             raise event_fault(body, mask)
         raise garbage("the answer isn't a reply of the API", body, mask)
     return answer
+
+
+def _bare(url: str) -> str:
+    """Without a password, which the client has put into a header."""
+    parts = urllib.parse.urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else url
 
 
 def _sent(call: WireCall, branch: Branch) -> dict[str, str]:
