@@ -325,6 +325,23 @@ def test_output_to_what_is_no_file(desk: Desk):
     assert '"value":' in (desk.path / "real.jsonl").read_text()
 
 
+def test_standard_output_that_is_full_is_named(desk: Desk):
+    desk.write("rows.jsonl", "1\n")
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "segue", "map", "app.py:twice", "rows.jsonl"],
+            cwd=desk.path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+        )
+    assert ended.returncode == 2
+    assert (
+        "standard output: it can't be written: No space left on device; make room, or give -o" in ended.stderr
+    )
+
+
 def test_rows_of_a_pipe(desk: Desk):
     for _ in range(2):  # the same rows are the same job
         reads, writes = os.pipe()

@@ -3,7 +3,9 @@ from __future__ import annotations
 import asyncio
 import builtins
 import importlib.util
+import resource
 import socket
+import tempfile
 import threading
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -125,6 +127,18 @@ async def test_a_spooled_body_is_sent_with_its_length(server: Server, pool: Pool
             assert body == BLOCK * many
             assert request.headers["Content-Length"] == str(many * len(BLOCK))
             assert (request.headers["Content-Type"], request.headers["X"]) == ("application/json", "y")
+
+
+async def test_a_full_disk_says_which(server: Server, pool: Pooled):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            async with pool.spool(blocks(6_000)):
+                pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.filename == tempfile.gettempdir()
 
 
 async def test_memory_stays_flat_over_an_upload_and_a_download(server: Server, pool: Pooled):

@@ -157,8 +157,15 @@ def input_of(head: Head, shape: InputShape | None) -> msgspec.Raw:
 def replacing(path: str) -> Generator[IO[bytes]]:
     """A file to write that takes its place only when it is whole. Without a path, standard output."""
     if not path or path == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        try:
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:  # `segue map … | head`
+            raise
+        except OSError as error:
+            raise BadFile(
+                "standard output", f"it can't be written: {error.strerror}", "make room, or give -o FILE"
+            ) from None
         return
     target = Path(path)
     if target.exists() and not target.is_file():  # a pipe or a device, such as /dev/stdout

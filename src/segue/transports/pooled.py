@@ -290,9 +290,19 @@ async def _fill(spool: IO[bytes], content: AsyncIterator[bytes]) -> None:
         pieces.append(piece)
         size += len(piece)
         if size >= _PIECE:
-            await asyncio.to_thread(spool.writelines, pieces)
+            await asyncio.to_thread(_write, spool, pieces)
             pieces, size = [], 0
-    await asyncio.to_thread(spool.writelines, pieces)
+    await asyncio.to_thread(_write, spool, pieces)
+
+
+def _write(spool: IO[bytes], pieces: list[bytes]) -> None:
+    try:
+        spool.writelines(pieces)
+        spool.flush()
+    except OSError as error:  # it doesn't say which disk is full
+        with contextlib.suppress(OSError):  # what is left can't be written either
+            spool.close()
+        raise OSError(error.errno, error.strerror, tempfile.gettempdir()) from None
 
 
 async def _pieces(body: bytes) -> AsyncIterator[bytes]:
