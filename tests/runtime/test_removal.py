@@ -167,6 +167,53 @@ async def test_the_same_id_is_another_run(tmp_path: Path) -> None:
 
 
 @segue.flow
+async def within_a_block(word: str) -> str:
+    with segue.using(budget=Budget(tokens=2000)):
+        return await segue.generate(f"say {word}")
+
+
+@pytest.mark.parametrize("address", ["memory:", "sqlite:"])
+async def test_budgets_begin_anew_too(address: str, tmp_path: Path) -> None:
+    desk = Desk(open_store(address if address == "memory:" else f"sqlite:{tmp_path}/runs.db"))
+    desk.fake.when("say").reply("word " * 1500)
+    async with desk.engine() as engine:
+        for _ in range(3):
+            await engine.run(within_a_block("x"), id="a")
+            assert await engine.remove("a") == 1
+        assert await engine.store.budgets() == []
+
+
+@segue.flow
+async def goes_on(word: str) -> str:
+    said = await segue.generate(f"say {word}")
+    await segue.ask("Go on?")
+    return said + await segue.generate(f"say {word}")
+
+
+@segue.flow
+async def leaves_one(word: str) -> None:
+    await segue.spawn(goes_on(word), id="own")
+
+
+@pytest.mark.parametrize("address", ["memory:", "sqlite:"])
+async def test_what_was_spent_stays_so_where_a_run_that_goes_on_draws_on_it(
+    address: str, tmp_path: Path
+) -> None:
+    desk = Desk(open_store(address if address == "memory:" else f"sqlite:{tmp_path}/runs.db"))
+    desk.fake.when("say").reply("hello")
+    async with desk.engine() as engine:
+        await engine.run(leaves_one("x"), id="a", budget=Budget(tokens=10_000))
+        await desk.parked("own")
+        (before,) = await engine.store.budgets()
+        assert await engine.remove("a") == 1
+        (ask,) = await engine.open_asks(run="own")
+        await ask.answer("yes")
+        await engine.wait("own")
+        (after,) = await engine.store.budgets()
+        assert (after.id, after.spent.tokens) == ("run:a", 2 * before.spent.tokens)
+
+
+@segue.flow
 async def enlarging(word: str) -> str:
     return await enlarged(word)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from heapq import heapify, heappop, heappush
 
 from ...model.budget import Account, Amount, Limit, Reservation, Reserved, Settlement, Standing
@@ -150,6 +150,10 @@ class Budgets:
             if not ids:
                 del self._of_run[run]
 
+    def of_runs(self, runs: Collection[str]) -> list[str]:
+        """The accounts of these, and of blocks in their code."""
+        return [id for id in self._accounts if id.startswith(("run:", "block:")) and _owner(id) in runs]
+
     def lose(self, accounts: Iterable[str]) -> None:
         """Forget accounts, but those that a call is on."""
         on = {budget.id for _, _, budgets in self._reserved.values() for budget in budgets}
@@ -209,3 +213,9 @@ class Budgets:
             )
             for one in found
         ]
+
+
+def _owner(account: str) -> str:
+    """The run that an account is of; what a block's has behind that has no space."""
+    kind, _, rest = account.partition(":")
+    return rest if kind == "run" else rest.rpartition(" ")[0]

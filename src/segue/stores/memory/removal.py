@@ -38,7 +38,7 @@ class Removal:
         self._lines.lose(over)
         self._questions.lose(over)
         self._dead.lose(over)
-        self._budgets.lose(f"run:{id}" for id in over)
+        self._lose_accounts(self._budgets.of_runs(over))
         for id in over:
             self._archive.lose(known[id])
         self._runs.remove([known[id] for id in over])
@@ -48,5 +48,12 @@ class Removal:
         """A job without runs; whether it is gone."""
         gone = self._jobs.remove(job)
         if gone:
-            self._budgets.lose([f"job:{job}"])
+            self._lose_accounts([f"job:{job}"])
         return gone
+
+    def _lose_accounts(self, accounts: Sequence[str]) -> None:
+        """Unless a run that isn't over draws on one."""
+        if accounts:
+            specs = [run.spec for run in self._runs.by_id.values() if run.status not in ENDED]
+            drawn = {account.id for spec in specs for account in spec.config.accounts}
+            self._budgets.lose(id for id in accounts if id not in drawn)

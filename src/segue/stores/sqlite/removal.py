@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
+from ...model.errors import UNREADABLE
 from . import blobs, past
 from .bulk import Query, as_json
+from .heads import decode_spec
 from .ledger import Ledger
 from .schema import CANCELLED, DONE, GONE
 
 _AMONG: Final = "in (select value from json_each(?))"
 _OVER = Query(("id", "k"), f"from runs where id {_AMONG} and status between {DONE} and {CANCELLED}")
 _LINES = Query(("k", "run", "status in (0, 1, 7) or hedged is not null"), f"from lines where run {_AMONG}")
+
+#: Budgets of runs, and of blocks in their code: what stands behind the run's id has no space.
+_OF_RUNS = Query(
+    ("b.k", "b.id"),
+    """from json_each(:runs) as q cross join budgets b on b.id = 'run:' || q.value union all
+    select b.k, b.id from json_each(:runs) as q cross join budgets b
+    on b.id > 'block:' || q.value || ' ' and b.id < 'block:' || q.value || '!'
+    and instr(substr(b.id, length(q.value) + 8), ' ') = 0""",
+)
+_GOING_ON = Query(("#s.spec",), f"from runs r cross join specs s on s.run = r.k where r.status < {DONE}")
 
 #: What has rows of a run, by its key, besides the journal, whose keys are never used again.
 _TABLES: Final = (
@@ -57,19 +70,25 @@ def _forget(ledger: Ledger, runs: Mapping[str, int]) -> None:
         cx.execute(f"delete from {table} where run {_AMONG}", (keys,))
     past.keep_number(cx, newest)
     cx.execute(f"delete from dead where recipient {_AMONG}", (as_json(runs),))
-    _forget_accounts(cx, [f"run:{id}" for id in runs])
+    _forget_accounts(cx, _OF_RUNS.rows(cx, {"runs": as_json(runs)}))
     if ledger.archived is not None:
         ledger.archived.difference_update(runs.values())
     ledger.raise_floor(fence or 0)
     _delete(cx, set(runs.values()))
 
 
-def _forget_accounts(cx: sqlite3.Connection, accounts: Sequence[str]) -> None:
-    """Those of budgets, unless a call of another run is on one."""
+def _forget_accounts(cx: sqlite3.Connection, accounts: Sequence[tuple[int, str]]) -> None:
+    """Those of budgets, each with its key, unless a run that isn't over draws on one, or has a call on it."""
+    if not accounts:
+        return
+    drawn: set[str] = set()
+    for (spec,) in _GOING_ON.rows(cx):
+        with suppress(*UNREADABLE):
+            drawn.update(account.id for account in decode_spec(spec).config.accounts)
     cx.execute(
-        f"delete from budgets where id {_AMONG} and k not in (select budget from reservations)"
+        f"delete from budgets where k {_AMONG} and k not in (select budget from reservations)"
         " and k not in (select budget from wanting)",
-        (as_json(accounts),),
+        (as_json(k for k, id in accounts if id not in drawn),),
     )
 
 
@@ -99,5 +118,5 @@ def _remove_job(cx: sqlite3.Connection, job: str) -> bool:
     if cx.execute("select 1 from runs where job = ? and job > 0 limit 1", row).fetchone() is not None:
         return False
     cx.execute("update jobs set target = null, created = null, total = null where k = ?", row)
-    _forget_accounts(cx, [f"job:{job}"])
+    _forget_accounts(cx, cx.execute("select k, id from budgets where id = 'job:' || ?", (job,)).fetchall())
     return True

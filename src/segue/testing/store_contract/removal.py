@@ -9,6 +9,7 @@ from ...model.budget import Account, Amount, Limit, Reservation
 from ...model.entry import BLOB
 from ...model.lane import LineOutcome
 from ...model.message import DeadLetter
+from ...model.mode import Config
 from ...model.run import Usage
 from ...ports.store import History, JobHead, Store
 from .acts import (
@@ -172,6 +173,27 @@ class RemovalContract:
             await commit(store, id, 1, status="done")
         assert await store.remove(["a", "b"]) == [True, True]
         assert [one.id for one in await store.budgets()] == ["run:b"]
+
+    async def test_budgets_of_blocks_in_its_code_go_too(self, store: Store) -> None:
+        of = {"block:a #0.0": "a", "block:a /x#1.0": "a", "block:a b #0.0": "a b", "block:ab #0.0": "ab"}
+        await start(store, "a", "a b", "ab")
+        for id, run in of.items():
+            await store.reserve([Reservation(id, run, (Account(id, Limit(nanos=9)),), Amount(1, 1))], now=0.0)
+        await commit(store, "a", 1, status="done")
+        assert await store.remove(["a"]) == [True]
+        assert [one.id for one in await store.budgets()] == ["block:a b #0.0", "block:ab #0.0"]
+
+    async def test_its_budget_stays_while_a_run_draws_on_it_that_isnt_over(self, store: Store) -> None:
+        await store.put_job(JobHead("j", "greet", 1.0))
+        accounts = [Account(id, Limit(nanos=100)) for id in ("job:j", "run:j/1", "run:j/2")]
+        (fence,) = await start(store, "j/1", job="j")
+        await start(store, "other", config=Config(accounts=tuple(accounts[:2])))
+        wanted = Reservation("call", "j/1", tuple(accounts), Amount(10, 1))
+        await store.reserve([wanted], now=0.0)
+        await commit(store, "j/1", fence, status="done")
+        assert await store.remove(["j/1"]) == [True]
+        assert await store.remove_job("j") is True
+        assert [one.id for one in await store.budgets()] == ["job:j", "run:j/1", "run:j/2"]
 
     async def test_jobs(self, store: Store) -> None:
         await store.put_job(JobHead("j", "greet", 1.0, total=3))
