@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import segue
-from segue import Actor, Budget, Done, Note
+from segue import Actor, Budget, Done, Note, Request
 from segue.model.errors import Conflict, UnknownName
 from segue.stores import open_store
 from segue.testing import Simulator
@@ -211,6 +211,39 @@ async def test_what_was_spent_stays_so_where_a_run_that_goes_on_draws_on_it(
         await engine.wait("own")
         (after,) = await engine.store.budgets()
         assert (after.id, after.spent.tokens) == ("run:a", 2 * before.spent.tokens)
+
+
+class Look(Request[str]):
+    word: str
+
+
+class Slow(Actor[str]):
+    @segue.on
+    async def look(self, look: Look) -> str:
+        return f"{look.word}: {await segue.ask(look.word)}"
+
+
+@segue.flow
+async def asking(slow: segue.Run[str], word: str) -> str:
+    return await slow.request(Look(word=word))
+
+
+async def test_what_another_run_of_that_id_had_asked_isnt_answered_to_this_one() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        slow = await engine.start(Slow(), id="slow")
+        run = await engine.start(asking(slow, "one"), id="a")
+        await desk.parked("slow")
+        await run.cancel()
+        await desk.until("a", "cancelled")
+        assert await engine.remove("a") == 1
+        run = await engine.start(asking(slow, "two"), id="a")
+        await desk.parked("a")
+        async for ask in engine.asks():
+            await ask.answer("yes")
+            if ask.question == "two":
+                break
+        assert await run == "two: yes"
 
 
 @segue.flow

@@ -483,14 +483,17 @@ class Mailbox:
             run.commits.send(pong)
 
     def _is_for(self, mail: Mail, call: Call) -> bool:
-        """Whether an outcome is of this call, not of another one that stood there before a rebase."""
+        """Whether an outcome is of this call, not of another one that stood there: before a rebase, or in a run of this
+        id that was removed."""
         request, pool = call.request, self._run.pool
         if not isinstance(request, Wait):  # a model call that went out in a batch, and would be live now
             return call.entry is not None and call.entry.made
-        if pool is None or mail.call is None:
+        if mail.call is None:
             return True
-        same = mail.call.digest in (b"", request.digest) and request.sender in ("", mail.sender)
-        return same or pool.was_open(*call.place, request.digest)
+        same = mail.call.digest in (b"", request.digest)
+        if pool is None:
+            return same
+        return (same and request.sender in ("", mail.sender)) or pool.was_open(*call.place, request.digest)
 
     def _expects(self, place: Place) -> bool:
         """Whether the code may come to a call there that was open before a rebase."""
