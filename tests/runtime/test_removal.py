@@ -287,19 +287,35 @@ async def failing() -> str:
     return done
 
 
-async def test_one_stays_that_may_be_paid_yet() -> None:
-    """Its call is in a job at the provider."""
+@segue.flow
+async def above(word: str) -> list[str]:
+    return await segue.map(leaf, [word])
+
+
+@pytest.mark.parametrize("address", ["memory:", "sqlite:"])
+async def test_one_stays_that_may_be_paid_yet(address: str, tmp_path: Path) -> None:
+    """Its call is in a job at the provider. So do those above and beside it, whose replay would begin it anew."""
+    store = address if address == "memory:" else f"sqlite:{tmp_path}/runs.db"
     async with Simulator(batch_time=timedelta(hours=1)) as sim:
         async with segue.Engine(
-            "memory:", model=f"openai:any@{sim.base_url}", mode="batch", linger=0.01
+            store, model=f"openai:any@{sim.base_url}", mode="batch", linger=0.01
         ) as engine:
-            run = await engine.start(leaf("x"), id="x")
-            while not await engine.store.batch_jobs():
+            await engine.start(above("x"), id="x")
+            rows = engine.map(above, ["y"], id="j")
+            ended = asyncio.ensure_future(rows)
+            while len(await engine.store.ids()) < 4 or not await engine.store.batch_jobs():
                 await asyncio.sleep(0.01)
-            await run.cancel()
-            with pytest.raises(segue.errors.RunCancelled):
-                await run
-            with pytest.raises(Conflict, match="'x' is in a job at its provider"):
-                await engine.remove("x")
-            assert await engine.remove(older_than=timedelta(0)) == 0
-            assert await engine.store.ids() == ["x"]
+            there = await engine.store.ids()
+            for id in ("x", "j/0"):
+                await engine.cancel(id)
+            for id in there:
+                assert (await engine.wait(id)).status == "cancelled"
+            await asyncio.wait({ended})
+            for dry in (True, False):
+                with pytest.raises(Conflict, match=r"'x\.\w+' is in a job at its provider"):
+                    await engine.remove("x", dry_run=dry)
+                with pytest.raises(Conflict, match=r"'j/0\.\w+' is in a job at its provider"):
+                    await engine.remove(job="j", dry_run=dry)
+                assert await engine.remove(older_than=timedelta(0), dry_run=dry) == 0
+                assert await engine.store.ids() == there
+            assert [job.id for job in await engine.store.list_jobs()] == ["j"]

@@ -413,6 +413,10 @@ class Store(Protocol):
         """
         ...
 
+    async def removable(self, runs: Sequence[str]) -> list[bool]:
+        """Which of these `remove` would remove now, or has."""
+        ...
+
     async def workers(self) -> list[str]:
         """The names of those who hold runs or lanes and weren't buried, and of those whose ports have letters."""
         ...

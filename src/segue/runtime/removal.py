@@ -15,7 +15,7 @@ PORTION: Final = 500
 
 
 async def remove_run(store: Store, head: Head, *, dry: bool) -> int:
-    """A run with all that it started; how many went. Raises `Conflict` where one can't go."""
+    """A run with all that it started; how many went. Raises `Conflict` where one can't go: then none has."""
     parent = head.spec.parent
     if head.spec.job:
         raise Conflict(f"run {head.id!r} is a row of job {head.spec.job!r}: a job is removed as a whole")
@@ -25,7 +25,7 @@ async def remove_run(store: Store, head: Head, *, dry: bool) -> int:
 
 
 async def remove_job(store: Store, job: str, *, dry: bool) -> int:
-    """A job with all that its rows started; how many runs went. Raises `Conflict` where one can't go."""
+    """A job with all that its rows started; how many runs went. Raises `Conflict` where one can't go: then none has."""
     if await store.get_job(job) is None:
         raise UnknownName("job", job, "see `segue runs`")
     removed = await _remove_all(store, family(store, job=job), dry)
@@ -35,21 +35,27 @@ async def remove_job(store: Store, job: str, *, dry: bool) -> int:
 
 
 async def remove_old(store: Store, before: float, *, dry: bool) -> int:
-    """Jobs and runs that were over by then, with all beneath, as far as they can go; how many runs went."""
+    """Jobs and runs that were over by then, each with all beneath or not at all; how many runs went."""
     removed = 0
     for job in await store.list_jobs():
         ids = await _if_over(family(store, job=job.id), before)
-        if ids is not None and job.created <= before:
+        if ids is not None and job.created <= before and not await _staying(store, ids):
             removed += await _remove(store, ids, dry)
             if not dry:
-                await store.remove_job(job.id)  # where all of it went
-    some: list[str] = []
+                await store.remove_job(job.id)
+    some: list[list[str]] = []
     async for ids in _old_families(store, before):
-        some += ids
-        if len(some) >= PORTION:
-            removed += await _remove(store, some, dry)
+        some.append(ids)
+        if sum(map(len, some)) >= PORTION:
+            removed += await _remove_families(store, some, dry)
             some = []
-    return removed + await _remove(store, some, dry)
+    return removed + await _remove_families(store, some, dry)
+
+
+async def _remove_families(store: Store, families: Sequence[Sequence[str]], dry: bool) -> int:
+    staying = await _staying(store, [id for ids in families for id in ids])
+    going = [ids for ids in families if staying.isdisjoint(ids)]
+    return await _remove(store, [id for ids in going for id in ids], dry)
 
 
 async def _remove_all(store: Store, runs: AsyncIterator[Head], dry: bool) -> int:
@@ -58,23 +64,35 @@ async def _remove_all(store: Store, runs: AsyncIterator[Head], dry: bool) -> int
         if head.status not in ENDED:
             raise Conflict(f"run {head.id!r} isn't over, it is {head.status}: let it end, or cancel it first")
         ids.append(head.id)
-    removed = await _remove(store, ids, dry)
-    for id in ids if removed < len(ids) else ():
-        if await store.get(id) is not None:
-            raise Conflict(
-                f"a model call of run {id!r} is in a job at its provider, and may be paid: remove it once that job is "
-                "over and fetched, as `segue advance` does"
-            )
-    return removed
+    if staying := await _staying(store, ids):
+        raise Conflict(
+            f"a model call of run {min(staying)!r} is in a job at its provider, and may be paid: remove it once that "
+            "job is over and fetched, as `segue advance` does"
+        )
+    return await _remove(store, ids, dry)
+
+
+async def _staying(store: Store, ids: Sequence[str]) -> set[str]:
+    """Those of these that can't go."""
+    staying: set[str] = set()
+    for start in range(0, len(ids), PORTION):
+        some = ids[start : start + PORTION]
+        staying.update(id for id, goes in zip(some, await store.removable(some), strict=True) if not goes)
+    return staying
 
 
 async def _remove(store: Store, ids: Sequence[str], dry: bool) -> int:
-    """As many of these as can go. Those beneath go first, so that the top can be found for as long as one is there."""
+    """How many went. Those beneath go first, so that the top can be found for as long as one is there."""
     if dry:
         return len(ids)
     removed, last = 0, ids[::-1]
     for start in range(0, len(last), PORTION):
-        removed += sum(await store.remove(last[start : start + PORTION]))
+        gone = await store.remove(last[start : start + PORTION])
+        removed += sum(gone)
+        if not all(gone):
+            raise Conflict(
+                f"run {last[start + gone.index(False)]!r} was taken up meanwhile: remove it once it is over"
+            )
     return removed
 
 

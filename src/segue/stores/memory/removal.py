@@ -32,9 +32,7 @@ class Removal:
 
     def remove(self, ids: Sequence[str]) -> list[bool]:
         """Runs that are over; whether each is gone."""
-        known = self._runs.by_id
-        over = {id for id in ids if id in known and known[id].status in ENDED}
-        over -= self._lines.with_more(over)
+        known, over = self._runs.by_id, self._over(ids)
         self._lines.lose(over)
         self._questions.lose(over)
         self._dead.lose(over)
@@ -43,6 +41,16 @@ class Removal:
             self._archive.lose(known[id])
         self._runs.remove([known[id] for id in over])
         return [id not in known for id in ids]
+
+    def removable(self, ids: Sequence[str]) -> list[bool]:
+        """Which of these that would remove, or has."""
+        over = self._over(ids)
+        return [id in over or id not in self._runs.by_id for id in ids]
+
+    def _over(self, ids: Sequence[str]) -> set[str]:
+        known = self._runs.by_id
+        over = {id for id in ids if id in known and known[id].status in ENDED}
+        return over - self._lines.with_more(over)
 
     def remove_job(self, job: str) -> bool:
         """A job without runs; whether it is gone."""

@@ -180,6 +180,9 @@ class MemoryStore:
     async def remove(self, runs: Sequence[str]) -> list[bool]:
         return self._removal.remove(runs)
 
+    async def removable(self, runs: Sequence[str]) -> list[bool]:
+        return self._removal.removable(runs)
+
     async def workers(self) -> list[str]:
         return sorted(self._post.workers() | self._runs.workers() | self._driving.workers())
 

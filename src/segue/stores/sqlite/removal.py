@@ -15,6 +15,7 @@ from .ledger import Ledger
 from .schema import CANCELLED, DONE, GONE
 
 _AMONG: Final = "in (select value from json_each(?))"
+_THERE = Query(("id", "k"), f"from runs where id {_AMONG}")
 _OVER = Query(("id", "k"), f"from runs where id {_AMONG} and status between {DONE} and {CANCELLED}")
 _LINES = Query(("k", "run", "status in (0, 1, 7) or hedged is not null"), f"from lines where run {_AMONG}")
 
@@ -40,17 +41,29 @@ def remove(ledger: Ledger, items: Sequence[Sequence[str]]) -> list[list[bool]]:
     return [_remove(ledger, ids) for ids in items]
 
 
+def removable(cx: sqlite3.Connection, ids: Sequence[str]) -> list[bool]:
+    """Which of these that would forget, or has."""
+    runs, _ = _over(cx, ids)
+    there = dict(_THERE.rows(cx, (as_json(ids),)))
+    return [id in runs or id not in there for id in ids]
+
+
 def _remove(ledger: Ledger, ids: Sequence[str]) -> list[bool]:
     cx = ledger.cx
-    runs = dict(_OVER.rows(cx, (as_json(ids),)))
+    runs, lines = _over(cx, ids)
     if runs:
-        lines = _LINES.rows(cx, (as_json(runs.values()),))
-        more = {run for _, run, is_open in lines if is_open}
-        runs = {id: k for id, k in runs.items() if k not in more}
-        _forget_lines(cx, [k for k, run, _ in lines if run not in more])
+        _forget_lines(cx, lines)
         _forget(ledger, runs)
-    there = ledger.run_keys(ids)
+    there = dict(_THERE.rows(cx, (as_json(ids),)))
     return [id not in there for id in ids]
+
+
+def _over(cx: sqlite3.Connection, ids: Sequence[str]) -> tuple[dict[str, int], list[int]]:
+    """Those of which nothing more is to come, with their keys; the keys of their lines."""
+    runs = dict(_OVER.rows(cx, (as_json(ids),)))
+    lines = _LINES.rows(cx, (as_json(runs.values()),)) if runs else []
+    more = {run for _, run, is_open in lines if is_open}
+    return {id: k for id, k in runs.items() if k not in more}, [k for k, run, _ in lines if run not in more]
 
 
 def _forget_lines(cx: sqlite3.Connection, lines: Iterable[int]) -> None:

@@ -282,6 +282,9 @@ class SqliteStore:
     async def remove(self, runs: Sequence[str]) -> list[bool]:
         return cast(list[bool], await self._write(removal.remove, [tuple(runs)]))
 
+    async def removable(self, runs: Sequence[str]) -> list[bool]:
+        return cast(list[bool], await self._look(removal.removable, runs))
+
     async def workers(self) -> list[str]:
         return cast(list[str], await self._look(lists.workers))
 

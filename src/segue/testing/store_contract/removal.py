@@ -47,6 +47,14 @@ class RemovalContract:
         await create(store, "c")
         await start(store, "p")
         await park(store, "p")
+        assert await store.removable(["a", "b", "c", "p", "f", "never"]) == [
+            True,
+            False,
+            False,
+            False,
+            True,
+            True,
+        ]
         assert await store.remove(["a", "b", "c", "p", "f", "never"]) == [
             True,
             False,
@@ -146,6 +154,7 @@ class RemovalContract:
         await store.deliver([tell("a", 1, kind="cancel", name="")], now=0.0)
         (got,) = (await claim(store, now=1e9)).values()
         await commit(store, "a", got.head.fence, status="cancelled")
+        assert await store.removable(["a"]) == [False]
         assert await store.remove(["a"]) == [False]
         used = Usage("m", "batch", 1)
         ends = [LineOutcome(id, "ok", b"{}", used=used) for id in ("l1", "l2")]
@@ -153,6 +162,7 @@ class RemovalContract:
         assert await store.remove(["a"]) == [False]
         assert await store.outcomes("B1", drive, ends[1:], now=0.0) == []
         assert len(await store.unclaimed(run="a")) == 2
+        assert await store.removable(["a"]) == [True]
         assert await store.remove(["a"]) == [True]
         assert await store.unclaimed() == []
         assert await store.line_counts() == {}
