@@ -37,6 +37,11 @@ async def tree(word: str) -> list[str]:
     raise ValueError(word)
 
 
+@segue.flow
+async def tree_of_another(word: str) -> str:
+    return await (await segue.spawn(leaf(word), id=f"mine of {word}"))
+
+
 class Add(Note):
     word: str
 
@@ -98,14 +103,19 @@ async def test_one_by_one() -> None:
         await desk.parked("t")
         with pytest.raises(Conflict, match="'t' isn't over, it is parked"):
             await engine.remove("t")
+        with pytest.raises(Conflict, match="'mine of t' was started by run 't', which isn't over"):
+            await engine.remove("mine of t")
         (ask,) = await engine.open_asks(run="t")
         await ask.answer(True)
         await run
         with pytest.raises(Conflict, match=r"'t\.\w+' was started by run 't'"):
             await engine.remove(next(id for id in await engine.store.ids() if id.startswith("t.")))
+        await engine.run(tree_of_another("u"), id="u")
+        assert await engine.remove("mine of u") == 1
         assert await engine.remove("t") == 3
-        assert await engine.store.ids() == ["mine of t"]  # which has an id of its own
+        assert await engine.store.ids() == ["mine of t", "u"]  # which has an id of its own
         assert await engine.remove("mine of t") == 1
+        assert await engine.remove("u") == 1
         for wrong in ({}, {"job": "j", "older_than": timedelta(1)}):
             with pytest.raises(ValueError, match="one of these"):
                 await engine.remove(**wrong)
@@ -144,6 +154,12 @@ async def test_what_has_been_over_for_long() -> None:
         assert await engine.store.ids() == stays
         assert [job.id for job in await engine.store.list_jobs()] == ["job"]
         assert await engine.remove(older_than=month) == 0
+        (ask,) = await engine.open_asks(run="asks")
+        await ask.answer(False)
+        with pytest.raises(ValueError, match="asks"):
+            await engine.run(tree("asks"), id="asks")
+        assert await engine.remove(older_than=month) == 0  # what it started is needed should it go on
+        assert await engine.store.ids() == stays
 
 
 async def test_the_same_id_is_another_run(tmp_path: Path) -> None:

@@ -16,11 +16,15 @@ PORTION: Final = 500
 
 async def remove_run(store: Store, head: Head, *, dry: bool) -> int:
     """A run with all that it started; how many went. Raises `Conflict` where one can't go: then none has."""
-    parent = head.spec.parent
     if head.spec.job:
         raise Conflict(f"run {head.id!r} is a row of job {head.spec.job!r}: a job is removed as a whole")
-    if parent is not None and await store.get(parent.run) is not None:
-        raise Conflict(f"run {head.id!r} was started by run {parent.run!r}: it is removed together with that")
+    above = await _above(store, head)
+    if above is not None and head.id.startswith(f"{above.id}."):
+        raise Conflict(f"run {head.id!r} was started by run {above.id!r}: it is removed together with that")
+    if above is not None and above.status not in ENDED:
+        raise Conflict(
+            f"run {head.id!r} was started by run {above.id!r}, which isn't over: let that end first"
+        )
     return await _remove_all(store, family(store, run=head.id), dry)
 
 
@@ -131,8 +135,8 @@ async def _old_families(store: Store, before: float) -> AsyncIterator[list[str]]
         parent = head.spec.parent
         own = next((one for one in reversed(near) if parent is not None and parent.run in one.ids), None)
         if own is None:
-            own = _Family(head.id)
-            own.goes = not head.spec.job and (parent is None or not await _lives(store, parent.run))
+            own, above = _Family(head.id), await _above(store, head)
+            own.goes = not head.spec.job and (above is None or _is_over(above, before))
             near.append(own)
         own.take(head, before)
     for one in near:
@@ -140,6 +144,6 @@ async def _old_families(store: Store, before: float) -> AsyncIterator[list[str]]
             yield list(one.ids)
 
 
-async def _lives(store: Store, run: str) -> bool:
-    head = await store.get(run)
-    return head is not None and head.status not in ENDED
+async def _above(store: Store, head: Head) -> Head | None:
+    """The run that started it, if that is there."""
+    return None if head.spec.parent is None else await store.get(head.spec.parent.run)
