@@ -28,6 +28,19 @@ def test_what_is_removed_is_begun_and_paid_anew(desk: Desk, provider: Provider):
     assert paid() == 2 * once
 
 
+def test_where_one_cant_be_removed_none_is(desk: Desk, provider: Provider):
+    desk.segue("run", "app.py:triage", "It broke", "--model", provider.model, "--id", "a")
+    for words, why in {
+        ("a", "b"): "there is no run 'b'",
+        ("a", "--job", "b"): "there is no job 'b'",
+        ("a", "--older-than", "1s"): "RUN and --job, or --older-than",
+    }.items():
+        said = desk.finish(desk.start("remove", *words))
+        assert said.code == 2
+        assert why in said.err
+    assert desk.segue("remove", "a", "a").out.startswith("1 run removed")
+
+
 def test_what_cant_be_removed_is_said(desk: Desk, provider: Provider):
     desk.segue("run", "app.py:triage", "It broke", "--model", provider.model, "--id", "other")
     for words, why in {

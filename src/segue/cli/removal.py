@@ -24,16 +24,18 @@ def declare_remove(parser: argparse.ArgumentParser) -> None:
 
 
 async def do_remove(args: argparse.Namespace) -> int:
-    if not (args.runs or args.job or args.older_than is not None):
+    named = args.runs or args.job
+    if named and args.older_than is not None:
+        raise InvalidValue("what to remove", "RUN and --job, or --older-than", "both are given")
+    if not named and args.older_than is None:
         raise InvalidValue("what to remove", "RUN, --job or --older-than", "none of them is given")
-    removed = 0
     async with Engine(existing(args.store), worker=False) as engine:
-        for run in args.runs:
-            removed += await engine.remove(run, dry_run=args.dry_run)
-        for job in args.job:
-            removed += await engine.remove(job=job, dry_run=args.dry_run)
         if args.older_than is not None:
-            removed += await engine.remove(older_than=args.older_than, dry_run=args.dry_run)
+            removed = await engine.remove(older_than=args.older_than, dry_run=args.dry_run)
+        else:
+            removed = await _remove_named(engine, args, dry=True)  # where one can't go, none does
+            if not args.dry_run:
+                removed = await _remove_named(engine, args, dry=False)
     runs = f"{count(removed)} run{'' if removed == 1 else 's'}"
     print(
         f"{runs} would be removed"
@@ -41,3 +43,12 @@ async def do_remove(args: argparse.Namespace) -> int:
         else f"{runs} removed; their ids and their room are free again"
     )
     return exit.OK
+
+
+async def _remove_named(engine: Engine, args: argparse.Namespace, *, dry: bool) -> int:
+    removed = 0
+    for run in dict.fromkeys(args.runs):
+        removed += await engine.remove(run, dry_run=dry)
+    for job in dict.fromkeys(args.job):
+        removed += await engine.remove(job=job, dry_run=dry)
+    return removed
