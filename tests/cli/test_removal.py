@@ -48,6 +48,9 @@ def test_what_cant_be_removed_is_said(desk: Desk, provider: Provider):
         ("it",): "there is no run 'it'",
         ("--job", "it"): "there is no job 'it'",
         ("--older-than", "soon"): "'soon' is no time",
+        ("--older-than", "99999999999d"): "'99999999999d' is too long a time",
+        ("",): "it is empty",
+        ("--job", ""): "it is empty",
     }.items():
         said = desk.finish(desk.start("remove", *words))
         assert said.code == 2

@@ -153,7 +153,10 @@ def period(text: str) -> timedelta:
     found = _PERIOD.fullmatch(text.strip())
     if found is None or float(found[1]) <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no time: write it as 90s, 15m, 6h or 2d")
-    return timedelta(seconds=float(found[1]) * _UNITS[found[2]])
+    try:
+        return timedelta(seconds=float(found[1]) * _UNITS[found[2]])
+    except OverflowError:
+        raise argparse.ArgumentTypeError(f"{text!r} is too long a time") from None
 
 
 def _batch(text: str) -> Batch:

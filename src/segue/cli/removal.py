@@ -24,7 +24,9 @@ def declare_remove(parser: argparse.ArgumentParser) -> None:
 
 
 async def do_remove(args: argparse.Namespace) -> int:
-    named = args.runs or args.job
+    named = [*args.runs, *args.job]
+    if "" in named:
+        raise InvalidValue("what to remove", "a name", "it is empty")
     if named and args.older_than is not None:
         raise InvalidValue("what to remove", "RUN and --job, or --older-than", "both are given")
     if not named and args.older_than is None:
