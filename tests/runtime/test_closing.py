@@ -194,7 +194,9 @@ async def test_an_at_most_once_step_that_was_yet_to_begin_holds_nobody() -> None
         return value
 
     place = Place()
-    await place.closes(beside_a_raw_wait(), "made", linger=0.05)  # the code was never at rest, so it didn't begin
+    await place.closes(
+        beside_a_raw_wait(), "made", linger=0.05
+    )  # the code was never at rest, so it didn't begin
     assert DID == ["made"]
     assert await place.goes_on() == "a"
 
