@@ -12,7 +12,6 @@ import pytest
 import segue
 from segue import Actor, Budget, Done, Note, Request
 from segue.model.errors import Conflict, UnknownName
-from segue.stores import open_store
 from segue.testing import Simulator
 from tests.runtime.lives import Desk
 
@@ -271,7 +270,7 @@ async def enlarging(word: str) -> str:
 async def test_a_fork_goes_on_without_that_of_which_it_is(address: str, tmp_path: Path) -> None:
     DONE.clear()
     FAILS[:] = [True]
-    store = open_store(address if address == "memory:" else f"sqlite:{tmp_path}/runs.db")
+    store = address if address == "memory:" else f"sqlite:{tmp_path}/runs.db"
     async with segue.Engine(store) as engine:
         with pytest.raises(OSError):
             await engine.run(failing(), id="a")
