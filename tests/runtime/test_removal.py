@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 import segue
 from segue import Actor, Budget, Done, Note, Request
 from segue.model.errors import Conflict, UnknownName
+from segue.ports.store import Store
+from segue.stores import open_store
 from segue.testing import Simulator
 from tests.runtime.lives import Desk
 
@@ -52,6 +55,13 @@ class Shelf(Actor[str]):
     async def add(self, note: Add) -> Done[str] | None:
         self.words.append(await enlarged(note.word))
         return Done("".join(self.words)) if len(self.words) == 3 else None
+
+
+@pytest.fixture(params=["memory:", "sqlite:"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    store = open_store("memory:" if request.param == "memory:" else f"sqlite:{tmp_path}/runs.db")
+    yield store
+    await store.close()
 
 
 def left_in(path: Path) -> dict[str, int]:
@@ -187,9 +197,8 @@ async def within_a_block(word: str) -> str:
         return await segue.generate(f"say {word}")
 
 
-@pytest.mark.parametrize("address", ["memory:", "sqlite:"])
-async def test_budgets_begin_anew_too(address: str, tmp_path: Path) -> None:
-    desk = Desk(open_store(address if address == "memory:" else f"sqlite:{tmp_path}/runs.db"))
+async def test_budgets_begin_anew_too(store: Store) -> None:
+    desk = Desk(store)
     desk.fake.when("say").reply("word " * 1500)
     async with desk.engine() as engine:
         for _ in range(3):
@@ -210,11 +219,8 @@ async def leaves_one(word: str) -> None:
     await segue.spawn(goes_on(word), id="own")
 
 
-@pytest.mark.parametrize("address", ["memory:", "sqlite:"])
-async def test_what_was_spent_stays_so_where_a_run_that_goes_on_draws_on_it(
-    address: str, tmp_path: Path
-) -> None:
-    desk = Desk(open_store(address if address == "memory:" else f"sqlite:{tmp_path}/runs.db"))
+async def test_what_was_spent_stays_so_where_a_run_that_goes_on_draws_on_it(store: Store) -> None:
+    desk = Desk(store)
     desk.fake.when("say").reply("hello")
     async with desk.engine() as engine:
         await engine.run(leaves_one("x"), id="a", budget=Budget(tokens=10_000))
@@ -266,11 +272,9 @@ async def enlarging(word: str) -> str:
     return await enlarged(word)
 
 
-@pytest.mark.parametrize("address", ["memory:", "sqlite:"])
-async def test_a_fork_goes_on_without_that_of_which_it_is(address: str, tmp_path: Path) -> None:
+async def test_a_fork_goes_on_without_that_of_which_it_is(store: Store) -> None:
     DONE.clear()
     FAILS[:] = [True]
-    store = address if address == "memory:" else f"sqlite:{tmp_path}/runs.db"
     async with segue.Engine(store) as engine:
         with pytest.raises(OSError):
             await engine.run(failing(), id="a")
@@ -307,10 +311,8 @@ async def above(word: str) -> list[str]:
     return await segue.map(leaf, [word])
 
 
-@pytest.mark.parametrize("address", ["memory:", "sqlite:"])
-async def test_one_stays_that_may_be_paid_yet(address: str, tmp_path: Path) -> None:
+async def test_one_stays_that_may_be_paid_yet(store: Store) -> None:
     """Its call is in a job at the provider. So do those above and beside it, whose replay would begin it anew."""
-    store = address if address == "memory:" else f"sqlite:{tmp_path}/runs.db"
     async with Simulator(batch_time=timedelta(hours=1)) as sim:
         async with segue.Engine(
             store, model=f"openai:any@{sim.base_url}", mode="batch", linger=0.01
