@@ -119,6 +119,27 @@ async def test_a_call_that_fails_is_seen_to_move_its_task() -> None:
             assert await engine.run(flow()) == [1] * 10
 
 
+async def test_a_call_that_is_given_up_is_seen_to_move_its_task() -> None:
+    @segue.flow
+    async def flow() -> int:
+        async def asks() -> int:
+            try:
+                return await segue.ask("Never?", returns=int)
+            except asyncio.CancelledError:
+                await move()
+                return await late(0)
+
+        asking = asyncio.create_task(asks())
+        others = asyncio.gather(late(1), late(3))
+        await late(2)
+        asking.cancel()
+        return await asking + sum(await others)
+
+    with watched_rest(few=0):
+        async with segue.Engine("memory:") as engine:
+            assert await engine.run(flow()) == 4
+
+
 async def test_two_tasks_may_sleep_at_one_wait() -> None:
     @segue.flow
     async def flow() -> list[int]:
