@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+import segue
 from segue.model.errors import ModelFailed, RunHeld
+from segue.ports.provider import CallFault
+from segue.providers.anthropic import Anthropic
 from segue.providers.anthropic_batches import labelled
 from segue.testing.simulator import Failure, Limits, Pace, Simulator
 from tests.runtime.world import ONCE, ROWS, World, all_well, echo, ident, until
@@ -142,6 +145,36 @@ async def test_troubles_pass(
     spoil(sim, on, 3)
     all_well(await world.run())
     assert world.paid() == ONCE
+
+
+@pytest.mark.parametrize("world", ["anthropic"], indirect=True)
+async def test_a_job_of_fewer_lines_than_were_taken_is_found_again(
+    world: FastWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One went live before it could be submitted; then the answer to its submission is lost."""
+    sim = await world.simulator()
+    submit, back, lost = Anthropic.submit, asyncio.Event(), iter([True])
+
+    async def lossy(self: Anthropic, *args: Any) -> Any:
+        if not back.is_set():
+            raise CallFault(503, "Overloaded", again=True)
+        found = await submit(self, *args)
+        if next(lost, False):
+            raise CallFault(0, "the connection is lost", again=True)
+        return found
+
+    monkeypatch.setattr(Anthropic, "submit", lossy)
+    late = segue.Batch(within=timedelta(seconds=70), late="live")
+    async with world.engine() as engine, asyncio.timeout(30):
+        runs = [
+            await engine.start(echo(number), id=f"job/{number}", mode="batch" if number else late)
+            for number in range(ROWS)
+        ]
+        assert await runs[0] == "You said: row 0"
+        back.set()
+        for number, run in enumerate(runs):
+            assert await run == f"You said: row {number}"
+    assert [batch.total for batch in sim.batches()] == [ROWS - 1]
 
 
 @pytest.mark.parametrize("world", ["openai", "gemini"], indirect=True)
