@@ -86,6 +86,30 @@ async def test_a_line_that_nobody_waits_for_any_more_is_in_the_receipt(world: Wo
         assert line.input_tokens > 0
 
 
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+async def test_lines_of_runs_that_were_cancelled_before_their_job_could_be_made_arent_sent(
+    world: World, store: str
+) -> None:
+    """Nobody waits for the first job's; for the second one's, some."""
+    sim = await world.simulator()
+    for left in (0, 2):
+        sim.faults.fail(3, status=503, on="files")
+        async with world.engine("memory:" if store == "memory" else f"sqlite:{world.path}/runs.db") as engine:
+            runs = [await engine.start(echo(number), id=f"{left}/{number}") for number in range(ROWS)]
+            async with asyncio.timeout(20):
+                while not await engine.store.batch_jobs():
+                    await asyncio.sleep(0.01)
+                for run in runs[left:]:
+                    await run.cancel()
+                assert [await run for run in runs[:left]] == [
+                    f"You said: row {number}" for number in range(left)
+                ]
+                while await engine.store.lanes():
+                    await asyncio.sleep(0.01)
+            assert (await engine.store.line_counts()).get("cancelled", 0) >= ROWS - left
+    assert [batch.total for batch in sim.batches()] == [2]
+
+
 async def test_a_provider_that_doesnt_answer_is_told_of_again_and_again(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:

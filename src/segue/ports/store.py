@@ -571,7 +571,8 @@ class Store(Protocol):
         ...
 
     async def job_bodies(self, job: str, after: str, limit: int) -> list[tuple[str, bytes]]:
-        """Ids and bodies of the same lines, `limit` at most, fewer where bodies are large; empty at the end.
+        """Ids and bodies of those of them that somebody waits for, `limit` at most, fewer where bodies are large; empty
+        at the end.
 
         Of promoted lines only those whose live call wasn't answered.
         """

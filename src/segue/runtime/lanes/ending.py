@@ -196,7 +196,9 @@ class Ending:
         await self._close("over quota", 0, told)
 
     async def unneeded(self) -> None:
-        """All its lines were answered live before it could be submitted."""
+        """All its lines were answered live, or given up, before it could be submitted."""
+        error = _failure(self.lane, 0, "batch_cancelled", "nobody waits for it any more")
+        await self._end(lambda line: LineOutcome(line.id, "cancelled", None, error, again=True, free=True))
         await self._close("not needed", 0)
 
     async def refused(self, fault: CallFault) -> None:

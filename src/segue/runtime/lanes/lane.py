@@ -170,7 +170,7 @@ class Lane:
             return await self._sent(job, orphan)
         if job.file and self.clock.now() - job.uploaded < GRACE:
             return None
-        lines = 0  # fewer than it had, where some were answered live: by how many it is found, they are counted before
+        lines = 0  # fewer than it had, where some were answered live or given up; it is found again by that number
         async for _ in self._lines(job):
             lines += 1
         if not lines:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from heapq import heappop, heappush
 from itertools import islice
 
@@ -141,7 +141,14 @@ class Driving:
         jobs = (batch.job for batch in self._lines.batches.values())
         return [job for job in jobs if lane in ("", job.lane) and not (open_only and job.state == "closed")]
 
-    def lines_of(self, job: str, after: str, limit: int, bodies: bool) -> list[Line]:
+    def lines_of(
+        self,
+        job: str,
+        after: str,
+        limit: int,
+        bodies: bool,
+        only: Callable[[LineRecord], bool] | None = None,
+    ) -> list[Line]:
         """Those without an outcome, in order."""
         if job not in self._lines.batches:
             return []
@@ -153,7 +160,9 @@ class Driving:
         hedged = {
             id for id, line in batch.hedged.items() if not bodies or line.status == "taken"
         }  # few, if any
-        open_ids = (id for id in ids if id in batch.lines or id in hedged)
+        open_ids = (
+            id for id in ids if (id in batch.lines or id in hedged) and (only is None or only(known[id]))
+        )
         return [known[id].line for id in islice(open_ids, limit)]
 
     # ------------------------------------------------------------ drivers

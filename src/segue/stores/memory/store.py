@@ -308,7 +308,8 @@ class MemoryStore:
         return self._driving.lines_of(job, after, limit, bodies)
 
     async def job_bodies(self, job: str, after: str, limit: int) -> list[tuple[str, bytes]]:
-        return [(line.id, line.body) for line in self._driving.lines_of(job, after, limit, True)]
+        lines = self._driving.lines_of(job, after, limit, True, self._traffic.is_wanted)
+        return [(line.id, line.body) for line in lines]
 
     async def outcomes(
         self, job: str, fence: int, chunk: Sequence[LineOutcome], *, now: float

@@ -113,6 +113,11 @@ class Traffic:
             return False
         return True
 
+    def is_wanted(self, line: LineRecord) -> bool:
+        """Whether somebody waits for it."""
+        ended = self._runs.by_id[line.line.call.run].status in ENDED
+        return not line.unwanted and (not ended or self._answers.has_followers(line.line.same))
+
     # ------------------------------------------------------------ ended
     def end(self, job: str, fence: int, chunk: Sequence[LineOutcome], now: float) -> list[str] | None:
         """What came of lines in a provider job; those that aren't in it."""

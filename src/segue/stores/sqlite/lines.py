@@ -15,7 +15,7 @@ from ...model.run import CallRef, Usage
 from . import answers, budgets
 from .bulk import Blobs, Query, Values, as_json
 from .ledger import Ledger
-from .schema import FOLLOWING, LATES, LINE_NUMBER, LINE_STATUSES, TAKEN, WAITING
+from .schema import DONE, FOLLOWING, LATES, LINE_NUMBER, LINE_STATUSES, TAKEN, WAITING
 
 _CANCELLED = LINE_NUMBER["cancelled"]
 log = logging.getLogger("segue")
@@ -125,15 +125,23 @@ def withdraw(ledger: Ledger, ids: Sequence[str]) -> list[bool]:
 
 
 # ---------------------------------------------------------------- reading
-#: Keys of a job's lines without an outcome, some of them: job, line before, limit, whether those answered live too.
-_PAGE = f"""(
-    select k from lines where batch = (select k from batches where id = :job) and status = {TAKEN}
-    and k > coalesce((select k from lines where id = :after), 0)
-    union all
-    select k from lines where hedged = (select k from batches where id = :job)
-    and k > coalesce((select k from lines where id = :after), 0) and (status = {TAKEN} or :live)
-    order by k limit :limit
-)"""
+def _page(only: str) -> str:
+    """Keys of a job's lines without an outcome, some of them: job, line before, limit, whether those answered live
+    too."""
+    return f"""(
+        select k from lines where batch = (select k from batches where id = :job) and status = {TAKEN}
+        and k > coalesce((select k from lines where id = :after), 0) and {only}
+        union all
+        select k from lines where hedged = (select k from batches where id = :job)
+        and k > coalesce((select k from lines where id = :after), 0) and (status = {TAKEN} or :live) and {only}
+        order by k limit :limit
+    )"""
+
+
+#: Whether somebody waits for a line.
+_IS_WANTED = (
+    f"not unwanted and ((select r.status from runs r where r.k = lines.run) < {DONE} or {answers.FOLLOWED})"
+)
 _JOB_LINES = Query(
     (
         "l.k",
@@ -150,10 +158,12 @@ _JOB_LINES = Query(
         "l.promoted",
         "coalesce(l.same, '')",
     ),
-    f"""from {_PAGE} as q cross join lines l on l.k = q.k join lanes a on a.k = l.lane join runs r on r.k = l.run
-    order by q.k""",
+    f"""from {_page("true")} as q cross join lines l on l.k = q.k
+    join lanes a on a.k = l.lane join runs r on r.k = l.run order by q.k""",
 )
-_SIZES = Query(("l.k", "l.id", "l.size"), f"from {_PAGE} as q cross join lines l on l.k = q.k order by q.k")
+_SIZES = Query(
+    ("l.k", "l.id", "l.size"), f"from {_page(_IS_WANTED)} as q cross join lines l on l.k = q.k order by q.k"
+)
 _BODIES_OF = Blobs("line", "line", "body", "from bodies where line in (select value from json_each(?))")
 
 
@@ -180,7 +190,7 @@ def job_lines(cx: sqlite3.Connection, job: str, after: str, limit: int, bodies: 
 
 
 def job_bodies(cx: sqlite3.Connection, job: str, after: str, limit: int) -> list[tuple[str, bytes]]:
-    """Ids and bodies of a job's lines without an outcome, of some megabytes at most."""
+    """Ids and bodies of a job's lines without an outcome that somebody waits for, of some megabytes at most."""
     rows, size = [], 0
     for row in _SIZES.rows(cx, {"job": job, "after": after, "limit": limit, "live": False}):
         rows.append(row)

@@ -101,6 +101,18 @@ class LinesContract:
         assert one.size == 7
         assert (one.lane, one.call) == (LANE, CallRef("r", "", 0))
 
+    async def test_what_nobody_waits_for_needs_no_body(self, store: Store) -> None:
+        """A job that isn't submitted yet can go without it."""
+        await lane_with(store, "l1", "l2", "l3")
+        await store.withdraw(["l2"], now=6.0)
+        assert await store.job_bodies("B1", "", 1) == [("l1", b"{}")]
+        assert await store.job_bodies("B1", "l1", 1) == [("l3", b"{}")]
+        await store.deliver([tell("r", 1)], now=6.0)
+        got = (await claim(store))["r"]
+        await commit(store, "r", got.head.fence, status="cancelled")
+        assert await store.job_bodies("B1", "", 9) == []
+        assert [one.id for one in await store.job_lines("B1", "", 9)] == ["l1", "l2", "l3"]
+
     async def test_a_jobs_state_is_fenced(self, store: Store) -> None:
         fence = await lane_with(store, "l1")
         (job,) = await store.batch_jobs()
