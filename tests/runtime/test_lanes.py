@@ -14,6 +14,7 @@ import pytest
 
 import segue
 from segue.model.errors import BadAnswer, ModelFailed, RunCancelled
+from segue.ports.provider import CallFault
 from segue.providers.openai import OpenAI
 from segue.runtime.lanes import desk
 from segue.testing.clock import VirtualClock
@@ -67,6 +68,26 @@ async def test_a_copy_of_the_results_that_is_empty_isnt_believed(
     outcomes = await world.run()
     assert [outcome.error is None for outcome in outcomes] == [True] * 5 + [False]
     assert world.paid() == ONCE | {5: 0}
+
+
+async def test_results_that_break_off_are_read_again_without_an_alarm(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.simulator()
+    results, broken = OpenAI.results, iter([True])
+
+    async def some(self: OpenAI, job: Any) -> AsyncIterator[Any]:
+        number = 0
+        async for result in results(self, job):
+            number += 1
+            if number == 4 and next(broken, False):
+                raise CallFault(0, "the connection is lost", again=True)
+            yield result
+
+    monkeypatch.setattr(OpenAI, "results", some)
+    all_well(await world.run())
+    assert world.paid() == ONCE
+    assert "aren't open" not in caplog.text
 
 
 async def test_a_line_that_nobody_waits_for_any_more_is_in_the_receipt(world: World) -> None:

@@ -90,14 +90,15 @@ class Ending:
                     raise
                 log.warning("batch job %s: a file of its results is gone: %s", self.job.id, fault)
         strange = delivery.strange
-        if strange and not self.job.short:
+        lacks = bool(await self.store.job_lines(self.job.id, "", 1, bodies=False))
+        if strange and not self.job.short and read + lacks > self.job.lines:  # else they were stored before
             log.warning(
                 "batch job %s: %d results are for lines that aren't open, such as %r",
                 self.job.id,
                 len(strange),
                 strange[0],
             )
-        if await self.store.job_lines(self.job.id, "", 1, bodies=False):
+        if lacks:
             if await self._looks_again(remote, read - len(strange) + len(set(strange))):
                 return
             await self._lack(remote)
@@ -161,7 +162,7 @@ class Ending:
             lines
         )  # were in its file, for some had gone live: its numbers are of others
         bad = frozenset[int]() if fewer else admission.at_fault(self.job.lines, remote.bad_lines)
-        again = not bad and fit_to_retry(500, "")
+        again = not bad
         outcomes: list[LineOutcome] = []
         for number, line in enumerate(lines, 1):
             innocent = bool(bad) and number not in bad
