@@ -290,9 +290,12 @@ def foreign(task: Task[Any], waits: Future[Any]) -> Sequence[Future[Any]]:
         return (waits,) if by.co_filename.endswith(_ANYIO) and by.co_qualname not in _ANYIO_LOCKS else ()
     if code.co_filename.endswith(_ANYIO) and code.co_qualname in _ANYIO_PASSIVE:
         return ()
-    if "/asyncio/" in code.co_filename and code.co_name in _PASSIVE_NAMES:
+    if (
+        code.co_filename.endswith("asyncio/tasks.py") and code.co_name in _PASSIVE_NAMES
+    ):  # a program's is another
         frame = _frame(inner)
-        return _strangers(frame.f_locals.get("fs", ())) if code.co_name == "_wait" and frame else ()
+        held = {} if frame is None else frame.f_locals
+        return _strangers(held.get("fs") or filter(asyncio.isfuture, [held.get("fut")]))
     return (waits,)
 
 
