@@ -272,6 +272,17 @@ async def enlarging(word: str) -> str:
     return await enlarged(word)
 
 
+async def test_who_reads_a_job_that_is_removed_hears_of_it() -> None:
+    async with segue.Engine("memory:") as engine:
+        job = engine.map(enlarging, ["a", "b"], id="j")
+        while job.total is None or await engine.store.run_counts() != {"done": 2}:
+            await asyncio.sleep(0.01)
+        assert await engine.remove(job="j") == 2
+        with pytest.raises(UnknownName, match="'j'; it was removed while"):
+            async with asyncio.timeout(5):
+                await job
+
+
 async def test_a_fork_goes_on_without_that_of_which_it_is(store: Store) -> None:
     DONE.clear()
     FAILS[:] = [True]

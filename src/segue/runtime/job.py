@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from ..authoring.flow import Target
 from ..authoring.mail import make_spec
 from ..authoring.map import Outcome
-from ..model.errors import Conflict, SegueError
+from ..model.errors import Conflict, SegueError, UnknownName
 from ..model.mode import Config
 from ..model.run import Head, Status
 from ..ports.store import Created, JobHead, NewRun, Store
@@ -242,10 +242,12 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
 
     async def _held(self, missing: int, but: set[int]) -> list[tuple[Head, Head]] | None:
         """This call's rows that are held, or wait for one that is, each with that one, if they are all that is left
-        `but` those that were given.
+        `but` those that were given. Raises `UnknownName` for a job that was removed.
         """
         known = await self._engine.store.get_job(self.id)
-        counts = {} if known is None else known.counts
+        if known is None:
+            raise UnknownName("job", self.id, "it was removed while its outcomes were still to be read")
+        counts = known.counts
         if counts.get("held", 0) + counts.get("parked", 0) < missing:
             return None
         if counts.get("held", 0) < missing and (counts.get("ready") or self._engine.is_busy()):
