@@ -358,7 +358,7 @@ class Store(Protocol):
         ...
 
     async def tops(self, *, before: str = "", limit: int = 1000) -> list[Head]:
-        """Runs of no job that no other one started: the newest first, from the one before `before`."""
+        """Runs of no job that no other one started: the newest first, from the one before `before`, if that is there."""
         ...
 
     async def run_counts(self) -> dict[str, int]:

@@ -241,7 +241,7 @@ class Runs:
 
     def tops(self, before: str, limit: int) -> list[Head]:
         """Those of no job that no other one started, newest first."""
-        until = self.by_id[before].number if before else float("inf")
+        until = self.by_id[before].number if before in self.by_id else float("inf")
         newest = (run for run in reversed(self.by_id.values()) if run.number < until)
         return [
             run.head()

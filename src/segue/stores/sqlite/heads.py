@@ -267,4 +267,5 @@ def get(cx: sqlite3.Connection, run: str) -> Head | None:
 def load(cx: sqlite3.Connection, run: str) -> Claimed | None:
     """A run as a worker would get it."""
     row = cx.execute("select k from runs where id = ?", (run,)).fetchone()
-    return wakes(cx, [row[0]])[0].claimed if row is not None else None
+    found = [] if row is None else wakes(cx, [row[0]])  # none of the row of no run, see `removal`
+    return found[0].claimed if found else None

@@ -69,6 +69,7 @@ class RemovalContract:
         assert await store.run_counts() == {"ready": 2, "parked": 1}
         assert await store.get("a") is None
         assert await store.load("a") is None
+        assert [head.id for head in await store.tops(before="a")] == ["p", "c", "b"]
         assert await store.history("a") == History([])
         assert await store.backlog(now=0.0) == (2, None)
         assert await store.remove([]) == []
@@ -236,6 +237,8 @@ class RemovalContract:
         await store.remove(["z1", "z2", "z3"])
         await _ends(store, "z4")
         await store.remove(["z4"])
+        for get in (store.get, store.load):
+            assert await get("") is None
         await create(store, "last")
         assert [head.id for head in await store.tops()] == ["last", "b2", "b1", "b0"]
         assert list(await claim(store)) == ["b0", "b1", "b2", "last"]
