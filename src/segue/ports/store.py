@@ -358,7 +358,7 @@ class Store(Protocol):
         ...
 
     async def tops(self, *, before: str = "", limit: int = 1000) -> list[Head]:
-        """Runs of no job that no other one started: the newest first, from the one before `before`, if that is there."""
+        """Runs of no job that no other one started, the newest first: from the one before `before`, if it is there."""
         ...
 
     async def run_counts(self) -> dict[str, int]:
@@ -563,7 +563,8 @@ class Store(Protocol):
         ...
 
     async def job_lines(self, job: str, after: str, limit: int, *, bodies: bool = True) -> list[Line]:
-        """Lines of a provider job that have no outcome yet, in the order in which they came; those after `after`.
+        """Lines of a provider job that have no outcome yet, in the order in which they came; those after `after`, if
+        that is there still.
 
         Without `bodies` they may come empty, and promoted ones whose live call was answered are among them. `since`
         isn't given back.

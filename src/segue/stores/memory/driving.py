@@ -154,7 +154,7 @@ class Driving:
             return []
         batch, known = self._lines.batches[job], self._lines.by_id
         start = 0
-        if after:
+        if after in known:
             start = bisect_right(batch.ids, known[after].number, key=lambda id: known[id].number)
         ids = islice(batch.ids, start, None)
         hedged = {

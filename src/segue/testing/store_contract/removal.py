@@ -25,6 +25,7 @@ from .acts import (
     pool,
     question,
     start,
+    take,
     tell,
 )
 
@@ -172,6 +173,17 @@ class RemovalContract:
         (fence,) = await start(store, "a")
         await park(store, "a", fence, lines=[line("l1", "a")])
         assert await store.line_counts() == {"waiting": 1}
+
+    async def test_lines_are_found_that_come_after_one_that_is_gone(self, store: Store) -> None:
+        drive = await lane_with(store, "l1", run="a")
+        (fence,) = await start(store, "b")
+        await park(store, "b", fence, lines=[line("l2", "b"), line("l3", "b")])
+        await take(store, drive, job="B2")
+        await store.outcomes("B1", drive, [LineOutcome("l1", "ok", b"{}")], now=0.0)
+        fence = (await claim(store))["a"].head.fence
+        await commit(store, "a", fence, status="done")
+        assert await store.remove(["a"]) == [True]
+        assert [one.id for one in await store.job_lines("B2", "l1", 10)] == ["l2", "l3"]
 
     async def test_its_budget_goes_unless_others_are_on_it(self, store: Store) -> None:
         accounts = [Account(f"run:{id}", Limit(nanos=100)) for id in "ab"]
