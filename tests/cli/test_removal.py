@@ -41,6 +41,24 @@ def test_where_one_cant_be_removed_none_is(desk: Desk, provider: Provider):
     assert desk.segue("remove", "a", "a").out.startswith("1 run removed")
 
 
+def test_one_whose_parent_is_removed_is_in_the_tree(desk: Desk):
+    desk.write(
+        "more.py",
+        """
+import segue
+from app import sure
+
+@segue.flow
+async def leaves() -> None:
+    await segue.spawn(sure("hi"), id="own")
+""",
+    )
+    assert desk.segue("run", "more.py:leaves", "--id", "a").code == 0
+    assert desk.segue("remove", "a").out.startswith("1 run removed")
+    said = desk.segue("runs", "--tree").out.splitlines()
+    assert [line.split()[0] for line in said] == ["RUN", "own"]
+
+
 def test_what_cant_be_removed_is_said(desk: Desk, provider: Provider):
     desk.segue("run", "app.py:triage", "It broke", "--model", provider.model, "--id", "other")
     for words, why in {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -30,7 +30,7 @@ async def show_tree(store: Store, args: argparse.Namespace) -> None:
     if args.tree:
         tops = [heads[args.tree]]
     else:
-        tops = _newest_tops(heads.values(), children, args.job, args.limit)
+        tops = _newest_tops(heads, children, args.job, args.limit)
     found = [each for top in tops for each in _walk(top, children, 0)]
     rows = found[: args.limit or None]
     restarts = {head.id: await _restarts(store, head) for _, head in rows}
@@ -79,9 +79,14 @@ async def _family(store: Store) -> tuple[dict[str, Head], Children]:
     return heads, children
 
 
-def _newest_tops(heads: Iterable[Head], children: Children, job: str, limit: int) -> list[Head]:
-    """Runs that no other has started, of that job or of none, oldest first; so many that they fill the screen."""
-    tops = [head for head in heads if head.spec.parent is None and head.spec.job == job]
+def _newest_tops(heads: Mapping[str, Head], children: Children, job: str, limit: int) -> list[Head]:
+    """Runs that none which is there has started, of that job or of none, oldest first; so many that they fill the
+    screen."""
+    tops = [
+        head
+        for head in heads.values()
+        if (head.spec.parent is None or head.spec.parent.run not in heads) and head.spec.job == job
+    ]
     tops.sort(key=lambda head: (head.spec.begun, head.spec.index))
     if not limit:
         return tops
