@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sqlite3
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -270,6 +271,22 @@ async def test_what_another_run_of_that_id_had_asked_isnt_answered_to_this_one()
 @segue.flow
 async def enlarging(word: str) -> str:
     return await enlarged(word)
+
+
+@segue.flow
+async def fickle(word: str) -> str:
+    return await enlarged(str(next(CALLS)) if word == "fickle" else word)
+
+
+CALLS = itertools.count()
+
+
+async def test_the_next_run_of_that_id_is_verified_too() -> None:
+    async with segue.Engine("memory:", verify=True) as engine:
+        await engine.run(fickle("steady"), id="a")
+        await engine.remove("a")
+        with pytest.raises(segue.errors.ReplayMismatch):
+            await engine.run(fickle("fickle"), id="a")
 
 
 async def test_who_reads_a_job_that_is_removed_hears_of_it() -> None:

@@ -125,7 +125,7 @@ class Engine:
         self._prices = prices
         self._tasks: set[asyncio.Task[Any]] = set()
         self._admitting = 0
-        self._replayed: dict[str, asyncio.Task[None]] = {}
+        self._replayed: dict[tuple[str, int], asyncio.Task[None]] = {}  # by run and fence
         self.broken: BaseException | None = (
             None  #: what whoever waits here gets: a stand-in for the world failed
         )
@@ -409,9 +409,10 @@ class Engine:
             if (difference := self._prover.differences.pop(head.id, None)) is not None:
                 raise difference
         if self.verify and head.status in ENDED:
-            replayed = self._replayed.get(head.id)
+            end = head.id, head.fence  # there may be another run of that id later
+            replayed = self._replayed.get(end)
             if replayed is None:
-                replayed = self._replayed[head.id] = self._spawn(self._replay(head))
+                replayed = self._replayed[end] = self._spawn(self._replay(head))
             await asyncio.shield(replayed)
         return head
 
