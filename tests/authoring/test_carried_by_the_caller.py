@@ -2,9 +2,11 @@
 
 import asyncio
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+import msgspec
 import pytest
 
 import segue
@@ -17,6 +19,7 @@ from segue.runtime.ground import tasks
 from segue.runtime.wake import handling
 from tests import commits
 
+T = TypeVar("T")
 TRACE: ContextVar[str] = ContextVar("trace", default="none")
 SEEN: list[Any] = []
 
@@ -323,6 +326,16 @@ class Alert(segue.Note):
     urgent: bool = True
 
 
+class Case(msgspec.Struct):
+    urgent: bool = True
+
+
+@dataclass
+class Kind(Generic[T]):
+    of: T
+    urgent: bool = True
+
+
 class Listed(segue.Request[list[str]]):
     urgent: bool = True
 
@@ -340,6 +353,10 @@ class Desk(segue.Actor[None]):
         self.came.append(f"alert {m.urgent}")
 
     @segue.on
+    async def case(self, m: Case | Kind[str]) -> None:
+        self.came.append(f"{type(m).__name__} {m.urgent}")
+
+    @segue.on
     async def listed(self, m: Listed) -> list[str]:
         return self.came
 
@@ -350,6 +367,8 @@ async def test_a_field_that_is_called_urgent_hurries_nothing() -> None:
         asked = asyncio.ensure_future(desk.request(Ask("step")))
         await asyncio.sleep(0)
         await desk.tell(Alert())
-        await desk.tell(Alert(False))
-        assert await desk.request(Listed()) == ["slow", "alert True", "alert False"]
+        for message in (Alert(False), Case(), Kind("a")):
+            await desk.tell(message)
+        came = ["slow", "alert True", "alert False", "Case True", "Kind True"]
+        assert await desk.request(Listed()) == came
         await asked

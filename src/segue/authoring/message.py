@@ -67,8 +67,10 @@ def message_name(tp: Any) -> str:
 
 def is_urgent(tp: type[Any]) -> bool:
     """Whether messages of a class say that they are urgent: by what the class has, not by a field of that name."""
-    fields = [field.name for field in dataclasses.fields(tp)] if dataclasses.is_dataclass(tp) else ()
-    return bool(getattr(tp, "urgent", False)) and "urgent" not in fields
+    cls = origin(tp)
+    fields = [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else ()
+    said = getattr(cls, "urgent", False)  # for a field, classes of other kinds have a descriptor of their own
+    return (said is True or isinstance(said, property)) and "urgent" not in fields
 
 
 def kind_of(message: Any, plain: MailKind) -> MailKind:
