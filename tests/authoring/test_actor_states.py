@@ -669,7 +669,7 @@ class Other:
     pass
 
 
-QUICKLY = Retry(3, wait=timedelta(milliseconds=100))
+QUICKLY = Retry(3, wait=timedelta(milliseconds=300))
 
 
 class Watched(Actor[int]):
