@@ -439,6 +439,34 @@ async def test_a_lock_nobody_releases() -> None:
         await drive(flow())
 
 
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("how", ["callback", "thread", "executor"])
+async def test_a_lock_that_a_callback_or_a_thread_releases_isnt_held(how: str, verify: bool) -> None:
+    """Nothing tells it from one that nobody does, but time: in a replay, too."""
+
+    async def released() -> None:
+        loop, event = asyncio.get_running_loop(), asyncio.Event()
+        if how == "callback":
+            loop.call_later(0.1, event.set)
+        elif how == "thread":
+            threading.Timer(0.1, loop.call_soon_threadsafe, (event.set,)).start()
+        else:
+            for done in asyncio.as_completed([loop.run_in_executor(None, time.sleep, 0.1)]):
+                await done
+            return
+        await event.wait()
+
+    @segue.flow
+    async def flow() -> str:
+        await do("a")
+        await released()
+        await do("b")
+        return await segue.ask("q1")
+
+    assert await drive(flow(), linger=0.5, verify=verify, park="always") == "ans:q1"
+    assert S == ["do a", "do b"]
+
+
 async def test_a_bounded_wait_for_a_lock_isnt_held() -> None:
     @segue.flow
     async def flow() -> str:

@@ -221,7 +221,8 @@ class Replayed(Executor):
             why = "The code waits for its outcome, where the recorded run ended without."
             self.differs(_mismatch(self, *call.place, "open", call.request, why))
             return
-        self.hold("every task waits")
+        if self.still.stuck():
+            self.hold("every task waits")
 
     def hold(self, reason: str) -> None:
         if self.difference is None:

@@ -59,6 +59,7 @@ class Stillness:
         )
         self.foreign_since: float | None = None
         self.foreign_at = ""
+        self._stuck_since: float | None = None
         self._turns = 0
         self._watched: set[Future[Any]] = set()
         self._timer: TimerHandle | None = None
@@ -105,6 +106,7 @@ class Stillness:
         if waiting:
             self._put_to_sleep(waiting)
         if busy:
+            self._stuck_since = None
             return "busy"
         if composite and self._turns < TURNS:
             self._turns += 1
@@ -155,6 +157,17 @@ class Stillness:
         if self.foreign_since is None:
             self.foreign_since = now
         left = self.foreign_since + self._linger * times - now
+        if left > 0:
+            self.kick_in(left)
+        return left <= 0
+
+    def stuck(self) -> bool:
+        """Whether the code is at rest for long enough to be told that nothing wakes it: a callback or a thread may
+        end what looks like a lock that a task holds. If not, there is a kick when it is."""
+        now = self._loop.time()
+        if self._stuck_since is None:
+            self._stuck_since = now
+        left = self._stuck_since + self._linger - now
         if left > 0:
             self.kick_in(left)
         return left <= 0
