@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..model.errors import Conflict, UnknownName
 from ..model.run import ENDED, Head
@@ -41,25 +41,39 @@ async def remove_job(store: Store, job: str, *, dry: bool) -> int:
 async def remove_old(store: Store, before: float, *, dry: bool) -> int:
     """Jobs and runs that were over by then, each with all beneath or not at all; how many runs went."""
     removed = 0
+    some: list[_Old] = []
+    async for old in _all_old(store, before):
+        some.append(old)
+        if sum(len(old.ids) for old in some) >= PORTION:
+            removed += await _remove_some(store, some, dry)
+            some = []
+    return removed + await _remove_some(store, some, dry)
+
+
+class _Old(NamedTuple):
+    """What goes together; of a job, or of none."""
+
+    ids: list[str]
+    job: str = ""
+
+
+async def _all_old(store: Store, before: float) -> AsyncIterator[_Old]:
     for job in await store.list_jobs():
         ids = await _if_over(family(store, job=job.id), before)
-        if ids is not None and job.created <= before and not await _staying(store, ids):
-            removed += await _remove(store, ids, dry)
-            if not dry:
-                await store.remove_job(job.id)
-    some: list[list[str]] = []
+        if ids is not None and job.created <= before:
+            yield _Old(ids, job.id)
     async for ids in _old_families(store, before):
-        some.append(ids)
-        if sum(map(len, some)) >= PORTION:
-            removed += await _remove_families(store, some, dry)
-            some = []
-    return removed + await _remove_families(store, some, dry)
+        yield _Old(ids)
 
 
-async def _remove_families(store: Store, families: Sequence[Sequence[str]], dry: bool) -> int:
-    staying = await _staying(store, [id for ids in families for id in ids])
-    going = [ids for ids in families if staying.isdisjoint(ids)]
-    return await _remove(store, [id for ids in going for id in ids], dry)
+async def _remove_some(store: Store, some: Sequence[_Old], dry: bool) -> int:
+    staying = await _staying(store, [id for old in some for id in old.ids])
+    going = [old for old in some if staying.isdisjoint(old.ids)]
+    removed = await _remove(store, [id for old in going for id in old.ids], dry)
+    for old in going if not dry else ():
+        if old.job:
+            await store.remove_job(old.job)
+    return removed
 
 
 async def _remove_all(store: Store, runs: AsyncIterator[Head], dry: bool) -> int:
