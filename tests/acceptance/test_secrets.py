@@ -308,3 +308,48 @@ async def test_a_password_in_a_line_of_the_authors_code(ears: Ears) -> None:
         assert "await segue.generate(" in caught.value.__notes__[0]
         ears.secretless(PASSWORD)
     ears.secretless(PASSWORD)
+
+
+def told(how: str) -> RuntimeError:
+    return RuntimeError(how.replace("PASSWORD", PASSWORD).replace("KEY", os.environ["OPENAI_API_KEY"]))
+
+
+class Do(segue.Note):
+    how: str
+
+
+class AtOnce(segue.Envelope):
+    urgent = True
+    how: str
+
+    async def carry_out(self, actor: Any, turn: segue.Turn, /) -> object:
+        raise told(self.how)
+
+
+class Clumsy(segue.Actor[None]):
+    """All of its own that fails tells where it was sent."""
+
+    @segue.on
+    async def do(self, note: Do) -> None:
+        raise told(note.how)
+
+    def interrupted(self) -> Any:
+        raise told("KEY https://ada:PASSWORD@127.0.0.1/x")
+
+
+async def test_what_an_actors_own_errors_hold(ears: Ears, key: str) -> None:
+    async with segue.Engine(f"sqlite:{ears.path / 'runs.db'}") as engine:
+        run = await engine.start(Clumsy(), id="clumsy")
+        for how in ("https://ada:PASSWORD@127.0.0.1/x", "it was KEY"):
+            await run.tell(Do(how))
+            await run.tell(AtOnce(how))
+        while len(await engine.dead_letters()) < 4:
+            await asyncio.sleep(0.01)
+        await run.tell(segue.Interruption(segue.Interrupt.AFTER_HANDLER))
+        with contextlib.suppress(SegueError):
+            await run
+        said = [letter.error.message for letter in await engine.dead_letters() if letter.error is not None]
+        assert sorted(said) == ["https://***@127.0.0.1/x"] * 2 + ["it was ***"] * 2
+        ears.secretless(PASSWORD)
+    ears.secretless(key)
+    ears.secretless(PASSWORD)

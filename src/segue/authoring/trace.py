@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import traceback
 from collections.abc import Iterable, Iterator
@@ -79,6 +80,14 @@ def tells_secrets(error: BaseException) -> bool:
             *(one.exceptions if isinstance(one, BaseExceptionGroup) else ()),
         ]
     return False
+
+
+def log_error(log: logging.Logger, error: BaseException, text: str, *args: object) -> None:
+    """Log what failed, with where it was raised, and without secrets that it tells."""
+    if tells_secrets(error):
+        log.error(f"{text}\n%s", *args, traceback_of(error).rstrip(), stacklevel=2)
+    else:
+        log.error(text, *args, exc_info=error, stacklevel=2)
 
 
 def _masked(text: str, masks: Iterable[Mask]) -> str:

@@ -22,6 +22,7 @@ from ...ports.store import Claimed
 from ..context import current
 from ..failures import own_error, to_failure
 from ..mail import message_name
+from ..trace import log_error
 from .ending import Ending, uncancel
 from .interlude import Aborted, Interlude
 from .life import Life
@@ -330,7 +331,7 @@ class Driver:
         """A message's handler failed for good: its caller gets the error, and the actor goes on as it was before."""
         definition = self.here.definition
         if not handler.is_request and "failed" not in definition.own:
-            log.error("run %s: %s.%s failed", self.life.id, definition.name, handler.method, exc_info=error)
+            log_error(log, error, "run %s: %s.%s failed", self.life.id, definition.name, handler.method)
         result = await self._hook("failed", error)
         self.here.take(self.here.look())
         if result is not None:
@@ -383,7 +384,7 @@ class Driver:
     def _refuse(self, mail: Mail, error: Exception, reason: str) -> Failure:
         """Nothing came of a message: what its caller is told. If it has none, it is a dead letter."""
         failure = to_failure(error)
-        log.warning("run %s: %s: %s", self.life.id, reason, error)
+        log.warning("run %s: %s: %s", self.life.id, reason, failure.message)
         if mail.reply is None:
             self.life.bury(mail, reason, failure)
         return failure

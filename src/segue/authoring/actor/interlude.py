@@ -132,7 +132,7 @@ class Interlude:
                 else:
                     error = own_error(raised)
                     failure = to_failure(error)
-                    log.warning("run %s: %s", self.life.id, error)
+                    log.warning("run %s: %s", self.life.id, failure.message)
             if mail.reply is not None:
                 await self.life.reply_beside(mail, value, failure)
             elif failure is not None:

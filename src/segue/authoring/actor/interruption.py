@@ -7,6 +7,7 @@ from enum import IntEnum
 from typing import Any
 
 from ...model.message import ASKED_TO_END
+from ..trace import log_error
 from .envelope import Envelope, Turn
 from .nexts import Interrupted
 
@@ -47,7 +48,7 @@ class Interruption(Envelope):
             said = actor.interrupted()
             return await said if hasattr(said, "send") else said
         except Exception as error:
-            log.error("run %s: interrupted() failed, so it ends", actor.me.id, exc_info=error)
+            log_error(log, error, "run %s: interrupted() failed, so it ends", actor.me.id)
             return Interrupted()
 
 

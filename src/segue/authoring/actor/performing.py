@@ -14,6 +14,7 @@ from ..context import Branch
 from ..failures import own_error
 from ..pooled import side_by_side
 from ..time import timeout
+from ..trace import log_error
 from . import elsewhere
 from .handlers import Handler
 from .life import Life
@@ -99,7 +100,7 @@ class Performer:
         try:
             await self.hook("rollback")
         except Exception as error:
-            log.error("run %s: rollback() failed", self._life.id, exc_info=error)
+            log_error(log, error, "run %s: rollback() failed", self._life.id)
 
     # ------------------------------------------------------------ failures
     def fallback(self, handler: Handler, error: Exception) -> Handler | None:
