@@ -18,7 +18,7 @@ from segue.ports.provider import CallFault
 from segue.providers.openai import OpenAI
 from segue.runtime.lanes import desk
 from segue.testing.clock import VirtualClock
-from segue.testing.simulator import Failure, Limits
+from segue.testing.simulator import Failure, Limits, Pace
 from tests.runtime.world import ONCE, ROWS, World, all_well, echo, ident, until
 
 
@@ -91,8 +91,9 @@ async def test_results_that_break_off_are_read_again_without_an_alarm(
 
 
 async def test_a_line_that_nobody_waits_for_any_more_is_in_the_receipt(world: World) -> None:
-    """It is in the provider's job when its run is cancelled, and so it is paid."""
+    """It is in a job when its run is cancelled that can't be ended, and so it is paid."""
     sim = await world.simulator(batch_time=timedelta(seconds=0.3))
+    sim.faults.fail(100, status=400, on="/cancel")
     async with world.engine() as engine, asyncio.timeout(30):
         run = await engine.start(echo(1))
         while not sim.batches():
@@ -105,6 +106,28 @@ async def test_a_line_that_nobody_waits_for_any_more_is_in_the_receipt(world: Wo
         (line,) = (await run.receipt()).unclaimed
         assert (line.lane, line.calls) == ("batch", 1)
         assert line.input_tokens > 0
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+async def test_a_job_is_ended_for_which_nobody_waits_any_more(world: World, store: str) -> None:
+    """All of its runs were cancelled. As long as one of them waits, it goes on."""
+    sim = await world.simulator(pace=Pace(validating=0.0, working=3600.0, finalizing=0.0, cancelling=0.0))
+    async with world.engine("memory:" if store == "memory" else f"sqlite:{world.path}/runs.db") as engine:
+        runs = [await engine.start(echo(number), id=f"{number}") for number in range(ROWS)]
+        async with asyncio.timeout(20):
+            while not any(job.sent for job in await engine.store.batch_jobs()):
+                await asyncio.sleep(0.01)
+            for run in runs[1:]:
+                await run.cancel()
+            while (await engine.store.run_counts()).get("cancelled", 0) < ROWS - 1:
+                await asyncio.sleep(0.01)
+            await engine.advance()
+            assert [batch.status for batch in sim.batches()] == ["in_progress"]
+            await runs[0].cancel()
+            while await engine.store.lanes():
+                await engine.advance()
+    assert [batch.status for batch in sim.batches()] == ["cancelled"]
+    assert sum(world.paid().values()) == 0
 
 
 @pytest.mark.parametrize("store", ["memory", "sqlite"])

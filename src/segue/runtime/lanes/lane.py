@@ -139,9 +139,10 @@ class Lane:
         return self.desk.look_in(job, poll_after(self.clock.now() - job.sent))
 
     async def _spare(self, job: BatchJob) -> None:
-        """End a job whose lines were all answered live: what it hasn't done yet needn't be paid."""
+        """End a job for which nobody waits, as its lines were answered live or their runs are over: what it hasn't done
+        yet needn't be paid."""
         ended = self.desk.ended
-        if ended.get(job.id) or await self.store.job_lines(job.id, "", 1):
+        if ended.get(job.id) or await self.store.job_bodies(job.id, "", 1):
             return
         try:
             await self.provider.cancel(job.remote)
