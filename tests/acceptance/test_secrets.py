@@ -318,7 +318,7 @@ class Do(segue.Note):
     how: str
 
 
-class AtOnce(segue.Envelope):
+class ToldAtOnce(segue.Envelope):
     urgent = True
     how: str
 
@@ -342,7 +342,7 @@ async def test_what_an_actors_own_errors_hold(ears: Ears, key: str) -> None:
         run = await engine.start(Clumsy(), id="clumsy")
         for how in ("https://ada:PASSWORD@127.0.0.1/x", "it was KEY"):
             await run.tell(Do(how))
-            await run.tell(AtOnce(how))
+            await run.tell(ToldAtOnce(how))
         while len(await engine.dead_letters()) < 4:
             await asyncio.sleep(0.01)
         await run.tell(segue.Interruption(segue.Interrupt.AFTER_HANDLER))

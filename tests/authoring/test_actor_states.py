@@ -657,7 +657,7 @@ class Look(segue.Subscription[int, None]):
     """How often it was tried."""
 
 
-class Turned(segue.Envelope):
+class TurnedToOther(segue.Envelope):
     urgent = True
 
     async def carry_out(self, actor: Any, turn: segue.Turn, /) -> object:
@@ -710,7 +710,7 @@ async def test_a_state_that_comes_between_two_attempts_of_another_has_all_of_its
     async with segue.Engine("memory:") as engine:
         run = await engine.start(Watched(), id="w")
         await until(lambda: len(DID) == 2)
-        await run.tell(Turned())
+        await run.tell(TurnedToOther())
         with pytest.raises(OSError):
             await run
     assert DID == ["try"] * 2 + ["other"] * 3

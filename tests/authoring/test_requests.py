@@ -322,7 +322,7 @@ class Round(segue.Envelope, Request[str]):
         return await segue.Run(None, "first").request(Question("round"))
 
 
-class AtOnce(Round):
+class RoundAtOnce(Round):
     urgent = True
 
 
@@ -331,7 +331,7 @@ class AsksRound(Actor[None]):
 
     @segue.on
     async def asked(self, q: Question) -> str:
-        return await segue.Run(None, "last").request(Round() if self.how == "queued" else AtOnce())
+        return await segue.Run(None, "last").request(Round() if self.how == "queued" else RoundAtOnce())
 
 
 class Decides(Actor[None]):
