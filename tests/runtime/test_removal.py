@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -68,7 +69,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 def left_in(path: Path) -> dict[str, int]:
     """How many rows each table has, but for names and what keeps numbers from being used again."""
     names = {"counters", "jobs", "lanes", "targets", "sqlite_sequence", "batches", "runs", "journal"}
-    with sqlite3.connect(path) as cx:
+    with closing(sqlite3.connect(path)) as cx:
         tables = [name for (name,) in cx.execute("select name from sqlite_master where type = 'table'")]
         counts = {name: cx.execute(f"select count(*) from {name}").fetchone()[0] for name in tables}
         counts["runs"] = cx.execute("select count(*) from runs where id > ''").fetchone()[0]
