@@ -53,10 +53,10 @@ def settle(run: Executor) -> None:
             bounded.strike()  # it went off in that life too, or the code had not come further
             run.kick()
             return
-        if lacking and run.root is not None and not run.root.done() and not run.still.stuck():
-            return  # a callback or a thread may wake the code
         if lacking:
-            run.differs(mismatch(run.id, lacking[0], None, _end(run)))
+            over = run.root is None or run.root.done()
+            if over or run.still.stuck():  # else a callback or a thread may wake the code
+                run.differs(mismatch(run.id, lacking[0], None, _end(run)))
             return
     if run.hold_if_cut_off():
         return

@@ -153,21 +153,19 @@ class Stillness:
 
     def lingered(self, times: int = 1) -> bool:
         """Whether a foreign wait has held the run up for long enough; if not, there is a kick when it has."""
-        now = self._loop.time()
         if self.foreign_since is None:
-            self.foreign_since = now
-        left = self.foreign_since + self._linger * times - now
-        if left > 0:
-            self.kick_in(left)
-        return left <= 0
+            self.foreign_since = self._loop.time()
+        return self._is_over(self.foreign_since + self._linger * times)
 
     def stuck(self) -> bool:
         """Whether the code is at rest for long enough to be told that nothing wakes it: a callback or a thread may
         end what looks like a lock that a task holds. If not, there is a kick when it is."""
-        now = self._loop.time()
         if self._stuck_since is None:
-            self._stuck_since = now
-        left = self._stuck_since + self._linger - now
+            self._stuck_since = self._loop.time()
+        return self._is_over(self._stuck_since + self._linger)
+
+    def _is_over(self, until: float) -> bool:
+        left = until - self._loop.time()
         if left > 0:
             self.kick_in(left)
         return left <= 0

@@ -12,12 +12,13 @@ from . import blobs, past
 from .bulk import Query, as_json
 from .heads import decode_spec
 from .ledger import Ledger
-from .schema import CANCELLED, DONE, GONE
+from .schema import CANCELLED, DONE, FOLLOWING, GONE, TAKEN, WAITING
 
 _AMONG: Final = "in (select value from json_each(?))"
 _THERE = Query(("id", "k"), f"from runs where id {_AMONG}")
 _OVER = Query(("id", "k"), f"from runs where id {_AMONG} and status between {DONE} and {CANCELLED}")
-_LINES = Query(("k", "run", "status in (0, 1, 7) or hedged is not null"), f"from lines where run {_AMONG}")
+_IS_OPEN = f"status in ({WAITING}, {TAKEN}, {FOLLOWING}) or hedged is not null"
+_LINES = Query(("k", "run", _IS_OPEN), f"from lines where run {_AMONG}")
 
 #: Budgets of runs, and of blocks in their code: what stands behind the run's id has no space.
 _OF_RUNS = Query(

@@ -48,22 +48,9 @@ class RemovalContract:
         await create(store, "c")
         await start(store, "p")
         await park(store, "p")
-        assert await store.removable(["a", "b", "c", "p", "f", "never"]) == [
-            True,
-            False,
-            False,
-            False,
-            True,
-            True,
-        ]
-        assert await store.remove(["a", "b", "c", "p", "f", "never"]) == [
-            True,
-            False,
-            False,
-            False,
-            True,
-            True,
-        ]
+        ids, gone = ["a", "b", "c", "p", "f", "never"], [True, False, False, False, True, True]
+        assert await store.removable(ids) == gone
+        assert await store.remove(ids) == gone
         assert await store.ids() == ["b", "c", "p"]
         assert [head.id for head in await store.runs()] == ["b", "c", "p"]
         assert [head.id for head in await store.tops()] == ["p", "c", "b"]
