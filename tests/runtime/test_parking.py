@@ -467,6 +467,23 @@ async def test_a_lock_that_a_callback_or_a_thread_releases_isnt_held(how: str, v
     assert S == ["do a", "do b"]
 
 
+async def test_each_wait_for_a_callback_has_its_time_the_last_one_too() -> None:
+    async def released() -> None:
+        event = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.3, event.set)
+        await event.wait()
+
+    @segue.flow
+    async def flow() -> str:
+        await released()
+        await do("a")
+        await released()
+        return "x"
+
+    assert await drive(flow(), linger=0.5, verify=True) == "x"
+    assert S == ["do a"]
+
+
 async def test_a_bounded_wait_for_a_lock_isnt_held() -> None:
     @segue.flow
     async def flow() -> str:

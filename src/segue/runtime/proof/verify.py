@@ -221,7 +221,7 @@ class Replayed(Executor):
             why = "The code waits for its outcome, where the recorded run ended without."
             self.differs(_mismatch(self, *call.place, "open", call.request, why))
             return
-        if self.still.stuck():
+        if self.still.stuck(self.tasks):
             self.hold("every task waits")
 
     def hold(self, reason: str) -> None:

@@ -54,7 +54,7 @@ def idle(run: Executor) -> None:
     if run.cut_off and run.hold_if_cut_off():
         return
     if not run.open:
-        if run.still.foreign_since is None and _next_bound(run) is None and run.still.stuck():
+        if run.still.foreign_since is None and _next_bound(run) is None and run.still.stuck(run.tasks):
             run.hold(
                 "every task of the run waits for another one and nothing outside can wake it: "
                 "a lock, queue or future that nobody releases. "

@@ -55,7 +55,7 @@ def settle(run: Executor) -> None:
             return
         if lacking:
             over = run.root is None or run.root.done()
-            if over or run.still.stuck():  # else a callback or a thread may wake the code
+            if over or run.still.stuck(run.tasks):  # else a callback or a thread may wake the code
                 run.differs(mismatch(run.id, lacking[0], None, _end(run)))
             return
     if run.hold_if_cut_off():

@@ -59,7 +59,8 @@ class Stillness:
         )
         self.foreign_since: float | None = None
         self.foreign_at = ""
-        self._stuck_since: float | None = None
+        self._stuck_at: set[Future[Any] | None] = set()  # what tasks waited for, and since when
+        self._stuck_since = 0.0
         self._turns = 0
         self._watched: set[Future[Any]] = set()
         self._timer: TimerHandle | None = None
@@ -106,7 +107,6 @@ class Stillness:
         if waiting:
             self._put_to_sleep(waiting)
         if busy:
-            self._stuck_since = None
             return "busy"
         if composite and self._turns < TURNS:
             self._turns += 1
@@ -157,11 +157,12 @@ class Stillness:
             self.foreign_since = self._loop.time()
         return self._is_over(self.foreign_since + self._linger * times)
 
-    def stuck(self) -> bool:
-        """Whether the code is at rest for long enough to be told that nothing wakes it: a callback or a thread may
-        end what looks like a lock that a task holds. If not, there is a kick when it is."""
-        if self._stuck_since is None:
-            self._stuck_since = self._loop.time()
+    def stuck(self, all_tasks: Iterable[Task[Any]]) -> bool:
+        """Whether they wait for the same for long enough to be told that nothing wakes them: a callback or a thread
+        may end what looks like a lock that a task holds. If not, there is a kick when they do."""
+        waits = {tasks.waiter(task) for task in all_tasks}
+        if waits != self._stuck_at:
+            self._stuck_at, self._stuck_since = waits, self._loop.time()
         return self._is_over(self._stuck_since + self._linger)
 
     def _is_over(self, until: float) -> bool:
@@ -172,13 +173,15 @@ class Stillness:
 
     def kick_in(self, seconds: float) -> None:
         """Look again after that long, and no earlier one."""
-        self.close()
+        if self._timer is not None:
+            self._timer.cancel()
         self._timer = self._loop.call_later(seconds, self._kick, context=tasks.NO_CONTEXT)
 
     def close(self) -> None:
-        """No more kicks by time."""
+        """No more kicks by time, and nothing of the code is held."""
         if self._timer is not None:
             self._timer.cancel()
+        self._stuck_at = set()
 
     def _watch(self, futures: Iterable[Future[Any]]) -> None:
         for future in futures:
