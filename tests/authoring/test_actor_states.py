@@ -706,6 +706,30 @@ async def test_who_looks_on_between_two_attempts_grants_no_more_of_them() -> Non
     assert DID == ["try"] * 3
 
 
+class StillListens(segue.Envelope):
+    urgent = True
+
+    async def carry_out(self, actor: Any, turn: segue.Turn, /) -> object:
+        return Listen()
+
+
+class Listener(Actor[None]):
+    @segue.on(retry=QUICKLY)
+    async def go(self, note: Go) -> None:
+        DID.append("try")
+        raise OSError
+
+
+async def test_who_is_told_to_listen_between_two_attempts_of_a_message_has_no_more_of_them() -> None:
+    async with segue.Engine("memory:") as engine:
+        run = await engine.start(Listener(), id="l")
+        await run.tell(Go())
+        while not await engine.dead_letters():
+            await run.tell(StillListens())
+            await asyncio.sleep(0.02)
+    assert DID == ["try"] * 3
+
+
 async def test_a_state_that_comes_between_two_attempts_of_another_has_all_of_its_own() -> None:
     async with segue.Engine("memory:") as engine:
         run = await engine.start(Watched(), id="w")

@@ -354,6 +354,67 @@ async def test_a_circle_through_an_envelope(how: str) -> None:
             await asyncio.wait_for(first.request(Question("x")), 10)
 
 
+class Heard(segue.Envelope, Request[str]):
+    """Answered once a person has."""
+
+    urgent = True
+
+    async def carry_out(self, actor: Any, turn: segue.Turn, /) -> object:
+        return await segue.ask("Heard?")
+
+
+class Asks(Actor[str]):
+    other: str
+
+    @segue.on
+    async def decide(self, note: Decide) -> segue.Done[str]:
+        if note.text == "wait":
+            await segue.ask("Wait?")
+        return segue.Done(await segue.Run(None, self.other).request(Question("x")))
+
+
+class Hears(Actor[None]):
+    other: str
+
+    @segue.on
+    async def decide(self, note: Decide) -> None:
+        await segue.Run(None, self.other).request(Heard())
+
+    @segue.on
+    async def asked(self, q: Question) -> str:
+        return q.text
+
+
+@pytest.mark.parametrize("how", ["after", "beside"])
+async def test_what_waits_for_an_urgent_message_alone_is_no_circle(how: str) -> None:
+    """The handler beside asks who waits for that, or does so once it is answered."""
+    desk = Desk()
+    async with desk.engine() as engine:
+        one, two = await engine.start(Asks("two"), id="one"), await engine.start(Hears("one"), id="two")
+        if how == "beside":
+            await one.tell(Decide("wait"))
+            (waits,) = await opened(engine, 1)
+        await two.tell(Decide("go"))
+        heard = next(ask for ask in await opened(engine, 1 + (how == "beside")) if ask.question == "Heard?")
+        if how == "beside":
+            await waits.answer("now")
+            await desk.until("one", "parked")
+        await heard.answer("yes")
+        if how == "after":
+            await one.tell(Decide("now"))
+        assert await asyncio.wait_for(asyncio.ensure_future(finished(one)), 10) == "x"
+
+
+async def finished(run: segue.Run[str]) -> str:
+    return await run
+
+
+async def opened(engine: Any, count: int) -> list[Any]:
+    while len(asks := await engine.open_asks()) < count:
+        await asyncio.sleep(0.001)
+    return asks
+
+
 # ---------------------------------------------------------------- exchanges
 class Talker(Actor[None]):
     @segue.on

@@ -15,7 +15,7 @@ import pytest
 import segue
 from segue import Actor, Budget, Done, Note, Request
 from segue.model.errors import Conflict, UnknownName
-from segue.ports.store import Store
+from segue.ports.store import JobHead, Store
 from segue.stores import open_store
 from segue.testing import Simulator
 from tests.runtime.lives import Desk
@@ -365,3 +365,28 @@ async def test_one_stays_that_may_be_paid_yet(store: Store) -> None:
                 assert await engine.remove(older_than=timedelta(0), dry_run=dry) == 0
                 assert await engine.store.ids() == there
             assert [job.id for job in await engine.store.list_jobs()] == ["j"]
+
+
+async def test_a_job_stays_that_is_just_begun() -> None:
+    """Its first row is on its way."""
+    async with segue.Engine("memory:") as engine:
+        await engine.store.put_job(JobHead("j", "enlarging", engine.clock.now()))
+        assert await engine.remove(older_than=timedelta(days=1)) == 0
+        assert [job.id for job in await engine.store.list_jobs()] == ["j"]
+
+
+async def test_keys_are_never_used_again(tmp_path: Path) -> None:
+    """Other processes may remember them, and checkpoints remember those of the journal."""
+    path = tmp_path / "runs.db"
+
+    def newest() -> list[int]:
+        with closing(sqlite3.connect(path)) as cx:
+            return [cx.execute(f"select max(k) from {table}").fetchone()[0] for table in ("runs", "journal")]
+
+    async with segue.Engine(f"sqlite:{path}") as engine:
+        seen = [0, 0]
+        for _ in range(3):
+            await engine.run(enlarging("x"), id="a")
+            assert all(now > before for now, before in zip(newest(), seen, strict=True))
+            seen = newest()
+            assert await engine.remove("a") == 1
