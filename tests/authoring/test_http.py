@@ -446,6 +446,42 @@ async def test_a_stream_that_is_read_until_a_timeout_takes_nothing_along(acts: b
     assert server.calls == 1
 
 
+@pytest.mark.parametrize("timed", [False, True])
+async def test_a_reader_that_the_code_cancels(timed: bool):
+    """Upon what it has read, it is one that breaks off: the answer is recorded. By a timer of the code's own, which no
+    replay would have strike, the call is given up."""
+    server = Slow(["one ", "two "])
+    client = server.client()
+    server.gates[0].set()
+
+    @segue.flow(name="http_read_enough")
+    async def enough() -> list[str]:
+        pieces = asyncio.Queue[str]()
+
+        async def read() -> None:
+            async with client.stream("POST", "/chat/completions", json=chat("hi", stream=True)) as reply:
+                async for line in reply.aiter_lines():
+                    if line.startswith("data: {"):
+                        await pieces.put(line)
+
+        reader = asyncio.create_task(read())
+        if timed:
+            await asyncio.wait([reader], timeout=0.2)
+        else:
+            await pieces.get()
+        reader.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reader
+        asyncio.get_running_loop().call_later(0.05, server.gates[1].set)
+        return [await http_late("then")]
+
+    async with asyncio.timeout(10):
+        value, entries = await run(enough())
+    assert value == ["then"]
+    assert [entry.kind for entry in entries] == (["step"] if timed else ["http", "step"])
+    assert server.calls == 1
+
+
 async def test_text_of_a_run_whose_sdk_asks_for_no_stream():
     SIM.when("hi").reply("once upon a time")
     async with segue.Engine("memory:", verify=True) as engine:

@@ -307,6 +307,10 @@ class RunContext(Protocol):
         """
         ...
 
+    def unread(self, call: Future[Any], /) -> None:
+        """The code that read a live answer was cancelled. If upon what it had read, the answer is recorded."""
+        ...
+
     def own_wait(self) -> Future[Any]:
         """A future that work of this wake will set; a task that waits for it is at rest, and nothing is recorded."""
         ...

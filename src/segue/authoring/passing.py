@@ -60,7 +60,7 @@ class Passing:
                     break
                 await self._move()
         except asyncio.CancelledError:
-            call.cancel()
+            self._run.unread(call)
             raise
         call.result()
         for frame in self._last:

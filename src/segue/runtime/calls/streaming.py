@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 class Streaming:
     """The live answers of one wake."""
 
-    __slots__ = ("_offers", "_run", "call")
+    __slots__ = ("_offers", "_run", "call", "moving")
 
     def __init__(self, run: Executor) -> None:
         self._run = run
         self._offers: list[tuple[Call, Callable[[], None]]] = []
         self.call: Call | None = None  #: whose answer is read
+        #: The code moves by what it has read. A reader that it cancels now breaks off; one that a timer ends does not.
+        self.moving = False
 
     def offer(self, call: Call, begins: Callable[[], None]) -> None:
         """An answer begins to come."""
@@ -41,6 +43,12 @@ class Streaming:
                 begins()
                 return True
         return False
+
+    def read_on(self) -> None:
+        """The reader has what has come, and waits for more."""
+        if self.call is not None:
+            self.moving = True
+            self._run.kick()
 
     def go_on(self, call: Call) -> None:
         """At a rest while one is read: its end is all that is waited for."""

@@ -164,7 +164,14 @@ class Executor:
 
     def own_wait(self) -> Future[Any]:
         """A wait that isn't recorded; see `RunContext`."""
+        if self.streaming is not None:
+            self.streaming.read_on()
         return own_call(self, ("!piece", 0))
+
+    def unread(self, call: Future[Any]) -> None:
+        """Its reader was cancelled; see `RunContext`."""
+        if self.streaming is None or self.leaving or not self.streaming.moving:
+            call.cancel()
 
     def now(self) -> float:
         return self.replay.time
@@ -424,10 +431,16 @@ class Executor:
         elif rest == "calming":
             self.kicked = True
             self.loop.call_soon(self.pump, context=tasks.NO_CONTEXT)
-        elif self.timeouts is not None and self.timeouts.strike_next():
+        elif self._strikes():
             pass
         elif rest == "rest" or self.still.lingered():
             self._turn()
+
+    def _strikes(self) -> bool:
+        """Whether a timeout strikes, now that no task moves."""
+        if self.streaming is not None:
+            self.streaming.moving = False
+        return self.timeouts is not None and self.timeouts.strike_next()
 
     def _holds_up(self, rest: Rest) -> bool:
         """Whether what the code went ahead of is to be written without a rest, for a foreign wait may be long."""
