@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from segue.model.errors import StoreError
@@ -19,6 +20,7 @@ from segue.model.mode import DROP
 from segue.model.run import Spec
 from segue.ports.store import History, NewRun, Turn
 from segue.stores.sqlite import SqliteStore, patience, reader, writer
+from segue.stores.sqlite.schema import VERSION
 
 
 async def test_a_lock_is_waited_for(tmp_path: Path) -> None:
@@ -233,6 +235,23 @@ async def test_who_is_at_work_on_a_file_that_a_newer_segue_opened_takes_nothing_
     await store.close()
 
 
+async def test_who_is_at_work_on_a_file_whose_tables_a_newer_segue_changed_takes_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    store = SqliteStore(str(path))
+    await store.open()
+    run = NewRun("a", Spec("flow", "f", b"[]"))
+    await store.create([run], now=0.0)
+    with closing(sqlite3.connect(path, isolation_level=None)) as cx:
+        cx.execute(f"pragma user_version = {VERSION + 1}")
+        with pytest.raises(StoreError, match="upgrade segue"):
+            await store.claim("w", 1, 60.0, now=0.0)
+        with pytest.raises(StoreError, match="upgrade segue"):
+            await store.create([msgspec.structs.replace(run, id="b")], now=0.0)
+        cx.execute(f"pragma user_version = {VERSION}")
+        assert [one.head.id for one in await store.claim("w", 2, 60.0, now=0.0)] == ["a"]
+    await store.close()
+
+
 async def test_what_actors_changed_is_kept_when_its_table_is_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     store = SqliteStore(str(path))
@@ -278,7 +297,8 @@ async def test_a_file_of_the_version_before_is_brought_up_to_date(look: bool, tm
     cx = sqlite3.connect(path, isolation_level=None)
     cx.executescript(
         "drop table waiting; drop table dead; drop table deltas; drop table ports;"
-        " drop index lines_same; drop index lines_same_run; drop table answers;"
+        " drop index lines_same; drop index lines_run; drop table answers;"
+        " create index lines_run on lines(run) where status = 0;"
         " alter table lines drop column same;"
         " alter table lines drop column deserted;"
         " drop table budgets; drop table reservations; drop table wanting;"

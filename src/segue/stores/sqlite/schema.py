@@ -17,7 +17,7 @@ from ...model.errors import UNREADABLE, StoreError
 from . import ceiling
 
 #: The version of the tables, as `user_version` has it.
-VERSION: Final = 17
+VERSION: Final = 18
 
 #: So large the log stays, in bytes, that grew for as long as somebody read the file, say to copy it.
 LOG: Final = 64_000_000
@@ -112,6 +112,12 @@ create index lines_batch on lines(batch, status) where batch is not null;
 create index lines_hedged on lines(hedged) where hedged is not null;
 """
 
+#: Which lines and questions a run has, those that are over too: it may be removed.
+_OF_RUNS: Final = """
+create index lines_run on lines(run, status);
+create index asks_run on asks(run, state);
+"""
+
 #: Past turns, packed: journal rows after `since` and up to `upto`, kept `until` some time, or for ever. How many were
 #: dropped. Which contents came with which run's turns, after which journal row; run 0 for those of unknown ones.
 _PAST: Final = """
@@ -131,7 +137,6 @@ create table targets(k integer primary key, name text not null unique);
 #: What is known of requests that are the same: lines without an outcome, by what they ask and by run, and answers.
 _SAME: Final = """
 create index lines_same on lines(same) where same is not null and status in (0, 1, 7);
-create index lines_same_run on lines(run) where same is not null and status in (0, 7);
 create table answers(k integer primary key, same text not null unique, at real not null, value blob not null);
 create index answers_at on answers(at);
 """
@@ -170,6 +175,7 @@ _UPGRADES: Final = {
     15: "drop index runs_ready;\n"
     "create index runs_ready on runs(rank, k, target) where status = 0 and lease is null;",
     16: "insert into counters values('fence', 0);",
+    17: "drop index lines_run;\ndrop index if exists lines_same_run;\ndrop index asks_run;\n" + _OF_RUNS,
 }
 
 TABLES: Final = (
@@ -221,7 +227,6 @@ create table asks(
     k integer primary key autoincrement, id text not null unique, run integer not null,
     recipient text not null, state integer not null, question blob not null, shown blob
 );
-create index asks_run on asks(run) where state = 0;
 create index asks_recipient on asks(recipient) where state = 0;
 
 create table blobs(digest blob primary key, content blob not null);
@@ -239,7 +244,6 @@ create table lines(
     hedged integer, same text, deserted integer not null default 0
 );
 create index lines_waiting on lines(lane) where status = 0;
-create index lines_run on lines(run) where status = 0;
 create table bodies(line integer primary key, body blob not null);
 -- lines.unwanted: nobody waits for it any more, though it is in a provider job; promoted: its batch is one of live
 -- calls, hedged the provider job that it is in as well, or once that has answered, the one of live calls; same: what
@@ -266,6 +270,7 @@ end;
     + _PORTS
     + _LATE
     + _OF_JOBS
+    + _OF_RUNS
     + _PAST
     + _SAME
     + _BUDGETS
@@ -315,15 +320,26 @@ def refuse_strange(cx: sqlite3.Connection, address: str) -> int:
     (version,) = cx.execute("pragma user_version").fetchone()
     (application,) = cx.execute("pragma application_id").fetchone()
     (tables,) = cx.execute("select count(*) from sqlite_master").fetchone()
-    if version > VERSION and application == APPLICATION:
+    if application == APPLICATION:
+        _refuse_newer(version, address)
+    if application != APPLICATION and (tables or version):
+        raise StoreError(address, "it is another program's database", "give the path of a new file")
+    return int(version)
+
+
+def look_again(cx: sqlite3.Connection, address: str) -> None:
+    """Raise if a newer segue has changed the tables since the file was opened."""
+    (version,) = cx.execute("pragma user_version").fetchone()
+    _refuse_newer(version, address)
+
+
+def _refuse_newer(version: int, address: str) -> None:
+    if version > VERSION:
         raise StoreError(
             address,
             f"its tables are of version {version}, and this segue knows versions up to {VERSION}",
             "upgrade segue here, or use the version that wrote it",
         )
-    if application != APPLICATION and (tables or version):
-        raise StoreError(address, "it is another program's database", "give the path of a new file")
-    return int(version)
 
 
 def prepare(cx: sqlite3.Connection, address: str) -> None:

@@ -50,8 +50,7 @@ _LEAVING = Query(
         "r.k", "r.fence", "r.bound", _LIVE, "r.lapses",
         f"exists (select 1 from inbox i where i.run = r.k) * {MAIL}"
         f" + exists (select 1 from asks a where a.run = r.k and a.state = 0) * {ASKS}"
-        f" + (exists (select 1 from lines l where l.run = r.k and l.status = 0) or exists ("
-        f"select 1 from lines l where l.run = r.k and l.same is not null and l.status in (0, 7))) * {LINES}"
+        f" + exists (select 1 from lines l where l.run = r.k and l.status in (0, 7)) * {LINES}"
         f" + (exists (select 1 from reservations q where q.run = r.k) or exists (select 1 from wanting)) * {MONEY}"
         f" + exists (select 1 from specs s where s.run = r.k and s.parent is not null) * {PARENT}",
     ),

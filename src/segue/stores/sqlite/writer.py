@@ -19,7 +19,7 @@ from .ledger import Ledger
 from .patience import BUSY, OPENING, WRITING, Patience, Room
 from .place import Place
 from .runs import Claim, claim, create, has_claimable
-from .schema import connect, is_trouble, lacks_room, prepare, trouble
+from .schema import connect, is_trouble, lacks_room, look_again, prepare, trouble
 from .turns import ALONE, append, append_each, commit
 
 #: Writes many items of one kind, and says of each what came of it.
@@ -295,6 +295,7 @@ class Writer:
 
     def _begin(self) -> None:
         self._ledger.cx.execute("begin immediate")
+        look_again(self._ledger.cx, self._address)
 
     def _undo(self) -> None:
         self._ledger.forget()
