@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -108,3 +108,21 @@ async def test_messages_and_vectors_are_edited(provider: str) -> None:
             await engine.fork("it", edit={"#1": [[1.0]]})
         with pytest.raises(InvalidValue, match="expected Moved: the field `to` is missing"):
             await (await engine.fork("it", edit={"#0": {"why": "x"}}))
+
+
+@segue.flow
+async def reviewed(text: str) -> str:
+    verdict = await segue.ask(f"Is {text} fine?", returns=Literal["yes", "no"])
+    return f"{text}: {verdict}"
+
+
+async def test_an_answer_that_is_edited_has_to_fit_its_question() -> None:
+    async with segue.Engine("memory:") as engine:
+        run = await engine.start(reviewed("it"), id="it")
+        async for ask in engine.asks():
+            await ask.answer("yes")
+            break
+        assert await run == "it: yes"
+        with pytest.raises(InvalidValue, match="the edit of #0"):
+            await engine.fork("it", edit={"#0": "perhaps"}, id="other")
+        assert await (await engine.fork("it", edit={"#0": "no"}, id="other")) == "it: no"

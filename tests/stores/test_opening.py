@@ -235,7 +235,9 @@ async def test_who_is_at_work_on_a_file_that_a_newer_segue_opened_takes_nothing_
     await store.close()
 
 
-async def test_who_is_at_work_on_a_file_whose_tables_a_newer_segue_changed_takes_no_more(tmp_path: Path) -> None:
+async def test_who_is_at_work_on_a_file_whose_tables_a_newer_segue_changed_takes_no_more(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "runs.db"
     store = SqliteStore(str(path))
     await store.open()

@@ -20,7 +20,6 @@ from ..authoring.message import Pong, Request, kind_of, read_pong, sent_as
 from ..authoring.resource import SERVICES
 from ..authoring.trace import attach
 from ..core.codec import decoder, encode
-from ..core.conform import misfit
 from ..model import checks
 from ..model.errors import (
     AskClosed,
@@ -33,6 +32,7 @@ from ..model.errors import (
 )
 from ..model.message import MailKind, Question
 from ..model.run import Head
+from .calls.wording import fitting
 from .ground.bus import Watching
 from .ground.events import Asked, Event, Finished, Token
 from .ground.names import unknown_ask
@@ -426,22 +426,14 @@ async def _open_question(engine: Engine, ask: str) -> Question:
     return question
 
 
-#: Many questions ask for the same.
-_read_schema = functools.lru_cache(maxsize=256)(msgspec.json.decode)
-
-
 async def put_answer(engine: Engine, question: Question, value: object) -> None:
     """Check an answer against its question and store it."""
-    ask, schema = question.id, _read_schema(question.schema)
-    plain = getattr(value, "plain", None)
-    data = encode(plain() if callable(plain) else value, where=f"the answer to {ask}")
-    problem = misfit(msgspec.json.decode(data), schema)
-    if problem is not None:
+    ask = question.id
+    try:
+        data = fitting(value, question.schema, f"the answer to {ask!r}")
+    except InvalidValue:
         await _open_question(engine, ask)  # that it is closed would be the first thing to say
-        shown = data.decode()
-        raise InvalidValue(
-            f"the answer to {ask!r}", msgspec.json.encode(schema).decode(), problem, shown[:200]
-        )
+        raise
     result = await engine.store.answer(ask, data, now=engine.clock.now())
     if result != "answered":
         await _open_question(engine, ask)

@@ -29,7 +29,7 @@ from .naming import in_window, line_id, usage_name
 from .sameness import Sameness, asked_of, is_whole
 from .ways import Ways
 from .wire import Wire
-from .wording import retold, revectored, reworded
+from .wording import answered, retold, revectored, reworded
 
 
 class Models:
@@ -247,6 +247,8 @@ class Models:
         """What is recorded of a call whose outcome is another one: of one to a model, what it says; see `wording`."""
         if call.kind == "receive":
             return retold(call.value, value)
+        if call.kind == "ask":
+            return answered(call.args, value, where)
         if call.kind not in ("generate", "embed"):
             return value
         provider = self.reader(self.place(msgspec.json.decode(call.args)["model"]))

@@ -1,7 +1,8 @@
-"""Another wording of a recorded answer: what a fork hands over in its place."""
+"""Answers as they are recorded: a person's, and what a fork hands over in place of another one."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,12 +10,35 @@ import msgspec
 
 from ...authoring.message import message_name
 from ...core.codec import encode
+from ...core.conform import misfit
 from ...core.forms import short
 from ...model.chat import ChatReply
 from ...model.errors import InvalidValue
 from ...ports.provider import Provider
 
 Path = tuple[str | int, ...]
+#: Many questions ask for the same.
+_read_schema = functools.lru_cache(maxsize=256)(msgspec.json.decode)
+
+
+def fitting(value: object, schema: bytes, where: str) -> bytes:
+    """An answer to a question for that. Raises `InvalidValue` for one that is none."""
+    plain = getattr(value, "plain", None)
+    data = encode(plain() if callable(plain) else value, where=where)
+    wanted = _read_schema(schema)
+    problem = misfit(msgspec.json.decode(data), wanted)
+    if problem is not None:
+        raise InvalidValue(where, msgspec.json.encode(wanted).decode(), problem, data.decode()[:200])
+    return data
+
+
+class _Question(msgspec.Struct):
+    schema: msgspec.Raw
+
+
+def answered(args: bytes, value: object, where: str) -> Any:
+    """Another answer to a recorded question."""
+    return msgspec.json.decode(fitting(value, bytes(msgspec.json.decode(args, type=_Question).schema), where))
 
 
 def reworded(provider: Provider, body: bytes | None, value: object, where: str) -> Any:
