@@ -115,6 +115,38 @@ def test_nothing_is_resumed_without_a_name(desk: Desk):
     assert desk.segue("resume", "nope").code == 2
 
 
+AGAIN = """
+import os
+import segue
+
+@segue.step
+async def plus(x: int) -> int:
+    return x + 1
+
+@segue.step(retry=1)
+async def needy(x: int) -> int:
+    if not os.path.exists("there"):
+        raise ValueError("nothing there")
+    return x
+
+@segue.flow
+async def tried(x: int) -> int:
+    return await needy(await plus(x))
+"""
+
+
+def test_history_of_a_resumed_run_is_what_it_did_anew(desk: Desk):
+    """What it took over stands among its calls, and was counted a second time."""
+    desk.write("again.py", AGAIN)
+    assert desk.segue("run", "again.py:tried", "1", "--id", "a").code == 1
+    desk.segue("resume", "a")
+    desk.write("there", "")
+    assert desk.segue("advance", "again.py").code == 0
+    _, *calls = desk.segue("show", "a", "--history", "--json").rows
+    assert [(call["call"], "error" in call) for call in calls] == [("#1", True), ("#0", False), ("#1", False)]
+    assert "before it was resumed are history" in desk.segue("show", "a").out
+
+
 def test_cancel(desk: Desk):
     desk.segue("run", "app.py:sure", "hi", "--id", "a")
     assert desk.segue("cancel", "a").code == 0

@@ -37,7 +37,9 @@ def declare_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="the run")
     parser.add_argument("--call", default="", metavar="PATH#N", help="one call, whole")
     parser.add_argument(
-        "--history", action="store_true", help="an actor's past turns too, as far as they are kept"
+        "--history",
+        action="store_true",
+        help="past turns of an actor too, as far as they are kept; what a resumed run did anew, as it was before",
     )
     parser.add_argument("--json", action="store_true", help="JSON lines: the run, then its calls")
     declare_store(parser)
@@ -58,7 +60,7 @@ async def do_show(args: argparse.Namespace) -> int:
         recent = not args.history and not calls and 0 < past.archived <= RECENT
         if args.history or recent:
             past = await store.history(args.run)
-            calls = await past_calls(store, past) + calls
+            calls = _but(calls, await past_calls(store, past)) + calls
         found = await budgets.standings(store, budgets.accounts_of([head]))
         waits = Waits(store)
         waits_for = await waits.words(head)
@@ -86,7 +88,8 @@ async def do_show(args: argparse.Namespace) -> int:
         if past.archived and not args.history and not recent:
             commits = "1 commit" if past.archived == 1 else f"{count(past.archived)} commits"
             are = "is" if past.archived == 1 else "are"
-            print(f"  {commits} before its last turn {are} history: --history lists their calls")
+            since = "it was resumed" if standing is None else "its last turn"
+            print(f"  {commits} before {since} {are} history: --history lists their calls")
         if past.dropped:
             print(f"  {dropped(past)}")
         _calls(head, calls[-SHOWN:] if recent else calls, gone)
@@ -152,6 +155,12 @@ async def past_calls(store: Store, past: History) -> list[Call]:
             calls[place] = Call(entry, entry.at, 0.0 if entry.made else entry.at)
             out.append(calls[place])
     return out
+
+
+def _but(calls: list[Call], past: list[Call]) -> list[Call]:
+    """Those of the past that a resumed run hasn't taken over."""
+    taken = {(call.name, call.entry.kind, call.ended) for call in calls}
+    return [call for call in past if (call.name, call.entry.kind, call.ended) not in taken]
 
 
 def dropped(past: History) -> str:
