@@ -141,7 +141,7 @@ class Tally:
         standing.back = sum(job.progress for job in open_jobs)
         if standing.parked:
             lines = await self.store.line_counts()
-            standing.lines = lines.get("waiting", 0) + lines.get("taken", 0)
+            standing.lines = sum(lines.get(status, 0) for status in ("waiting", "taken", "following"))
 
     async def _newest_jobs(self, since: float) -> list[BatchJob]:
         """At least those that were made since: a store has those of years."""
