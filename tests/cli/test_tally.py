@@ -65,7 +65,9 @@ async def test_tokens_are_told_of_while_rows_wait_for_their_next_round(
 
 async def test_a_row_whose_line_another_has_waits_for_the_batch() -> None:
     async with Simulator(batch_time=timedelta(hours=1)) as sim:
-        async with segue.Engine(model=f"openai:gpt-5-mini@{sim.base_url}", mode="batch", reuse=True) as engine:
+        async with segue.Engine(
+            model=f"openai:gpt-5-mini@{sim.base_url}", mode="batch", reuse=True
+        ) as engine:
             engine.map(two_rounds, ["a", "a", "b"], id="j")
             tally = Tally(engine.store, "j")
             async with asyncio.timeout(10):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import timedelta
+from enum import IntEnum
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,48 @@ class Shelf(Actor[str]):
     async def add(self, note: Add) -> Done[str] | None:
         self.words.append(await enlarged(note.word))
         return Done("".join(self.words)) if len(self.words) == 3 else None
+
+
+class Desks(IntEnum):
+    FRONT = 1
+
+
+class Talk(Request[str]):
+    name: str
+    own: bool = False
+    waits: bool = False
+
+
+class Bye(Note): ...
+
+
+class Office(Actor[list[str]]):
+    """Has a talk with each who comes, and is there for long."""
+
+    groups = Desks
+    ended: list[str] = segue.field(default_factory=list)
+
+    @segue.on
+    async def talk(self, talk: Talk) -> str:
+        id = f"talk with {talk.name}" if talk.own else ""
+        run = await segue.spawn(talked(talk.name), group=Desks.FRONT, id=id)
+        if talk.waits:
+            await segue.ask("And now?", to="office")
+        return run.id
+
+    @segue.on
+    async def bye(self, _: Bye) -> Done[list[str]]:
+        return Done(self.ended)
+
+    def finished(self, one: segue.Ended) -> None:
+        self.ended.append(one.run.id)
+
+
+@segue.flow
+async def talked(name: str) -> str:
+    if name != "ada":
+        await segue.ask(f"What does {name} want?", to=name)
+    return await enlarged(name)
 
 
 @pytest.fixture(params=["memory:", "sqlite:"])
@@ -390,3 +434,42 @@ async def test_keys_are_never_used_again(tmp_path: Path) -> None:
             assert all(now > before for now, before in zip(newest(), seen, strict=True))
             seen = newest()
             assert await engine.remove("a") == 1
+
+
+async def test_children_of_a_supervisor_that_goes_on(store: Store) -> None:
+    """They go once a turn is over in which it heard of their ends."""
+    async with segue.Engine(store, verify=True) as engine, asyncio.timeout(20):
+        office = await engine.start(Office(), id="office")
+        short, bob, eve = [await office.request(Talk(name)) for name in ("ada", "bob", "eve")]
+        mine = await office.request(Talk("ada", own=True))
+        await engine.wait(mine)
+        await office.ping()
+        asking = asyncio.create_task(office.request(Talk("ada", waits=True)))
+        now = await anext(engine.asks(to="office"))
+        (new,) = {id for id in await store.ids() if re.fullmatch(r"office\.\w+", id)} - {short, bob, eve}
+        await engine.wait(new)
+        await (await anext(engine.asks(to="bob"))).answer("nothing")
+        await engine.wait(bob)
+        for stays in (eve, bob, new):  # whose turn, or that which hears of their ends, may be taken up again
+            with pytest.raises(Conflict, match="'office', which isn't over"):
+                await engine.remove(stays)
+        assert await engine.remove(mine) == 2  # what is supervised of a flow is an actor that runs it
+        await now.answer("go on")
+        await asking
+        await office.ping()
+    async with segue.Engine(store, verify=True) as engine, asyncio.timeout(20):
+        office = await engine.get("office")
+        await office.ping()
+        assert await engine.remove(older_than=timedelta(0), dry_run=True) == 6
+        assert await engine.remove(older_than=timedelta(0)) == 6
+        assert [id for id in await store.ids() if not id.startswith(eve)] == ["office"]
+        assert await office.request(Talk("ada", own=True)) == mine
+        await engine.wait(mine)
+        await office.ping()
+        await office.tell(Bye())
+        assert sorted(await office) == sorted([short, mine, new, bob, mine])
+        for id in await store.ids():
+            await engine.wait(id)
+        assert await engine.remove("office") == 3
+        assert await engine.remove(mine) == 2
+        assert await store.ids() == []

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Final, NamedTuple
 
+from ..core.codec import encode
 from ..model.errors import Conflict, UnknownName
 from ..model.run import ENDED, Head
 from ..ports.store import Store
 from .family import family
+from .wake.rebase import entries_of, standing_of
 
 #: So many go in one transaction: others write in between.
 PORTION: Final = 500
@@ -19,9 +21,9 @@ async def remove_run(store: Store, head: Head, *, dry: bool) -> int:
     if head.spec.job:
         raise Conflict(f"run {head.id!r} is a row of job {head.spec.job!r}: a job is removed as a whole")
     above = await _above(store, head)
-    if above is not None and head.id.startswith(f"{above.id}."):
+    if above is not None and above.status in ENDED and head.id.startswith(f"{above.id}."):
         raise Conflict(f"run {head.id!r} was started by run {above.id!r}: it is removed together with that")
-    if above is not None and above.status not in ENDED:
+    if above is not None and above.status not in ENDED and not await _is_let_go(store, head, above):
         raise Conflict(
             f"run {head.id!r} was started by run {above.id!r}, which isn't over: let that end first"
         )
@@ -51,10 +53,11 @@ async def remove_old(store: Store, before: float, *, dry: bool) -> int:
 
 
 class _Old(NamedTuple):
-    """What goes together; of a job, or of none."""
+    """What goes together; of a job, or of none. `under`: the run that goes on and has to have done with the first."""
 
     ids: list[str]
     job: str = ""
+    under: str = ""
 
 
 async def _all_old(store: Store, before: float) -> AsyncIterator[_Old]:
@@ -62,12 +65,15 @@ async def _all_old(store: Store, before: float) -> AsyncIterator[_Old]:
         ids = await _if_over(family(store, job=job.id), before)
         if ids is not None and job.created <= before:
             yield _Old(ids, job.id)
-    async for ids in _old_families(store, before):
-        yield _Old(ids)
+    async for old in _old_families(store, before):
+        yield old
 
 
 async def _remove_some(store: Store, some: Sequence[_Old], dry: bool) -> int:
     staying = await _staying(store, [id for old in some for id in old.ids])
+    for under in {old.under for old in some if old.under}:
+        tops = [old.ids[0] for old in some if old.under == under]
+        staying.update(set(tops) - await _let_go(store, tops, under))
     going = [old for old in some if staying.isdisjoint(old.ids)]
     removed = await _remove(store, [id for old in going for id in old.ids], dry)
     for old in going if not dry else ():
@@ -129,33 +135,56 @@ def _is_over(head: Head, before: float) -> bool:
 
 
 class _Family:
-    """A run of no job with those beneath it, as far as they have come by."""
+    """A run of no job with those beneath it, as far as they have come by. `ids`: whether each goes on."""
 
-    def __init__(self, top: str) -> None:
-        self.top, self.ids, self.goes = top, dict[str, None](), True
+    def __init__(self, top: str, under: str = "") -> None:
+        self.top, self.under, self.ids, self.goes = top, under, dict[str, bool](), True
 
     def take(self, head: Head, before: float) -> None:
-        self.ids[head.id] = None
+        self.ids[head.id] = head.status not in ENDED
         self.goes = self.goes and _is_over(head, before)
 
+    def old(self) -> _Old:
+        return _Old(list(self.ids), under=self.under)
 
-async def _old_families(store: Store, before: float) -> AsyncIterator[list[str]]:
+
+async def _old_families(store: Store, before: float) -> AsyncIterator[_Old]:
     """Families that were over by then. Runs come by in order of their ids, which begin with that of their top."""
     near: list[_Family] = []  # those of which there may be more
     async for head in family(store):
         while near and not head.id.startswith(near[-1].top):
             if (past := near.pop()).goes:
-                yield list(past.ids)
+                yield past.old()
         parent = head.spec.parent
         own = next((one for one in reversed(near) if parent is not None and parent.run in one.ids), None)
         if own is None:
             own, above = _Family(head.id), await _above(store, head)
-            own.goes = not head.spec.job and (above is None or _is_over(above, before))
+            if above is not None and above.status not in ENDED and head.spec.supervised:
+                own.under = above.id
+            own.goes = not head.spec.job and (above is None or bool(own.under) or _is_over(above, before))
+            near.append(own)
+        elif parent is not None and own.ids[parent.run] and head.spec.supervised:
+            own = _Family(head.id, parent.run)
             near.append(own)
         own.take(head, before)
     for one in near:
         if one.goes:
-            yield list(one.ids)
+            yield one.old()
+
+
+async def _let_go(store: Store, ids: Sequence[str], supervisor: str) -> set[str]:
+    """Those of these, which have ended, that their supervisor has heard of and will ask no more about.
+
+    What its turn in hand has spawned stays: it is in its journal, and may not be among its children yet.
+    """
+    spawned = {entry.value for entry in await entries_of(store, supervisor) if entry.kind == "spawn"}
+    standing = await standing_of(store, supervisor)  # after its journal: a turn may end between
+    children = set() if standing is None else {child.id for child in standing.children}
+    return {id for id in ids if id not in children and encode(id) not in spawned}
+
+
+async def _is_let_go(store: Store, head: Head, above: Head) -> bool:
+    return bool(head.spec.supervised and head.status in ENDED and await _let_go(store, [head.id], above.id))
 
 
 async def _above(store: Store, head: Head) -> Head | None:
