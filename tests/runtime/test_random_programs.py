@@ -60,6 +60,10 @@ class World:
 
         self.work, self.flow = work, child
 
+    async def run(self, ops: list[programs.Op], shared: list[int] | None) -> int:
+        """Interpret a program."""
+        return await programs.run(self, ops, shared)
+
     async def step(self, name: str, *args: int) -> int:
         branch = find_branch()
         assert branch is not None
@@ -126,7 +130,7 @@ async def live(world: World, store: Store, shared: bool, life: int, die_at: int 
 
     @segue.flow(name="program", version="1")
     async def program() -> int:
-        return await programs.run(world, world.program, [] if shared else None)
+        return await world.run(world.program, [] if shared else None)
 
     world.calls = 0
     world.smuggled.clear()

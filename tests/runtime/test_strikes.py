@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 import segue
+from segue.model.entry import decode_entries
 from segue.model.run import Head
-from segue.runtime.wake.strikes import STRIKE
+from segue.ports.store import CommitResult, Landed, Turn
+from segue.runtime.calls.call import STRIKE
+from segue.runtime.wake import rebase
+from segue.stores.memory import MemoryStore
+from tests.runtime.delayed import Delayed
 from tests.runtime.lives import Desk, everywhere
 
 DONE: list[int] = []
@@ -133,3 +139,46 @@ async def test_a_wait_that_asyncio_ends_soon_is_stayed_for() -> None:
 
     async with asyncio.timeout(5):
         assert await Desk(verify=True).run(short()) == ["late", "late"]
+
+
+class Meeting(Delayed):
+    """A store that says that an outcome is durable just as a timeout of asyncio's goes off."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryStore(), lambda: 0.01)
+        self.timeout: asyncio.Timeout | None = None
+
+    def land(self, turn: Turn, then: Landed) -> None:
+        """Later."""
+
+        def met(result: CommitResult | BaseException) -> None:
+            if self.timeout is not None and any(
+                entry.batch >= 0 for entry in decode_entries(turn.entries or b"")
+            ):
+                self.timeout.reschedule(0.0)
+            asyncio.get_running_loop().call_soon(then, result)
+
+        super().land(turn, met)
+
+
+async def test_one_that_goes_off_as_a_durable_one_is_handed_over_waits_for_what_that_does() -> None:
+    """It struck before the durable one had cancelled what it bounds, and both did: no replay came to the same end."""
+    store = Meeting()
+
+    @segue.step
+    async def endless() -> None:
+        await asyncio.sleep(1000)
+
+    @segue.flow(name="bounded_twice")
+    async def bounded_twice() -> int:
+        try:
+            async with segue.timeout(timedelta(milliseconds=30)):
+                async with asyncio.timeout(1000) as store.timeout:
+                    await endless()
+        except TimeoutError:
+            store.timeout = None
+        return await work(7)
+
+    async with segue.Engine(store, verify=True) as engine, asyncio.timeout(10):  # type: ignore[arg-type]  # as good as one
+        assert await engine.run(bounded_twice(), id="it") == 7
+        assert not [entry for entry in await rebase.entries_of(store, "it") if entry.kind == "strike"]

@@ -232,6 +232,24 @@ class Passing(Protocol):
         ...
 
 
+class Reader(Protocol):
+    """Code that reads an answer piece by piece."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for a piece."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether one is there, or the end."""
+        ...
+
+    def give(self) -> None:
+        """Let it have that."""
+        ...
+
+
 class Letters(Protocol):
     """The requests and subscriptions that a run keeps, and who waits for it."""
 
@@ -305,6 +323,10 @@ class RunContext(Protocol):
 
         `begins` is called at the next rest; from then until the call's outcome is handed over, no other is.
         """
+        ...
+
+    def reads(self, reader: Reader, /) -> None:
+        """A reader waits, or a piece has come for one: it is given at a rest, before anything else is handed over."""
         ...
 
     def unread(self, call: Future[Any], /) -> None:

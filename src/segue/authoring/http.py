@@ -6,7 +6,7 @@ import asyncio
 import functools
 import sys
 import weakref
-from asyncio import AbstractEventLoop
+from asyncio import AbstractEventLoop, Future
 from collections.abc import AsyncIterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -238,6 +238,8 @@ class _Exchange:
                     if passing.began:
                         return self._stream(passing)
                 answered = await future
+                if passing is not None:
+                    return self._whole_stream(passing, future, answered)
         except (ModelFailed, ProviderFault) as error:
             return self._failed(error)
         except SegueError as error:
@@ -249,10 +251,13 @@ class _Exchange:
         if asked is None:
             return self._wiring.response(self._raw, answered.status, answered.media, answered.body)
         Tools.of(self._branch.run).answered(answered.body)
-        if not asked.streams:
-            return self._wiring.response(self._raw, 200, answered.media, answered.body)
-        frames = asked.dialect.frames(msgspec.json.decode(answered.body), asked.asked)
-        return self._wiring.response(self._raw, 200, _SSE, b"".join(frames))
+        return self._wiring.response(self._raw, 200, answered.media, answered.body)
+
+    def _whole_stream(self, passing: Passing, call: Future[Answered], answered: Answered) -> Any:
+        asked = self._asked
+        assert asked is not None  # it asks for a stream
+        passing.whole(call, asked.dialect.frames(msgspec.json.decode(answered.body), asked.asked))
+        return self._stream(passing)
 
     def _failed(self, error: ModelFailed | ProviderFault) -> Any:
         """The error as the provider tells it, or as a connection that broke in the middle of a stream."""

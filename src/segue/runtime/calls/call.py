@@ -22,6 +22,8 @@ from ..ground.events import Recorded
 
 #: Where cancellation stands in a journal.
 CANCEL: Final[Place] = ("!cancel", 0)
+#: Where strikes of asyncio's own timeouts stand in a journal: at this path, numbered.
+STRIKE: Final = "!strike"
 #: JSON of None.
 NOTHING: Final = msgspec.json.encode(None)
 
@@ -155,6 +157,13 @@ def outcome_entry(outcome: Outcome, number: int, now: float) -> Entry:
         outcome.error,
         now,
         reused=outcome.lane == REUSED,
+    )
+
+
+def strike_entry(number: int, place: str, after: int, pieces: int) -> Entry:
+    """Says that the timeout entered at that place struck, once the code had had so many batches, and pieces since."""
+    return Entry(
+        STRIKE, number, "strike", place, b"", b"", after, INSTANT, msgspec.json.encode(pieces or None)
     )
 
 

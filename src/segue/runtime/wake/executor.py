@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from ...authoring.config import afresh
-from ...authoring.context import Act, Branch, Parked, Services, Wait, Work
+from ...authoring.context import Act, Branch, Parked, Reader, Services, Wait, Work
 from ...core.pool import Pooled
 from ...core.replay import Differs, Place, Replay
 from ...model.entry import INSTANT, Entry
@@ -71,6 +71,7 @@ class Executor:
     callers: tuple[str, ...] = ()  # who waits, in a chain, for the request in hand
     # What is asked for most isn't of the class: Python finds that faster.
     kicked: bool  # it will be looked at whether the run is at rest
+    early: bool  # that look comes before what was handed over has its effects, such as a timeout that cancels
     stop_by: float | None  # the engine closes: give the claim up at the next rest, or then
     grace: tuple[float, bool] = (
         0.0,
@@ -102,7 +103,8 @@ class Executor:
         self, host: Host, claimed: Claimed, entries: list[Entry], pool: Pooled | None, config: Config
     ) -> None:
         head = claimed.head
-        self.kicked, self.seen = False, 0
+        self.kicked = self.early = False
+        self.seen = 0
         self.stop_by = self.root = self.box = self.handling = None
         self.host, self.loop = host, host.loop
         self.id, self.fence, self.head = head.id, head.fence, head
@@ -155,17 +157,30 @@ class Executor:
     def handed(self) -> int:
         return self.replay.handed
 
+    @property
+    def after(self) -> int:
+        """How many batches the code will have had, in a replay, when it does what it does now."""
+        return self.replay.handed + (self.streaming is not None and self.streaming.call is not None)
+
     def offer(self, call: Future[Any], begins: Callable[[], None]) -> None:
         """Have the code read a live answer as it comes; see `RunContext`."""
         if isinstance(call, Call) and not self.leaving:
-            if self.streaming is None:
-                self.streaming = Streaming(self)
-            self.streaming.offer(call, begins)
+            self.streams.offer(call, begins)
+
+    @property
+    def streams(self) -> Streaming:
+        """Answers that the code reads piece by piece; most code reads none so."""
+        if self.streaming is None:
+            self.streaming = Streaming(self)
+        return self.streaming
+
+    def reads(self, reader: Reader) -> None:
+        """Give it the next piece at a rest; see `RunContext`."""
+        if not self.leaving:
+            self.streams.reads(reader)
 
     def own_wait(self) -> Future[Any]:
         """A wait that isn't recorded; see `RunContext`."""
-        if self.streaming is not None:
-            self.streaming.read_on()
         return own_call(self, ("!piece", 0))
 
     def unread(self, call: Future[Any]) -> None:
@@ -207,8 +222,7 @@ class Executor:
         if place is None:
             place = (branch.path, branch.n)
             branch.n += 1
-        after = self.replay.handed + (self.streaming is not None and self.streaming.call is not None)
-        call = new_call(self, place, request, branch.slot, after)
+        call = new_call(self, place, request, branch.slot, self.after)
         self.open[place] = call
         if request.kind == "spawn":
             self.mailbox.will_end(place)
@@ -315,7 +329,7 @@ class Executor:
         if (
             self.phase is LIVE
             and len(self.tasks) == 1
-            and self.streaming is None
+            and (self.streaming is None or self.streaming.is_over)
             and self.timeouts is None
             and root is not None
             and not root.cancelling()
@@ -420,6 +434,10 @@ class Executor:
         self.kicked = False
         if self.phase is COMMITTING or self.leaving:
             return
+        if self.early:
+            self.early = False
+            self.kick()
+            return
         rest = self.still.look()
         if self.commits.ahead and self._holds_up(rest):
             self.commits.catch_up(self._caught_up)
@@ -431,15 +449,18 @@ class Executor:
         elif rest == "calming":
             self.kicked = True
             self.loop.call_soon(self.pump, context=tasks.NO_CONTEXT)
-        elif self._strikes():
+        elif self._moves_on():
             pass
         elif rest == "rest" or self.still.lingered():
             self._turn()
 
-    def _strikes(self) -> bool:
-        """Whether a timeout strikes, now that no task moves."""
+    def _moves_on(self) -> bool:
+        """Whether the code has the next piece of an answer, or a timeout strikes, now that no task moves."""
         if self.streaming is not None:
-            self.streaming.moving = False
+            if self.phase is REPLAYING and self.timeouts is not None and self.timeouts.strike_between():
+                return True
+            if self.streaming.give():
+                return True
         return self.timeouts is not None and self.timeouts.strike_next()
 
     def _holds_up(self, rest: Rest) -> bool:
@@ -572,7 +593,7 @@ class Executor:
             self.purse.dropped(call)
         if self.leaving:
             return
-        call.given_up = self.replay.handed
+        call.given_up = self.after
         if self.phase is REPLAYING:
             self.replay.gave_up(call.place)
         elif any(outcome.call is call for outcome in self.landing):
@@ -615,7 +636,9 @@ class Executor:
             return
         self.carrying.begin_precommitted()
         self.phase = LANDED
-        if self.commits.waited and self.still.is_busy():
+        if (self.commits.waited and self.still.is_busy()) or (
+            self.streaming is not None and self.streaming.ready
+        ):
             self.kick()  # something outside moved the code meanwhile, a timer perhaps: it comes to rest first
         else:
             self._hand_over()
@@ -650,15 +673,16 @@ class Executor:
             self.replay.hand_over(self.commits.batch_at)
         if len(landed) > 1:
             self._credit = 0  # what struck with the code's outcome begins before the code's next call
+        if self.streaming is not None:
+            self.streaming.handed_over(landed)
         for outcome in landed:
             self.open.pop(outcome.call.place, None)
-            if self.streaming is not None:
-                self.streaming.handed_over(outcome.call)
             if watched:
                 self.host.publish(self.id, recorded_event(self.id, outcome))
             deliver(outcome)
         if self.purse is not None:
             self.purse.landed()
+        self.early = self.kicked
         self.kick()
 
     # ------------------------------------------------------------ ends of a life

@@ -429,7 +429,7 @@ class Handling:
             and len(run.open) == calls
             and not (run.done or run.commits.entries or run.carrying.local or run.carrying.precommit)
             and run.stop_by is None
-            and run.streaming is None
+            and (run.streaming is None or run.streaming.is_over)
             and run.inherited is None
             and (box is None or box.is_plain)
         )

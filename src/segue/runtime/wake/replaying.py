@@ -12,10 +12,9 @@ from ...core import journal
 from ...model.entry import Entry
 from ...model.errors import ReplayMismatch
 from ...model.run import REUSED, Head
-from ..calls.call import Outcome, decode, deliver
+from ..calls.call import STRIKE, Outcome, decode, deliver
 from ..ground import tasks
 from ..ground.phase import LIVE
-from .strikes import STRIKE
 
 if TYPE_CHECKING:
     from .executor import Executor
@@ -28,6 +27,8 @@ def replay(run: Executor) -> None:
     """Hand over the next recorded batch, or see what is new start."""
     batch = run.replay.next_batch()
     if batch is not None:
+        if run.streaming is not None:
+            run.streaming.handed_over([])
         for entry in batch:
             call = run.open.pop((entry.path, entry.n), None)
             if call is None or call.done():

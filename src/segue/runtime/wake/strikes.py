@@ -12,15 +12,16 @@ from asyncio import Task
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from ...authoring.context import BRANCH, find_branch
-from ...model.entry import INSTANT, Entry
+from ...model.entry import Entry
+from ..calls.call import NOTHING, STRIKE, strike_entry
 from ..ground.phase import LIVE, REPLAYING
 
 if TYPE_CHECKING:
     from .executor import Executor
 
-#: Where strikes stand in a journal: at this path, numbered. Their names are the places of the timeouts.
-STRIKE: Final = "!strike"
 #: Timeouts that have been left are forgotten once there are more than so many.
 MANY: Final = 100
 
@@ -43,6 +44,7 @@ class Strikes:
     def entered(self, timeout: asyncio.Timeout, place: str) -> None:
         """The code has entered a timeout."""
         timeout.segue_place = place  # type: ignore[attr-defined]
+        timeout.segue_after = self._run.after  # type: ignore[attr-defined]
         if len(self._open) > self._many:
             self._open = {place: each for place, each in self._open.items() if _stands(each)}
             self._many = max(MANY, 2 * len(self._open))
@@ -76,20 +78,34 @@ class Strikes:
             return False
         timeout = self._put_off.pop(0)
         place: str = timeout.segue_place  # type: ignore[attr-defined]
-        entry = Entry(STRIKE, self._n, "strike", place, b"", b"", run.replay.handed, INSTANT, b"null")
-        run.commits.entries.append(entry)
+        pieces = 0 if run.streaming is None else run.streaming.given
+        run.commits.entries.append(strike_entry(self._n, place, run.after, pieces))
         if run.streaming is None or run.streaming.call is None:  # that writes what follows with its end
             run.commits.ahead = not run.host.at_once
         self._n += 1
         self._strike(timeout)
         return True
 
+    def stood(self, entry: Entry, after: int) -> bool:
+        """Whether an entry is a strike of a timeout that had been entered when so many batches were handed over."""
+        timeout = self._open.get(entry.name) if entry.path == STRIKE else None
+        return timeout is not None and timeout.segue_after <= after  # type: ignore[attr-defined]
+
+    def strike_between(self) -> bool:
+        """In a replay, have the timeout strike that did before the code had the piece that is next; whether so."""
+        streaming = self._run.streaming
+        strike = None if streaming is None or streaming.ready is None else self._recorded()
+        return strike is not None and self.strike_again(strike)
+
     def _recorded(self) -> Entry | None:
+        """The next strike of the history, if the code has come so far: batches, and pieces of what was in the last."""
         run = self._run
-        for entry in run.replay.lacking(run.made):
-            if entry.path == STRIKE:
-                return entry if entry.after <= run.replay.handed else None
-        return None
+        entry = next((entry for entry in run.replay.lacking(run.made) if entry.path == STRIKE), None)
+        if entry is None or entry.after > run.replay.handed:
+            return None
+        given = 0 if run.streaming is None else run.streaming.given
+        pieces = msgspec.json.decode(entry.value or NOTHING) or 0
+        return entry if entry.after < run.replay.handed or pieces <= given else None
 
     def strike_again(self, entry: Entry) -> bool:
         """Have a recorded strike happen, if its timeout stands."""
