@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from segue.model.budget import Account, Amount, Limit, Reservation
 from segue.model.lane import Answer, BatchJob, LineOutcome
 from segue.ports.store import JobHead
-from segue.stores.sqlite import SqliteStore, answers, batches, jobs, lists, questions, runs
+from segue.stores.sqlite import SqliteStore, answers, batches, budgets, jobs, lists, questions, runs
 from segue.stores.sqlite.ledger import Ledger
 from segue.stores.sqlite.schema import connect
 from segue.testing.store_contract.acts import HOUR, LANE, commit, create, line, question, start, take
@@ -28,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 
 
 async def age(path: Path, since: int, upto: int) -> None:
-    """Runs that are over, each with a job and a provider's job that are, too."""
+    """Runs that are over, each with a job and a provider's job that are, too, and a budget."""
     store = SqliteStore(str(path))
     await store.open()
     drive = await store.claim_lane(LANE, "w", HOUR, now=0.0)
@@ -37,6 +38,7 @@ async def age(path: Path, since: int, upto: int) -> None:
         for n in range(since, upto):
             run, job, batch = f"run{n:04}", f"job{n:04}", f"batch{n:04}"
             await store.put_job(JobHead(job, "greet", float(n)))
+            await store.fund(f"run:{run}", Limit(1), now=0.0)
             (fence,) = await start(store, run, job=job)
             await commit(store, run, fence, lines=[line(run, run)], asks=[question(run, run)])
             await take(store, drive, job=batch)
@@ -75,6 +77,7 @@ LOOKS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "lanes": (batches.lanes, ()),
     "open provider jobs": (batches.jobs, ("", True, 0)),
     "the newest provider jobs": (batches.jobs, ("", False, 10)),
+    "a budget": (budgets.standings, (("run:run0007",),)),
 }
 
 
@@ -109,6 +112,28 @@ async def test_a_claim_does_not_look_at_all_that_are_ready(path: Path, but: tupl
 def looked(cx: sqlite3.Connection, claim: runs.Claim) -> object:
     ledger = Ledger(cx, "sqlite:")
     return runs.has_claimable(ledger, claim) and runs._candidates(ledger, claim, claim.limit, ())
+
+
+async def starve(path: Path, since: int, upto: int) -> None:
+    """Calls that wait, each for a budget of its own."""
+    store = SqliteStore(str(path))
+    await store.open()
+    try:
+        await create(store, "r")
+        wanted = [
+            Reservation(f"call{n:04}", "r", (Account(f"run:run{n:04}", Limit(1)),), Amount(2))
+            for n in range(since, upto)
+        ]
+        assert set(await store.reserve(wanted, now=0.0)) == {"short"}
+    finally:
+        await store.close()
+
+
+async def test_to_list_all_budgets_costs_as_much_as_they_and_the_calls_that_wait_are(path: Path) -> None:
+    await starve(path, 0, 100)
+    few = work(path, budgets.standings, ())
+    await starve(path, 100, 400)
+    assert work(path, budgets.standings, ()) < 8 * few
 
 
 async def test_answers_are_dropped_in_portions_between_which_others_write(

@@ -38,7 +38,12 @@ class Funding(msgspec.Struct, frozen=True):
 _COLUMNS = "nano_limit, token_limit, nano_spent, token_spent, nano_reserved, token_reserved"
 _STANDINGS = Query(
     ("id", *_COLUMNS.split(", "), "(select count(*) from wanting w where w.budget = budgets.k)"),
-    "from budgets where :ids is null or id in (select value from json_each(:ids)) order by id",
+    "from budgets where id in (select value from json_each(?)) order by id",
+)
+_ALL_STANDINGS = Query(
+    ("id", *_COLUMNS.split(", "), "coalesce(waiting, 0)"),
+    "from budgets left join (select budget, count(*) as waiting from wanting group by budget) on budget = k"
+    " order by id",
 )
 _SETTLED = Query(("id", "budget"), "from reservations where id in (select value from json_each(?))")
 
@@ -182,12 +187,12 @@ def _fund(ledger: Ledger, item: Funding) -> Standing:
         ledger.cx.execute(
             "update budgets set nano_limit = ?, token_limit = ? where k = ?", (limit.nanos, limit.tokens, k)
         )
-    ledger.cx.execute(
-        "update wanting set short = 0 where budget = :k and short and exists (select 1 from budgets b where b.k = :k"
-        " and (b.nano_limit is null or b.nano_spent + wanting.nanos <= b.nano_limit)"
-        " and (b.token_limit is null or b.token_spent + wanting.tokens <= b.token_limit))",
-        {"k": k},
-    )
+        ledger.cx.execute(
+            "update wanting set short = 0 where budget = :k and short and exists (select 1 from budgets b"
+            " where b.k = :k and (b.nano_limit is null or b.nano_spent + wanting.nanos <= b.nano_limit)"
+            " and (b.token_limit is null or b.token_spent + wanting.tokens <= b.token_limit))",
+            {"k": k},
+        )
     wake(ledger, item.now)
     return standings(ledger.cx, [item.account])[0]
 
@@ -251,7 +256,7 @@ def missing(ledger: Ledger, wanted: Sequence[str]) -> bool:
 # ---------------------------------------------------------------- reading
 def standings(cx: sqlite3.Connection, accounts: Sequence[str]) -> list[Standing]:
     """How budgets stand."""
-    rows = _STANDINGS.rows(cx, {"ids": as_json(accounts) if accounts else None})
+    rows = _STANDINGS.rows(cx, (as_json(accounts),)) if accounts else _ALL_STANDINGS.rows(cx)
     return [_standing(row) for row in rows]
 
 
