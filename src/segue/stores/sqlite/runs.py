@@ -186,6 +186,10 @@ def _put_pools(cx: sqlite3.Connection, pools: Sequence[tuple[int, Pool]]) -> Non
 
 
 # ---------------------------------------------------------------- claim, renew, revive
+#: Of runs that are due at most so many are put in order, those that were due first: there may be a million.
+_DUE = 500
+
+
 def _candidate_query(more: str) -> Query:
     return Query(
         ("k", "lapsed"),
@@ -193,11 +197,11 @@ def _candidate_query(more: str) -> Query:
             select * from (select k, rank, 0 as lapsed from runs where status = {READY} and lease is null{more}
                            order by rank, k limit :limit)
             union all
-            select * from (select k, rank, 0 from runs where wake is not null and wake <= :now{more}
-                           order by wake limit :limit)
+            select * from (select * from (select k, rank, 0 from runs where wake is not null and wake <= :now{more}
+                                          order by wake limit max(:limit, {_DUE})) order by rank, k limit :limit)
             union all
             select * from (select k, rank, 1 from runs where lease is not null and lease <= :lapse{more}
-                           and k not in (select value from json_each(:skipped)) order by lease limit :limit)
+                           and k not in (select value from json_each(:skipped)) order by rank, k limit :limit)
         ) order by rank, k limit :limit""",
     )
 

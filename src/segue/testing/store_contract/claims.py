@@ -51,6 +51,17 @@ class ClaimsContract:
         assert list(await claim(store)) == ["c", "idle"]
         assert await claim(store) == {}
 
+    async def test_the_most_urgent_first_of_those_that_are_due_or_have_lapsed(self, store: Store) -> None:
+        for id, wake, priority in (("late", 1.0, 0), ("later", 2.0, 0), ("urgent", 3.0, 5)):
+            (fence,) = await start(store, id, config=Config(priority=priority))
+            await park(store, id, fence, wake=wake)
+        assert list(await claim(store, 1, now=9.0)) == ["urgent"]
+        assert list(await claim(store, now=9.0)) == ["late", "later"]
+        await store.renew("w", [Lease("late", 2)], 10.0, now=9.0)
+        await store.renew("w", [Lease("later", 2), Lease("urgent", 2)], 20.0, now=9.0)
+        assert list(await claim(store, 1, now=99.0)) == ["urgent"]
+        assert list(await claim(store, now=99.0)) == ["late", "later"]
+
     async def test_claims_are_exclusive(self, store: Store) -> None:
         ids = [f"r{i:03}" for i in range(200)]
         await create(store, *ids)
