@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from segue.cli.tally import Tally
 from segue.model.budget import Account, Amount, Limit, Reservation
 from segue.model.lane import Answer, BatchJob, LineOutcome
 from segue.ports.store import JobHead
@@ -88,6 +89,49 @@ async def test_what_is_done_all_the_time_does_not_look_at_all_that_ever_was(path
     aged = {name: work(path, look, *args) for name, (look, args) in LOOKS.items()}
     more = {name: (young[name], aged[name]) for name in LOOKS if aged[name] > young[name] + 100}
     assert not more, "steps of SQLite, of 20 and of 320 that are over"
+
+
+async def look_at_job(path: Path) -> int:
+    """How many steps SQLite takes for `segue map` to tell how its job stands."""
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    store = SqliteStore(str(path))
+    await store.open()
+    try:
+        await store._look(lambda cx: cx.set_progress_handler(count, STEP))
+        standing = await Tally(store, "new").look()
+        assert (standing.parked, standing.lines) == (1, 2)
+    finally:
+        await store.close()
+    return steps * STEP
+
+
+async def test_to_tell_how_a_job_stands_does_not_look_at_all_lines_that_ever_were(path: Path) -> None:
+    await age(path, 0, 20)
+    store = SqliteStore(str(path))
+    await store.open()
+    await store.put_job(JobHead("new", "greet", 0.0))
+    (fence,) = await start(store, "run", job="new")
+    drive = await store.claim_lane(LANE, "w", HOUR, now=0.0)
+    assert drive is not None
+    await commit(store, "run", fence, lines=[line("a", "run"), line("b", "run")])
+    await take(store, drive, lines=1, job="batch")
+    await commit(store, "run", fence, status="parked")
+    await store.close()
+    young = await look_at_job(path)
+    with contextlib.closing(sqlite3.connect(path)) as cx:
+        cx.execute(
+            "with recursive n(i) as (select 1 union all select i + 1 from n where i < 2000)"
+            " insert into lines(id, lane, run, path, n, size, created, attempt, status, batch)"
+            " select 'old' || i, 1, 1, '', 0, 0, 0, 1, 2, 1 from n"
+        )
+        cx.commit()
+    assert await look_at_job(path) <= young + 100
 
 
 async def wait(path: Path, since: int, upto: int) -> None:

@@ -316,6 +316,7 @@ async def everything(store, now):
         "lanes": await store.lanes(),
         "batches": jobs,
         "lines": [await store.job_lines(job.id, "", 100) for job in jobs],
+        "open": await store.line_counts(open_only=True),
         "counts": [await store.line_counts(job=job) for job in ("", *[job.id for job in jobs])],
         "backlog": [await store.backlog(now=now, but=but) for but in ((), "g")],
         "answers": await store.answers("abc"),

@@ -401,9 +401,8 @@ class _Watch:
             await self._say_what_for(asks)
             head = await self.run.head()
             if asks and head.status == "parked" and not self.engine.worker.awake:
-                counts = await self.engine.store.line_counts()
                 ready, _ = await self.engine.worker.backlog()
-                if not ready and not counts.get("waiting") and not counts.get("taken"):
+                if not ready and not await self.engine.store.lanes():
                     return asks
             await signal
 

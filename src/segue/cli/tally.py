@@ -140,8 +140,8 @@ class Tally:
         standing.unsent = sum(job.lines for job in open_jobs if job.state in _UNSENT)
         standing.back = sum(job.progress for job in open_jobs)
         if standing.parked:
-            lines = await self.store.line_counts()
-            standing.lines = sum(lines.get(status, 0) for status in ("waiting", "taken", "following"))
+            lines = await self.store.line_counts(open_only=True)
+            standing.lines = sum(lines.values())
 
     async def _newest_jobs(self, since: float) -> list[BatchJob]:
         """At least those that were made since: a store has those of years."""

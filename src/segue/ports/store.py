@@ -603,8 +603,11 @@ class Store(Protocol):
         """Those of these lines that are still to have an outcome."""
         ...
 
-    async def line_counts(self, *, job: str = "") -> dict[str, int]:
-        """Lines by status, of one provider job or of all."""
+    async def line_counts(self, *, job: str = "", open_only: bool = False) -> dict[str, int]:
+        """Lines by status, of one provider job or of all.
+
+        With `open_only` those that are still to have an outcome, found without a look at all that ever were.
+        """
         ...
 
     # ------------------------------------------------------------ budgets

@@ -694,9 +694,9 @@ class Engine:
             while await self.worker.claim_once() or self.worker.is_at_work:
                 await asyncio.sleep(0.005)
                 self.check()  # else a run whose turn can't be written would be claimed again for ever
-            before = await self.store.line_counts()
+            before = await self.store.line_counts(open_only=True)
             await self.lanes.sweep(poll_now=True)
-            if not await self.worker.claim_once() and await self.store.line_counts() == before:
+            if not await self.worker.claim_once() and await self.store.line_counts(open_only=True) == before:
                 break  # what others are at work on is theirs
         await self.sweep()
         return await self._still_waits()

@@ -112,10 +112,12 @@ class Lines:
             if run in ("", owner) and job in ("", self._runs.by_id[owner].spec.job)
         ]
 
-    def counts(self, job: str) -> dict[str, int]:
+    def counts(self, job: str, open_only: bool) -> dict[str, int]:
         """How many are in which status."""
-        lines = self.by_id.values()
-        counts: Mapping[str, int] = Counter(line.status for line in lines if not job or line.batch == job)
+        lines = (line for line in self.by_id.values() if not job or line.batch == job)
+        counts: Mapping[str, int] = Counter(
+            line.status for line in lines if not open_only or line.status in OPEN_LINE
+        )
         return dict(counts)
 
     def reserved(self, job: str) -> dict[str, Amount]:

@@ -324,8 +324,8 @@ class MemoryStore:
     async def open_lines(self, ids: Sequence[str]) -> list[str]:
         return self._lines.open(ids)
 
-    async def line_counts(self, *, job: str = "") -> dict[str, int]:
-        return self._lines.counts(job)
+    async def line_counts(self, *, job: str = "", open_only: bool = False) -> dict[str, int]:
+        return self._lines.counts(job, open_only)
 
     # ------------------------------------------------------------ budgets
     async def reserve(self, wanted: Sequence[Reservation], *, now: float) -> list[Reserved]:

@@ -237,10 +237,22 @@ def open_lines(cx: sqlite3.Connection, ids: Sequence[str]) -> list[str]:
     return [id for (id,) in cx.execute(f"select id from lines where {mine}", (as_json(ids),))]
 
 
-def line_counts(cx: sqlite3.Connection, job: str) -> dict[str, int]:
+#: What is open, where it is counted or an index has it.
+_OPEN_COUNTS = f"""select {WAITING}, (select coalesce(sum(waiting), 0) from lanes) union all
+    select {TAKEN}, (select count(*) from batches b cross join lines l on l.batch = b.k and l.status = {TAKEN}
+    where b.open) union all
+    select {FOLLOWING}, (select count(*) from lines where same is not null
+    and status in ({WAITING}, {TAKEN}, {FOLLOWING}) and status = {FOLLOWING})"""
+
+
+def line_counts(cx: sqlite3.Connection, job: str, open_only: bool) -> dict[str, int]:
     """Lines by status."""
-    where = "where batch = (select k from batches where id = ?)" if job else ""
-    rows = cx.execute(
-        f"select status, count(*) from lines {where} group by status", (job,) if job else ()
-    ).fetchall()
-    return {LINE_STATUSES[status]: count for status, count in rows}
+    if open_only and not job:
+        rows = cx.execute(_OPEN_COUNTS).fetchall()
+    else:
+        where = "where batch = (select k from batches where id = ?)" if job else ""
+        rows = cx.execute(
+            f"select status, count(*) from lines {where} group by status", (job,) if job else ()
+        ).fetchall()
+    which = (WAITING, TAKEN, FOLLOWING) if open_only else range(len(LINE_STATUSES))
+    return {LINE_STATUSES[status]: count for status, count in rows if count and status in which}

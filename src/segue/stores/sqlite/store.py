@@ -392,8 +392,8 @@ class SqliteStore:
     async def open_lines(self, ids: Sequence[str]) -> list[str]:
         return cast(list[str], await self._look(lines.open_lines, list(ids)))
 
-    async def line_counts(self, *, job: str = "") -> dict[str, int]:
-        return cast(dict[str, int], await self._look(lines.line_counts, job))
+    async def line_counts(self, *, job: str = "", open_only: bool = False) -> dict[str, int]:
+        return cast(dict[str, int], await self._look(lines.line_counts, job, open_only))
 
     # ------------------------------------------------------------ budgets
     async def reserve(self, wanted: Sequence[Reservation], *, now: float) -> list[Reserved]:

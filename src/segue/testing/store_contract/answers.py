@@ -121,6 +121,7 @@ class AnswersContract:
         assert await take(store) == ["r1-a", "r4-b"]
         await put(store, ask("r5"))
         assert await store.line_counts() == {"taken": 2, "following": 3}
+        assert await store.line_counts(open_only=True) == {"taken": 2, "following": 3}
         assert await take(store, "B2") == []
         await tell(store, whole("r1"), now=7.5)
         assert await got(store, "r1") == [("line:r1-a", "batch", b'"hi"')]

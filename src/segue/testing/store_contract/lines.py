@@ -149,6 +149,7 @@ class LinesContract:
         assert job.state == "closed"
         assert await store.lanes() == []
         assert await store.line_counts() == {"ok": 1, "expired": 1, "missing": 1, "error": 1}
+        assert await store.line_counts(open_only=True) == {}
         assert await store.job_lines("B1", "", 10) == []
         assert await store.put_batch_job(BatchJob("B1", LANE, "n", "sent", 4, 5.0), fence)
         assert await store.batch_jobs() == []
@@ -252,6 +253,8 @@ class LinesContract:
         (lane,) = await store.lanes()
         assert (lane.waiting, lane.size) == (1, 2)
         assert await store.line_counts() == {"waiting": 1, "cancelled": 1, "taken": 2}
+        assert await store.line_counts(open_only=True) == {"waiting": 1, "taken": 2}
+        assert await store.line_counts(job="B1", open_only=True) == {"taken": 2}
         used = Usage("m", "batch", 1, 10, 5)
         chunk = [LineOutcome("l1", "expired", again=True), LineOutcome("l2", "ok", b"1", used=used)]
         assert await store.outcomes("B1", fence, chunk, now=0.0) == []
