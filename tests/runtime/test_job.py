@@ -28,6 +28,11 @@ async def twice(x: int) -> int:
     return await double(x)
 
 
+@segue.flow
+async def spawns(id: str) -> str:
+    return (await segue.spawn(twice(1), id=id)).id
+
+
 async def outcomes(job: segue.Job[int, int]) -> dict[int, object]:
     return {o.index: o.value if o.ok else type(o.error) async for o in job}
 
@@ -86,6 +91,16 @@ async def test_a_key_makes_a_job_incremental() -> None:
         runs = len(await engine.store.runs(job="job"))
         assert await engine.map(twice, [4, 3, 1], id="job", key=str) == [8, 6, 2]
         assert len(await engine.store.runs(job="job")) == runs + 1
+
+
+async def test_a_key_that_no_store_could_hold_harms_no_other_row(tmp_path: Path) -> None:
+    for _ in range(2):  # the second time they are looked for
+        async with segue.Engine(f"sqlite:{tmp_path}/runs.db") as engine:
+            job = engine.map(twice, [1, 2, 3], id="j", key=lambda x: {1: "a\0b", 2: "\ud800"}.get(x, "c"))
+            assert await outcomes(job) == {0: InvalidValue, 1: InvalidValue, 2: 6}
+            for call, id in ((twice(1), "a\0b"), (spawns("a\0b"), "")):
+                with pytest.raises(InvalidValue, match="the id of a run: expected a text without"):
+                    await engine.run(call, id=id)
 
 
 async def test_a_key_that_was_forgotten() -> None:

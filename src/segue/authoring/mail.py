@@ -360,6 +360,7 @@ async def spawn(
     branch = current("spawn")
     run = branch.run
     flow, args = take_call(call)
+    text("the id of a run", id)
     check = check_fits(branch, flow, args)
     run.services.register(flow)
     config = config_of(branch, configured("spawn()", how) if how else None, flow.options)

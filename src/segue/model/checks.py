@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Collection, Iterable
 from datetime import timedelta
 from difflib import get_close_matches
@@ -24,10 +25,16 @@ def moment(value: timedelta | None, where: str, now: float) -> float:
     return 0.0 if value is None else now + seconds(where, value)
 
 
+#: What no database holds in a text.
+_UNFIT = re.compile("[\0\ud800-\udfff]")
+
+
 def text(where: str, value: Any) -> None:
     """Raises `InvalidValue` for anything but a text: what records hold as one couldn't be read again."""
     if not isinstance(value, str):
         raise InvalidValue(where, "a text", _kind(value), repr(value))
+    if found := _UNFIT.search(value):
+        raise InvalidValue(where, f"a text without {found[0]!a}", "it has one", repr(value))
 
 
 def one_of(where: str, value: Any, allowed: Collection[str]) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from ..authoring.flow import Target
 from ..authoring.mail import make_spec
 from ..authoring.map import Outcome
+from ..model import checks
 from ..model.errors import Conflict, SegueError, UnknownName
 from ..model.mode import Config
 from ..model.run import Head, Status
@@ -90,6 +91,7 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
         async for row in rows:
             try:
                 name = str(number) if key is None else str(key(row))
+                checks.text("the key of a row", name)
                 args = self._args(row)
             except (SegueError, TypeError, ValueError, LookupError) as error:
                 self.unfit.append(Outcome(number, row, None, error))
