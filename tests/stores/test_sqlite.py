@@ -25,7 +25,7 @@ from segue.model.run import CallRef, Spec
 from segue.ports.store import NewRun, Turn
 from segue.stores.sqlite import SqliteStore, patience, place, schema
 from segue.stores.sqlite.bulk import Blobs
-from segue.testing.store_contract import StoreContract
+from segue.testing.store_contract import StoreContract, acts
 
 SPEC = Spec("flow", "greet", b"[]")
 
@@ -431,6 +431,29 @@ async def test_tables_of_a_newer_version(path):
     cx.execute("pragma user_version = 99")
     cx.close()
     await refused(path, "version 99", "upgrade")
+
+
+@pytest.mark.parametrize("where", ["in its inbox", "before it"])
+async def test_what_waits_for_room_takes_that_of_a_letter_that_cannot_be_read(store, path, where):
+    await acts.start(store, "r", mailbox=1, full="wait")
+    await acts.park(store, "r")
+    await acts.start(store, "sender")
+    first, second, third = (acts.tell("r", n, "sender") for n in (1, 2, 3))
+    await acts.commit(store, "sender", 1, outbox=[first, second, third])
+    with contextlib.closing(sqlite3.connect(path)) as cx:
+        if where == "before it":
+            cx.execute("update waiting set mail = x'ff' where k = 1")
+        else:
+            cx.execute("update inbox set mail = x'ff'")
+        cx.commit()
+    if where == "before it":
+        (letter,) = (await acts.claim(store))["r"].inbox
+        await acts.commit(store, "r", 2, consumed=[letter.id])
+    else:
+        assert await acts.claim(store) == {}
+        assert await store.revive("r", pool=None, now=1.0, status=["held"])
+    assert await acts.mail_of(store, "r") == [third if where == "before it" else second]
+    assert len(await store.dead_letters(run="r")) == 1
 
 
 async def test_a_damaged_file(path):

@@ -13,7 +13,7 @@ from .bulk import Query, Values, as_json
 from .heads import encode
 from .ledger import Ledger
 from .schema import DONE, HELD, PARKED, READY, ROOM, STATUSES
-from .untaken import Boxes, dead_letter, drop, put_dead
+from .untaken import Boxes, admit, dead_letter, drop, put_dead
 
 
 class Post(msgspec.Struct, frozen=True, gc=False):
@@ -249,6 +249,12 @@ def refuse(ledger: Ledger, refused: refusal.Refused, now: float) -> None:
     """Keep the dead letters, and tell those who wait for an answer."""
     put_dead(ledger, refused.dead)
     post(ledger, [Post(mail, now, marked=False, stays=True) for mail in refused.back])
+
+
+def make_room(ledger: Ledger, bounds: dict[int, int], now: float) -> None:
+    """Bounded mailboxes (by the key of the run) that were emptied a bit take what waits for room."""
+    mail = admit(ledger, bounds, now)
+    post(ledger, [Post(one, now, marked=False, admitted=True) for one in mail])
 
 
 def resend(ledger: Ledger, items: Sequence[Resending]) -> list[Delivery | None]:

@@ -20,6 +20,7 @@ from .bulk import Query, Values, as_json
 from .heads import HEADS_BY_ID, Woken, as_heads, decode_spec, encode, wakes
 from .ledger import Ledger
 from .lines import want
+from .post import make_room
 from .schema import HELD, READY, STATUS_NUMBER, STRANGE
 from .untaken import put_dead
 
@@ -323,6 +324,8 @@ def _set_aside(ledger: Ledger, damaged: Mapping[int, Woken], now: float) -> None
     for k, reason in why.items():
         log.error("run %s is held: %s", heads[k].id, reason)
     _hold(ledger, {k: (heads[k].id, reason) for k, reason in why.items()}, now)
+    bounds = "select k, bound from runs where bound > 0 and k in (select value from json_each(?))"
+    make_room(ledger, dict(ledger.cx.execute(bounds, (as_json(damaged),)).fetchall()), now)
 
 
 def renew(ledger: Ledger, items: Sequence[Renewal]) -> list[list[bool]]:

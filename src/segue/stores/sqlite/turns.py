@@ -22,10 +22,10 @@ from .bulk import Query, Values, as_json
 from .heads import decode_call, decode_spec, encode
 from .ledger import Ledger
 from .lines import put_lines, withdraw
-from .post import Post, post, refuse
+from .post import Post, make_room, post, refuse
 from .runs import Creation, create
 from .schema import HELD, KEPT, PARKED, READY, STATUS_NUMBER
-from .untaken import admit, empty, put_dead
+from .untaken import empty, put_dead
 
 Live = list[tuple[Turn, int]]
 
@@ -428,11 +428,10 @@ def _leave_mail(ledger: Ledger, left: Sequence[Mail], live: Live) -> None:
 
 
 def _make_room(ledger: Ledger, bounds: dict[int, int], live: Live) -> None:
-    """Bounded mailboxes that were emptied a bit take what waits for room."""
+    """Tell of bounded mailboxes that were emptied a bit; those of runs that go on take what waits for room."""
     roomy = {k: turn for turn, k in live if k in bounds and (turn.consumed or turn.kept)}
     if not roomy:
         return
     ledger.hint("room", (turn.run for turn in roomy.values()))
-    now = max(turn.now for turn in roomy.values())
-    mail = admit(ledger, {k: bounds[k] for k, turn in roomy.items() if turn.status not in ENDED}, now)
-    post(ledger, [Post(one, now, marked=False, admitted=True) for one in mail])
+    going_on = {k: bounds[k] for k, turn in roomy.items() if turn.status not in ENDED}
+    make_room(ledger, going_on, max(turn.now for turn in roomy.values()))

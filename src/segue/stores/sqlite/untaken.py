@@ -73,14 +73,16 @@ def admit(ledger: Ledger, bounds: dict[int, int], now: float) -> list[Mail]:
     if not queued:
         return []
     used = dict(_USED.rows(cx, (as_json(queued),)))
-    admitted: list[tuple[int, int, bytes]] = []
+    admitted: list[Mail] = []
     for run in queued:
-        admitted += _OLDEST.rows(cx, (run, max(bounds[run] // 4 - used[run], 0)))
-    cx.execute(
-        "delete from waiting where k in (select value from json_each(?))",
-        (as_json(k for k, _, _ in admitted),),
-    )
-    return _readable(ledger, admitted, now)
+        room = bounds[run] // 4 - used[run]
+        while room > 0 and (rows := _OLDEST.rows(cx, (run, room))):
+            keys = as_json(k for k, _, _ in rows)
+            cx.execute("delete from waiting where k in (select value from json_each(?))", (keys,))
+            some = _readable(ledger, rows, now)
+            room -= len(some)
+            admitted += some
+    return admitted
 
 
 def empty(ledger: Ledger, runs: Iterable[int], now: float) -> list[Mail]:
