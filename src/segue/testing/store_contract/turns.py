@@ -183,6 +183,16 @@ class TurnsContract:
         assert await append(store, [("r000", 1, b"5")]) == ["fenced"]
         assert (await store.history("r000")).rows == [b"1", b"2", b"4"]
 
+    async def test_rows_of_two_lives_appended_together(self, store: Store) -> None:
+        await start(store, "a", "b")
+        await store.bury(["w"])
+        await claim(store)
+        assert await append(store, [("b", 1, b"old"), ("a", 2, b"new")]) == ["fenced", "committed"]
+        assert await append(store, [("a", 1, b"old"), ("a", 2, b"newer")]) == ["fenced", "committed"]
+        assert await append(store, [("a", 2, b"newest"), ("a", 1, b"old")]) == ["committed", "fenced"]
+        rows = [(await store.history(id)).rows for id in "ab"]
+        assert rows == [[b"new", b"newer", b"newest"], []]
+
     async def test_a_row_keeps_its_place_between_turns(self, store: Store) -> None:
         (fence,) = await start(store, "a")
         await commit(store, "a", fence, entries=b"1", checkpoint=b"state")
@@ -265,6 +275,7 @@ class TurnsContract:
         kept = {id: (await loaded(store, id)).deltas for id in "abc"}
         assert (kept["a"], kept["b"], len(kept["c"])) == ([b"a6"], [b"b1", b"b7"], 5)
         await commit(store, "c", fences["c"], checkpoint=b"t", delta=b"c6", replaces=1)
+        assert (await loaded(store, "c")).deltas == []  # its own is in the checkpoint
         await put("c", b"c7", 1)  # there is none
         found = await loaded(store, "c")
         assert (found.checkpoint, found.deltas) == (b"t", [b"c7"])
