@@ -17,6 +17,7 @@ from segue.model.lane import Answer, BatchJob, LineOutcome
 from segue.ports.store import JobHead
 from segue.stores.sqlite import SqliteStore, answers, batches, budgets, jobs, lists, questions, runs
 from segue.stores.sqlite.ledger import Ledger
+from segue.stores.sqlite.patience import BUSY
 from segue.stores.sqlite.schema import connect
 from segue.testing.store_contract.acts import HOUR, LANE, commit, create, line, question, start, take
 
@@ -178,6 +179,37 @@ async def test_to_list_all_budgets_costs_as_much_as_they_and_the_calls_that_wait
     few = work(path, budgets.standings, ())
     await starve(path, 100, 400)
     assert work(path, budgets.standings, ()) < 8 * few
+
+
+async def sweep(store: SqliteStore) -> int:
+    """How many steps SQLite takes for one that has nothing to do."""
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    await store._write(lambda ledger, _: [ledger.cx.set_progress_handler(count, STEP)], [0])
+    assert await store.sweep(now=0.0, limit=16) == 0
+    await store._write(lambda ledger, _: [ledger.cx.set_progress_handler(None, STEP)], [0])
+    return steps * STEP
+
+
+async def test_who_waited_for_another_process_remembers_what_there_is_to_sweep(path: Path) -> None:
+    await wait(path, 0, 1000)
+    store = SqliteStore(str(path))
+    await store.open()
+    await store.sweep(now=0.0, limit=16)
+    few = await sweep(store)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("begin immediate")
+        writing = asyncio.ensure_future(create(store, "another"))
+        await asyncio.sleep(3 * BUSY)
+        other.execute("rollback")
+        await writing
+    assert await sweep(store) <= few + 100
+    await store.close()
 
 
 async def test_answers_are_dropped_in_portions_between_which_others_write(

@@ -65,6 +65,7 @@ class Writer:
         self._log = 0  #: how many pages may gather in the log
         self._queue: SimpleQueue[Load | None] = SimpleQueue()
         self._ledger: Ledger
+        self._begun = False  #: a transaction, which SQLite may have undone by itself
         self._hints: list[Hint] = []  #: of what is durable, to be told with it
         self._thread = threading.Thread(target=self._run, name="segue-sqlite-writer", daemon=True)
         self.opened: Future[None] = self._loop.create_future()
@@ -188,6 +189,7 @@ class Writer:
                 self._begin()
                 prepare(cx, self._address)
                 cx.execute("commit")
+                self._begun = False
                 self._place = Place(self._path, self._address)
                 return cx
             except BaseException as error:
@@ -284,6 +286,7 @@ class Writer:
                 done.append((order, list(results[start:end]) if order.many else results[start]))
                 start = end
         ledger.cx.execute("commit")
+        self._begun = False
         self._hints += ledger.take_hints()
         return landed, done
 
@@ -295,9 +298,13 @@ class Writer:
 
     def _begin(self) -> None:
         self._ledger.cx.execute("begin immediate")
+        self._begun = True
         look_again(self._ledger.cx, self._address)
 
     def _undo(self) -> None:
+        if not self._begun:  # another process was in the way: nothing was learned
+            return
+        self._begun = False
         self._ledger.forget()
         if self._ledger.cx.in_transaction:
             self._ledger.cx.execute("rollback")
