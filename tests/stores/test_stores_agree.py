@@ -1,4 +1,4 @@
-"""Random work done on two stores gives the same results, whatever it is."""
+"""Random work done on two stores gives the same results, whatever it is, and whichever of two processes does it."""
 
 import random
 from datetime import timedelta
@@ -14,6 +14,7 @@ from segue.model.run import CallRef, Spec, Usage
 from segue.ports.store import JobHead, Lease, NewRun, Turn
 from segue.stores.memory import MemoryStore
 from segue.stores.sqlite import SqliteStore
+from segue.testing.store_contract import acts
 from segue.testing.store_contract.acts import pool
 
 RUNS = [f"r{i}" for i in range(14)]
@@ -45,6 +46,7 @@ class Work:
             ["commit"] * 12 + ["claim"] * 3 + ["create"] * 3 + ["deliver"] * 3 + ["outcomes"] * 3
             + ["take"] * 2 + ["claim_lane", "renew", "answer", "answer", "revive", "revive", "put_job"]
             + ["put_batch_job", "resend_dead", "resend_dead", "drop_dead", "sweep"] + ["reserve"] * 4 + ["fund"]
+            + ["append", "append", "land", "land", "remove", "remove_job"]
             + (["withdraw"] * 3 + ["promote"] * 2 + ["forget"] + ["outcomes"] * 3 + ["take"] if self.sharing else [])
         )  # fmt: skip
         return name, *getattr(self, name)()
@@ -99,6 +101,19 @@ class Work:
         if self.random.random() < 0.7:
             return ([self.turn(self.run())],), {}
         return ([self.plain_turn(run) for run in self.some(RUNS, 4)],), {}
+
+    def land(self):
+        return ([self.plain_turn(run) for run in self.some(RUNS, 4)],), {}
+
+    def append(self):
+        rows = [(run, self.fences.get(run, 1), b"row of %d" % self.number) for run in self.some(RUNS, 4)]
+        return (rows,), {}
+
+    def remove(self):
+        return (self.some(RUNS, 2),), {}
+
+    def remove_job(self):
+        return (self.random.choice("jk"),), {}
 
     def plain_turn(self, run):
         self.number += 1
@@ -289,6 +304,8 @@ class Work:
 
 
 async def act(store, name, args, keywords):
+    if name in ("append", "land"):
+        return await getattr(acts, name)(store, *args)
     if name == "put_batch_job":
         id, fence = args
         jobs = {job.id: job for job in await store.batch_jobs(open_only=False)}
@@ -339,17 +356,18 @@ async def test_memory_and_sqlite_agree(tmp_path, seed):
 
 
 async def agree(tmp_path, work):
-    stores = [MemoryStore(), SqliteStore(str(tmp_path / "runs.db"))]
+    memory, *files = stores = [MemoryStore(), *[SqliteStore(str(tmp_path / "runs.db")) for _ in range(2)]]
     for store in stores:
         await store.open()
     for step in range(250):
         name, args, keywords = work.draw() if step else ("create", ([work.new()],), {"now": 0.0})
-        one, two = [await act(store, name, args, keywords) for store in stores]
+        file = work.random.choice(files)
+        one, two = [await act(store, name, args, keywords) for store in (memory, file)]
         assert one == two, f"step {step}: {name}{args}{keywords}"
         work.learn(name, args, one)
         if step % 10 == 9:
             for one, two in zip(
-                *[(await everything(store, work.now)).items() for store in stores], strict=True
+                *[(await everything(store, work.now)).items() for store in (memory, file)], strict=True
             ):
                 assert one == two, f"after step {step}: {name}{args}{keywords}"
     for store in stores:

@@ -236,6 +236,12 @@ class BudgetsContract:
         await _commit(store, "r", status=end)
         assert (await _standing(store), await _status(store, "s")) == ((0, 0, 0), "ready")
 
+    async def test_a_run_that_has_ended_waits_for_no_room(self, store: Store) -> None:
+        await start(store, "r")
+        assert await _reserve(store, "a", 150) == "short"
+        await _commit(store, "r", status="failed", wants=["a"])
+        assert await _standing(store) == (0, 0, 0)
+
     async def test_what_poison_has_reserved_is_given_back(self, store: Store) -> None:
         await _waited_for(store)
         got: list[str] = []
