@@ -27,6 +27,7 @@ from .lines import LinesContract
 from .mail import MailContract
 from .past import PastContract
 from .ports import PortsContract
+from .promotion import PromotionContract
 from .questions import QuestionsContract
 from .removal import RemovalContract
 from .runs import RunsContract
@@ -45,6 +46,7 @@ class StoreContract(
     QuestionsContract,
     JobsContract,
     LinesContract,
+    PromotionContract,
     AnswersContract,
     BudgetsContract,
     PastContract,

@@ -230,6 +230,30 @@ class AnswersContract:
         await tell(store, LineOutcome("r1-a", "expired", again=True))
         assert await store.line_counts() == {"cancelled": 2}
 
+    async def test_one_that_nobody_waits_for_is_wanted_again_by_who_asks_the_same(self, store: Store) -> None:
+        await put(store, ask("r1"))
+        await take(store)
+        assert await store.withdraw(["r1-a"], now=5.0) == [False]
+        assert await store.job_bodies("B1", "", 9) == []
+        await put(store, ask("r2"))
+        assert await store.line_counts() == {"taken": 1, "following": 1}
+        assert await store.job_bodies("B1", "", 9) == [("r1-a", ask("r1").body)]
+        await tell(store, whole("r1"))
+        assert await got(store, "r1") == []
+        assert await got(store, "r2") == [("line:r2-a", "batch", b'"hi"')]
+        assert await store.unclaimed() == []
+
+    async def test_nobody_takes_the_place_of_one_that_leaves_where_another_goes_on(
+        self, store: Store
+    ) -> None:
+        await put(store, ask("r1"), ask("r2", due=50.0, late="fail"), ask("r3"))
+        assert await store.line_counts() == {"waiting": 2, "following": 1}
+        assert await store.withdraw(["r1-a"], now=5.0) == [True]
+        assert await store.line_counts() == {"cancelled": 1, "waiting": 1, "following": 1}
+        assert await take(store) == ["r2-a"]
+        await tell(store, whole("r2"))
+        assert await got(store, "r3") == [("line:r3-a", REUSED, b'"hi"')]
+
     async def test_what_was_paid_for_nobody_is_unclaimed(self, store: Store) -> None:
         await put(store, ask("r1"))
         await take(store)

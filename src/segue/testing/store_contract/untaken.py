@@ -94,6 +94,17 @@ class UntakenContract:
         assert msgspec.json.decode(error.args) == ["a", end]
         assert await store.inbox("a", 0) == []
 
+    async def test_runs_that_end_together_leave_each_their_own(self, store: Store) -> None:
+        await start(store, "a", "b", "caller")
+        mail = [_tell("a", "x", 1), _tell("b", "x", 1), _request("a", "caller", 1), _request("b", "caller", 1)]
+        await store.deliver(mail, now=0.0)
+        await store.commit(
+            [Turn(run="a", fence=1, status="failed"), Turn(run="b", fence=1, status="done", value=b"1")]
+        )
+        dead = [(to, reason) for to, _, reason in await _dead(store)]
+        assert dead == [("a", "the run had ended (failed)"), ("b", "the run had ended (done)")]
+        assert [letter.mail.sender for letter in await store.inbox("caller", 0)] == ["run:a", "run:b"]
+
     @pytest.mark.parametrize("mailbox", [0, 5])
     async def test_a_message_for_later_wakes_its_recipient_then(self, store: Store, mailbox: int) -> None:
         spec = Spec("flow", "f", b"[]", mailbox=mailbox)
