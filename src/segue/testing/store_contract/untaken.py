@@ -279,6 +279,14 @@ class UntakenContract:
         assert await _numbers(store, "a") == [6]
         assert await store.dead_letters() == []
 
+    async def test_a_letter_that_is_kept_makes_room(self, store: Store) -> None:
+        await start(store, "b")
+        await start(store, "a", mailbox=1)
+        await _commit(store, "b", outbox=[_request("a", "b", 1), _tell("a", "b", 2)])
+        (letter,) = await store.inbox("a", 0)
+        await _commit(store, "a", kept=[letter.id])
+        assert await _numbers(store, "a") == [1, 2]
+
     async def test_what_a_bound_doesnt_count(self, store: Store) -> None:
         await start(store, "a", "b", mailbox=1)
         free = [
