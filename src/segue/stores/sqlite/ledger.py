@@ -45,10 +45,11 @@ class Ledger:
         self.jobs = Interned("jobs", "id")
         self.lanes = Interned("lanes", "name")
         self.targets = Interned("targets", "name")
-        self.archived: set[int] | None = (
-            None  #: keys of runs with archived rows to be sealed; None: not known
-        )
-        self.looked = 0  #: up to which run it was looked for those of other processes
+        self.archived: set[int] = (
+            set()
+        )  #: keys of runs with archived rows to be sealed, as far as they are known
+        self.looked = 0  #: up to which run it was looked for others
+        self.whole = False  #: whether that was done once for all of them
         self.hints: dict[HintKind, dict[str, None]] = {}
         self.came: dict[str, Came] = {}  #: letters to runs of this process, and to its port
 
@@ -58,7 +59,8 @@ class Ledger:
         self.jobs.forget()
         self.lanes.forget()
         self.targets.forget()
-        self.archived = None
+        self.archived.clear()
+        self.looked, self.whole = 0, False
         self.hints.clear()
         self.came.clear()
 
@@ -75,8 +77,7 @@ class Ledger:
 
     def archives(self, runs: Iterable[int]) -> None:
         """Runs may have archived journal rows from now on."""
-        if self.archived is not None:
-            self.archived.update(runs)
+        self.archived.update(runs)
 
     def hint(self, kind: HintKind, names: Iterable[str]) -> None:
         """Something to tell this process once it is durable."""

@@ -78,7 +78,7 @@ def _sweep(ledger: Ledger, item: Sweep) -> int:
         if upto < base:
             archived.add(k)
     keep_number(cx, newest)
-    return len(over) + len(some)
+    return len(over) + len(some) or int(not ledger.whole)  # so it is called again
 
 
 def _until(spec: bytes, now: float) -> float | None:
@@ -90,14 +90,9 @@ def _until(spec: bytes, now: float) -> float | None:
 
 
 def _archived(ledger: Ledger, enough: int) -> set[int]:
-    """Keys of runs with rows to be sealed: all at first, then those of this process; where these aren't `enough`, and
-    bit by bit, those that other processes have left."""
+    """Keys of runs with rows to be sealed: those of this process and, where these aren't `enough`, bit by bit, those
+    that were there before it, or that other processes have left."""
     cx = ledger.cx
-    if ledger.archived is None:
-        ledger.archived, ledger.looked = (
-            {k for (k,) in cx.execute("select k from runs where base > swept")},
-            0,
-        )
     if len(ledger.archived) >= enough:
         return ledger.archived
     upto = ledger.looked + LOOK
@@ -105,6 +100,7 @@ def _archived(ledger: Ledger, enough: int) -> set[int]:
     ledger.archived.update(k for (k,) in found)
     (last,) = ledger.one("select coalesce(max(k), 0) from runs")
     ledger.looked = upto if upto < last else 0
+    ledger.whole = ledger.whole or not ledger.looked
     return ledger.archived
 
 

@@ -85,8 +85,7 @@ def _forget(ledger: Ledger, runs: Mapping[str, int]) -> None:
     past.keep_number(cx, newest)
     cx.execute(f"delete from dead where recipient {_AMONG}", (as_json(runs),))
     _forget_accounts(cx, _OF_RUNS.rows(cx, {"runs": as_json(runs)}))
-    if ledger.archived is not None:
-        ledger.archived.difference_update(runs.values())
+    ledger.archived.difference_update(runs.values())
     ledger.raise_floor(fence or 0)
     _delete(cx, set(runs.values()))
 

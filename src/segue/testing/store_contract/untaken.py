@@ -96,7 +96,12 @@ class UntakenContract:
 
     async def test_runs_that_end_together_leave_each_their_own(self, store: Store) -> None:
         await start(store, "a", "b", "caller")
-        mail = [_tell("a", "x", 1), _tell("b", "x", 1), _request("a", "caller", 1), _request("b", "caller", 1)]
+        mail = [
+            _tell("a", "x", 1),
+            _tell("b", "x", 1),
+            _request("a", "caller", 1),
+            _request("b", "caller", 1),
+        ]
         await store.deliver(mail, now=0.0)
         await store.commit(
             [Turn(run="a", fence=1, status="failed"), Turn(run="b", fence=1, status="done", value=b"1")]
