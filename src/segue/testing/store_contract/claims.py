@@ -9,7 +9,7 @@ import pytest
 
 from ...model.mode import Config
 from ...ports.store import Claimed, Lease, NewRun, Store
-from ...stores.poison import LAPSES
+from ...stores.poison import LAPSES, SUSPECT
 from .acts import (
     HOUR,
     LANE,
@@ -191,6 +191,15 @@ class ClaimsContract:
                     assert await commit(store, "a", got["a"].head.fence, **done) == "committed"
                 if "release" in done:
                     assert list(await claim(store, limit=1, now=n * HOUR, worker=f"w{n}")) == ["a"]
+
+    async def test_a_worker_has_one_suspect_at_a_time(self, store: Store) -> None:
+        await create(store, "a", "b")
+        for n in range(SUSPECT):
+            assert list(await claim(store, now=n * HOUR, worker=f"w{n}")) == ["a", "b"]
+        now = SUSPECT * HOUR
+        assert list(await claim(store, now=now, worker="v")) == ["a"]
+        assert await claim(store, now=now, worker="v") == {}
+        assert list(await claim(store, now=now, worker="w")) == ["b"]
 
     async def test_neighbours_of_poison_are_told_apart_from_it(self, store: Store) -> None:
         await create(store, *"abcdef")
