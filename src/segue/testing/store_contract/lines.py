@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from ...model.entry import Failure
 from ...model.lane import BatchJob, LineOutcome
 from ...model.run import CallRef, Usage
@@ -153,6 +155,15 @@ class LinesContract:
         assert await store.job_lines("B1", "", 10) == []
         assert await store.put_batch_job(BatchJob("B1", LANE, "n", "sent", 4, 5.0), fence)
         assert await store.batch_jobs() == []
+
+    async def test_a_job_that_was_sent_knows_when_it_was_over(self, store: Store) -> None:
+        fence = await lane_with(store, "l1")
+        await store.outcomes("B1", fence, [LineOutcome("l1", "error", again=True)], now=6.0)
+        made = await take(store, fence, job="B2")
+        assert made is not None
+        assert await store.put_batch_job(msgspec.structs.replace(made, state="sent", sent=6.5), fence)
+        await store.outcomes("B2", fence, [LineOutcome("l1", "ok", b"1")], now=7.0)
+        assert [job.over for job in await store.batch_jobs(open_only=False)] == [0.0, 7.0]
 
     async def test_strange_outcomes_change_nothing(self, store: Store) -> None:
         fence = await lane_with(store, "l1", "l2", "l3")
