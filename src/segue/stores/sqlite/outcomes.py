@@ -126,7 +126,7 @@ class _Chunk:
                 continue
             if outcome.paid is not None:
                 self._paid.append(Settlement(outcome.id, outcome.paid))
-            if (line.status > TAKEN or line.hedged is not None) and self._leaves_to_other(line, outcome):
+            if line.hedged is not None and self._leaves_to_other(line, outcome):
                 continue
             goes_again = outcome.again and not 0 < outcome.most <= line.attempt
             if goes_again and line.run_status < DONE and not line.unwanted and not line.promoted:

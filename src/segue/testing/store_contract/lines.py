@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from ...model.entry import Failure
 from ...model.lane import BatchJob, LineOutcome
-from ...model.run import CallRef, Usage
+from ...model.run import CallRef, Status, Usage
 from ...ports.store import Store, Turn
 from .acts import (
     HOUR,
@@ -219,11 +220,12 @@ class LinesContract:
         await take(store, fence, lines=1, job="B2")
         assert [one.id for one in await store.job_lines("B2", "", 10)] == ["l1"]
 
-    async def test_lines_of_a_run_that_ended(self, store: Store) -> None:
+    @pytest.mark.parametrize("end", ["done", "failed", "cancelled"])
+    async def test_lines_of_a_run_that_ended(self, store: Store, end: Status) -> None:
         fence = await lane_with(store, "l1", "l2")
         await store.deliver([tell("r", 1)], now=0.0)
         await claim(store)
-        await commit(store, "r", 2, status="cancelled")
+        await commit(store, "r", 2, status=end)
         assert await store.line_counts() == {"taken": 2}
         chunk = [LineOutcome("l1", "ok", b"1"), LineOutcome("l2", "expired", again=True)]
         assert await store.outcomes("B1", fence, chunk, now=0.0) == []
