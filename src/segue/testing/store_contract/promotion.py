@@ -57,6 +57,18 @@ class PromotionContract:
         await take(store, fence, job="B1")
         assert [one.id for one in await store.job_lines("B1", "", 99)] == ["l2", "l4", "l6"]
 
+    async def test_a_job_leaves_those_that_are_to_be_promoted(self, store: Store) -> None:
+        await start(store, "r")
+        lives = [line(id, "r", due=due, late="live") for id, due in (("l2", 50.0), ("l3", 70.0))]
+        fails = [line(id, "r", due=due, late="fail") for id, due in (("l4", 50.0), ("l5", 4.0))]
+        await commit(store, "r", 1, lines=[line("l1", "r"), *lives, *fails])
+        fence = await store.claim_lane(LANE, "w", HOUR, now=0.0)
+        assert fence is not None
+        most = {"max_lines": 99, "max_bytes": 10**9}
+        assert await store.take(LANE, fence, job="B1", nonce="n", now=5.0, late_by=60.0, **most) is not None
+        assert [one.id for one in await store.job_lines("B1", "", 99)] == ["l1", "l3", "l4"]
+        assert await promote(store, fence) == ["l2", "l5"]
+
     async def test_the_first_answer_counts_and_the_other_is_unclaimed(self, store: Store) -> None:
         fence = await promoted(store)
         assert await store.outcomes("P", fence, [ok(b"live")], now=50.0) == []
