@@ -356,5 +356,8 @@ class BudgetsContract:
         fence = await _lane(store, "l1", due=50.0)
         await store.promote(LANE, fence, by=60.0, max_lines=9, job="P", now=49.0)
         await store.outcomes("P", fence, [LineOutcome("l1", "ok", b"1", paid=Amount(20))], now=50.0)
+        await start(store, "s")
+        assert await _reserve(store, "s", 80, run="s") == "waits"
+        await _commit(store, "s", status="parked", wants=["s"])
         assert await store.put_batch_job(BatchJob("B", LANE, "B", "closed", 1, 5.0), fence)
-        assert await _standing(store) == (20, 0, 0)
+        assert (await _standing(store), await _status(store, "s")) == ((20, 0, 0), "ready")

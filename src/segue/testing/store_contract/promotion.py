@@ -103,6 +103,17 @@ class PromotionContract:
         (mail,) = await mail_of(store, "r")
         assert (mail.error, await store.line_counts()) == (NO, {"expired": 1})
 
+    async def test_a_job_is_open_for_what_was_promoted_out_of_it(self, store: Store) -> None:
+        fence = await lane_with(store, "l1", "l2", due=50.0, late="live")
+        assert await promote(store, fence, lines=1) == ["l1"]
+        assert await store.outcomes("B1", fence, [ok(b"2", "l2")], now=50.0) == []
+        (job, _) = await store.batch_jobs()
+        assert await store.put_batch_job(job, fence)
+        assert [job.id for job in await store.batch_jobs()] == ["B1", "P"]
+        assert await store.outcomes("P", fence, [LineOutcome("l1", "error", None, NO)], now=51.0) == []
+        assert await store.outcomes("B1", fence, [ok(b"1")], now=52.0) == []
+        assert (await values(store), await store.batch_jobs()) == ([b"2", b"1"], [])
+
     async def test_where_both_fail_the_run_gets_the_last_error(self, store: Store) -> None:
         fence = await promoted(store)
         assert await store.outcomes("B1", fence, [LineOutcome("l1", "expired", again=True)], now=50.0) == []
