@@ -451,6 +451,7 @@ class Tick(segue.Note):
         (lambda: segue.using(reuse="7d").__enter__(), r"reuse: .*timedelta\(days=7\).*'7d'"),
         (lambda: segue.using(model=5).__enter__(), "model: .*'openai:gpt-5-mini', or a list.* 5"),
         (lambda: segue.using(priority="high").__enter__(), r"an option of using\(\): .*priority is a string"),
+        (lambda: segue.using(priority=2**70).__enter__(), "priority: expected a whole number of 31 bits"),
         (lambda: segue.using(upkeep="Trim").__enter__(), r"an option of using\(\): .*upkeep is a string"),
         (lambda: segue.using(budget=5).__enter__(), r"budget: .*Budget\(usd=5\)"),
     ],

@@ -98,6 +98,8 @@ def as_config(
         raise InvalidValue(
             "reuse", "True, False, or a timedelta such as timedelta(days=7)", f"it is {reuse!r}"
         )
+    if isinstance(priority, int) and abs(priority) >= 1 << 31:
+        raise InvalidValue("priority", "a whole number of 31 bits", f"it is {priority}")
     if budget is not None and not isinstance(budget, Budget):
         raise InvalidValue("budget", "a Budget such as segue.Budget(usd=5)", f"it is {budget!r}")
     return Config(
