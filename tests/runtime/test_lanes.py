@@ -131,13 +131,14 @@ async def test_a_job_is_ended_for_which_nobody_waits_any_more(world: World, stor
 
 
 @pytest.mark.parametrize("store", ["memory", "sqlite"])
+@pytest.mark.parametrize("trouble", ["files", "batches"])
 async def test_lines_of_runs_that_were_cancelled_before_their_job_could_be_made_arent_sent(
-    world: World, store: str
+    world: World, store: str, trouble: str
 ) -> None:
-    """Nobody waits for the first job's; for the second one's, some."""
+    """Nobody waits for the first job's; for the second one's, some. Its file may be there already."""
     sim = await world.simulator()
     for left in (0, 2):
-        sim.faults.fail(3, status=503, on="files")
+        sim.faults.fail(3, status=503, on=trouble)
         async with world.engine("memory:" if store == "memory" else f"sqlite:{world.path}/runs.db") as engine:
             runs = [await engine.start(echo(number), id=f"{left}/{number}") for number in range(ROWS)]
             async with asyncio.timeout(20):

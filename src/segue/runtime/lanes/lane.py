@@ -183,7 +183,9 @@ class Lane:
             )
             await self._ending(job).refused(CallFault(200, text, again=False, code="bad_body"))
             return None
-        return await self._send(msgspec.structs.replace(job, lines=lines))
+        if lines != job.lines:  # those of its file that nobody waits for would be paid
+            job = msgspec.structs.replace(job, state="intent", file="", lines=lines)
+        return await self._send(job)
 
     async def _others(self, job: BatchJob) -> set[str]:
         """Ids of every other open job of this store."""
