@@ -222,3 +222,22 @@ async def test_a_look_that_is_out_of_date() -> None:
         go.set()
         assert await second == EXPECTED
     assert set(remote.paid.values()) == {1}
+
+
+async def test_what_was_never_submitted_isnt_looked_for() -> None:
+    """An upload is cut off. Some servers have no list of jobs, where it would be looked for in vain for ever."""
+
+    class Unlisted(Far):
+        async def find(self, nonce: str, file: str, since: float, **known: Any) -> RemoteJob | None:
+            raise CallFault(404, "no such path", again=False)
+
+    store = open_store("memory:")
+    clock = FastClock()
+    remote = Remote(clock)
+    await store.open()
+    assert await cut_off(store, remote, Death(1, False, "upload")) is None
+    assert [job.state for job in await store.batch_jobs()] == ["intent"]
+    clock.moved += 2 * lanes.LEASE
+    async with asyncio.timeout(10):
+        assert await one_life(MortalStore(store, Death(0, False)), Unlisted(remote), clock) == EXPECTED
+    assert set(remote.paid.values()) == {1}

@@ -154,6 +154,8 @@ class Lane:
 
     async def _adopt(self, job: BatchJob) -> BatchJob | None:
         """A job whose submission was cut off: the provider's, if it has it; else sent again after the grace period."""
+        if job.state == "intent":  # it wasn't submitted
+            return await self._send_again(job)
         orphan = await self.provider.find(
             job.nonce, job.file, job.created, lines=job.lines, others=await self._others(job)
         )
@@ -169,8 +171,9 @@ class Lane:
         if orphan is not None:
             log.info("batch job %s was found again as %s", job.id, orphan.id)
             return await self._sent(job, orphan)
-        if job.file and self.clock.now() - job.uploaded < GRACE:
-            return None
+        return None if self.clock.now() - job.uploaded < GRACE else await self._send_again(job)
+
+    async def _send_again(self, job: BatchJob) -> BatchJob | None:
         lines = 0  # fewer than it had, where some were answered live or given up; it is found again by that number
         async for _ in self._lines(job):
             lines += 1
