@@ -16,7 +16,7 @@ import segue
 from segue.model.errors import BadAnswer, ModelFailed, RunCancelled
 from segue.ports.provider import CallFault
 from segue.providers.openai import OpenAI
-from segue.runtime.lanes import desk
+from segue.runtime.lanes import desk, ending
 from segue.testing.clock import VirtualClock
 from segue.testing.simulator import Failure, Limits, Pace
 from tests.runtime.world import ONCE, ROWS, World, all_well, echo, ident, until
@@ -347,10 +347,16 @@ async def test_an_upload_that_is_answered_with_nonsense_for_ever(world: World) -
         assert "<html>" in str(outcome.error)
 
 
-async def test_a_file_of_results_that_is_gone(world: World) -> None:
+@pytest.mark.parametrize("times", [5, ending.GONE])
+async def test_a_file_of_results_that_is_gone(
+    world: World, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a gateway says for a while isn't believed: all that was answered would be paid again."""
+    monkeypatch.setattr(ending, "LATER", 0.5)
     sim = await world.simulator()
-    sim.faults.fail(5, status=404, on="content")
+    sim.faults.fail(times, status=404, on="content")
     all_well(await world.run())
+    assert set(world.paid().values()) == {1 if times < ending.GONE else 2}
 
 
 # ---------------------------------------------------------------- what the lines say

@@ -15,6 +15,7 @@ from segue.model.errors import ModelFailed, RunHeld
 from segue.ports.provider import CallFault
 from segue.providers.anthropic import Anthropic
 from segue.providers.anthropic_batches import labelled
+from segue.runtime.lanes import ending
 from segue.testing.simulator import Failure, Limits, Pace, Simulator
 from tests.runtime.world import ONCE, ROWS, World, all_well, echo, ident, until
 
@@ -213,13 +214,25 @@ async def test_a_key_that_is_refused(world: FastWorld) -> None:
     assert len(sim.ledger) == 0
 
 
-async def test_a_job_that_the_provider_forgot(world: FastWorld) -> None:
+async def test_a_job_that_the_provider_forgot(world: FastWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "LATER", 0.2)
     sim = await world.simulator(batch_time=timedelta(seconds=10))
     running = asyncio.ensure_future(world.run())
     (batch,) = await until(sim.batches)
     await until(lambda: batch.status == "in_progress")
     del sim._processor._batches[batch.id]
     all_well(await running)
+
+
+async def test_a_job_that_isnt_known_for_a_while(world: FastWorld) -> None:
+    """A gateway may say so of everything while it begins anew: the job goes on, and is paid."""
+    sim = await world.simulator(batch_time=timedelta(seconds=60))
+    running = asyncio.ensure_future(world.run())
+    (batch,) = await until(sim.batches)
+    await until(lambda: batch.completed > ROWS // 2)
+    sim.faults.fail(4, status=404, on=PATHS[world.dialect][2])
+    all_well(await running)
+    assert world.paid() == ONCE
 
 
 async def test_a_provider_that_is_down_for_a_while(world: FastWorld) -> None:

@@ -30,6 +30,10 @@ log = logging.getLogger("segue")
 
 #: Results that lack lines are read so often: always, and where the job tells of more outcomes than they hold.
 LOOKS = (2, 5)
+#: The same where the provider says that it has no such job, or no such file: a gateway may say so for minutes.
+GONE = 9
+#: The status of a job that it doesn't have.
+UNKNOWN = "unknown"
 #: Seconds until they are read the second time.
 LATER = 2.0
 #: How a line ends that a job has no result for: outcome, code and message.
@@ -56,6 +60,7 @@ class Ending:
         self.reserved: dict[str, Amount] = {}  # by lines
         self._good = False  # some of its lines have answers
         self._answered = 0  # by the provider, lines of it
+        self._gone = False  # a file of its results isn't there
         self._passing: Failure | None = None  # of one that goes round again
 
     async def collect(self, remote: RemoteJob) -> None:
@@ -88,7 +93,8 @@ class Ending:
             except CallFault as fault:
                 if fault.status not in (404, 410):
                     raise
-                log.warning("batch job %s: a file of its results is gone: %s", self.job.id, fault)
+                self._gone = True
+                log.warning("batch job %s: a file of its results isn't there: %s", self.job.id, fault)
         strange = delivery.strange
         lacks = bool(await self.store.job_lines(self.job.id, "", 1, bodies=False))
         if strange and not self.job.short and read + lacks > self.job.lines:  # else they were stored before
@@ -114,11 +120,14 @@ class Ending:
     async def _looks_again(self, remote: RemoteJob, read: int) -> bool:
         """Whether a job's results, which lack lines, are read once more: those may be late, or this was a bad copy."""
         lacking = read < remote.done + remote.failed
-        if self.job.short + 1 >= LOOKS[lacking] or (remote.status in _LEFT and not lacking):
+        if self._gone or remote.status == UNKNOWN:
+            most = GONE
+        else:
+            most = 1 if remote.status in _LEFT and not lacking else LOOKS[lacking]
+        if self.job.short + 1 >= most:
             return False
-        await self.store.put_batch_job(
-            msgspec.structs.replace(self.job, short=self.job.short + 1), self.fence
-        )
+        looked = msgspec.structs.replace(self.job, seen=remote.status, short=self.job.short + 1)
+        await self.store.put_batch_job(looked, self.fence)
         self.desk.look_in(self.job, LATER * 2.0**self.job.short)
         return True
 

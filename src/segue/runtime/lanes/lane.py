@@ -20,7 +20,7 @@ from ...model.mode import Batch
 from ...ports.provider import CallFault, RemoteJob
 from .delivery import CHUNK
 from .desk import Desk, Held
-from .ending import Ending
+from .ending import UNKNOWN, Ending
 
 log = logging.getLogger("segue")
 
@@ -125,8 +125,8 @@ class Lane:
         except CallFault as fault:
             if fault.status != 404 or self.clock.now() - job.sent < GRACE:
                 raise
-            remote = RemoteJob(id=job.remote, status="unknown", over=True)
-            log.warning("batch job %s is unknown to %s by now: %s", job.id, self.provider.name, fault)
+            remote = RemoteJob(id=job.remote, status=UNKNOWN, over=True)
+            log.warning("batch job %s isn't known to %s now: %s", job.id, self.provider.name, fault)
         if remote.over:
             await self._ending(job).collect(remote)
             return 0.0
@@ -134,7 +134,7 @@ class Lane:
         done = remote.done + remote.failed
         if (remote.status, done) != (job.seen, job.progress):
             await self.store.put_batch_job(
-                msgspec.structs.replace(job, seen=remote.status, progress=done), self.fence
+                msgspec.structs.replace(job, seen=remote.status, progress=done, short=0), self.fence
             )
         return self.desk.look_in(job, poll_after(self.clock.now() - job.sent))
 
