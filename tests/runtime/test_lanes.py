@@ -359,6 +359,26 @@ async def test_a_file_of_results_that_is_gone(
     assert set(world.paid().values()) == {1 if times < ending.GONE else 2}
 
 
+async def test_a_job_whose_results_cant_be_had_holds_up_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sim = await world.simulator()
+    write, first = sim._processor._result_file, asyncio.Event()
+
+    def written(batch: Any, content: bytes, what: str) -> str | None:
+        file = write(batch, content, what)
+        if file and not first.is_set():
+            first.set()
+            sim.faults.fail(10_000, status=500, on=file)
+        return file
+
+    monkeypatch.setattr(sim._processor, "_result_file", written)
+    async with world.engine() as engine, asyncio.timeout(20):
+        await engine.start(echo(1))
+        await first.wait()
+        assert await engine.run(echo(2)) == "You said: row 2"
+
+
 # ---------------------------------------------------------------- what the lines say
 async def test_a_line_that_fails_for_good(world: World) -> None:
     def rule(body: dict[str, Any]) -> Any:

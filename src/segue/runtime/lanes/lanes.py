@@ -142,7 +142,8 @@ class Lanes:
         head = lane.head
         again, fault = await self._look_after_jobs(lane, poll_now)
         again = min(again, await self.promotions.advance(head, lane.fence))
-        if fault is not None and fault.again:
+        unsent = any(job.state in ("intent", "uploaded") for job in head.jobs)
+        if unsent and fault is not None and fault.again:  # what waits goes together, once that went
             return again, fault
         pause = self.desk.pause(head.lane)
         if head.waiting and pause > 0 and not poll_now:
