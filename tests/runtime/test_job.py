@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import segue
 from segue.errors import Conflict, InvalidValue, RunHeld
 from segue.model.run import Head
 from segue.runtime.job import FIRST, Job
+from segue.testing import Simulator
 from tests.runtime.lives import Desk
 
 
@@ -288,6 +290,52 @@ async def test_a_row_that_waits_for_more_than_a_held_run_is_waited_for() -> None
         assert not job.done()
         await asks[0].answer(1)
         assert await job == {0: RunHeld}
+
+
+@segue.flow(name="jobs.races")
+async def races(x: int) -> str:
+    async def child() -> str:
+        return str(await (await segue.spawn(held(x), budget=SMALL)))
+
+    ways = {asyncio.ensure_future(child()), asyncio.ensure_future(segue.generate(f"{x}", mode="batch"))}
+    done, left = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+    for way in left:
+        way.cancel()
+    return done.pop().result()
+
+
+async def test_a_row_that_waits_for_a_batch_too_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had been given as held, and its answer came after the map had ended."""
+    monkeypatch.setattr("segue.runtime.ends.POLL", 0.05)
+    async with Simulator(batch_time=timedelta(seconds=1)) as sim:
+        sim.when("").reply("Yes.")
+        model = f"openai:any@{sim.base_url}"
+        async with segue.Engine(model=model) as engine, asyncio.timeout(20):
+            assert await engine.map(races, [0, 1], id="job") == ["Yes.", "Yes."]
+
+
+class Go(segue.Note):
+    x: int
+
+
+@segue.flow(name="jobs.told")
+async def told(x: int) -> int:
+    await segue.spawn(held(x), budget=SMALL)
+    return x + (await segue.receive(Go)).x
+
+
+async def test_a_row_that_waits_for_a_message_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that it started and doesn't wait for is held."""
+    monkeypatch.setattr("segue.runtime.ends.POLL", 0.05)
+    desk = Desk()
+    desk.fake.when("").reply(3)
+    async with desk.engine() as engine, asyncio.timeout(10):
+        job = asyncio.ensure_future(outcomes(engine.map(told, [5], id="job")))
+        while not await engine.store.runs(status=("held",)):
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.2)
+        await (await engine.get("job/0")).tell(Go(2))
+        assert await job == {0: 7}
 
 
 async def test_who_waits_for_a_run_that_waits_for_a_held_one_is_told(

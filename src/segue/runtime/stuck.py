@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncIterable, Mapping
 
+from ..core import journal
+from ..model.errors import Damaged
 from ..model.run import ENDED, Head
 from ..ports.store import Store
+from .calls.naming import line_id
 
 
 async def held_beneath(store: Store, rows: AsyncIterable[Head]) -> dict[str, Head] | None:
     """Of each of these parked runs, the held one that it waits for; None if any may go on without a person there.
 
-    That is one with a timer or a question of its own, or beneath which a run is at work or waits for anything else.
-    Where that is so of the first ones, no more are looked at.
+    That is one that waits for a time, a question or a batch too, or beneath which a run is at work or waits for
+    anything else. Where that is so of the first ones, no more are looked at.
     """
     found: dict[str, Head] = {}
     async for row in rows:
@@ -44,7 +47,27 @@ async def _held(store: Store, run: Head, children: Mapping[str, list[Head]]) -> 
     if run.status != "parked" or run.wake is not None or not children.get(run.id):
         return None
     found = [await _held(store, child, children) for child in children[run.id]]
-    return found[0] if None not in found and not await store.asks(run=run.id) else None
+    if None in found or await store.asks(run=run.id) or await _waits_for_more(store, run):
+        return None
+    return found[0]
+
+
+async def _waits_for_more(store: Store, run: Head) -> bool:
+    """Whether a batch may have it go on, or it doesn't even wait for a run."""
+    loaded = await store.load(run.id)
+    try:
+        calls = [] if loaded is None else journal.open_calls(journal.read(loaded.journal))
+    except Damaged:
+        return False
+    if run.spec.kind == "flow" and not any(call.kind in ("child", "join") for call in calls):
+        return True
+    lines = [
+        line
+        for call in calls
+        if call.asks_model
+        for line in (line_id(run.id, call.path, call.n), line_id(run.id, call.path, call.n, call.digest))
+    ]
+    return bool(lines and await store.open_lines(lines))
 
 
 async def ancestors(store: Store, run: Head) -> list[str]:
