@@ -69,6 +69,18 @@ async def test_a_row_that_does_not_fit_harms_no_other() -> None:
         assert len(got) == 4
 
 
+async def test_a_job_gives_all_its_rows_each_time() -> None:
+    """The second time it waited for ever for a row that no run could be made of."""
+    async with segue.Engine() as engine, asyncio.timeout(10):
+        job: segue.Job[Any, int] = engine.map(twice, [1, "no", 2], id="job")
+        async for _ in job:
+            break
+        expected = {0: 2, 1: InvalidValue, 2: 4}
+        assert await outcomes(job) == await outcomes(job) == expected
+        with pytest.raises(InvalidValue):
+            await job
+
+
 async def test_the_same_call_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
     store = f"sqlite:{tmp_path}/runs.db"
     async with segue.Engine(store) as engine:

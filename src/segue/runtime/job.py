@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from array import array
-from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -56,7 +55,7 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
 
     def __init__(self, engine: Engine, id: str, flow: Target) -> None:
         self._engine, self.id, self._flow = engine, id, flow
-        self.unfit: deque[Outcome[Any, Any]] = deque()  # rows that no run could be made of
+        self.unfit: list[Outcome[Any, Any]] = []  # rows that no run could be made of
         self.total: int | None = None
         self.failure: BaseException | None = None
         self._names = array("q")  # of this call's rows by number, the hash of the key: there may be millions
@@ -203,15 +202,16 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
         return [outcomes[index].value for index in sorted(outcomes)]
 
     async def __aiter__(self) -> AsyncIterator[Outcome[In, Out]]:
-        given, cursor, unheard = 0, 0, Unheard(self._engine.ends, "job", self.id)
+        given, unfit, cursor, unheard = 0, 0, 0, Unheard(self._engine.ends, "job", self.id)
         early: list[Head] = []  # of rows that may come yet
         failed = set[int]()  # rows that were given so, and may be resumed
         while True:
             signal = self._engine.ends.next()
             over = self.total is not None
-            while self.unfit:
+            while unfit < len(self.unfit):
+                unfit += 1
                 given += 1
-                yield self.unfit.popleft()
+                yield self.unfit[unfit - 1]
             full = len(early) >= EARLY and not over
             heads = [] if full else await self._engine.store.finished(self.id, cursor, 500)
             cursor = heads[-1].finished if heads else cursor
