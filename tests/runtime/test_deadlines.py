@@ -142,9 +142,10 @@ async def test_late_lines_of_a_stuck_job_go_live_and_the_job_is_ended(world: Wor
     assert kinds(sim) == {"live": ROWS}
 
 
-async def test_a_job_that_isnt_needed_is_asked_to_end_until_it_is_heard(world: World) -> None:
+@pytest.mark.parametrize("status", [503, 404])
+async def test_a_job_that_isnt_needed_is_asked_to_end_until_it_is_heard(world: World, status: int) -> None:
     sim = await world.simulator(pace=STUCK)
-    sim.faults.fail(1, status=503, on="/cancel")
+    sim.faults.fail(1, status=status, on="/cancel")
     async with engine(world, mode=segue.Batch(within=timedelta(minutes=2), late="live")) as desk:
         assert all(outcome.ok for outcome in await mapped(desk))
         async with asyncio.timeout(20):

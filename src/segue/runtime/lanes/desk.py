@@ -37,7 +37,7 @@ class Desk:
         self.store, self.models, self.clock = store, models, clock
         self.quotas = Quotas(clock)
         self.promotions = Promotions(store, models, clock, kick)
-        self.ended: dict[str, bool] = {}  # by job that isn't needed: whether it needn't be asked to end again
+        self.ended: dict[str, bool] = {}  # by job that isn't needed: whether it was heard that it is to end
         self._due: dict[str, float] = {}  # by job: when it is looked at again
         self._rests: dict[str, float] = {}  # by lane: until when it is left alone
         self._vain: dict[str, int] = {}  # by lane: jobs in a row of which nothing came

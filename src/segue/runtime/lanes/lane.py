@@ -150,7 +150,7 @@ class Lane:
         except CallFault as fault:
             if job.id not in ended:
                 log.warning("batch job %s isn't needed any more, and can't be cancelled: %s", job.id, fault)
-            ended[job.id] = not fault.again
+            ended[job.id] = False
 
     async def _adopt(self, job: BatchJob) -> BatchJob | None:
         """A job whose submission was cut off: the provider's, if it has it; else sent again after the grace period."""
