@@ -68,7 +68,7 @@ class Ending:
         if remote.rejected:
             await self._rejected(remote)
             return
-        if self.desk.quotas.known(self.job.lane):
+        if not self.job.short and self.desk.quotas.known(self.job.lane):
             self.desk.quotas.accepted(self.job, await self.store.lanes())
         shared = (
             {line.id async for line in self._open_lines() if line.same} if self.job.shared else set[str]()
