@@ -524,20 +524,23 @@ async def test_orphans_whose_results_are_gone(sim: Simulator, provider: Anthropi
         await provider.find(NONCE, "requests", 0, lines=1)
 
 
-@pytest.mark.parametrize("spoil", ["empty_reply", "half_line"])
+@pytest.mark.parametrize("spoil", ["empty_reply", "half_line", "fail"])
 async def test_an_orphan_whose_results_cannot_be_read_is_doubtful(
     sim: Simulator, provider: Anthropic, spoil: str
 ):
+    """They may be said not to be there for a moment, though the batch has their address."""
     if spoil == "half_line":
         sim.faults.half_line()
     job = await submit(provider, ("a", body(provider)))
     await sim.finish()
     if spoil == "empty_reply":
         sim.faults.empty_reply(on="results")
+    elif spoil == "fail":
+        sim.faults.fail(status=404, on="results")
     found = await provider.find(NONCE, "requests", 0, lines=1)
     assert found is not None
     assert (found.id, found.sure) == (job.id, False)
-    if spoil == "empty_reply":
+    if spoil != "half_line":
         found = await provider.find(NONCE, "requests", 0, lines=1)
         assert found is not None
         assert found.sure

@@ -125,7 +125,7 @@ class Anthropic:
         async for job in self._listed(since - _SLACK):
             if job.id in others or (lines and job.total != lines):
                 continue
-            theirs = await self._label(job.id) if job.over else None
+            theirs = await self._label(job) if job.over else None
             if theirs is None:
                 doubtful = job
             elif theirs == label:
@@ -148,12 +148,13 @@ class Anthropic:
                 return
             after = page.data[-1].id
 
-    async def _label(self, job: str) -> str | None:
+    async def _label(self, job: jobs.Job) -> str | None:
         """The label of a batch that is over; empty where it has none or its results are gone, None where they can't be
-        read: an answer that is empty or cut off says nothing."""
+        read: an answer that is empty or cut off says nothing, nor does one that there are none where there should be.
+        """
         label: str | None = None
         try:
-            async with contextlib.aclosing(self._lines(job)) as found:
+            async with contextlib.aclosing(self._lines(job.id)) as found:
                 async for line in found:
                     label = jobs.labelled(msgspec.json.decode(line, type=_Named).custom_id)[1]
                     if label:
@@ -161,7 +162,7 @@ class Anthropic:
         except CallFault as fault:
             if fault.status not in (400, 404, 410):
                 raise
-            return ""
+            return None if fault.status == 404 and job.results_url else ""
         except msgspec.DecodeError:
             pass
         return label

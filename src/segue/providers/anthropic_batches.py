@@ -40,6 +40,7 @@ class Job(msgspec.Struct):
     id: str
     processing_status: str
     created_at: str = ""
+    results_url: str | None = None
     request_counts: _Counts = msgspec.field(default_factory=_Counts)
 
     @property
