@@ -83,8 +83,6 @@ def test_a_child_is_waited_for_again_by_the_call_that_waited_for_it() -> None:
 def test_what_waited_waits_until_somebody_takes_it() -> None:
     made = Entry("", 4, "ask", "ask", b"d", b"", 4)
     pool = Pooled(Pool([*OLD, made]))
-    assert pool.opened("", 4) == made
-    assert pool.opened("", 0) is None, "it had its outcome"
     assert pool.waits("", 4)
     assert not pool.waits("", 0), "it had its outcome"
     assert not pool.waits("", 9), "it isn't there"

@@ -16,7 +16,7 @@ import segue
 from segue.model.errors import BadAnswer, ModelFailed, RunCancelled
 from segue.ports.provider import CallFault
 from segue.providers.openai import OpenAI
-from segue.runtime.lanes import desk, ending
+from segue.runtime.lanes import delivery, desk, ending
 from segue.testing.clock import VirtualClock
 from segue.testing.simulator import Failure, Limits, Pace
 from tests.runtime.world import ONCE, ROWS, World, all_well, echo, ident, until
@@ -106,6 +106,38 @@ async def test_a_line_that_nobody_waits_for_any_more_is_in_the_receipt(world: Wo
         (line,) = (await run.receipt()).unclaimed
         assert (line.lane, line.calls) == ("batch", 1)
         assert line.input_tokens > 0
+
+
+@segue.flow(name="lanes.faster")
+async def faster(number: int) -> str:
+    ways = {asyncio.ensure_future(segue.generate(f"{way} {number}")) for way in ("one", "two")}
+    done, left = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+    for way in left:
+        way.cancel()
+    return done.pop().result()
+
+
+@segue.flow(name="lanes.faster twice")
+async def faster_twice(number: int) -> str:
+    return await faster(number) + await segue.generate(f"then {number}")
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+@pytest.mark.parametrize("flow", [faster, faster_twice])
+async def test_answers_that_come_while_their_calls_are_given_up_are_in_the_receipt(
+    world: World, store: str, flow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one came just before, and their run ends, or goes on, with that."""
+    monkeypatch.setattr(delivery, "CHUNK", 3)
+    sim = await world.simulator()
+    async with world.engine("memory:" if store == "memory" else f"sqlite:{world.path}/runs.db") as engine:
+        async with asyncio.timeout(30):
+            await engine.map(flow, range(60), id="job")
+            while await engine.store.lanes():
+                await asyncio.sleep(0.01)
+        receipt = await engine.receipt(job="job")
+    counted = sum(line.calls for line in [*receipt.lines, *receipt.unclaimed])
+    assert counted == sum(entry.paid for entry in sim.ledger.lines("batch"))
 
 
 @pytest.mark.parametrize("store", ["memory", "sqlite"])

@@ -25,7 +25,6 @@ class Pooled:
         self._order = {id(entry): number for number, entry in self._left.items()}
         made = [entry for entry in self._left.values() if entry.made]
         self._open = {(entry.path, entry.n, entry.digest if self.strict else b"") for entry in made}
-        self._made = {(entry.path, entry.n): entry for entry in made}
         self._by_place: dict[tuple[str, int], int] = {}
         self._by_check: dict[tuple[str, str, str, bytes], deque[int]] = {}
         for number, entry in sorted(self._left.items(), key=_place):
@@ -70,10 +69,6 @@ class Pooled:
         if child is None or child.name != name or (self.strict and child.digest != digest):
             return ""
         return child.id
-
-    def opened(self, path: str, n: int) -> Entry | None:
-        """The call that was waiting at that place before the rebase."""
-        return self._made.get((path, n))
 
     def unused(self) -> list[Entry]:
         """What nobody asked for so far."""

@@ -7,7 +7,7 @@ from typing import Final, Literal
 import msgspec
 
 from .entry import Failure
-from .run import CallRef
+from .run import CallRef, Usage
 
 #: `result` closes a call (a batch line, an answer, a child's end); `event` is a subscription's. What code takes one
 #: by one is told or requested; `urgent` messages come before those. The rest is for the engine, which looks at it
@@ -51,7 +51,8 @@ class Mail(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     `due`: not before then, in seconds since the epoch. `every`: again so many seconds after, until unscheduled.
     Of the mail of one `key` in an inbox, the latest counts. `since`: of a repetition, the letter up to which its run
-    had read when it said so: what came after that is later, though its `id` be lower.
+    had read when it said so: what came after that is later, though its `id` be lower. `used`: what was paid for a
+    result, which counts where nobody takes it.
     """
 
     to: str
@@ -71,6 +72,7 @@ class Mail(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     tag: str = ""
     forwarded: bool = False
     since: int = 0
+    used: Usage | None = None
 
 
 class Letter(msgspec.Struct, frozen=True, array_like=True, gc=False):

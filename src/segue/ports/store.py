@@ -543,7 +543,8 @@ class Store(Protocol):
     async def unclaimed(self, *, run: str = "", job: str = "") -> list[Usage]:
         """What was paid and nobody got, one each: the second outcomes of lines, and those that nobody waited for.
 
-        Nobody waits where the run has ended or the line was withdrawn.
+        Nobody waits where the run has ended or the line was withdrawn. Nor did who ended before it took its result,
+        whose mail says what was `used`.
         """
         ...
 

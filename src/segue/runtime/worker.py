@@ -26,7 +26,7 @@ from ..model.errors import Damaged, StoreError
 from ..model.lane import Answer
 from ..model.message import PORT, Letter, Mail, Question
 from ..model.mode import Config
-from ..model.run import Head, Usage
+from ..model.run import Head
 from ..ports.clock import AlarmClock, Timer
 from ..ports.store import Claimed, CommitResult, Created, Hint, Lease, NewRun, Store, Turn
 from . import alive
@@ -283,9 +283,6 @@ class Worker:
         """Answers are durable."""
         for answer in answers:
             self._models.sameness.kept(answer.same)
-
-    def paid_for(self, kind: str, args: bytes, body: bytes, lane: str) -> Usage | None:
-        return self._models.paid_for(kind, args, body, lane)
 
     async def look(self, executor: Executor) -> None:
         """Bring a run the mail that came with its own commit, before it parks for want of it."""

@@ -15,7 +15,6 @@ from ...model.entry import Entry
 from ...model.errors import MissingKey, ModelFailed, UnknownName
 from ...model.lane import LIVE
 from ...model.mode import Config, Live
-from ...model.run import Usage
 from ...ports.clock import AlarmClock
 from ...ports.provider import BatchProvider, Endpoint, Environment, PartlyLive, Provider, Windowed
 from ...ports.transport import Transport
@@ -253,19 +252,6 @@ class Models:
             return value
         provider = self.reader(self.place(msgspec.json.decode(call.args)["model"]))
         return (reworded if call.kind == "generate" else revectored)(provider, call.value, value, where)
-
-    def paid_for(self, kind: str, args: bytes, body: bytes, lane: str) -> Usage | None:
-        """What the answer to a recorded call of that kind counts; None where that can't be told. `lane`: `batch`, if it
-        isn't said."""
-        to = {"generate": "chat", "embed": "embed"}.get(kind)
-        if to is None:
-            return None
-        try:
-            endpoint = self.place(msgspec.json.decode(args)["model"])
-            tokens = reader(self.reader(endpoint), to)(body).tokens
-        except Exception:  # a model that can't be had any more, or an answer that is none: it harms nobody
-            return None
-        return Usage(usage_name(endpoint), lane or "batch").plus(tokens)
 
     def limit(self, *key: str) -> Limit:
         """The limit of an endpoint, model and credential."""

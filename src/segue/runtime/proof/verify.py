@@ -299,9 +299,6 @@ class Desk:
     def register(self, target: Any) -> None:
         self._worker.register(target)
 
-    def paid_for(self, kind: str, args: bytes, body: bytes, lane: str) -> None:
-        """A replay counts nothing."""
-
     async def sleep(self, seconds: float) -> None:
         await self._worker.sleep(seconds)
 

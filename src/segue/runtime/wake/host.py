@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ...authoring.context import Services
 from ...model.lane import Answer
 from ...model.message import Mail, Question
-from ...model.run import Head, Usage
+from ...model.run import Head
 from ...ports.clock import Timer
 from ...ports.store import CommitResult, Landed, Turn
 from ..calls.budgets import Budgets
@@ -61,10 +61,6 @@ class Host(Services, Protocol):
 
     async def look(self, executor: Executor) -> None:
         """Bring it the mail that came with its own commit."""
-        ...
-
-    def paid_for(self, kind: str, args: bytes, body: bytes, lane: str) -> Usage | None:
-        """What the answer to a recorded model call counts that nobody takes."""
         ...
 
     def publish(self, run: str, event: object) -> None: ...

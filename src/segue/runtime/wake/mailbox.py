@@ -21,7 +21,7 @@ from ...core.replay import Place
 from ...model.entry import Failure
 from ...model.errors import WrongPlace
 from ...model.message import ASKED_TO_END, CAUGHT_UP, CHILD_ENDED, Letter, Mail, answer_to
-from ...model.run import CHILD, ENDED, REUSED, Head
+from ...model.run import CHILD, ENDED, Head
 from ..calls.call import CANCEL, NOTHING, Call, Outcome, end_error, own_call
 from ..ground import tasks
 from ..ground.phase import REPLAYING
@@ -229,13 +229,8 @@ class Mailbox:
 
     def _lose(self, letter: Letter) -> None:
         """Nobody takes that outcome. What was paid for it counts all the same."""
-        run, mail = self._run, letter.mail
-        if run.pool is not None and mail.call is not None and mail.value is not None:
-            asked = run.pool.opened(mail.call.path, mail.call.n)
-            if asked is not None and mail.sender.startswith("line:") and mail.name != REUSED:
-                used = run.host.paid_for(asked.kind, asked.args, mail.value, mail.name)
-                if used is not None:
-                    run.commits.count(used)
+        if letter.mail.used is not None:
+            self._run.commits.count(letter.mail.used)
         self.consume(letter.id)
 
     # ------------------------------------------------------------ who waits

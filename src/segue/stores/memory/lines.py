@@ -101,8 +101,13 @@ class Lines:
 
     def claims_nothing(self, run: str, outcome: LineOutcome) -> None:
         """It was paid for, and nobody gets it."""
-        if outcome.status == "ok" and outcome.used is not None:
-            self._unclaimed.append((run, outcome.used))
+        if outcome.status == "ok":
+            self.unclaim(run, outcome.used)
+
+    def unclaim(self, run: str, used: Usage | None) -> None:
+        """The same of what that was."""
+        if used is not None:
+            self._unclaimed.append((run, used))
 
     def unclaimed(self, run: str, job: str) -> list[Usage]:
         """What was paid for nothing."""

@@ -193,6 +193,7 @@ class Traffic:
             error=outcome.error,
             call=call,
             at=now,
+            used=None if line.unwanted else outcome.used,
         )
         self._lines.settle(line, "cancelled" if quits else outcome.status)
         self._lines.forget(line)

@@ -157,6 +157,8 @@ class Turns:
         if self._post.refused:
             self._post.give_back(turn.now)
         if left:
+            for mail in left:
+                self._lines.unclaim(run.id, mail.used)
             self._post.refused.append(refusal.ended(left, run.id, run.status, turn.now))
         self._tell(run, turn)
         return result

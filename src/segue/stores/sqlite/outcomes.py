@@ -174,6 +174,7 @@ class _Chunk:
                 error=outcome.error,
                 call=CallRef(line.run, line.path, line.n),
                 at=self._now,
+                used=None if line.unwanted else outcome.used,
             )
             self._results.append((line.owner, line.run_status, mail))
 

@@ -371,6 +371,10 @@ def _end(ledger: Ledger, ended: Live, there: int) -> tuple[dict[int, CallRef], l
         _withdraw_all(ledger, keys)
     now = max(turn.now for turn, _ in ended)
     left = empty(ledger, [k for _, k in ended], now) if there & MAIL else []
+    if unread := [mail for mail in left if mail.used is not None]:
+        owners = {turn.run: k for turn, k in ended}
+        for mail in unread:
+            cx.execute("insert into unclaimed(run, usage) values(?, ?)", (owners[mail.to], encode(mail.used)))
     parents = _PARENTS.rows(cx, (keys,)) if there & PARENT else []
     return {run: call for run, parent in parents if (call := _parent(cx, run, parent)) is not None}, left
 

@@ -278,6 +278,20 @@ class LinesContract:
         assert job.lines == 1
         assert await store.line_counts() == {"ok": 1, "cancelled": 2, "taken": 1}
 
+    async def test_a_result_that_its_run_ends_without_is_unclaimed(self, store: Store) -> None:
+        """It lies there unread. Whoever takes a letter knows what was paid for it, if nobody has counted it yet."""
+        fence = await lane_with(store, "l1", "l2", "l3")
+        await store.withdraw(["l3"], now=5.0)
+        used = Usage("m", "batch", 1, 10, 5)
+        chunk = [LineOutcome(id, "ok", b"1", used=used) for id in ("l1", "l2", "l3")]
+        assert await store.outcomes("B1", fence, chunk, now=6.0) == []
+        assert [mail.used for mail in await mail_of(store, "r")] == [used, used, None]
+        assert await store.unclaimed() == [used]
+        held = (await claim(store))["r"].head.fence
+        taken = [letter.id for letter in await store.inbox("r", 0)][:1]
+        await commit(store, "r", held, consumed=taken, status="done")
+        assert await store.unclaimed(run="r") == [used, used]
+
     async def test_a_turn_withdraws_lines(self, store: Store) -> None:
         await start(store, "r")
         await commit(store, "r", 1, lines=[line("l1", "r"), line("l2", "r")])
