@@ -7,7 +7,7 @@ import msgspec
 from ...model.entry import Failure
 from ...model.lane import LIVE, Answer, Line, LineOutcome, LineStatus
 from ...model.message import Mail
-from ...model.run import REUSED
+from ...model.run import REUSED, Usage
 from .. import asking
 from .answers import Answers, by_number
 from .hints import Hints
@@ -73,9 +73,9 @@ class Sharing:
         elif quits or others:
             takers = []
         for taker in takers:
-            lane = REUSED if claimed else outcome.lane
+            lane, used = (REUSED, None) if claimed else (outcome.lane, outcome.used)
             claimed = claimed or not taker.deserted
-            self._give(taker, outcome.status, outcome.value, outcome.error, now, lane)
+            self._give(taker, outcome.status, outcome.value, outcome.error, now, lane, used=used)
         if quits or missed:
             self.leave_others(line)
         elif not claimed:
@@ -89,7 +89,9 @@ class Sharing:
         error: Failure | None,
         now: float,
         lane: str = REUSED,
+        *,
         number: int = 0,
+        used: Usage | None = None,
     ) -> None:
         """A line ends with what came of another one."""
         if line.status == "waiting" and self._answers.leads(line):
@@ -100,7 +102,18 @@ class Sharing:
         self._lines.forget(line)
         if not line.deserted:
             number = number or line.line.attempt
-            mail = Mail(call.run, sender, number, "result", lane, value=value, error=error, call=call, at=now)
+            mail = Mail(
+                call.run,
+                sender,
+                number,
+                "result",
+                lane,
+                value=value,
+                error=error,
+                call=call,
+                at=now,
+                used=used,
+            )
             self._post.send(mail, now, mark=False)
 
     def leave_others(self, line: LineRecord) -> None:

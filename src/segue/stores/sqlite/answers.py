@@ -12,7 +12,7 @@ import msgspec
 from ...model.entry import Failure
 from ...model.lane import Answer, Line, LineOutcome
 from ...model.message import Mail
-from ...model.run import REUSED, CallRef
+from ...model.run import REUSED, CallRef, Usage
 from .. import asking
 from . import budgets
 from .bulk import Query, Values, as_json
@@ -122,8 +122,12 @@ def _given(
     at: float,
     *,
     lane: str = REUSED,
+    used: Usage | None = None,
 ) -> Post:
-    mail = Mail(call.run, f"line:{line}", attempt, "result", lane, value=value, error=error, call=call, at=at)
+    sender = f"line:{line}"
+    mail = Mail(
+        call.run, sender, attempt, "result", lane, value=value, error=error, call=call, at=at, used=used
+    )
     return Post(mail, at, marked=False)
 
 
@@ -346,6 +350,7 @@ class Sharing:
                 end.outcome.error,
                 self._now,
                 lane=REUSED if end.claimed or number else end.outcome.lane,
+                used=None if end.claimed or number else end.outcome.used,
             )
             for number, taker in enumerate(takers)
         ]

@@ -209,6 +209,10 @@ class AnswersContract:
         assert await got(store, "r1") == []
         assert await got(store, "r2") == [("line:r2-a", "batch", b'"hi"')]
         assert await got(store, "r3") == [("line:r3-a", REUSED, b'"hi"')]
+        assert [letter.mail.used for run in ("r2", "r3") for letter in await store.inbox(run, 0)] == [
+            PAID,
+            None,
+        ]
         assert await store.unclaimed() == []
 
     @pytest.mark.parametrize("leaves", ["withdrawn", "ended"])
