@@ -63,6 +63,12 @@ def test_a_line_keeps_the_bytes_of_its_body():
     assert body in job_line("x", "/v1/embeddings", body)
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+def test_a_body_of_several_lines_is_one_line_of_a_file(end: bytes):
+    (line,) = job_line("x", "/v1/embeddings", b'{"a":%s 1}' % end).splitlines()
+    assert json.loads(line)["body"] == {"a": 1}
+
+
 async def test_memory_stays_flat_over_an_upload(server: Server, provider: OpenAI):
     size = 0
 
@@ -297,10 +303,11 @@ async def test_an_unsorted_list_is_read_to_its_end(server: Server, provider: Ope
     assert await provider.find("mine", "", 99_990) is not None
 
 
-async def test_a_list_that_never_ends_ends(server: Server, provider: OpenAI):
+@pytest.mark.parametrize("many", [0, 3])
+async def test_a_list_that_never_ends_ends(server: Server, provider: OpenAI, many: int):
     async def handler(request: web.Request) -> web.Response:
         assert len(server.requests) < 5
-        return web.json_response({"data": history(3), "has_more": True})
+        return web.json_response({"data": history(many), "has_more": True})
 
     server.handler = handler
     assert await provider.find("mine", "", 0) is None
