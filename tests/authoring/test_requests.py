@@ -19,7 +19,7 @@ from segue.model.run import Head
 from segue.runtime.ground.events import Emitted, Recorded, Token
 from segue.stores import open_store
 from tests.authoring.killed import at_every_commit
-from tests.runtime.lives import Desk
+from tests.runtime.lives import Desk, until
 
 
 class Question(Request[str]):
@@ -102,6 +102,46 @@ async def test_who_keeps_an_answer_and_ends(end: str) -> None:
             await run.request(Question("y"))
         with pytest.raises((RunEnded, UnknownName)):
             await segue.Run(engine, "nobody").request(Question("y"))
+
+
+LOOKS: list[asyncio.Future[None]] = []
+
+
+@segue.step
+async def look() -> None:
+    LOOKS.append(asyncio.get_running_loop().create_future())
+    await LOOKS[-1]
+
+
+class Hurried(segue.Envelope, Request[str]):
+    urgent = True
+
+    async def carry_out(self, actor: Any, turn: segue.Turn, /) -> object:
+        return "at once"
+
+
+class Looks(Clerkship):
+    """Looks for a while before it keeps what it is asked."""
+
+    @segue.on
+    async def asked(self, q: Question, reply: Responder[str]) -> None:
+        await look()
+        self.open[q.text] = reply
+
+
+async def test_what_is_asked_beside_a_handler_that_keeps_leaves_that_its_request() -> None:
+    desk = Desk()
+    LOOKS.clear()
+    async with desk.engine() as engine:
+        run = await engine.start(Looks(), id="c")
+        asking = asyncio.ensure_future(run.request(Question("x")))
+        await until(lambda: LOOKS)
+        assert await run.request(Hurried()) == "at once"
+        LOOKS[0].set_result(None)
+        await kept(desk, "c", 1)
+        await run.tell(Quit())
+        with pytest.raises(RunEnded, match="answers no more"):
+            await asking
 
 
 class TakesOver(Note):

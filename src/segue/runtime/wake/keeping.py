@@ -121,11 +121,12 @@ class Keeping:
 
     def is_done(self, letter: Letter) -> bool:
         """Whether a letter whose handler is done is to leave the inbox; if not, it was kept."""
-        answered = self._answered or letter.id in self.settled
-        if letter.mail.kind != "subscribe" and (letter.id != self._keeper or answered):
+        keeps = letter.id == self._keeper  # not so one that was carried out beside the handler that may
+        if keeps:
             self._keeper = 0
+        answered = self._answered or letter.id in self.settled
+        if letter.mail.kind != "subscribe" and (not keeps or answered):
             return True
-        self._keeper = 0
         self.keep(letter)
         turn = self._run.commits.turn
         turn.kept = adding(turn.kept, letter.id)
