@@ -355,6 +355,41 @@ async def test_a_circle_through_a_kept_answer(how: str) -> None:
             await asyncio.wait_for(first.request(Question("x")), 20)
 
 
+class Passes(Request[str]):
+    """To be passed on to whoever asks it."""
+
+
+class Clerk(Clerkship):
+    @segue.on
+    async def passes(self, _: Passes) -> str:
+        await segue.Run(None, "asks").request(Question("back")).forward()
+        return "passed"
+
+
+class AsksClerk(Actor[str]):
+    clerk: segue.Run[Any]
+
+    @segue.on
+    async def begin_to_ask(self, note: Decide) -> segue.Done[str]:
+        return segue.Done(await self.clerk.request(Passes()))
+
+    @segue.on
+    async def asked(self, q: Question) -> str:
+        return q.text
+
+
+async def test_a_request_that_failed_is_not_kept_and_closes_no_circle() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        clerk = await engine.start(Clerk(), id="clerk")
+        with pytest.raises(ValueError, match="a bad question"):
+            await clerk.request(Question("bad"))
+        asks = await engine.start(AsksClerk(clerk), id="asks")
+        await asks.tell(Decide("now"))
+        async with asyncio.timeout(5):
+            assert await asks == "passed"
+
+
 class Round(segue.Envelope, Request[str]):
     """Has whoever asked it asked."""
 

@@ -53,7 +53,8 @@ class Keeping:
 
     def callers(self, path: str = "", *, kept_only: bool = False) -> tuple[str, ...]:
         """The runs that wait, in chains, for this one to answer."""
-        mine = self._run.callers if self._keeper or not kept_only else ()
+        keeps = self._keeper and self._keeper == self._box.hand
+        mine = self._run.callers if keeps or not kept_only else ()
         for place, callers in self._beside.items():
             if path == place or path.startswith(f"{place}/"):
                 mine = (*mine, *callers)
