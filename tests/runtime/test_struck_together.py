@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 import segue
+from segue.ports.store import CommitResult, Landed, Store, Turn
+from segue.stores.memory import MemoryStore
 from segue.testing.crash import Mortal
 from tests.authoring.killed import through
-from tests.runtime.lives import Desk
+from tests.runtime.delayed import Delayed
+from tests.runtime.lives import Desk, until
 
 
 @segue.step
@@ -74,3 +77,91 @@ async def test_an_urgent_message(after: bool) -> None:
         if not died:
             return
     raise AssertionError("it commits for ever")
+
+
+LOOKS: list[asyncio.Future[None]] = []
+
+
+@segue.step
+async def look() -> None:
+    LOOKS.append(asyncio.get_running_loop().create_future())
+    await LOOKS[-1]
+
+
+class Meanwhile(Delayed):
+    """A store that takes no time, or some; while it tells what it wrote, the step `look` ends."""
+
+    def __init__(self, inner: Store, at_once: bool) -> None:
+        super().__init__(inner, lambda: 0.0)
+        self.at_once = at_once
+
+    def land(self, turn: Turn, then: Landed) -> Any:
+        def told(result: CommitResult | BaseException) -> None:
+            _end_look()
+            then(result)
+
+        if not self.at_once:
+            return super().land(turn, told)
+        _end_look()
+        return self.inner.land(turn, then)
+
+
+def _end_look() -> None:
+    for looks in LOOKS:
+        if not looks.done():
+            looks.set_result(None)
+
+
+class Looker(segue.Actor[str]):
+    volume: int = 0
+
+    @segue.on
+    async def go(self, note: Go) -> segue.Done[str]:
+        await look()
+        await segue.ask(f"Is it {self.volume}?")
+        return segue.Done("done")
+
+
+@segue.flow
+async def looks() -> None:
+    try:
+        await look()
+        await quick(1)
+    except asyncio.CancelledError:
+        await quick(2)
+        await segue.ask("Sure?")
+        raise
+
+
+async def goes_on(desk: Desk, engine: Any) -> str:
+    """What becomes of a run that asks something, once that is answered."""
+    while not (asks := await engine.open_asks()):
+        await asyncio.sleep(0.001)
+    await desk.parked()
+    await asks[0].answer("yes")
+    head = await desk.until("it", "done", "cancelled", "held", "failed")
+    return head.reason or head.status
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_an_urgent_message_as_the_only_step_ends(at_once: bool) -> None:
+    desk = Desk(Meanwhile(MemoryStore(), at_once))
+    LOOKS.clear()
+    async with desk.engine() as engine:
+        run = await engine.start(Looker(), id="it")
+        await run.tell(Go())
+        await until(lambda: LOOKS)
+        await run.tell(Turned())
+        assert await goes_on(desk, engine) == "done"
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_cancellation_as_the_only_step_ends(at_once: bool) -> None:
+    desk = Desk(Meanwhile(MemoryStore(), at_once))
+    LOOKS.clear()
+    async with desk.engine() as engine:
+        running = asyncio.ensure_future(engine.run(looks(), id="it"))
+        await until(lambda: LOOKS)
+        cancelling = asyncio.ensure_future(segue.Run(engine, "it").cancel())
+        assert await goes_on(desk, engine) == "cancelled"
+        await asyncio.gather(running, cancelling, return_exceptions=True)

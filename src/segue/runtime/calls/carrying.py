@@ -133,6 +133,7 @@ class Carrying:
         value: bytes | None = None
         error: Failure | None = None
         cause: BaseException | None = None
+        handed = run.replay.handed
         (task,) = run.tasks  # the only one, and it calls
         assert isinstance(task, BranchTask)
         task.branch, run.still.busy_by_itself, self.alone, self._inline = None, task, branch, work
@@ -161,7 +162,8 @@ class Carrying:
         finally:
             task.branch, run.still.busy_by_itself, self.alone, self._inline = branch, None, None, None
             work.let_go()
-        if value is not None and run.phase is LIVE and run.commits.append(place, work, value):
+        struck = run.replay.handed != handed  # what it begins comes before the code goes on
+        if value is not None and not struck and run.phase is LIVE and run.commits.append(place, work, value):
             if not run.kicked:
                 run.kick()
             return work.decode(value)
@@ -170,7 +172,10 @@ class Carrying:
         call = run.open[place] = new_call(run, place, work, branch.slot, run.replay.handed)
         work.sealed()
         run.done.append(Outcome(call, value, error, cause=cause))
-        run.commit_soon()
+        if struck:
+            run.kick()
+        else:
+            run.commit_soon()
         if call.done():
             return call.result()
         try:
