@@ -152,3 +152,22 @@ async def test_nothing_is_lost_or_paid_by_holding() -> None:
         await engine.resume("it")
         await engine.tell("it", "str", b'"!"')
         assert await (await engine.get("it")) == "abgo!"
+
+
+async def test_nothing_that_a_replay_did_is_written_where_its_engine_closes_in_the_middle() -> None:
+    async def tells(n: int) -> str:
+        async def beside() -> None:
+            await segue.tell(segue.me(), "told")
+
+        task = asyncio.create_task(beside())
+        await asyncio.sleep(60)
+        await task
+        return await do("b")
+
+    code = Code()
+    await code.before(twice)
+    async with code.desk.engine() as engine:
+        engine.worker.register(segue.flow(name="code", version="2")(tells).__segue__)  # type: ignore[attr-defined]
+        await asyncio.sleep(0.1)
+    assert await code.desk.calls() == ["#0 step do", "#1 step do", "#2 receive receive"]
+    assert [letter.mail.value for letter in await code.desk.store.inbox("it", 0)] == [b'"go"']

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import segue
+from segue.model.entry import decode_entries
 from segue.ports.store import CommitResult, Landed, Store, Turn
 from segue.stores.memory import MemoryStore
 from segue.testing.crash import Mortal
@@ -165,3 +167,71 @@ async def test_a_cancellation_as_the_only_step_ends(at_once: bool) -> None:
         cancelling = asyncio.ensure_future(segue.Run(engine, "it").cancel())
         assert await goes_on(desk, engine) == "cancelled"
         await asyncio.gather(running, cancelling, return_exceptions=True)
+
+
+class Level(segue.Subscription[int, int]):
+    pass
+
+
+class Published(segue.Envelope):
+    urgent = True
+
+    async def carry_out(self, actor: Any, turn: segue.Turn, /) -> object:
+        await segue.publish(Level, actor.volume)
+        actor.volume += 1
+        return None
+
+
+class Stirred(Delayed):
+    """While the word of something urgent is written, the step `look` ends; as it was, its run is stirred."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner, lambda: 0.002)
+        self.stir: Callable[[], None] = lambda: None
+
+    def land(self, turn: Turn, then: Landed) -> Any:
+        def told(result: CommitResult | BaseException) -> None:
+            self.stir()
+            then(result)
+
+        entries = [] if turn.entries is None else decode_entries(turn.entries)
+        if any(entry.path == "!urgent" for entry in entries):
+            _end_look()
+        return super().land(turn, told)
+
+
+async def all_looks_end() -> None:
+    while True:
+        _end_look()
+        await asyncio.sleep(0.001)
+
+
+async def stirred(store: Stirred, desk: Desk, die_at: int, after: bool) -> bool:
+    """A life in which something urgent strikes as the only step ends; whether it was cut off."""
+    async with desk.engine(die_at, after=after) as engine:
+        mortal: Any = engine.store
+        run = await engine.start(Looker(), id="it")
+        await run.tell(Go())
+        await until(lambda: LOOKS or mortal.dead)
+        if not mortal.dead:
+            at_work: Any = engine.worker.awake["it"]
+            store.stir = at_work.kick
+            await run.tell(Published())
+            await until(lambda: mortal.dead or at_work.over)
+        store.stir = lambda: None
+        return bool(mortal.dead)
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_what_struck_and_had_not_begun_goes_on_in_a_replay_as_far_as_in_a_life(after: bool) -> None:
+    for die_at in range(1, 20):
+        desk = Desk(store := Stirred(MemoryStore()))
+        LOOKS.clear()
+        died = await stirred(store, desk, die_at, after)
+        async with desk.engine() as engine:
+            ending = asyncio.ensure_future(all_looks_end())
+            assert await goes_on(desk, engine) == "done"
+            ending.cancel()
+        if not died:
+            return
+    raise AssertionError("it commits for ever")

@@ -245,7 +245,7 @@ class Executor:
                 self.answer_at_once(call, call.entry.value)
         elif self.phase is not REPLAYING or (
             # What is done by being committed doesn't wait for the next rest, or branches went on in another order.
-            type(request) is Act and self.replay.used_up and self.inherited is None
+            type(request) is Act and self.inherited is None
         ):
             self.start(call)
         else:
@@ -706,6 +706,9 @@ class Executor:
         """Unwind the code, then give the claim up."""
         if self.streaming is not None:
             self.streaming.forget()
+        if self.phase is REPLAYING and (self.handling is None or not self.handling.unwritten):
+            self.commits.forget()  # it will be made again, if the code is still the one recorded
+            self.done.clear()
         self.phase = LEAVING
         departure.leave(self, status)
 
