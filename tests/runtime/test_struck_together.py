@@ -81,6 +81,26 @@ async def test_an_urgent_message(after: bool) -> None:
     raise AssertionError("it commits for ever")
 
 
+@segue.flow
+async def asks() -> str:
+    return await segue.ask("Go on?")
+
+
+async def test_a_cancellation_as_the_code_ends(caplog: pytest.LogCaptureFixture) -> None:
+    desk = Desk()
+    async with desk.engine(worker=False) as engine:
+        await engine.start(asks(), id="it")
+    async with desk.engine():
+        await desk.parked()
+    async with desk.engine(worker=False) as engine:
+        (ask,) = await engine.open_asks()
+        await ask.answer("yes")
+        await engine.postbox.send("it", "cancel")
+    async with desk.engine():
+        head = await desk.until("it", "done", "cancelled")
+    assert (head.status, caplog.records) == ("done", [])
+
+
 LOOKS: list[asyncio.Future[None]] = []
 
 

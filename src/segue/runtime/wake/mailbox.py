@@ -517,14 +517,16 @@ class Mailbox:
         self._run.open[CANCEL] = call
 
     def _cancel_call(self) -> Call:
-        call = own_call(self._run, CANCEL, "cancel")
-        self._run.made.add(CANCEL)
-        call.add_done_callback(self._struck, context=tasks.NO_CONTEXT)
-        return call
+        run = self._run
 
-    def _struck(self, call: Future[Any]) -> None:
-        if self._run.root is not None and not call.cancelled():
-            Task.cancel(self._run.root, "the run was cancelled")
+        def struck(call: Future[Any]) -> None:
+            if run.root is not None and not call.cancelled():  # else it is over
+                Task.cancel(run.root, "the run was cancelled")
+
+        call = own_call(run, CANCEL, "cancel")
+        run.made.add(CANCEL)
+        call.add_done_callback(struck, context=tasks.NO_CONTEXT)
+        return call
 
     # ------------------------------------------------------------ the ends of spawned runs
     def _join(self, call: Call, request: Wait, place: Place) -> None:
