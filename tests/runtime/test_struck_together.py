@@ -205,8 +205,8 @@ class Published(segue.Envelope):
 class Stirred(Delayed):
     """While the word of something urgent is written, the step `look` ends; as it was, its run is stirred."""
 
-    def __init__(self, inner: Store) -> None:
-        super().__init__(inner, lambda: 0.002)
+    def __init__(self, inner: Store, delay: float = 0.002) -> None:
+        super().__init__(inner, lambda: delay)
         self.stir: Callable[[], None] = lambda: None
 
     def land(self, turn: Turn, then: Landed) -> Any:
@@ -255,3 +255,27 @@ async def test_what_struck_and_had_not_begun_goes_on_in_a_replay_as_far_as_in_a_
         if not died:
             return
     raise AssertionError("it commits for ever")
+
+
+@segue.flow
+async def bounded() -> None:
+    try:
+        async with asyncio.timeout(0.01):
+            await look()
+    except asyncio.CancelledError:
+        await quick(2)
+        await segue.ask("Sure?")
+        raise
+
+
+async def test_a_cancellation_as_a_timeout_goes_off() -> None:
+    desk = Desk(store := Stirred(MemoryStore(), delay=0.03))
+    LOOKS.clear()
+    async with desk.engine() as engine:
+        running = asyncio.ensure_future(engine.run(bounded(), id="it"))
+        await until(lambda: LOOKS)
+        at_work: Any = engine.worker.awake["it"]
+        store.stir = at_work.kick
+        await engine.postbox.send("it", "cancel")
+        assert await goes_on(desk, engine) == "cancelled"
+        await asyncio.gather(running, return_exceptions=True)

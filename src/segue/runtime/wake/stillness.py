@@ -54,9 +54,8 @@ class Stillness:
         self._loop, self._linger, self._kick = loop, linger, kick
         self._moving: set[Task[Any]] = set()  # what is looked at: all but those that sleep
         self._joined: dict[Task[Any], Future[Any]] = {}  # those that sleep at a join or a lock
-        self.busy_by_itself: Task[Any] | None = (
-            None  # carries out a call of its own, and counts as waiting for it
-        )
+        #: Carries out a call of its own, and counts as waiting for it, but where it is about to go on.
+        self.busy_by_itself: Task[Any] | None = None
         self.foreign_since: float | None = None
         self.foreign_at = ""
         self._stuck_at: set[Future[Any] | None] = set()  # what tasks waited for, and since when
@@ -84,9 +83,9 @@ class Stillness:
         busy, composite, many = False, bool(self._joined), len(self._moving) > FEW
         waiting = list[tuple[Task[Any], Future[Any]]]()
         for task in self._moving:
-            if task is self.busy_by_itself:
-                continue
             waits = tasks.waiter(task)
+            if task is self.busy_by_itself and (waits is None or not waits.done()):
+                continue
             if waits is None:
                 if task.done():
                     continue
