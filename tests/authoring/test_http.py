@@ -492,6 +492,7 @@ async def test_text_of_a_run_whose_sdk_asks_for_no_stream():
 
 
 async def test_a_stream_that_breaks_off_after_it_was_read_is_an_error_in_its_middle():
+    """In a replay too, which tells again what had come."""
     global CLIENT
     server = Slow(["one ", "two "], breaks=True)
     CLIENT = server.client()
@@ -499,17 +500,21 @@ async def test_a_stream_that_breaks_off_after_it_was_read_is_an_error_in_its_mid
 
     @segue.flow(name="http_broken")
     async def broken(text: str) -> str:
+        came = []
         try:
             async with CLIENT.stream("POST", "/chat/completions", json=chat(text, stream=True)) as reply:
-                async for _ in reply.aiter_lines():
+                async for line in reply.aiter_lines():
                     server.gates[1].set()
+                    if line.startswith("data: {"):
+                        came.append(json.loads(line[6:])["choices"][0]["delta"].get("content") or "")
         except httpx2.ReadError as error:
-            return str(error)
+            return f"{await http_late(''.join(came))}: {error}"
         return "whole"
 
     value, entries = await run(broken("hi"))
+    assert value.startswith("one : ")
     assert "ended before the answer did" in value
-    assert [entry.error is not None for entry in entries] == [True]
+    assert [entry.error is not None for entry in entries] == [True, False]
     assert server.calls == 1
 
 

@@ -56,7 +56,9 @@ class Streaming(World):
         return httpx2.Response(200, headers=headers, content=self._chunks(words))
 
     async def _chunks(self, words: list[str]) -> AsyncIterator[bytes]:
-        for word in words:
+        for number, word in enumerate(words):
+            if number > 1 and self.chance.random() < 0.1:
+                return  # cut off
             for _ in range(self.chance.choice([0, 0, 1, 3, 8])):
                 await asyncio.sleep(0)
             if self.chance.random() < 0.15:
@@ -66,6 +68,14 @@ class Streaming(World):
         yield b"data: [DONE]\n\n"
 
     async def _pieces(self, v: int) -> AsyncIterator[int]:
+        """What the model says; -1 at last where it was cut off."""
+        try:
+            async for piece in self._said(v):
+                yield piece
+        except httpx2.HTTPError:
+            yield -1
+
+    async def _said(self, v: int) -> AsyncIterator[int]:
         body = {"model": "m", "messages": [{"role": "user", "content": f"say {v}"}], "stream": True}
         async with self.client.stream("POST", "/chat/completions", json=body) as reply:
             async for line in reply.aiter_lines():

@@ -6,15 +6,22 @@ import asyncio
 import functools
 import sys
 import weakref
-from asyncio import AbstractEventLoop, Future
+from asyncio import AbstractEventLoop
 from collections.abc import AsyncIterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import msgspec
 
-from ..model.errors import MissingExtra, ModelFailed, NotInRun, ProviderFault, SegueError, WrongPlace
-from ..ports.provider import CUT
+from ..model.errors import (
+    MissingExtra,
+    ModelFailed,
+    NotInRun,
+    ProviderFault,
+    SegueError,
+    StreamCut,
+    WrongPlace,
+)
 from ..providers.wire import Request, recognise
 from ..transports.wrapped import Wrapped
 from .agents import Tools
@@ -233,13 +240,20 @@ class _Exchange:
                 answered: Answered = await branch.run.perform(branch, work)
             else:
                 future = branch.run.record(branch, work)
-                if passing is not None and isinstance(work, Work):
-                    await passing.opened(future)
+                if passing is not None:
+                    passing.call = future
+                    if isinstance(work, Work):
+                        await passing.opened(future)
                     if passing.began:
                         return self._stream(passing)
                 answered = await future
-                if passing is not None:
-                    return self._whole_stream(passing, future, answered)
+                if passing is not None and asked is not None:
+                    passing.whole(asked.dialect.frames(msgspec.json.decode(answered.body), asked.asked))
+                    return self._stream(passing)
+        except StreamCut as error:
+            assert passing is not None  # nothing else is cut
+            passing.whole(frame.encode() for frame in error.frames)
+            return self._stream(passing)
         except (ModelFailed, ProviderFault) as error:
             return self._failed(error)
         except SegueError as error:
@@ -253,17 +267,9 @@ class _Exchange:
         Tools.of(self._branch.run).answered(answered.body)
         return self._wiring.response(self._raw, 200, answered.media, answered.body)
 
-    def _whole_stream(self, passing: Passing, call: Future[Answered], answered: Answered) -> Any:
-        asked = self._asked
-        assert asked is not None  # it asks for a stream
-        passing.whole(call, asked.dialect.frames(msgspec.json.decode(answered.body), asked.asked))
-        return self._stream(passing)
-
     def _failed(self, error: ModelFailed | ProviderFault) -> Any:
-        """The error as the provider tells it, or as a connection that broke in the middle of a stream."""
+        """The error as the provider tells it."""
         message, code = (error.message, error.code) if isinstance(error, ModelFailed) else (str(error), "")
-        if code == CUT:
-            return self._streaming(_broken(self._wiring.library, self._raw, message))
         status = error.status if error.status >= 400 else 503
         if self._asked is not None:
             told = self._asked.dialect.failure(status, message, code)
@@ -272,10 +278,8 @@ class _Exchange:
         return self._wiring.response(self._raw, status, "application/json", msgspec.json.encode(told))
 
     def _stream(self, passing: Passing) -> Any:
-        return self._streaming(_passed(self._wiring.library, self._raw, passing, self._branch.run))
-
-    def _streaming(self, frames: AsyncIterator[bytes]) -> Any:
         library, headers = self._wiring.library, {"content-type": _SSE}
+        frames = _passed(library, self._raw, passing, self._branch.run)
         return library.Response(200, headers=headers, stream=_stream_of(library)(frames), request=self._raw)
 
 
@@ -288,14 +292,6 @@ async def _passed(library: Any, request: Any, passing: Passing, run: RunContext)
         raise library.ReadError(error.message, request=request) from error
     if passing.call is not None:
         Tools.of(run).answered(passing.call.result().body)
-
-
-async def _broken(library: Any, request: Any, message: str) -> AsyncIterator[bytes]:
-    """Nothing, and then the connection is lost."""
-    nothing: tuple[bytes, ...] = ()
-    for frame in nothing:
-        yield frame
-    raise library.ReadError(message, request=request)
 
 
 @functools.cache

@@ -21,6 +21,7 @@ class Passing:
     def __init__(self, run: RunContext) -> None:
         self.call: Future[Any] | None = None
         self.began = False
+        self.came: list[str] = []
         self._run = run
         self._frames: deque[bytes] = deque()
         self._last: Sequence[bytes] = ()
@@ -46,6 +47,7 @@ class Passing:
 
     def take(self, frames: Sequence[bytes]) -> None:
         self._frames.extend(frames)
+        self.came += [frame.decode() for frame in frames]
         self._come()
 
     def end(self, frames: Sequence[bytes]) -> None:
@@ -53,10 +55,11 @@ class Passing:
 
     def forget(self) -> None:
         self._frames.clear()
+        self.came.clear()
 
-    def whole(self, call: Future[Any], frames: Iterable[bytes]) -> None:
-        """It didn't come in pieces; these are what it would have come in."""
-        self.call, self._frames, self._over = call, deque(frames), True
+    def whole(self, frames: Iterable[bytes]) -> None:
+        """It is there already; these are the pieces that it would have come in."""
+        self._frames, self._over = deque(frames), True
 
     async def frames(self) -> AsyncIterator[bytes]:
         """The answer; its end when the journal has it. Broken off by its reader, it is recorded all the same."""

@@ -288,6 +288,14 @@ class ModelFailed(CallerError):
         super().__init__(f"model {model!r} failed{at}: {message}")
 
 
+class StreamCut(ModelFailed):
+    """A live answer broke off after the code had read some of it. `frames`: what had come."""
+
+    def __init__(self, model: str, status: int, message: str, frames: list[str]) -> None:
+        super().__init__(model, status, message, "stream_cut")
+        self.frames = frames
+
+
 class DeadlineMissed(CallerError):
     """A model call of `Batch(late="fail")` wasn't answered in time. `lane` is where it waited, `lateness` in words."""
 

@@ -13,8 +13,6 @@ from ..model.chat import ChatReply, ChatRequest
 #: The code of a `CallFault` or `LineResult` whose prompt is longer than the model reads, whatever the provider
 #: calls it.
 OVERFLOW = "context_length_exceeded"
-#: The code of a stream that broke off after its code had begun to read it, so that it can't be asked for again.
-CUT = "stream_cut"
 
 
 class Endpoint(msgspec.Struct, frozen=True):

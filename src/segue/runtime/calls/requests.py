@@ -12,9 +12,9 @@ import msgspec
 
 from ...authoring.context import Answered, Branch, WireCall
 from ...model.chat import Tokens
-from ...model.errors import ModelFailed, ProviderFault
+from ...model.errors import ProviderFault, StreamCut
 from ...ports.clock import Clock
-from ...ports.provider import CUT, CallFault
+from ...ports.provider import CallFault
 from ...ports.transport import Response, Transport
 from ...providers.faults import event_fault, garbage, http_fault
 from ...providers.listening import check_whole, taken
@@ -82,7 +82,7 @@ class ModelRequest:
             return await self._watched()
         except CallFault as fault:
             if passing is not None and passing.began:
-                raise ModelFailed(self._live.model, fault.status, fault.message, CUT) from None
+                raise StreamCut(self._live.model, fault.status, fault.message, passing.came) from None
             if passing is not None:
                 passing.forget()
             raise
