@@ -289,7 +289,8 @@ class ModelFailed(CallerError):
 
 
 class StreamCut(ModelFailed):
-    """A live answer broke off after the code had read some of it. `frames`: what had come."""
+    """A live answer to an SDK broke off after the code had read some of it; the SDK raises its own error. `frames`: what
+    had come."""
 
     def __init__(self, model: str, status: int, message: str, frames: list[str]) -> None:
         super().__init__(model, status, message, "stream_cut")
