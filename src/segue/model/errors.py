@@ -289,8 +289,7 @@ class ModelFailed(CallerError):
 
 
 class StreamCut(ModelFailed):
-    """A live answer to an SDK broke off after the code had read some of it; the SDK raises its own error. `frames`: what
-    had come."""
+    """A live answer broke off after the code had read some of it; its SDK raises an own error. `frames`: what came."""
 
     def __init__(self, model: str, status: int, message: str, frames: list[str]) -> None:
         super().__init__(model, status, message, "stream_cut")
