@@ -14,12 +14,15 @@ import pytest
 
 import segue
 from segue.model.errors import BadAnswer, ModelFailed, RunCancelled
+from segue.model.lane import BatchJob
 from segue.ports.provider import CallFault
 from segue.providers.openai import OpenAI
 from segue.runtime.lanes import delivery, desk, ending
+from segue.runtime.lanes.lane import GRACE
+from segue.stores.memory import MemoryStore
 from segue.testing.clock import VirtualClock
 from segue.testing.simulator import Failure, Limits, Pace
-from tests.runtime.world import ONCE, ROWS, World, all_well, echo, ident, until
+from tests.runtime.world import ONCE, ROWS, SPEED, World, all_well, echo, ident, until
 
 
 class Label(msgspec.Struct):
@@ -88,6 +91,31 @@ async def test_results_that_break_off_are_read_again_without_an_alarm(
     all_well(await world.run())
     assert world.paid() == ONCE
     assert "aren't open" not in caplog.text
+
+
+async def test_a_submission_that_comes_late_is_looked_for_first(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may have sent it meanwhile."""
+    await world.simulator()
+    put, submit, times = MemoryStore.put_batch_job, OpenAI.submit, list[float]()
+
+    async def late(self: MemoryStore, job: BatchJob, fence: int) -> bool:
+        done = await put(self, job, fence)
+        if job.state == "uploaded" and not times:
+            times.append(world.clock.now())
+            await asyncio.sleep(GRACE / 2 / SPEED + 0.05)
+        return done
+
+    async def submitted(self: OpenAI, *args: Any) -> Any:
+        times.append(world.clock.now())
+        return await submit(self, *args)
+
+    monkeypatch.setattr(MemoryStore, "put_batch_job", late)
+    monkeypatch.setattr(OpenAI, "submit", submitted)
+    all_well(await world.run())
+    assert world.paid() == ONCE
+    assert times[1] - times[0] > GRACE - 1
 
 
 async def test_a_line_that_nobody_waits_for_any_more_is_in_the_receipt(world: World) -> None:

@@ -74,6 +74,8 @@ class Lane:
             job = msgspec.structs.replace(job, uploaded=self.clock.now())
             if not await self.store.put_batch_job(job, self.fence):
                 return None
+            if self.clock.now() - job.uploaded > GRACE / 2:
+                return None  # the disk was full, or the loop blocked: another process may be looking for it by now
             remote = await self.provider.submit(job.file, self.to, job.nonce, self._lines(job))
         except CallFault as fault:
             nonsense = fault.code == "bad_body" and self.desk.makes_no_sense(job)
