@@ -14,6 +14,7 @@ from ...model.lane import Line
 from ...model.run import CallRef, Usage
 from . import answers, budgets
 from .bulk import Blobs, Query, Values, as_json
+from .heads import encode
 from .ledger import Ledger
 from .schema import DONE, FOLLOWING, LATES, LINE_NUMBER, LINE_STATUSES, TAKEN, WAITING
 
@@ -199,6 +200,12 @@ def job_bodies(cx: sqlite3.Connection, job: str, after: str, limit: int) -> list
             break
     bodies = dict(_BODIES_OF.rows(cx, (as_json(k for k, _, _ in rows),)))
     return [(id, bodies.get(k, b"")) for k, id, _ in rows]
+
+
+def unclaim(cx: sqlite3.Connection, run: int, used: Usage | None) -> None:
+    """Keep what was paid for an outcome that nobody gets."""
+    if used is not None:
+        cx.execute("insert into unclaimed(run, usage) values(?, ?)", (run, encode(used)))
 
 
 def unclaimed(cx: sqlite3.Connection, run: str, job: str) -> list[Usage]:

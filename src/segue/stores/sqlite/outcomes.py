@@ -15,8 +15,8 @@ from ...model.run import CallRef
 from . import answers, batches, budgets
 from .bulk import Query, as_json
 from .damage import read_job
-from .heads import encode
 from .ledger import Ledger
+from .lines import unclaim
 from .post import Result, bring
 from .schema import DONE, LINE_NUMBER, TAKEN, WAITING
 
@@ -216,6 +216,6 @@ class _Chunk:
 
 
 def _claims_nothing(cx: sqlite3.Connection, run: int, outcome: LineOutcome) -> None:
-    """Keep what was paid for an outcome that nobody gets."""
-    if outcome.status == "ok" and outcome.used is not None:
-        cx.execute("insert into unclaimed(run, usage) values(?, ?)", (run, encode(outcome.used)))
+    """It was paid for, and nobody gets it."""
+    if outcome.status == "ok":
+        unclaim(cx, run, outcome.used)

@@ -21,7 +21,7 @@ from . import answers, blobs, budgets
 from .bulk import Query, Values, as_json
 from .heads import decode_call, decode_spec, encode
 from .ledger import Ledger
-from .lines import put_lines, withdraw
+from .lines import put_lines, unclaim, withdraw
 from .post import Post, make_room, post, refuse
 from .runs import Creation, create
 from .schema import HELD, KEPT, PARKED, READY, STATUS_NUMBER
@@ -371,10 +371,9 @@ def _end(ledger: Ledger, ended: Live, there: int) -> tuple[dict[int, CallRef], l
         _withdraw_all(ledger, keys)
     now = max(turn.now for turn, _ in ended)
     left = empty(ledger, [k for _, k in ended], now) if there & MAIL else []
-    if unread := [mail for mail in left if mail.used is not None]:
-        owners = {turn.run: k for turn, k in ended}
-        for mail in unread:
-            cx.execute("insert into unclaimed(run, usage) values(?, ?)", (owners[mail.to], encode(mail.used)))
+    owners = {turn.run: k for turn, k in ended} if left else {}
+    for mail in left:
+        unclaim(cx, owners[mail.to], mail.used)
     parents = _PARENTS.rows(cx, (keys,)) if there & PARENT else []
     return {run: call for run, parent in parents if (call := _parent(cx, run, parent)) is not None}, left
 
