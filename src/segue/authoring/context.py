@@ -214,7 +214,7 @@ class Passing(Protocol):
 
     call: Future[Any] | None
     began: bool  #: the code has it, as far as it has come
-    came: list[str]  #: all that has
+    came: list[bytes]  #: all that has
 
     def begin(self) -> None:
         """Give the code what has come, and what comes from now on."""

@@ -21,7 +21,7 @@ class Passing:
     def __init__(self, run: RunContext) -> None:
         self.call: Future[Any] | None = None
         self.began = False
-        self.came: list[str] = []
+        self.came: list[bytes] = []
         self._run = run
         self._frames: deque[bytes] = deque()
         self._last: Sequence[bytes] = ()
@@ -47,7 +47,7 @@ class Passing:
 
     def take(self, frames: Sequence[bytes]) -> None:
         self._frames.extend(frames)
-        self.came += [frame.decode() for frame in frames]
+        self.came.extend(frames)
         self._come()
 
     def end(self, frames: Sequence[bytes]) -> None:

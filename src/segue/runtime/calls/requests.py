@@ -82,7 +82,8 @@ class ModelRequest:
             return await self._watched()
         except CallFault as fault:
             if passing is not None and passing.began:
-                raise StreamCut(self._live.model, fault.status, fault.message, passing.came) from None
+                came = [frame.decode() for frame in passing.came]
+                raise StreamCut(self._live.model, fault.status, fault.message, came) from None
             if passing is not None:
                 passing.forget()
             raise
