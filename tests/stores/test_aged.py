@@ -50,23 +50,27 @@ async def age(path: Path, since: int, upto: int) -> None:
         await store.close()
 
 
+class Steps:
+    """Counts those that SQLite takes."""
+
+    taken = 0
+
+    def __call__(self) -> int:
+        self.taken += STEP
+        return 0
+
+
 def work(path: Path, look: Callable[..., Any], *args: Any) -> int:
     """How many steps SQLite takes for a look."""
     cx = connect(str(path), busy=1.0, write=False)
-    steps = 0
-
-    def count() -> int:
-        nonlocal steps
-        steps += 1
-        return 0
-
+    steps = Steps()
     try:
         look(cx, *args)  # the tables are read
-        cx.set_progress_handler(count, STEP)
+        cx.set_progress_handler(steps, STEP)
         look(cx, *args)
     finally:
         cx.close()
-    return steps * STEP
+    return steps.taken
 
 
 LOOKS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
@@ -94,22 +98,16 @@ async def test_what_is_done_all_the_time_does_not_look_at_all_that_ever_was(path
 
 async def look_at_job(path: Path) -> int:
     """How many steps SQLite takes for `segue map` to tell how its job stands."""
-    steps = 0
-
-    def count() -> int:
-        nonlocal steps
-        steps += 1
-        return 0
-
+    steps = Steps()
     store = SqliteStore(str(path))
     await store.open()
     try:
-        await store._look(lambda cx: cx.set_progress_handler(count, STEP))
+        await store._look(lambda cx: cx.set_progress_handler(steps, STEP))
         standing = await Tally(store, "new").look()
         assert (standing.parked, standing.lines) == (1, 2)
     finally:
         await store.close()
-    return steps * STEP
+    return steps.taken
 
 
 async def test_to_tell_how_a_job_stands_does_not_look_at_all_lines_that_ever_were(path: Path) -> None:
@@ -183,17 +181,11 @@ async def test_to_list_all_budgets_costs_as_much_as_they_and_the_calls_that_wait
 
 async def sweep(store: SqliteStore) -> int:
     """How many steps SQLite takes for one."""
-    steps = 0
-
-    def count() -> int:
-        nonlocal steps
-        steps += 1
-        return 0
-
-    await store._write(lambda ledger, _: [ledger.cx.set_progress_handler(count, STEP)], [0])
+    steps = Steps()
+    await store._write(lambda ledger, _: [ledger.cx.set_progress_handler(steps, STEP)], [0])
     await store.sweep(now=0.0, limit=16)
     await store._write(lambda ledger, _: [ledger.cx.set_progress_handler(None, STEP)], [0])
-    return steps * STEP
+    return steps.taken
 
 
 async def test_a_sweep_goes_over_a_part_of_the_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
