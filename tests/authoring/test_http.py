@@ -446,6 +446,37 @@ async def test_a_stream_that_is_read_until_a_timeout_takes_nothing_along(acts: b
     assert server.calls == 1
 
 
+async def test_a_timeout_that_ends_a_stream_comes_after_what_was_left_of_the_one_before():
+    """In a replay too, which has what was left of it with the step before."""
+    first, second = Slow(["one ", "two ", "three ", "four "]), Slow(["five ", "six "])
+    for gate in (*first.gates, second.gates[0]):
+        gate.set()
+    clients = [first.client(), second.client()]
+
+    @segue.flow(name="http_timed_second")
+    async def timed() -> str:
+        came = []
+
+        async def read(client: httpx2.AsyncClient) -> None:
+            async with client.stream("POST", "/chat/completions", json=chat("hi", stream=True)) as reply:
+                async for line in reply.aiter_lines():
+                    if line.startswith("data: {") and client is clients[0]:
+                        came.append(json.loads(line[6:])["choices"][0]["delta"].get("content") or "")
+                        if len(came) == 1:
+                            await http_late("upon it")  # until the end is there
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                for client in clients:
+                    await read(client)
+        return await http_late("".join(came))
+
+    async with asyncio.timeout(10):
+        value, entries = await run(timed())
+    assert value == "one two three four "
+    assert [entry.kind for entry in entries if entry.kind != "strike"] == ["http", "step", "step"]
+
+
 @pytest.mark.parametrize("timed", [False, True])
 async def test_a_reader_that_the_code_cancels(timed: bool):
     """Upon what it has read, it is one that breaks off: the answer is recorded. By a timer of the code's own, which no
