@@ -636,9 +636,7 @@ class Executor:
             return
         self.carrying.begin_precommitted()
         self.phase = LANDED
-        if (self.commits.waited and self.still.is_busy()) or (
-            self.streaming is not None and self.streaming.ready
-        ):
+        if self.commits.waited and self.still.is_busy():
             self.kick()  # something outside moved the code meanwhile, a timer perhaps: it comes to rest first
         else:
             self._hand_over()
