@@ -446,6 +446,39 @@ async def test_a_stream_that_is_read_until_a_timeout_takes_nothing_along(acts: b
     assert server.calls == 1
 
 
+async def test_a_timeout_beside_a_stream_that_is_read_strikes_where_it_did():
+    """Between two pieces; and what it gave up had come in, and waited for the stream's end."""
+    server = Slow(["one ", "two ", "three "])
+    client = server.client()
+    server.gates[0].set()
+    server.gates[1].set()
+
+    @segue.flow(name="http_timed_beside")
+    async def timed() -> str:
+        asyncio.get_running_loop().call_later(0.5, server.gates[2].set)
+        came = []
+
+        async def read() -> None:
+            async with client.stream("POST", "/chat/completions", json=chat("hi", stream=True)) as reply:
+                async for line in reply.aiter_lines():
+                    if line.startswith("data: {"):
+                        came.append(json.loads(line[6:])["choices"][0]["delta"].get("content") or "")
+
+        async def bounded() -> str:
+            try:
+                async with asyncio.timeout(0.2):
+                    return await http_late("in time")
+            except TimeoutError:
+                return f"struck after {''.join(came)}"
+
+        said, _ = await asyncio.gather(bounded(), read())
+        return await http_late(said)
+
+    async with asyncio.timeout(10):
+        value, _ = await run(timed())
+    assert value == "struck after one "  # a word is whole once the next one begins
+
+
 async def test_a_timeout_that_ends_a_stream_comes_after_what_was_left_of_the_one_before():
     """In a replay too, which has what was left of it with the step before."""
     first, second = Slow(["one ", "two ", "three ", "four "]), Slow(["five ", "six "])
