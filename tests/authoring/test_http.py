@@ -448,17 +448,17 @@ async def test_a_stream_that_is_read_until_a_timeout_takes_nothing_along(acts: b
 
 async def test_a_timeout_beside_a_stream_that_is_read_strikes_where_it_did():
     """Between two pieces; and what it gave up had come in, and waited for the stream's end."""
-    server = Slow(["one ", "two ", "three "])
-    client = server.client()
-    server.gates[0].set()
-    server.gates[1].set()
+    first, server = Slow(["nil ", "nought ", "zero"]), Slow(["one ", "two ", "three "])
+    clients = first.client(), server.client()
+    for gate in (*first.gates, *server.gates[:2]):
+        gate.set()
 
     @segue.flow(name="http_timed_beside")
     async def timed() -> str:
         asyncio.get_running_loop().call_later(0.5, server.gates[2].set)
         came = []
 
-        async def read() -> None:
+        async def read(client: httpx2.AsyncClient) -> None:
             async with client.stream("POST", "/chat/completions", json=chat("hi", stream=True)) as reply:
                 async for line in reply.aiter_lines():
                     if line.startswith("data: {"):
@@ -471,12 +471,44 @@ async def test_a_timeout_beside_a_stream_that_is_read_strikes_where_it_did():
             except TimeoutError:
                 return f"struck after {''.join(came)}"
 
-        said, _ = await asyncio.gather(bounded(), read())
+        await read(clients[0])
+        said, _ = await asyncio.gather(bounded(), read(clients[1]))
         return await http_late(said)
 
     async with asyncio.timeout(10):
         value, _ = await run(timed())
-    assert value == "struck after one "  # a word is whole once the next one begins
+    assert value == "struck after nil nought zeroone "  # a word is whole once the next one begins
+
+
+async def test_a_timeout_that_was_entered_upon_a_piece_is_forgotten_with_it():
+    """Where another one ends the reading: the next life has read nothing, and enters none."""
+    server = Slow(["one ", "two ", "three "])
+    client = server.client()
+    server.gates[0].set()
+    server.gates[1].set()
+
+    @segue.flow(name="http_timed_upon")
+    async def timed() -> str:
+        begun = []
+
+        async def upon() -> None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await asyncio.gather(http_late("upon it"), asyncio.Event().wait())
+
+        with contextlib.suppress(TimeoutError):
+            async with (
+                asyncio.timeout(0.4),
+                client.stream("POST", "/chat/completions", json=chat("hi", stream=True)) as reply,
+            ):
+                async for line in reply.aiter_lines():
+                    if line.startswith("data: {") and not begun:
+                        begun.append(asyncio.create_task(upon()))
+        return await http_late("over")
+
+    async with asyncio.timeout(10):
+        value, _ = await run(timed())
+    assert value == "over"
 
 
 async def test_a_timeout_that_ends_a_stream_comes_after_what_was_left_of_the_one_before():

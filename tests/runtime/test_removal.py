@@ -453,6 +453,7 @@ async def test_children_of_a_supervisor_that_goes_on(store: Store) -> None:
         for stays in (eve, bob, new):  # whose turn, or that which hears of their ends, may be taken up again
             with pytest.raises(Conflict, match="'office', which isn't over"):
                 await engine.remove(stays)
+        assert await engine.remove(older_than=timedelta(0), dry_run=True) == 4  # that and the first
         assert await engine.remove(mine) == 2  # what is supervised of a flow is an actor that runs it
         await now.answer("go on")
         await asking
@@ -473,3 +474,17 @@ async def test_children_of_a_supervisor_that_goes_on(store: Store) -> None:
         assert await engine.remove("office") == 3
         assert await engine.remove(mine) == 2
         assert await store.ids() == []
+
+
+async def test_children_of_a_supervisor_that_is_over_go_with_it() -> None:
+    """Though they have been over for longer."""
+    desk = Desk()
+    async with desk.engine() as engine:
+        office = await engine.start(Office(), id="office")
+        await engine.wait(await office.request(Talk("ada")))
+        await office.ping()
+        desk.fake.clock.advance(timedelta(days=30).total_seconds())
+        await office.tell(Bye())
+        await office
+        assert await engine.remove(older_than=timedelta(days=29)) == 0
+        assert await engine.remove(older_than=timedelta(0)) == 3
