@@ -661,6 +661,29 @@ async def test_who_is_called_back_harms_no_other_of_its_group(store):
     assert [str(error) for error in told] == ["it was committed"] * 2
 
 
+def test_ctrl_c_in_who_is_called_back_doesnt_keep_it_from_the_others(path):
+    """It ends the loop's turn; what ends the program properly goes on with the loop."""
+    loop, came = asyncio.new_event_loop(), []
+
+    def interrupted(result):
+        raise KeyboardInterrupt
+
+    async def order():
+        await store.open()
+        await start(store, "a", "b", "c")
+        store.append("a", 1, b"1", interrupted)
+        store.append("b", 1, b"2", came.append)
+        store.land(Turn(run="c", fence=1, entries=b"3"), came.append)
+
+    store = SqliteStore(path)
+    loop.run_until_complete(order())
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_forever()
+    loop.run_until_complete(store.close())
+    loop.close()
+    assert came == ["committed", "committed"]
+
+
 async def test_who_was_called_back_isnt_kept_in_memory(store):
     """The thread waits for its next order, perhaps for long."""
     await start(store, "a", "b")

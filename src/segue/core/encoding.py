@@ -114,14 +114,13 @@ def encode_call(args: Sequence[object], kwargs: Mapping[str, object]) -> bytes:
     """As `encode_stable`, of the arguments of a call, which two lists stand around."""
     call = (args, kwargs)
     data = encode(call)
-    held: list[object] = []
-    for value in (*args, *kwargs.values()) if kwargs else args:
-        if type(value) not in LEAVES:
-            held.append(value)
-    if not held:
-        return data
     lists = _lists(data, 2)
-    return write(_ordered(call, keys=False)) if lists and _holds_set(held, lists) else data
+    if not lists:
+        return data
+    held = [value for value in args if type(value) not in LEAVES]
+    if kwargs:
+        held += [value for value in kwargs.values() if type(value) not in LEAVES]
+    return write(_ordered(call, keys=False)) if _holds_set(held, lists) else data
 
 
 _read_raw = msgspec.json.Decoder(msgspec.Raw).decode

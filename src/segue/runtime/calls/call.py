@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop, Future, Task
+from asyncio import AbstractEventLoop, Future, Task, current_task
 from collections.abc import Callable, Generator
 from contextvars import Context
 from types import CoroutineType, coroutine
@@ -83,6 +83,46 @@ def new_call(run: Owner, place: Place, request: Work | Wait | Act, slot: Any, af
 def own_call(run: Owner, place: Place, kind: str = "") -> Call:
     """A wait of the engine's own: nothing of it is recorded by itself."""
     return new_call(run, place, Wait(kind=kind, name=kind, args=b"", digest=b"", decode=raw), None, 0)
+
+
+class Behind(Future[None]):
+    """Where code waits until what it went ahead of is durable. It goes on right then, not in the loop's next turn: what
+    the commit's return has touched of its run is touched once. One task waits at it.
+    """
+
+    __slots__ = ("_context", "_resume")
+
+    _resume: Callable[[Behind], object] | None
+    _context: Context | None
+
+    @classmethod
+    def on(cls, loop: AbstractEventLoop) -> Behind:
+        """A new one."""
+        behind = cls(loop=loop)
+        behind._resume = None
+        return behind
+
+    def add_done_callback(self, fn: Callable[[Behind], object], /, *, context: Context | None = None) -> None:
+        """By the task that waits, as any does at any future."""
+        self._resume, self._context = fn, context
+
+    def cancel(self, msg: object = None) -> bool:
+        """Of its task, by code that may be another task's."""
+        if not super().cancel(msg):
+            return False
+        if self._resume is not None:
+            self.get_loop().call_soon(self._resume, self, context=self._context)
+        return True
+
+    def caught_up(self) -> None:
+        """It is durable."""
+        self.set_result(None)
+        if self._resume is None:
+            return
+        if self._context is not None and current_task(self.get_loop()) is None:
+            self._context.run(self._resume, self)
+        else:  # a task can't be resumed in another one's turn
+            self.get_loop().call_soon(self._resume, self, context=self._context)
 
 
 class Outcome(msgspec.Struct):

@@ -14,7 +14,7 @@ from ...model.entry import Failure
 from ..ground import tasks
 from ..ground.events import Started
 from ..ground.phase import LIVE
-from .call import Call, Outcome, begun, first_step, new_call, within
+from .call import Behind, Call, Outcome, begun, first_step, new_call, within
 
 if TYPE_CHECKING:
     from ..wake.executor import Executor
@@ -26,13 +26,14 @@ MOMENT = 0.005
 class Carrying:
     """What of a run is carried out here and now."""
 
-    __slots__ = ("_inline", "_run", "alone", "local", "precommit")
+    __slots__ = ("_inline", "_run", "alone", "behind", "local", "precommit")
 
     def __init__(self, run: Executor) -> None:
         self._run = run
         self.local: set[Task[Any]] = set()  #: carry out calls, or look something up for them
         #: Begun once it is durable that they were made, if they are at-most-once ones, and what the code is ahead of.
         self.precommit: list[Call] = []
+        self.behind: Behind | None = None  #: where its code waits until what it went ahead of is durable
         self.alone: Branch | None = None  #: whose task carries out a call by itself
         self._inline: Work | None = None  # that call
 
@@ -128,7 +129,7 @@ class Carrying:
         branch.n += 1
         if run.commits.ahead:
             await run.catch_up()
-            if run.leaving or run.open or len(run.tasks) > 1 or run.stop_by is not None:
+            if run.phase is not LIVE or run.open or len(run.tasks) > 1 or run.stop_by is not None:
                 return await run.record(branch, work.sealed(), place)
         value: bytes | None = None
         error: Failure | None = None
@@ -165,7 +166,7 @@ class Carrying:
         struck = run.replay.handed != handed  # what it begins comes before the code goes on
         if value is not None and not struck and run.phase is LIVE and run.commits.append(place, work, value):
             if not run.kicked:
-                run.kick()
+                run.pump_soon()
             return work.decode(value)
         if run.leaving:
             raise Parked(f"run {run.id} is leaving memory")

@@ -29,6 +29,7 @@ def code_of(target: Any, claimed: Claimed, executor: Executor, call: Any = None)
 
 
 async def _flow_code(flow: FlowDef, data: bytes, call: Any, executor: Executor) -> bytes:
+    executor.pump_soon()
     try:
         try:
             args, kwargs = flow.shape.decode_call(data) if call is None else call

@@ -29,6 +29,7 @@ from ...ports.store import Claimed, Turn
 from ..calls.budgets import Purse, need_of
 from ..calls.call import (
     CANCEL,
+    Behind,
     Call,
     Outcome,
     decode,
@@ -311,7 +312,8 @@ class Executor:
         branch = Branch(self, "")
         self.root = tasks.start(self.loop, coro, branch, afresh(), name=f"segue {self.id}")
         self.root.outside = self._interrupted
-        self.kick()
+        if self.handling is not None:  # a flow says itself that it has begun
+            self.kick()
 
     def begin_here(self, coro: Coroutine[Any, Any, Any]) -> None:
         """Set the code going, its first part here and now; if there is no other, that was the run."""
@@ -641,26 +643,29 @@ class Executor:
         else:
             self._hand_over()
 
-    def catch_up(self) -> Call:
+    def catch_up(self) -> Behind:
         """Have the outcome written of which the code has gone ahead, and wait for that."""
-        there = own_call(self, ("!behind", 0))
-        self.commits.catch_up(lambda: self._caught_up(there))
-        return there
+        behind = self.carrying.behind = Behind.on(self.loop)
+        self.commits.catch_up(self._caught_up)
+        return behind
 
-    def _caught_up(self, there: Call | None = None) -> None:
-        """It is durable. `there`: where the code waits for that."""
-        if self.leaving:
+    def _caught_up(self) -> None:
+        """It is durable: the code that waits for it goes on, unless something outside has moved it."""
+        if self.phase is LEAVING or self.phase is OVER:
             return
         self.phase = LIVE
-        self.carrying.begin_precommitted()
+        carrying = self.carrying
+        behind, carrying.behind = carrying.behind, None
+        if carrying.precommit:
+            carrying.begin_precommitted()
         if self.purse is not None:
             self.purse.landed()
-        waits = there is not None and not there.done()  # if nothing outside has moved it
+        waits = behind is not None and not behind.done()
         more = self.done or self.box is not None or self.timeouts is not None or self.stop_by is not None
         if more or not waits:
             self.kick()  # what came meanwhile wasn't looked at
-        if there is not None and waits:
-            there.set_result(None)
+        if behind is not None and waits:
+            behind.caught_up()
 
     def _hand_over(self) -> None:
         """The journal holds them: the code gets them."""
@@ -744,7 +749,7 @@ class Executor:
         if self._gone is not None and not self._gone.done():
             self._gone.set_result(None)
         self.host.ended(self)
-        if all(task.done() for task in self.tasks):
+        if not self.tasks or all(task.done() for task in self.tasks):
             self.fall_apart()
 
     @property

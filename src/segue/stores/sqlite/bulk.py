@@ -7,6 +7,7 @@ out as one JSON text.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, chain, pairwise
@@ -16,6 +17,9 @@ from typing import Any
 import msgspec
 
 Row = Sequence[Any]
+
+#: SQLite takes it for null. At each None, `sqlite3` first looks for an adapter, which is slower than a small statement.
+_NULL = math.nan
 
 #: Statements exist for these numbers of rows; smaller sets are filled up with nulls.
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -94,7 +98,7 @@ class Values:
 
     def _run(self, cx: sqlite3.Connection, rows: Sequence[Row]) -> tuple[int, int]:
         if self._one and len(rows) == 1:
-            cursor = cx.execute(self._one, rows[0])
+            cursor = cx.execute(self._one, [_NULL if value is None else value for value in rows[0]])
             return cursor.rowcount, cursor.lastrowid or 0
         changed = last = 0
         for start in range(0, len(rows), _SIZES[-1]):
@@ -103,9 +107,9 @@ class Values:
             text = self._texts.get(size)
             if text is None:
                 text = self._texts[size] = self._text(size)
-            values = list(chain.from_iterable(part))
+            values = [_NULL if value is None else value for value in chain.from_iterable(part)]
             if size > len(part):
-                values.extend([None] * ((size - len(part)) * self._width))
+                values.extend([_NULL] * ((size - len(part)) * self._width))
             cursor = cx.execute(text, values)
             changed, last = changed + cursor.rowcount, cursor.lastrowid or 0
         return changed, last

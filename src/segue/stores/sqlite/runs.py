@@ -124,7 +124,8 @@ def _insert(ledger: Ledger, fresh: dict[str, Creation], floor: int) -> dict[str,
     cx = ledger.cx
     names = {item.new.spec.job for item in fresh.values() if item.new.spec.job}
     jobs = ledger.jobs.keys(cx, names) if names else {}
-    targets = ledger.targets.keys(cx, {item.new.spec.code for item in fresh.values()})
+    codes = [item.new.spec.code for item in fresh.values()]
+    targets = ledger.targets.keys(cx, set(codes))
     made, last = _NEW.try_insert(
         cx,
         [
@@ -137,9 +138,9 @@ def _insert(ledger: Ledger, fresh: dict[str, Creation], floor: int) -> dict[str,
                 jobs[item.new.spec.job] if item.new.spec.job else 0,
                 item.now,
                 refusal.bound_of(item.new.spec),
-                targets[item.new.spec.code],
+                targets[code],
             )
-            for id, item in fresh.items()
+            for (id, item), code in zip(fresh.items(), codes, strict=True)
         ],
     )
     first = last - made + 1  # keys are counted up

@@ -294,6 +294,8 @@ def connect(path: str, *, busy: float, write: bool) -> sqlite3.Connection:
             cx.execute("pragma journal_mode = wal")
             cx.execute("pragma synchronous = full")
             cx.execute(f"pragma journal_size_limit = {LOG}")
+            # Debian's and Apple's SQLite write zeros over all that is deleted: a request of 6 KB costs 12 KB more.
+            cx.execute("pragma secure_delete = fast")  # only where that page is written anyway
         else:
             cx.execute("pragma query_only = 1")
         tune(cx)

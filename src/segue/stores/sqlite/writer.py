@@ -102,7 +102,8 @@ class Writer:
         """Order a journal row: what is written most often, and so without a future."""
         if self._stopped:
             raise self._is_closed()
-        self._hand_over_soon()
+        if not self._rows:
+            self._hand_over_soon()
         self._rows.append((run, fence, entries, then))
 
     def _is_closed(self) -> StoreError:
@@ -129,21 +130,28 @@ class Writer:
         self._thread.join()
 
     def _settle(self, done: Done, hints: Sequence[Hint]) -> None:
-        rows, orders = done
-        for (*_, then), result in rows:
-            self._call(then, result)
-        for order, result in orders:
-            tell = order.tell
-            if not isinstance(tell, Future):
-                self._call(tell, result)
-            elif tell.done():
-                pass
-            elif isinstance(result, BaseException):
-                tell.set_exception(result)
-            else:
-                tell.set_result(result)
+        """Tell of a group, in order. Ctrl-C that comes out of who was told doesn't keep it from the others."""
+        rows, orders = iter(done[0]), iter(done[1])
+        try:
+            for (*_, then), result in rows:
+                self._call(then, result)
+            for order, result in orders:
+                self._answer(order.tell, result)
+        except BaseException:
+            self._loop.call_soon(self._settle, (list(rows), list(orders)), hints)
+            raise
         for hint in hints:
             self._tell(hint)
+
+    def _answer(self, tell: Future[Any] | Landed, result: Any) -> None:
+        if not isinstance(tell, Future):
+            self._call(tell, result)
+        elif tell.done():
+            pass
+        elif isinstance(result, BaseException):
+            tell.set_exception(result)
+        else:
+            tell.set_result(result)
 
     def _call(self, then: Landed, result: Any) -> None:
         try:
