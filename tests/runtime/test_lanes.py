@@ -17,7 +17,7 @@ from segue.model.errors import BadAnswer, ModelFailed, RunCancelled
 from segue.model.lane import BatchJob
 from segue.ports.provider import CallFault
 from segue.providers.openai import OpenAI
-from segue.runtime.lanes import delivery, desk, ending
+from segue.runtime.lanes import delivery, desk, ending, lane
 from segue.runtime.lanes.lane import GRACE
 from segue.stores.memory import MemoryStore
 from segue.testing.clock import VirtualClock
@@ -116,6 +116,35 @@ async def test_a_submission_that_comes_late_is_looked_for_first(
     all_well(await world.run())
     assert world.paid() == ONCE
     assert times[1] - times[0] > GRACE - 1
+
+
+@pytest.mark.parametrize("times", [3, 10_000])
+async def test_a_submission_that_was_cut_off_where_there_is_no_list_of_jobs(
+    world: World, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That waited for ever. Now a person is asked, for it may be paid; a gateway may say so for a while, though."""
+    monkeypatch.setattr(lane, "GONE", 5)
+    sim = await world.simulator()
+    sim.faults.lose_reply(on="batches")
+
+    async def unlisted(self: OpenAI, *args: Any, **more: Any) -> Any:
+        nonlocal times
+        times -= 1
+        if times >= 0:
+            raise CallFault(404, "no such route", again=False)
+        return await find(self, *args, **more)
+
+    find = OpenAI.find
+    monkeypatch.setattr(OpenAI, "find", unlisted)
+    outcomes = await world.run()
+    assert world.paid() == ONCE
+    if times < 0:
+        all_well(outcomes)
+        return
+    for outcome in outcomes:
+        assert isinstance(outcome.error, ModelFailed)
+        assert outcome.error.code == "batch_job_lost"
+        assert "segue resume" in str(outcome.error)
 
 
 async def test_a_line_that_nobody_waits_for_any_more_is_in_the_receipt(world: World) -> None:

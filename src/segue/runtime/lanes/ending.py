@@ -30,7 +30,7 @@ log = logging.getLogger("segue")
 
 #: Results that lack lines are read so often: always, and where the job tells of more outcomes than they hold.
 LOOKS = (2, 5)
-#: The same where the provider says that it has no such job, or no such file: a gateway may say so for minutes.
+#: The same where the provider says that it has no such job, file or list: a gateway may say so for minutes.
 GONE = 9
 #: The status of a job that it doesn't have.
 UNKNOWN = "unknown"
@@ -250,11 +250,22 @@ class Ending:
         return True
 
     async def lost(self) -> None:
-        """The store's record of the job is damaged: nobody knows which it was. Whether to pay again, a person says."""
-        text = (
+        """The store's record of the job is damaged: nobody knows which it was."""
+        await self._lost(
             f"the store's record of batch job {self.job.id} is damaged ({self.job.error}): its results can't be "
-            f"fetched, though {self.provider.name} may bill them. To ask anew: segue resume … --rerun"
+            f"fetched, though {self.provider.name} may bill them"
         )
+
+    async def unlisted(self, fault: CallFault) -> None:
+        """Its submission was cut off, and the provider has no list: nobody knows whether it has this job."""
+        await self._lost(
+            f"the submission of batch job {self.job.id} was cut off, and {self.provider.name} has no list of batches "
+            f"to find it in ({fault}): it may be under way there, and billed"
+        )
+
+    async def _lost(self, told: str) -> None:
+        """Whether to pay again, a person says."""
+        text = f"{told}. To ask anew: segue resume … --rerun"
         log.error("%s", text)
         error = _failure(self.lane, 0, "batch_job_lost", text)
         await self._end(lambda line: LineOutcome(line.id, "error", None, error))

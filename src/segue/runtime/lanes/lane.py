@@ -20,12 +20,14 @@ from ...model.mode import Batch
 from ...ports.provider import CallFault, RemoteJob
 from .delivery import CHUNK
 from .desk import Desk, Held
-from .ending import UNKNOWN, Ending
+from .ending import GONE, UNKNOWN, Ending
 
 log = logging.getLogger("segue")
 
 #: How long a job that the provider doesn't list may still turn up, in seconds.
 GRACE = 20.0
+#: What a server answers that has no list of its jobs.
+NO_LIST = (404, 405, 410, 501)
 
 
 class Lane:
@@ -97,7 +99,9 @@ class Lane:
 
     async def _sent(self, job: BatchJob, remote: RemoteJob) -> BatchJob | None:
         now = self.clock.now()
-        job = msgspec.structs.replace(job, state="sent", remote=remote.id, seen=remote.status, sent=now)
+        job = msgspec.structs.replace(
+            job, state="sent", remote=remote.id, seen=remote.status, sent=now, short=0
+        )
         self.desk.look_in(job, poll_after(0.0))
         return job if await self.store.put_batch_job(job, self.fence) else None
 
@@ -120,7 +124,8 @@ class Lane:
         if job.state != "sent":
             found = await self._adopt(job)
             if found is None:
-                return self.desk.look_in(job, max(1.0, poll_after(self.clock.now() - job.created)))
+                wait = max(2.0**job.short, poll_after(self.clock.now() - job.created))
+                return self.desk.look_in(job, wait)
             job = found
         try:
             remote = await self.provider.poll(job.remote)
@@ -158,9 +163,15 @@ class Lane:
         """A job whose submission was cut off: the provider's, if it has it; else sent again after the grace period."""
         if job.state == "intent":  # it wasn't submitted
             return await self._send_again(job)
-        orphan = await self.provider.find(
-            job.nonce, job.file, job.created, lines=job.lines, others=await self._others(job)
-        )
+        try:
+            orphan = await self.provider.find(
+                job.nonce, job.file, job.created, lines=job.lines, others=await self._others(job)
+            )
+        except CallFault as fault:
+            if fault.status not in NO_LIST:
+                raise
+            await self._unlisted(job, fault)
+            return None
         if orphan is not None and not orphan.sure:  # the provider will tell when that job is over
             level = logging.WARNING if orphan.over else logging.INFO  # its results can't be read, then
             log.log(
@@ -174,6 +185,15 @@ class Lane:
             log.info("batch job %s was found again as %s", job.id, orphan.id)
             return await self._sent(job, orphan)
         return None if self.clock.now() - job.uploaded < GRACE else await self._send_again(job)
+
+    async def _unlisted(self, job: BatchJob, fault: CallFault) -> None:
+        """There is no list to find a job in: that is believed in time, for a gateway may say so for minutes."""
+        if job.short + 1 >= GONE:
+            await self._ending(job).unlisted(fault)
+            return
+        if not job.short:
+            log.warning("batch job %s was cut off, and is looked for in vain: %s", job.id, fault)
+        await self.store.put_batch_job(msgspec.structs.replace(job, short=job.short + 1), self.fence)
 
     async def _send_again(self, job: BatchJob) -> BatchJob | None:
         lines = 0  # fewer than it had, where some were answered live or given up; it is found again by that number
