@@ -112,15 +112,12 @@ async def generate(prompt: Prompt, /, *, returns: Any = str, **options: Any) -> 
     `TooManyTurns`, `CheckFailed` and, in a batch whose late calls are to fail, `DeadlineMissed`.
     """
     branch = current("generate")
-    checks.options("generate()", options, Options.__annotations__)
-    _check(options)
-    own = as_config(
-        options.pop("mode", None),
-        options.pop("model", ()),
-        upkeep=options.pop("upkeep", None),
-        deadline=options.pop("deadline", None),
-        reuse=options.pop("reuse", None),
-    )
+    own: Config | None = None
+    if options:
+        checks.options("generate()", options, Options.__annotations__)
+        _check(options)
+        how = {name: options.pop(name) for name in _HOW if name in options}
+        own = as_config(**how) if how else None
     config = config_of(branch, own)
     models = branch.run.services.models(config.model, config)
     for number, model in enumerate(models):
@@ -130,6 +127,10 @@ async def generate(prompt: Prompt, /, *, returns: Any = str, **options: Any) -> 
             if number + 1 == len(models):
                 raise
     raise AssertionError("services.models() gives at least one")
+
+
+#: Options that say how the call is made, and not what is asked.
+_HOW = ("mode", "model", "upkeep", "deadline", "reuse")
 
 
 def _check(options: Mapping[str, Any]) -> None:
@@ -179,7 +180,7 @@ class _Talk:
         self.keeper: Keeper | None = None
         if config.upkeep is not None:
             self.keeper = Keeper(config.upkeep, branch, model, self.request, self._ask)
-        self.asked = self.messages[_last_question(self.messages) :]
+            self.asked = self.messages[_last_question(self.messages) :]
         self.tokens = Tokens()
         self.reused = True  # so far
 

@@ -161,7 +161,9 @@ def as_messages(prompt: str | File | Sequence[Message | str | File]) -> list[Mes
 
     Raises `InvalidValue` for what is none of these, and for nothing.
     """
-    items = [prompt] if isinstance(prompt, str | File | Message) else prompt
+    if isinstance(prompt, str):
+        return [Message("user", prompt)]
+    items = [prompt] if isinstance(prompt, File | Message) else prompt
     _check_prompt(items)
     out: list[Message] = []
     for loose, group in groupby(items, key=_is_loose):

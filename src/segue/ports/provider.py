@@ -149,6 +149,10 @@ class BatchProvider(Provider, Protocol):
         ...
 
 
+# What a provider may have besides is looked up by name: to ask whether it is of a protocol takes longer than to build a
+# request.
+
+
 @runtime_checkable
 class Windowed(Protocol):
     """A provider with ways between live and batch: by the time in which they promise an answer, the soonest first."""
@@ -156,20 +160,36 @@ class Windowed(Protocol):
     windows: Mapping[timedelta, BatchProvider]
 
 
-@runtime_checkable
+def windows_of(provider: Provider) -> Mapping[timedelta, BatchProvider]:
+    """Its ways between live and batch; most have none."""
+    found: Mapping[timedelta, BatchProvider] = getattr(provider, "windows", {})
+    return found
+
+
 class PartlyLive(Protocol):
     """A provider whose jobs don't take the requests of every endpoint."""
 
     live_only: Collection[str]  #: endpoints whose calls are sent at once in batch mode too
 
 
-@runtime_checkable
+def live_only(provider: Provider) -> Collection[str]:
+    """Endpoints whose calls it takes in no job."""
+    found: Collection[str] = getattr(provider, "live_only", ())
+    return found
+
+
 class Numbering(Protocol):
     """A provider whose request bodies aren't the same where they ask the same."""
 
     def question(self, body: bytes) -> bytes:
         """What of a body is asked. Pure."""
         ...
+
+
+def question_of(provider: Provider, body: bytes) -> bytes:
+    """What of a request's body is asked: mostly all of it."""
+    question: Callable[[bytes], bytes] | None = getattr(provider, "question", None)
+    return body if question is None else question(body)
 
 
 class CallFault(Exception):

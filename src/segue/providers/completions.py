@@ -69,7 +69,8 @@ def chat_body(request: ChatRequest, model: str, *, limit: str) -> dict[str, Any]
         body[limit] = request.max_tokens
     if request.reasoning is not None:
         body["reasoning_effort"] = request.reasoning
-    body |= dict(sorted(request.extra.items()))
+    if request.extra:
+        body |= dict(sorted(request.extra.items()))
     for name in ("stream", "stream_options"):
         body.pop(name, None)
     return body

@@ -16,7 +16,7 @@ from ...model.errors import MissingKey, ModelFailed, UnknownName
 from ...model.lane import LIVE
 from ...model.mode import Config, Live
 from ...ports.clock import AlarmClock
-from ...ports.provider import BatchProvider, Endpoint, Environment, PartlyLive, Provider, Windowed
+from ...ports.provider import BatchProvider, Endpoint, Environment, Provider, live_only, windows_of
 from ...ports.transport import Transport
 from ...providers.registry import without_keys
 from .answer import reader
@@ -118,7 +118,7 @@ class Models:
         provider = self.provider(endpoint)
         _, window = in_window(to)
         if window is not None:
-            windows = provider.windows if isinstance(provider, Windowed) else {}
+            windows = windows_of(provider)
             if window not in windows:
                 raise UnknownName("completion window", str(window), f"{provider.name} has none")
             return windows[window]
@@ -305,7 +305,7 @@ def _line_id(branch: Branch, digest: bytes) -> str:
 
 def _pools(provider: Provider, to: str) -> bool:
     """Whether the provider takes an endpoint's requests in jobs."""
-    return provider.batches and not (isinstance(provider, PartlyLive) and to in provider.live_only)
+    return provider.batches and to not in live_only(provider)
 
 
 def _body(provider: Provider, endpoint: Endpoint, to: str, request: Any) -> bytes:

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from ...model.lane import Answer
 from ...model.run import REUSED
 from ...ports.clock import Clock
-from ...ports.provider import Endpoint, Numbering, Provider
+from ...ports.provider import Endpoint, Provider, question_of
 from ...ports.store import Store, Turn, adding
 from ...providers.wire import dialect_of, object_of
 
@@ -28,7 +28,7 @@ def same_as(endpoint: Endpoint, to: str, body: bytes) -> str:
 
 def asked_of(provider: Provider, endpoint: Endpoint, to: str, body: bytes) -> str:
     """The same, of a request as a provider's body."""
-    return same_as(endpoint, to, provider.question(body) if isinstance(provider, Numbering) else body)
+    return same_as(endpoint, to, question_of(provider, body))
 
 
 def is_whole(provider: Provider, to: str, body: bytes) -> bool:

@@ -12,7 +12,7 @@ from ...core import deadlines
 from ...core.deadlines import Way
 from ...model.lane import LIVE
 from ...model.mode import Batch, Config, Late
-from ...ports.provider import Endpoint, Provider, Windowed
+from ...ports.provider import Endpoint, Provider, windows_of
 from .naming import lane_key, lane_name, usage_name
 
 log = logging.getLogger("segue")
@@ -48,8 +48,8 @@ class Ways:
         """The ways below a live call, the cheapest first, with what they add to a lane's endpoint."""
         provider = self._provider(endpoint)
         added = {"": DAY.total_seconds()}
-        if to == "chat" and isinstance(provider, Windowed):
-            windows = sorted((window.total_seconds() for window in provider.windows), reverse=True)
+        if to == "chat":
+            windows = sorted((window.total_seconds() for window in windows_of(provider)), reverse=True)
             added |= {f"~{int(window)}": window for window in windows}
         found: dict[Way, str] = {}
         for more, promised in added.items():
@@ -104,8 +104,9 @@ class Ways:
 
 def _window(provider: Provider, mode: Batch, to: str) -> str:
     """What is added to a lane's endpoint: the slowest way that is in time, where that isn't a batch."""
-    if to != "chat" or mode.within >= DAY or not isinstance(provider, Windowed) or not provider.windows:
+    windows = () if to != "chat" or mode.within >= DAY else windows_of(provider)
+    if not windows:
         return ""
-    in_time = [window for window in provider.windows if window <= mode.within]
-    window = max(in_time) if in_time else min(provider.windows)
+    in_time = [window for window in windows if window <= mode.within]
+    window = max(in_time) if in_time else min(windows)
     return f"~{int(window.total_seconds())}"

@@ -99,7 +99,7 @@ def _silent(models: Models, endpoint: Endpoint) -> Provider:
     async def send(to: str, body: bytes, *_: object) -> bytes:
         raise Seen(body)
 
-    setattr(provider, "send", send)  # noqa: B010 - a proxy would be no `Windowed` or `PartlyLive` any more
+    setattr(provider, "send", send)  # noqa: B010 - a proxy wouldn't have what it has besides
     return provider
 
 
