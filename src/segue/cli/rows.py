@@ -254,14 +254,18 @@ def _taken(raw: RawRow, key: str, shape: InputShape, names: dict[bool, list[str]
     if takes is None:
         return raw.value
     value = {name: cell for name, cell in raw.value.items() if name != key or name in takes}
-    if one is not None and (strange := strange_field(one, value)):
+    if one is not None and (strange := _strange(one, value, takes)):
         raise BadRow(raw.line, f"{forms.spell(one.type)} {strange}")
     return value
 
 
 def strange_field(parameter: Parameter, value: Any) -> str:
     """What is to be said of a field that an argument's type has no place for, and would lose; empty for none."""
-    takes = _fields_of(parameter.type, parameter.name)
+    return _strange(parameter, value, _fields_of(parameter.type, parameter.name))
+
+
+def _strange(parameter: Parameter, value: Any, takes: list[str] | None) -> str:
+    """The same, of the fields that it takes."""
     if takes is None or not isinstance(value, dict) or forms.bare(parameter.type) in _SCALARS:
         return ""
     unknown = [name for name in value if name not in takes]

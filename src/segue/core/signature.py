@@ -377,6 +377,20 @@ _cached_input = functools.lru_cache(maxsize=4096)(_input)
 
 
 def _takes_objects(tp: Any) -> bool:
+    try:
+        return _cached_takes_objects(tp)
+    except TypeError as error:
+        if "unhashable" not in str(error):
+            raise
+        return _read_takes_objects(tp)
+
+
+@functools.lru_cache(maxsize=4096)
+def _cached_takes_objects(tp: Any) -> bool:
+    return _read_takes_objects(tp)
+
+
+def _read_takes_objects(tp: Any) -> bool:
     node = schema(tp)
     kinds = [
         part.get("type", "object" if not part or "$ref" in part else "")
