@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import typing
 from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segue.core import signature
 from segue.core.signature import InputShape
 from segue.core.toolshape import ToolShape
 from segue.model.errors import BadSignature, InvalidValue, NotEncodable
@@ -359,13 +361,42 @@ class Sale(pydantic.BaseModel):
 
 
 async def one_sale(row: Sale) -> None: ...
+async def perhaps_a_sale(row: Sale | None) -> None: ...
 
 
 def test_an_empty_cell_of_a_row_that_is_an_object_means_the_default_too() -> None:
     sale = {"shop": "", "price": "", "on": ""}
-    assert row(one_sale, sale, text=True) == ((Sale(shop="", price=5, on=None),), {})
+    for takes in (one_sale, perhaps_a_sale):
+        assert row(takes, sale, text=True) == ((Sale(shop="", price=5, on=None),), {})
     with pytest.raises(InvalidValue, match=r"argument 'row' of one_sale: .* at .price"):
         row(one_sale, sale)  # a row of JSON says null for null
+
+
+@pytest.mark.parametrize(
+    ("takes", "value", "text"),
+    [
+        (one_text, {"text": "hello"}, False),
+        (one_place, {"city": "Rome"}, False),
+        (one_any, {"a": 1}, False),
+        (several, {"city": "Rome", "n": 2}, False),
+        (one_sale, {"shop": "", "price": 1, "on": None}, False),
+        (one_sale, {"shop": "", "price": "", "on": ""}, True),
+        (perhaps_a_sale, {"shop": "", "price": "", "on": ""}, True),
+    ],
+)
+def test_what_a_flow_takes_is_found_out_once(
+    takes: Any, value: Any, text: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a million rows it would be most of the work."""
+    first = row(takes, value, text=text)
+
+    def again(*_: object, **__: object) -> None:
+        raise AssertionError("it was found out before")
+
+    monkeypatch.setattr(signature, "schema", again)
+    monkeypatch.setattr(typing, "get_type_hints", again)
+    monkeypatch.setattr(msgspec.inspect, "multi_type_info", again)
+    assert row(takes, value, text=text) == first
 
 
 def test_rows_of_csv() -> None:

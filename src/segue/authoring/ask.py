@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import msgspec
 
 from ..core.codec import decoder, digest, encode, encode_stable
+from ..core.memo import memoized
 from ..core.schema import schema
 from ..model.checks import moment, text
 from ..model.entry import Failure
@@ -64,17 +64,10 @@ async def ask(
     return await put(branch, question, returns, show=show, to=to, timeout=timeout, default=default)
 
 
+@memoized
 def form_of(returns: Any) -> dict[str, Any]:
     """The schema of an answer, made once for each type; not to be changed."""
-    try:
-        return _known_form(returns)
-    except TypeError as error:
-        if "unhashable" not in str(error):
-            raise
-        return schema(returns)
-
-
-_known_form = functools.lru_cache(maxsize=1024)(schema)
+    return schema(returns)
 
 
 def put(

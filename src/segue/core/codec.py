@@ -7,7 +7,6 @@ surrogates, keys that JSON doesn't have and objects without a schema are refused
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from ..model.errors import InvalidValue
 from . import forms
 from .complaint import invalid, invalid_text
 from .encoding import digest, encode, encode_call, encode_deterministic, encode_stable
+from .memo import memoized
 from .reading import (
     Read,
     completed,
@@ -51,18 +51,22 @@ def _placed(error: InvalidValue, where: str) -> InvalidValue:
     return InvalidValue(where, error.expected, error.problem, error.got)
 
 
+@memoized
 def decoder(tp: Any, where: str = "value") -> Callable[[bytes | str], Any]:
     """What reads JSON as a `tp`, made once for each type. Raises `BadSignature` for a type that JSON can't fill.
 
     It raises `InvalidValue`, which begins with `where`. Reading is strict: `"1"` is no int. (A pydantic model reads as
     its own rules say.)
     """
-    try:
-        return _decoder(tp, where)
-    except TypeError as error:
-        if "unhashable" not in str(error):
-            raise
-        return _make_decoder(tp, where)
+    parse = raw_decoder(tp)
+
+    def read(data: bytes | str) -> Any:
+        try:
+            return parse(data)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise _placed(invalid_text(tp, data, error), where) from None
+
+    return read
 
 
 def reader(tp: Any, *, strict: bool = True) -> Read:
@@ -76,21 +80,6 @@ def reader(tp: Any, *, strict: bool = True) -> Read:
             raise invalid(tp, value, error) from None
 
     return checked
-
-
-def _make_decoder(tp: Any, where: str) -> Callable[[bytes | str], Any]:
-    parse = raw_decoder(tp)
-
-    def read(data: bytes | str) -> Any:
-        try:
-            return parse(data)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise _placed(invalid_text(tp, data, error), where) from None
-
-    return read
-
-
-_decoder = functools.lru_cache(maxsize=4096)(_make_decoder)
 
 
 def raw_decoder(tp: Any) -> Callable[[bytes | str], Any]:

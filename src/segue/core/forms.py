@@ -122,7 +122,7 @@ def origin(tp: Any) -> Any:
 def fields(tp: Any) -> tuple[FormField, ...] | None:
     """The fields of a dataclass, Struct, TypedDict, NamedTuple or pydantic model, or None for anything else."""
     cls = origin(tp)
-    if not isinstance(cls, type):
+    if not isinstance(cls, type) or cls is types.UnionType:
         return None
     hints = _hints_of(tp)
     if issubclass(cls, msgspec.Struct):

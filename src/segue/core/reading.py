@@ -34,6 +34,7 @@ from . import forms
 from .complaint import Wrong, in_words, problem_of
 from .defaults import filler
 from .encoding import encode_deterministic, write
+from .memo import memoized
 
 Read = Callable[[object], Any]
 parse = msgspec.json.Decoder().decode
@@ -48,17 +49,8 @@ def _custom_lax(tp: Any, value: object) -> object:
     return value if tp is object else reader_of(tp, False)(value)
 
 
+@memoized
 def reader_of(tp: Any, strict: bool) -> Read:
-    try:
-        return _cached_reader(tp, strict)
-    except TypeError as error:
-        if "unhashable" not in str(error):
-            raise
-        return _Reading(strict).of(tp)
-
-
-@functools.lru_cache(maxsize=4096)
-def _cached_reader(tp: Any, strict: bool) -> Read:
     return _Reading(strict).of(tp)
 
 

@@ -8,7 +8,6 @@ either case.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import msgspec
 
 from ..model.errors import InvalidValue
 from . import codec, forms
+from .memo import memoized
 from .schema import Schema, name_of, schema
 from .strict import strict, without_nulls
 
@@ -44,12 +44,7 @@ class Shape(Generic[T]):
     @staticmethod
     def of(tp: Any) -> Shape[Any]:
         """The shape of any type form, made once. Raises `BadSignature` for one that JSON can't fill."""
-        try:
-            return _cached_shape(tp)
-        except TypeError as error:
-            if "unhashable" not in str(error):
-                raise
-            return _shape(tp)
+        return _shape(tp)
 
     def decode(self, text: str) -> T:
         """What `text`, a model's answer, says. Raises `InvalidValue`, whose text is fit to send back to the model.
@@ -92,6 +87,7 @@ class Shape(Generic[T]):
         return self._try(text.strip().strip("`'\"")) if self.wrapped and choice else _NO_JSON
 
 
+@memoized
 def _shape(tp: Any) -> Shape[Any]:
     inner = schema(tp)
     wrapped = inner.get("type") != "object"
@@ -104,8 +100,6 @@ def _shape(tp: Any) -> Shape[Any]:
     name = name_of(tp)[:64] if forms.members(tp) is None else "answer"
     return Shape(name, tight or plain, plain, tight is not None, wrapped, tp, inner, codec.reader(tp))
 
-
-_cached_shape = functools.lru_cache(maxsize=1024)(_shape)
 
 _NO_JSON = object()
 _FENCED = re.compile(r"^[ \t]*```[\w-]*[ \t]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)

@@ -15,6 +15,7 @@ import msgspec
 
 from ..model.errors import BadSignature, InvalidValue, NotEncodable
 from . import codec, forms
+from .memo import memoized
 from .schema import schema
 
 __all__ = ["InputShape", "Parameter", "read_value", "resolve"]
@@ -44,17 +45,9 @@ class Signature:
     raw: inspect.Signature
 
 
+@memoized
 def resolve(fn: Callable[..., Any]) -> Signature:
     """`fn`'s signature, annotations resolved once. Raises `BadSignature` where one can't be."""
-    try:
-        return _cached_resolve(fn)
-    except TypeError as error:
-        if "unhashable" not in str(error):
-            raise
-        return _resolve(fn)
-
-
-def _resolve(fn: Callable[..., Any]) -> Signature:
     name = _title(fn)
     raw = _raw(fn)
     hints = _hints(fn, name)
@@ -82,9 +75,6 @@ def _raw(fn: Callable[..., Any]) -> inspect.Signature:
                 inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
             ]
         )
-
-
-_cached_resolve = functools.lru_cache(maxsize=4096)(_resolve)
 
 
 def _title(fn: Any) -> str:
@@ -162,12 +152,7 @@ class InputShape:
     @staticmethod
     def of(fn: Callable[..., Any], /) -> InputShape:
         """Made once for each function. Raises `BadSignature` for an annotation that JSON can't fill."""
-        try:
-            return _cached_input(fn)
-        except TypeError as error:
-            if "unhashable" not in str(error):
-                raise
-            return _input(fn)
+        return _input(fn)
 
     def encode_call(self, args: Sequence[object], kwargs: Mapping[str, object]) -> bytes:
         """Raises `NotEncodable`, which names the argument, and `TypeError` as the call itself would."""
@@ -342,6 +327,7 @@ class InputShape:
 _POSITIONAL = (_KINDS.POSITIONAL_ONLY, _KINDS.POSITIONAL_OR_KEYWORD)
 
 
+@memoized
 def _input(fn: Callable[..., Any]) -> InputShape:
     signature = resolve(fn)
     reads: dict[str, Callable[[bytes | str], Any]] = {}
@@ -373,24 +359,8 @@ def _input(fn: Callable[..., Any]) -> InputShape:
     )
 
 
-_cached_input = functools.lru_cache(maxsize=4096)(_input)
-
-
+@memoized
 def _takes_objects(tp: Any) -> bool:
-    try:
-        return _cached_takes_objects(tp)
-    except TypeError as error:
-        if "unhashable" not in str(error):
-            raise
-        return _read_takes_objects(tp)
-
-
-@functools.lru_cache(maxsize=4096)
-def _cached_takes_objects(tp: Any) -> bool:
-    return _read_takes_objects(tp)
-
-
-def _read_takes_objects(tp: Any) -> bool:
     node = schema(tp)
     kinds = [
         part.get("type", "object" if not part or "$ref" in part else "")
@@ -402,7 +372,7 @@ def _read_takes_objects(tp: Any) -> bool:
 def _filled(tp: Any, row: dict[str, object]) -> dict[str, object]:
     """A row of text that is an object, without the empty cells that don't fit: they mean the default, or None."""
     filled = dict(row)
-    for field in forms.fields(forms.bare(tp)) or ():
+    for field in _fields(tp):
         if filled.get(field.key) != "":
             continue
         try:
@@ -413,6 +383,13 @@ def _filled(tp: Any, row: dict[str, object]) -> dict[str, object]:
             elif type(None) in (forms.members(field.type) or ()):
                 filled[field.key] = None
     return filled
+
+
+@memoized
+def _fields(tp: Any) -> tuple[forms.FormField, ...]:
+    """The fields of an object that is of that type; of a union, those of the first class that has some."""
+    found = (forms.fields(forms.bare(member)) for member in forms.members(tp) or (tp,))
+    return next((fields for fields in found if fields is not None), ())
 
 
 def _shown(value: object) -> str:
