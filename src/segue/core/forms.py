@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, NewType, TypeVar, Union
 import msgspec
 
 from ..model.errors import BadSignature
+from .memo import memoized
 
 
 class FormField(NamedTuple):
@@ -119,6 +120,7 @@ def origin(tp: Any) -> Any:
     return typing.get_origin(tp) or tp
 
 
+@memoized
 def fields(tp: Any) -> tuple[FormField, ...] | None:
     """The fields of a dataclass, Struct, TypedDict, NamedTuple or pydantic model, or None for anything else."""
     cls = origin(tp)

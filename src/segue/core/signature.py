@@ -372,7 +372,8 @@ def _takes_objects(tp: Any) -> bool:
 def _filled(tp: Any, row: dict[str, object]) -> dict[str, object]:
     """A row of text that is an object, without the empty cells that don't fit: they mean the default, or None."""
     filled = dict(row)
-    for field in _fields(tp):
+    found = (forms.fields(forms.bare(member)) for member in forms.members(tp) or (tp,))
+    for field in next((fields for fields in found if fields is not None), ()):
         if filled.get(field.key) != "":
             continue
         try:
@@ -383,13 +384,6 @@ def _filled(tp: Any, row: dict[str, object]) -> dict[str, object]:
             elif type(None) in (forms.members(field.type) or ()):
                 filled[field.key] = None
     return filled
-
-
-@memoized
-def _fields(tp: Any) -> tuple[forms.FormField, ...]:
-    """The fields of an object that is of that type; of a union, those of the first class that has some."""
-    found = (forms.fields(forms.bare(member)) for member in forms.members(tp) or (tp,))
-    return next((fields for fields in found if fields is not None), ())
 
 
 def _shown(value: object) -> str:
