@@ -71,7 +71,7 @@ class Run:
         self.marks: dict[str, int] | None = None
         self.asks: dict[str, None] | None = None  #: the open ones, in order
         self.lines: dict[str, LineRecord] | None = None  #: by id, those that wait or are on their way
-        self.queued = False
+        self.queued: int | None = None  #: as how urgent it stands among those to be claimed
 
     def head(self) -> Head:
         """What everybody may see of it."""

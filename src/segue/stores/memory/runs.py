@@ -15,6 +15,9 @@ from .hints import Hints
 from .jobs import Ids, Jobs
 from .run import Run
 
+#: Where a run stands among those to be claimed: its priority, negated, its number, and it.
+_Place = tuple[int, int, Run]
+
 
 class Runs:
     """All of them, by id and by what is to be done with them."""
@@ -26,7 +29,7 @@ class Runs:
         self._ids = Ids()
         self.held: dict[str, Run] = {}  #: claimed runs
         self.lapse = float("inf")  #: no claim lapses before this
-        self._ready: list[tuple[int, int, Run]] = []
+        self._ready: list[_Place] = []
         self._waiting: int = 0  #: how many runs are ready and not claimed
         self._due: list[tuple[float, int, Run]] = []
         self._timers = 0  #: how many entries of `_due` are still true
@@ -51,10 +54,14 @@ class Runs:
     def enqueue(self, run: Run) -> None:
         """It is ready to be claimed."""
         self._waiting += 1
-        if not run.queued:
-            run.queued = True
-            heappush(self._ready, (-run.spec.config.priority, run.number, run))
+        self._queue(run)
         self._hints.hint("ready", run.id)
+
+    def _queue(self, run: Run) -> None:
+        place = _place(run)
+        if run.queued != place[0]:
+            run.queued = place[0]
+            heappush(self._ready, place)
 
     def _hold(self, run: Run, worker: str, until: float, now: float) -> None:
         run.fence += 1
@@ -139,27 +146,38 @@ class Runs:
         self, worker: str, limit: int, ttl: float, now: float, but: Collection[str], lapse: float
     ) -> list[Claimed]:
         """Claim what is ready, the most urgent first. `lapse`: claims that were good until then have lapsed."""
-        self._ripen(worker, now, but, lapse)
+        self._ripen(now, but)
+        lapsed = self._lapsed(but, lapse)
         out: list[Claimed] = []
         left: list[Run] = []
-        while self._ready and len(out) < limit:
-            run = heappop(self._ready)[2]
-            run.queued = False
-            if run.status != "ready" or run.lease is not None:
-                continue
-            if but and _is_of(run, but):
-                left.append(run)
-                continue
-            self._waiting -= 1
+        while len(out) < limit and (lapsed or self._ready):
+            if lapsed and not (self._ready and self._ready[0] < lapsed[0]):
+                run = heappop(lapsed)[2]
+                if not self._may_retry(run, worker, now):
+                    continue
+            else:
+                rank, _, run = heappop(self._ready)
+                if run.queued != rank:  # it has another place by now
+                    continue
+                run.queued = None
+                if run.status != "ready" or run.lease is not None:
+                    continue
+                if but and _is_of(run, but):
+                    left.append(run)
+                    continue
+                self._waiting -= 1
             self._hold(run, worker, now + ttl, now)
             out.append(run.claimed())
         for run in left:
-            run.queued = True
-            heappush(self._ready, (-run.spec.config.priority, run.number, run))
+            self._queue(run)
+        if self.lapse <= lapse:
+            self.lapse = min(
+                (run.lease for run in self.held.values() if run.lease is not None), default=float("inf")
+            )
         return out
 
-    def _ripen(self, worker: str, now: float, but: Collection[str], lapse: float) -> None:
-        """Make ready what is due and what a worker has lost."""
+    def _ripen(self, now: float, but: Collection[str]) -> None:
+        """Make ready what is due."""
         left: list[tuple[float, int, Run]] = []
         while self._due and self._due[0][0] <= now:
             wake, number, run = heappop(self._due)
@@ -170,39 +188,36 @@ class Runs:
                 self.enqueue(run)
         for one in left:
             heappush(self._due, one)
-        if self.lapse <= lapse:
-            self._free_lapsed(worker, now, but, lapse)
-            self.lapse = min(
-                (run.lease for run in self.held.values() if run.lease is not None), default=float("inf")
-            )
 
-    def _free_lapsed(self, worker: str, now: float, but: Collection[str], lapse: float) -> None:
-        """What a worker has lost is ready; poison is held instead, and of suspects there is one at a time."""
-        suspects: list[Run] = []
-        for run in [run for run in self.held.values() if run.lease is not None and run.lease <= lapse]:
-            if but and _is_of(run, but):
-                continue
-            lapses = run.lapses + 1
-            if poison.SUSPECT <= lapses < poison.LAPSES:
-                suspects.append(run)
-                continue
-            self.let_go(run)
-            run.lapses = lapses
-            if lapses < poison.SUSPECT:
-                self.enqueue(run)
-            else:
-                self.move(run, "held")
-                run.lapses, run.reason, run.updated = 0, poison.reason(run.id), now
-                self._hints.hint("ended", run.id)
-                self.gives_back(run.id, now)
-        if suspects and not any(
-            run.worker == worker and run.lapses >= poison.SUSPECT and (run.lease or 0) > now
+    def _lapsed(self, but: Collection[str], lapse: float) -> list[_Place]:
+        """A heap of the runs whose claims have lapsed. They are good until somebody takes the run."""
+        if self.lapse > lapse:
+            return []
+        lapsed = [
+            _place(run)
             for run in self.held.values()
+            if run.lease is not None and run.lease <= lapse and not (but and _is_of(run, but))
+        ]
+        heapify(lapsed)
+        return lapsed
+
+    def _may_retry(self, run: Run, worker: str, now: float) -> bool:
+        """Whether a worker may claim what was lost; poison is held instead, and of suspects there is one at a time."""
+        lapses = run.lapses + 1
+        if lapses >= poison.LAPSES:
+            self.let_go(run)
+            self.move(run, "held")
+            run.lapses, run.reason, run.updated = 0, poison.reason(run.id), now
+            self._hints.hint("ended", run.id)
+            self.gives_back(run.id, now)
+            return False
+        if lapses >= poison.SUSPECT and any(
+            other.worker == worker and other.lapses >= poison.SUSPECT and (other.lease or 0) > now
+            for other in self.held.values()
         ):
-            first = min(suspects, key=lambda run: (-run.spec.config.priority, run.number))
-            self.let_go(first)
-            first.lapses += 1
-            self.enqueue(first)
+            return False
+        run.lapses = lapses
+        return True
 
     def renew(self, worker: str, leases: Sequence[Lease], ttl: float, now: float) -> list[bool]:
         """Keep claims; which of them still are."""
@@ -259,7 +274,7 @@ class Runs:
         if known is None:
             return []
         out: list[Head] = []
-        for number, id in islice(known.ends, bisect_right(known.ends, after, key=_place), None):
+        for number, id in islice(known.ends, bisect_right(known.ends, after, key=_number), None):
             if len(out) == limit:
                 break
             run = self.by_id[id]
@@ -306,5 +321,9 @@ def _is_of(run: Run, kinds: Collection[str]) -> bool:
     return run.spec.target in kinds or run.spec.code in kinds
 
 
-def _place(end: tuple[int, str]) -> int:
+def _place(run: Run) -> _Place:
+    return -run.spec.config.priority, run.number, run
+
+
+def _number(end: tuple[int, str]) -> int:
     return end[0]

@@ -112,6 +112,13 @@ class ClaimsContract:
         (mine,) = await store.claim("w", 1, 1.0, now=0.0)
         assert await commit(store, "a", mine.head.fence, entries=b"row", now=50.0) == "committed"
 
+    async def test_of_lapsed_claims_only_those_are_lost_that_are_taken_over(self, store: Store) -> None:
+        await start(store, "a", "b", "c")
+        assert list(await claim(store, 2, now=2 * HOUR, worker="w2")) == ["a", "b"]
+        assert await commit(store, "b", 1, entries=b"late") == "fenced"
+        assert await commit(store, "c", 1, entries=b"row") == "committed"
+        assert await store.renew("w", [Lease("c", 1)], HOUR, now=2 * HOUR) == [True]
+
     async def test_a_claim_given_up_no_longer_commits(self, store: Store) -> None:
         (fence,) = await start(store, "a")
         await park(store, "a", fence)

@@ -239,6 +239,13 @@ class RunsContract:
         assert (await claim(store, 1))["a"].head.spec.config == other  # the more urgent one
         assert (await claim(store))["b"].head.spec.config == Config()
 
+    async def test_a_run_that_is_ready_comes_sooner_once_it_is_more_urgent(self, store: Store) -> None:
+        await create(store, "a", "b", "c")
+        for priority in (5, 0, 5):
+            config = Config(priority=priority)
+            assert await store.revive("c", pool=None, now=0.0, status=["ready"], config=config)
+        assert list(await claim(store)) == ["c", "a", "b"]
+
     async def test_others_are_revived_along_as_far_as_they_are_cancelled(self, store: Store) -> None:
         await start(store, "a", "b", "c", "d")
         for id in ("a", "b"):
