@@ -52,6 +52,7 @@ class Sharing:
         waiting = [line for line in self._answers.leaders(answer.same) if line.status == "waiting"]
         for line in sorted([*waiting, *self._answers.followers(answer.same)], key=by_number):
             self._give(line, "ok", answer.value, None, answer.at)
+        self.abandon(answer.same)
 
     def share(
         self, line: LineRecord, outcome: LineOutcome, now: float, *, quits: bool, claimed: bool
@@ -77,7 +78,7 @@ class Sharing:
             claimed = claimed or not taker.deserted
             self._give(taker, outcome.status, outcome.value, outcome.error, now, lane, used=used)
         if quits or missed:
-            self.leave_others(line)
+            self._succeed(line)
         elif not claimed:
             self._lines.claims_nothing(line.line.call.run, outcome)
 
@@ -117,17 +118,16 @@ class Sharing:
             self._post.send(mail, now, mark=False)
 
     def leave_others(self, line: LineRecord) -> None:
-        """A line ends, or is about to, without what others wait for; the first of these takes its place, unless one
-        like it goes on. One that only waited for the sake of others needn't where there are none."""
+        """A line is about to end, or has been cancelled, without what others wait for."""
+        if line.line.same:
+            self._answers.leave(line)
+            if line.status == "waiting":
+                self._succeed(line)
+            self.abandon(line.line.same)
+
+    def _succeed(self, line: LineRecord) -> None:
+        """The first that follows a line takes its place, unless one like it goes on."""
         same = line.line.same
-        if not same:
-            return
-        self._answers.leave(line)
-        if line.status == "cancelled":  # it was a follower
-            for leader in self._answers.leaders(same):
-                if leader.deserted and not self._answers.has_followers(same):
-                    self._abandon(leader)
-            return
         followers = self._answers.followers(same)
         if followers and not self._answers.leaders(same):
             heir = followers[0]
@@ -138,6 +138,13 @@ class Sharing:
             heir.line = msgspec.structs.replace(heir.line, body=body, attempt=attempt)
             self._lines.lane(heir.line.lane).put(heir)
             self._hints.hint("lines", heir.line.lane)
+
+    def abandon(self, same: str) -> None:
+        """Lines that only waited for the sake of others needn't where there are none any more."""
+        if not self._answers.has_followers(same):
+            for leader in self._answers.leaders(same):
+                if leader.deserted:
+                    self._abandon(leader)
 
     def _abandon(self, line: LineRecord) -> None:
         """Nobody waits for a line any more."""

@@ -138,6 +138,8 @@ class Traffic:
         for mail in [self._close(line, outcome, now) for line, outcome in ends.values()]:
             if mail is not None:
                 self._post.send(mail, now, mark=False)
+        for line, _ in ends.values():
+            self._sharing.abandon(line.line.same)
         batch.close_if_done(now)
         self._budgets.wake(now)
         return strange

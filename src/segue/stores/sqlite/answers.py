@@ -94,11 +94,14 @@ def keep(ledger: Ledger, answers: Sequence[Answer]) -> None:
     """Keep answers, and give them to the lines that wait for one."""
     _keep(ledger.cx, answers)
     by = {each.same: each for each in answers}
-    takers = [asker for asker in _askers(ledger.cx, by) if asker.status != TAKEN]
+    askers = _askers(ledger.cx, by)
+    takers = [asker for asker in askers if asker.status != TAKEN]
     if takers:
         close(ledger.cx, {_OK: [taker.k for taker in takers]})
         wanting = [taker for taker in takers if not taker.deserted]
         post(ledger, [_answered(taker, by[taker.same]) for taker in wanting])
+    if any(asker.deserted for asker in askers):
+        _abandon(ledger, by, ())
 
 
 def forget(ledger: Ledger, items: Sequence[float]) -> list[int]:
@@ -218,17 +221,22 @@ def place(ledger: Ledger, lines: Sequence[tuple[Line, int]]) -> Placed:
 def leave(ledger: Ledger, rows: Sequence[tuple[int, str, int, int]]) -> None:
     """Of lines that are about to be cancelled (key, `same`, attempt, status): see to those that follow them, or that
     wait for the sake of them."""
-    gone = as_json(row[0] for row in rows)
+    keys = [row[0] for row in rows]
     for k, same, attempt, status in rows:
         if status == WAITING:
-            _succeed(ledger, k, same, attempt, gone)
-    same = as_json({row[1] for row in rows})
+            _succeed(ledger, k, same, attempt, as_json(keys))
+    _abandon(ledger, {row[1] for row in rows}, keys)
+
+
+def _abandon(ledger: Ledger, same: Iterable[str], gone: Iterable[int]) -> None:
+    """Of lines that ask those, what only waited for the sake of others needn't where none but these is left."""
     alone = (
-        f"select k, status from lines where same {_AMONG} and {_ASKS} and deserted and not exists"
+        f"select k, status from lines where same in (select value from json_each(:same)) and {_ASKS} and deserted"
+        " and k not in (select value from json_each(:gone)) and not exists"
         f" (select 1 from lines f where f.same = lines.same and f.status = {FOLLOWING} and f.same is not null"
-        f" and f.status in ({WAITING}, {TAKEN}, {FOLLOWING}) and f.k not in (select value from json_each(?)))"
+        f" and f.status in ({WAITING}, {TAKEN}, {FOLLOWING}) and f.k not in (select value from json_each(:gone)))"
     )
-    left = ledger.cx.execute(alone, (same, gone)).fetchall()
+    left = ledger.cx.execute(alone, {"same": as_json(same), "gone": as_json(gone)}).fetchall()
     if left:
         taken = as_json(k for k, status in left if status == TAKEN)
         ledger.cx.execute(f"update lines set unwanted = 1, deserted = 0 where k {_AMONG}", (taken,))
@@ -285,6 +293,7 @@ class Sharing:
         """`live`: the job is one of live calls."""
         self._ledger, self._live, self._now = ledger, live, now
         self._ends: list[_End] = []
+        self._deserted: set[str] = set()  #: what lines ask that only wait for the sake of others
 
     def ends(
         self, k: int, same: str, attempt: int, outcome: LineOutcome, *, quits: bool, claimed: bool
@@ -308,6 +317,8 @@ class Sharing:
         for end in self._ends:
             if end.own:
                 _succeed(ledger, end.k, end.same, end.attempt, gone)
+        if self._deserted:
+            _abandon(ledger, self._deserted, ending)
         post(ledger, posts)
         return unpaid
 
@@ -318,6 +329,8 @@ class Sharing:
         for asker in _askers(self._ledger.cx, {end.same for end in self._ends}):
             if asker.status == FOLLOWING or (asker.status == WAITING and asker.k not in ending):
                 followers.setdefault(asker.same, []).append(asker)
+            if asker.deserted and asker.k not in ending:
+                self._deserted.add(asker.same)
             if asker.status != FOLLOWING and asker.k not in ending:
                 leaders.setdefault(asker.same, set()).add(asker.k)
         posts: list[Post] = []

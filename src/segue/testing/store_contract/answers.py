@@ -234,6 +234,24 @@ class AnswersContract:
         await tell(store, LineOutcome("r1-a", "expired", again=True))
         assert await store.line_counts() == {"cancelled": 2}
 
+    @pytest.mark.parametrize("answered", ["by a live call", "by another line"])
+    async def test_one_that_left_isnt_sent_for_others_that_have_an_answer(
+        self, store: Store, answered: str
+    ) -> None:
+        await put(store, ask("r1"), ask("r2", due=50.0, late="fail"), ask("r3"))
+        assert await take(store) == ["r1-a", "r2-a"]
+        assert await store.withdraw(["r1-a"], now=5.0) == [False]
+        assert [id for id, _ in await store.job_bodies("B1", "", 9)] == ["r1-a", "r2-a"]
+        if answered == "by another line":
+            await tell(store, whole("r2"))
+        else:
+            await put(store, ask("r4", "b"), parks=False)
+            await store.commit([Turn(run="r4", fence=1, answers=[Answer("a", b'"hi"', 7.0)])])
+        assert await got(store, "r3") == [("line:r3-a", REUSED, b'"hi"')]
+        assert "r1-a" not in [id for id, _ in await store.job_bodies("B1", "", 9)]
+        await tell(store, LineOutcome("r1-a", "expired", again=True))
+        assert (await store.line_counts())["cancelled"] == 1
+
     async def test_one_that_nobody_waits_for_is_wanted_again_by_who_asks_the_same(self, store: Store) -> None:
         await put(store, ask("r1"))
         await take(store)
