@@ -542,6 +542,37 @@ async def test_room_that_a_timeout_gives_back_is_had_while_code_waits_for_what_i
             assert await (await desk.get("it")) == "heard row 1"
 
 
+stop: list[asyncio.Event] = []
+
+
+@segue.step
+async def lasting() -> None:
+    await stop[0].wait()
+
+
+@segue.flow(name="budgets.besides")
+async def besides() -> str:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(lasting())  # type: ignore[arg-type]  # it is a coroutine
+        answer = await segue.generate("row 1", max_tokens=20)
+        stop[0].set()
+    return answer
+
+
+async def test_room_that_others_give_back_is_had_beside_a_step(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segue.runtime.calls.budgets.LOOK", 0.01)
+    stop[:] = [asyncio.Event()]
+    async with engine(world, mode="live") as desk, asyncio.timeout(10):
+        await taken(desk, "run:it", 1000)
+        run = await desk.start(besides(), id="it", budget=Budget(tokens=1000))
+        while not (await standing(desk, "run:it")).waiting:
+            await asyncio.sleep(0.01)
+        await desk.store.commit([Turn(run="other", fence=1, status="done")])
+        assert await run == "You said: row 1"
+
+
 class Hurry(segue.Request[str]): ...
 
 

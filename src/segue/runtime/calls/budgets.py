@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from asyncio import Task
+from asyncio import Task, TimerHandle
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: So many calls are reserved room for together.
 SOME = 256
+#: How often a run that has more to do looks for room that others gave back, in seconds.
+LOOK = 1.0
 _NOTHING = Amount()
 
 
@@ -119,7 +121,7 @@ class _Lacking(msgspec.Struct):
 class Purse:
     """The calls of one wake that want room in its budgets, or wait for it."""
 
-    __slots__ = ("_asking", "_freed", "_lacking", "_run", "_verdict", "_wanted")
+    __slots__ = ("_asking", "_freed", "_lacking", "_run", "_timer", "_verdict", "_wanted")
 
     def __init__(self, run: Executor) -> None:
         self._run = run
@@ -130,6 +132,7 @@ class Purse:
         self._verdict: tuple[str, bool] | None = (
             None  # why a call lacks room, and whether it is to be held for it
         )
+        self._timer: TimerHandle | None = None  # looks for room, while some lack it
 
     @property
     def lacks(self) -> bool:
@@ -186,6 +189,7 @@ class Purse:
             if not call.done():
                 self._lacking[call.place] = _Lacking(call, need, amount, result)
                 self._verdict = None  # it is of others
+                self._look_later()
         elif call.done():
             self.release(need)
         else:
@@ -225,6 +229,37 @@ class Purse:
             self._wanted.append((one.call, one.need))
         self._ask_soon()
 
+    def _look_later(self) -> None:
+        if self._timer is None:
+            self._timer = self._run.loop.call_later(LOOK, self._look_now, context=tasks.NO_CONTEXT)
+
+    def _look_now(self) -> None:
+        self._timer = None
+        if self._lacking and not self._run.leaving:
+            self._keep(Task(self._look(), loop=self._run.loop, context=tasks.NO_CONTEXT.copy()))
+
+    async def _look(self) -> None:
+        """The store wakes those that are parked; who has something else under way looks for room."""
+        stand = await self._standings()
+        if self._run.leaving:
+            return
+        for place, one in list(self._lacking.items()):
+            budgets = stand.get(one.need.accounts)
+            if budgets and all(
+                here.limit.has_room(here.spent.plus(here.reserved).plus(one.amount)) for here in budgets
+            ):
+                del self._lacking[place]
+                self._wanted.append((one.call, one.need))
+        if self._wanted:
+            self._ask_soon()
+        if self._lacking:
+            self._look_later()
+
+    async def _standings(self) -> Mapping[tuple[Account, ...], list[Standing]]:
+        """How the budgets stand that lack room."""
+        lacking = dict.fromkeys(one.need.accounts for one in self._lacking.values())
+        return {accounts: await self._run.host.budgets.standings(accounts) for accounts in lacking}
+
     # ------------------------------------------------------------ at rest
     def rest(self) -> None:
         """Nothing is under way here but calls that lack room: the run waits for it, or for money."""
@@ -233,6 +268,8 @@ class Purse:
             return
         (reason, held), self._verdict = self._verdict, None
         run = self._run
+        if self._timer is not None:
+            self._timer.cancel()
         run.commits.turn.wants = [one.need.id for one in self._lacking.values()]
         if held:
             run.hold(reason)
@@ -242,12 +279,9 @@ class Purse:
     async def _judge(self) -> None:
         """Find out which budget lacks room. `Turn.wants` sees to it that what changes meanwhile isn't missed."""
         self._verdict = "", False
-        read: dict[tuple[Account, ...], list[Standing]] = {}
-        for one in list(self._lacking.values()):  # the code may give calls up meanwhile
-            accounts = one.need.accounts
-            if accounts not in read:
-                read[accounts] = await self._run.host.budgets.standings(accounts)
-            for standing in read[accounts]:
+        stand = await self._standings()
+        for one in self._lacking.values():
+            for standing in stand.get(one.need.accounts, ()):
                 if not standing.limit.has_room(standing.spent.plus(one.amount)):
                     self._verdict = budget.reason(standing, one.amount, self._run.id), True
                     return
