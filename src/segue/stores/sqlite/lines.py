@@ -47,8 +47,8 @@ _LINES = Values(
 )
 _BODIES = Values(
     "id, body",
-    """insert into bodies(line, body) select l.k, v.body from {v} cross join lines l on l.id = v.id
-    where true on conflict do nothing""",  # what has ended has none any more
+    f"""insert into bodies(line, body) select l.k, v.body from {{v}} cross join lines l on l.id = v.id
+    where l.status = {WAITING} on conflict do nothing""",  # what is in a job has its own
 )
 
 

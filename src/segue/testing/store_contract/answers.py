@@ -360,6 +360,17 @@ class AnswersContract:
         assert await store.line_counts() == {"waiting": 1, "following": 1}
         assert await take(store, "B2") == ["r2-a"]
 
+    async def test_a_follower_that_is_put_in_again_and_would_share_no_more_follows_still(
+        self, store: Store
+    ) -> None:
+        await put(store, ask("r1"), ask("r2"), parks=False)
+        await store.commit([Turn(run="r2", fence=1, lines=[ask("r2", id="r2-a", same="", body=b"own")])])
+        assert await store.line_counts() == {"waiting": 1, "following": 1}
+        assert await store.withdraw(["r1-a"], now=5.0) == [True]
+        assert await take(store) == ["r2-a"]
+        (line,) = await store.job_lines("B1", "", 9)
+        assert line.body == ask("r1").body
+
     async def test_many_followers_of_many(self, store: Store) -> None:
         lines = [ask(f"r{number}", "abcd"[number % 4]) for number in range(600)]
         await put(store, *lines)
