@@ -573,6 +573,41 @@ async def test_room_that_others_give_back_is_had_beside_a_step(
         assert await run == "You said: row 1"
 
 
+@segue.step
+async def passing() -> None:
+    await stop[1].wait()
+
+
+@segue.flow(name="budgets.impatient")
+async def impatient() -> str:
+    call = asyncio.create_task(segue.generate("row 1", max_tokens=20))
+    await passing()
+    call.cancel()
+    await lasting()
+    return "given up"
+
+
+@pytest.mark.parametrize("others", [0, 1000], ids=["room", "waits"])
+async def test_a_call_that_is_given_up_before_a_step_holds_nobody_up(others: int) -> None:
+    async def stands(*, free: bool) -> None:
+        while True:
+            now = next(iter(await desk.store.budgets()), Standing("run:it", Limit()))
+            if ((now.reserved.tokens, now.waiting) == (others, 0)) is free:
+                return
+            await asyncio.sleep(0.01)
+
+    stop[:] = [asyncio.Event(), asyncio.Event()]
+    async with slow_engine(Slow(seconds=30.0)) as desk, asyncio.timeout(5):
+        if others:
+            await taken(desk, "run:it", others)
+        run = await desk.start(impatient(), id="it", budget=Budget(tokens=1000))
+        await stands(free=False)
+        stop[1].set()
+        await stands(free=True)
+        stop[0].set()
+        assert await run == "given up"
+
+
 class Hurry(segue.Request[str]): ...
 
 

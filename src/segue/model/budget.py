@@ -91,7 +91,7 @@ class Reservation(msgspec.Struct, frozen=True):
 
 
 class Settlement(msgspec.Struct, frozen=True, array_like=True):
-    """What a reserved call did cost, nothing where it wasn't paid; its reservation is over."""
+    """What a reserved call did cost, nothing where it wasn't paid; its reservation, or its wait for one, is over."""
 
     id: str
     amount: Amount = Amount()

@@ -96,7 +96,8 @@ class Turn(msgspec.Struct, kw_only=True, gc=False):
     dead letters; of a run that failed or was cancelled, and so may go on, those that are scheduled too. Requests are
     answered with an error, subscribers hear the end, and events call their subscription off.
 
-    `settled`: calls whose reservations are over, and what they did cost; one that isn't there any more changes nothing.
+    `settled`: calls whose reservations are over, and what they did cost, or that wait for room no longer; one that
+    isn't there any more changes nothing.
     `wants`: reservations that this turn knew not to be there; a turn that parks or holds while one of them doesn't
     wait for room any more leaves the run ready, as with newer letters. A turn that gives the claim up gives back all
     that the run has reserved, but for lines that are still to have an outcome, and none but `wants` wait from then on.

@@ -186,7 +186,9 @@ class Purse:
         elif run.leaving:
             pass  # the next life makes the call again, and has the room already
         elif result != "reserved":
-            if not call.done():
+            if call.done():
+                self._wants_no_more(need)
+            else:
                 self._lacking[call.place] = _Lacking(call, need, amount, result)
                 self._verdict = None  # it is of others
                 self._look_later()
@@ -215,8 +217,15 @@ class Purse:
 
     def dropped(self, call: Call) -> None:
         """The code gave a call up."""
-        if self._lacking.pop(call.place, None) is not None:
+        one = self._lacking.pop(call.place, None)
+        if one is not None and not self._run.leaving:
             self._verdict = None  # it may be of that one
+            self._wants_no_more(one.need)
+
+    def _wants_no_more(self, need: Need) -> None:
+        """The next commit says so: in the store it stands before others."""
+        turn = self._run.commits.turn
+        turn.settled = adding(turn.settled, Settlement(need.id))
 
     def landed(self) -> None:
         """A commit is durable. What it settled may have made room: those that wait the longest try again."""

@@ -68,8 +68,8 @@ class Commits:
 
     @property
     def owes(self) -> bool:
-        """Whether mail is to be sent with the next commit, such as the answer to a ping."""
-        return self._turn is not None and bool(self._turn.outbox)
+        """Whether others wait for the next commit: for mail, such as the answer to a ping, or for room in a budget."""
+        return self._turn is not None and bool(self._turn.outbox or self._turn.settled)
 
     @property
     def is_bare(self) -> bool:

@@ -123,6 +123,14 @@ class Budgets:
                 for budget in self._reserved[one.id][2]:
                     budget.spent = budget.spent.plus(one.amount)
 
+    def settle(self, settled: Sequence[Settlement]) -> None:
+        """These are over, at that cost, or wait for room no longer."""
+        self.spend(settled)
+        self.release(one.id for one in settled)
+        for one in settled:
+            if (waiting := self._leave(one.id)) is not None:
+                self._forget(waiting.run, one.id)
+
     def release(self, ids: Iterable[str]) -> None:
         """These reservations are over."""
         for id in ids:

@@ -136,8 +136,7 @@ class Turns:
         for line in turn.lines:
             self._traffic.put(run, line)
         if turn.settled:
-            self._budgets.spend(turn.settled)
-            self._budgets.release(one.id for one in turn.settled)
+            self._budgets.settle(turn.settled)
         for ask in turn.asks:
             shown = self._archive.same(ask.show)
             self._questions.open(run, ask if shown is ask.show else msgspec.structs.replace(ask, show=shown))

@@ -120,9 +120,11 @@ def _has_room(standing: Standing, amount: Amount, *, reserved: bool = True) -> b
 
 # ---------------------------------------------------------------- spending
 def settle(ledger: Ledger, settled: Sequence[Settlement]) -> None:
-    """Take off what calls did cost; their reservations are over. Of what isn't reserved, nothing."""
+    """Take off what calls did cost; their reservations are over. Of what isn't reserved, nothing. None waits more."""
     spend(ledger, settled)
     release(ledger.cx, (one.id for one in settled))
+    among = "id in (select value from json_each(?))"
+    ledger.cx.execute(f"delete from wanting where {among}", (as_json(one.id for one in settled),))
 
 
 def release(cx: sqlite3.Connection, ids: Iterable[str]) -> None:

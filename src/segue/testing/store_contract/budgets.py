@@ -183,6 +183,19 @@ class BudgetsContract:
         await _commit(store, "s", 2, status="parked", release=True)
         assert await _status(store, "t") == "ready"
 
+    async def test_who_waits_no_longer_lets_the_next_one_have_room(self, store: Store) -> None:
+        await start(store, "r", "s", "t")
+        for id, nanos in (("a", 60), ("b", 20)):
+            assert await _reserve(store, id, nanos) == "reserved"
+        assert await _reserve(store, "s", 90, run="s") == "waits"
+        assert await _reserve(store, "t", 30, run="t") == "waits"
+        await _commit(store, "t", status="parked", release=True, wants=["t"])
+        await _commit(store, "r", settled=[Settlement("b")])
+        assert await _status(store, "t") == "parked"  # the longest that waits comes first
+        await _commit(store, "s", settled=[Settlement("s")])
+        assert await _status(store, "t") == "ready"
+        assert await _standing(store) == (0, 60, 0)
+
     async def test_those_that_there_cant_be_room_for_any_more_see_it(self, store: Store) -> None:
         await start(store, "r", "s")
         await _reserve(store, "a", 60)
