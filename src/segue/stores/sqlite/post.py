@@ -84,12 +84,11 @@ class _Bag:
     def __init__(self, ledger: Ledger, items: Sequence[Post]) -> None:
         self._ledger, self._items, self._now = ledger, items, items[0].now
         found = _RECIPIENTS.rows(ledger.cx, (as_json({item.mail.to for item in items}),))
-        cancelled = {item.mail.to for item in items if item.mail.kind == "cancel"}
         self._statuses = {id: status for id, _, status, _ in found}
         self._live = {id: k for id, k, status, _ in found if status < DONE}
-        self._waits = {  #: which of them mail makes ready
-            id for id, _, status, _ in found if status == PARKED or (status == HELD and id in cancelled)
-        }
+        self._waits = {
+            id for id, _, status, _ in found if status == PARKED
+        }  #: which of them mail makes ready
         self._bounds = {k: bound for _, k, status, bound in found if bound and status < DONE}
         self._refused: list[refusal.Refused] = []
         self._boxes = Boxes(ledger, self._bounds, self._refused) if self._bounds else None
@@ -136,6 +135,8 @@ class _Bag:
             if delivery is None:
                 letters.append((run, encode(mail)))
                 self._read.append(mail)
+                if mail.kind == "cancel" and self._statuses[mail.to] == HELD:
+                    self._waits.add(mail.to)
                 due = refusal.wakes_at(mail, item.now) if run not in bounds else 0.0
                 told[mail.to] = min(told.get(mail.to, due), due)
         return out

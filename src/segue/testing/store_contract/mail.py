@@ -54,6 +54,15 @@ class MailContract:
         assert await store.inbox("a", ids[2]) == letters[3:]
         assert (await loaded(store, "a")).inbox == letters
 
+    async def test_a_cancel_that_comes_again_makes_no_held_run_ready(self, store: Store) -> None:
+        await start(store, "a")
+        cancel = Mail("a", "u", 1, "cancel")
+        assert await store.deliver([cancel], now=0.0) == ["delivered"]
+        (letter,) = await store.inbox("a", 0)
+        await commit(store, "a", 1, consumed=[letter.id], status="held", seen=letter.id)
+        assert await store.deliver([cancel, tell("a", 1)], now=0.0) == ["duplicate", "delivered"]
+        assert await status(store, "a") == "held"
+
     async def test_letter_numbers_are_never_used_again(self, store: Store) -> None:
         await start(store, "a")
         newest = 0
