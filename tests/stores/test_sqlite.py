@@ -456,6 +456,22 @@ async def test_what_waits_for_room_takes_that_of_a_letter_that_cannot_be_read(st
     assert len(await store.dead_letters(run="r")) == 1
 
 
+async def test_a_record_that_is_missing_harms_no_other_run(path):
+    """As after `sqlite3 FILE .recover`."""
+    store = SqliteStore(path)
+    await store.open()
+    await store.create([NewRun(id, acts.spec()) for id in "ab"], now=0.0)
+    with contextlib.closing(sqlite3.connect(path)) as cx, cx:
+        cx.execute("delete from specs where run = (select k from runs where id = 'a')")
+    assert [run.head.id for run in await store.claim("w", 9, 60.0, now=0.0)] == ["b"]
+    assert [head.id for head in await store.runs()] == ["a", "b"]
+    head = await store.get("a")
+    assert head.status == "held"
+    assert "its record can't be read" in head.damage
+    assert [made.new for made in await store.create([NewRun("a", acts.spec())], now=0.0)] == [False]
+    await store.close()
+
+
 async def test_a_damaged_file(path):
     store = SqliteStore(path)
     await store.open()

@@ -31,7 +31,7 @@ decode_usage = msgspec.msgpack.Decoder(list[Usage]).decode
 
 _HEAD = (
     "r.id",
-    "#s.spec",
+    "#coalesce(s.spec, x'')",  # one that is missing can't be read either
     "#s.args",
     "r.status",
     "r.fence",
@@ -45,7 +45,7 @@ _HEAD = (
     "~r.updated",
 )
 _ARGS, _CONTENT = _HEAD.index("#s.args"), _HEAD.index("#x.content")
-_FROM = "from runs r join specs s on s.run = r.k left join results x on x.run = r.k"
+_FROM = "from runs r left join specs s on s.run = r.k left join results x on x.run = r.k"
 
 
 def head_query(where: str) -> Query:
@@ -112,8 +112,8 @@ def _damaged(row: Sequence[Any], there: Mapping[bytes, bytes]) -> Head:
     return Head(id, known, shown, fence, wake, reason, value, failure, used, finished, updated, told)
 
 
-HEADS_BY_ID = head_query("where r.id in (select value from json_each(?))")
-HEAD_BY_ID = head_query("where r.id = ?")
+HEADS_BY_ID = head_query("where r.id in (select value from json_each(?)) and r.id > ''")
+HEAD_BY_ID = head_query("where r.id = ? and r.id > ''")
 
 #: A longer checkpoint is read by itself, so that it needn't come as hex.
 _SHORT = 4096
@@ -266,6 +266,5 @@ def get(cx: sqlite3.Connection, run: str) -> Head | None:
 
 def load(cx: sqlite3.Connection, run: str) -> Claimed | None:
     """A run as a worker would get it."""
-    row = cx.execute("select k from runs where id = ?", (run,)).fetchone()
-    found = [] if row is None else wakes(cx, [row[0]])  # none of the row of no run, see `removal`
-    return found[0].claimed if found else None
+    row = cx.execute("select k from runs where id = ? and id > ''", (run,)).fetchone()
+    return wakes(cx, [row[0]])[0].claimed if row is not None else None

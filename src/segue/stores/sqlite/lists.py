@@ -25,6 +25,7 @@ _RARE = head_query(
 )  # says it as the index does, which is used only then
 _TOPS = head_query(
     "where r.k < coalesce((select k from runs where id = :before and id > ''), 9e18) and r.job = 0 and s.parent is null"
+    " and r.id > ''"
     " order by r.k desc limit :limit"
 )
 _FINISHED = head_query(
