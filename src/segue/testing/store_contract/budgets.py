@@ -187,14 +187,27 @@ class BudgetsContract:
         await start(store, "r", "s", "t")
         for id, nanos in (("a", 60), ("b", 20)):
             assert await _reserve(store, id, nanos) == "reserved"
-        assert await _reserve(store, "s", 90, run="s") == "waits"
+        assert await _reserve(store, "z", 90, run="s") == "waits"
         assert await _reserve(store, "t", 30, run="t") == "waits"
         await _commit(store, "t", status="parked", release=True, wants=["t"])
         await _commit(store, "r", settled=[Settlement("b")])
         assert await _status(store, "t") == "parked"  # the longest that waits comes first
-        await _commit(store, "s", settled=[Settlement("s")])
+        await _commit(store, "s", settled=[Settlement("z")])
         assert await _status(store, "t") == "ready"
         assert await _standing(store) == (0, 60, 0)
+
+    async def test_who_asks_again_while_another_waits_before_it_takes_the_room_there_is(
+        self, store: Store
+    ) -> None:
+        await start(store, "r", "s", "t")
+        assert await _reserve(store, "a", 80) == "reserved"
+        assert await _reserve(store, "s", 90, run="s") == "waits"
+        assert await _reserve(store, "t", 30, run="t") == "waits"
+        assert await _reserve(store, "b", 10) == "reserved"
+        await _commit(store, "r", settled=[Settlement("a"), Settlement("b", Amount(10))])
+        assert await _standing(store) == (10, 0, 1)  # of two that waited, the first has room
+        assert await _reserve(store, "t", 30, run="t") == "reserved"
+        assert await _standing(store) == (10, 30, 0)
 
     async def test_those_that_there_cant_be_room_for_any_more_see_it(self, store: Store) -> None:
         await start(store, "r", "s")
