@@ -568,3 +568,31 @@ async def test_a_subscription_that_strikes_with_an_outcome(after: bool) -> None:
         if not died:
             return
     raise AssertionError("it commits for ever")
+
+
+class Again(Following):
+    """Who fails once when it has subscribed."""
+
+    @segue.state(retry=2)
+    async def subscribe(self, _: Finish) -> segue.Listen:
+        await self.to.subscribe(Counts())
+        FAILED.append(self.me.id)
+        if len(FAILED) == 1:
+            raise OSError("not yet")
+        return segue.Listen()
+
+
+FAILED: list[str] = []
+
+
+async def test_who_subscribes_again_is_told_once() -> None:
+    FAILED.clear()
+    desk = Desk()
+    async with desk.engine() as engine:
+        counter = await engine.start(Counter(), id="c")
+        follower = await engine.start(Again(counter))
+        while len(FAILED) < 2:
+            await asyncio.sleep(0.001)
+        await counter.feed([Up(), Up()])
+        assert await desk.fake.or_unexpected(engine.wait(follower.id))
+        assert await follower == [1, 2]

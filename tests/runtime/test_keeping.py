@@ -34,7 +34,7 @@ def _keeping() -> tuple[Keeping, _Box]:
 
 
 def _letter(id: int, kind: MailKind, name: str = "", key: str = "", *callers: str) -> Letter:
-    mail = Mail("a", "b", id, kind, name, reply=CallRef("b", "", id), callers=callers, key=key)
+    mail = Mail("a", f"b{id}", id, kind, name, reply=CallRef("b", "", id), callers=callers, key=key)
     return Letter(id, mail, kept=True)
 
 

@@ -27,6 +27,7 @@ class Keeping:
         "_kept",
         "_keys",
         "_run",
+        "_standing",
         "_struck",
         "_subscribers",
         "_waiting",
@@ -38,6 +39,8 @@ class Keeping:
         self._kept: dict[int, Letter] = {}
         self._waiting: dict[str, int] = {}  # who waits for requests of these to be answered, and for how many
         self._subscribers: dict[str, dict[int, Mail]] = {}  # by what they subscribed to
+        # Of actors that follow for longer than a handler: the letter by who follows what.
+        self._standing: dict[tuple[str, str, bytes | None], int] = {}
         # Letters by subscription, also those that are yet to be handled.
         self._keys: dict[str, list[int]] = {}
         # Those that struck beside a handler, and of which no snapshot is begun with yet.
@@ -78,6 +81,11 @@ class Keeping:
         self._kept[letter.id] = letter
         if mail.kind == "subscribe":
             self._subscribers.setdefault(mail.name, {})[letter.id] = mail
+            if not mail.tag:  # one that began anew, or tried again, asks anew: it is told all once
+                before = self._standing.get(_followed(mail))
+                self._standing[_followed(mail)] = letter.id
+                if before is not None and before != letter.id:
+                    self._box.take_out(before)
             return
         for caller in mail.callers:
             self._waiting[caller] = self._waiting.get(caller, 0) + 1
@@ -90,6 +98,8 @@ class Keeping:
         mail = letter.mail
         if mail.kind == "subscribe":
             del self._subscribers[mail.name][id]
+            if self._standing.get(_followed(mail)) == id:
+                del self._standing[_followed(mail)]
             return letter
         for caller in mail.callers:
             self._waiting[caller] -= 1
@@ -169,3 +179,7 @@ class Keeping:
         """A subscription is called off."""
         for letter in self._keys.pop(key, ()):
             self._box.take_out(letter)
+
+
+def _followed(subscription: Mail) -> tuple[str, str, bytes | None]:
+    return subscription.sender, subscription.name, subscription.value
