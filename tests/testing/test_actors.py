@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,31 @@ async def test_an_actor_is_checked_as_a_flow_is() -> None:
     report = await check(Writer, ["one thing", "another"], model=model())
     assert report.waves
     assert report.kills > 50
+
+
+class House(Enum):
+    ROOM = 1
+
+
+@segue.flow
+async def guest(question: str) -> str:
+    return await segue.ask(question)
+
+
+class Host(Actor[str]):
+    groups = House
+
+    def begin(self) -> Ticket:
+        return Ticket("")
+
+    @segue.state
+    async def receive(self, _: Ticket) -> Done[str]:
+        first = await segue.spawn(guest("Well?"), group=House.ROOM)
+        return Done(await first + await segue.ask("And?"))
+
+
+async def test_a_supervisor_whose_child_ends_while_its_handler_waits() -> None:
+    await check(Host, model=FakeModel().answer("Well?", "fine").answer("And?", "bye"))
 
 
 async def test_check_finds_a_handler_that_isnt_the_same_twice() -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from ..core import journal
 from ..model.entry import Entry, Failure
+from ..runtime.wake.urgent import URGENT
 from .clock import START
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?")
@@ -22,7 +23,8 @@ def differences(
 ) -> list[str]:
     """How two journals differ, branch by branch, a line each; none if they tell the same.
 
-    Times, and the order between branches, don't count; nor do calls without an outcome, which the code gave up.
+    Times, and the order between branches, don't count; nor do calls without an outcome, which the code gave up, and
+    urgent messages that came while a handler waited.
     """
     left, right = _branches(a), _branches(b)
     out: list[str] = []
@@ -34,7 +36,7 @@ def differences(
 def _branches(entries: Iterable[Entry]) -> dict[str, dict[int, Entry]]:
     out: dict[str, dict[int, Entry]] = {}
     for entry in journal.merged(entries):
-        if not entry.made:
+        if not entry.made and entry.kind != URGENT:
             out.setdefault(entry.path, {})[entry.n] = entry
     return out
 
