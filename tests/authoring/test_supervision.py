@@ -614,3 +614,53 @@ async def test_a_supervised_child_with_a_name_is_awaited() -> None:
     desk = Desk()
     async with desk.engine() as engine:
         assert await engine.run(Patient(), id="patient") == 5
+
+
+class Twice(Actor[list[str]]):
+    """Spawns what has ended."""
+
+    groups = Floor
+
+    def begin(self) -> Opening:
+        return Opening()
+
+    @segue.state
+    async def open(self, _: Opening) -> segue.Done[list[str]]:
+        first = await segue.spawn(guest("g", "well?"), group=Floor.HALL, id="g")
+        said = [await first]
+        again = await segue.spawn(guest("g", "well?"), group=Floor.HALL, id="g")
+        said.append(await segue.ask("and?"))
+        return Done([*said, await again])
+
+
+async def test_what_has_ended_isnt_spawned_again() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        house = await engine.start(House(), id="house")
+        await house.request(Hire(Floor.HALL, "a"))
+        await (await engine.get("lodger/a")).tell(Stop())
+        await until(lambda: "lodger/a HALL done a" in S)
+        await house.request(Hire(Floor.HALL, "a"))
+        began = desk.fake.clock.now()
+        await house.tell(Stop())
+        assert await house == "closed"
+        assert desk.fake.clock.now() - began < 30  # it waited for an end that had come
+    model = desk.fake.answer("well?", "fine").answer("and?", "yes")
+    await segue.testing.check(Twice, model=model)
+
+
+async def test_what_somebody_else_started_isnt_supervised() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        house = await engine.start(House(), id="house")
+        lodger = await engine.start(Lodger("a"), id="lodger/a")
+        with pytest.raises(WrongPlace, match="somebody else"):
+            await house.request(Hire(Floor.HALL, "a"))
+        await lodger.tell(Stop())
+        assert await lodger == "a"
+        with pytest.raises(WrongPlace, match="somebody else"):
+            await house.request(Hire(Floor.HALL, "a"))
+        began = desk.fake.clock.now()
+        await house.tell(Stop())
+        assert await house == "closed"
+        assert desk.fake.clock.now() - began < 30

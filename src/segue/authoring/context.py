@@ -20,6 +20,7 @@ from ..model.entry import Failure
 from ..model.errors import NotInRun, WrongPlace, called
 from ..model.message import Mail
 from ..model.mode import Config
+from ..model.run import Head
 from ..ports.store import Turn
 from .pooled import Named
 from .stopping import Stop
@@ -422,6 +423,10 @@ class Services(Protocol):
 
     def target(self, name: str) -> Any:
         """The flow or actor that was made known under that name, or None."""
+        ...
+
+    async def find(self, run: str) -> Head | None:
+        """A run's record, if it is there."""
         ...
 
     async def sleep(self, seconds: float) -> None:

@@ -20,7 +20,7 @@ from ...core.restarts import END, Kind, Restart, Verdict, decide, wanted
 from ...model.entry import Failure
 from ...model.errors import WrongPlace
 from ...model.message import CHILD_ENDED
-from ...model.run import CHILD, CallRef
+from ...model.run import CHILD, ENDED, CallRef
 from ...ports.store import NewRun, Turn, adding
 from ..context import Act, Branch, current
 from ..failures import to_exception
@@ -103,24 +103,37 @@ class Supervisor:
             args = msgspec.json.encode({"target": target.name, "args": msgspec.Raw(args)})
             run.services.register(started)
 
+        check = msgspec.json.encode(group.name if member is None else [group.name, belongs])
+        is_there = "" if not id else await self._is_there(branch, id, check)
+
         def writes(turn: Turn, path: str, n: int) -> None:
-            parent = CallRef(run.id, path, n, CHILD)
-            spec = make_spec(started, args, config, run.now(), parent=parent, supervised=kind)
-            turn.spawn = adding(turn.spawn, NewRun(run_id, spec))
+            if not is_there:
+                parent = CallRef(run.id, path, n, CHILD)
+                spec = make_spec(started, args, config, run.now(), parent=parent, supervised=kind)
+                turn.spawn = adding(turn.spawn, NewRun(run_id, spec))
 
         place = (branch.path, branch.n)
-        data = msgspec.json.encode(run_id)
+
+        def came(value: bytes) -> tuple[Any, bool]:
+            said = decoder(str | list[str])(value)
+            if said == ["another's"]:
+                raise WrongPlace(
+                    f"run {run_id!r} is there already, started by somebody else, so it can't be supervised here; "
+                    f"spawn it under an id of its own"
+                )
+            return run.services.handle(run_id, target, place), isinstance(said, str)
+
         act = Act(
             kind="spawn",
             name=target.name,
             args=args,
-            digest=msgspec.json.encode(group.name if member is None else [group.name, belongs]),
-            decode=lambda value: run.services.handle(decoder(str)(value), target, place),
+            digest=check,
+            decode=came,
             writes=writes,
-            value=data,
+            value=msgspec.json.encode([is_there] if is_there else run_id),
         )
-        handle = await run.record(branch, act)
-        if handle.id not in here.children:
+        handle, ends = await run.record(branch, act)
+        if ends and handle.id not in here.children:
             softest = 0 if started is target else int(QUIET)
             child = Child(
                 handle.id,
@@ -137,6 +150,22 @@ class Supervisor:
             if here.closing:
                 self._put({child.id: await self._ask_to_end(branch, child)})
         return handle
+
+    async def _is_there(self, branch: Branch, id: str, check: bytes) -> Literal["", "over", "another's"]:
+        """Whether a run of that id will tell no end: it has, or tells another. What is recorded isn't looked up."""
+        run = branch.run
+        if id in self._here.children or run.replays(branch.path, branch.n, check):
+            return ""
+        found = await run.services.find(id)
+        if found is None:
+            return ""
+        parent = found.spec.parent
+        if parent is None or (parent.run, parent.digest) != (run.id, CHILD):
+            return "another's"
+        if found.status not in ENDED:
+            return ""
+        log.warning("run %s: its child %s has ended, so it isn't spawned again", run.id, id)
+        return "over"
 
     def _put(self, changed: dict[str, Child | None]) -> None:
         """Children as they are now; None for one that is left behind. Others may have come or gone meanwhile."""
