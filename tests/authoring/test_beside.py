@@ -225,6 +225,19 @@ async def test_who_asked_hears_of_the_end(how: str) -> None:
         assert "Done" in [letter.mail.name for letter in await engine.dead_letters()]
 
 
+@pytest.mark.parametrize("level", [Interrupt.AFTER_HANDLER, Interrupt.NOW])
+async def test_asked_to_end_while_it_ends(level: Interrupt) -> None:
+    desk = Desk()
+    async with segue.Engine(Mortal(desk.store, None), linger=0.02) as engine:
+        busy = await engine.start(Tidy(), id="it")
+        await busy.tell(Stop())
+        first = await asked(engine, "tidy?")
+        await busy.interrupt(level)
+        await struck(desk)
+        await first.answer("yes")
+        assert await asyncio.wait_for(busy, 5) == []
+
+
 class Init(Request[int]):
     pass
 

@@ -178,12 +178,12 @@ class Interlude:
         return task.cancel("it is cut off")
 
     async def close(self, status: str) -> None:
-        """The actor is over: those who still wait for something beside hear of it."""
-        while not self.quiet:
-            self.next = None
+        """The actor is over: those who still wait for something beside hear of it, and what they say is next isn't."""
+        while self._tasks or self.life.urgent.is_struck:
             for task in [task for task in self._tasks if task not in self.cut]:
                 self._cut_off(task, RunEnded(self.life.id, status))
             await (asyncio.wait(list(self._tasks)) if self._tasks else self.life.urgent.begun())
+        self.next = None
 
     @property
     def is_undone(self) -> bool:
