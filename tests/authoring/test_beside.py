@@ -238,6 +238,66 @@ async def test_asked_to_end_while_it_ends(level: Interrupt) -> None:
         assert await asyncio.wait_for(busy, 5) == []
 
 
+class Cut(segue.Envelope):
+    """Cuts off what is at work."""
+
+    urgent = True
+
+    async def carry_out(self, actor: Any, turn: segue.Turn, /) -> object:
+        await turn.abort()
+        return None
+
+
+@segue.step
+async def tried() -> None:
+    TRIED.append(1)
+
+
+class Slow(Actor[int]):
+    async def setup(self) -> None:
+        await segue.ask("setup?")
+
+    @segue.on
+    async def go(self, note: Go) -> None:
+        await tried()
+        raise KeyError("go")
+
+    @segue.on
+    async def stop(self, note: Stop) -> segue.Done[int]:
+        return segue.Done(len(TRIED))
+
+    async def failed(self, error: Exception) -> None:
+        await segue.ask("failed?")
+
+
+TRIED: list[int] = []
+
+
+async def test_a_hook_that_is_cut_off() -> None:
+    TRIED.clear()
+    desk = Desk()
+
+    async def engine() -> Any:
+        return segue.Engine(Mortal(desk.store, None), linger=0.02, verify=False)
+
+    async with await engine() as first:
+        slow = await first.start(Slow(), id="it")
+        ask = await asked(first, "setup?")
+        await slow.tell(Cut())
+        async with asyncio.timeout(5):
+            while (anew := await asked(first, "setup?")).id == ask.id:
+                await asyncio.sleep(0.001)
+    async with await engine() as second:
+        await answer_by_id(second, anew.id, "yes")
+        slow = await second.get("it")
+        await slow.tell(Go())
+        await asked(second, "failed?")
+        await slow.tell(Cut())
+        await slow.tell(Stop())
+        assert await asyncio.wait_for(slow, 5) == 1
+        assert [letter.mail.name for letter in await second.dead_letters()] == ["Go"]
+
+
 class Init(Request[int]):
     pass
 

@@ -97,6 +97,7 @@ class Driver:
                     await self._next()
                 except Aborted:  # before it began
                     here.go(self.interlude.take_next() or Listen())
+                    await self._save(seal=True)  # what is next is another turn: its calls have other places
         except BaseException as error:
             here.end = Fail(own_error(error))
 
@@ -146,7 +147,7 @@ class Driver:
                 self.performer.put_off(handler)
                 await self._save(seal=True)
                 return
-            result = await self._hook("failed", error)
+            result = await self._failed(error)
             if result is None:
                 result = Fail(error)
         here.attempt = 0
@@ -327,12 +328,19 @@ class Driver:
         await self.interlude.settle()
         return result
 
+    async def _failed(self, error: Exception) -> Any:
+        """What the hook says is next; where it is cut off, what is said in its place."""
+        try:
+            return await self._hook("failed", error)
+        except Aborted:
+            return self.interlude.take_next()
+
     async def _fail(self, handler: Handler, mail: Mail, error: Exception) -> Mail | None:
         """A message's handler failed for good: its caller gets the error, and the actor goes on as it was before."""
         definition = self.here.definition
         if not handler.is_request and "failed" not in definition.own:
             log_error(log, error, "run %s: %s.%s failed", self.life.id, definition.name, handler.method)
-        result = await self._hook("failed", error)
+        result = await self._failed(error)
         self.here.take(self.here.look())
         if result is not None:
             self.here.go(result)
