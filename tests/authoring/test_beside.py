@@ -11,7 +11,7 @@ import pytest
 
 import segue
 from segue import Actor, Interrupt, Note, Request
-from segue.model.errors import RunEnded, RunInterrupted
+from segue.model.errors import RunCancelled, RunEnded, RunInterrupted
 from segue.runtime.handles import answer_by_id
 from segue.testing.crash import Mortal
 from tests.authoring.killed import through
@@ -296,6 +296,33 @@ async def test_a_hook_that_is_cut_off() -> None:
         await slow.tell(Stop())
         assert await asyncio.wait_for(slow, 5) == 1
         assert [letter.mail.name for letter in await second.dead_letters()] == ["Go"]
+
+
+class Careful(Actor[None]):
+    @segue.on
+    async def go(self, note: Go) -> None:
+        await segue.ask("go on?")
+
+    async def rollback(self) -> None:
+        await segue.ask("undone?")
+
+
+async def test_a_rollback_that_is_cut_off_by_a_cancellation() -> None:
+    desk = Desk()
+    async with segue.Engine(Mortal(desk.store, None), linger=0.02) as engine:
+        careful = await engine.start(Careful(), id="it")
+        await careful.tell(Go())
+        await asked(engine, "go on?")
+        await careful.interrupt(Interrupt.NOW)
+        ask = await asked(engine, "undone?")
+        await careful.cancel()
+        async with asyncio.timeout(5):
+            while (anew := await asked(engine, "undone?")).id == ask.id:
+                await asyncio.sleep(0.001)
+    async with segue.Engine(Mortal(desk.store, None), linger=0.02) as engine:
+        await answer_by_id(engine, anew.id, "yes")
+        with pytest.raises(RunCancelled):
+            await asyncio.wait_for(await engine.get("it"), 5)
 
 
 class Init(Request[int]):

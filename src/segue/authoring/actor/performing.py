@@ -36,7 +36,9 @@ class Performer:
         branch = self.branch
         if branch.n or branch.kids is not None:
             self._recorded = True
-        branch.restart(f"/{method}.{self._here.turns}")
+        path = f"/{method}.{self._here.turns}"
+        if branch.path != path:  # else it goes on to number: a rollback may itself be cut off
+            branch.restart(path)
 
     @property
     def is_quiet(self) -> bool:
