@@ -325,6 +325,22 @@ async def test_a_rollback_that_is_cut_off_by_a_cancellation() -> None:
             await asyncio.wait_for(await engine.get("it"), 5)
 
 
+async def test_a_teardown_that_is_cut_off_by_a_cancellation() -> None:
+    desk = Desk()
+    async with segue.Engine(Mortal(desk.store, None), linger=0.02) as engine:
+        tidy = await engine.start(Tidy(), id="it")
+        await tidy.tell(Stop())
+        ask = await asked(engine, "tidy?")
+        await tidy.cancel()
+        async with asyncio.timeout(5):
+            while (anew := await asked(engine, "tidy?")).id == ask.id:
+                await asyncio.sleep(0.001)
+    async with segue.Engine(Mortal(desk.store, None), linger=0.02) as engine:
+        await answer_by_id(engine, anew.id, "yes")
+        with pytest.raises(RunCancelled):
+            await asyncio.wait_for(await engine.get("it"), 5)
+
+
 class Init(Request[int]):
     pass
 

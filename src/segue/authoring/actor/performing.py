@@ -30,15 +30,17 @@ class Performer:
         self._here, self._life, self.branch = here, life, branch
         self.at_work = ""  #: the handler that is carried out
         self._recorded = False  # something, of an earlier method of this turn
+        self._left: dict[str, tuple[int, int, dict[str, int] | None]] = {}  # how far those came, by path
 
     def enter(self, method: str) -> None:
         """From here on, calls are recorded as of that method in this turn."""
-        branch = self.branch
+        branch, path = self.branch, f"/{method}.{self._here.turns}"
         if branch.n or branch.kids is not None:
             self._recorded = True
-        path = f"/{method}.{self._here.turns}"
-        if branch.path != path:  # else it goes on to number: a rollback may itself be cut off
-            branch.restart(path)
+            self._left[branch.path] = branch.n, branch.timeouts, branch.kids
+        branch.restart(path)
+        if path in self._left:  # a hook that was cut off is called again: it goes on to number
+            branch.n, branch.timeouts, branch.kids = self._left[path]
 
     @property
     def is_quiet(self) -> bool:
@@ -51,6 +53,7 @@ class Performer:
         branch, quiet = self.branch, self.is_quiet
         if not quiet:
             self._recorded, branch.n, branch.timeouts, branch.kids = False, 0, 0, None
+            self._left.clear()
         return quiet
 
     def path(self, handler: Handler) -> str:
