@@ -27,6 +27,7 @@ from segue.model.errors import (
 )
 from segue.model.run import Head
 from segue.stores import open_store
+from segue.testing import FakeModel
 from tests.authoring.killed import at_every_commit
 from tests.runtime.lives import Desk
 
@@ -631,6 +632,13 @@ class Twice(Actor[list[str]]):
         again = await segue.spawn(guest("g", "well?"), group=Floor.HALL, id="g")
         said.append(await segue.ask("and?"))
         return Done([*said, await again])
+
+
+async def test_of_flows_that_are_called_alike_the_one_is_supervised_that_was_meant() -> None:
+    other = "import segue\n\n@segue.flow\nasync def guest(name: str) -> None: ...\n"
+    exec(compile(other, "elsewhere.py", "exec"), {"__name__": "elsewhere"})
+    model = FakeModel().answer("well?", "fine").answer("and?", "yes")
+    await segue.testing.check(Twice, model=model)
 
 
 async def test_what_has_ended_isnt_spawned_again() -> None:

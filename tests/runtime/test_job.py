@@ -246,8 +246,10 @@ async def test_held_runs_are_given_when_nothing_else_is_left() -> None:
         got: dict[int, object] = {}
         async for outcome in job:
             got[outcome.index] = outcome.error or outcome.value
-            for ask in await engine.open_asks():
-                await ask.answer(3)
+            if outcome.index:
+                while not (asks := await engine.open_asks()):
+                    await asyncio.sleep(0.001)
+                await asks[0].answer(3)
         assert got[1] == 1
         assert isinstance(got[0], RunHeld)
 

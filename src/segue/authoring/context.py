@@ -421,8 +421,8 @@ class Services(Protocol):
         """Make a flow or actor known to the workers of this process."""
         ...
 
-    def target(self, name: str) -> Any:
-        """The flow or actor that was made known under that name, or None."""
+    def target(self, name: str, module: str = "") -> Any:
+        """The flow or actor that was made known under that name, or None; of several, the one of that module."""
         ...
 
     async def find(self, run: str) -> Head | None:

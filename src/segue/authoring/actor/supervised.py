@@ -24,10 +24,11 @@ class Running:
 
 
 class Supervised(Actor[Any]):
-    """Runs the flow of that name with those arguments; its result is the flow's."""
+    """Runs the flow of that name, and module, with those arguments; its result is the flow's."""
 
     target: str
     args: Any
+    module: str = ""
 
     def begin(self) -> Running:
         """Run it at once."""
@@ -37,7 +38,8 @@ class Supervised(Actor[Any]):
     async def run(self, _: Running) -> Done[Any]:
         """Wait for its end."""
         branch = current("a supervised flow")
-        target = branch.run.services.target(self.target) or target_named(self.target)
+        named = self.target, self.module
+        target = branch.run.services.target(*named) or target_named(*named)
         if target is None:
             raise UnknownName("flow", self.target, "start a worker with the file that defines it")
         return Done(await child(branch, target, msgspec.json.encode(self.args), config_of(branch)))

@@ -100,7 +100,8 @@ class Supervisor:
             from .supervised import SUPERVISED
 
             started = SUPERVISED
-            args = msgspec.json.encode({"target": target.name, "args": msgspec.Raw(args)})
+            wanted = {"target": target.name, "args": msgspec.Raw(args), "module": target.module}
+            args = msgspec.json.encode(wanted)
             run.services.register(started)
 
         check = msgspec.json.encode(group.name if member is None else [group.name, belongs])
