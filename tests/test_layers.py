@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,7 +37,12 @@ class Import(NamedTuple):
 def imports(path: Path, source: str | None = None) -> list[Import]:
     """Every import in a file of the package, those inside functions too."""
     package = path.relative_to(SOURCE).parent.parts
-    return list(_walk(ast.parse(path.read_text() if source is None else source), package, False))
+    gc.disable()  # Python 3.11's parser loses count where the collector meets code to run
+    try:
+        tree = ast.parse(path.read_text() if source is None else source)
+    finally:
+        gc.enable()
+    return list(_walk(tree, package, False))
 
 
 def _walk(node: ast.AST, package: tuple[str, ...], typing_only: bool) -> Iterator[Import]:
