@@ -307,6 +307,24 @@ class Careful(Actor[None]):
         await segue.ask("undone?")
 
 
+async def asked_anew_once_cancelled(engine: segue.Engine, run: segue.Run[Any], question: str) -> str:
+    """A hook that asks is cut off, and called again; the id of the question that it asks then."""
+    ask = await asked(engine, question)
+    await run.cancel()
+    async with asyncio.timeout(5):
+        while (anew := await asked(engine, question)).id == ask.id:
+            await asyncio.sleep(0.001)
+    return anew.id
+
+
+async def comes_to_its_end(desk: Desk, ask: str) -> None:
+    """In a later life, with that answer."""
+    async with segue.Engine(Mortal(desk.store, None), linger=0.02) as engine:
+        await answer_by_id(engine, ask, "yes")
+        with pytest.raises(RunCancelled):
+            await asyncio.wait_for(await engine.get("it"), 5)
+
+
 async def test_a_rollback_that_is_cut_off_by_a_cancellation() -> None:
     desk = Desk()
     async with segue.Engine(Mortal(desk.store, None), linger=0.02) as engine:
@@ -314,15 +332,8 @@ async def test_a_rollback_that_is_cut_off_by_a_cancellation() -> None:
         await careful.tell(Go())
         await asked(engine, "go on?")
         await careful.interrupt(Interrupt.NOW)
-        ask = await asked(engine, "undone?")
-        await careful.cancel()
-        async with asyncio.timeout(5):
-            while (anew := await asked(engine, "undone?")).id == ask.id:
-                await asyncio.sleep(0.001)
-    async with segue.Engine(Mortal(desk.store, None), linger=0.02) as engine:
-        await answer_by_id(engine, anew.id, "yes")
-        with pytest.raises(RunCancelled):
-            await asyncio.wait_for(await engine.get("it"), 5)
+        anew = await asked_anew_once_cancelled(engine, careful, "undone?")
+    await comes_to_its_end(desk, anew)
 
 
 async def test_a_teardown_that_is_cut_off_by_a_cancellation() -> None:
@@ -330,15 +341,8 @@ async def test_a_teardown_that_is_cut_off_by_a_cancellation() -> None:
     async with segue.Engine(Mortal(desk.store, None), linger=0.02) as engine:
         tidy = await engine.start(Tidy(), id="it")
         await tidy.tell(Stop())
-        ask = await asked(engine, "tidy?")
-        await tidy.cancel()
-        async with asyncio.timeout(5):
-            while (anew := await asked(engine, "tidy?")).id == ask.id:
-                await asyncio.sleep(0.001)
-    async with segue.Engine(Mortal(desk.store, None), linger=0.02) as engine:
-        await answer_by_id(engine, anew.id, "yes")
-        with pytest.raises(RunCancelled):
-            await asyncio.wait_for(await engine.get("it"), 5)
+        anew = await asked_anew_once_cancelled(engine, tidy, "tidy?")
+    await comes_to_its_end(desk, anew)
 
 
 class Init(Request[int]):

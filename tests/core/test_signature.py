@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.core import signature
+from segue.core import forms, signature
 from segue.core.signature import InputShape
 from segue.core.toolshape import ToolShape
 from segue.model.errors import BadSignature, InvalidValue, NotEncodable
@@ -362,6 +362,11 @@ class Sale(pydantic.BaseModel):
 
 async def one_sale(row: Sale) -> None: ...
 async def perhaps_a_sale(row: Sale | None) -> None: ...
+
+
+def test_a_union_has_no_fields() -> None:
+    assert forms.fields(Place | None) is None
+    assert forms.fields(Place) is not None
 
 
 def test_an_empty_cell_of_a_row_that_is_an_object_means_the_default_too() -> None:

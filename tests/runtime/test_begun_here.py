@@ -247,3 +247,18 @@ async def test_an_end_that_isnt_written_is_no_end(alone: bool, fails: bool) -> N
         head = await store.get("it")
         assert head is not None
         assert head.status == "ready"
+
+
+@segue.flow
+async def stuck() -> None:
+    lock = asyncio.Lock()
+    async with lock, lock:
+        pass
+
+
+async def test_one_that_is_begun_for_later_is_looked_at_though_it_makes_no_call() -> None:
+    """Nothing else tells that it waits for what nobody ends."""
+    async with segue.Engine(linger=0.02) as engine, asyncio.timeout(5):
+        for run in [await engine.start(stuck()) for _ in range(2)]:
+            with pytest.raises(segue.errors.RunHeld, match="waits for another one"):
+                await run

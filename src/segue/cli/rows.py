@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple
 import msgspec
 
 from ..core import forms
+from ..core.memo import memoized
 from ..core.signature import InputShape, Parameter
 from ..model.errors import CallerError, InvalidValue, NotEncodable
 from ..runtime.job import FIRST, Row
@@ -225,6 +226,7 @@ def _names(shape: InputShape, one: Parameter | None) -> list[str] | None:
     return _fields_of(one.type, one.name)
 
 
+@memoized
 def _fields_of(tp: Any, name: str) -> list[str] | None:
     """Those of an object that is of that type; of what is no object, that of the parameter alone."""
     tp = forms.bare(tp)
@@ -254,18 +256,14 @@ def _taken(raw: RawRow, key: str, shape: InputShape, names: dict[bool, list[str]
     if takes is None:
         return raw.value
     value = {name: cell for name, cell in raw.value.items() if name != key or name in takes}
-    if one is not None and (strange := _strange(one, value, takes)):
+    if one is not None and (strange := strange_field(one, value)):
         raise BadRow(raw.line, f"{forms.spell(one.type)} {strange}")
     return value
 
 
 def strange_field(parameter: Parameter, value: Any) -> str:
     """What is to be said of a field that an argument's type has no place for, and would lose; empty for none."""
-    return _strange(parameter, value, _fields_of(parameter.type, parameter.name))
-
-
-def _strange(parameter: Parameter, value: Any, takes: list[str] | None) -> str:
-    """The same, of the fields that it takes."""
+    takes = _fields_of(parameter.type, parameter.name)
     if takes is None or not isinstance(value, dict) or forms.bare(parameter.type) in _SCALARS:
         return ""
     unknown = [name for name in value if name not in takes]
