@@ -233,6 +233,22 @@ async def test_another_worker_that_has_it_keeps_it(caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.usefixtures("long")
+async def test_what_another_worker_has_is_let_go_once_the_claim_is_to_be_renewed() -> None:
+    store = MemoryStore()
+    async with segue.Engine(store) as engine:
+        run = await engine.start(Counter(), id="c")
+        await run.tell(Add(2))
+        await rested(engine, "c")
+        await store.bury([engine.worker.name])
+        (claimed,) = await store.claim("other", 10, 60.0, now=engine.clock.now())
+        await engine.worker._renew()
+        assert "c" not in engine.worker.awake
+        turn = Turn(run="c", fence=claimed.head.fence, status="parked", release=True, now=engine.clock.now())
+        assert await store.commit([turn]) == ["committed"]
+        assert await run.request(Total()) == 2
+
+
+@pytest.mark.usefixtures("long")
 async def test_it_can_be_cancelled_and_pinged() -> None:
     async with segue.Engine("memory:") as engine:
         run = await engine.start(Counter(), id="c")

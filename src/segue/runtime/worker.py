@@ -498,6 +498,7 @@ class Worker:
         code = code_of(target, claimed, executor, call)
         if spec.group:
             self._grouped[spec.group] = self._grouped.get(spec.group, 0) + 1
+        self._lose(executor.id)
         self.awake[executor.id] = executor
         if here and spec.kind == "flow" and len(self.awake) == 1 and self._may_begin_here():
             executor.begin_here(code)
@@ -641,9 +642,16 @@ class Worker:
         self._renewed = self.clock.steady()
         if leases := self._leases():
             kept = await self.store.renew(self.name, leases, LEASE, now=self.clock.now())
-            lost = [lease.run for lease, known in zip(leases, kept, strict=True) if not known]
-            for _, tell in [self._held[run] for run in lost if run in self._held]:
-                tell()
+            for lost in [lease for lease, known in zip(leases, kept, strict=True) if not known]:
+                if lost.run in self._held:
+                    self._held[lost.run][1]()
+                self._lose(lost.run, lost.fence)
+
+    def _lose(self, id: str, fence: int = 0) -> None:
+        """A run that is at work here by that claim, or by any, has lost it: what it still did would be done twice."""
+        run = self.awake.get(id)
+        if run is not None and not run.leaving and fence in (0, run.fence):
+            run.taken_over()
 
     def _renew_late(self) -> None:
         """In the watching thread: the loop should have renewed by now, so something blocks it."""

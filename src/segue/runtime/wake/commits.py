@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,8 +17,6 @@ from ..ground.phase import COMMITTING, OVER
 
 if TYPE_CHECKING:
     from .executor import Executor
-
-log = logging.getLogger("segue")
 
 
 class Commits:
@@ -239,8 +236,9 @@ class Commits:
             return False
         if not good:
             if result == "fenced":
-                log.warning("run %s was taken over by another worker; nothing is lost", run.id)
-            run.abandon(result if isinstance(result, BaseException) else None)
+                run.taken_over()
+            else:
+                run.abandon(result if isinstance(result, BaseException) else None)
             return False
         if turn is not None and (turn.release or turn.asks or turn.answers or turn.lines):
             self._tell(turn, result)

@@ -228,10 +228,10 @@ async def _unwound(run: Executor) -> None:
 
 
 # ------------------------------------------------------------ giving the claim up
-def leave(run: Executor, status: Status) -> None:
+def leave(run: Executor, status: Status, *, awaited: bool) -> None:
     """The run goes on in a later life."""
     wake = None if run.box is None else run.box.wake_at()
-    if run.handling is not None:
+    if run.handling is not None and not awaited:
         run.handling.close()
     unwind(run, lambda: run.commits.afterwards(lambda: _release(run, status, wake)))
 

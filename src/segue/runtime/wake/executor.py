@@ -8,6 +8,7 @@ over; end; park. What comes from outside is `mailbox`, what is written `commits`
 from __future__ import annotations
 
 import asyncio
+import logging
 from asyncio import Future, Task
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import copy_context
@@ -56,6 +57,8 @@ from .mailbox import Mailbox
 from .replaying import cut_off, mismatch, replay
 from .stillness import Rest, Stillness
 from .strikes import Strikes
+
+log = logging.getLogger("segue")
 
 #: So many calls in a row are carried out in the caller's task; then the loop gets a turn.
 CREDIT = 64
@@ -414,9 +417,9 @@ class Executor:
         return box is None or not (box.posts or box.urgent)
 
     def _interrupted(self) -> None:
-        """Its task is cancelled by whoever ends the loop: the run goes on with the next process."""
+        """Its task is cancelled by whoever ends the loop, and waits for it: the run goes on with the next process."""
         if not self.leaving:
-            self.leave("ready")
+            self.leave("ready", awaited=True)
 
     async def has_left(self) -> None:
         """Wait until it has left memory."""
@@ -705,15 +708,15 @@ class Executor:
         self.crowded = True
         self.end_nap()
 
-    def leave(self, status: Status) -> None:
-        """Unwind the code, then give the claim up."""
+    def leave(self, status: Status, *, awaited: bool = False) -> None:
+        """Unwind the code, then give the claim up. `awaited`: somebody waits for its task to end as tasks do."""
         if self.streaming is not None:
             self.streaming.forget()
         if self.phase is REPLAYING and (self.handling is None or not self.handling.unwritten):
             self.commits.forget()  # it will be made again, if the code is still the one recorded
             self.done.clear()
         self.phase = LEAVING
-        departure.leave(self, status)
+        departure.leave(self, status, awaited=awaited)
 
     def end(self) -> None:
         """The code came to its end; its outcome is the run's. From here on, nothing more is recorded."""
@@ -731,6 +734,11 @@ class Executor:
             replaying = self.phase is REPLAYING
             self.phase = LEAVING
             departure.hold(self, reason, replaying=replaying)
+
+    def taken_over(self) -> None:
+        """Another claim of it counts, so what is done here no longer does."""
+        log.warning("run %s was taken over by another worker; nothing is lost", self.id)
+        self.abandon(None)
 
     def abandon(self, error: BaseException | None) -> None:
         """Let the run go without a word to the store: another worker has it, or the store failed."""

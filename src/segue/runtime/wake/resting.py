@@ -123,6 +123,10 @@ class Resting:
         """Give the claim up: no call is under way that could come in."""
         self._rests.park([self])
 
+    def taken_over(self) -> None:
+        """Another claim of it counts."""
+        self._rests.lose(self)
+
     async def has_left(self) -> None:
         """Wait until it has left memory."""
         if self._rests.keeper.holds(self):
@@ -154,6 +158,12 @@ class Rests:
             self.keeper.gets_up(run, letters)
 
     # ------------------------------------------------------------ they leave
+    def lose(self, run: Resting) -> None:
+        """Its claim is another's."""
+        if self._line.get(run.id) is run:
+            del self._line[run.id]
+        self._left(run, "fenced")
+
     def _wait(self) -> None:
         if self._timer is None and self._line:
             first = next(iter(self._line.values()))
