@@ -379,11 +379,19 @@ async def waits() -> str:
 
 async def test_an_engine_that_isnt_open_or_open_elsewhere() -> None:
     engine = segue.Engine()
+    run: segue.Run[Any] | None = None
     for _ in range(2):  # before, and after
         with pytest.raises(RuntimeError, match=r"isn't open: use it inside"):
             await engine.run(doubles(2))
         with pytest.raises(RuntimeError, match=r"isn't open: use it inside"):
             engine.map(doubles, [2])
+        with pytest.raises(RuntimeError, match=r"isn't open: use it inside"):
+            await engine.get("a run")
+        if run is not None:
+            with pytest.raises(RuntimeError, match=r"isn't open: use it inside"):
+                await run.tell("what it can't hear")
+            with pytest.raises(RuntimeError, match=r"isn't open: use it inside"):
+                await run
         async with engine:
             with pytest.raises(RuntimeError, match="open already"):
                 await engine.__aenter__()

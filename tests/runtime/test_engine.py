@@ -492,6 +492,11 @@ class Borrowed:
 
 
 # ---------------------------------------------------------------- opening and closing
+@segue.flow
+async def say_bye() -> str:
+    return "bye"
+
+
 async def test_what_fails_to_close_keeps_nothing_else_open(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = segue.Engine()
     closed: list[bool] = []
@@ -509,6 +514,15 @@ async def test_what_fails_to_close_keeps_nothing_else_open(monkeypatch: pytest.M
             pass
     assert closed
     assert asyncio.get_running_loop().get_task_factory() is None
+
+
+async def test_one_task_may_open_it_and_another_close_it() -> None:
+    engine = segue.Engine()
+    await asyncio.create_task(engine.__aenter__())
+    assert await engine.run(say_bye()) == "bye"
+    await asyncio.create_task(engine.__aexit__(None, None, None))
+    async with segue.Engine() as other:
+        assert await other.run(say_bye()) == "bye"
 
 
 async def test_what_fails_to_open_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:

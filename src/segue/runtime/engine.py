@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from contextvars import Token
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
 from uuid import uuid4
@@ -65,6 +66,8 @@ log = logging.getLogger("segue")
 
 #: What of an engine is made when it opens.
 MADE = frozenset({"worker", "models", "lanes", "port", "feeds", "budgets", "ends", "caretaker", "terms"})
+#: What it says before that, and once it is closed.
+NOT_OPEN = "this engine isn't open: use it inside `async with Engine(…) as engine:`"
 R = TypeVar("R")
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -219,7 +222,7 @@ class Engine:
 
     def _take_place(self, parts: AsyncExitStack) -> None:
         """Have this context, loop and process find it, until it is closed."""
-        parts.callback(SERVICES.reset, SERVICES.set(self.worker))
+        parts.callback(_leave_context, SERVICES.set(self.worker))
         parts.callback(tasks.install(asyncio.get_running_loop()))
         parts.callback(strikes.install())
         parts.callback(self.store.subscribe(self._hint))
@@ -232,7 +235,7 @@ class Engine:
         def __getattr__(self, name: str) -> Any:
             """What opening makes isn't there before."""
             if name in MADE:
-                raise RuntimeError("this engine isn't open: use it inside `async with Engine(…) as engine:`")
+                raise RuntimeError(NOT_OPEN)
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     async def __aexit__(self, *exc: object) -> None:
@@ -289,8 +292,6 @@ class Engine:
 
     def at_home(self, verb: str) -> None:
         """Raise where an engine's verb can't do its work, or would do it anew in each replay."""
-        if self._loop is None:
-            raise RuntimeError("this engine isn't open: use it inside `async with Engine(…) as engine:`")
         self.on_its_loop()
         if find_branch() is not None:
             raise WrongPlace(
@@ -299,8 +300,10 @@ class Engine:
             )
 
     def on_its_loop(self) -> None:
-        """Raise where this is another event loop: what waits there would hear of nothing, and harm who tells it."""
-        if self._loop is not None and running_loop() is not self._loop:
+        """Raise where it isn't open, or on another event loop: who waits there would hear of nothing, and do harm."""
+        if self._loop is None:
+            raise RuntimeError(NOT_OPEN)
+        if running_loop() is not self._loop:
             raise RuntimeError(
                 "this engine is open on another event loop: give it the work with "
                 "`asyncio.run_coroutine_threadsafe(…, loop)`, or open one here"
@@ -771,6 +774,11 @@ class Engine:
 def _called(entries: list[Entry], name: str) -> Entry | None:
     """The call of that name, as `segue show` lists it."""
     return next((entry for entry in entries if f"{entry.path}#{entry.n}" == name), None)
+
+
+def _leave_context(token: Token[Any]) -> None:
+    with suppress(ValueError):  # it was opened in another context, as by a fixture or a hook of a server
+        SERVICES.reset(token)
 
 
 async def _each(rows: Any) -> AsyncIterator[Any]:
