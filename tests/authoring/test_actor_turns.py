@@ -246,3 +246,62 @@ async def test_now_in_a_prompt_replays() -> None:
         desk.fake.clock.advance(1000)
         assert await run.request(Say("x")) == "ok"
         assert (await desk.head("dated")).status in ("ready", "parked")
+
+
+# ---------------------------------------------------------------- what a handler leaves behind
+@segue.step
+async def writes(text: str) -> str:
+    SEEN.append(text)
+    await asyncio.sleep(0.02)
+    return text
+
+
+@segue.step
+async def refuses() -> str:
+    try:
+        await asyncio.sleep(10)
+    except asyncio.CancelledError:
+        await asyncio.sleep(0.05)
+    return "lost"
+
+
+class Leave(Note):
+    how: str
+
+
+class Leaver(Pad):
+    @segue.on
+    async def leave(self, note: Leave) -> None:
+        lost = asyncio.ensure_future(refuses() if note.how == "refuses" else self.behind(note.how))
+        await asyncio.wait({lost, asyncio.ensure_future(writes("won"))}, return_when="FIRST_COMPLETED")
+        if note.how == "refuses":
+            lost.cancel()
+
+    async def behind(self, how: str) -> None:
+        try:
+            await segue.sleep(timedelta(days=1))
+        finally:
+            if how == "clears up slowly":
+                await asyncio.sleep(0.05)  # longer than it is lingered for
+            await writes("behind")
+
+    @segue.on
+    async def think(self, note: Think) -> None:
+        for n in range(3):
+            await writes(f"{n}")
+        self.lines.append(await segue.ask(note.text))
+
+
+@pytest.mark.parametrize("how", ["refuses", "clears up", "clears up slowly"])
+async def test_what_a_handler_left_behind_is_none_of_the_next_ones(how: str) -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(Leaver(), id="pad")
+        await run.feed([Leave(how), Think("and?")])
+        async for asked in engine.asks():
+            await asyncio.sleep(0.2)
+            await desk.parked("pad")
+            await asked.answer("yes")
+            break
+        assert SEEN == ["won", "0", "1", "2"]
+        assert await run.request(All()) == ["yes"]

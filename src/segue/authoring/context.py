@@ -40,7 +40,7 @@ class Parked(asyncio.CancelledError):
 class Branch:
     """One task of a run: its place in the tree of tasks and the number of its next call."""
 
-    __slots__ = ("kids", "n", "path", "run", "slot", "timeouts")
+    __slots__ = ("kids", "n", "over", "path", "run", "slot", "timeouts")
 
     def __init__(self, run: RunContext, path: str, slot: Slot | None = None) -> None:
         self.run = run
@@ -49,6 +49,7 @@ class Branch:
         self.timeouts = 0  #: how many of asyncio's it has entered
         self.kids: dict[str, int] | None = None
         self.slot = slot
+        self.over = False  #: the handler that its task was started in is done: it calls no more
 
     def restart(self, path: str) -> None:
         """Stand at the beginning of another path."""
@@ -61,7 +62,9 @@ class Branch:
             kids = self.kids = {}
         number = kids.get(name, 0)
         kids[name] = number + 1
-        return Branch(self.run, f"{self.path}/{name}.{number}", self.slot)
+        branch = Branch(self.run, f"{self.path}/{name}.{number}", self.slot)
+        branch.over = self.over
+        return branch
 
 
 class Slot(Protocol):

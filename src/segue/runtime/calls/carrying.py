@@ -97,7 +97,7 @@ class Carrying:
             self._tell_started(call.place, work)
 
     async def _carry_out(self, call: Call, work: Work) -> None:
-        run, outcome = self._run, Outcome(call)
+        run, outcome, turn = self._run, Outcome(call), self._run.replay
         try:
             outcome.value = work.written(await work.begin())
         except asyncio.CancelledError as cancelled:
@@ -119,8 +119,11 @@ class Carrying:
             work.let_go()
         if call.task is not None:
             self.local.discard(call.task)
-        if outcome.value is not None or not call.done():
-            run.done.append(outcome)
+        if run.replay is turn:
+            if outcome.value is not None or not call.done():
+                run.done.append(outcome)
+        elif outcome.value is not None and not run.over:  # its handler gave it up, and is done
+            run.commits.lose([outcome])
         run.kick()
 
     async def inline(self, branch: Branch, work: Work) -> Any:

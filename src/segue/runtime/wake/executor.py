@@ -221,7 +221,7 @@ class Executor:
 
     def record(self, branch: Branch, request: Work | Wait | Act, place: Place | None = None) -> Future[Any]:
         """Record a call of the code; see `RunContext`. `place`: where it stands, if that is settled."""
-        if self.leaving:
+        if self.leaving or branch.over:
             return self._refuse()
         if place is None:
             place = (branch.path, branch.n)
@@ -258,10 +258,12 @@ class Executor:
         return call
 
     def _refuse(self) -> Future[Any]:
-        """What a call of a run that leaves memory gets; code that calls on and on is made to wait."""
+        """What a call gets that is too late; code that calls on and on is made to wait."""
         self._refused += 1
         if self._refused <= REFUSALS:
-            raise Parked(f"run {self.id} is leaving memory")
+            raise Parked(
+                f"run {self.id} is leaving memory, or the handler that this task was started in is done"
+            )
         return self.loop.create_future()
 
     def perform(self, branch: Branch, work: Work) -> Awaitable[Any]:

@@ -344,12 +344,14 @@ class Handling:
                 self._run.commits.entries.append(Entry(*LEFT_AT, LEFT, "", b"", b"", 0, INSTANT, value))
 
     def seal(self) -> Future[None]:
-        """Commit. Tasks that the handler left behind don't outlive it."""
+        """Commit. Tasks that the handler left behind don't outlive it: what they would call belongs to no turn."""
         run = self._run
         call = self.sealing = own_call(run, ("!seal", 0))
         task = asyncio.current_task()
         for other in run.tasks:
             if other is not task:
+                if isinstance(other, BranchTask) and other.branch is not None:
+                    other.branch.over = True
                 other.cancel("the handler that started it is done")
         run.kick()
         return call
@@ -576,7 +578,7 @@ class Handling:
         run = self._run
         if run.commits.entries:
             run.commits.entries.clear()
-        if run.replay.calls or run.replay.handed:
+        if run.replay.calls or run.replay.handed or run.carrying.local:
             run.replay = Replay([], run.replay.time)
         if run.made:
             run.made.clear()
