@@ -241,6 +241,28 @@ async def test_a_repeating_timer_counts_what_it_missed_as_one_and_waits_for_the_
         await until(lambda: DONE["tick"] == 2)
 
 
+class Asker(segue.Actor[list[str]]):
+    @segue.on
+    async def tick(self, _: Tick) -> segue.Done[list[str]]:
+        return segue.Done([await segue.ask("now?")])
+
+
+@pytest.mark.parametrize("key", ["", "tick"])
+async def test_a_timer_whose_handler_waits_is_in_hand_though_the_clock_is_set_back(key: str) -> None:
+    desk = Desktop()
+    async with desk.engine() as engine:
+        asker = await engine.start(Asker())
+        await asker.tell(Tick(), after=timedelta(minutes=1), key=key)
+        await asyncio.sleep(0.1)
+        desk.clock.set_by += 90
+        async with asyncio.timeout(5):
+            while not (asks := await engine.open_asks()) or (await asker.head()).status != "parked":
+                await asyncio.sleep(0.01)
+        desk.clock.set_by -= HOUR
+        await asks[0].answer("now")
+        assert await asyncio.wait_for(_result(asker), 2) == ["now"]
+
+
 @segue.step(name="jumps.shaky", retry=segue.Retry(2, wait=timedelta(seconds=0.1)))
 async def shaky() -> int:
     DONE["shaky"] += 1

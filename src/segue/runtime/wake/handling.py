@@ -155,7 +155,7 @@ class Handling:
             letter = box.asked_to_end() if ends else None
         else:
             letter = box.posts.get(again) or box.first()
-        if letter is not None and (urgent or box.urgent or again or box.is_out_of_turn(letter.id)):
+        if letter is not None and (urgent or box.urgent or again or box.is_out_of_turn(letter)):
             value = msgspec.json.encode(letter.id)
             self._run.commits.entries.append(Entry(*HAND, "hand", "", b"", b"", 0, INSTANT, value))
         return letter

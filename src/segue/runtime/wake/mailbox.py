@@ -317,9 +317,9 @@ class Mailbox:
     def in_hand(self) -> int:
         """The message that an actor has in hand, or will have once it is where its last life left it; 0 for none."""
         run = self._run
-        if not self.hand and run.phase is REPLAYING and run.head.spec.kind == "actor" and self.posts:
+        if not self.hand and run.phase is REPLAYING and run.head.spec.kind == "actor":
             entry = run.replay.calls.get(HAND)
-            return next(iter(self.posts)) if entry is None else int(entry.value or b"0")
+            return next(iter(self.posts), 0) if entry is None else int(entry.value or b"0")
         return self.hand
 
     def drop_events(self, key: str) -> None:
@@ -329,12 +329,15 @@ class Mailbox:
             if letter.mail.kind == "event" and letter.mail.key == key:
                 self.take_out(letter.id)
 
-    def is_out_of_turn(self, letter: int) -> bool:
-        """Whether a message would come later than now if all mail were read anew, in the order of its arrival."""
+    def is_out_of_turn(self, letter: Letter) -> bool:
+        """Whether a message might come later than now if all mail were read anew, in the order of its arrival."""
         timers, late = self.timers, self._late
         while late and late[0] not in self.posts:
             heapq.heappop(late)
-        return timers is not None and (timers.has_older(letter) or (bool(late) and late[0] < letter))
+        if timers is None:
+            return False
+        # One with a time of its own may not be due any more: the clock can be set back.
+        return bool(letter.mail.due) or timers.has_older(letter.id) or (bool(late) and late[0] < letter.id)
 
     def letter(self, id: int) -> Letter | None:
         """A message by its id, if it is there."""
