@@ -480,6 +480,29 @@ async def test_what_waits_for_an_urgent_message_alone_is_no_circle(how: str) -> 
         assert await asyncio.wait_for(asyncio.ensure_future(finished(one)), 10) == "x"
 
 
+class Glance(segue.Envelope, Request[str]):
+    urgent = True
+
+    async def carry_out(self, actor: Any, turn: segue.Turn, /) -> object:
+        return f"{turn.at_work} is at work"
+
+
+@segue.flow
+async def forwards_a_glance(at: segue.Run[Any]) -> str:
+    await at.request(Glance()).forward()
+    return (await segue.receive(Response[Glance])).result()
+
+
+async def test_an_urgent_request_that_is_forwarded_is_urgent() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        busy = await engine.start(Decides(), id="busy")
+        await busy.tell(Decide("?"))
+        await opened(engine, 1)
+        asked = await engine.start(forwards_a_glance(busy))
+        assert await asyncio.wait_for(finished(asked), 5) == "decide is at work"
+
+
 async def finished(run: segue.Run[str]) -> str:
     return await run
 

@@ -214,14 +214,16 @@ async def caught_up(branch: Branch, to: str) -> None:
         await request(branch, to, CAUGHT_UP, b"null", nothing, None)
 
 
-def forward(branch: Branch, to: str, name: str, value: bytes, answer_to: str, tag: str) -> Any:
+def forward(
+    branch: Branch, to: str, name: str, value: bytes, answer_to: str, tag: str, kind: MailKind
+) -> Any:
     """Ask another run something and have the answer sent to a mailbox, as a `Response`; nobody waits for it.
 
     Whoever waits for this run to answer a request that it keeps waits for this answer too.
     """
     run = branch.run
     callers = run.letters.callers(kept_only=True)
-    if to in callers:
+    if to in callers and kind == "request":
         raise Deadlock(
             f"run {run.id!r} asks {to!r}, which waits for it: {' → '.join((*callers, run.id, to))}"
         )
@@ -229,7 +231,7 @@ def forward(branch: Branch, to: str, name: str, value: bytes, answer_to: str, ta
 
     def writes(turn: Turn, path: str, n: int) -> None:
         mail = Mail(
-            to, run.id, run.next_number(), "request", name, value,
+            to, run.id, run.next_number(), kind, name, value,
             reply=CallRef(answer_to, path, n), callers=callers, at=run.now(), tag=tag, forwarded=True,
         )  # fmt: skip
         turn.outbox.append(mail)

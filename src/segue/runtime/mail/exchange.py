@@ -140,7 +140,7 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
         checks.text("tag of forward()", tag)
         if branch is not None:
             target = branch.run.id if to is None else to.id
-            await forward(branch, self._run.id, self._name, self._value, target, tag)
+            await forward(branch, self._run.id, self._name, self._value, target, tag, self._kind)
             return
         if to is None:
             raise WrongPlace("forward() outside a run needs the run that gets the answer: forward(to=run)")
