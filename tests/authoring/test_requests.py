@@ -14,7 +14,7 @@ import pytest
 import segue
 from segue import Actor, Note, Request, Responder, Response
 from segue.model.errors import BadSignature, Deadlock, RunEnded, UnknownName, WrongPlace
-from segue.model.message import Letter
+from segue.model.message import Letter, Mail
 from segue.model.run import Head
 from segue.runtime.ground.events import Emitted, Recorded, Token
 from segue.stores import open_store
@@ -614,6 +614,90 @@ async def test_a_cancellation_that_comes_with_mail_isnt_lost() -> None:
         await run.cancel()
     async with desk.engine() as engine:
         assert (await desk.until("c", "cancelled", "parked", "done")).status == "cancelled"
+
+
+class Poked(segue.Envelope):
+    urgent = True
+
+    async def carry_out(self, actor: Any, turn: segue.Turn, /) -> object:
+        return None
+
+
+@dataclass
+class Lap: ...
+
+
+class Winding(Actor[None]):
+    """Says where it has been by what it asks."""
+
+    rounds: int = 0
+    tears_down: bool = True
+
+    @segue.on
+    async def asked(self, q: Question) -> str:
+        self.rounds += 1
+        return q.text
+
+    @segue.on
+    async def decide(self, d: Decide) -> None:
+        self.rounds += 1
+        if d.text == "wait":
+            await segue.ask("decide?")
+
+    @segue.state(every=timedelta(seconds=1))
+    async def goes_round(self, lap: Lap) -> segue.Again:
+        self.rounds += 1
+        if self.rounds > 1:
+            await segue.ask("again?")
+        return segue.Again()
+
+    async def teardown(self) -> None:
+        if self.tears_down:
+            await segue.ask("tear down?")
+
+
+class Circling(Winding):
+    def begin(self) -> Lap:
+        return Lap()
+
+
+@pytest.mark.parametrize("message", [Decide("now"), Poked()])
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_a_cancellation_that_comes_with_mail_to_an_actor_that_listens_isnt_lost(
+    message: Any, kind: str, tmp_path: Path
+) -> None:
+    store = open_store("memory:" if kind == "memory" else f"sqlite:{tmp_path}/runs.db")
+    desk = Desk(store)
+    async with desk.engine() as engine:
+        run = await engine.start(Winding(tears_down=False), id="it")
+        await run.request(Question("there?"))
+        await asyncio.gather(run.tell(message), run.cancel())
+        assert (await asyncio.wait_for(engine.wait("it"), 5)).status == "cancelled"
+    await store.close()
+
+
+@pytest.mark.parametrize("what", ["mail", "a time"])
+async def test_a_cancellation_comes_before_what_else_is_there(what: str) -> None:
+    """What comes after it is found again by a later life."""
+    desk = Desk()
+    async with desk.engine(linger=60.0) as engine:
+        run = await engine.start(Winding() if what == "mail" else Circling(), id="it")
+        if what == "mail":
+            await run.request(Question("there?"))
+        while (await run.head()).status != "ready" or not engine.worker.awake["it"].open:
+            await asyncio.sleep(0)
+        now = desk.fake.clock.now()
+        mail = [Mail("it", "client", 1, "cancel", at=now)]
+        if what == "mail":
+            mail.append(Mail("it", "client", 2, "tell", "Decide", b'{"text":"wait"}', at=now))
+        await desk.store.deliver(mail, now=now)
+        if what == "a time":
+            desk.fake.clock.advance(1.1)
+        asks = await opened(engine, 1)
+    async with desk.engine() as engine:
+        assert [ask.question for ask in asks] == ["tear down?"]
+        await engine.answer(asks[0].id, "yes")
+        assert (await desk.until("it", "cancelled", "held")).status == "cancelled"
 
 
 # ---------------------------------------------------------------- many in one handler

@@ -20,7 +20,7 @@ from ...core.replay import Replay
 from ...model.entry import INSTANT, LEFT, LEFT_AT, Entry, Failure
 from ...model.message import CAUGHT_UP, SENT_BITS, DeadLetter, Letter, Mail, answer_to
 from ...ports.store import Claimed, Turn, adding
-from ..calls.call import Call, new_call, own_call, raw
+from ..calls.call import CANCEL, Call, new_call, own_call, raw
 from ..ground import tasks
 from ..ground.phase import COMMITTING, LIVE, REPLAYING
 from .away import Away
@@ -593,7 +593,7 @@ class Handling:
         run = self._run
         wanting, box = self._wanting, run.mailbox
         if wanting is not None:
-            if not wanting.done():
+            if not wanting.done() and CANCEL not in run.made:  # that is what it hears of next
                 letter = self.take(urgent=True, ends=self._ends) if self._urgent_only else None
                 if letter is not None or (not self._urgent_only and self.has_mail):
                     run.open.pop(MAIL, None)

@@ -431,8 +431,9 @@ class Mailbox:
             call = heapq.heappop(self._dues)[2]
             request = call.request
             if call.place == MAIL and not call.done():
-                self._run.open.pop(MAIL, None)
-                call.set_result(None)
+                if CANCEL not in self._run.made:
+                    self._run.open.pop(MAIL, None)
+                    call.set_result(None)
                 continue
             if call.done() or not isinstance(request, Wait) or call.place not in self._run.open:
                 continue
