@@ -14,8 +14,10 @@ from segue import Actor, Done, Note, Request
 from segue.authoring.actor import driver
 from segue.model.run import Head
 from segue.ports.store import Turn
+from segue.stores.memory import MemoryStore
 from tests import commits
 from tests.authoring.killed import at_every_commit
+from tests.runtime.delayed import Delayed
 from tests.runtime.lives import Desk
 
 SEEN: list[str] = []
@@ -292,9 +294,10 @@ class Leaver(Pad):
         self.lines.append(await segue.ask(note.text))
 
 
+@pytest.mark.parametrize("delay", [0.0, 0.08], ids=["", "slow commits"])
 @pytest.mark.parametrize("how", ["refuses", "clears up", "clears up slowly"])
-async def test_what_a_handler_left_behind_is_none_of_the_next_ones(how: str) -> None:
-    desk = Desk()
+async def test_what_a_handler_left_behind_is_none_of_the_next_ones(how: str, delay: float) -> None:
+    desk = Desk(Delayed(MemoryStore(), lambda: delay) if delay else None)
     async with desk.engine() as engine:
         run = await engine.start(Leaver(), id="pad")
         await run.feed([Leave(how), Think("and?")])

@@ -384,8 +384,7 @@ class Handling:
     def write(self) -> None:
         """Commit for whoever waits for it."""
         run = self._run
-        run.commits.lose(run.done)
-        run.done.clear()
+        self._lose_done()
         turn = run.commits.take(())
         run.phase = COMMITTING
         run.write(turn, self._sealed)
@@ -568,10 +567,17 @@ class Handling:
         run.phase = LIVE
         if not self._clean:
             self._clean = True
+            self._lose_done()  # what came meanwhile
             self._forget()
         if not call.done():
             call.set_result(None)
         run.kick()
+
+    def _lose_done(self) -> None:
+        """Outcomes that are there are of calls that the handler has given up."""
+        run = self._run
+        run.commits.lose(run.done)
+        run.done.clear()
 
     def _forget(self) -> None:
         """What was recorded is history."""
