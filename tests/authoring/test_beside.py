@@ -13,6 +13,7 @@ import segue
 from segue import Actor, Interrupt, Note, Request
 from segue.model.errors import RunCancelled, RunEnded, RunInterrupted
 from segue.runtime.handles import answer_by_id
+from segue.runtime.wake import departure
 from segue.testing.crash import Mortal
 from tests.authoring.killed import through
 from tests.runtime.lives import Desk
@@ -102,6 +103,25 @@ async def test_one_after_the_other_also_where_no_handler_waits(at_work: bool) ->
         if at_work:
             await (await asked(engine, "go on?")).answer("yes")
         assert [name for name in await busy.request(How()) if name != "go"] == ["slow one", "two"]
+
+
+@pytest.mark.parametrize("at_work", [True, False])
+async def test_an_actor_leaves_memory_without_those_that_struck_and_have_not_begun(
+    at_work: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(
+        departure, "PATIENT", departure.ROUNDS
+    )  # what doesn't end when it is cancelled is told of
+    desk = Desk(park="always")
+    async with desk.engine() as engine:
+        busy = await begun(engine, at_work=at_work)
+        for name in ("slow one", "two"):
+            await busy.tell(Done(name))
+        await (await asked(engine, "slow one?")).answer("now")
+        if at_work:
+            await (await asked(engine, "go on?")).answer("now")
+        assert sorted(await busy.request(How())) == [*(["go"] if at_work else []), "slow one", "two"]
+    assert "refuses to be cancelled" not in caplog.text
 
 
 @pytest.mark.parametrize("at_work", [True, False])

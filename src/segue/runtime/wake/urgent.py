@@ -45,8 +45,10 @@ class Urgent:
 
     @property
     def is_struck(self) -> bool:
-        # In a replay, those that are yet to be handed over strike later.
-        return bool(self._strikes) and any(call.entry is None or call.done() for call in self._strikes)
+        # In a replay, those that are yet to be handed over strike later; where the run leaves, in a later life.
+        if not self._strikes or self._run.leaving:
+            return False
+        return any(call.entry is None or call.done() for call in self._strikes)
 
     def begun(self) -> Future[Any]:
         self._begun = own_call(self._run, ("!wait", 0))
