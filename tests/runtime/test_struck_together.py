@@ -81,6 +81,37 @@ async def test_an_urgent_message(after: bool) -> None:
     raise AssertionError("it commits for ever")
 
 
+class Leaver(segue.Actor[None]):
+    @segue.on
+    async def go(self, note: Go) -> None:
+        await segue.ask("Go on?")
+
+    async def teardown(self) -> None:
+        await quick(1)
+        await segue.ask("Enough?")
+
+
+async def again_and_cancelled(run: segue.Run[Any]) -> None:
+    await run.tell(Go())
+    await run.cancel()
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_a_cancellation_as_a_handler_ends(after: bool) -> None:
+    """It is that handler's, and none of the next turn's."""
+    for die_at in range(1, 12):
+        desk = Desk()
+        desk.fake.answer("Enough?", "yes").answer("Go on?", "yes")
+        await together(desk, Leaver(), again_and_cancelled)
+        died = await through(desk, "it", die_at, after)
+        while (head := await desk.head()).status in ("ready", "parked"):
+            await through(desk, "it", None, False)
+        assert head.status == "cancelled", head.reason
+        if not died:
+            return
+    raise AssertionError("it commits for ever")
+
+
 @segue.flow
 async def asks() -> str:
     return await segue.ask("Go on?")

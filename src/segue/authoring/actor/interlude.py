@@ -67,7 +67,12 @@ class Interlude:
     @property
     def quiet(self) -> bool:
         """Whether nothing is carried out beside, or is about to, and nothing that was has said what is next."""
-        return not self._tasks and self.next is None and not self.life.urgent.is_struck
+        return not self._tasks and self.next is None and not self._strikes
+
+    @property
+    def _strikes(self) -> bool:
+        """Whether something has struck with what the handler waited for last: it is that handler's."""
+        return self.life.urgent.is_struck or self.life.urgent.cancels
 
     async def settle(self) -> None:
         """The handler is done: those who wait for that go on, and come to their end before anything else begins."""
@@ -75,7 +80,7 @@ class Interlude:
         for future in settling:
             if not future.done():
                 future.set_result(None)
-        while self._tasks or self.life.urgent.is_struck:
+        while self._tasks or self._strikes:
             await (asyncio.wait(list(self._tasks)) if self._tasks else self.life.urgent.begun())
 
     def take_next(self) -> object:

@@ -64,8 +64,13 @@ class Urgent(Protocol):
         """Whether one has struck that isn't begun with yet."""
         ...
 
+    @property
+    def cancels(self) -> bool:
+        """Whether the run was cancelled, and its code hasn't heard of it yet."""
+        ...
+
     def begun(self) -> Future[Any]:
-        """When it is."""
+        """When what has struck is begun with; who waits is cancelled where that was a cancellation."""
         ...
 
     def begins(self, mail: Mail) -> None:

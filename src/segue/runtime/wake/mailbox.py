@@ -524,11 +524,15 @@ class Mailbox:
         run = self._run
 
         def struck(call: Future[Any]) -> None:
+            if run.handling is not None:
+                run.handling.urgent.cancel(None)
             if run.root is not None and not call.cancelled():  # else it is over
                 Task.cancel(run.root, "the run was cancelled")
 
         call = own_call(run, CANCEL, "cancel")
         run.made.add(CANCEL)
+        if run.handling is not None:
+            run.handling.urgent.cancel(call)
         call.add_done_callback(struck, context=tasks.NO_CONTEXT)
         return call
 

@@ -13,7 +13,7 @@ import msgspec
 
 from ...authoring.context import Branch, BranchTask
 from ...model.message import Mail
-from ..calls.call import Call, Outcome, own_call
+from ..calls.call import CANCEL, Call, Outcome, own_call
 from ..ground import tasks
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _read = msgspec.json.Decoder(Mail).decode
 class Urgent:
     """Those of one wake; see `authoring.actor.life.Urgent`."""
 
-    __slots__ = ("_begun", "_run", "_strikes", "beside", "count")
+    __slots__ = ("_begun", "_cancel", "_run", "_strikes", "beside", "count")
 
     def __init__(self, run: Executor) -> None:
         self._run = run
@@ -36,6 +36,7 @@ class Urgent:
         self.count = 0  #: of those in the journal
         self._strikes: set[Call] = set()  # those that aren't begun with yet
         self._begun: Call | None = None  # who waits until they are
+        self._cancel = run.open.get(CANCEL)  # that hasn't struck yet
         for (path, _), entry in list(run.replay.calls.items()):
             if path == URGENT:
                 self._expect()
@@ -45,10 +46,20 @@ class Urgent:
 
     @property
     def is_struck(self) -> bool:
+        return bool(self._strikes) and any(map(self._comes, self._strikes))
+
+    @property
+    def cancels(self) -> bool:
+        """Whether a cancellation has come that hasn't struck yet."""
+        return self._cancel is not None and self._comes(self._cancel)
+
+    def _comes(self, call: Call) -> bool:
         # In a replay, those that are yet to be handed over strike later; where the run leaves, in a later life.
-        if not self._strikes or self._run.leaving:
-            return False
-        return any(call.entry is None or call.done() for call in self._strikes)
+        return (call.entry is None or call.done()) and not self._run.leaving
+
+    def cancel(self, call: Call | None) -> None:
+        """A cancellation has come; None: it has struck."""
+        self._cancel = call
 
     def begun(self) -> Future[Any]:
         self._begun = own_call(self._run, ("!wait", 0))
