@@ -447,6 +447,39 @@ async def test_whoever_gives_up_waiting_for_the_snapshot_is_no_subscriber() -> N
         await subscribed(desk, "c", 1)
 
 
+class Thinker(Counter):
+    @segue.on
+    async def counts(self, s: Counts) -> Total:
+        await segue.ask("How many?")
+        return Total(self.count)
+
+
+@pytest.mark.parametrize("kill", [False, True])
+async def test_whoever_gives_up_while_the_snapshot_is_taken_harms_nobody(kill: bool) -> None:
+    desk = Desk(**({"linger": 60.0} if kill else {}))
+    async with desk.engine() as engine:
+        run = await engine.start(Thinker(), id="c")
+        waiting = asyncio.ensure_future(run.subscribe(Counts()).__aenter__())
+        while not (asks := await engine.open_asks()):
+            await asyncio.sleep(0.001)
+        if not kill:
+            await desk.parked("c")
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await asyncio.sleep(0.05)
+    async with desk.engine() as engine:
+        await engine.answer(asks[0].id, "one")
+        run = await engine.get("c")
+        await run.tell(Up())
+        await run.tell(Finish())
+        assert await asyncio.wait_for(run_of(run), 5) == 1
+        assert await desk.store.inbox("c", 0) == []
+
+
+async def run_of(run: segue.Run[int]) -> int:
+    return await run
+
+
 async def test_a_process_that_was_taken_for_dead_says_so() -> None:
     """Its claim lapsed, somebody else brought its run to its end, and who publishes called it off."""
     desk = Desk()

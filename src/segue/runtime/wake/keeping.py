@@ -50,8 +50,8 @@ class Keeping:
         ] = {}  # who waits for urgent ones, by where those are carried out
         self._keeper = 0  # the letter whose handler may answer it later
         self._answered = False  # it has
-        #: Orders that say that another run has answered requests whose handlers are at work, by those: they stay as
-        #: long, for a later life.
+        #: Orders that say that another run has answered requests whose handlers are at work, or that subscriptions are
+        #: called off, by those: they stay as long, for a later life.
         self.settled: dict[int, list[int]] = {}
 
     def callers(self, path: str = "", *, kept_only: bool = False) -> tuple[str, ...]:
@@ -135,8 +135,8 @@ class Keeping:
         keeps = letter.id == self._keeper  # not so one that was carried out beside the handler that may
         if keeps:
             self._keeper = 0
-        answered = self._answered or letter.id in self.settled
-        if letter.mail.kind != "subscribe" and (not keeps or answered):
+        over = letter.id in self.settled
+        if over or (letter.mail.kind != "subscribe" and (not keeps or self._answered)):
             return True
         self.keep(letter)
         turn = self._run.commits.turn
@@ -175,10 +175,16 @@ class Keeping:
         if not letters:
             self._keys.pop(key, None)
 
-    def unsubscribe(self, key: str) -> None:
-        """A subscription is called off."""
+    def unsubscribe(self, key: str, order: int = 0) -> bool:
+        """A subscription is called off; whether the `order` that says so stays, for its snapshot is being taken."""
+        stays = False
         for letter in self._keys.pop(key, ()):
-            self._box.take_out(letter)
+            if order and letter not in self._kept and letter == self._box.in_hand():
+                self.settled[letter] = [order]
+                stays = True
+            else:
+                self._box.take_out(letter)
+        return stays
 
 
 def _followed(subscription: Mail) -> tuple[str, str, bytes | None]:

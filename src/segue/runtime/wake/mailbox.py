@@ -161,8 +161,8 @@ class Mailbox:
         elif mail.kind == "settled":
             if self.keeping.settles(msgspec.json.decode(mail.value or b"0", type=int), letter.id):
                 return
-        else:
-            self.keeping.unsubscribe(mail.key)
+        elif self.keeping.unsubscribe(mail.key, letter.id):
+            return
         self.take_out(letter.id)
 
     def _child_ended(self, letter: Letter, place: Place) -> None:
