@@ -476,6 +476,37 @@ async def test_whoever_gives_up_while_the_snapshot_is_taken_harms_nobody(kill: b
         assert await desk.store.inbox("c", 0) == []
 
 
+@segue.flow
+async def impatient(run: segue.Run[Any], how: str) -> None:
+    bound = asyncio.timeout(0.03) if how == "asyncio" else segue.timeout(timedelta(seconds=1))
+    try:
+        async with bound:
+            if how == "follows":
+                await run.subscribe(Counts())
+            async with run.subscribe(Counts()):
+                raise AssertionError
+    except TimeoutError:
+        await segue.ask("And now?")
+
+
+@pytest.mark.parametrize("how", ["asyncio", "segue", "follows"])
+async def test_whoever_gives_up_waiting_for_the_snapshot_in_a_run_is_no_subscriber(how: str) -> None:
+    desk = Desk(linger=1.0)
+    async with desk.engine() as engine:
+        run = await engine.start(Thinker(), id="c")
+        await engine.start(impatient(run, how), id="f")
+        while len(asks := {ask.question: ask for ask in await engine.open_asks()}) < 2:
+            await asyncio.sleep(0.001)
+        await asks["How many?"].answer("one")
+        await run.tell(Up())
+        while any(not letter.kept for letter in await desk.store.inbox("c", 0)):  # until that was handled
+            await asyncio.sleep(0.001)
+        assert await desk.store.inbox("c", 0) == []
+        assert all(letter.mail.kind != "event" for letter in await desk.store.inbox("f", 0))
+        await asks["And now?"].answer("done")
+        assert (await engine.wait("f")).status == "done"
+
+
 async def run_of(run: segue.Run[int]) -> int:
     return await run
 

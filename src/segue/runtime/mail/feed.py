@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -45,10 +46,17 @@ class Feed(Generic[S, E]):
         return self._stay().__await__()
 
     async def _stay(self) -> Self:
-        branch = current("subscribe")
-        self._key = _key_at(branch)
-        self.snapshot = await subscribe(branch, self._run.id, self._message, self._key, "")
+        await self._begin(current("subscribe"))
         return self
+
+    async def _begin(self, branch: Branch, *, tagged: bool = False) -> None:
+        """Subscribe in a run. Who gives up waiting for the snapshot is no subscriber."""
+        key = self._key = _key_at(branch)
+        try:
+            self.snapshot = await subscribe(branch, self._run.id, self._message, key, key if tagged else "")
+        except asyncio.CancelledError:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Call it off."""
@@ -61,8 +69,7 @@ class Feed(Generic[S, E]):
     async def __aenter__(self) -> Self:
         branch = find_branch()
         if branch is not None:
-            self._key = _key_at(branch)
-            self.snapshot = await subscribe(branch, self._run.id, self._message, self._key, self._key)
+            await self._begin(branch, tagged=True)
             return self
         name, value = message_name(type(self._message)), encode(self._message, where="the subscription")
         heard = self._heard = await self._run.engine.feeds.subscribe(self._run.id, name, value)
