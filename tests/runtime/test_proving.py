@@ -368,3 +368,26 @@ async def test_what_is_tried_again_is_not_what_came_first(monkeypatch: pytest.Mo
     monkeypatch.setitem(globals(), "TRIES", itertools.count(1))
     async with segue.Engine(verify=True) as engine:
         assert await engine.run(Cleared()) == 4
+
+
+@segue.step
+async def endless() -> None:
+    await asyncio.sleep(3600)
+
+
+class Bounded(Sober):
+    @segue.on
+    async def knock(self, k: Knock) -> int:
+        n = await double(1)
+        try:
+            async with asyncio.timeout(0.01):
+                await endless()
+        except TimeoutError:
+            return n
+        return 0
+
+
+async def test_a_timeout_of_asyncios_that_struck_last_strikes_again() -> None:
+    async with segue.Engine(verify=True) as engine:
+        run = await engine.start(Bounded())
+        assert await run.request(Knock()) == 2

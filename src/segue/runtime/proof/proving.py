@@ -24,7 +24,7 @@ from ...model.message import Letter, Mail
 from ...model.mode import Config
 from ...model.run import CHILD, ENDED
 from ...ports.store import Claimed, Turn
-from ..calls.call import Call
+from ..calls.call import STRIKE, Call
 from ..wake.code import code_of
 from ..wake.executor import Executor
 from ..wake.host import Host
@@ -135,6 +135,12 @@ class _Proved(Executor):
             self._is_over(turn)
             self._entries = written
         super().write(turn, then)
+
+    def forget_entries(self) -> None:
+        """A timeout of asyncio's that struck last is told of nowhere else."""
+        if self._entries:
+            self._entries += [entry for entry in self.commits.entries if entry.path == STRIKE]
+        super().forget_entries()
 
     def _is_over(self, turn: Turn) -> None:
         before, letters = self._before, self._letters

@@ -623,6 +623,10 @@ class Executor:
         if self.phase is LIVE:
             self._commit()
 
+    def forget_entries(self) -> None:
+        """An actor's turn is over: what it made since its last commit needn't be written."""
+        self.commits.entries.clear()
+
     def _commit(self) -> None:
         """Journal what was done since the last rest, then hand it over."""
         done, self.done = self.done, []

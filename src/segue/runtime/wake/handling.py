@@ -363,7 +363,7 @@ class Handling:
         if saved is None:
             return
         if not self._clean:
-            self._run.commits.entries.clear()
+            self._run.forget_entries()
         saved(turn)
         self._weigh(turn)
 
@@ -583,7 +583,7 @@ class Handling:
         """What was recorded is history."""
         run = self._run
         if run.commits.entries:
-            run.commits.entries.clear()
+            run.forget_entries()
         if run.replay.calls or run.replay.handed or run.carrying.local:
             run.replay = Replay([], run.replay.time)
         if run.made:
