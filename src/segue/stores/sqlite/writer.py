@@ -243,15 +243,12 @@ class Writer:
         patience: Patience | None = None
         while True:
             try:
-                done = self._together(rows, orders)
+                return self._together(rows, orders)
             except BaseException as error:
                 self._undo()
                 patience = patience or self._waiting(WRITING)
                 if not (patience.waits(error) or self._waits_for_room(error)):
                     raise
-            else:
-                self._room = None
-                return done
 
     def _waits_for_room(self, error: BaseException) -> bool:
         """All that finds none waits together: what comes when that time is over fails at once."""
@@ -278,6 +275,7 @@ class Writer:
         self._pace(len(rows) + len(orders))
         writes = any(map(self._would_write, orders))
         if rows and not writes and len(rows) <= ALONE and (came := append(ledger, rows)) is not None:
+            self._room = None
             return list(zip(rows, came, strict=True)), [(order, []) for order in orders]
         if not rows and not writes:
             return [], [(order, []) for order in orders]
@@ -294,7 +292,7 @@ class Writer:
                 done.append((order, list(results[start:end]) if order.many else results[start]))
                 start = end
         ledger.cx.execute("commit")
-        self._begun = False
+        self._begun, self._room = False, None
         self._hints += ledger.take_hints()
         return landed, done
 
