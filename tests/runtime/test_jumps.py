@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 import segue
+from segue.model.errors import StoreError
 from segue.model.lane import BatchJob
 from segue.ports.clock import Timer
 from segue.ports.provider import CallFault, RemoteJob
@@ -144,6 +145,45 @@ async def test_a_claim_that_nobody_renews_is_taken_a_moment_after_a_jump() -> No
             await until(lambda: DONE["b"] == 2)
             GO["b"].set()
             assert await (await other.get(run.id)) == "b"
+
+
+class FullFor(MemoryStore):
+    """Writes fail until claims that weren't renewed have lapsed, and one renewal more."""
+
+    full = False
+    until = 0.0
+
+    async def renew(self, worker: str, leases: Any, ttl: float, *, now: float) -> list[bool]:
+        if self.full:
+            self.full = now < self.until
+            raise StoreError("here", "the disk is full", "make room")
+        return await super().renew(worker, leases, ttl, now=now)
+
+    async def claim(self, *args: Any, **more: Any) -> Any:
+        if self.full:
+            raise StoreError("here", "the disk is full", "make room")
+        return await super().claim(*args, **more)
+
+
+async def test_a_worker_whose_claims_lapsed_while_the_store_failed_renews_them_before_it_claims(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else it takes its own runs, and what they are at is done, and paid, once more."""
+    monkeypatch.setattr("segue.runtime.worker.RENEW", 0.1)
+    monkeypatch.setattr("segue.runtime.worker.LEASE", 0.2)
+    desk, store = Desktop(), FullFor()
+    # after a claim that failed:
+    monkeypatch.setattr(Wall, "sleep", staticmethod(lambda _: asyncio.sleep(0.01)))
+    GO["e"] = asyncio.Event()
+    async with FakeEngine(desk.fake, store, clock=desk.clock) as engine:
+        run = await engine.start(working("e"))
+        await until(lambda: DONE["e"])
+        store.until, store.full = desk.clock.now() + 0.3, True
+        await until(lambda: not store.full)
+        await asyncio.sleep(0.05)  # it looks for work
+        GO["e"].set()
+        assert await run == "e"
+        assert ((await engine.head(run.id)).fence, DONE["e"]) == (1, 1)
 
 
 async def test_what_was_buried_is_free_at_once_after_a_jump_too() -> None:

@@ -639,13 +639,14 @@ class Worker:
                 log.error("the worker can't renew its claims: %s", error)
 
     async def _renew(self) -> None:
-        self._renewed = self.clock.steady()
+        began = self.clock.steady()
         if leases := self._leases():
             kept = await self.store.renew(self.name, leases, LEASE, now=self.clock.now())
             for lost in [lease for lease, known in zip(leases, kept, strict=True) if not known]:
                 if lost.run in self._held:
                     self._held[lost.run][1]()
                 self._lose(lost.run, lost.fence)
+        self._renewed = began  # not where it failed: what isn't kept, the next claim would take
 
     def _lose(self, id: str, fence: int = 0) -> None:
         """A run that is at work here by that claim, or by any, has lost it: what it still did would be done twice."""
