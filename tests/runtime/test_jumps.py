@@ -165,25 +165,27 @@ class FullFor(MemoryStore):
         return await super().claim(*args, **more)
 
 
-async def test_a_worker_whose_claims_lapsed_while_the_store_failed_renews_them_before_it_claims(
+async def test_claims_that_lapsed_while_the_store_failed_are_renewed_before_any_are_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Else it takes its own runs, and what they are at is done, and paid, once more."""
+    """Else workers take each other's runs, and their own, and what those are at is done, and paid, once more."""
     monkeypatch.setattr("segue.runtime.worker.RENEW", 0.1)
     monkeypatch.setattr("segue.runtime.worker.LEASE", 0.2)
-    desk, store = Desktop(), FullFor()
     # after a claim that failed:
     monkeypatch.setattr(Wall, "sleep", staticmethod(lambda _: asyncio.sleep(0.01)))
+    desk, store = Desktop(), FullFor()
     GO["e"] = asyncio.Event()
-    async with FakeEngine(desk.fake, store, clock=desk.clock) as engine:
-        run = await engine.start(working("e"))
-        await until(lambda: DONE["e"])
+    engines = [FakeEngine(desk.fake, store, clock=desk.clock) for _ in range(2)]
+    async with engines[0], engines[1]:
+        runs = [await engine.start(working("e")) for engine in engines]
+        await until(lambda: DONE["e"] == 2)
         store.until, store.full = desk.clock.now() + 0.3, True
         await until(lambda: not store.full)
-        await asyncio.sleep(0.05)  # it looks for work
+        await asyncio.sleep(0.05)  # they look for work
         GO["e"].set()
-        assert await run == "e"
-        assert ((await engine.head(run.id)).fence, DONE["e"]) == (1, 1)
+        assert [await run for run in runs] == ["e", "e"]
+        assert [(await run.head()).fence for run in runs] == [1, 1]
+    assert DONE["e"] == 2
 
 
 async def test_what_was_buried_is_free_at_once_after_a_jump_too() -> None:

@@ -390,6 +390,7 @@ class Worker:
                     "the worker can't claim runs: %s", error, exc_info=not isinstance(error, StoreError)
                 )
                 self._unclaimed = error
+                self.jumps.give_chance()
                 await self.clock.sleep(1.0)
                 continue
             if count:

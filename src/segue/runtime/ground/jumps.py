@@ -25,8 +25,12 @@ class Jumps:
         ahead = self._clock.now() - self._clock.steady()
         jumped, self._ahead = ahead - self._ahead > JUMP, ahead
         if jumped:
-            self._until = self._clock.steady() + CHANCE
+            self.give_chance()
         return jumped
+
+    def give_chance(self) -> None:
+        """Nobody could renew anything, as after a jump: the store failed."""
+        self._until = self._clock.steady() + CHANCE
 
     @property
     def recent(self) -> bool:
