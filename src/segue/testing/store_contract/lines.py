@@ -292,6 +292,22 @@ class LinesContract:
         await commit(store, "r", held, consumed=taken, status="done")
         assert await store.unclaimed(run="r") == [used, used]
 
+    async def test_what_was_paid_for_nothing_is_found_by_run_and_by_job(self, store: Store) -> None:
+        for run, job in (("a", "j"), ("b", "k"), ("c", "j")):
+            await start(store, run, job=job)
+            await commit(store, run, 1, lines=[line(run, run)])
+        fence = await store.claim_lane(LANE, "w", HOUR, now=0.0)
+        assert fence is not None
+        await take(store, fence, job="B1")
+        await store.withdraw(["a", "b", "c"], now=5.0)
+        used = {run: Usage("m", "batch", 1, tokens) for tokens, run in enumerate("abc")}
+        chunk = [LineOutcome(run, "ok", b"1", used=used[run]) for run in "abc"]
+        await store.outcomes("B1", fence, chunk, now=6.0)
+        assert await store.unclaimed() == [used["a"], used["b"], used["c"]]
+        assert await store.unclaimed(run="b") == [used["b"]]
+        assert await store.unclaimed(job="j") == [used["a"], used["c"]]
+        assert await store.unclaimed(job="nothing") == []
+
     async def test_a_turn_withdraws_lines(self, store: Store) -> None:
         await start(store, "r")
         await commit(store, "r", 1, lines=[line("l1", "r"), line("l2", "r")])
