@@ -22,7 +22,7 @@ from segue.model.errors import StoreError
 from segue.model.lane import Line, LineOutcome
 from segue.model.message import Mail
 from segue.model.run import CallRef, Spec
-from segue.ports.store import NewRun, Turn
+from segue.ports.store import Lease, NewRun, Turn
 from segue.stores.sqlite import SqliteStore, patience, place, schema
 from segue.stores.sqlite.bulk import Blobs
 from segue.testing.store_contract import StoreContract, acts
@@ -632,6 +632,27 @@ async def test_a_lock_that_passes_is_waited_for(store, path):
     other.execute("rollback")
     other.close()
     assert await future == ["committed"]
+
+
+async def test_a_claim_that_had_to_wait_takes_nothing_that_others_may_not_have_had_the_chance_to_keep(
+    store, path
+):
+    """They wait for the same lock to renew what they hold: whoever gets it first would take all."""
+    await store.create([NewRun("a", SPEC)], now=0.0, worker="w", ttl=60.0)
+    await store.create([NewRun("b", SPEC)], now=0.0)
+    beside = SqliteStore(path)
+    await beside.open()
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("begin immediate")
+    claims = asyncio.ensure_future(beside.claim("v", 9, 60.0, now=61.0))
+    await asyncio.sleep(0.4)  # longer than SQLite itself waits
+    other.execute("rollback")
+    other.close()
+    assert [run.head.id for run in await claims] == ["b"]
+    assert await store.renew("w", [Lease("a", 1)], 60.0, now=46.0) == [True]
+    assert await beside.claim("v", 9, 60.0, now=61.5) == []
+    assert [run.head.id for run in await beside.claim("v", 9, 60.0, now=106.5)] == ["a"]
+    await beside.close()
 
 
 async def test_a_store_that_isnt_open(path):

@@ -12,6 +12,8 @@ from itertools import groupby
 from queue import Empty, SimpleQueue
 from typing import Any
 
+import msgspec
+
 from ...model.errors import StoreError
 from ...ports.store import Hint, Landed
 from .cache import Cache
@@ -249,6 +251,7 @@ class Writer:
                 patience = patience or self._waiting(WRITING)
                 if not (patience.waits(error) or self._waits_for_room(error)):
                     raise
+                _spare_lapsed(orders)
 
     def _waits_for_room(self, error: BaseException) -> bool:
         """All that finds none waits together: what comes when that time is over fails at once."""
@@ -314,6 +317,13 @@ class Writer:
         self._ledger.forget()
         if self._ledger.cx.in_transaction:
             self._ledger.cx.execute("rollback")
+
+
+def _spare_lapsed(orders: Sequence[Order]) -> None:
+    """Claims that had to wait take nothing that lapsed: who holds it may wait as well, to renew it."""
+    for order in orders:
+        if order.apply is claim:
+            order.items = [msgspec.structs.replace(item, lapsed=False) for item in order.items]
 
 
 def _nobody(result: object) -> None:
