@@ -640,17 +640,22 @@ async def test_a_claim_that_had_to_wait_takes_nothing_that_others_may_not_have_h
     """They wait for the same lock to renew what they hold: whoever gets it first would take all."""
     await store.create([NewRun("a", SPEC)], now=0.0, worker="w", ttl=60.0)
     await store.create([NewRun("b", SPEC)], now=0.0)
+    fence = await store.claim_lane("lane", "w", 60.0, now=0.0)
     beside = SqliteStore(path)
     await beside.open()
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     other.execute("begin immediate")
     claims = asyncio.ensure_future(beside.claim("v", 9, 60.0, now=61.0))
+    drives = [asyncio.ensure_future(beside.claim_lane(lane, "v", 60.0, now=61.0)) for lane in ("lane", "new")]
     await asyncio.sleep(0.4)  # longer than SQLite itself waits
     other.execute("rollback")
     other.close()
     assert [run.head.id for run in await claims] == ["b"]
+    assert [await fence for fence in drives] == [None, 1]
+    assert await store.claim_lane("lane", "w", 60.0, now=46.0) == fence
     assert await store.renew("w", [Lease("a", 1)], 60.0, now=46.0) == [True]
     assert await beside.claim("v", 9, 60.0, now=61.5) == []
+    assert await beside.claim_lane("lane", "v", 60.0, now=61.5) is None
     assert [run.head.id for run in await beside.claim("v", 9, 60.0, now=106.5)] == ["a"]
     await beside.close()
 

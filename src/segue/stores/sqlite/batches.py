@@ -44,12 +44,13 @@ class Promoting(msgspec.Struct, frozen=True):
 
 
 class Driving(msgspec.Struct, frozen=True):
-    """A worker's wish to drive a lane."""
+    """A worker's wish to drive a lane. `lapsed`: also one that another drove, and didn't keep."""
 
     lane: str
     worker: str
     ttl: float
     now: float
+    lapsed: bool = True
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -69,7 +70,7 @@ def _drive(ledger: Ledger, item: Driving) -> int | None:
     k = ledger.lanes.keys(ledger.cx, [item.lane])[item.lane]
     worker, fence, lease = ledger.one("select worker, fence, lease from lanes where k = ?", k)
     if worker != item.worker:
-        if worker and lease > item.now:
+        if worker and lease > (item.now if item.lapsed else 0.0):
             return None
         fence += 1
     ledger.cx.execute(

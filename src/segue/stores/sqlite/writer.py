@@ -16,6 +16,7 @@ import msgspec
 
 from ...model.errors import StoreError
 from ...ports.store import Hint, Landed
+from .batches import drive
 from .cache import Cache
 from .ledger import Ledger
 from .patience import BUSY, OPENING, WRITING, Patience, Room
@@ -320,9 +321,9 @@ class Writer:
 
 
 def _spare_lapsed(orders: Sequence[Order]) -> None:
-    """Claims that had to wait take nothing that lapsed: who holds it may wait as well, to renew it."""
+    """Claims that had to wait take nothing that lapsed: who holds it may wait as well, to keep it."""
     for order in orders:
-        if order.apply is claim:
+        if order.apply in (claim, drive):
             order.items = [msgspec.structs.replace(item, lapsed=False) for item in order.items]
 
 
