@@ -157,6 +157,17 @@ class LinesContract:
         assert await store.put_batch_job(BatchJob("B1", LANE, "n", "sent", 4, 5.0), fence)
         assert await store.batch_jobs() == []
 
+    async def test_outcomes_lie_before_a_run_that_is_held(self, store: Store) -> None:
+        (held,) = await start(store, "r")
+        await commit(store, "r", held, lines=[line("l1", "r")], status="held", reason="code changed")
+        fence = await store.claim_lane(LANE, "w", HOUR, now=0.0)
+        assert fence is not None
+        await take(store, fence, job="B1")
+        assert await store.outcomes("B1", fence, [LineOutcome("l1", "ok", b"1")], now=6.0) == []
+        assert await status(store, "r") == "held"
+        assert await claim(store) == {}
+        assert [mail.value for mail in await mail_of(store, "r")] == [b"1"]
+
     async def test_a_job_that_was_sent_knows_when_it_was_over(self, store: Store) -> None:
         fence = await lane_with(store, "l1")
         await store.outcomes("B1", fence, [LineOutcome("l1", "error", again=True)], now=6.0)

@@ -7,7 +7,7 @@ import asyncio
 from ...model.message import PORT, Mail
 from ...model.run import CallRef
 from ...ports.store import Hint, Store, Turn
-from .acts import start
+from .acts import start, tell
 
 
 def _answer(port: str, number: int) -> Mail:
@@ -31,6 +31,7 @@ class PortsContract:
         assert (first.mail, second.mail) == (_answer(port, 1), _answer(port, 2))
         assert 0 < first.id < second.id
         assert await store.letters({port: first.id}) == {port: [second]}
+        assert await store.deliver([_answer(port, 4), tell("a", 1)], now=0.0) == ["delivered", "delivered"]
         assert await store.dead_letters() == []
 
     async def test_letters_of_a_port_stay_until_they_are_cleared(self, store: Store) -> None:
