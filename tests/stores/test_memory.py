@@ -1,5 +1,7 @@
 """The store in memory: the contract, and whom it gives a request at once."""
 
+import tracemalloc
+
 import pytest
 
 from segue.core.contents import content_digest
@@ -8,7 +10,7 @@ from segue.model.message import Mail, Question
 from segue.model.run import CallRef, Spec
 from segue.ports.store import NewRun, Turn
 from segue.stores.memory import MemoryStore
-from segue.testing.store_contract import StoreContract
+from segue.testing.store_contract import StoreContract, acts
 
 
 class TestMemoryStore(StoreContract):
@@ -117,3 +119,19 @@ async def test_a_large_result_or_what_is_shown_is_kept_once(store):
     assert ask.show is large[0]
     await store.commit([Turn(run="r", fence=1, status="done", value=large[2])])
     assert (await store.get("r")).value is large[0]
+
+
+async def test_of_runs_that_are_removed_no_question_is_kept(store):
+    tracemalloc.start()
+    try:
+        for n in range(50):
+            await acts.start(store, f"r{n}")
+            asked = acts.question(f"q{n}", f"r{n}", show=b"%d" % n * 50_000)
+            await acts.commit(store, f"r{n}", 1, asks=[asked])
+            await acts.commit(store, f"r{n}", 1, status="done")
+        del asked
+        assert all(await store.remove([f"r{n}" for n in range(50)]))
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert left < 500_000

@@ -19,17 +19,18 @@ class Questions:
         self._runs = runs
         self._post = post
         self._open: dict[str, Question] = {}
-        self._asked: list[Question] = []  # in order, those that are closed too
+        self._asked: list[str | None] = []  # the ids, in order; those that are closed leave a gap
         self._place: dict[str, int] = {}  # in that, of those that are open
         self._shut: dict[str, tuple[Question, str]] = {}
 
     def open(self, run: Run, ask: Question) -> None:
         """Ask, perhaps once more."""
-        self._open.pop(ask.id, None)
+        if self._open.pop(ask.id, None) is not None:
+            self._asked[self._place[ask.id]] = None
         self._shut.pop(ask.id, None)
         self._open[ask.id] = ask
         self._place[ask.id] = len(self._asked)
-        self._asked.append(ask)
+        self._asked.append(ask.id)
         if run.asks is None:
             run.asks = {}
         run.asks.pop(ask.id, None)
@@ -41,7 +42,7 @@ class Questions:
         if ask is None:
             return None
         self._shut[id] = (ask, state)
-        del self._place[id]
+        self._asked[self._place.pop(id)] = None
         run = self._runs.by_id.get(ask.run)
         if run is not None and run.asks is not None:
             run.asks.pop(id, None)
@@ -64,9 +65,9 @@ class Questions:
         """Those of them that were asked later than that, and from where to go on."""
         found: list[Question] = []
         while after < len(self._asked) and len(found) < limit:
-            ask = self._asked[after]
-            if self._place.get(ask.id) == after and (not to or ask.to == to):
-                found.append(ask)
+            id = self._asked[after]
+            if id is not None and (not to or self._open[id].to == to):
+                found.append(self._open[id])
             after += 1
         return found, after
 
