@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from ...model.lane import LineOutcome
 from ...ports.store import Hint, Store
 from .acts import (
+    HOUR,
     LANE,
     claim,
     commit,
@@ -14,6 +16,7 @@ from .acts import (
     park,
     question,
     start,
+    take,
     tell,
 )
 
@@ -40,7 +43,15 @@ class HintsContract:
         assert await told() == {("lines", LANE)}
         await store.deliver([tell("a", 1)], now=0.0)
         assert await told() == {("mail", "a")}
-        (letter,) = await store.inbox("a", 0)
+        fence = await store.claim_lane(LANE, "w", HOUR, now=0.0)
+        assert fence is not None
+        await take(store, fence, job="B1")
+        await store.outcomes("B1", fence, [LineOutcome("l1", "error", again=True)], now=0.0)
+        assert await told() == {("lines", LANE)}
+        await take(store, fence, job="B2")
+        await store.outcomes("B2", fence, [LineOutcome("l1", "ok", b"1")], now=0.0)
+        assert await told() == {("mail", "a")}
+        letter = (await store.inbox("a", 0))[-1]
         await park(store, "a", seen=letter.id)
         assert await told() == set()
         await store.answer("q", b"1", now=0.0)
