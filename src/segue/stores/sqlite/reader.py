@@ -11,7 +11,6 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from ...model.errors import StoreError
 from .cache import Cache
 from .patience import BUSY, OPENING, Patience
 from .schema import connect, is_busy, trouble
@@ -40,7 +39,6 @@ class Reader:
         self._queue: SimpleQueue[Look | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="segue-sqlite-reader", daemon=True)
         self._closed: Future[None] = self._loop.create_future()
-        self._stopped = False
         self._cx: sqlite3.Connection | None = None  # both are the thread's own
         self._cache: Cache | None = None
         self._thread.start()
@@ -52,17 +50,12 @@ class Reader:
     def put(self, look: Callable[..., T], *args: Any) -> Future[T]:
         """The same, for those who need no task."""
         future: Future[T] = self._loop.create_future()
-        if self._stopped:
-            future.set_exception(StoreError(self._address, "it is closed", "open it again"))
-        else:
-            self._queue.put((look, args, future))
+        self._queue.put((look, args, future))
         return future
 
     async def close(self) -> None:
-        """End the thread once all looks are done."""
-        if not self._stopped:
-            self._stopped = True
-            self._queue.put(None)
+        """End the thread once all looks are done. None is asked for any more."""
+        self._queue.put(None)
         await asyncio.shield(self._closed)
         self._thread.join()
 

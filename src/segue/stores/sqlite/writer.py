@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 
-from ...model.errors import StoreError
 from ...ports.store import Hint, Landed
 from .batches import drive
 from .cache import Cache
@@ -73,23 +72,17 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="segue-sqlite-writer", daemon=True)
         self.opened: Future[None] = self._loop.create_future()
         self._closed: Future[None] = self._loop.create_future()
-        self._stopped = False
         self._thread.start()
 
     # ------------------------------------------------------------ on the loop
     def put(self, apply: Apply, items: Sequence[Any], *, many: bool) -> Future[Any]:
         """Order something. Orders of one turn of the loop go to the thread together."""
         future: Future[Any] = self._loop.create_future()
-        if self._stopped:
-            future.set_exception(self._is_closed())
-        else:
-            self._order(Order(apply, items, future, many))
+        self._order(Order(apply, items, future, many))
         return future
 
     def land(self, apply: Apply, item: Any, then: Landed) -> None:
         """Order one thing, without a future."""
-        if self._stopped:
-            raise self._is_closed()
         self._order(Order(apply, (item,), then, False))
 
     def _order(self, order: Order) -> None:
@@ -103,19 +96,13 @@ class Writer:
 
     def append(self, run: str, fence: int, entries: bytes, then: Landed) -> None:
         """Order a journal row: what is written most often, and so without a future."""
-        if self._stopped:
-            raise self._is_closed()
         if not self._rows:
             self._hand_over_soon()
         self._rows.append((run, fence, entries, then))
 
-    def _is_closed(self) -> StoreError:
-        return StoreError(self._address, "it is closed", "open it again")
-
     def put_from_thread(self, apply: Apply, items: Sequence[Any]) -> None:
         """Order something from another thread than the loop's; nobody hears what came of it."""
-        if not self._stopped:
-            self._queue.put(([], [Order(apply, items, _nobody, False)]))
+        self._queue.put(([], [Order(apply, items, _nobody, False)]))
 
     def _hand_over(self) -> None:
         if self._next or self._rows:
@@ -124,11 +111,9 @@ class Writer:
             self._queue.put(load)
 
     async def close(self) -> None:
-        """Write what was ordered, and end the thread."""
-        if not self._stopped:
-            self._stopped = True
-            self._hand_over()
-            self._queue.put(None)
+        """Write what was ordered, and end the thread. Nothing is ordered any more."""
+        self._hand_over()
+        self._queue.put(None)
         await asyncio.shield(self._closed)
         self._thread.join()
 
