@@ -63,6 +63,29 @@ class RemovalContract:
         assert await store.remove([]) == []
         assert await store.remove(["a"]) == [True]
 
+    async def test_what_others_do_next_comes_after_their_checkpoints_still(self, store: Store) -> None:
+        """Also where what was newest of all is removed."""
+        await start(store, "a", "b")
+        await commit(store, "b", 1, entries=b"past")
+        await commit(store, "a", 1, entries=b"newest")
+        await commit(store, "b", 1, checkpoint=b"state")
+        await commit(store, "a", 1, status="done")
+        assert await store.remove(["a"]) == [True]
+        await commit(store, "b", 1, entries=b"next")
+        assert (await loaded(store, "b")).journal == [b"next"]
+
+    async def test_a_line_that_keeps_its_run_is_paid_for_as_ever(self, store: Store) -> None:
+        fence = await lane_with(store, "l1")
+        await _ends(store, "a")
+        await store.deliver([tell("r", 1)], now=0.0)
+        await claim(store)
+        await commit(store, "r", 2, status="cancelled")
+        assert await store.remove(["r", "a"]) == [False, True]
+        used = Usage("m", "batch", 1, 2, 3)
+        assert await store.outcomes("B1", fence, [LineOutcome("l1", "ok", b"1", used=used)], now=6.0) == []
+        assert await store.unclaimed() == [used]
+        assert await store.remove(["r"]) == [True]
+
     async def test_an_id_is_free_again(self, store: Store) -> None:
         (fence,) = await start(store, "a", key="1")
         checkpoint = {"entries": b"row", "checkpoint": b"s", "asks": [question("q", "a")]}
