@@ -188,6 +188,48 @@ async def test_claims_that_lapsed_while_the_store_failed_are_renewed_before_any_
     assert DONE["e"] == 2
 
 
+class Stalls(MemoryStore):
+    """Nothing is written for a while; then one renewal after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.goes = asyncio.Event()
+        self.goes.set()
+        self.waited = 0
+
+    async def renew(self, worker: str, leases: Any, ttl: float, *, now: float) -> list[bool]:
+        if not self.goes.is_set():
+            await self.goes.wait()
+            self.waited += 1
+            await asyncio.sleep(0.02 * self.waited)
+        return await super().renew(worker, leases, ttl, now=now)
+
+    async def claim(self, *args: Any, **more: Any) -> Any:
+        await self.goes.wait()
+        return await super().claim(*args, **more)
+
+
+async def test_claims_that_lapsed_while_the_store_stood_still_are_left_to_those_who_hold_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("segue.runtime.worker.RENEW", 0.1)
+    monkeypatch.setattr("segue.runtime.worker.LEASE", 0.3)
+    desk, store = Desktop(), Stalls()
+    GO["f"] = asyncio.Event()
+    engines = [FakeEngine(desk.fake, store, clock=desk.clock) for _ in range(3)]
+    async with engines[0], engines[1], engines[2]:
+        runs = [await engine.start(working("f")) for engine in engines]
+        await until(lambda: DONE["f"] == 3)
+        store.goes.clear()
+        await asyncio.sleep(0.5)
+        store.goes.set()
+        await asyncio.sleep(0.1)  # they look for work
+        GO["f"].set()
+        assert [await run for run in runs] == ["f"] * 3
+        assert [(await run.head()).fence for run in runs] == [1] * 3
+    assert DONE["f"] == 3
+
+
 async def test_what_was_buried_is_free_at_once_after_a_jump_too() -> None:
     desk = Desktop()
     async with desk.engine(worker=False) as engine:

@@ -429,6 +429,7 @@ class Worker:
         if self._lacks_room:
             return 0
         self._left = self.repertoire.left()
+        began = self.clock.steady()
         claimed = await self.store.claim(
             self.name,
             min(room, 500),
@@ -437,6 +438,7 @@ class Worker:
             but=self._left,
             lapsed=not self.jumps.recent,
         )
+        self._waited(began)
         if claimed:
             if self.took is not None:
                 self.took(claimed)
@@ -638,6 +640,7 @@ class Worker:
                 await self._renew()
             except StoreError as error:  # there is time for some more attempts before the leases lapse
                 log.error("the worker can't renew its claims: %s", error)
+                self.jumps.give_chance()
 
     async def _renew(self) -> None:
         began = self.clock.steady()
@@ -648,6 +651,12 @@ class Worker:
                     self._held[lost.run][1]()
                 self._lose(lost.run, lost.fence)
         self._renewed = began  # not where it failed: what isn't kept, the next claim would take
+        self._waited(began)
+
+    def _waited(self, began: float) -> None:
+        """Where the store took so long, others may not have had the chance to renew what they hold either."""
+        if self.clock.steady() - began > RENEW:
+            self.jumps.give_chance()
 
     def _lose(self, id: str, fence: int = 0) -> None:
         """A run that is at work here by that claim, or by any, has lost it: what it still did would be done twice."""
