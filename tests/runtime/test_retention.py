@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from contextvars import Context, copy_context
 from pathlib import Path
@@ -32,6 +33,43 @@ async def together(n: int) -> int:
     return sum(await asyncio.gather(*(opens_a_connection(i) for i in range(n))))
 
 
+class Wait(segue.Note): ...
+
+
+class Waiter(segue.Actor[None]):
+    @segue.on
+    async def wait(self, _: Wait) -> None:
+        await segue.ask("Go on?", returns=bool)
+
+
+@segue.step
+async def refused(n: int) -> int:
+    raise ValueError(n)
+
+
+@segue.flow(name="retention.fails")
+async def fails(n: int) -> int:
+    return await refused(n)
+
+
+@segue.flow(name="retention.goes_on")
+async def goes_on(n: int) -> int:
+    try:
+        return await refused(n)
+    except ValueError:
+        return n
+
+
+@segue.flow(name="retention.child")
+async def child(n: int) -> int:
+    raise ValueError(n)
+
+
+@segue.flow(name="retention.parent")
+async def parent(n: int) -> int:
+    return len(await segue.map(child, range(n), errors="return"))
+
+
 @pytest.mark.parametrize("flow", [alone, together], ids=["alone", "together"])
 async def test_what_a_step_keeps_open_keeps_nothing_of_the_run(flow: segue.Flow[[int], int]):
     KEPT.clear()
@@ -46,7 +84,9 @@ async def test_what_a_step_keeps_open_keeps_nothing_of_the_run(flow: segue.Flow[
     KEPT.clear()
 
 
-@pytest.mark.parametrize("flow", [alone, together], ids=["alone", "together"])
+@pytest.mark.parametrize(
+    "flow", [alone, together, fails, goes_on, parent], ids=["alone", "together", "fails", "goes on", "parent"]
+)
 @pytest.mark.parametrize("store", ["memory", "sqlite"])
 async def test_a_run_that_is_over_waits_for_no_collector(
     flow: segue.Flow[[int], int], store: str, tmp_path: Path
@@ -56,10 +96,33 @@ async def test_a_run_that_is_over_waits_for_no_collector(
         gc.disable()
         try:
             for n in range(3):
-                await engine.run(flow(3), id=f"over.{n}")
+                with contextlib.suppress(ValueError):
+                    await engine.run(flow(3), id=f"over.{n}")
             await asyncio.sleep(0.01)
-            there = [each for each in gc.get_objects() if type(each) is Executor]
-            assert [each for each in there if each.id.startswith("over.")] == []  # other tests' may be kept
+            assert still_there("over.") == []
         finally:
             gc.enable()
             KEPT.clear()
+
+
+async def test_an_actor_that_parks_in_a_handler_waits_for_no_collector() -> None:
+    async with segue.Engine("memory:") as engine:
+        gc.collect()
+        gc.disable()
+        try:
+            waiter = await engine.start(Waiter(), id="parks")
+            await waiter.tell(Wait())
+            async for _ in engine.asks():
+                break
+            async with asyncio.timeout(5):
+                while engine.worker.awake:
+                    await asyncio.sleep(0.01)
+            assert still_there("parks") == []
+        finally:
+            gc.enable()
+
+
+def still_there(prefix: str) -> list[str]:
+    """Wakes of those runs; other tests' may be kept."""
+    there = [each for each in gc.get_objects() if type(each) is Executor]
+    return [each.id for each in there if each.id.startswith(prefix)]

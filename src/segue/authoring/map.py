@@ -9,7 +9,7 @@ from asyncio import Future
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
 from functools import partial
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import Any, Generic, Literal, TypeVar, cast, overload
 
 from ..model import checks
 from ..model.errors import InvalidValue
@@ -285,10 +285,11 @@ class _Items:
     def _ended(self, index: int, item: Any, run: Any, call: Future[Any]) -> None:
         if call.cancelled():
             return
-        try:
-            self._end(Outcome(index, item, call.result(), None, run=run))
-        except Exception as error:
-            self._end(Outcome(index, item, None, error, run=run))
+        error = cast(
+            "Exception | None", call.exception()
+        )  # not raised: its trace would hold this frame, and that it
+        value = call.result() if error is None else None
+        self._end(Outcome(index, item, value, error, run=run))
 
     def _end(self, outcome: Outcome[Any, Any]) -> None:
         self._finished += 1

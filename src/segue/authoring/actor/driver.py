@@ -284,7 +284,10 @@ class Driver:
         if isinstance(raised, asyncio.CancelledError) and self.interlude.is_cut_off:
             await self.interlude.undo()
             raise Aborted from None
-        error = own_error(raised)
+        try:
+            error = own_error(raised)
+        finally:
+            del raised  # whose traceback has this frame
         performer.at_work = ""
         await self.interlude.settle()
         fallback = performer.fallback(handler, error)
@@ -292,7 +295,7 @@ class Driver:
             try:
                 raise error
             finally:
-                del raised, error  # whose traceback has this frame
+                del error  # so here
         self.here.restore()
         return await performer.call(fallback, handler.read(data), error)
 

@@ -180,12 +180,15 @@ class Carrying:
             run.kick()
         else:
             run.commit_soon()
-        if call.done():
-            return call.result()
         try:
-            return await call
+            if call.done():
+                return call.result()
+            try:
+                return await call
+            finally:
+                run.pump_soon()
         finally:
-            run.pump_soon()
+            del call, cause, task  # traces of what it raised have this frame
 
     def _tell_started(self, place: Place, work: Work) -> None:
         run = self._run

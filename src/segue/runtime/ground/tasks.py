@@ -161,11 +161,13 @@ def act_for(loop: AbstractEventLoop, task: BranchTask, fn: Callable[..., Any], *
             return task.within.run(fn, *arguments)
         finally:
             _swap(loop, here)
+            del task  # what it raises may become its task's, and its trace has this frame
     _CURRENT[loop] = task  # as `_swap`, without its calls
     try:
         return task.within.run(fn, *arguments)
     finally:
         _CURRENT[loop] = here
+        del task
 
 
 #: Whose turn it is, by loop; from Python 3.12 on nobody can look.
@@ -200,11 +202,13 @@ def going_on(coro: Any, waits: Any, error: BaseException | None = None) -> Gener
             error = thrown
         else:
             return (yield from coro)
+        raised, error = error, None
         try:
-            raised, error = error, None
             waits = coro.throw(raised)
         except StopIteration as stop:
             return stop.value
+        finally:
+            del raised  # its trace has this frame
 
 
 _GOING_ON: CodeType = going_on.__code__
@@ -229,29 +233,42 @@ class Begun(Coroutine[Any, Any, Any]):
             self.over, self.value = True, stop.value
         except BaseException as error:  # the task's own, and so are those that end a loop
             self._error = error
+        del task  # an error's trace has this frame
 
     def _take_up(self) -> None:
         self._taken_up = True
         error, self._error = self._error, None
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # its trace has this frame
         if self.over:
             raise StopIteration(self.value)
+
+    def _waited(self) -> Any:
+        """What it waits on, which is its task's matter from now on."""
+        waits, self._waits = self._waits, None
+        return waits
 
     def send(self, value: Any) -> Any:
         if self._taken_up:
             return self._coro.send(value)
         self._take_up()
-        return self._waits
+        return self._waited()
 
     def throw(self, *error: Any) -> Any:
         if not self._taken_up:  # cancelled before the loop's next turn: as a task that waits is
             if self.over:  # or by itself, just before it returned
                 raise error[0]
             self._take_up()
-            if self._waits is not None and self._waits.cancel(*error[0].args):
-                return self._waits
-        return self._coro.throw(*error)
+            waits = self._waited()
+            if waits is not None and waits.cancel(*error[0].args):
+                return waits
+        try:
+            return self._coro.throw(*error)
+        finally:
+            del error  # so here
 
     def close(self) -> None:
         self._coro.close()
