@@ -674,3 +674,29 @@ async def head_of(store: MemoryStore, id: str) -> Head:
     head = await store.get(id)
     assert head is not None
     return head
+
+
+@segue.flow(name="parking.asks")
+async def asks(n: int) -> int:
+    return await segue.ask(f"{n}?", returns=int)
+
+
+@segue.flow(name="parking.have_many_ask")
+async def have_many_ask(many: int) -> int:
+    say("replayed")
+    return sum(await segue.map(asks, range(many)))
+
+
+async def test_a_parent_isnt_replayed_for_each_child_that_ends() -> None:
+    S.clear()
+    many = answered = 100
+    async with segue.Engine("memory:") as engine:
+        run = await engine.start(have_many_ask(many), id="parent")
+        async for ask in engine.asks():
+            await ask.answer(1)
+            await asyncio.sleep(0.005)
+            answered -= 1
+            if not answered:
+                break
+        assert await run == many
+    assert len(S) < many / 4

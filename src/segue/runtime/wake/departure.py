@@ -33,9 +33,9 @@ log = logging.getLogger("segue")
 ROUNDS, PATIENT = 8, 6
 #: A run that waits for another one stays in memory for so many seconds at least, for most answers come soon.
 ANSWER = 0.05
-#: A run that has made so many calls stays in memory for the next end of a child, for so many seconds a call and at most
-#: so many times `linger`.
-LONG, STAY, MOST_LINGERS = 1000, 0.001, 5
+#: A run that has made so many calls stays in memory for the next end of a child, where others leave room and where they
+#: don't, for so many seconds a call and at most so many times `linger`.
+SOME, LONG, STAY, MOST_LINGERS = 16, 1000, 0.001, 5
 #: An actor whose fields are so many bytes stays for its next message, for so many seconds a byte.
 LARGE, STAY_BYTE = 8192, 1e-6
 #: A run before which so many letters lie stays for the next one, for so many seconds a letter: each wake reads all.
@@ -152,7 +152,7 @@ def _patience(run: Executor) -> tuple[float, int]:
     if run.host.park_always:
         return 0.0, 0
     box = run.box
-    if box is not None and calls >= LONG and box.waits("child", "ask"):
+    if box is not None and calls >= (SOME if run.host.is_roomy else LONG) and box.waits("child", "ask"):
         return calls * STAY, replay.handed
     if box is not None and run.host.is_roomy:
         heap = box.lying * STAY_LETTER if box.lying >= HEAP else 0.0
