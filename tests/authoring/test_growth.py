@@ -322,6 +322,8 @@ class Liar(str):
 def test_what_can_change() -> None:
     assert trust("a") == trust((None, b"b")) == EXACT
     assert trust(1) == trust((1, "a")) == trust(Point(1)) == trust(segue.Message("user", "a")) == FIXED
+    run: segue.Run[int] = segue.Run(None, "a")
+    assert trust(run) == trust((run,)) == trust(run.recipient(str)) == FIXED
     assert trust([]) == trust({}) == trust(([],)) == trust(Cell(1)) == trust(Bag([])) == CHANGES
     assert trust(Liar("a")) == CHANGES
 
@@ -374,3 +376,31 @@ def test_small_ones_are_written_whole() -> None:
     shelf.turn()
     assert len(shelf.deltas) == 1
     assert DEFINITION.load(shelf.stored()).words[-1] == "y"
+
+
+class Director(segue.Actor[None]):
+    staff: list[segue.Run[None]]
+    told: int = 0
+
+    @segue.on
+    async def tell(self, _: str) -> None:
+        self.told += 1
+
+
+async def test_addresses_arent_written_anew_with_each_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+
+    def text(run: segue.Run[None]) -> str:
+        written.append(run.id)
+        return run.id
+
+    staff: list[segue.Run[None]] = [segue.Run(None, f"clerk/{n}") for n in range(100)]
+    async with segue.Engine("memory:") as engine:
+        director = await engine.start(Director(staff), id="director")
+        monkeypatch.setattr(segue.Run, "__segue_text__", text)
+        await director.feed(["do"] * 200)
+        await director.ping()
+        await director.interrupt()
+        head = await engine.wait("director")
+        assert head.status == "cancelled"
+    assert len(written) <= 2 * len(staff)

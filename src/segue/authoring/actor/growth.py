@@ -47,7 +47,9 @@ def trust(value: Any) -> int:
     cls = type(value)
     if cls in _EXACT:
         return EXACT
-    if cls in _FIXED or isinstance(value, enum.Enum):
+    if (
+        cls in _FIXED or isinstance(value, enum.Enum) or hasattr(cls, "__segue_text__")
+    ):  # an address is its id
         return FIXED
     if cls is tuple or cls is frozenset:
         return _least(value) if cls is tuple else min(FIXED, _least(value))
