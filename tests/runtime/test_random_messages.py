@@ -102,9 +102,9 @@ async def errand(id: str) -> str:
     return await work(id)
 
 
-@segue.flow(name="actors.sleeper", version="1")
-async def sleeper() -> None:
-    await segue.sleep(timedelta(days=3000))
+@segue.flow(name="actors.listener", version="1")
+async def listener() -> None:
+    await segue.receive(str)
 
 
 def at(name: str) -> segue.Run[Any]:
@@ -139,7 +139,7 @@ async def carry_out(acts: list[Act], me: Node | None) -> Then | None:
             case "errand", _:
                 assert await (await segue.spawn(errand(id))) == id
             case "call off", _:
-                run = await segue.spawn(sleeper())
+                run = await segue.spawn(listener())
                 await run.cancel()
                 with pytest.raises(RunCancelled):
                     await run
