@@ -622,6 +622,22 @@ async def test_a_file_locked_for_too_long(path):
     await store.close()
 
 
+async def test_a_lock_that_stays_is_waited_for_so_long_at_most(path):
+    store = SqliteStore(path, patience=timedelta(seconds=0.5))
+    await store.open()
+    await start(store, "a")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("begin immediate")
+    began = time.monotonic()
+    async with asyncio.timeout(10):
+        with pytest.raises(StoreError, match="locked"):
+            await store.commit([Turn(run="a", fence=1, entries=b"1")])
+    assert time.monotonic() - began > 0.4
+    other.execute("rollback")
+    other.close()
+    await store.close()
+
+
 async def test_a_lock_that_passes_is_waited_for(store, path):
     await start(store, "a")
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
