@@ -216,6 +216,18 @@ def test_a_job_is_exported_to_files(desk: Desk):
     }
 
 
+def test_a_jobs_export_waits_for_no_disk(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    desk.write("rows.jsonl", "\n".join(str(n) for n in range(40)))
+    desk.segue("map", "app.py:twice", "rows.jsonl", "--id", "j")
+    waited: list[int] = []
+    monkeypatch.setattr("segue.cli.outcomes.os.fsync", waited.append)
+    assert desk.segue("export", "--job", "j", "-o", "journals").code == 0
+    assert len(list(Path("journals").iterdir())) == 40
+    assert waited == []
+    assert desk.segue("export", "j/0", "-o", "r.jsonl").code == 0
+    assert len(waited) == 1
+
+
 @pytest.mark.parametrize("words", [[], ["r", "--job", "j"], ["--job", "nope", "-o", "d"], ["nope"]])
 def test_an_export_of_nothing(desk: Desk, words: list[str]):
     desk.segue("run", "app.py:twice", "3", "--id", "r")

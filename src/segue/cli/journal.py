@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 from pathlib import Path
 
 from ..authoring.actor.checkpoint import as_one
+from ..authoring.iterables import batched
 from ..core import export
 from ..model.errors import Damaged, InvalidValue
-from ..ports.store import Store
+from ..model.run import Head
+from ..ports.store import History, Store
 from ..runtime.ground.names import unknown_job, unknown_run
 from ..runtime.wake.rebase import entries_of, refuse_damaged
 from . import exit
@@ -19,6 +22,9 @@ from .place import declare_store, looking
 from .rows import BadFile
 from .screen import count, note, put_json
 from .timeline import dropped
+
+#: So many runs are read at once.
+SOME = 16
 
 
 def declare_export(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +48,7 @@ async def do_export(args: argparse.Namespace) -> int:
         raise InvalidValue("segue export", "a run, or --job", "say one of them")
     async with looking(args) as store:
         if args.run:
-            await _write(store, args.run, args.output)
+            _write(*await _read(store, args.run), args.output)
             if args.json and args.output:
                 put_json({"run": args.run, "output": args.output})
             return exit.OK
@@ -53,17 +59,21 @@ async def do_export(args: argparse.Namespace) -> int:
         directory = _made(args.output)
         number = 0
         taken: set[str] = set()
-        async for head in each_run(store, job=args.job, status=("done", "failed", "cancelled")):
-            name = _file_name(head.spec.key)
-            if name in taken:  # of another key, whose signs files can't have either
-                name = f"{name}~{head.spec.index}"
-            taken.add(name)
-            try:
-                await _write(store, head.id, str(directory / f"{name}.jsonl"))
-            except Damaged as problem:
-                note(f"{head.id} is left out: {problem}")
-                continue
-            number += 1
+        ended = each_run(store, job=args.job, status=("done", "failed", "cancelled"))
+        async for heads in batched(ended, SOME):
+            read = await asyncio.gather(*(_read(store, head.id) for head in heads), return_exceptions=True)
+            for head, found in zip(heads, read, strict=True):
+                name = _file_name(head.spec.key)
+                if name in taken:  # of another key, whose signs files can't have either
+                    name = f"{name}~{head.spec.index}"
+                taken.add(name)
+                if isinstance(found, Damaged):
+                    note(f"{head.id} is left out: {found}")
+                    continue
+                if isinstance(found, BaseException):
+                    raise found
+                _write(*found, str(directory / f"{name}.jsonl"), durably=False)
+                number += 1
     if args.json:
         put_json({"job": args.job, "runs": number, "output": args.output})
     note(f"{count(number)} runs are in {args.output}")
@@ -83,7 +93,8 @@ def _file_name(key: str) -> str:
     return "".join(each if each.isalnum() or each in "-_." else "_" for each in key)
 
 
-async def _write(store: Store, run: str, path: str) -> None:
+async def _read(store: Store, run: str) -> tuple[Head, list[bytes], History]:
+    """The lines of a run, and what of its past they lack."""
     loaded = await store.load(run)
     if loaded is None:
         raise await unknown_run(store, run)
@@ -96,11 +107,15 @@ async def _write(store: Store, run: str, path: str) -> None:
         past=past.archived,
         dropped=past.dropped,
     )
+    return loaded.head, list(lines), past
+
+
+def _write(head: Head, lines: list[bytes], past: History, path: str, *, durably: bool = True) -> None:
     if path:
-        with replacing(path) as file:
+        with replacing(path, durably=durably) as file:
             file.writelines(line + b"\n" for line in lines)
     else:
         sys.stdout.writelines(f"{line.decode()}\n" for line in lines)
         sys.stdout.flush()
     if past.dropped:
-        note(f"{run}: {dropped(past)}")
+        note(f"{head.id}: {dropped(past)}")

@@ -154,8 +154,11 @@ def input_of(head: Head, shape: InputShape | None) -> msgspec.Raw:
 
 
 @contextmanager
-def replacing(path: str) -> Generator[IO[bytes]]:
-    """A file to write that takes its place only when it is whole. Without a path, standard output."""
+def replacing(path: str, *, durably: bool = True) -> Generator[IO[bytes]]:
+    """A file to write that takes its place only when it is whole. Without a path, standard output.
+
+    `durably`: it is on disk by then; of thousands, each would wait for that.
+    """
     if not path or path == "-":
         try:
             yield sys.stdout.buffer
@@ -181,7 +184,8 @@ def replacing(path: str) -> Generator[IO[bytes]]:
         with temporary.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durably:
+                os.fsync(file.fileno())
         temporary.replace(target)
     except OSError as error:
         raise BadFile(path, f"it can't be written: {error.strerror}", "choose another -o") from None
