@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import msgspec
 
@@ -24,13 +24,11 @@ Children = dict[str, list[Head]]
 
 async def show_tree(store: Store, args: argparse.Namespace) -> None:
     """The newest trees, or that of one run, down to `--limit` lines."""
-    if args.tree and await store.get(args.tree) is None:
+    top = await store.get(args.tree) if args.tree else None
+    if args.tree and top is None:
         raise await unknown_run(store, args.tree)
-    heads, children = await _family(store)
-    if args.tree:
-        tops = [heads[args.tree]]
-    else:
-        tops = _newest_tops(heads, children, args.job, args.limit)
+    tops, children = await _family(store, args.job)
+    tops = _newest(tops, children, args.limit) if top is None else [top]
     found = [each for top in tops for each in _walk(top, children, 0)]
     rows = found[: args.limit or None]
     restarts = {head.id: await _restarts(store, head) for _, head in rows}
@@ -63,31 +61,31 @@ async def show_tree(store: Store, args: argparse.Namespace) -> None:
         note(f"and {count(len(found) - len(rows))} more below; --limit 0 shows all")
 
 
-async def _family(store: Store) -> tuple[dict[str, Head], Children]:
-    """Runs by id, and those that each has started, oldest first."""
-    heads: dict[str, Head] = {}
+async def _family(store: Store, job: str) -> tuple[list[Head], Children]:
+    """Runs that none which is there has started, of that job or of none, and those that each run has started; oldest
+    first. Rows of other jobs, of which there may be hundreds of thousands, aren't kept."""
+    there: set[str] = set()
+    tops: list[Head] = []
+    children: Children = defaultdict(list)
     after = ""
     while page := await store.runs(after=after, limit=1000):
         after = page[-1].id
-        heads |= {head.id: head for head in page}
-    children: Children = defaultdict(list)
-    for head in heads.values():
-        if head.spec.parent is not None:
-            children[head.spec.parent.run].append(head)
+        there.update(head.id for head in page)
+        for head in page:
+            if head.spec.parent is not None:
+                children[head.spec.parent.run].append(head)
+            elif head.spec.job == job:
+                tops.append(head)
     for each in children.values():
         each.sort(key=lambda head: (head.spec.begun, head.spec.index, head.id))
-    return heads, children
+    for run in children.keys() - there:
+        tops += [head for head in children[run] if head.spec.job == job]
+    tops.sort(key=lambda head: (head.spec.begun, head.spec.index, head.id))
+    return tops, children
 
 
-def _newest_tops(heads: Mapping[str, Head], children: Children, job: str, limit: int) -> list[Head]:
-    """Runs that none which is there has started, of that job or of none, oldest first; so many that they fill the
-    screen."""
-    tops = [
-        head
-        for head in heads.values()
-        if (head.spec.parent is None or head.spec.parent.run not in heads) and head.spec.job == job
-    ]
-    tops.sort(key=lambda head: (head.spec.begun, head.spec.index))
+def _newest(tops: list[Head], children: Children, limit: int) -> list[Head]:
+    """The newest of them, so many that they fill the screen."""
     if not limit:
         return tops
     lines = 0
