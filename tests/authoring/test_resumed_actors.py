@@ -353,12 +353,12 @@ async def test_children_go_on_with_their_supervisor(how: str, kind: str, tmp_pat
     CALLED.clear()
     async with desk.engine() as engine:
         assert await engine.resume("it") == ["it", "ada", "bob"]
-        landlord, bob = await engine.get("it"), await engine.get("bob")
+        landlord, ada, bob = [await engine.get(id) for id in ("it", "ada", "bob")]
         await bob.tell(Add(2))
         assert await bob.request(Sum()) == [1, 2]
         await bob.tell(Break())  # it is supervised as before: it begins anew
         assert await bob.request(Sum()) == []
-        assert await (await engine.get("ada")).request(Sum()) == []
+        assert await ada.request(Sum()) == []
         assert CALLED == ["left"]  # bob, once: nobody was set up, or spawned, again
         await landlord.tell(Stop())
         assert await landlord == []
