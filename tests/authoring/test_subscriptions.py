@@ -16,7 +16,7 @@ import pytest
 
 import segue
 from segue import Actor, Note, Request
-from segue.model.errors import Conflict, RunEnded
+from segue.model.errors import Conflict, RunEnded, WrongPlace
 from segue.ports.store import Turn
 from segue.runtime.handles import answer_by_id
 from segue.stores import open_store
@@ -110,6 +110,30 @@ async def test_from_outside() -> None:
             assert [event async for event in one] == [Counted(6)]  # it is done
             assert [event async for event in two] == [Counted(6)]
     assert await desk.store.dead_letters() == []
+
+
+@segue.flow
+async def iterates_too_late(run: segue.Run[int]) -> str:
+    async with run.subscribe(Counts()) as feed:
+        pass
+    try:
+        return str([event async for event in feed])
+    except WrongPlace as error:
+        return str(error)
+
+
+async def test_events_come_inside_the_block() -> None:
+    async with segue.Engine() as engine:
+        run = await engine.start(Counter(), id="c")
+        with pytest.raises(WrongPlace, match="iterate the feed there"):
+            await anext(aiter(run.subscribe(Counts())))
+        async with run.subscribe(Counts()) as feed:
+            reading = asyncio.create_task(anext(aiter(feed)))
+            await asyncio.sleep(0)
+        for read in (reading, anext(aiter(feed))):
+            with pytest.raises(WrongPlace, match="events of run 'c' come only inside its block"):
+                await asyncio.wait_for(read, 5)
+        assert "iterate the feed there" in await asyncio.wait_for(engine.run(iterates_too_late(run)), 5)
 
 
 async def test_a_publisher_that_fails_or_isnt_there() -> None:

@@ -16,7 +16,7 @@ from ...authoring.actor.subscription import (
 from ...authoring.context import Branch, current, find_branch
 from ...authoring.message import message_name, response_type
 from ...core.codec import decoder, encode
-from ...model.errors import RunEnded
+from ...model.errors import RunEnded, WrongPlace
 from .feeds import Heard
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Feed(Generic[S, E]):
         self._event = event_type(type(message))
         self._key = ""
         self._heard: Heard | None = None  # outside of runs
+        self._entered = False
         self.snapshot: S
 
     def __await__(self) -> Generator[Any, Any, Self]:
@@ -60,20 +61,23 @@ class Feed(Generic[S, E]):
 
     async def close(self) -> None:
         """Call it off."""
-        branch = find_branch()
+        branch, self._entered = find_branch(), False
         if branch is not None:
             await unsubscribe(branch, self._run.id, self._key)
         elif self._heard is not None:
+            self._heard.break_off(self._left())
             await self._run.engine.feeds.call_off(self._heard)
 
     async def __aenter__(self) -> Self:
         branch = find_branch()
         if branch is not None:
             await self._begin(branch, tagged=True)
+            self._entered = True
             return self
         name, value = message_name(type(self._message)), encode(self._message, where="the subscription")
         heard = self._heard = await self._run.engine.feeds.subscribe(self._run.id, name, value)
         self.snapshot = decoder(response_type(type(self._message)))(heard.snapshot.result())
+        self._entered = True
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -82,18 +86,25 @@ class Feed(Generic[S, E]):
     async def __aiter__(self) -> AsyncIterator[E]:
         read = decoder(self._event)
         while True:
-            branch = find_branch()
+            if not self._entered:
+                raise self._left()
+            branch, heard = find_branch(), self._heard
             try:
-                if branch is not None:
-                    event: E = await next_event(branch, self._key, self._event)
+                if branch is not None or heard is None:
+                    event: E = await next_event(current("subscribe"), self._key, self._event)
                 else:
-                    assert self._heard is not None  # it was entered
-                    event = read(await self._heard.next(self._run.engine.worker.absent))
+                    event = read(await heard.next(self._run.engine.worker.absent))
             except RunEnded as error:
                 if error.status == "done":
                     return
                 raise
             yield event
+
+    def _left(self) -> WrongPlace:
+        return WrongPlace(
+            f"events of run {self._run.id!r} come only inside its block: iterate the feed there, "
+            "`async with run.subscribe(…) as feed:`"
+        )
 
 
 def _key_at(branch: Branch) -> str:
