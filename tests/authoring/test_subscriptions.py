@@ -573,6 +573,15 @@ async def test_a_feed_ends_with_its_engine() -> None:
         await subscribed(desk, "c", 0)
 
 
+async def test_a_block_may_be_left_after_its_engine_is_closed() -> None:
+    async with segue.Engine() as engine:
+        run = await engine.start(Counter(), id="c")
+        feed = await run.subscribe(Counts()).__aenter__()
+    with pytest.raises(asyncio.CancelledError, match="subscribe again with the next one"):
+        await anext(aiter(feed))
+    await feed.close()
+
+
 class Announce(Note):
     to: segue.Run[Any]
 

@@ -17,7 +17,7 @@ from ...authoring.context import Branch, current, find_branch
 from ...authoring.message import message_name, response_type
 from ...core.codec import decoder, encode
 from ...model.errors import RunEnded, WrongPlace
-from .feeds import Heard
+from .feeds import Feeds, Heard
 
 if TYPE_CHECKING:
     from ..handles import Run
@@ -40,6 +40,7 @@ class Feed(Generic[S, E]):
         self._event = event_type(type(message))
         self._key = ""
         self._heard: Heard | None = None  # outside of runs
+        self._feeds: Feeds  # of the engine that it was entered in, which may be closed by now
         self._entered = False
         self.snapshot: S
 
@@ -66,7 +67,7 @@ class Feed(Generic[S, E]):
             await unsubscribe(branch, self._run.id, self._key)
         elif self._heard is not None:
             self._heard.break_off(self._left())
-            await self._run.engine.feeds.call_off(self._heard)
+            await self._feeds.call_off(self._heard)
 
     async def __aenter__(self) -> Self:
         branch = find_branch()
@@ -75,7 +76,8 @@ class Feed(Generic[S, E]):
             self._entered = True
             return self
         name, value = message_name(type(self._message)), encode(self._message, where="the subscription")
-        heard = self._heard = await self._run.engine.feeds.subscribe(self._run.id, name, value)
+        self._feeds = self._run.engine.feeds
+        heard = self._heard = await self._feeds.subscribe(self._run.id, name, value)
         self.snapshot = decoder(response_type(type(self._message)))(heard.snapshot.result())
         self._entered = True
         return self
@@ -93,7 +95,7 @@ class Feed(Generic[S, E]):
                 if branch is not None or heard is None:
                     event: E = await next_event(current("subscribe"), self._key, self._event)
                 else:
-                    event = read(await heard.next(self._run.engine.worker.absent))
+                    event = read(await heard.next())
             except RunEnded as error:
                 if error.status == "done":
                     return

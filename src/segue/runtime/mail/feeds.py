@@ -60,10 +60,10 @@ class Holder(Protocol):
 class Heard:
     """What one subscription brings: its snapshot, its events, and how it ended."""
 
-    __slots__ = ("_events", "key", "snapshot", "to")
+    __slots__ = ("_absent", "_events", "key", "snapshot", "to")
 
-    def __init__(self, to: str, key: str) -> None:
-        self.to, self.key = to, key
+    def __init__(self, to: str, key: str, absent: Absent) -> None:
+        self.to, self.key, self._absent = to, key, absent
         self.snapshot: Future[bytes] = asyncio.get_running_loop().create_future()
         self._events: asyncio.Queue[bytes | BaseException] = asyncio.Queue()
 
@@ -92,10 +92,10 @@ class Heard:
         else:
             self.snapshot.set_exception(error)
 
-    async def next(self, absent: Absent) -> bytes:
+    async def next(self) -> bytes:
         """The next event. Raises how it ended."""
         if self._events.empty():
-            with absent.waiting():
+            with self._absent.waiting():
                 event = await self._events.get()
         else:
             event = self._events.get_nowait()
@@ -127,7 +127,7 @@ class Feeds:
         async with self._opening:
             lease = self._lease or await self._open()
         self._count += 1
-        heard = Heard(to, f"~{lease.run}:{self._count}")
+        heard = Heard(to, f"~{lease.run}:{self._count}", self._holder.absent)
         self._heard[heard.key] = heard
         self._keep_looking()
         reply = CallRef(lease.run, heard.key, 0)

@@ -160,8 +160,7 @@ class Rests:
     # ------------------------------------------------------------ they leave
     def lose(self, run: Resting) -> None:
         """Its claim is another's."""
-        if self._line.get(run.id) is run:
-            del self._line[run.id]
+        self._line.pop(run.id, None)
         self._left(run, "fenced")
 
     def _wait(self) -> None:
