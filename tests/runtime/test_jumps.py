@@ -188,6 +188,27 @@ async def test_claims_that_lapsed_while_the_store_failed_are_renewed_before_any_
     assert DONE["e"] == 2
 
 
+async def test_a_late_look_for_work_renews_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk, renewed = Desktop(), list[float]()
+    GO["g"] = asyncio.Event()
+    async with desk.engine() as engine:
+        run = await engine.start(working("g"))
+        await until(lambda: DONE["g"])
+        renew = engine.store.renew
+
+        async def counted(*args: Any, now: float) -> list[bool]:
+            renewed.append(now)
+            return await renew(*args, now=now)
+
+        monkeypatch.setattr(engine.store, "renew", counted)
+        engine.worker._renewed -= 20
+        await engine.worker.claim_once()
+        await engine.worker.claim_once()
+        assert len(renewed) == 1
+        GO["g"].set()
+        assert await run == "g"
+
+
 class Stalls(MemoryStore):
     """Nothing is written for a while; then one renewal after the other."""
 
