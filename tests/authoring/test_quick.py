@@ -179,7 +179,7 @@ def raises() -> Any:
         (Awaitable, "awaited"),
         (generated, "generated"),
         (raises, ValueError("wrong")),
-        (lambda: None, TypeError("object NoneType can't be used in 'await' expression")),
+        (lambda: None, TypeError("NoneType")),
     ],
 )
 async def test_what_stands_in_for_a_handler(

@@ -96,6 +96,7 @@ async def main(how: str) -> None:
             await asyncio.sleep(60)
 
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 try:
     asyncio.run(main(sys.argv[1]))
 except KeyboardInterrupt:

@@ -374,6 +374,8 @@ def close(loop: AbstractEventLoop, task: Task[Any], waits: Future[Any]) -> None:
         if here is not None:
             _swap(loop, here)
     let_go(task)
+    if sys.version_info >= (3, 14):
+        asyncio.future_discard_from_awaited_by(waits, task)
     for callback, _ in list(waits._callbacks or ()):  # the task's own isn't known otherwise
         waits.remove_done_callback(callback)
 
