@@ -50,7 +50,7 @@ class Watcher(segue.Actor[None]):
 
 @segue.step
 def say(paths: list[str]) -> None:
-    print("changed:", *sorted(paths), flush=True)
+    print(f"changed: {' '.join(sorted(paths))}", flush=True)
 
 
 async def changes(folder: Path, seen: dict[str, int]) -> AsyncIterator[Changed]:

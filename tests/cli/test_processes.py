@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -84,16 +86,22 @@ async def dear(n: int) -> int:
 
 def test_a_terminal_that_is_closed_parks_as_ctrl_c_does(desk: Desk):
     desk.write("dear.py", DEAR)
-    process, terminal = pty.fork()
-    if not process:
-        os.chdir(desk.path)
-        os.execv(sys.executable, [sys.executable, "-m", "segue", "run", "dear.py:dear", "3", "--id", "it"])
+    terminal, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "segue", "run", "dear.py:dear", "3", "--id", "it"],
+        cwd=desk.path,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY),  # theirs is its terminal
+    )
+    os.close(theirs)
     until_lines(desk.path / "done.txt", 1)
     os.close(terminal)  # the system tells of it; and so does many a shell, a moment later
     time.sleep(0.3)
-    os.kill(process, signal.SIGHUP)
-    _, status = os.waitpid(process, 0)
-    assert os.WEXITSTATUS(status) == 130
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(30) == 130
     assert "careful" not in desk.segue("runs").out  # as the reason for which it is held
     assert desk.segue("run", "dear.py:dear", "--id", "it").out == "3\n"
     assert (desk.path / "done.txt").read_text() == "x\n"
