@@ -182,10 +182,12 @@ class Hint(msgspec.Struct, frozen=True):
     `room`: bounded mailboxes may have room again. `runs` are ids; of `lines`, the names of lanes. `came`: of `mail`,
     the letters themselves, by run or port, as far as the store has them at hand.
 
-    Hints may be lost or doubled, and none comes from other processes: poll as well.
+    `elsewhere`: other processes have written something, and no more is known of it.
+
+    Hints may be lost or doubled, and no other one comes from other processes: poll as well.
     """
 
-    kind: Literal["ready", "mail", "ended", "lines", "room"]
+    kind: Literal["ready", "mail", "ended", "lines", "room", "elsewhere"]
     runs: Collection[str]
     came: Mapping[str, Came] = {}
 

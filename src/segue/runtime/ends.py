@@ -6,6 +6,7 @@ import asyncio
 import logging
 from asyncio import Future
 from collections.abc import Callable, Container, Coroutine, Iterable
+from itertools import islice
 from typing import Any, Literal
 
 from ..model.message import Question
@@ -13,7 +14,7 @@ from ..model.run import Head, is_over
 from ..ports.store import Store
 from . import stuck
 from .ground.names import unknown_run
-from .mail.carrier import POLL
+from .mail.carrier import LOOKS, POLL
 from .wake.executor import Executor
 from .wake.resting import Resting
 
@@ -41,6 +42,7 @@ class Ends:
         self._store, self._awake, self._check, self._spawn = store, awake, check, spawn
         self._waiting: dict[str, list[Future[Head | None]]] = {}
         self._any: set[Future[None]] = set()
+        self._looking = False  # at what may have ended elsewhere
         self.heard = False  #: somebody in this process looks at questions, or was told of one
 
     async def of(self, id: str) -> Head:
@@ -136,6 +138,13 @@ class Ends:
             self._spawn(self._tell(waiting))
         self.stir()
 
+    def look(self) -> None:
+        """Some may have ended elsewhere. Where many are waited for, the others are looked at in time, by themselves."""
+        if not self._looking:
+            self._looking = True
+            self._spawn(self._look())
+        self.stir()
+
     def stir(self) -> None:
         """Something has come to pass that who waits for any end looks at."""
         if self._any:
@@ -151,6 +160,12 @@ class Ends:
             for future in self._waiting.pop(run, []):
                 if not future.done():
                     future.set_result(head)
+
+    async def _look(self) -> None:
+        try:
+            await self._tell([run for run in islice(self._waiting, LOOKS) if run not in self._awake])
+        finally:
+            self._looking = False
 
     async def _tell_held(self, head: Head) -> None:
         """A run is held: say so where somebody here waits for one that waits for it, for that would be silent."""

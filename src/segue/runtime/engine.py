@@ -455,6 +455,10 @@ class Engine:
             self.caretaker.lines_came()
         elif hint.kind == "room":
             self.postbox.hint(hint)
+        elif hint.kind == "elsewhere":
+            self.port.look()
+            self.feeds.look()
+            self.ends.look()
 
     async def tell(self, run: str, name: str, value: bytes) -> None:
         """Deliver mail from outside."""

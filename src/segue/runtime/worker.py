@@ -374,6 +374,9 @@ class Worker:
             self._ready.set()
         elif hint.kind == "mail":
             self._carrier.hint(hint)
+        elif hint.kind == "elsewhere":
+            self._ready.set()
+            self._carrier.glance()
 
     async def _claim_loop(self) -> None:
         while not self.closing:

@@ -27,6 +27,7 @@ class Carrier:
         self._store, self._awake = store, awake
         self._mailed: set[str] = set()  # runs that have new mail
         self._fetching = False  # some of it is being read
+        self._turn: deque[str] = deque()  # who is looked at next, by id: who has left isn't kept in memory for it
 
     def hint(self, hint: Hint) -> None:
         """The store's word that mail has come."""
@@ -71,13 +72,16 @@ class Carrier:
         self._fetch()
 
     async def look(self) -> None:
-        """Look for mail that other processes sent to runs at work here, for some of the runs at a time."""
-        turn: deque[str] = deque()  # by id: who has left isn't kept in memory for it
+        """Look for mail that other processes sent, now and then."""
         while True:
             await asyncio.sleep(POLL)
-            turn = turn or deque(self._awake)
-            for _ in range(min(len(turn), LOOKS)):
-                run = turn.popleft()
-                if run in self._awake:
-                    self._mailed.add(run)
-            self._fetch()
+            self.glance()
+
+    def glance(self) -> None:
+        """Look for mail that other processes sent to runs at work here, for some of the runs at a time."""
+        turn = self._turn = self._turn or deque(self._awake)
+        for _ in range(min(len(turn), LOOKS)):
+            run = turn.popleft()
+            if run in self._awake:
+                self._mailed.add(run)
+        self._fetch()

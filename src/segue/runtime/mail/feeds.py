@@ -213,10 +213,15 @@ class Feeds:
 
     def _tick(self) -> None:
         self._timer = None
-        if self.arrivals is not None and self._heard:
-            self.arrivals.look()
+        if self._heard:
+            self.look()
             self._keep_looking()
         self._forget()
+
+    def look(self) -> None:
+        """Look for events that other processes sent."""
+        if self.arrivals is not None and self._heard:
+            self.arrivals.look()
 
     def _take(self, letters: Sequence[Letter]) -> None:
         for letter in letters:

@@ -147,6 +147,10 @@ class Port:
             self._fail_all(error)
             return
         self._clear()
+        self.look()
+
+    def look(self) -> None:
+        """Look for answers that other processes sent."""
         if self._calls:
             self._arrivals.look()
 

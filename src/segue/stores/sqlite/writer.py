@@ -17,6 +17,7 @@ import msgspec
 from ...ports.store import Hint, Landed
 from .batches import drive
 from .cache import Cache
+from .elsewhere import GLANCE, Elsewhere
 from .ledger import Ledger
 from .patience import BUSY, OPENING, WRITING, Patience, Room
 from .place import Place
@@ -67,6 +68,7 @@ class Writer:
         self._log = 0  #: how many pages may gather in the log
         self._queue: SimpleQueue[Load | None] = SimpleQueue()
         self._ledger: Ledger
+        self._elsewhere: Elsewhere
         self._begun = False  #: a transaction, which SQLite may have undone by itself
         self._hints: list[Hint] = []  #: of what is durable, to be told with it
         self._thread = threading.Thread(target=self._run, name="segue-sqlite-writer", daemon=True)
@@ -170,6 +172,8 @@ class Writer:
             return False
         cache.uses(len(load[0]) + len(load[1]))
         done = self._write(*load)
+        if self._elsewhere.is_due():
+            self._hints += self._elsewhere.look()
         hints, self._hints = self._hints, []
         self._post(self._settle, done, hints)
         return True
@@ -187,6 +191,7 @@ class Writer:
                 cx.execute("commit")
                 self._begun = False
                 self._place = Place(self._path, self._address)
+                self._elsewhere = Elsewhere(cx)
                 return cx
             except BaseException as error:
                 if cx is not None:
@@ -200,8 +205,15 @@ class Writer:
             self._loop.call_soon_threadsafe(call, *args)
 
     def _wait(self, cache: Cache) -> Load | None:
-        """All that is queued; None at the end."""
-        load = cache.wait(self._queue)
+        """All that is queued; None at the end. Meanwhile it is looked whether other processes write."""
+        while True:
+            try:
+                load = self._queue.get(timeout=GLANCE)
+                break
+            except Empty:
+                cache.idles(GLANCE)
+                for hint in self._elsewhere.look():
+                    self._post(self._tell, hint)
         if load is None:
             return None
         while True:

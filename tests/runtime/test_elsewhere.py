@@ -1,0 +1,143 @@
+"""Two engines on one file hear of each other's writes, as two processes do, before they look by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+import segue
+from segue import Engine, flow, step
+from segue.model.message import Mail
+from segue.ports.store import Hint
+from segue.stores.sqlite import SqliteStore
+from segue.testing.store_contract import acts
+
+LOOKS = ("worker", "ends", "mail.carrier", "mail.feeds", "mail.port")
+
+
+@pytest.fixture(autouse=True)
+def nobody_looks_by_himself(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in LOOKS:
+        monkeypatch.setattr(f"segue.runtime.{module}.POLL", 1e6)
+
+
+class Add(segue.Note):
+    n: int
+
+
+class Total(segue.Request[int]): ...
+
+
+class News(segue.Subscription[int, int]): ...
+
+
+class Counter(segue.Actor[None]):
+    total: int = 0
+
+    @segue.on
+    async def add(self, add: Add) -> None:
+        self.total += add.n
+        await segue.publish(News, self.total)
+
+    @segue.on
+    async def total_of(self, _: Total) -> int:
+        return self.total
+
+    @segue.on
+    async def news(self, _: News) -> int:
+        return self.total
+
+
+@flow
+async def doubled(n: int) -> int:
+    return 2 * n
+
+
+@flow
+async def told(n: int) -> int:
+    for _ in range(n):
+        await segue.receive(Add)
+    return n
+
+
+TOLD = asyncio.Event()
+
+
+@step
+async def until_told() -> None:
+    await TOLD.wait()
+
+
+@flow
+async def busy() -> int:
+    """It is in memory all the time: a step of its is under way."""
+    works = asyncio.create_task(until_told())
+    await segue.receive(Add)
+    TOLD.set()
+    await works
+    return 1
+
+
+async def test_what_another_process_does_is_heard_of(tmp_path: Path) -> None:
+    address = f"sqlite:{tmp_path}/runs.db"
+    async with Engine(address) as works, Engine(address, worker=False) as asks:
+        await works.start(Counter(), id="counter")
+        counter = await asks.get("counter")
+        for n in (1, 2):
+            await counter.tell(Add(1))
+            assert await counter.request(Total()) == n
+        assert await asks.run(doubled(4)) == 8
+        assert [row.value async for row in asks.map(doubled, range(5), id="job")] == [0, 2, 4, 6, 8]
+        waiting = await works.start(told(3))
+        for _ in range(3):
+            await (await asks.get(waiting.id)).tell(Add(1))
+        assert await waiting == 3
+        at_work = await works.start(busy())
+        while at_work.id not in works.worker.awake:
+            await asyncio.sleep(0.001)
+        await (await asks.get(at_work.id)).tell(Add(1))
+        assert await at_work == 1
+
+
+async def test_events_of_another_process_are_heard(tmp_path: Path) -> None:
+    address = f"sqlite:{tmp_path}/runs.db"
+    async with Engine(address) as works, Engine(address) as hears:
+        hears.worker.room = 0  # it takes up no runs
+        counter = await works.start(Counter(), id="counter")
+        async with (await hears.get("counter")).subscribe(News()) as feed:
+            events = aiter(feed)
+            for n in (1, 2):
+                await counter.tell(Add(1))
+                assert await anext(events) == n
+
+
+async def test_what_a_store_writes_itself_is_not_elsewhere(tmp_path: Path) -> None:
+    one, other = SqliteStore(tmp_path / "runs.db"), SqliteStore(tmp_path / "runs.db")
+    await one.open()
+    await other.open()
+    heard: list[Hint] = []
+    await acts.start(one, "a")
+    one.subscribe(heard.append)
+    try:
+        for n in range(30):  # a while with orders, and one without
+            await one.deliver([Mail("a", "one", n, "tell")], now=0.0)
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.1)
+        assert "elsewhere" not in {hint.kind for hint in heard}
+        await other.deliver([Mail("a", "other", 1, "tell")], now=0.0)
+        while Hint("elsewhere", ()) not in heard:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.1)
+        assert heard.count(Hint("elsewhere", ())) == 1
+        heard.clear()
+        await other.deliver([Mail("a", "other", 2, "tell")], now=0.0)
+        for n in range(30, 10_000):  # nor does it have to rest
+            await one.deliver([Mail("a", "one", n, "tell")], now=0.0)
+            if Hint("elsewhere", ()) in heard:
+                return
+        raise AssertionError("it never said so")
+    finally:
+        await one.close()
+        await other.close()
