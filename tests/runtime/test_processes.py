@@ -15,12 +15,16 @@ import pytest
 import segue
 from segue.authoring import step as steps
 from segue.authoring.actor import performing
+from segue.authoring.pooled import side_by_side
 from segue.model.errors import BadSignature, NotEncodable, ProcessDied, StepFailed, WrongPlace
 from tests.runtime import heavy
 from tests.runtime.heavy import Odd, Point
 from tests.runtime.lives import Desk, everywhere
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="looks at processes as POSIX does")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="looks at processes as POSIX does"),
+    pytest.mark.skipif(side_by_side(), reason="threads do it on free-threaded builds"),
+]
 
 
 def lives(process: int) -> bool:

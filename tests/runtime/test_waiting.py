@@ -11,6 +11,7 @@ import pytest
 
 import segue
 from segue import Waiting
+from segue.authoring.pooled import side_by_side
 from segue.runtime import worker
 from segue.runtime.calls import room
 from segue.runtime.calls.limits import Flight, Limit, Told
@@ -92,6 +93,7 @@ async def two_heavy() -> list[list[int]]:
     return await asyncio.gather(heavy.squares(1), heavy.squares(2))
 
 
+@pytest.mark.skipif(side_by_side(), reason="threads do it on free-threaded builds")
 async def test_a_process_that_is_waited_for() -> None:
     async with segue.Engine("memory:") as engine, asyncio.timeout(20):
         engine.worker._processes = Processes(1)
