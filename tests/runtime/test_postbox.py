@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import segue
@@ -60,7 +61,35 @@ async def test_who_gives_up_waiting_lets_the_next_one_try() -> None:
         assert [tell.done() for tell in tells] == [True] * 5 + [False] * 4
         for tell in tells[5:8]:
             tell.cancel()
-    async with segue.Engine(store) as engine:
-        async with asyncio.timeout(10):
-            await tells[8]
-        assert (await (await engine.get("narrow")).request(Taken()))[-1] == 8
+        async with segue.Engine(store):
+            async with asyncio.timeout(10):
+                await tells[8]
+            assert (await narrow.request(Taken()))[-1] == 8
+
+
+class Stuck(segue.Actor[None]):
+    mailbox = segue.Mailbox(1, full="wait")
+
+    @segue.on
+    async def item(self, item: Item) -> None:
+        await segue.ask("Go on?", returns=bool)
+
+    @segue.on
+    async def asked(self, _: Taken) -> list[int]:
+        return []
+
+
+async def full(engine: segue.Engine) -> segue.Run[None]:
+    stuck = await engine.start(Stuck(), id="stuck")
+    await stuck.tell(Item(0))
+    return stuck
+
+
+async def test_the_time_of_those_who_wait_for_room_is_up_at_its_time() -> None:
+    """They were told one after the other, each half a second later."""
+    async with segue.Engine() as engine:
+        stuck, within = await full(engine), timedelta(seconds=0.1)
+        asked = [asyncio.ensure_future(stuck.request(Taken(), timeout=within)) for _ in range(10)]
+        async with asyncio.timeout(2):
+            told = await asyncio.gather(*asked, return_exceptions=True)
+    assert {type(error) for error in told} == {TimeoutError}

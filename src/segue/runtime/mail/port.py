@@ -43,10 +43,6 @@ class Asked(msgspec.Struct):
     answer: Mail | None = None
     future: Future[bytes] | None = None
 
-    def done(self) -> bool:
-        """Whether nobody waits any more."""
-        return self.answer is not None if self.future is None else self.future.done()
-
 
 class Port:
     """Where answers come to one process. `check` raises what keeps them from coming."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from asyncio import Future, TimerHandle
+from asyncio import FIRST_COMPLETED, Future, TimerHandle
 from collections.abc import Awaitable, Mapping
 from typing import Any, Protocol
 from uuid import uuid4
@@ -29,7 +29,7 @@ REFUSED = ("gone", "full")
 class Waiting(Protocol):
     """Somebody, for an answer."""
 
-    def done(self) -> bool: ...
+    future: Future[bytes] | None
 
 
 class Postbox:
@@ -106,9 +106,12 @@ class Postbox:
         place = line.join()
         try:
             while delivery in REFUSED:
-                await line.turn(place)
-                if unless is not None and unless.done():
-                    return
+                turn = line.turn(place)
+                if unless is not None and unless.future is not None:
+                    await asyncio.wait((turn, unless.future), return_when=FIRST_COMPLETED)
+                    if unless.future.done():
+                        return
+                await turn
                 self._sent = number = self._sent + 1
                 now = self._clock.now()
                 mail = replace(mail, number=number, at=now)
@@ -161,12 +164,12 @@ class _Line:
         self._waiting[place] = None
         return place
 
-    async def turn(self, place: int) -> None:
-        """Until there may be room for whoever stands there."""
+    def turn(self, place: int) -> Future[None]:
+        """Done once there may be room for whoever stands there."""
         future = self._waiting[place] = self._loop.create_future()
         if self._timer is None:
             self._timer = self._loop.call_later(RETRY, self._again)
-        await future
+        return future
 
     def leave(self, place: int, *, more: bool) -> None:
         """One is through, or waits no longer; if there was room for it, there may be for `more`."""
