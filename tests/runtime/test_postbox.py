@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 import segue
 from segue.model.message import Mail
@@ -93,3 +96,17 @@ async def test_the_time_of_those_who_wait_for_room_is_up_at_its_time() -> None:
         async with asyncio.timeout(2):
             told = await asyncio.gather(*asked, return_exceptions=True)
     assert {type(error) for error in told} == {TimeoutError}
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_whoever_waits_for_room_is_told_that_the_engine_is_closed(kind: str, tmp_path: Path) -> None:
+    """They waited for ever, or were told to open the store."""
+    async with segue.Engine("memory:" if kind == "memory" else f"sqlite:{tmp_path}/runs.db") as engine:
+        stuck = await full(engine)
+        waiting = [asyncio.ensure_future(stuck.tell(Item(n))) for n in (1, 2)]
+        waiting += [asyncio.ensure_future(stuck.request(Taken())) for _ in range(2)]
+        await asyncio.sleep(0.1)
+    async with asyncio.timeout(2):
+        for one in waiting:
+            with pytest.raises(asyncio.CancelledError, match="before there was room"):
+                await one

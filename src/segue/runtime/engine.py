@@ -186,6 +186,7 @@ class Engine:
         )
         self.worker.answer = self.port.take
         parts.callback(self.port.close)
+        parts.callback(self.postbox.close)
         self.feeds = Feeds(self.store, self.clock, self.postbox, self.worker, self.config)
         parts.push_async_callback(self.feeds.close)
         self.caretaker = Caretaker(self.store, self.clock, self.is_busy, self._happened)

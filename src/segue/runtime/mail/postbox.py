@@ -109,7 +109,7 @@ class Postbox:
                 turn = line.turn(place)
                 if unless is not None and unless.future is not None:
                     await asyncio.wait((turn, unless.future), return_when=FIRST_COMPLETED)
-                    if unless.future.done():
+                    if unless.future.done() and not turn.cancelled():
                         return
                 await turn
                 self._sent = number = self._sent + 1
@@ -135,6 +135,11 @@ class Postbox:
         if head.spec.full == "fail":
             raise MailboxFull(mail.to, head.spec.mailbox)
         return head.spec.mailbox
+
+    def close(self) -> None:
+        """The process sends no more; who waits for room is cancelled."""
+        for line in self._lines.values():
+            line.close()
 
     def hint(self, hint: Hint) -> None:
         """The store's word that mailboxes have room."""
@@ -179,6 +184,12 @@ class _Line:
             self._timer = None
         elif more:
             self.go_on()
+
+    def close(self) -> None:
+        """Nobody gets a turn any more."""
+        for future in self._waiting.values():
+            if future is not None:
+                future.cancel("the engine was closed before there was room: send it with the next one")
 
     def _again(self) -> None:
         self._timer = self._loop.call_later(RETRY, self._again)
