@@ -16,7 +16,7 @@ import pytest
 
 import segue
 from segue import Actor, Note, Request
-from segue.model.errors import Conflict, RunEnded, WrongPlace
+from segue.model.errors import Conflict, InvalidValue, RunEnded, WrongPlace
 from segue.ports.store import Turn
 from segue.runtime.handles import answer_by_id
 from segue.stores import open_store
@@ -110,6 +110,40 @@ async def test_from_outside() -> None:
             assert [event async for event in one] == [Counted(6)]  # it is done
             assert [event async for event in two] == [Counted(6)]
     assert await desk.store.dead_letters() == []
+
+
+class Vague(Counter):
+    @segue.on
+    async def counts(self, s: Counts) -> Any:
+        return "some"
+
+
+@segue.flow
+async def reads_in_vain(run: segue.Run[int]) -> str:
+    try:
+        async with run.subscribe(Counts()):
+            return ""
+    except InvalidValue as error:
+        await segue.receive(Finish)
+        return str(error)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+async def test_whoever_cant_read_the_snapshot_is_no_subscriber(inside: bool) -> None:
+    """Its events came for as long as its run, or process, lived, and nobody read them."""
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(Vague(), id="c")
+        if inside:
+            reader = await engine.start(reads_in_vain(run), id="reader")
+            await desk.parked("reader")
+        else:
+            with pytest.raises(InvalidValue, match="the snapshot of Counts"):
+                await run.subscribe(Counts()).__aenter__()
+        await subscribed(desk, "c", 0)
+        if inside:
+            await reader.tell(Finish())
+            assert "the snapshot of Counts" in await reader
 
 
 @segue.flow

@@ -13,7 +13,7 @@ from ...ports.store import Turn as Commit
 from ..context import Act, Branch, Wait, current
 from ..failures import to_exception
 from ..mail import request
-from ..message import Request, message_name, nothing, response_type
+from ..message import Request, message_name, nothing
 from .envelope import Envelope, Turn
 
 S = TypeVar("S")
@@ -66,10 +66,9 @@ async def publish(subscription: type[Subscription[Any, E]], event: E, /) -> None
 
 # ---------------------------------------------------------------- the other side
 def subscribe(branch: Branch, to: str, message: Subscription[S, Any], key: str, tag: str) -> Any:
-    """Ask for the snapshot; events come from then on, called `tag`, or by their type."""
+    """Ask for the snapshot, as it travels; events come from then on, called `tag`, or by their type."""
     name, value = message_name(type(message)), encode_stable(message, where="the subscription")
-    read = decoder(response_type(type(message)))
-    return request(branch, to, name, value, read, None, kind="subscribe", key=key, tag=tag)
+    return request(branch, to, name, value, bytes, None, kind="subscribe", key=key, tag=tag)
 
 
 def unsubscribe(branch: Branch, to: str, key: str) -> Any:

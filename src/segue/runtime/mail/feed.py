@@ -52,11 +52,20 @@ class Feed(Generic[S, E]):
         return self
 
     async def _begin(self, branch: Branch, *, tagged: bool = False) -> None:
-        """Subscribe in a run. Who gives up waiting for the snapshot is no subscriber."""
+        """Subscribe in a run. Who gives up waiting for the snapshot, or can't read it, is no subscriber."""
         key = self._key = _key_at(branch)
         try:
-            self.snapshot = await subscribe(branch, self._run.id, self._message, key, key if tagged else "")
+            snapshot = await subscribe(branch, self._run.id, self._message, key, key if tagged else "")
         except asyncio.CancelledError:
+            await self.close()
+            raise
+        await self._read(snapshot)
+
+    async def _read(self, snapshot: bytes) -> None:
+        kind = type(self._message)
+        try:
+            self.snapshot = decoder(response_type(kind), f"the snapshot of {message_name(kind)}")(snapshot)
+        except Exception:
             await self.close()
             raise
 
@@ -78,7 +87,7 @@ class Feed(Generic[S, E]):
         name, value = message_name(type(self._message)), encode(self._message, where="the subscription")
         self._feeds = self._run.engine.feeds
         heard = self._heard = await self._feeds.subscribe(self._run.id, name, value)
-        self.snapshot = decoder(response_type(type(self._message)))(heard.snapshot.result())
+        await self._read(heard.snapshot.result())
         self._entered = True
         return self
 
