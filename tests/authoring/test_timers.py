@@ -200,6 +200,11 @@ class Enough(Actor[list[float]]):
                 await self.me.tell(Tick("another"), every=4 * HOUR, key="t")
             case "as it is":
                 await self.me.tell(Tick(), every=HOUR, key="t")
+            case "put off":
+                await self.me.tell(Tick(), after=3 * HOUR, every=HOUR, key="t")
+            case "put off, and wait":
+                await self.me.tell(Tick(), after=3 * HOUR, every=HOUR, key="t")
+                await segue.sleep(1.5 * HOUR)
 
     @segue.on
     async def halt(self, note: Halt) -> segue.Done[list[float]]:
@@ -219,6 +224,8 @@ class Enough(Actor[list[float]]):
         ("anew", [1, 2, 6]),
         ("another", [1, 2, 6]),
         ("as it is", [*range(1, 9)]),
+        ("put off", [1, 2, 5, 6, 7, 8]),
+        ("put off, and wait", [1, 2, 5, 6, 7, 8]),
     ],
 )
 async def test_a_timers_own_handler_says_how_it_goes_on(

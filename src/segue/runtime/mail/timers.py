@@ -47,10 +47,12 @@ class Timers:
             if mail.since and self._is_overruled(mail, known):
                 self._box.take_out(letter.id)
                 return True
-            if (coming := self._coming.get(mail.key)) is not None and not _is_same(coming, mail):
+            if (coming := self._coming.get(mail.key)) is not None and self._differs(coming, mail):
                 self._coming[mail.key] = None
             if known is not None:
-                same = _is_same(known.mail, mail) and known.id not in self._stopped
+                in_hand = known.id == self._box.in_hand()
+                differs = self._differs(known.mail, mail) if in_hand else not _is_same(known.mail, mail)
+                same = not differs and known.id not in self._stopped
                 if same and not (known.id in self._later and mail.due < known.mail.due):
                     self._box.take_out(letter.id)
                     return True
@@ -70,7 +72,12 @@ class Timers:
             self._box.take_out(order)
         if coming is None or any(order > mail.since for order in orders):
             return True
-        return known is not None and known.id > mail.since and not _is_same(known.mail, mail)
+        return known is not None and known.id > mail.since and self._differs(mail, known.mail)
+
+    def _differs(self, mail: Mail, said: Mail) -> bool:
+        """Whether what was said while that was in hand is something else than that it goes on as it was."""
+        put_off = said.sender == self._run.id and not said.since and said.due != said.at + said.every
+        return put_off or not _is_same(mail, said)
 
     def call_off(self, key: str, order: int = 0) -> bool:
         """Drop what has that key; whether the `order` is kept.
@@ -115,7 +122,7 @@ class Timers:
         """Whether the code has said, in what is sent along, how it goes on with that key."""
         me, key = self._run.id, mail.key
         return bool(key) and any(
-            sent.to == me and sent.key == key and (sent.kind == "unschedule" or not _is_same(mail, sent))
+            sent.to == me and sent.key == key and (sent.kind == "unschedule" or self._differs(mail, sent))
             for sent in self._run.commits.turn.outbox
         )
 
