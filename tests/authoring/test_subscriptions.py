@@ -328,6 +328,41 @@ class Follower(Actor[None]):
         return self.heard
 
 
+class Looks(Note):
+    run: segue.Run[int]
+
+
+class Careless(Actor[None]):
+    """Its handler leaves a task behind that follows."""
+
+    @segue.on
+    async def looks(self, looks: Looks) -> None:
+        async def read() -> None:
+            async with looks.run.subscribe(Counts()) as feed:
+                async for _ in feed:
+                    pass
+
+        reading = asyncio.create_task(read())
+        await segue.sleep(timedelta(seconds=1))
+        assert not reading.done()
+
+
+async def test_a_block_that_was_cut_off_with_its_handler_is_left() -> None:
+    """All events went on coming to who could never read them."""
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(Counter(), id="c")
+        careless = await engine.start(Careless(), id="careless")
+        await careless.tell(Looks(run))
+        await subscribed(desk, "c", 1)
+        await desk.parked("careless")
+        desk.fake.clock.advance(2)
+        await careless.ping()
+        await desk.parked("careless")
+        await run.tell(Up())
+        await subscribed(desk, "c", 0)
+
+
 async def test_an_actor_follows_for_long() -> None:
     desk = Desk()
     async with desk.engine() as engine:

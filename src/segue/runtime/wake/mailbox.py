@@ -283,16 +283,23 @@ class Mailbox:
         return any(self._waits.get(kind) for kind in kinds)
 
     def first(self) -> Letter | None:
-        """The first message, if there is one. An actor that asks has no subscription open: their events are dropped."""
+        """The first message, if there is one."""
         while self.posts:
             letter = next(iter(self.posts.values()))
             if letter.mail.name == CAUGHT_UP:
                 self._say_caught_up()
             elif letter.mail.kind == "event" and letter.mail.name.startswith("~"):
-                self.take_out(letter.id)
+                self._call_off(letter)
             else:
                 return letter
         return None
+
+    def _call_off(self, event: Letter) -> None:
+        """Its block is over, since an actor that looks for its next message has none open; perhaps it was cut off."""
+        run, mail = self._run, event.mail
+        self.take_out(event.id)
+        now = run.host.clock_now()
+        run.commits.send(Mail(mail.sender, run.id, run.next_number(), "unsubscribe", key=mail.key, at=now))
 
     def _say_caught_up(self) -> None:
         """Answer those whose mail before that was taken."""
