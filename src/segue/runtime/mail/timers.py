@@ -52,8 +52,7 @@ class Timers:
             if known is not None:
                 in_hand = known.id == self._box.in_hand()
                 differs = self._differs(known.mail, mail) if in_hand else not _is_same(known.mail, mail)
-                same = not differs and known.id not in self._stopped
-                if same and not (known.id in self._later and mail.due < known.mail.due):
+                if not differs and not (known.id in self._later and mail.due < known.mail.due):
                     self._box.take_out(letter.id)
                     return True
                 self.call_off(mail.key)
