@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -557,6 +558,25 @@ async def test_a_text_without_tokens_comes_whole() -> None:
         back = await engine.start(Back(), id="back")
         with pytest.raises(ValueError, match="no"):
             await read(back.request(Question("bad")).text())
+
+
+async def test_whoever_looks_on_no_longer_is_told_of_no_error() -> None:
+    """As a browser that is gone: asyncio said that an exception was never retrieved."""
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    desk = Desk()
+    async with desk.engine() as engine:
+        late = await engine.start(Talker(), id="t", mode="batch")
+        asked = late.request(Question("x"), timeout=timedelta(seconds=1))
+        reading = asyncio.create_task(read(asked.text()))
+        await desk.parked("t")
+        reading.cancel()
+        await asyncio.wait({reading})
+        del asked, reading
+        desk.fake.clock.advance(2)
+        await asyncio.sleep(0.01)
+        gc.collect()
+    assert told == []
 
 
 async def test_a_request_is_a_coroutine() -> None:

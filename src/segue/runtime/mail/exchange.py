@@ -115,6 +115,8 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
         finally:
             watching.end()
             bus.followed.pop(self._id, None)
+            if not self._task.done():  # perhaps nobody waits any more
+                self._task.add_done_callback(_drop)
 
     async def text(self) -> AsyncIterator[str]:
         """The tokens of its handler's model calls, as they come. Where none came, an answer that is a text comes whole.
@@ -148,3 +150,9 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
         await self._run.engine.postbox.send(
             self._run.id, self._kind, self._name, self._value, reply, tag=tag, forwarded=True
         )
+
+
+def _drop(answer: asyncio.Task[Any]) -> None:
+    """It may be an error that nobody hears of, which asyncio would report."""
+    if not answer.cancelled():
+        answer.exception()
