@@ -243,6 +243,28 @@ async def test_a_timers_own_handler_says_how_it_goes_on(
     await at_every_commit(begin, "a", check, kind=kind, path=tmp_path)
 
 
+class Chatty(TimerKeeper, kw_only=True):
+    other: segue.Run[int]
+
+    @segue.on
+    async def tick(self, note: Tick) -> None:
+        self.seen.append((note.text, hours()))
+        await self.other.tell(Tick("told"), key="tick")
+        if note.text == "tick":
+            await self.me.tell(Tick("itself"))
+
+
+@pytest.mark.parametrize("key", ["", "tick"])
+async def test_what_a_timers_handler_says_elsewhere_leaves_its_schedule_as_it_is(key: str) -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        other = await engine.start(TimerKeeper(), id="other")
+        run = await engine.start(Chatty(other=other), id="a")
+        await run.tell(Tick(), every=HOUR, key=key)
+        await pass_time(desk, 3.2)
+        assert [at for text, at in await run.request(Seen()) if text == "tick"] == [1.0, 2.0, 3.0]
+
+
 @pytest.mark.parametrize("key", ["", "tick"])
 async def test_a_dead_letter_that_is_sent_again_leaves_its_schedule_as_it_is(key: str) -> None:
     clumsy = [True]
