@@ -18,6 +18,7 @@ from segue.model.errors import RunInterrupted
 from segue.model.message import Mail, MailKind
 from segue.model.run import Head
 from segue.ports.store import CommitResult, Landed, Turn
+from segue.runtime.handles import answer_by_id
 from segue.stores import open_store
 from segue.stores.memory import MemoryStore
 from segue.testing.clock import START
@@ -241,6 +242,43 @@ async def test_a_timers_own_handler_says_how_it_goes_on(
         assert [round(hour - value[0]) + 1 for hour in value] == at
 
     await at_every_commit(begin, "a", check, kind=kind, path=tmp_path)
+
+
+class Starting(TimerKeeper):
+    """Its state, or what comes before it, waits."""
+
+    where: str = "state"
+
+    async def begin(self) -> str:
+        if self.where == "begin":
+            await segue.ask("go on?")
+        return "state"
+
+    @segue.state
+    async def start(self, where: str) -> None:
+        if self.where == "state":
+            await segue.ask("go on?")
+
+
+@pytest.mark.parametrize("where", ["begin", "state"])
+@pytest.mark.parametrize("said", ["unscheduled", "told anew"])
+async def test_what_is_said_of_a_key_while_no_message_is_in_hand_counts(where: str, said: str) -> None:
+    """The first message that lay there was taken for the one in hand, and so was handled all the same."""
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(Starting(where=where), id="a")
+        await desk.parked("a")
+        await run.tell(Tick("first"), key="tick")
+        await desk.parked("a")
+        if said == "unscheduled":
+            await run.unschedule("tick")
+        else:
+            await run.tell(Tick("second"), key="tick")
+        await desk.parked("a")
+        await answer_by_id(engine, (await desk.store.asks())[0].id, "yes")
+        seen = await run.request(Seen())
+        assert [text for text, _ in seen] == ([] if said == "unscheduled" else ["second"])
+        assert await desk.store.inbox("a", 0) == []
 
 
 class Chatty(TimerKeeper, kw_only=True):

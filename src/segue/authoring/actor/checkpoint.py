@@ -162,6 +162,16 @@ def _put_together(checkpoint: bytes, deltas: Sequence[bytes]) -> tuple[Checkpoin
     return whole, {**texts, **{name: text.whole() for name, text in spliced.items()}}
 
 
+def takes_mail(checkpoint: bytes | None, deltas: Sequence[bytes]) -> bool:
+    """Whether the turn after it is one of a message. Where it can't be read, the turn doesn't begin."""
+    try:
+        head = read_delta(deltas[-1]).head if deltas else checkpoint
+        stored = None if head is None else read_checkpoint(head)
+    except UNREADABLE:
+        return False
+    return stored is not None and not (stored.state or stored.fresh or stored.end)
+
+
 def read_stored(checkpoint: bytes, deltas: Sequence[bytes]) -> Checkpoint:
     """A checkpoint with what was written after it. Raises `Damaged`."""
     if not deltas:

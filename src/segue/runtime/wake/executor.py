@@ -102,6 +102,7 @@ class Executor:
     timeouts: Strikes | None = None  # that the code entered, if any
     _gone: Future[None] | None = None
     cut_off: tuple[Call, ...] = ()  # at-most-once steps that an earlier life began
+    claimed: Claimed | None = None  # of an actor whose turn is replayed: with what that began
 
     def __init__(
         self, host: Host, claimed: Claimed, entries: list[Entry], pool: Pooled | None, config: Config
@@ -130,6 +131,8 @@ class Executor:
         self.landing: list[Outcome] = []  # on their way, or there and not yet handed over
         self.commits = Commits(self, head.usage)
         self._credit = self._most = CREDIT if pool is None and not host.park_always else 0
+        if entries and head.spec.kind == "actor":
+            self.claimed = claimed
         if claimed.inbox:
             self._file(claimed.inbox)
         if CANCEL in self.replay.calls:

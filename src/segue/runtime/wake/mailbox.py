@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from ...authoring.actor.checkpoint import takes_mail
 from ...authoring.context import Wait
 from ...authoring.failures import to_failure
 from ...core.replay import Place
@@ -68,6 +69,7 @@ class Mailbox:
         "_results",
         "_run",
         "_spawned",
+        "_takes",
         "_unmatched",
         "_waits",
         "hand",
@@ -98,6 +100,7 @@ class Mailbox:
         self.keeping = Keeping(run, self)
         self._over: set[str] = set()  # subscriptions that were called off
         self.hand = 0  #: the message that an actor has in hand
+        self._takes: bool | None = None  # whether the turn that is replayed is one of a message, if known
 
     # ------------------------------------------------------------ what comes in
     def file(self, letters: Sequence[Letter]) -> bool:
@@ -324,10 +327,13 @@ class Mailbox:
     def in_hand(self) -> int:
         """The message that an actor has in hand, or will have once it is where its last life left it; 0 for none."""
         run = self._run
-        if not self.hand and run.phase is REPLAYING and run.head.spec.kind == "actor":
-            entry = run.replay.calls.get(HAND)
-            return next(iter(self.posts), 0) if entry is None else int(entry.value or b"0")
-        return self.hand
+        if self.hand or run.claimed is None or run.phase is not REPLAYING:
+            return self.hand
+        if (entry := run.replay.calls.get(HAND)) is not None:
+            return int(entry.value or b"0")
+        if self._takes is None:
+            self._takes = takes_mail(run.claimed.checkpoint, run.claimed.deltas)
+        return next(iter(self.posts), 0) if self._takes else 0
 
     def drop_events(self, key: str) -> None:
         """Events of a subscription that was called off are dropped, those that come yet too."""
