@@ -150,7 +150,8 @@ class Wait(msgspec.Struct, kw_only=True):
     place. `due` is when the wait is over by itself, in epoch seconds, with `late` as its outcome.
     `drops` tells the world that nobody waits any more, as `opens` told it of the wait.
     `accepts` are the names of the mail that a `receive` takes; `joins` is the place of the `spawn` whose run's
-    end is waited for, and `looks` that run, where it may be of somebody else.
+    end is waited for, and `looks` that run, where it may be of somebody else. `to`: the run that is to handle a request
+    in its turn.
     `sender`: whose `result` it is; after a rebase, others may still send one for a call that stood there before.
     """
 
@@ -166,6 +167,7 @@ class Wait(msgspec.Struct, kw_only=True):
     accepts: frozenset[str] = frozenset()
     joins: tuple[str, int] | None = None
     looks: str = ""
+    to: str = ""
     sender: str = ""
     model: str = ""
     lane: str = "batch"

@@ -204,6 +204,7 @@ def request(
         opens=opens,
         due=moment(timeout, f"timeout of the request {name}", run.now()),
         late=overdue(f"the request {name} to {to!r}"),
+        to=to if kind == "request" else "",
     )
     return run.record(branch, wait)
 

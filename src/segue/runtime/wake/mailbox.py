@@ -10,7 +10,7 @@ import asyncio
 import heapq
 from asyncio import Future, Task
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -27,6 +27,7 @@ from ..calls.call import CANCEL, NOTHING, Call, Outcome, end_error, own_call
 from ..ground import tasks
 from ..ground.phase import REPLAYING
 from ..mail.timers import Timers
+from .circles import refuse
 from .keeping import Keeping
 from .matching import Matching
 
@@ -265,6 +266,8 @@ class Mailbox:
                 self._matching = Matching(self.posts)
             self._matching.wanted(request.accepts)
             self._unmatched = True
+        if request.to:
+            self._unmatched = True
         if request.joins is not None:
             self._join(call, request, request.joins)
 
@@ -417,6 +420,8 @@ class Mailbox:
         if self.timers is not None:
             self._ripen(self.timers)
         if self._run.handling is not None:
+            if self._unmatched and self.posts and (asking := self._waits.get("request")):
+                self._refuse_circles(asking)
             self._run.handling.serve()
         elif self.urgent:
             for letter in self.urgent.values():  # a flow takes it when it looks
@@ -429,6 +434,11 @@ class Mailbox:
         self._unmatched = False
         if self._dues:
             self._strike(self._run.host.clock_now())
+
+    def _refuse_circles(self, asking: Iterable[Place]) -> None:
+        waiting = [self._run.open[place] for place in asking if place in self._run.open]
+        for letter in refuse(self._run, self.posts.values(), waiting):
+            self.take_out(letter.id)
 
     def _ripen(self, timers: Timers) -> None:
         for letter in timers.ripe(self._run.host.clock_now()):

@@ -1,0 +1,151 @@
+"""Actors that ask each other at the same moment, each in a handler of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import segue
+from segue import Actor, Done, Note, Request
+from segue.model.errors import Deadlock
+from segue.model.run import Head
+from tests.authoring.killed import at_every_commit
+from tests.runtime.lives import Desk
+
+
+class Next(Request[int]):
+    n: int
+
+
+class Go(Note):
+    """Have one asked while others are told the same."""
+
+    other: segue.Run[Any]
+    timeout: timedelta | None = None
+    after: timedelta | None = None
+
+
+class Refused(Note):
+    why: str
+
+
+class Asks(Actor[list[str]]):
+    """Over once it has an answer, and whom it asked was refused."""
+
+    said: list[str] = segue.field(default_factory=list)
+
+    @segue.on
+    async def go(self, go: Go) -> Done[list[str]] | None:
+        if go.after is not None:
+            await segue.sleep(go.after)
+        try:
+            return self.hears(str(await go.other.request(Next(1), timeout=go.timeout)))
+        except (Deadlock, TimeoutError) as error:
+            await go.other.tell(Refused(f"{type(error).__name__}: {error}"))
+            return None
+
+    @segue.on
+    async def next(self, m: Next) -> int:
+        return m.n + 1
+
+    @segue.on
+    async def refused(self, refused: Refused) -> Done[list[str]] | None:
+        return self.hears(refused.why)
+
+    def hears(self, text: str) -> Done[list[str]] | None:
+        self.said = sorted([*self.said, text])
+        return Done(self.said) if len(self.said) == 2 else None
+
+
+WHY = "Deadlock: run 'b' asks 'a', which waits for it: a → b → a, each asked by itself"
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_one_of_two_is_refused_whatever_crashes(kind: str, tmp_path: Path) -> None:
+    async def begin(engine: Any) -> None:
+        a, b = await engine.start(Asks(), id="a"), await engine.start(Asks(), id="b")
+        await a.tell(Go(b))
+        await b.tell(Go(a))
+
+    def check(desk: Desk, head: Head) -> None:
+        assert (head.status, json.loads(head.value or b"")) == ("done", ["2", WHY])
+
+    assert await at_every_commit(begin, "a", check, kind=kind, path=tmp_path) > 5
+
+
+async def test_who_asks_for_a_time_has_that_time() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        a, b = await engine.start(Asks(), id="a"), await engine.start(Asks(), id="b")
+        await a.tell(Go(b, timedelta(seconds=5)))
+        await b.tell(Go(a, timedelta(seconds=9)))
+        assert await desk.fake.or_unexpected(engine.wait("b"))
+        assert await b == ["2", "TimeoutError: the request Next to 'b' timed out"]
+
+
+@pytest.mark.parametrize("later", ["a", "b"])
+async def test_what_lies_there_is_refused_too_when_its_caller_is_asked(later: str) -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        a, b = await engine.start(Asks(), id="a"), await engine.start(Asks(), id="b")
+        await a.tell(Go(b, after=timedelta(seconds=5) if later == "a" else None))
+        await b.tell(Go(a, after=timedelta(seconds=5) if later == "b" else None))
+        await desk.fake.or_unexpected(engine.wait("a"))
+        assert await a == ["2", WHY]
+
+
+class Passes(Actor[None]):
+    """Has another one asked by whoever asks it."""
+
+    beyond: segue.Run[Any]
+
+    @segue.on
+    async def next(self, m: Next) -> int:
+        return await self.beyond.request(m)
+
+
+async def test_a_longer_circle_is_refused_where_it_closes() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        last = await engine.start(Asks(), id="last")
+        middle = await engine.start(Passes(last), id="middle")
+        first = await engine.start(Passes(middle), id="first")
+        await last.tell(Go(first))
+        with pytest.raises(Deadlock, match=r"'middle' asks 'last'.*: last → first → middle → last"):
+            await asyncio.wait_for(first.request(Next(1)), 20)
+
+
+class Item(Note):
+    n: int
+
+
+class Feeds(Actor[None]):
+    came: int = 0
+
+    @segue.on
+    async def go(self, go: Go) -> None:
+        await go.other.feed(map(Item, range(250)))
+
+    @segue.on
+    async def item(self, _: Item) -> None:
+        self.came += 1
+
+    @segue.on
+    async def next(self, m: Next) -> int:
+        return self.came
+
+
+async def test_two_that_feed_each_other_go_on() -> None:
+    desk = Desk()
+    async with desk.engine() as engine, asyncio.timeout(20):
+        a, b = await engine.start(Feeds(), id="a"), await engine.start(Feeds(), id="b")
+        await a.tell(Go(b))
+        await b.tell(Go(a))
+        for one in (a, b):
+            while await one.request(Next(0)) < 250:
+                await asyncio.sleep(0.001)
