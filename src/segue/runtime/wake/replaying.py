@@ -61,7 +61,7 @@ def settle(run: Executor) -> None:
             return
     if run.hold_if_cut_off():
         return
-    run.phase = LIVE
+    run.phase, run.claimed = LIVE, None
     held, run.held = run.held, []
     for call in held:
         if not call.done():
