@@ -113,12 +113,13 @@ async def test_missed_times_count_as_one() -> None:
     assert times == [1.0, 2.0, 6.0, 7.0]  # the one of two o'clock stands for those that were missed
 
 
-async def test_debounce() -> None:
+@pytest.mark.parametrize("texts", ["01234", "44444"])
+async def test_debounce(texts: str) -> None:
     desk = Desk()
     async with desk.engine() as engine:
         run = await engine.start(TimerKeeper(), id="a")
-        for n in range(5):
-            await run.tell(Tick(f"{n}"), after=HOUR, key="save")
+        for text in texts:
+            await run.tell(Tick(text), after=HOUR, key="save")
             await pass_time(desk, 0.5)
         await pass_time(desk, 5)
         assert await run.request(Seen()) == [("4", 3.0)]
