@@ -489,6 +489,30 @@ async def timed_flow() -> list[str]:
     return got
 
 
+class AtWork(TimerKeeper):
+    @segue.on
+    async def halt(self, note: Halt) -> None:
+        await segue.step(WORK[-1].wait, name="work")()
+
+
+WORK: list[asyncio.Event] = []
+
+
+async def test_a_timer_that_is_due_while_a_step_is_at_work_comes_after_it() -> None:
+    WORK.append(asyncio.Event())
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(AtWork(), id="a")
+        await run.tell(Tick(), after=HOUR)
+        await run.tell(Halt())
+        await asyncio.sleep(0.05)
+        desk.fake.clock.advance(2 * 3600)
+        WORK[-1].set()
+        async with asyncio.timeout(5):
+            while not await run.request(Seen()):
+                await asyncio.sleep(0.01)
+
+
 async def test_in_a_flow() -> None:
     desk = Desk()
     assert await desk.run(timed_flow()) in (
