@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -96,6 +98,23 @@ async def test_the_time_of_those_who_wait_for_room_is_up_at_its_time() -> None:
         async with asyncio.timeout(2):
             told = await asyncio.gather(*asked, return_exceptions=True)
     assert {type(error) for error in told} == {TimeoutError}
+
+
+async def test_whoever_is_cancelled_as_the_time_is_up_is_told_of_no_error() -> None:
+    """Asyncio reported an exception that was never retrieved."""
+    told, loop = list[dict[str, Any]](), asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: told.append(context))
+    async with segue.Engine() as engine:
+        stuck = await full(engine)
+        asking = asyncio.create_task(stuck.request(Taken(), timeout=timedelta(seconds=0.05)))
+        await asyncio.sleep(0.01)
+        loop.call_later(0.06, asking.cancel)
+        time.sleep(0.1)  # both are due
+        await asyncio.wait({asking})
+        assert asking.cancelled()
+        del asking
+        gc.collect()
+    assert told == []
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])

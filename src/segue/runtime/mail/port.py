@@ -121,6 +121,8 @@ class Port:
             del self._calls[call]
             if timer is not None:
                 timer.cancel()
+            if future is not None and future.done() and not future.cancelled():
+                future.exception()  # else asyncio reports it where who asks was cancelled just then
 
     def close(self) -> None:
         """The process asks no more; who waits is cancelled."""
