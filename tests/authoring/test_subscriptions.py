@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from segue.model.errors import Conflict, InvalidValue, RunEnded, WrongPlace
 from segue.ports.store import Turn
 from segue.runtime.handles import answer_by_id
 from segue.stores import open_store
+from segue.stores.memory import MemoryStore
 from segue.testing.crash import Mortal
 from tests.authoring.killed import through
 from tests.runtime.lives import Desk
@@ -640,6 +642,24 @@ async def test_a_feed_ends_with_its_engine() -> None:
         await waiting
     async with desk.engine() as engine:
         await subscribed(desk, "c", 0)
+
+
+class Lingering(MemoryStore):
+    async def close(self) -> None:
+        await asyncio.sleep(0.2)
+        await super().close()
+
+
+async def test_whoever_subscribes_while_the_engine_closes_is_told() -> None:
+    """It waited for ever for its snapshot, and each half second it was logged that its events couldn't be read."""
+    async with AsyncExitStack() as closing:
+        run = await (await closing.enter_async_context(segue.Engine(Lingering()))).start(Counter(), id="c")
+        closes = asyncio.create_task(closing.aclose())
+        await asyncio.sleep(0.1)
+        with pytest.raises(asyncio.CancelledError, match="the engine was closed"):
+            async with asyncio.timeout(5):
+                await run.subscribe(Counts()).__aenter__()
+        await closes
 
 
 async def test_a_block_may_be_left_after_its_engine_is_closed() -> None:

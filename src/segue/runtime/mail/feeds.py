@@ -119,11 +119,14 @@ class Feeds:
         self._count = 0
         self._read: list[int] = []  # letters that are still there
         self._timer: TimerHandle | None = None
+        self._closed = False
 
     async def subscribe(self, to: str, name: str, value: bytes) -> Heard:
         """Subscribe to what a run publishes: once this returns, the snapshot is there. Raises what that raised."""
         if not self._holder.working:
             raise WrongPlace("this engine doesn't work (worker=False), so no events reach it: leave that out")
+        if self._closed:
+            raise _gone()
         async with self._opening:
             lease = self._lease or await self._open()
         self._count += 1
@@ -151,10 +154,10 @@ class Feeds:
 
     async def close(self) -> None:
         """The process hears no more."""
-        gone = asyncio.CancelledError("the engine was closed: subscribe again with the next one")
+        self._closed = True
         open_ones = self._all_ended()
         for heard in open_ones:
-            heard.break_off(gone)
+            heard.break_off(_gone())
         lease, read, now = self._lease, self._read, self._clock.now()
         self._lease, self._read = None, []
         if lease is None:
@@ -175,9 +178,13 @@ class Feeds:
     async def _open(self) -> Lease:
         target, args = take_call(watched())
         run = NewRun(f"watch-{uuid4().hex[:12]}", make_spec(target, args, self._config, self._clock.now()))
-        self._lease = await self._holder.hold(run, self._lost)
+        lease = await self._holder.hold(run, self._lost)
+        if self._closed:  # meanwhile; its claim lapses
+            self._holder.let_go(run.id)
+            raise _gone()
+        self._lease = lease
         self.arrivals = Arrivals(self._store, run.id, self._take, _unread)
-        return self._lease
+        return lease
 
     def _lost(self) -> None:
         """Others took this process for dead."""
@@ -249,6 +256,10 @@ class Feeds:
             log.error("events that were read can't be forgotten: %s", error)
         elif future.result() == ["fenced"]:
             self._lost()
+
+
+def _gone() -> asyncio.CancelledError:
+    return asyncio.CancelledError("the engine was closed: subscribe again with the next one")
 
 
 def _unread(error: BaseException) -> None:
