@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import segue
+from segue.model.errors import Conflict, RunEnded
 from segue.model.message import Mail
 from segue.stores.memory import MemoryStore
 
@@ -129,3 +130,20 @@ async def test_whoever_waits_for_room_is_told_that_the_engine_is_closed(kind: st
         for one in waiting:
             with pytest.raises(asyncio.CancelledError, match="before there was room"):
                 await one
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_whoever_waits_for_room_is_told_that_the_run_has_ended(kind: str, tmp_path: Path) -> None:
+    """They were told one after the other, each half a second later."""
+    async with segue.Engine("memory:" if kind == "memory" else f"sqlite:{tmp_path}/runs.db") as engine:
+        stuck = await full(engine)
+        told = [asyncio.ensure_future(stuck.tell(Item(n))) for n in range(1, 12)]
+        asked = asyncio.ensure_future(stuck.request(Taken()))
+        await asyncio.sleep(0.1)
+        await stuck.cancel()
+        async with asyncio.timeout(3):
+            for one in told:
+                with pytest.raises(Conflict, match="it is cancelled"):
+                    await one
+            with pytest.raises(RunEnded, match="it is cancelled"):
+                await asked

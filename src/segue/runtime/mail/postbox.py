@@ -119,7 +119,7 @@ class Postbox:
                 if delivery in REFUSED:
                     await self._refused(mail, delivery)
         finally:
-            line.leave(place, more=delivery not in REFUSED)
+            line.leave(place, more=delivery != "full")
             if line.is_empty and self._lines.get(mail.to) is line:
                 del self._lines[mail.to]
 
