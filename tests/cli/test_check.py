@@ -187,8 +187,8 @@ def test_mail_that_could_not_be_read(desk: Desk) -> None:
     assert "1 Seal to Box could not be read, such as to b: no handler takes it" in said.out
     rows = desk.finish(desk.start("check", "box.py", "--json")).rows
     assert [(row["run"], row["what"], len(row["unread"])) for row in rows] == [
-        ("a", "same", 1),
         ("b", "same", 3),
+        ("a", "same", 1),
     ]
 
 

@@ -5,6 +5,7 @@ import json
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from segue.core import export
 from segue.model.entry import Failure
 from segue.model.run import Head, Spec
 from segue.runtime.ground.clock import SystemClock
+from segue.stores.sqlite import lists
 from tests.cli.desk import APP, Desk, Provider
 
 
@@ -357,6 +359,62 @@ def test_a_tree_of_a_store_of_jobs_says_where_its_runs_are(desk: Desk):
     said = desk.segue("runs", "--tree")
     assert (said.out, said.err) == ("", "all runs are of jobs: with --job JOB, those of one\n")
     assert desk.segue("runs", "--tree", "--job", "j").out.count("twice") == 2
+
+
+def test_of_a_tree_the_newest_are_shown(desk: Desk):
+    desk.write(
+        "pipe.py",
+        "import segue\n@segue.flow\nasync def part(n: int) -> int:\n    return n\n"
+        "@segue.flow\nasync def whole(n: int) -> list[int]:\n    return await segue.map(part, range(n))\n",
+    )
+    desk.segue("run", "pipe.py:whole", "5", "--id", "old")
+    desk.segue("run", "pipe.py:whole", "1", "--id", "new")
+    said = desk.segue("runs", "--tree", "--limit", "5")
+    runs = [line.split()[0] for line in said.out.splitlines()[1:]]
+    assert [run.partition(".")[0] for run in runs] == ["old", "old", "old", "new", "new"]
+    below = [row["id"] for row in desk.segue("runs", "--tree", "old", "--limit", "0", "--json").rows]
+    assert runs[1:3] == below[-2:]
+    assert "and more below; --limit 0 shows all" in said.err
+    assert desk.segue("runs", "--tree", "--limit", "8").err == ""
+
+
+def test_to_show_a_few_runs_a_few_are_read(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    desk.segue("run", "app.py:sure", "hi", "--id", "old")
+    numbers = ["7" if n in (7, 47) else str(10 + n) for n in range(60)]
+    desk.write("rows.jsonl", "\n".join(numbers) + "\n")
+    desk.segue("map", "app.py:twice", "rows.jsonl", "--id", "j")
+    for id in ("r1", "r2"):
+        desk.segue("run", "app.py:twice", "1", "--id", id)
+    read = 0
+    as_heads = lists.as_heads
+
+    def counted(cx: Any, rows: Any) -> Any:
+        nonlocal read
+        read += len(rows)
+        return as_heads(cx, rows)
+
+    monkeypatch.setattr(lists, "as_heads", counted)
+    for words, shown in {
+        "": ["old", "r1", "r2"],
+        "--json": ["j/59", "r1", "r2"],
+        "--status done": ["j/59", "r1", "r2"],
+        "--status failed": ["j/7", "j/47"],
+        "--status parked": ["old"],
+        "--job j": ["j/57", "j/58", "j/59"],
+        "--job j --status done": ["j/57", "j/58", "j/59"],
+        "--job j --status failed": ["j/7", "j/47"],
+        "--tree": ["old", "r1", "r2"],
+        "--tree old": ["old"],
+        "--tree --job j": ["j/57", "j/58", "j/59"],
+    }.items():
+        read = 0
+        said = desk.segue("runs", *words.split(), "--limit", "3")
+        if words == "--json":
+            ids = [row["id"] for row in said.rows]
+        else:
+            ids = [line.split()[0] for line in said.out.rpartition("RUN ")[2].splitlines()[1:]]
+        assert ids == shown, words
+        assert read <= 6, words
 
 
 def test_options_that_would_be_passed_over_are_refused(desk: Desk):

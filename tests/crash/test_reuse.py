@@ -78,7 +78,7 @@ async def until(struck: asyncio.Event, life: Any) -> list[str] | None:
 
 async def accounts(store: Store) -> Counter[str]:
     """Calls by lane, of all runs."""
-    uses = total(use for head in await store.runs(job="job") for use in head.usage)
+    uses = total(use for head in (await store.newest(job="job"))[0] for use in head.usage)
     return Counter({use.lane: use.calls for use in uses})
 
 

@@ -117,8 +117,8 @@ async def work(store: str, each: int) -> None:
     """One process, until the tree is done."""
     async with segue.Engine(store, linger=0.2) as engine:
         await engine.start(Node(0, each, expected(0, each)), id=address(0))
-        while len(await engine.store.runs(status=("done", "failed"))) < NODES:
-            for held in await engine.store.runs(status=("held",)):
+        while len((await engine.store.newest(status=("done", "failed")))[0]) < NODES:
+            for held in (await engine.store.newest(status=("held",)))[0]:
                 raise RuntimeError(f"run {held.id} is held: {held.reason}")
             await asyncio.sleep(0.2)
 

@@ -131,5 +131,5 @@ async def test_suspects_are_woken_one_after_another_without_a_pause(tmp_path: Pa
             await engine.store.claim(f"killed{n}", 100, 1.0, now=engine.clock.now())
             await engine.store.bury([f"killed{n}"])
     async with segue.Engine(path) as engine, asyncio.timeout(POLL * 5):
-        while len(await engine.store.runs(status=("done",))) < 20:
+        while len((await engine.store.newest(status=("done",)))[0]) < 20:
             await asyncio.sleep(0.01)

@@ -86,7 +86,7 @@ def paid(sim: Simulator) -> int:
 
 
 async def used(desk: segue.Engine, **which: Any) -> int:
-    uses = total(use for head in await desk.store.runs(**which) for use in head.usage)
+    uses = total(use for head in (await desk.store.newest(**which))[0] for use in head.usage)
     return sum(use.input_tokens + use.output_tokens for use in uses)
 
 
@@ -97,7 +97,7 @@ async def test_held_before_it_is_overspent_and_on_when_money_is_added(world: Wor
         held = [outcome for outcome in outcomes if not outcome.ok]
         assert 0 < len(held) < ROWS
         assert all(isinstance(outcome.error, RunHeld) for outcome in held)
-        assert {head.cause for head in await desk.store.runs(status=("held",))} == {
+        assert {head.cause for head in (await desk.store.newest(status=("held",)))[0]} == {
             "no budget is left: that of job 'job' (job:job)"
         }
         assert "segue resume --job job --budget " in str(held[0].error)
@@ -161,7 +161,7 @@ async def test_children_are_on_the_budget_and_others_arent(world: World, mode: A
     async with engine(world, mode=mode) as desk:
         run = await desk.start(parent(6), id="p", budget=Budget(tokens=60))
         async with asyncio.timeout(30):
-            while not await desk.store.runs(status=("held",)):
+            while not (await desk.store.newest(status=("held",)))[0]:
                 await asyncio.sleep(0.01)
         assert await desk.run(echo(7)) == "You said: row 7"
         assert (await standing(desk, "run:p")).spent.tokens <= 60

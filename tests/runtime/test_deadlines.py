@@ -77,7 +77,7 @@ async def test_without_knowledge_a_near_deadline_goes_live(world: World) -> None
     sim = await world.simulator()
     async with engine(world, mode=None) as desk:
         assert all(outcome.ok for outcome in await mapped(desk, deadline=MINUTE))
-        (use,) = total(use for head in await desk.store.runs(job="job") for use in head.usage)
+        (use,) = total(use for head in (await desk.store.newest(job="job"))[0] for use in head.usage)
         assert (use.lane, use.calls) == ("live", ROWS)
         assert await desk.store.lanes() == []
     assert kinds(sim) == {"live": ROWS}
@@ -131,7 +131,7 @@ async def test_late_lines_of_a_stuck_job_go_live_and_the_job_is_ended(world: Wor
     sim = await world.simulator(pace=STUCK)
     async with engine(world, mode=segue.Batch(within=timedelta(minutes=2), late="live")) as desk:
         assert all(outcome.ok for outcome in await mapped(desk))
-        (use,) = total(use for head in await desk.store.runs(job="job") for use in head.usage)
+        (use,) = total(use for head in (await desk.store.newest(job="job"))[0] for use in head.usage)
         assert (use.lane, use.calls) == ("live", ROWS)
         assert await desk.store.unclaimed(job="job") == []
         async with asyncio.timeout(20):
@@ -242,7 +242,7 @@ async def test_both_answers_come_and_one_is_unclaimed(
         async with asyncio.timeout(20):
             while await desk.store.lanes():
                 await desk.advance()
-        claimed = total(use for head in await desk.store.runs(job="job") for use in head.usage)
+        claimed = total(use for head in (await desk.store.newest(job="job"))[0] for use in head.usage)
         waste = total(await desk.store.unclaimed(job="job"))
     paid: dict[str, tuple[int, int, int]] = {}
     for entry in sim.ledger.lines():

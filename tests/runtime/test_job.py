@@ -102,9 +102,9 @@ async def test_a_key_makes_a_job_incremental() -> None:
     """Yesterday's rows are known by their key wherever they stand today, and those left out aren't given."""
     async with segue.Engine() as engine:
         await engine.map(twice, [1, 2, 3], id="job", key=str)
-        runs = len(await engine.store.runs(job="job"))
+        runs = len((await engine.store.newest(job="job"))[0])
         assert await engine.map(twice, [4, 3, 1], id="job", key=str) == [8, 6, 2]
-        assert len(await engine.store.runs(job="job")) == runs + 1
+        assert len((await engine.store.newest(job="job"))[0]) == runs + 1
 
 
 async def test_a_key_that_no_store_could_hold_harms_no_other_row(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ async def test_a_key_that_was_forgotten() -> None:
         assert await engine.map(twice, [1, 2], id="keyed", key=lambda x: f"k{x}") == [2, 4]
         with pytest.raises(Conflict, match="'k1': give map\\(\\) the same key= again"):
             await engine.map(twice, [1, 2], id="keyed")
-        assert len(await engine.store.runs(job="keyed")) == 2
+        assert len((await engine.store.newest(job="keyed"))[0]) == 2
 
 
 async def test_a_key_that_is_the_name_of_a_field() -> None:
@@ -139,12 +139,12 @@ async def thrice(x: int) -> int:
 
 async def refused(engine: segue.Engine, job: Job[Any, Any], says: str) -> None:
     """It is refused as a whole, and no run was made beside those that were there."""
-    there = len(await engine.store.runs(job=job.id))
+    there = len((await engine.store.newest(job=job.id))[0])
     with pytest.raises(Conflict, match=says):
         _ = [o async for o in job]
     with pytest.raises(Conflict, match=says):
         await job
-    assert len(await engine.store.runs(job=job.id)) == there
+    assert len((await engine.store.newest(job=job.id))[0]) == there
 
 
 async def test_a_job_of_another_flow_is_refused_before_it_begins() -> None:
@@ -288,7 +288,7 @@ async def test_rows_that_wait_for_a_held_run_are_given_when_nothing_else_is_left
     async with desk.engine() as engine, asyncio.timeout(10):
         got = await outcomes(engine.map(waits, [0, 1, 2], id="job", budget=SMALL))
         assert (got[1], got[0], got[2]) == (1, RunHeld, RunHeld)
-        assert {run.id.count(".") for run in await engine.store.runs(status=("held",))} == {2}
+        assert {run.id.count(".") for run in (await engine.store.newest(status=("held",)))[0]} == {2}
         await engine.fund(segue.Budget(tokens=10_000), job="job")
         assert await engine.map(waits, [0, 1, 2], id="job", budget=SMALL) == [6, 1, 6]
 
@@ -298,7 +298,7 @@ async def test_a_row_that_waits_for_more_than_a_held_run_is_waited_for() -> None
     desk.fake.when("").reply(3)
     async with desk.engine() as engine, asyncio.timeout(10):
         job = asyncio.ensure_future(outcomes(engine.map(asks_too, [5], id="job", budget=SMALL)))
-        while not await engine.store.runs(status=("held",)) or not (asks := await engine.open_asks()):
+        while not (await engine.store.newest(status=("held",)))[0] or not (asks := await engine.open_asks()):
             await asyncio.sleep(0.005)
         await asyncio.sleep(0.1)
         assert not job.done()
@@ -345,7 +345,7 @@ async def test_a_row_that_waits_for_a_message_is_waited_for(monkeypatch: pytest.
     desk.fake.when("").reply(3)
     async with desk.engine() as engine, asyncio.timeout(10):
         job = asyncio.ensure_future(outcomes(engine.map(told, [5], id="job")))
-        while not await engine.store.runs(status=("held",)):
+        while not (await engine.store.newest(status=("held",)))[0]:
             await asyncio.sleep(0.005)
         await asyncio.sleep(0.2)
         await (await engine.get("job/0")).tell(Go(2))
@@ -375,19 +375,19 @@ async def test_rows_that_wait_are_looked_at_once_a_look(monkeypatch: pytest.Monk
     """Of those that may go on without a held run, the first ones are."""
     monkeypatch.setattr("segue.runtime.ends.POLL", 0.005)
     async with segue.Engine() as engine, asyncio.timeout(10):
-        whole, read = engine.store.runs, 0
+        whole, read = engine.store.newest, 0
 
-        async def runs(*, status: Any = (), limit: int = 1000, **which: Any) -> list[Head]:
+        async def newest(*, status: Any = (), limit: int = 1000, **which: Any) -> tuple[list[Head], int]:
             nonlocal read
-            heads = await whole(status=status, limit=min(limit, 5), **which)
+            heads, before = await whole(status=status, limit=min(limit, 5), **which)
             read += len(heads) if status == ("parked",) else 0
-            return heads
+            return heads, before
 
         job = asyncio.ensure_future(outcomes(engine.map(asked, range(50), id="job")))
         while len(await engine.store.asks()) < 50:
             await asyncio.sleep(0.005)
         await asyncio.sleep(0.02)
-        engine.store.runs = runs  # type: ignore[method-assign]
+        engine.store.newest = newest  # type: ignore[method-assign]
         looks, look = 0, engine.store.get_job
 
         async def get_job(id: str) -> Any:

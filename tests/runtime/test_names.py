@@ -19,6 +19,9 @@ class Guarded(MemoryStore):
     async def runs(self, **which: Any) -> Any:
         raise AssertionError("runs are read")
 
+    async def newest(self, **which: Any) -> Any:
+        raise AssertionError("runs are read")
+
     async def asks(self, **which: Any) -> Any:
         raise AssertionError("all questions are read")
 

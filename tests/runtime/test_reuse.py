@@ -90,7 +90,7 @@ async def mapped(desk: segue.Engine, flow: Any, rows: Any, job: str = "job", **h
 
 async def used(desk: segue.Engine, job: str = "job") -> dict[str, int]:
     """Calls by lane."""
-    uses = total(use for head in await desk.store.runs(job=job) for use in head.usage)
+    uses = total(use for head in (await desk.store.newest(job=job))[0] for use in head.usage)
     return {use.lane: use.calls for use in uses}
 
 

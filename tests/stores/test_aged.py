@@ -74,8 +74,14 @@ def work(path: Path, look: Callable[..., Any], *args: Any) -> int:
 
 
 LOOKS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
-    "runs of a job that is new": (lists.list_runs, ("new", (), "", 20)),
-    "runs of a job": (lists.list_runs, ("job0007", (), "", 1000)),
+    "runs of a job that is new": (lists.newest, ("new", "", (), 0, 20)),
+    "runs of a job": (lists.newest, ("job0007", "", (), 0, 1000)),
+    "runs of none": (lists.newest, ("", "", (), 0, 20)),
+    "runs that one started": (lists.newest, (None, "run0007", (), 0, 20)),
+    "runs that wait": (lists.newest, (None, "", ("parked",), 0, 20)),
+    "runs that wait, of a job": (lists.newest, ("job0007", "", ("parked",), 0, 20)),
+    "the newest runs": (lists.newest, (None, "", (), 0, 5)),
+    "the newest runs that are done": (lists.newest, (None, "", ("done",), 0, 5)),
     "a job": (jobs.get_job, ("job0007",)),
     "open questions": (questions.asks, ("", "")),
     "what is ready": (lists.backlog, (1e9, ())),

@@ -17,10 +17,11 @@ import pytest
 from segue.model.errors import StoreError
 from segue.model.message import Mail
 from segue.model.mode import DROP
-from segue.model.run import Spec
+from segue.model.run import CallRef, Spec
 from segue.ports.store import History, NewRun, Turn
 from segue.stores.sqlite import SqliteStore, patience, reader, writer
 from segue.stores.sqlite.schema import VERSION
+from segue.testing.store_contract.acts import create, newest
 
 
 async def test_a_lock_is_waited_for(tmp_path: Path) -> None:
@@ -102,7 +103,7 @@ async def test_a_write_that_waits_long_is_told_of(
 
 _GROWING = """
 import asyncio, resource, sys
-from segue.model.run import Spec
+from segue.model.run import CallRef, Spec
 from segue.ports.store import NewRun
 from segue.stores.sqlite import SqliteStore
 
@@ -203,6 +204,12 @@ _WITHOUT_CONTENTS = (
     " alter table specs drop column args; alter table results drop column content;"
     " alter table asks drop column shown; alter table results rename column small to value;"
 )
+#: As before the newest runs were found by whose they are.
+_WITHOUT_WHOSE = (
+    " drop index runs_job; drop index runs_under; drop index runs_status; update runs set job = 0 where job < 0;"
+    " create index runs_job on runs(job, status, id) where job > 0;"
+    " create index runs_rare on runs(status, id) where status in (2, 4, 5);"
+)
 
 
 async def test_who_is_at_work_on_a_file_that_a_newer_segue_opened_takes_nothing_for_empty(
@@ -219,7 +226,8 @@ async def test_who_is_at_work_on_a_file_that_a_newer_segue_opened_takes_nothing_
     with closing(sqlite3.connect(path)) as cx:
         cx.executescript(
             "delete from counters where name = 'fence'; alter table results rename column small to value;"
-            " pragma user_version = 14"
+            + _WITHOUT_WHOSE
+            + " pragma user_version = 14"
         )
     with pytest.raises(StoreError, match="upgrade segue"):  # as an older one finds the tables of a newer one
         await store.get("a")
@@ -268,6 +276,7 @@ async def test_what_actors_changed_is_kept_when_its_table_is_made_anew(tmp_path:
         " insert into deltas(run, delta) select k, x'31' from runs; insert into deltas(run, delta) select k, x'32'"
         " from runs; drop table budgets; drop table reservations; drop table wanting;"
         + _WITHOUT_CONTENTS
+        + _WITHOUT_WHOSE
         + " pragma user_version = 10"
     )
     cx.close()
@@ -280,6 +289,32 @@ async def test_what_actors_changed_is_kept_when_its_table_is_made_anew(tmp_path:
     loaded = await store.load("a")
     assert loaded is not None
     assert loaded.deltas == [b"1", b"2", b"3"]
+    await store.close()
+
+
+async def test_whose_runs_of_an_older_file_are_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    store = SqliteStore(str(path))
+    await store.open()
+    for id in ("a", "b" * 300):
+        await create(store, id, f"row of {id}", job=f"job of {id}")
+        await create(store, f"child of {id}", f"own of {id}", parent=CallRef(id, "0.1", 2, b"digest"))
+    await create(store, "orphan", parent=CallRef("never", "", 0))
+    await create(store, "unread", parent=CallRef("a", "", 0))
+    await store.close()
+    with closing(sqlite3.connect(path)) as cx:
+        cx.executescript(
+            "update specs set parent = x'94a1' where run = (select k from runs where id = 'unread');"
+            + _WITHOUT_WHOSE
+            + " pragma user_version = 18"
+        )
+    store = SqliteStore(str(path))
+    await store.open()
+    assert await newest(store, parent="a") == "own of a child of a"
+    assert await newest(store, parent="b" * 300) == f"own of {'b' * 300} child of {'b' * 300}"
+    assert await newest(store, job="job of a", status=["ready"]) == "row of a a"
+    assert await newest(store, job="") == "unread orphan"
+    assert (await newest(store, status=["ready"])).count("of") == 6
     await store.close()
 
 
@@ -313,7 +348,7 @@ async def test_a_file_of_the_version_before_is_brought_up_to_date(look: bool, tm
         " alter table runs drop column progress; alter table runs drop column swept; drop index runs_ready;"
         " create index runs_ready on runs(rank) where status = 0 and lease is null;"
         " alter table runs drop column target; drop table sealed; drop table dropped; drop table holds;"
-        " drop table targets;" + _WITHOUT_CONTENTS + " pragma user_version = 1"
+        " drop table targets;" + _WITHOUT_CONTENTS + _WITHOUT_WHOSE + " pragma user_version = 1"
     )
     cx.close()
     store = SqliteStore(str(path), look=look)

@@ -322,8 +322,12 @@ async def everything(store, now):
         "history": [await store.history(run) for run in RUNS],
         "inboxes": [await store.inbox(run, 0) for run in RUNS],
         "listed": await store.runs(),
-        "of job": [await store.runs(job="j", status=status) for status in (["ready", "done"], ["held"])],
-        "of status": [await store.runs(status=status) for status in (["held", "failed"], ["parked"])],
+        "newest": [
+            (await store.newest(job=job, status=status))[0]
+            for job in (None, "", "j")
+            for status in ((), ["ready", "done"], ["held", "failed"], ["parked"])
+        ],
+        "children": [(await store.newest(parent=run))[0] for run in RUNS],
         "finished": [await store.finished(job, after, 5) for job in "jk" for after in (0, 3, 9)],
         "jobs": await store.list_jobs(),
         "asks": await store.asks(),

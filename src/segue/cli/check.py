@@ -64,13 +64,13 @@ async def do_check(args: argparse.Namespace) -> int:
         for (target, unread), to in mail.items():
             many = count(len(to))
             print(
-                f"{many} {unread.message} to {target} could not be read, such as to {to[0]}: {unread.problem}"
+                f"{many} {unread.message} to {target} could not be read, such as to {to[-1]}: {unread.problem}"
             )
     return exit.FAILED if counts["held"] or mail else exit.OK
 
 
 def _show(what: str, target: str, cause: str, runs: list[Rehearsed]) -> None:
     verb = "would be held" if what == "held" else "migrate"
-    print(f"{count(len(runs))} of {target} {verb}, such as {runs[0].run}: {cause}")
-    for line in runs[0].difference.splitlines():
+    print(f"{count(len(runs))} of {target} {verb}, such as {runs[-1].run}: {cause}")
+    for line in runs[-1].difference.splitlines():
         print(f"  {line}")

@@ -20,12 +20,11 @@ from ..model.mode import Batch
 from ..model.run import REUSED, Head, Usage, is_over
 from ..ports.store import JobHead, NewRun
 from ..runtime.engine import Engine
-from ..runtime.family import beneath
+from ..runtime.family import beneath, rows
 from ..runtime.ground.names import unknown_job
 from ..runtime.receipt import total
 from ..runtime.wake import rebase
 from . import exit
-from .job import each_run
 from .place import check_models, existing, how, sweep
 from .screen import count, money, note, put_json
 
@@ -83,7 +82,7 @@ async def _origins(
 ) -> AsyncIterator[list[tuple[Head, list[Entry]]]]:
     """The runs of a job with what is recorded of them, some at a time. Those that can't be read go to `damaged`."""
     chunk: list[Head] = []
-    async for head in each_run(engine.store, job=job):
+    async for head in rows(engine.store, job):
         chunk.append(head)
         if len(chunk) == SOME:
             yield await _with_entries(engine, chunk, damaged)

@@ -9,7 +9,6 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +23,7 @@ from ..model.run import Head
 from ..ports.store import Store
 from ..runtime import family
 from ..runtime.engine import Engine
+from ..runtime.ground.listing import each_run
 from ..runtime.ground.names import unknown_job
 from ..runtime.interruption import Strokes
 from ..runtime.job import FIRST, Job, check_first, check_target, keyed_run
@@ -278,7 +278,7 @@ async def _check_key(store: Store, job: str, field: str, shape: InputShape) -> N
             f"job {job!r} knows its rows by a key, such as {one.spec.key!r}: give `--key {was}` as before, or "
             f"another --id"
         )
-    for head in await store.runs(job=job, limit=20) if field else ():
+    for head in reversed((await store.newest(job=job, limit=FIRST))[0] if field else []):
         given = msgspec.json.decode(input_of(head, shape))
         if isinstance(given, dict) and field in given and str(given[field]) != head.spec.key:
             what = "by number" if head.spec.key == str(head.spec.index) else "by another key"
@@ -374,7 +374,7 @@ async def _check_known(engine: Engine, args: argparse.Namespace) -> None:
     if not left:
         return
     strangers: Counter[tuple[str, str, str]] = Counter()
-    async for head in each_run(engine.store, job=args.job, status=("ready", "parked")):
+    async for head in each_run(engine.store, job=args.job or None, status=("ready", "parked")):
         if head.status == "ready" and left & {head.spec.target, head.spec.code}:
             strangers[head.spec.kind, head.spec.target, head.spec.module] += 1
         elif repertoire.meant(head.spec) is not None:
@@ -399,15 +399,6 @@ async def _counts(store: Store, job: str) -> dict[str, int]:
         head = await store.get_job(job)
         return {} if head is None else head.counts
     return await store.run_counts()
-
-
-async def each_run(store: Store, **which: Any) -> AsyncIterator[Any]:
-    """The heads of all such runs."""
-    after = ""
-    while heads := await store.runs(after=after, limit=1000, **which):
-        for head in heads:
-            yield head
-        after = heads[-1].id
 
 
 async def _write_job(store: Store, job: str, path: str) -> None:

@@ -11,12 +11,12 @@ from ..authoring.actor.checkpoint import as_one
 from ..authoring.iterables import batched
 from ..core import export
 from ..model.errors import Damaged, InvalidValue
-from ..model.run import Head
+from ..model.run import ENDED, Head
 from ..ports.store import History, Store
+from ..runtime.family import rows
 from ..runtime.ground.names import unknown_job, unknown_run
 from ..runtime.wake.rebase import entries_of, refuse_damaged
 from . import exit
-from .job import each_run
 from .outcomes import replacing
 from .place import declare_store, looking
 from .rows import BadFile
@@ -59,7 +59,7 @@ async def do_export(args: argparse.Namespace) -> int:
         directory = _made(args.output)
         number = 0
         taken: set[str] = set()
-        ended = each_run(store, job=args.job, status=("done", "failed", "cancelled"))
+        ended = (head async for head in rows(store, args.job) if head.status in ENDED)
         async for heads in batched(ended, SOME):
             read = await asyncio.gather(*(_read(store, head.id) for head in heads), return_exceptions=True)
             for head, found in zip(heads, read, strict=True):

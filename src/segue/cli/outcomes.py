@@ -18,6 +18,7 @@ import msgspec
 from ..core.signature import InputShape
 from ..model.run import ENDED, Head
 from ..ports.store import Store
+from ..runtime.ground.listing import each_run
 from .rows import BadFile, BoundRow
 from .screen import kind_of, text_of
 
@@ -103,10 +104,8 @@ async def lines(
 async def all_lines(store: Store, job: str, shape: InputShape | None) -> AsyncIterator[bytes]:
     """The output lines of all runs of a job, in order."""
     places: list[tuple[int, str | bytes]] = []
-    after = ""
-    while heads := await store.runs(job=job, after=after, limit=1000):
-        places += [(head.spec.index, head.id.removeprefix(f"{job}/")) for head in heads]
-        after = heads[-1].id
+    async for head in each_run(store, job=job):
+        places.append((head.spec.index, head.id.removeprefix(f"{job}/")))
     places.sort(key=lambda place: place[0])
     async for line in lines(store, job, places, shape):
         yield line

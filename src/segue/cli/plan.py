@@ -24,13 +24,13 @@ from ..model.run import ENDED, Head, Usage
 from ..ports.store import Store
 from ..runtime.engine import Engine
 from ..runtime.family import family
+from ..runtime.ground.listing import each_run
 from ..runtime.job import Job
 from ..runtime.receipt import Receipt, total
 from ..runtime.wake.rebase import entries_of
 from ..stores import open_store
 from . import exit
 from .budgets import declare_budget
-from .job import each_run
 from .place import check_models, declare_store, period, positive
 from .rows import RowFile, bind, check_readable, key_of, without_errors
 from .screen import count, duration, money, note, put_json, told
@@ -191,7 +191,8 @@ async def _try(
         await engine.ends.next()
     found: list[Sample] = []
     waiting = 0
-    async for head in each_run(engine.store, job=job.id):
+    tried = [head async for head in each_run(engine.store, job=job.id)]
+    for head in reversed(tried):
         if head.error is not None:
             plan.notes.append(f"row {head.spec.index} of the sample failed: {told(head.error)}")
         elif head.status == "held":

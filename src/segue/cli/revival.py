@@ -13,11 +13,11 @@ from ..core.budget import account_of, owner
 from ..model.errors import Conflict, InvalidValue
 from ..model.run import ENDED, Head
 from ..runtime.engine import Engine
+from ..runtime.ground.listing import each_run
 from ..runtime.ground.names import unknown_job
 from . import exit
 from .budgets import as_plain, words
 from .forks import fork_job
-from .job import each_run
 from .mail import declare_json, told
 from .place import declare_how, declare_store, existing, how, sweep, where
 from .runs import cause_of
@@ -136,7 +136,7 @@ def _decided(head: Head, args: argparse.Namespace) -> None:
 async def _like(engine: Engine, example: Head) -> list[Head]:
     """All runs that stand still for the same reason, of the same job if it is of one."""
     cause = cause_of(example)
-    found = each_run(engine.store, job=example.spec.job, status=(example.status,))
+    found = each_run(engine.store, job=example.spec.job or None, status=(example.status,))
     return [head async for head in found if cause_of(head) == cause]
 
 

@@ -14,6 +14,7 @@ from ..core.budget import account_of
 from ..model.errors import InvalidValue
 from ..model.run import Head
 from ..ports.store import JobHead, Store
+from ..runtime.ground.listing import each_run
 from ..runtime.ground.names import unknown_job
 from . import budgets, exit
 from .answers import expects
@@ -145,43 +146,20 @@ def _jobs(jobs: list[JobHead]) -> None:
 
 async def _select(store: Store, args: argparse.Namespace) -> list[Head]:
     """The newest runs that are wanted, oldest first. Those of jobs, and of other runs, only if they were asked for."""
-    keep = args.limit or None
-    if not (args.job or args.status or args.json or args.tag):
-        return _newest(await _tops(store, keep), keep)
+    rest = None if args.status or args.json or args.tag else ""
+    page = 1000 if args.tag else min(args.limit or 1000, 1000)
     found: list[Head] = []
-    after = ""
-    while heads := await store.runs(job=args.job, status=tuple(args.status), after=after, limit=1000):
-        after = heads[-1].id
-        found += [head for head in heads if is_tagged(head, args.tag)]
-        if keep is not None and len(found) > 4 * keep + 1000:
-            found = _newest(found, keep)
-    return _newest(found, keep)
-
-
-async def _tops(store: Store, keep: int | None) -> list[Head]:
-    """At least the newest so many."""
-    found: list[Head] = []
-    before, limit = "", 1000 if keep is None else 2 * keep  # those made together may be in any order
-    while heads := await store.tops(before=before, limit=limit):
-        found += heads
-        before = heads[-1].id
-        if keep is not None:
-            break
-    return found
+    async for head in each_run(store, job=args.job or rest, status=args.status, page=page):
+        if is_tagged(head, args.tag):
+            found.append(head)
+            if len(found) == args.limit:
+                break
+    return found[::-1]
 
 
 def is_tagged(head: Head, tags: list[tuple[str, str]]) -> bool:
     """Whether a run was started with all of these."""
     return all(head.spec.config.tags.get(name) == value for name, value in tags)
-
-
-def _newest(heads: list[Head], keep: int | None) -> list[Head]:
-    heads.sort(key=_age)
-    return heads if keep is None else heads[-keep:]
-
-
-def _age(head: Head) -> tuple[float, int]:
-    return head.spec.begun, head.spec.index
 
 
 def what(head: Head) -> str:
@@ -235,7 +213,7 @@ def as_plain(head: Head) -> dict[str, Any]:
 
 # ---------------------------------------------------------------- causes
 class Cause(msgspec.Struct):
-    """Runs that stand still for one reason; `cause` is it in the words of one of them, `example`."""
+    """Runs that stand still for one reason; `cause` is it in the words of the oldest of them, `example`."""
 
     status: str
     cause: str
@@ -264,17 +242,14 @@ def why(head: Head) -> str:
 
 async def _causes(store: Store, args: argparse.Namespace) -> None:
     causes: dict[tuple[str, str], Cause] = {}
-    wanted = tuple(status for status in ("failed", "held") if status in (args.status or STATUSES))
-    after = ""
-    while wanted and (heads := await store.runs(job=args.job, status=wanted, after=after, limit=1000)):
-        after = heads[-1].id
-        for head in heads:
+    for status in ("failed", "held"):
+        if status not in (args.status or STATUSES):
+            continue
+        async for head in each_run(store, job=args.job or None, status=(status,)):
             if not is_tagged(head, args.tag):
                 continue
-            known = causes.setdefault(
-                (head.status, cause_of(head)), Cause(head.status, why(head), 0, head.id)
-            )
-            known.runs += 1
+            known = causes.setdefault((status, cause_of(head)), Cause(status, "", 0, ""))
+            known.runs, known.cause, known.example = known.runs + 1, why(head), head.id
     found = sorted(causes.values(), key=lambda cause: -cause.runs)
     if args.json:
         for cause in found:

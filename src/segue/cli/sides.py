@@ -20,7 +20,6 @@ from ..ports.store import Store
 from ..runtime import family
 from ..runtime.ground.names import unknown_job
 from .agreement import Row, Times
-from .job import each_run
 from .outcomes import input_of
 from .rows import BadFile, RowFile
 from .screen import kind_of
@@ -53,12 +52,10 @@ class JobSide(Side):
     async def each(self) -> AsyncIterator[Row]:
         self.usage = (await family.spent(self._store, job=self.name)).usage
         if not self._by:
-            async for head in each_run(
-                self._store, job=self.name
-            ):  # in order of id, which is the job's and the key
+            async for head in family.rows(self._store, self.name):  # by id, which is the job's and the key
                 yield self._row(head, head.id.removeprefix(f"{self.name}/"))
             return
-        rows = [self._row(head, self._key(head)) async for head in each_run(self._store, job=self.name)]
+        rows = [self._row(head, self._key(head)) async for head in family.rows(self._store, self.name)]
         for row in in_order(rows, self.name):
             yield row
 

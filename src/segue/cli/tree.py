@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
-from collections import defaultdict
-from collections.abc import Iterator
 
 import msgspec
 
@@ -14,12 +13,14 @@ from ..authoring.actor.supervised import SUPERVISED
 from ..model.errors import Damaged
 from ..model.run import Head
 from ..ports.store import Store
+from ..runtime.ground.listing import each_run
 from ..runtime.ground.names import unknown_run
 from .runs import as_plain, what
-from .screen import count, duration, note, put_json, table
+from .screen import duration, note, put_json, table
 from .waits import in_words
 
-Children = dict[str, list[Head]]
+#: Each with its depth.
+Lines = list[tuple[int, Head]]
 
 
 async def show_tree(store: Store, args: argparse.Namespace) -> None:
@@ -27,10 +28,8 @@ async def show_tree(store: Store, args: argparse.Namespace) -> None:
     top = await store.get(args.tree) if args.tree else None
     if args.tree and top is None:
         raise await unknown_run(store, args.tree)
-    tops, children = await _family(store, args.job)
-    tops = _newest(tops, children, args.limit) if top is None else [top]
-    found = [each for top in tops for each in _walk(top, children, 0)]
-    rows = found[: args.limit or None]
+    room = args.limit or sys.maxsize
+    rows, more = await (_trees(store, args.job, room) if top is None else _tree(store, top, room))
     restarts = {head.id: await _restarts(store, head) for _, head in rows}
     if args.json:
         for _, head in rows:
@@ -57,51 +56,38 @@ async def show_tree(store: Store, args: argparse.Namespace) -> None:
         ],
         right="RESTARTS",
     )
-    if len(rows) < len(found):
-        note(f"and {count(len(found) - len(rows))} more below; --limit 0 shows all")
+    if more:
+        note("and more below; --limit 0 shows all")
 
 
-async def _family(store: Store, job: str) -> tuple[list[Head], Children]:
-    """Runs that none which is there has started, of that job or of none, and those that each run has started; oldest
-    first. Rows of other jobs, of which there may be hundreds of thousands, aren't kept."""
-    there: set[str] = set()
-    tops: list[Head] = []
-    children: Children = defaultdict(list)
-    after = ""
-    while page := await store.runs(after=after, limit=1000):
-        after = page[-1].id
-        there.update(head.id for head in page)
-        for head in page:
-            if head.spec.parent is not None:
-                children[head.spec.parent.run].append(head)
-            elif head.spec.job == job:
-                tops.append(head)
-    for each in children.values():
-        each.sort(key=lambda head: (head.spec.begun, head.spec.index, head.id))
-    for run in children.keys() - there:
-        tops += [head for head in children[run] if head.spec.job == job]
-    tops.sort(key=lambda head: (head.spec.begun, head.spec.index, head.id))
-    return tops, children
+async def _trees(store: Store, job: str, room: int) -> tuple[Lines, bool]:
+    """Those of the newest runs of that job, or of none, that none which is there has started; the oldest first."""
+    trees: list[Lines] = []
+    more = False
+    async for head in each_run(store, job=job, page=min(room, 1000)):
+        tree, cut = await _tree(store, head, room)
+        trees.append(tree)
+        room, more = room - len(tree), more or cut
+        if not room:
+            break
+    return [line for tree in reversed(trees) for line in tree], more
 
 
-def _newest(tops: list[Head], children: Children, limit: int) -> list[Head]:
-    """The newest of them, so many that they fill the screen."""
-    if not limit:
-        return tops
-    lines = 0
-    for n, top in enumerate(reversed(tops), 1):
-        lines += sum(1 for _ in _walk(top, children, 0))
-        if lines >= limit:
-            return tops[-n:]
-    return tops
-
-
-def _walk(head: Head, children: Children, depth: int) -> Iterator[tuple[int, Head]]:
-    below = [(depth, head)]
-    while below:
+async def _tree(store: Store, top: Head, room: int) -> tuple[Lines, bool]:
+    """A run, and beneath each the newest that it has started, the oldest of them first; whether there are more."""
+    lines: Lines = []
+    more, below = False, [(0, top)]
+    while below and room:
         depth, head = below.pop()
-        yield depth, head
-        below += [(depth + 1, child) for child in reversed(children.get(head.id, ()))]
+        lines.append((depth, head))
+        room, left = room - 1, room - 1
+        async for child in each_run(store, parent=head.id, page=min(left + 1, 1000)):
+            if not left:
+                more = True
+                break
+            below.append((depth + 1, child))
+            left -= 1
+    return lines, more or bool(below)
 
 
 def _name(head: Head) -> str:

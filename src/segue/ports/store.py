@@ -347,21 +347,28 @@ class Store(Protocol):
         """As `claim` gives it, but to look at only."""
         ...
 
-    async def runs(
-        self, *, job: str = "", status: Sequence[str] = (), after: str = "", limit: int = 1000
-    ) -> list[Head]:
-        """Runs, by job and status, in order of id from the one after `after`.
-
-        Those of a job are found without a look at others.
-        """
+    async def runs(self, *, after: str = "", limit: int = 1000) -> list[Head]:
+        """All runs, in order of id from the one after `after`."""
         ...
 
     async def ids(self, *, after: str = "", limit: int = 1000) -> list[str]:
         """Ids of runs, in order, from the one after `after`; nothing else of them is read."""
         ...
 
-    async def tops(self, *, before: str = "", limit: int = 1000) -> list[Head]:
-        """Runs of no job that no other one started, the newest first: from the one before `before`, if it is there."""
+    async def newest(
+        self,
+        *,
+        job: str | None = None,
+        parent: str = "",
+        status: Sequence[str] = (),
+        before: int = 0,
+        limit: int = 1000,
+    ) -> tuple[list[Head], int]:
+        """Runs, the newest first, and from where to go on; 0: from the newest.
+
+        Those of a job; with `job` empty, those of none that no run which is there has started; or those of no job that
+        the run `parent` has started. Costs what it gives, whatever else is there.
+        """
         ...
 
     async def run_counts(self) -> dict[str, int]:

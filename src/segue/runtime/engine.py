@@ -45,6 +45,7 @@ from .family import spent
 from .ground import tasks
 from .ground.bus import Bus
 from .ground.clock import SystemClock
+from .ground.listing import each_run
 from .ground.names import new_id, unknown_run
 from .handles import Ask, Run, answer_by_id
 from .job import ADMIT, Job
@@ -711,11 +712,9 @@ class Engine:
 
     async def _still_waits(self) -> bool:
         """Whether there is a run that isn't over, but for those that stand for processes."""
-        after = ""
-        while page := await self.store.runs(status=("ready", "parked"), after=after, limit=100):
-            if any(head.spec.target != WATCHED.name for head in page):
+        async for head in each_run(self.store, status=("ready", "parked"), page=100):
+            if head.spec.target != WATCHED.name:
                 return True
-            after = page[-1].id
         return False
 
     async def forget(self, *, older_than: timedelta = timedelta(0)) -> int:

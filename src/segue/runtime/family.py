@@ -57,6 +57,13 @@ async def beneath(store: Store, run: str) -> dict[Place, list[Usage]]:
     return found
 
 
+async def rows(store: Store, job: str) -> AsyncIterator[Head]:
+    """The rows of a job, in order of their ids."""
+    async for head in family(store, job=job):
+        if head.spec.job == job:
+            yield head
+
+
 async def family(store: Store, *, run: str = "", job: str = "") -> AsyncIterator[Head]:
     """The runs of a family in order of their ids, which is that of a run before all beneath it."""
     if run:

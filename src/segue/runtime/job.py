@@ -16,6 +16,7 @@ from ..model.mode import Config
 from ..model.run import Head, Status
 from ..ports.store import Created, JobHead, NewRun, Store
 from .ends import Unheard
+from .ground.listing import each_run
 from .handles import Run, run_error
 from .receipt import Receipt
 from .stuck import held_beneath
@@ -235,7 +236,7 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
                 left = self.total - given
                 held = await self._held(left, failed) if left else []
                 if held is not None:
-                    for head, by in held:
+                    for head, by in sorted(held, key=lambda one: self._number(one[0]) or 0):
                         yield self.outcome(head, self._number(head) or 0, by)
                     return
             await unheard.looked()
@@ -265,13 +266,10 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
 
     async def _rows(self, status: Status, but: set[int]) -> AsyncIterator[Head]:
         """This call's rows in that status, but those."""
-        after = ""
-        while heads := await self._engine.store.runs(job=self.id, status=(status,), after=after, limit=1000):
-            after = heads[-1].id
-            for head in heads:
-                number = self._number(head) or 0
-                if number >= 0 and number not in but:
-                    yield head
+        async for head in each_run(self._engine.store, job=self.id, status=(status,)):
+            number = self._number(head) or 0
+            if number >= 0 and number not in but:
+                yield head
 
     def outcome(self, head: Head, number: int, by: Head | None = None) -> Outcome[In, Out]:
         """How the run of one row came out. `by`: the held run that it waits for, or is."""
@@ -329,6 +327,6 @@ def changed(number: int, key: str) -> str:
 
 
 async def keyed_run(store: Store, job: str) -> Head | None:
-    """One of a job's first runs that is known by something else than its number, if there is one."""
-    heads = await store.runs(job=job, limit=20)
-    return next((head for head in heads if head.spec.key != str(head.spec.index)), None)
+    """One of a job's newest runs that is known by something else than its number, if there is one."""
+    heads, _ = await store.newest(job=job, limit=FIRST)
+    return next((head for head in reversed(heads) if head.spec.key != str(head.spec.index)), None)

@@ -11,18 +11,20 @@ import msgspec
 from ..authoring.actor.checkpoint import read_parted
 from ..authoring.actor.definition import ActorDef
 from ..authoring.actor.migration import Read, find, first, why_unread
+from ..authoring.iterables import batched
 from ..model.errors import InputMismatch, ReplayMismatch, SegueError, StateMismatch, UnknownName
 from ..model.run import Head, Status
 from ..ports.store import Claimed
 from ..runtime.engine import Engine
+from ..runtime.ground.listing import each_run
 from ..runtime.proof import verify
 from ..runtime.wake.rebase import written_in
 
 #: Of those that have ended, nothing goes on.
 LIVING: tuple[Status, ...] = ("ready", "parked", "held")
 
-#: So many runs are listed, and rehearsed beside each other, at a time.
-PAGE, BESIDE = 1000, 16
+#: So many runs are rehearsed beside each other.
+BESIDE = 16
 
 What = Literal["same", "migrates", "held"]
 
@@ -49,18 +51,15 @@ class Rehearsed(msgspec.Struct, frozen=True):
 
 
 async def rehearse(engine: Engine, *, only: Collection[str] = ()) -> AsyncIterator[Rehearsed]:
-    """Each run of the engine's store that hasn't ended, in order of id; the engine may be one without a worker.
+    """Each run of the engine's store that hasn't ended, the newest first; the engine may be one without a worker.
 
     `only`: those of these flows and actors, if any are named.
     """
-    after = ""
-    while heads := await engine.store.runs(status=LIVING, after=after, limit=PAGE):
-        meant = [head for head in heads if not only or head.spec.target in only]
-        for start in range(0, len(meant), BESIDE):
-            some = meant[start : start + BESIDE]
-            for rehearsed in await asyncio.gather(*(_rehearse(engine, head) for head in some)):
-                yield rehearsed
-        after = heads[-1].id
+    living = each_run(engine.store, status=LIVING)
+    meant = (head async for head in living if not only or head.spec.target in only)
+    async for some in batched(meant, BESIDE):
+        for rehearsed in await asyncio.gather(*(_rehearse(engine, head) for head in some)):
+            yield rehearsed
 
 
 async def _rehearse(engine: Engine, head: Head) -> Rehearsed:

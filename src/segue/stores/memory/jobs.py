@@ -42,11 +42,11 @@ class Ids:
 class Job:
     """A job, and the runs of it."""
 
-    __slots__ = ("counts", "ends", "head", "ids")
+    __slots__ = ("counts", "ends", "head", "runs")
 
     def __init__(self) -> None:
         self.head: JobHead | None = None
-        self.ids = Ids()
+        self.runs: list[Run] = []  #: as they were made
         self.counts: Counter[str] = Counter()
         self.ends: list[tuple[int, str]] = []
 
@@ -91,7 +91,7 @@ class Jobs:
                 self.of(run.spec.job).counts[run.status] -= 1
         for id, gone in of.items():
             job = self.of(id)
-            job.ids.remove(gone)
+            job.runs = [run for run in job.runs if run.id not in gone]
             job.ends = [end for end in job.ends if end[1] not in gone]
 
     def remove(self, job: str) -> bool:

@@ -31,6 +31,7 @@ class Run:
         "lines",
         "marks",
         "number",
+        "parent",
         "past",
         "pool",
         "queued",
@@ -44,10 +45,13 @@ class Run:
         "worker",
     )
 
-    def __init__(self, new: NewRun, number: int, now: float, fence: int = 0) -> None:
+    def __init__(
+        self, new: NewRun, number: int, now: float, fence: int = 0, parent: Run | None = None
+    ) -> None:
         self.id = new.id
         self.spec: Spec = new.spec
-        self.number = number
+        self.number = number  #: from 1, as they are made
+        self.parent = parent  #: of one of no job, the run that started it
         self.status: Status = "ready"
         self.fence = fence
         self.worker = ""

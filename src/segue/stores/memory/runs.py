@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from heapq import heapify, heappop, heappush
@@ -27,6 +27,7 @@ class Runs:
         self._hints = hints
         self.by_id: dict[str, Run] = {}
         self._ids = Ids()
+        self._all: list[Run] = []  #: as they were made
         self.held: dict[str, Run] = {}  #: claimed runs
         self.lapse = float("inf")  #: no claim lapses before this
         self._ready: list[_Place] = []
@@ -120,12 +121,15 @@ class Runs:
         known = self.by_id.get(new.id)
         if known is not None:
             return Created(False, known.head())
-        run = self.by_id[new.id] = Run(new, self._made, now, self._floor)
         self._made += 1
+        call = None if new.spec.job else new.spec.parent
+        parent = None if call is None else self.by_id.get(call.run)
+        run = self.by_id[new.id] = Run(new, self._made, now, self._floor, parent)
         self._ids.add(new.id)
+        self._all.append(run)
         if new.spec.job:
             job = self._jobs.of(new.spec.job)
-            job.ids.add(new.id)
+            job.runs.append(run)
             job.counts["ready"] += 1
         if worker:
             self._hold(run, worker, now + ttl, now)
@@ -140,6 +144,10 @@ class Runs:
             del self.by_id[run.id]
             self._floor = max(self._floor, run.fence)
         self._ids.remove(gone)
+        self._all = [run for run in self._all if run.id not in gone]
+        for run in self._all:
+            if run.parent is not None and run.parent.id in gone:
+                run.parent = None
         self._jobs.lose(runs)
 
     def claim(
@@ -242,26 +250,32 @@ class Runs:
         run = self.by_id.get(id)
         return run.claimed() if run else None
 
-    def listed(self, job: str, status: Sequence[str], after: str, limit: int) -> list[Head]:
-        """Those of a job or all, by id."""
-        if job and job not in self._jobs.by_id:
-            return []
-        ids = (self._jobs.by_id[job].ids if job else self._ids).after(after)
-        found = (run for run in map(self.by_id.__getitem__, ids) if not status or run.status in status)
-        return [run.head() for run in islice(found, limit)]
+    def listed(self, after: str, limit: int) -> list[Head]:
+        """All of them, by id."""
+        return [self.by_id[id].head() for id in self.ids(after, limit)]
 
     def ids(self, after: str, limit: int) -> list[str]:
         """All of them, in order."""
         return list(islice(self._ids.after(after), limit))
 
-    def tops(self, before: str, limit: int) -> list[Head]:
-        """Those of no job that no other one started, newest first."""
-        until = self.by_id[before].number if before in self.by_id else float("inf")
-        newest = (run for run in reversed(self.by_id.values()) if run.number < until)
-        return [
-            run.head()
-            for run in islice((run for run in newest if not (run.spec.job or run.spec.parent)), limit)
-        ]
+    def newest(
+        self, job: str | None, parent: str, status: Sequence[str], before: int, limit: int
+    ) -> tuple[list[Head], int]:
+        """Those of a job, of a parent, of neither, or all; and from where to go on."""
+        among = self._among(job, parent)
+        upto = bisect_left(among, before, key=_made) if before else len(among)
+        newest = (among[n] for n in range(upto - 1, -1, -1))
+        found = list(islice((run for run in newest if not status or run.status in status), limit))
+        return [run.head() for run in found], found[-1].number if found else before
+
+    def _among(self, job: str | None, parent: str) -> list[Run]:
+        if parent:
+            return [run for run in self._all if run.parent is not None and run.parent.id == parent]
+        if job is None:
+            return self._all
+        if job:
+            return self._jobs.by_id[job].runs if job in self._jobs.by_id else []
+        return [run for run in self._all if run.parent is None and not run.spec.job]
 
     def counts(self) -> dict[str, int]:
         """All of them, by status."""
@@ -327,3 +341,7 @@ def _place(run: Run) -> _Place:
 
 def _number(end: tuple[int, str]) -> int:
     return end[0]
+
+
+def _made(run: Run) -> int:
+    return run.number

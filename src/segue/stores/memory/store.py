@@ -133,16 +133,22 @@ class MemoryStore:
     async def load(self, run: str) -> Claimed | None:
         return self._runs.load(run)
 
-    async def runs(
-        self, *, job: str = "", status: Sequence[str] = (), after: str = "", limit: int = 1000
-    ) -> list[Head]:
-        return self._runs.listed(job, status, after, limit)
+    async def runs(self, *, after: str = "", limit: int = 1000) -> list[Head]:
+        return self._runs.listed(after, limit)
 
     async def ids(self, *, after: str = "", limit: int = 1000) -> list[str]:
         return self._runs.ids(after, limit)
 
-    async def tops(self, *, before: str = "", limit: int = 1000) -> list[Head]:
-        return self._runs.tops(before, limit)
+    async def newest(
+        self,
+        *,
+        job: str | None = None,
+        parent: str = "",
+        status: Sequence[str] = (),
+        before: int = 0,
+        limit: int = 1000,
+    ) -> tuple[list[Head], int]:
+        return self._runs.newest(job, parent, status, before, limit)
 
     async def run_counts(self) -> dict[str, int]:
         return self._runs.counts()

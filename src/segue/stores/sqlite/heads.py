@@ -29,7 +29,7 @@ decode_call = msgspec.msgpack.Decoder(CallRef).decode
 decode_pool = msgspec.msgpack.Decoder(Pool).decode
 decode_usage = msgspec.msgpack.Decoder(list[Usage]).decode
 
-_HEAD = (
+HEAD = (
     "r.id",
     "#coalesce(s.spec, x'')",  # one that is missing can't be read either
     "#s.args",
@@ -44,13 +44,13 @@ _HEAD = (
     "r.finished",
     "~r.updated",
 )
-_ARGS, _CONTENT = _HEAD.index("#s.args"), _HEAD.index("#x.content")
-_FROM = "from runs r left join specs s on s.run = r.k left join results x on x.run = r.k"
+_ARGS, _CONTENT = HEAD.index("#s.args"), HEAD.index("#x.content")
+FROM = "from runs r left join specs s on s.run = r.k left join results x on x.run = r.k"
 
 
 def head_query(where: str) -> Query:
     """Heads of runs `r`."""
-    return Query(_HEAD, f"{_FROM} {where}")
+    return Query(HEAD, f"{FROM} {where}")
 
 
 def as_heads(cx: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> list[Head]:
@@ -123,9 +123,9 @@ _WAKE = Query(
         "t.checkpoint is not null",
         f"#iif(length(t.checkpoint) > {_SHORT}, null, t.checkpoint)",
         "#t.pool",
-        *_HEAD,
+        *HEAD,
     ),
-    f"{_FROM} left join states t on t.run = r.k where r.k in (select value from json_each(?))",
+    f"{FROM} left join states t on t.run = r.k where r.k in (select value from json_each(?))",
 )
 _LONG_CHECKPOINTS = Blobs(
     "t.run",

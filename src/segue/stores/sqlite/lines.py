@@ -212,7 +212,8 @@ def unclaimed(cx: sqlite3.Connection, run: str, job: str) -> list[Usage]:
     """What was paid and nobody got."""
     mine = "where r.id = ?" if run else "where r.job = (select k from jobs where id = ?)" if job else ""
     of = [run or job] if run or job else []
-    rows = cx.execute(f"select u.usage from unclaimed u join runs r on r.k = u.run {mine} order by u.k", of)
+    join = "join" if run else "cross join"  # these are few, and a job's runs many
+    rows = cx.execute(f"select u.usage from unclaimed u {join} runs r on r.k = u.run {mine} order by u.k", of)
     out: list[Usage] = []
     for (usage,) in rows.fetchall():
         try:

@@ -2,54 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
+from typing import Final
 
 from ...model.message import PORT
 from ...model.run import Head
-from .bulk import as_json
-from .heads import as_heads, head_query
+from .bulk import Query, as_json
+from .heads import FROM, HEAD, as_heads, head_query
 from .schema import GONE, READY, STATUS_NUMBER, STATUSES, STRANGE
 
-_OF_JOB = head_query(
-    "where r.job = (select k from jobs where id = ?) and r.job > 0 and r.status = ? and r.id > ?"
-    " order by r.id limit ?"  # says it as the index does; without, all runs of the store were gone over
-)
-_OF_ALL = head_query("where r.id > ? order by r.id limit ?")
-_OF_STATUS = head_query(
-    "where r.id > ? and r.status in (select value from json_each(?)) order by r.id limit ?"
-)
-_RARE = head_query(
-    "where r.status = ? and r.status in (2, 4, 5) and r.id > ? order by r.id limit ?"
-)  # says it as the index does, which is used only then
-_TOPS = head_query(
-    "where r.k < coalesce((select k from runs where id = :before and id > ''), 9e18) and r.job = 0 and s.parent is null"
-    " and r.id > ''"
-    " order by r.k desc limit :limit"
-)
+#: Above all keys.
+_TOP: Final = (1 << 63) - 1
+
+_BY_ID = head_query("where r.id > ? order by r.id limit ?")
 _FINISHED = head_query(
     "where r.job = (select k from jobs where id = ?) and r.finished > ? and r.finished > 0"
     " order by r.finished limit ?"
 )
 
 
-def list_runs(cx: sqlite3.Connection, job: str, status: Sequence[str], after: str, limit: int) -> list[Head]:
+def list_runs(cx: sqlite3.Connection, after: str, limit: int) -> list[Head]:
     """Runs in order of id."""
-    numbers = [STATUS_NUMBER[name] for name in dict.fromkeys(status or STATUSES)]
-    rows: list[list[Any]] = []
-    if job:
-        for number in numbers:
-            rows += _OF_JOB.rows(cx, (job, number, after, limit))
-    elif not status:
-        rows = _OF_ALL.rows(cx, (after, limit))
-    elif set(numbers) <= {2, 4, 5}:
-        for number in numbers:
-            rows += _RARE.rows(cx, (number, after, limit))
-    else:
-        rows = _OF_STATUS.rows(cx, (after, as_json(numbers), limit))
-    rows.sort(key=_id)
-    return as_heads(cx, rows[:limit])
+    return as_heads(cx, _BY_ID.rows(cx, (after, limit)))
 
 
 def ids(cx: sqlite3.Connection, after: str, limit: int) -> list[str]:
@@ -59,13 +35,36 @@ def ids(cx: sqlite3.Connection, after: str, limit: int) -> list[str]:
     ]
 
 
-def tops(cx: sqlite3.Connection, before: str, limit: int) -> list[Head]:
-    """Runs of no job that no other one started, newest first."""
-    return as_heads(cx, _TOPS.rows(cx, {"before": before, "limit": limit}))
+#: Whose runs are listed, in the words of the indexes. In two of these, each status is gone through by itself.
+_OF_ALL = f"status < {GONE}"
+_OF_JOB = "job = (select k from jobs where id = :of) and job > 0"
+_OF_NONE = "job = 0 and job <= 0"
+_OF_PARENT = "job = -(select k from runs where id = :of) and job <= 0"
 
 
-def _id(row: Sequence[object]) -> str:
-    return str(row[0])
+@functools.cache
+def _newest(whose: str, status: tuple[int, ...]) -> Query:
+    """Runs below a key, as far as it takes."""
+    if whose in (_OF_ALL, _OF_JOB):
+        among = [f"status = {number}" for number in status]
+    else:
+        among = [f"status in ({', '.join(map(str, status))})"]
+    each = " union all ".join(
+        f"select k from runs where {whose} and {some} and k < :before" for some in among
+    )
+    keys = f"{each} order by k desc limit :limit"
+    return Query(("r.k", *HEAD), f"{FROM} where r.k in ({keys}) order by r.k desc")
+
+
+def newest(
+    cx: sqlite3.Connection, job: str | None, parent: str, status: Sequence[str], before: int, limit: int
+) -> tuple[list[Head], int]:
+    """Runs, newest first, and from where to go on."""
+    whose = _OF_PARENT if parent else _OF_JOB if job else _OF_ALL if job is None else _OF_NONE
+    numbers = tuple(sorted({STATUS_NUMBER[name] for name in status or STATUSES}))
+    given = {"of": parent or job, "before": before or _TOP, "limit": limit}
+    rows = _newest(whose, numbers).rows(cx, given)
+    return as_heads(cx, [row[1:] for row in rows]), rows[-1][0] if rows else before
 
 
 def finished(cx: sqlite3.Connection, job: str, after: int, limit: int) -> list[Head]:

@@ -28,7 +28,10 @@ _OF_RUNS = Query(
     on b.id > 'block:' || q.value || ' ' and b.id < 'block:' || q.value || '!'
     and instr(substr(b.id, length(q.value) + 8), ' ') = 0""",
 )
-_GOING_ON = Query(("#s.spec",), f"from runs r cross join specs s on s.run = r.k where r.status < {DONE}")
+_GOING_ON = Query(
+    ("#s.spec",),
+    f"from runs r cross join specs s on s.run = r.k where r.status < {DONE} and r.status < {GONE}",
+)
 
 #: What has rows of a run, by its key, besides the journal, whose keys are never used again.
 _TABLES: Final = (
@@ -85,6 +88,10 @@ def _forget(ledger: Ledger, runs: Mapping[str, int]) -> None:
     past.keep_number(cx, newest)
     cx.execute(f"delete from dead where recipient {_AMONG}", (as_json(runs),))
     _forget_accounts(cx, _OF_RUNS.rows(cx, {"runs": as_json(runs)}))
+    cx.execute(
+        f"update runs set job = 0 where job {_AMONG} and job <= 0",
+        (as_json(-k for k in runs.values()),),
+    )
     ledger.archived.difference_update(runs.values())
     ledger.raise_floor(fence or 0)
     _delete(cx, set(runs.values()))

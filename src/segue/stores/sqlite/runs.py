@@ -124,6 +124,9 @@ def _insert(ledger: Ledger, fresh: dict[str, Creation], floor: int) -> dict[str,
     cx = ledger.cx
     names = {item.new.spec.job for item in fresh.values() if item.new.spec.job}
     jobs = ledger.jobs.keys(cx, names) if names else {}
+    above = ledger.run_keys(
+        {call.run for item in fresh.values() if (call := item.new.spec.parent) is not None}
+    )
     codes = [item.new.spec.code for item in fresh.values()]
     targets = ledger.targets.keys(cx, set(codes))
     made, last = _NEW.try_insert(
@@ -135,7 +138,7 @@ def _insert(ledger: Ledger, fresh: dict[str, Creation], floor: int) -> dict[str,
                 floor + bool(item.worker),
                 item.worker or None,
                 item.now + item.ttl if item.worker else None,
-                jobs[item.new.spec.job] if item.new.spec.job else 0,
+                _whose(item.new.spec, jobs, above),
                 item.now,
                 refusal.bound_of(item.new.spec),
                 targets[code],
@@ -149,6 +152,13 @@ def _insert(ledger: Ledger, fresh: dict[str, Creation], floor: int) -> dict[str,
     return {id: k for id, k in _FOUND.rows(cx, (as_json(fresh),)) if k >= first} if made else {}
 
 
+def _whose(spec: Spec, jobs: Mapping[str, int], above: Mapping[str, int]) -> int:
+    """As the column `job` has it."""
+    if spec.job:
+        return jobs[spec.job]
+    return 0 if spec.parent is None else -above.get(spec.parent.run, 0)
+
+
 def _describe(ledger: Ledger, fresh: dict[str, Creation], keys: dict[str, int]) -> None:
     """Write down what never changes of new runs."""
     cx = ledger.cx
@@ -159,6 +169,10 @@ def _describe(ledger: Ledger, fresh: dict[str, Creation], keys: dict[str, int]) 
     for id, item in fresh.items():
         if item.worker:
             ledger.claimed[id] = keys[id]
+        call = item.new.spec.parent
+        along = None if call is None or item.new.spec.job else keys.get(call.run)
+        if along is not None and along < keys[id]:
+            cx.execute("update runs set job = ? where k = ?", (-along, keys[id]))
     ready = [id for id, item in fresh.items() if not item.worker]
     if ready:
         ledger.hint("ready", ready)

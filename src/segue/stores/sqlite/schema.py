@@ -13,11 +13,14 @@ import zlib
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from ...model.errors import UNREADABLE, StoreError
+from ...model.run import CallRef
 from . import ceiling
 
 #: The version of the tables, as `user_version` has it.
-VERSION: Final = 18
+VERSION: Final = 19
 
 #: So large the log stays, in bytes, that grew for as long as somebody read the file, say to copy it.
 LOG: Final = 64_000_000
@@ -118,6 +121,14 @@ create index lines_run on lines(run, status);
 create index asks_run on asks(run, state);
 """
 
+#: Whose runs are, and how they stand; in each, the newest are last. All have some rows only, and are used where a query
+#: says so: else SQLite would look for what is ready among all runs that are, or are of no job.
+_WHOSE: Final = f"""
+create index runs_job on runs(job, status) where job > 0;
+create index runs_under on runs(job) where job <= 0;
+create index runs_status on runs(status) where status < {GONE};
+"""
+
 #: Past turns, packed: journal rows after `since` and up to `upto`, kept `until` some time, or for ever. How many were
 #: dropped. Which contents came with which run's turns, after which journal row; run 0 for those of unknown ones.
 _PAST: Final = """
@@ -176,6 +187,10 @@ _UPGRADES: Final = {
     "create index runs_ready on runs(rank, k, target) where status = 0 and lease is null;",
     16: "insert into counters values('fence', 0);",
     17: "drop index lines_run;\ndrop index if exists lines_same_run;\ndrop index asks_run;\n" + _OF_RUNS,
+    18: "drop index runs_job;\ndrop index runs_rare;\n"
+    "update runs set job = -coalesce(\n"
+    "    (select p.k from specs s join runs p on p.id = started_by(s.parent) where s.run = runs.k), 0)\n"
+    "where job = 0 and k in (select run from specs where parent is not null);\n" + _WHOSE,
 }
 
 TABLES: Final = (
@@ -187,7 +202,8 @@ create table jobs(
     k integer primary key, id text not null unique, target text, created real, total integer
 );
 
--- rank is the priority, negated; base the journal key after which the live journal begins;
+-- rank is the priority, negated; job the key of the run's job, or, negated, of the run that started it, or 0;
+-- base the journal key after which the live journal begins;
 -- a run is claimed while lease isn't null; bound is its mailbox's size and what it does when it is full, 0 for none;
 -- lapses counts its claims that lapsed since the last commit, or since its newest journal row was progress;
 -- up to swept, its archived journal is sealed; target is 0 in runs of older files; the run '' is none, see removal.py
@@ -201,9 +217,7 @@ create table runs(
 create index runs_ready on runs(rank, k, target) where status = 0 and lease is null;
 create index runs_due on runs(wake) where wake is not null;
 create index runs_leased on runs(lease) where lease is not null;
-create index runs_job on runs(job, status, id) where job > 0;
 create index runs_finished on runs(job, finished) where finished > 0;
-create index runs_rare on runs(status, id) where status in (2, 4, 5);
 
 -- large contents lie among blobs: args, content and shown are their digests, and spec, small and question lack them
 create table specs(run integer primary key, spec blob not null, parent blob, args blob);
@@ -271,6 +285,7 @@ end;
     + _LATE
     + _OF_JOBS
     + _OF_RUNS
+    + _WHOSE
     + _PAST
     + _SAME
     + _BUDGETS
@@ -349,11 +364,23 @@ def prepare(cx: sqlite3.Connection, address: str) -> None:
     version = refuse_strange(cx, address)
     if version == VERSION:
         return
+    cx.create_function("started_by", 1, _started_by, deterministic=True)
     scripts = [TABLES] if version == 0 else [_UPGRADES[older] for older in range(version, VERSION)]
     for statement in (statement for script in scripts for statement in _statements(script)):
         cx.execute(statement)
     cx.execute(f"pragma user_version = {VERSION}")
     cx.execute(f"pragma application_id = {APPLICATION}")
+
+
+_read_call = msgspec.msgpack.Decoder(CallRef).decode
+
+
+def _started_by(parent: bytes | None) -> str | None:
+    """Whose call it is that started a run; one that can't be read is nobody's."""
+    try:
+        return None if parent is None else _read_call(parent).run
+    except UNREADABLE:
+        return None
 
 
 def _statements(script: str) -> list[str]:

@@ -242,16 +242,23 @@ class SqliteStore:
     async def load(self, run: str) -> Claimed | None:
         return cast(Claimed | None, await self._look(heads.load, run))
 
-    async def runs(
-        self, *, job: str = "", status: Sequence[str] = (), after: str = "", limit: int = 1000
-    ) -> list[Head]:
-        return cast(list[Head], await self._look(lists.list_runs, job, tuple(status), after, limit))
+    async def runs(self, *, after: str = "", limit: int = 1000) -> list[Head]:
+        return cast(list[Head], await self._look(lists.list_runs, after, limit))
 
     async def ids(self, *, after: str = "", limit: int = 1000) -> list[str]:
         return cast(list[str], await self._look(lists.ids, after, limit))
 
-    async def tops(self, *, before: str = "", limit: int = 1000) -> list[Head]:
-        return cast(list[Head], await self._look(lists.tops, before, limit))
+    async def newest(
+        self,
+        *,
+        job: str | None = None,
+        parent: str = "",
+        status: Sequence[str] = (),
+        before: int = 0,
+        limit: int = 1000,
+    ) -> tuple[list[Head], int]:
+        found = await self._look(lists.newest, job, parent, tuple(status), before, limit)
+        return cast(tuple[list[Head], int], found)
 
     async def run_counts(self) -> dict[str, int]:
         return cast(dict[str, int], await self._look(lists.run_counts))

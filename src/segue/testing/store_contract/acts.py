@@ -107,6 +107,12 @@ async def status(store: Store, run: str) -> Status:
     return head.status
 
 
+async def newest(store: Store, **which: Any) -> str:
+    """The ids of runs as `Store.newest` lists them."""
+    heads, _ = await store.newest(**which)
+    return " ".join([head.id for head in heads])
+
+
 async def mail_of(store: Store, run: str, after: int = 0) -> list[Mail]:
     """What lies in an inbox."""
     return [letter.mail for letter in await store.inbox(run, after)]

@@ -127,7 +127,7 @@ class AnswersContract:
         assert await got(store, "r1") == [("line:r1-a", "batch", b'"hi"')]
         for run in ("r2", "r3", "r5"):
             assert await got(store, run) == [(f"line:{run}-a", REUSED, b'"hi"')]
-            assert (await store.runs(status=["ready"]))[0].status == "ready"
+            assert (await store.newest(status=["ready"]))[0][0].status == "ready"
         assert await store.answers(["a"]) == {"a": Answer("a", b'"hi"', 7.5)}
         assert await store.line_counts() == {"ok": 4, "taken": 1}
 
@@ -378,4 +378,4 @@ class AnswersContract:
         await take(store)
         await tell(store, *(whole(f"r{number}", "abcd"[number]) for number in range(4)))
         assert await store.line_counts() == {"ok": 600}
-        assert len(await store.runs(status=["ready"])) == 600
+        assert len((await store.newest(status=["ready"]))[0]) == 600

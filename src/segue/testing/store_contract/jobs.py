@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from ...model.run import CallRef
-from ...ports.store import JobHead, Store, Turn
+from ...ports.store import JobHead, NewRun, Store, Turn
 from .acts import (
     commit,
     create,
+    newest,
     park,
+    spec,
     start,
 )
 
@@ -60,30 +64,68 @@ class JobsContract:
         assert await ids(limit=2) == "ab"
         assert await ids(after="b", limit=3) == "cde"
         assert await ids(after="bb") == "cdef"
-        assert await ids(job="j") == "abd"
-        assert await ids(job="j", after="a", limit=1) == "b"
-        assert await ids(job="j", status=["done", "ready"]) == "ab"
-        assert await ids(job="j", status=["failed"]) == ""
-        assert await ids(status=["held"]) == "de"
-        assert await ids(status=["held"], after="d") == "e"
-        assert await ids(status=["held", "done"], limit=2) == "ad"
-        assert await ids(status=["held", "failed", "cancelled"]) == "de"
-        assert (await store.runs(job="j", limit=1))[0] == await store.get("a")
         assert await store.run_counts() == {"ready": 3, "held": 2, "done": 1}
 
-    async def test_runs_that_no_other_one_started_are_listed_newest_first(self, store: Store) -> None:
-        await start(store, "b", "d", "a")
+    async def test_runs_are_listed_newest_first(self, store: Store) -> None:
+        await start(store, "b", "d", "a", job="j")
+        await start(store, "c", "e", job="k")
+        await start(store, "f")
+        await commit(store, "d", 1, status="held", reason="r")
+        await commit(store, "e", 1, status="held", reason="r")
+        await commit(store, "a", 1, status="done", value=b"1")
+        assert await newest(store) == "f e c a d b"
+        assert await newest(store, job="j") == "a d b"
+        assert await newest(store, job="j", limit=2) == "a d"
+        assert await newest(store, job="j", status=["done", "ready"]) == "a b"
+        assert await newest(store, job="j", status=["failed"]) == ""
+        assert await newest(store, job="none") == ""
+        assert await newest(store, status=["held"]) == "e d"
+        assert await newest(store, status=["held", "done"], limit=2) == "e a"
+        assert await newest(store, status=["ready", "ready"]) == "f c b"
+        assert await newest(store, job="", status=["held"]) == ""
+        assert (await store.newest(limit=1))[0] == [await store.get("f")]
+
+    @pytest.mark.parametrize("which", [{}, {"job": "j"}, {"status": ["done"]}])
+    async def test_the_newest_are_gone_through_page_by_page(self, store: Store, which: Any) -> None:
+        """Also where the last one of a page is removed, and others come, meanwhile."""
+        await start(store, "r3", "r1", "r4", "r0", "r5", job="j")
+        for id in ("r3", "r1", "r4", "r0", "r5"):
+            await commit(store, id, 1, status="done")
+        heads, before = await store.newest(limit=3, **which)
+        assert [head.id for head in heads] == ["r5", "r0", "r4"]
+        await store.remove(["r4"])
+        await start(store, "later", job="j")
+        await commit(store, "later", 2, status="done")
+        heads, before = await store.newest(limit=3, before=before, **which)
+        assert [head.id for head in heads] == ["r1", "r3"]
+        assert await store.newest(limit=3, before=before, **which) == ([], before)
+
+    async def test_runs_are_listed_under_those_that_started_them(self, store: Store) -> None:
+        await start(store, "b", "a")
         await start(store, "row", job="j")
-        await start(store, "child", parent=CallRef("b", "", 0))
+        await start(store, "b.1", "own", parent=CallRef("b", "", 0))
+        await start(store, "row.1", parent=CallRef("row", "", 0))
+        child = NewRun("a.1", spec(parent=CallRef("a", "", 0)))
+        await commit(store, "a", 1, spawn=[child])
+        await start(store, "orphan", parent=CallRef("never", "", 0))
+        along = [NewRun("d", spec()), NewRun("d.1", spec(parent=CallRef("d", "", 0)))]
+        await store.create(along, now=0.0)
         await start(store, "c")
-
-        async def ids(**query: Any) -> str:
-            return " ".join([head.id for head in await store.tops(**query)])
-
-        assert await ids() == "c a d b"
-        assert await ids(limit=2) == "c a"
-        assert await ids(before="a", limit=1) == "d"
-        assert await ids(before="row") == "a d b"
+        assert await newest(store, job="") == "c d orphan a b"
+        assert await newest(store, parent="d") == "d.1"
+        assert await newest(store, job="j") == "row"
+        assert await newest(store, parent="b") == "own b.1"
+        assert await newest(store, parent="row") == "row.1"
+        assert await newest(store, parent="a", status=["ready"]) == "a.1"
+        assert await newest(store, parent="a", status=["done"]) == ""
+        assert await newest(store, parent="c") == ""
+        assert await newest(store, parent="never") == ""
+        await commit(store, "b", 1, status="done")
+        await store.remove(["b"])
+        assert await newest(store, job="") == "c d orphan own b.1 a"
+        assert await newest(store, parent="b") == ""
+        await start(store, "b")
+        assert await newest(store, parent="b") == ""
 
     async def test_runs_in_the_order_of_their_ends(self, store: Store) -> None:
         await start(store, *"abcdef", job="j")

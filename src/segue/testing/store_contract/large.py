@@ -27,7 +27,7 @@ class LargeContract:
         (there,) = await store.create([NewRun("two", spec(args=b"[[1],{}]"))], now=0.0)
         assert not there.new
         assert there.head.spec.args == TWO
-        assert {head.id: head.spec.args for head in await store.runs(job="j")} == inputs
+        assert {head.id: head.spec.args for head in (await store.newest(job="j"))[0]} == inputs
         assert {id: got.head.spec.args for id, got in (await claim(store)).items()} == inputs
         child = NewRun("child", spec(args=TWO, parent=CallRef("one", "", 0)))
         await commit(store, "one", 1, spawn=[child])
@@ -40,7 +40,7 @@ class LargeContract:
         assert [mail.value for mail in await mail_of(store, "a")] == [LARGE]
         await commit(store, "a", 1, status="done", value=OTHER)
         assert [head.value for head in await store.finished("j", 0, 9)] == [LARGE, OTHER]
-        assert {head.id: head.value for head in await store.runs(job="j")} == {"a": OTHER, "b": LARGE}
+        assert {head.id: head.value for head in (await store.newest(job="j"))[0]} == {"a": OTHER, "b": LARGE}
         head = await store.get("a")
         assert head is not None
         assert (head.value, head.damage) == (OTHER, "")

@@ -19,6 +19,7 @@ from .acts import (
     line,
     loaded,
     mail_of,
+    newest,
     park,
     pool,
     question,
@@ -99,7 +100,7 @@ class RunsContract:
         assert (await store.history("x")).rows == []
         assert await store.inbox("x", 0) == []
         assert await store.finished("x", 0, 10) == []
-        assert await store.runs(job="x") == []
+        assert await newest(store, job="x") == ""
         assert await store.get_job("x") is None
         assert await store.get_ask("x") is None
         assert await store.asks(run="x") == []
