@@ -54,6 +54,14 @@ def idle(run: Executor) -> None:
     if run.cut_off and run.hold_if_cut_off():
         return
     if not run.open:
+        if (
+            run.handling is not None and run.handling.unwritten
+        ):  # what was done before that wait doesn't wait for it
+            run.handling.flush()
+            return
+        if run.commits.owes:
+            run.commit_soon()
+            return
         if run.still.foreign_since is None and _next_bound(run) is None and run.still.stuck(run.tasks):
             run.hold(
                 "every task of the run waits for another one and nothing outside can wake it: "
