@@ -14,7 +14,7 @@ import pytest
 
 import segue
 from segue import Actor, Note, Request, Responder, Response
-from segue.model.errors import BadSignature, Deadlock, RunEnded, UnknownName, WrongPlace
+from segue.model.errors import BadSignature, Deadlock, InvalidValue, RunEnded, UnknownName, WrongPlace
 from segue.model.message import Letter, Mail
 from segue.model.run import Head
 from segue.runtime.ground.events import Emitted, Recorded, Token
@@ -276,6 +276,8 @@ async def test_an_answer_as_a_message() -> None:
         assert await front == ["tag a: aa", "tag bad: ValueError('no')", "third: from outsidefrom outside"]
         with pytest.raises(WrongPlace, match="needs the run that gets the answer"):
             await back.request(Question("x")).forward()
+        with pytest.raises(InvalidValue, match="none where it is forwarded: nobody waits for its answer"):
+            await back.request(Question("x"), timeout=timedelta(days=1)).forward(front)
 
 
 @segue.flow

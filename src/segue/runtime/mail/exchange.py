@@ -13,7 +13,7 @@ from ...authoring.mail import forward, request
 from ...authoring.message import Request, asked_as, kind_of
 from ...core.codec import encode_stable
 from ...model import checks
-from ...model.errors import WrongPlace
+from ...model.errors import InvalidValue, WrongPlace
 from ...model.message import MailKind
 from ...model.run import CallRef
 from ..ground.bus import Watching
@@ -140,6 +140,13 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
         """
         branch, self._used = find_branch(), True
         checks.text("tag of forward()", tag)
+        if self._timeout is not None:
+            raise InvalidValue(
+                f"timeout of the request {self._name}",
+                "none where it is forwarded",
+                "nobody waits for its answer, so no time is ever up; tell yourself something `after` that time",
+                repr(self._timeout),
+            )
         if branch is not None:
             target = branch.run.id if to is None else to.id
             await forward(branch, self._run.id, self._name, self._value, target, tag, self._kind)
