@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -278,6 +279,54 @@ async def test_an_answer_as_a_message() -> None:
             await back.request(Question("x")).forward()
         with pytest.raises(InvalidValue, match="none where it is forwarded: nobody waits for its answer"):
             await back.request(Question("x"), timeout=timedelta(days=1)).forward(front)
+
+
+class Repeating(Actor[None]):
+    """Answers more than once."""
+
+    reply: Responder[str] | None = None
+
+    @segue.on
+    async def asked(self, q: Question, reply: Responder[str]) -> None:
+        if q.text == "later":
+            self.reply = reply
+            await self.me.tell(Decide(""), after=timedelta(minutes=1))
+            return
+        await reply.send("first")
+        await segue.sleep(timedelta(minutes=1))
+        if q.text == "and fails":
+            raise ValueError("too late")
+        await reply.send("second")
+
+    @segue.on
+    async def decide(self, d: Decide) -> None:
+        assert self.reply is not None
+        await self.reply.send("first")
+        await segue.sleep(timedelta(minutes=1))
+        await self.reply.send("second")
+
+
+@segue.flow
+async def all_answers(run: segue.Run[Any], how: str) -> list[str]:
+    await run.request(Question(how)).forward()
+    answers: list[str] = []
+    with contextlib.suppress(TimeoutError):
+        while True:
+            answers.append((await segue.receive(Response[Question], timeout=timedelta(hours=1))).result())
+    return answers
+
+
+@pytest.mark.parametrize("how", ["at once", "and fails", "later"])
+async def test_the_first_answer_to_a_forwarded_request_counts(how: str, tmp_path: Path) -> None:
+    """Each further one was another message."""
+
+    async def begin(engine: segue.Engine) -> None:
+        await engine.start(all_answers(await engine.start(Repeating(), id="r"), how), id="f")
+
+    def check(_: Desk, head: Head) -> None:
+        assert head.value == b'["first"]'
+
+    await at_every_commit(begin, "f", check, kind="memory", path=tmp_path)
 
 
 @segue.flow

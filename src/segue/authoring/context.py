@@ -265,6 +265,10 @@ class Letters(Protocol):
         handler, those that are kept, and the urgent one that is carried out at that path."""
         ...
 
+    def owes(self, letter: int) -> bool:
+        """Whether that request is in hand or kept, and hasn't been answered."""
+        ...
+
     def answered(self, letter: int) -> None:
         """The code answers that request, in a replay too."""
         ...

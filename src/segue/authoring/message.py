@@ -179,10 +179,13 @@ class Responder(msgspec.Struct, Generic[T], frozen=True):
             reply=self.reply, callers=self.callers, tag=self.tag, forwarded=self.forwarded,
         )  # fmt: skip
         args = encode([self, failure if value is None else msgspec.Raw(value)])
+        again = self.forwarded and self.keeper == run.id and not run.letters.owes(self.letter)
         if self.keeper == run.id:
             run.letters.answered(self.letter)
 
         def writes(turn: Turn, path: str, n: int) -> None:
+            if again:  # no call waits that would take the first one alone
+                return
             now = run.now()
             answer = answer_to(asked, run.id, run.next_number(), value, failure, now)
             assert answer is not None  # it has a reply

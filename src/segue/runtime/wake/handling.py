@@ -265,7 +265,7 @@ class Handling:
     def close_letter(self, letter: Letter, reply: Mail | None) -> None:
         """Have the next commit consume a message and send its answer."""
         box = self._run.mailbox
-        if reply is None:
+        if reply is None or (letter.mail.forwarded and box.keeping.has_answered(letter.id)):
             box.consume(letter.id)
             return
         self._run.commits.send(reply)

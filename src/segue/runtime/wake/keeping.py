@@ -111,10 +111,18 @@ class Keeping:
         """A handler begins that may answer its request later."""
         self._keeper, self._answered = letter, False
 
+    def owes(self, letter: int) -> bool:
+        """Whether that request is in hand or kept, and hasn't been answered."""
+        return letter in self._kept or (letter == self._keeper and not self._answered)
+
     def answered(self, letter: int) -> None:
         """The code answers that request, in a replay too."""
         if letter == self._keeper:
             self._answered = True
+
+    def has_answered(self, letter: int) -> bool:
+        """Whether the code has answered the request in hand."""
+        return letter == self._keeper and self._answered
 
     def release(self, letter: int) -> None:
         """With the next commit, a request is answered; one in hand goes when its handler is done."""
