@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 import time
 
@@ -10,6 +11,7 @@ import msgspec
 
 from ..authoring.actor.checkpoint import read_stored
 from ..authoring.actor.supervised import SUPERVISED
+from ..authoring.iterables import batched
 from ..model.errors import Damaged
 from ..model.run import Head
 from ..ports.store import Store
@@ -18,6 +20,9 @@ from ..runtime.ground.names import unknown_run
 from .runs import as_plain, what
 from .screen import duration, note, put_json, table
 from .waits import in_words
+
+#: So many trees are read at once.
+SOME = 16
 
 #: Each with its depth.
 Lines = list[tuple[int, Head]]
@@ -64,10 +69,15 @@ async def _trees(store: Store, job: str, room: int) -> tuple[Lines, bool]:
     """Those of the newest runs of that job, or of none, that none which is there has started; the oldest first."""
     trees: list[Lines] = []
     more = False
-    async for head in each_run(store, job=job, page=min(room, 1000)):
-        tree, cut = await _tree(store, head, room)
-        trees.append(tree)
-        room, more = room - len(tree), more or cut
+    async for heads in batched(each_run(store, job=job, page=min(room, 1000)), min(room, SOME)):
+        found = await asyncio.gather(*(_tree(store, head, room) for head in heads))
+        for head, (tree, cut) in zip(heads, found, strict=True):
+            if len(tree) > room:
+                tree, cut = await _tree(store, head, room)
+            trees.append(tree)
+            room, more = room - len(tree), more or cut
+            if not room:
+                break
         if not room:
             break
     return [line for tree in reversed(trees) for line in tree], more
