@@ -153,11 +153,10 @@ class Ends:
                 _set(future)
 
     async def _tell(self, runs: list[str]) -> None:
-        for run in runs:
-            head = await self._store.get(run)
+        for head in await asyncio.gather(*map(self._store.get, runs)):
             if head is None or not is_over(head.status):
                 continue
-            for future in self._waiting.pop(run, []):
+            for future in self._waiting.pop(head.id, []):
                 if not future.done():
                     future.set_result(head)
 
