@@ -611,6 +611,15 @@ async def test_a_text_without_tokens_comes_whole() -> None:
             await read(back.request(Question("bad")).text())
 
 
+async def test_what_was_awaited_cant_be_looked_on_at() -> None:
+    """There was nothing to be seen, and then the answer was None."""
+    async with segue.Engine() as engine:
+        asked = (await engine.start(Back(), id="back")).request(Question("a"))
+        assert await asked == "aa"
+        with pytest.raises(RuntimeError, match="awaited already"):
+            await read(asked.text())
+
+
 async def test_whoever_looks_on_no_longer_is_told_of_no_error() -> None:
     """As a browser that is gone: asyncio said that an exception was never retrieved."""
     told: list[dict[str, Any]] = []

@@ -48,10 +48,13 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
     def __await__(self) -> Generator[Any, Any, T]:
         if self._task is not None:
             return asyncio.shield(self._task).__await__()
-        if self._asking is not None:
-            raise RuntimeError(f"the request {self._name} was awaited already: make another one to ask again")
+        self._check_is_new()
         self._asking = self._ask()
         return self._asking
+
+    def _check_is_new(self) -> None:
+        if self._asking is not None:
+            raise RuntimeError(f"the request {self._name} was awaited already: make another one to ask again")
 
     def _begin(self) -> Generator[Any, Any, T]:
         if self._asking is None:
@@ -102,6 +105,8 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
             raise WrongPlace(
                 "what a request's handler does can be watched from outside runs only; await the answer"
             )
+        if self._task is None:
+            self._check_is_new()
         self._id = self._id or self._run.engine.port.new_call()
         bus, paths = self._run.engine.bus, list[str]()  # one for each attempt
         watching, bus.followed[self._id] = Watching(bus, self._run.id), paths.append
