@@ -110,6 +110,7 @@ async def test_from_outside() -> None:
             await run.tell(Up())
             await run.tell(Finish())
             assert [event async for event in one] == [Counted(6)]  # it is done
+            assert [event async for event in one] == []
             assert [event async for event in two] == [Counted(6)]
     assert await desk.store.dead_letters() == []
 
@@ -606,12 +607,40 @@ async def run_of(run: segue.Run[int]) -> int:
     return await run
 
 
+class Pensive(Counter):
+    @segue.on
+    async def counts(self, s: Counts) -> Total:
+        await segue.ask("How many?")
+        return Total(self.count)
+
+
+async def test_whoever_waits_for_the_snapshot_hears_that_the_engine_is_closed() -> None:
+    async with segue.Engine() as engine:
+        run = await engine.start(Pensive(), id="c")
+        waiting = asyncio.create_task(run.subscribe(Counts()).__aenter__())
+        await asyncio.sleep(0.05)
+    async with asyncio.timeout(5):
+        with pytest.raises(asyncio.CancelledError, match="the engine was closed"):
+            await waiting
+
+
+async def test_an_engine_that_does_no_work_says_that_it_hears_no_events() -> None:
+    async with segue.Engine(worker=False) as engine:
+        run = await engine.start(Counter(), id="c")
+        with pytest.raises(WrongPlace, match="no events reach it"):
+            async with asyncio.timeout(5), run.subscribe(Counts()):
+                pass
+
+
 async def test_a_process_that_was_taken_for_dead_says_so() -> None:
     """Its claim lapsed, somebody else brought its run to its end, and who publishes called it off."""
     desk = Desk()
     async with desk.engine() as engine:
         run = await engine.start(Counter(), id="c")
+        pensive = await engine.start(Pensive(), id="p")
         async with run.subscribe(Counts()) as feed:
+            waiting = asyncio.create_task(pensive.subscribe(Counts()).__aenter__())
+            await asyncio.sleep(0.05)
             (watch,) = [head.id for head in await desk.store.runs() if head.id.startswith("watch-")]
             await desk.store.bury([engine.worker.name])
             other = await desk.store.claim("other", 10, 60.0, now=engine.clock.now())
@@ -619,8 +648,9 @@ async def test_a_process_that_was_taken_for_dead_says_so() -> None:
             end = Turn(run=watch, fence=mine.head.fence, status="done", release=True, value=b"null")
             await desk.store.commit([end])
             await engine.worker._renew()
-            with pytest.raises(Conflict, match="subscribe again"):
-                await anext(aiter(feed))
+            for hears in (anext(aiter(feed)), waiting):
+                with pytest.raises(Conflict, match="subscribe again"):
+                    await hears
         for one in other:
             if one is not mine:
                 await desk.store.commit(
