@@ -6,6 +6,7 @@ import asyncio
 import gc
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,25 @@ async def test_whoever_waits_for_room_is_told_that_the_engine_is_closed(kind: st
         for one in waiting:
             with pytest.raises(asyncio.CancelledError, match="before there was room"):
                 await one
+
+
+class Lingering(MemoryStore):
+    async def close(self) -> None:
+        await asyncio.sleep(0.2)
+        await super().close()
+
+
+async def test_nothing_is_sent_while_the_engine_closes() -> None:
+    """It waited for ever, where the mailbox was full; on SQLite it was told to open the store."""
+    async with AsyncExitStack() as closing:
+        stuck = await full(await closing.enter_async_context(segue.Engine(Lingering())))
+        closes = asyncio.create_task(closing.aclose())
+        await asyncio.sleep(0.1)
+        for send in (stuck.tell(Item(1)), stuck.request(Taken())):
+            with pytest.raises(asyncio.CancelledError, match="the engine was closed"):
+                async with asyncio.timeout(5):
+                    await send
+        await closes
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])

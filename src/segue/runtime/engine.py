@@ -66,7 +66,9 @@ from .worker import PAID, Worker
 log = logging.getLogger("segue")
 
 #: What of an engine is made when it opens.
-MADE = frozenset({"worker", "models", "lanes", "port", "feeds", "budgets", "ends", "caretaker", "terms"})
+MADE = frozenset(
+    {"worker", "models", "lanes", "port", "feeds", "postbox", "budgets", "ends", "caretaker", "terms"}
+)
 #: What it says before that, and once it is closed.
 NOT_OPEN = "this engine isn't open: use it inside `async with Engine(…) as engine:`"
 R = TypeVar("R")
@@ -120,7 +122,6 @@ class Engine:
         self.config = msgspec.structs.replace(config, history=as_history(history))
         self.clock: AlarmClock = clock or SystemClock()
         self.bus = Bus()
-        self.postbox = Postbox(self.store, self.clock)
         self.verify = verify
         self._park = park
         self._room, self._linger, self._grace, self._works = room, linger, grace, worker
@@ -182,6 +183,7 @@ class Engine:
         self.worker = self._make_worker()
         self.terms = Terms(self.config, self.models, self.budgets, self.store, self.clock, self.worker.wake)
         self.ends = Ends(self.store, self.worker.awake, self.check, self._spawn)
+        self.postbox = Postbox(self.store, self.clock)
         self.port = Port(
             self.store, self.clock, self.postbox, self.worker.port, self.check, self.worker.absent
         )

@@ -42,6 +42,7 @@ class Postbox:
         self._credit = CREDIT
         self._there: Future[list[Delivery]] | None = None  # which said so last
         self._lines: dict[str, _Line] = {}  # before full mailboxes
+        self._closed = False
 
     def post(
         self,
@@ -59,6 +60,7 @@ class Postbox:
         is its way, else raises `MailboxFull`. Raises `UnknownName` where there is no such run, and where it has ended
         `Conflict`, or `RunEnded` for a request. `unless`: stop waiting for room when that is done.
         """
+        self._check_open()
         self._sent = number = self._sent + 1
         now = self._clock.now()
         mail = Mail(to, self._sender, number, kind, name, value, None, None, reply, (), now)
@@ -69,6 +71,10 @@ class Postbox:
         if self._credit and (delivered is self._there or self._is_there(delivered)):
             return None
         return self._see_through(mail, delivered, unless)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise asyncio.CancelledError("the engine was closed: send it with the next one")
 
     def _is_there(self, delivered: Future[list[Delivery]]) -> bool:
         """Whether mail was taken already. A store that takes it at once may say so by the same future each time."""
@@ -112,6 +118,7 @@ class Postbox:
                     if unless.future.done() and not turn.cancelled():
                         return
                 await turn
+                self._check_open()
                 self._sent = number = self._sent + 1
                 now = self._clock.now()
                 mail = replace(mail, number=number, at=now)
@@ -125,6 +132,7 @@ class Postbox:
 
     async def _refused(self, mail: Mail, delivery: Delivery) -> int:
         """Raise where mail isn't worth another try; else the size of the mailbox that is full."""
+        self._check_open()
         head = await self._store.get(mail.to)
         if head is None:
             raise await unknown_run(self._store, mail.to)
@@ -138,6 +146,7 @@ class Postbox:
 
     def close(self) -> None:
         """The process sends no more; who waits for room is cancelled."""
+        self._closed = True
         for line in self._lines.values():
             line.close()
 
