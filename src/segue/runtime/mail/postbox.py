@@ -60,7 +60,8 @@ class Postbox:
         is its way, else raises `MailboxFull`. Raises `UnknownName` where there is no such run, and where it has ended
         `Conflict`, or `RunEnded` for a request. `unless`: stop waiting for room when that is done.
         """
-        self._check_open()
+        if self._closed:
+            raise _refusal()
         self._sent = number = self._sent + 1
         now = self._clock.now()
         mail = Mail(to, self._sender, number, kind, name, value, None, None, reply, (), now)
@@ -71,10 +72,6 @@ class Postbox:
         if self._credit and (delivered is self._there or self._is_there(delivered)):
             return None
         return self._see_through(mail, delivered, unless)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise asyncio.CancelledError("the engine was closed: send it with the next one")
 
     def _is_there(self, delivered: Future[list[Delivery]]) -> bool:
         """Whether mail was taken already. A store that takes it at once may say so by the same future each time."""
@@ -118,7 +115,8 @@ class Postbox:
                     if unless.future.done() and not turn.cancelled():
                         return
                 await turn
-                self._check_open()
+                if self._closed:
+                    raise _refusal()
                 self._sent = number = self._sent + 1
                 now = self._clock.now()
                 mail = replace(mail, number=number, at=now)
@@ -132,7 +130,8 @@ class Postbox:
 
     async def _refused(self, mail: Mail, delivery: Delivery) -> int:
         """Raise where mail isn't worth another try; else the size of the mailbox that is full."""
-        self._check_open()
+        if self._closed:
+            raise _refusal()
         head = await self._store.get(mail.to)
         if head is None:
             raise await unknown_run(self._store, mail.to)
@@ -156,6 +155,10 @@ class Postbox:
             for run in hint.runs:
                 if (line := self._lines.get(run)) is not None:
                     line.go_on()
+
+
+def _refusal() -> asyncio.CancelledError:
+    return asyncio.CancelledError("the engine was closed: send it with the next one")
 
 
 class _Line:
