@@ -120,6 +120,43 @@ async def test_a_longer_circle_is_refused_where_it_closes() -> None:
             await asyncio.wait_for(first.request(Next(1)), 20)
 
 
+class Forwards(Actor[None]):
+    """Answers whoever asks it once another one has answered."""
+
+    beyond: segue.Run[Any]
+    asked: segue.Responder[int] | None = None
+
+    @segue.on
+    async def next(self, m: Next, reply: segue.Responder[int]) -> None:
+        self.asked = reply
+        await self.beyond.request(m).forward()
+
+    @segue.on
+    async def came(self, answer: segue.Response[Next]) -> None:
+        assert self.asked is not None
+        assert answer.error is not None
+        await self.asked.fail(answer.error)
+
+    @segue.on
+    async def refused(self, refused: Refused) -> None:
+        await self.beyond.tell(refused)
+
+
+@pytest.mark.parametrize(("last", "first"), ["ab", "ba"])
+async def test_a_circle_by_way_of_one_that_forwards_is_refused(last: str, first: str) -> None:
+    desk = Desk()
+    async with desk.engine() as engine, asyncio.timeout(10):
+        one, two = await engine.start(Asks(), id=last), await engine.start(Asks(), id=first)
+        between = await engine.start(Forwards(one), id="between")
+        await one.tell(Go(two))
+        await two.tell(Go(between))
+        chain = f"{last} → {first} → between → {last}"
+        assert await one == [
+            "2",
+            f"Deadlock: run 'between' asks {last!r}, which waits for it: {chain}, each asked by itself",
+        ]
+
+
 class Item(Note):
     n: int
 
@@ -149,3 +186,34 @@ async def test_two_that_feed_each_other_go_on() -> None:
         for one in (a, b):
             while await one.request(Next(0)) < 250:
                 await asyncio.sleep(0.001)
+
+
+class Wonders(Actor[None]):
+    """Asks who feeds it at each hundredth item."""
+
+    feeder: segue.Run[Any]
+    timeout: timedelta | None = None
+    heard: list[int] = segue.field(default_factory=list)
+
+    @segue.on
+    async def item(self, item: Item) -> None:
+        if item.n % 100 == 0:
+            self.heard.append(await self.feeder.request(Next(0), timeout=self.timeout))
+
+    @segue.on
+    async def next(self, m: Next) -> int:
+        return len(self.heard)
+
+
+@pytest.mark.parametrize("timeout", [None, timedelta(seconds=5)])
+@pytest.mark.parametrize(("feeder", "fed"), ["ab", "ba"])
+async def test_who_asks_whoever_feeds_it_is_answered(
+    feeder: str, fed: str, timeout: timedelta | None
+) -> None:
+    desk = Desk()
+    async with desk.engine() as engine, asyncio.timeout(20):
+        one = await engine.start(Feeds(), id=feeder)
+        other = await engine.start(Wonders(feeder=one, timeout=timeout), id=fed)
+        await one.tell(Go(other))
+        while await other.request(Next(0)) < 3:
+            await asyncio.sleep(0.001)

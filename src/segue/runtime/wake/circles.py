@@ -20,30 +20,31 @@ if TYPE_CHECKING:
 
 def refuse(run: Executor, posts: Iterable[Letter], asking: Iterable[Call]) -> list[Letter]:
     """Answer the requests among an actor's mail that it can't come to before the answers that it waits for; which."""
-    asked = [
-        call.request.to
-        for call in asking
-        if isinstance(call.request, Wait) and call.request.to and not call.request.due
-    ]
+    asked = [call.request for call in asking if isinstance(call.request, Wait)]
     refused: list[Letter] = []
     for letter in posts:
-        circle = next((found for to in asked if (found := _circle(run.id, to, letter))), ())
+        circle = next((found for wait in asked if (found := _circle(run.id, wait, letter))), ())
         if circle:
             refused.append(letter)
             _answer(run, letter, circle)
     return refused
 
 
-def _circle(me: str, asked: str, letter: Letter) -> tuple[str, ...]:
+def _circle(me: str, asked: Wait, letter: Letter) -> tuple[str, ...]:
     """Who waits for whom, if that request's caller waits for me and whom I asked waits for that caller's; else nobody.
 
-    Where the caller itself was asked, it sees my request as I see its own: the one whose id comes first refuses.
+    Where the caller itself was asked, it sees my request as I see its own: one of us refuses. That is who is only to
+    say that mail was taken, which harms nobody; of two alike, the one whose id comes first.
     """
-    mail = letter.mail
-    if mail.kind != "request" or asked not in mail.callers:
+    mail, to = letter.mail, asked.to
+    if mail.kind != "request" or not to or to not in mail.callers:
         return ()
-    circle = mail.callers[mail.callers.index(asked) :]
-    return circle if len(circle) > 1 or me < asked else ()
+    if asked.due and mail.name != CAUGHT_UP:
+        return ()
+    if mail.sender == to and (mail.name != CAUGHT_UP, me) > (asked.name != CAUGHT_UP, to):
+        return ()
+    circle = mail.callers[mail.callers.index(to) :]
+    return circle if circle[-1] == mail.sender else (*circle, mail.sender)  # who forwards doesn't wait itself
 
 
 def _answer(run: Executor, letter: Letter, circle: tuple[str, ...]) -> None:
