@@ -309,7 +309,7 @@ def filesystem() -> str:
         return "unknown"
     here = str(TEMP)
     fits = [m for m in mounts if here == m[0] or here.startswith(m[0].rstrip("/") + "/")]
-    return max(fits, key=lambda m: len(m[0]))[1]
+    return max(fits, key=lambda m: len(m[0]), default=("", "an unknown file system"))[1]
 
 
 def surroundings(quick: bool) -> dict[str, Any]:
