@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
 
 import pytest
 
@@ -97,6 +98,29 @@ async def test_a_question_of_others_is_theirs(
         assert caplog.messages == []
         await run.tell("so")
         assert await waiting == "so"
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_who_waits_as_the_engine_closes_is_told(kind: str, tmp_path: Path) -> None:
+    """On SQLite it was told to open the store; whoever iterates questions of a store in memory waited for ever."""
+
+    async def outcomes(job: segue.Job[int, str]) -> None:
+        async for outcome in job:
+            assert outcome.value == "done"
+
+    async def questions(engine: segue.Engine) -> None:
+        async for ask in engine.asks():
+            assert ask.question == "Go on?"
+
+    async with segue.Engine("memory:" if kind == "memory" else f"sqlite:{tmp_path}/runs.db") as engine:
+        run = await engine.start(row(1), id="a")
+        job = engine.map(row, [1, 2], id="j")
+        waiting = [asyncio.ensure_future(wait) for wait in (_value(run), outcomes(job), questions(engine))]
+        await asyncio.sleep(0.3)
+    async with asyncio.timeout(2):
+        for one in waiting:
+            with pytest.raises(asyncio.CancelledError, match="the engine was closed"):
+                await one
 
 
 async def _first(asks: AsyncIterator[Ask]) -> AsyncIterator[Ask]:

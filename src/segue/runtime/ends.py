@@ -7,7 +7,7 @@ import logging
 from asyncio import Future
 from collections.abc import Callable, Container, Coroutine, Iterable
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from ..model.message import Question
 from ..model.run import Head, is_over
@@ -24,6 +24,9 @@ log = logging.getLogger("segue")
 UNHEARD = 6
 #: So many open questions are looked at then for one of a run beneath it.
 FEW = 100
+
+#: What who waits is told when the engine closes.
+CLOSED: Final = "the engine was closed; the run goes on with the next one"
 
 
 class Ends:
@@ -57,6 +60,8 @@ class Ends:
                     return head
                 self._check()
                 await asyncio.wait({future}, timeout=0 if future.done() else POLL)
+                if future.cancelled():
+                    self._check()
                 await unheard.looked()
             finally:
                 waiting = self._waiting.get(id, [])
@@ -110,7 +115,9 @@ class Ends:
         """Nobody waits here any more."""
         for futures in self._waiting.values():
             for future in futures:
-                future.cancel()
+                future.cancel(CLOSED)
+        for any_end in list(self._any):
+            any_end.cancel(CLOSED)
 
     # ------------------------------------------------------------ news
     def left(self, run: Executor | Resting) -> None:

@@ -40,7 +40,7 @@ from .calls.models import Models
 from .calls.processes import check_is_no_import
 from .calls.sameness import Sameness
 from .caretaker import Caretaker
-from .ends import Ends
+from .ends import CLOSED, Ends
 from .family import spent
 from .ground import tasks
 from .ground.bus import Bus
@@ -183,6 +183,7 @@ class Engine:
         self.worker = self._make_worker()
         self.terms = Terms(self.config, self.models, self.budgets, self.store, self.clock, self.worker.wake)
         self.ends = Ends(self.store, self.worker.awake, self.check, self._spawn)
+        parts.callback(self._tell_closed)
         self.postbox = Postbox(self.store, self.clock)
         self.port = Port(
             self.store, self.clock, self.postbox, self.worker.port, self.check, self.worker.absent
@@ -248,12 +249,16 @@ class Engine:
                 await self._prover.settled()
             await self._parts.aclose()
         finally:
-            self._closed, self._loop = True, None
-            self.ends.close()
+            self._loop = None
         if (
             self._prover is not None and self._prover.differences and exc[:1] == (None,)
         ):  # of those that live on
             raise next(iter(self._prover.differences.values()))
+
+    def _tell_closed(self) -> None:
+        """Who waits for an end hears it before the store is gone, where it would look."""
+        self._closed = True
+        self.ends.close()
 
     async def _stop(self) -> None:
         """Give all runs back."""
@@ -429,7 +434,7 @@ class Engine:
     def check(self) -> None:
         """Raise what stopped the worker or the lanes, if anything did."""
         if self._closed:
-            raise asyncio.CancelledError("the engine was closed; the run goes on with the next one")
+            raise asyncio.CancelledError(CLOSED)
         failure = self.worker.failure or self.caretaker.failure or self.broken
         if failure is not None:
             raise failure
