@@ -99,6 +99,45 @@ async def test_what_lies_there_is_refused_too_when_its_caller_is_asked(later: st
         assert await a == ["2", WHY]
 
 
+class Slow(Actor[str]):
+    """Over once it was asked."""
+
+    heard: str = ""
+
+    @segue.on
+    async def go(self, go: Go) -> None:
+        if go.after is not None:
+            await segue.sleep(go.after)
+        try:
+            self.heard = str(await go.other.request(Next(1), timeout=go.timeout))
+        except TimeoutError:
+            self.heard = "late"
+
+    @segue.on
+    async def next(self, m: Next) -> int:
+        await self.me.tell(Refused(""))
+        return m.n + 1
+
+    @segue.on
+    async def refused(self, _: Refused) -> Done[str]:
+        return Done(self.heard)
+
+
+@pytest.mark.parametrize("after", [timedelta(seconds=5), timedelta(seconds=15)])
+@pytest.mark.parametrize(("slow", "hurried"), ["ab", "ba"])
+async def test_what_is_asked_for_a_time_is_carried_out_all_the_same(
+    slow: str, hurried: str, after: timedelta
+) -> None:
+    """Who had stopped waiting wasn't told, and its message was gone."""
+    desk = Desk()
+    async with desk.engine() as engine:
+        one, two = await engine.start(Slow(), id=slow), await engine.start(Slow(), id=hurried)
+        await one.tell(Go(two, after=after))
+        await two.tell(Go(one, timeout=timedelta(seconds=10)))
+        assert await desk.fake.or_unexpected(engine.wait(slow))
+        assert (await one, await two) == ("2", "late")
+
+
 class Passes(Actor[None]):
     """Has another one asked by whoever asks it."""
 

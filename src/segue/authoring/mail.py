@@ -187,11 +187,12 @@ def request(
         raise Deadlock(f"run {run.id!r} asks {to!r}, which waits for it: {' → '.join((*callers, to))}")
     args = encode({"to": to, "name": name, "message": msgspec.Raw(value)})
     check = digest(args)
+    due = moment(timeout, f"timeout of the request {name}", run.now())
 
     def opens(turn: Turn, path: str, n: int) -> None:
         mail = Mail(
             to, run.id, run.next_number(), kind, name, value,
-            reply=CallRef(run.id, path, n, check), callers=callers, at=run.now(), key=key, tag=tag,
+            reply=CallRef(run.id, path, n, check), callers=callers, at=run.now(), key=key, tag=tag, until=due,
         )  # fmt: skip
         turn.outbox.append(mail)
 
@@ -202,7 +203,7 @@ def request(
         digest=check,
         decode=decode,
         opens=opens,
-        due=moment(timeout, f"timeout of the request {name}", run.now()),
+        due=due,
         late=overdue(f"the request {name} to {to!r}"),
         to=to if kind == "request" else "",
     )

@@ -52,7 +52,7 @@ class Mail(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     `due`: not before then, in seconds since the epoch. `every`: again so many seconds after, until unscheduled.
     Of the mail of one `key` in an inbox, the latest counts. `since`: of a repetition, the letter up to which its run
     had read when it said so: what came after that is later, though its `id` be lower. `used`: what was paid for a
-    result, which counts where nobody takes it.
+    result, which counts where nobody takes it. `until`: of a request, when its caller stops waiting, if it does.
     """
 
     to: str
@@ -73,6 +73,7 @@ class Mail(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     forwarded: bool = False
     since: int = 0
     used: Usage | None = None
+    until: float = 0.0
 
 
 class Letter(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -39,7 +39,9 @@ def _circle(me: str, asked: Wait, letter: Letter) -> tuple[str, ...]:
     mail, to = letter.mail, asked.to
     if mail.kind != "request" or not to or to not in mail.callers:
         return ()
-    if asked.due and mail.name != CAUGHT_UP:
+    if mail.until or (
+        asked.due and mail.name != CAUGHT_UP
+    ):  # perhaps nobody waits: it is carried out all the same
         return ()
     if mail.sender == to and (mail.name != CAUGHT_UP, me) > (asked.name != CAUGHT_UP, to):
         return ()
