@@ -67,6 +67,7 @@ class Mailbox:
         "_order",
         "_over",
         "_receivers",
+        "_refused",
         "_results",
         "_run",
         "_spawned",
@@ -100,6 +101,7 @@ class Mailbox:
         self._late: list[int] = []  # a heap of posts that became due while others lay here
         self.keeping = Keeping(run, self)
         self._over: set[str] = set()  # subscriptions that were called off
+        self._refused: set[int] = set()  # requests whose callers were told that they close a circle
         self.hand = 0  #: the message that an actor has in hand
         self._takes: bool | None = None  # whether the turn that is replayed is one of a message, if known
 
@@ -436,9 +438,14 @@ class Mailbox:
             self._strike(self._run.host.clock_now())
 
     def _refuse_circles(self, asking: Iterable[Place]) -> None:
+        """Whoever was told of a circle may have given up before: its message is carried out, as after a timeout. Not where
+        its answer comes as a message, which is told of, or nothing is to be carried out."""
         waiting = [self._run.open[place] for place in asking if place in self._run.open]
-        for letter in refuse(self._run, self.posts.values(), waiting):
-            self.take_out(letter.id)
+        posts = [letter for letter in self.posts.values() if letter.id not in self._refused]
+        for letter in refuse(self._run, posts, waiting):
+            self._refused.add(letter.id)
+            if letter.mail.forwarded or letter.mail.name == CAUGHT_UP:
+                self.take_out(letter.id)
 
     def _ripen(self, timers: Timers) -> None:
         for letter in timers.ripe(self._run.host.clock_now()):
