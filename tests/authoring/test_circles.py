@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from datetime import timedelta
 from pathlib import Path
@@ -256,3 +257,37 @@ async def test_who_asks_whoever_feeds_it_is_answered(
         await one.tell(Go(other))
         while await other.request(Next(0)) < 3:
             await asyncio.sleep(0.001)
+
+
+class Late(Actor[None]):
+    """Asks whoever asked it, once that has given up."""
+
+    asked: int = 0
+
+    @segue.on
+    async def go(self, go: Go) -> None:
+        if go.after is not None:
+            await segue.sleep(go.after)
+            await go.other.request(Next(1))
+        else:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(2):
+                    await go.other.request(Next(1))
+
+    @segue.on
+    async def next(self, m: Next) -> int:
+        self.asked += m.n
+        return self.asked
+
+
+@pytest.mark.parametrize(("late", "asks"), ["ab", "ba"])
+async def test_what_was_given_up_is_carried_out_whoever_is_asked_then(late: str, asks: str) -> None:
+    desk = Desk()
+    async with desk.engine() as engine, asyncio.timeout(20):
+        one, other = await engine.start(Late(), id=late), await engine.start(Late(), id=asks)
+        await one.tell(Go(other, after=timedelta(seconds=9)))
+        await other.tell(Go(one))
+        answer = asyncio.ensure_future(desk.fake.or_unexpected(one.request(Next(0))))
+        while not answer.done():
+            await desk.fake.clock.sleep(1)
+        assert await answer == 1
