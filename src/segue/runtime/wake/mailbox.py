@@ -438,8 +438,8 @@ class Mailbox:
             self._strike(self._run.host.clock_now())
 
     def _refuse_circles(self, asking: Iterable[Place]) -> None:
-        """Whoever was told of a circle may have given up before: its message is carried out, as after a timeout. Not where
-        its answer comes as a message, which is told of, or nothing is to be carried out."""
+        """Whoever is told of a circle may have given up before, so its message is carried out, as after a timeout: not
+        where its answer comes as a message, which is told of, or where nothing is to be carried out."""
         waiting = [self._run.open[place] for place in asking if place in self._run.open]
         posts = [letter for letter in self.posts.values() if letter.id not in self._refused]
         for letter in refuse(self._run, posts, waiting):
