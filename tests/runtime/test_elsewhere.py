@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
 
 import pytest
 
 import segue
 from segue import Engine, flow, step
+from segue.model.errors import StoreError
 from segue.model.message import Mail
 from segue.ports.store import Hint
 from segue.stores.sqlite import SqliteStore
@@ -141,3 +143,27 @@ async def test_what_a_store_writes_itself_is_not_elsewhere(tmp_path: Path) -> No
     finally:
         await one.close()
         await other.close()
+
+
+async def test_a_look_that_fails_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = f"sqlite:{tmp_path}/runs.db"
+    async with Engine(address) as works, Engine(address, worker=False) as asks:
+        run = await works.start(told(2))
+        waiting = asyncio.ensure_future(asks.wait(run.id))
+        await asyncio.sleep(0.1)
+        failed = asyncio.Event()
+
+        async def fails(_: str) -> None:
+            failed.set()
+            raise StoreError(address, "the disk reports an error", "look at it")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(asks.store, "get", fails)
+            await run.tell(Add(1))
+            await failed.wait()
+        await run.tell(Add(1))
+        assert (await waiting).status == "done"
+    gc.collect()
+    assert not caplog.records

@@ -9,6 +9,7 @@ from collections.abc import Callable, Container, Coroutine, Iterable
 from itertools import islice
 from typing import Any, Final, Literal
 
+from ..model.errors import StoreError
 from ..model.message import Question
 from ..model.run import Head, is_over
 from ..ports.store import Store
@@ -170,6 +171,8 @@ class Ends:
     async def _look(self) -> None:
         try:
             await self._tell([run for run in islice(self._waiting, LOOKS) if run not in self._awake])
+        except StoreError:  # each that waits looks by itself, and hears of it
+            pass
         finally:
             self._looking = False
 
