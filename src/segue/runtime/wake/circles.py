@@ -39,9 +39,7 @@ def _circle(me: str, asked: Wait, letter: Letter) -> tuple[str, ...]:
     mail, to = letter.mail, asked.to
     if mail.kind != "request" or not to or to not in mail.callers:
         return ()
-    if mail.until or (
-        asked.due and mail.name != CAUGHT_UP
-    ):  # perhaps nobody waits: it is carried out all the same
+    if mail.until or (asked.due and mail.name != CAUGHT_UP):  # whoever asked for a time has it
         return ()
     if mail.sender == to and (mail.name != CAUGHT_UP, me) > (asked.name != CAUGHT_UP, to):
         return ()
