@@ -14,9 +14,12 @@ import pytest
 import segue
 from segue import Actor, Done, Note, Request
 from segue.model.errors import Deadlock
+from segue.model.message import Letter
 from segue.model.run import Head
+from segue.runtime.wake import circles
+from segue.runtime.wake.executor import Executor
 from tests.authoring.killed import at_every_commit
-from tests.runtime.lives import Desk
+from tests.runtime.lives import Desk, until
 
 
 class Next(Request[int]):
@@ -291,3 +294,34 @@ async def test_what_was_given_up_is_carried_out_whoever_is_asked_then(late: str,
         while not answer.done():
             await desk.fake.clock.sleep(1)
         assert await answer == 1
+
+
+class Thinks(Asks):
+    """Takes its time when it was refused."""
+
+    @segue.on
+    async def go(self, go: Go) -> None:
+        with contextlib.suppress(Deadlock):
+            await go.other.request(Next(1))
+        await segue.sleep(timedelta(hours=1))
+
+
+async def test_who_closes_a_circle_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Letter] = []
+
+    def seen(run: Executor, letter: Letter, circle: tuple[str, ...]) -> None:
+        told.append(letter)
+        answer(run, letter, circle)
+
+    answer = circles._answer
+    monkeypatch.setattr(circles, "_answer", seen)
+    desk = Desk()
+    async with desk.engine() as engine, asyncio.timeout(20):
+        a, b = await engine.start(Asks(), id="a"), await engine.start(Thinks(), id="b")
+        await a.tell(Go(b))
+        await b.tell(Go(a))
+        await until(lambda: told)
+        for n in range(5):  # each has it look anew
+            await a.tell(Refused(str(n)))
+            await a.ping()
+    assert len(told) == 1

@@ -27,9 +27,8 @@ class Carrier:
         self._store, self._awake = store, awake
         self._mailed: set[str] = set()  # runs that have new mail
         self._fetching = False  # some of it is being read
-        self._turn: deque[str] = (
-            deque()
-        )  # who is looked at next, by id: who has left isn't kept in memory for it
+        # Who is looked at next, by id: who has left isn't kept in memory for it.
+        self._turn: deque[str] = deque()
 
     def hint(self, hint: Hint) -> None:
         """The store's word that mail has come."""

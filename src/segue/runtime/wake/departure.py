@@ -54,9 +54,8 @@ def idle(run: Executor) -> None:
     if run.cut_off and run.hold_if_cut_off():
         return
     if not run.open:
-        if (
-            run.handling is not None and run.handling.unwritten
-        ):  # what was done before that wait doesn't wait for it
+        # What was done before that wait doesn't wait for it.
+        if run.handling is not None and run.handling.unwritten:
             run.handling.flush()
             return
         if run.commits.owes:
