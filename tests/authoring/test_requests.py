@@ -329,6 +329,44 @@ async def test_the_first_answer_to_a_forwarded_request_counts(how: str, tmp_path
     await at_every_commit(begin, "f", check, kind="memory", path=tmp_path)
 
 
+class Register(Actor[list[str]]):
+    heard: list[str] = segue.field(default_factory=list)
+
+    @segue.on
+    async def asked(self, q: Question) -> str:
+        self.heard.append(f"asked {q.text}")
+        return q.text
+
+    @segue.on
+    async def told(self, d: Decide) -> None:
+        self.heard.append(f"told {d.text}")
+
+    @segue.on
+    async def quit(self, _: Quit) -> segue.Done[list[str]]:
+        return segue.Done(self.heard)
+
+
+@segue.flow
+async def asks_and_tells(run: segue.Run[Any]) -> None:
+    await segue.receive(Decide)
+    await asyncio.gather(
+        run.tell(Decide("1")), run.request(Question("2")), run.tell(Decide("3")), run.request(Question("4"))
+    )
+    await run.tell(Quit())
+
+
+@pytest.mark.parametrize("park", ["auto", "always"])
+async def test_what_a_run_sends_comes_in_the_order_in_which_it_was_sent(park: str) -> None:
+    """In a later life, what was told came before what had been asked."""
+    desk = Desk()
+    async with desk.engine(park=park) as engine:
+        heard = await engine.start(Register(), id="heard")
+        flow = await engine.start(asks_and_tells(heard), id="f")
+        await desk.parked("f")
+        await flow.tell(Decide(""))
+        assert await heard == ["told 1", "asked 2", "told 3", "asked 4"]
+
+
 @segue.flow
 async def forwarding_flow(back: segue.Run[Any]) -> str:
     await back.request(Question("a")).forward(tag="t")

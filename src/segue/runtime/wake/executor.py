@@ -251,8 +251,9 @@ class Executor:
             elif call.entry.batch == INSTANT:
                 self.answer_at_once(call, call.entry.value)
         elif self.phase is not REPLAYING or (
-            # What is done by being committed doesn't wait for the next rest, or branches went on in another order.
-            type(request) is Act and self.inherited is None
+            # What is done by being committed doesn't wait for the next rest, or branches went on in another order;
+            # nor does what is asked, or what is told after it came first.
+            self.inherited is None and (type(request) is Act or request.kind == "request")
         ):
             self.start(call)
         else:
