@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Literal, TypeVar, dataclass_transform, get_args, get_origin
@@ -143,7 +144,7 @@ class Responder(msgspec.Struct, Generic[T], frozen=True):
     """Where the answer to a request goes. A handler that takes one as its second argument answers when it likes.
 
     A value: it may be kept in a field, or sent to another actor, which then answers. The first answer counts. If the
-    actor that keeps it ends, the caller gets `RunEnded`.
+    actor that was asked ends, the caller gets `RunEnded`, and `Restarted` if it begins anew and has this in a field.
     """
 
     reply: CallRef
@@ -201,6 +202,12 @@ class Responder(msgspec.Struct, Generic[T], frozen=True):
             kind="reply", name=self.request, args=args, digest=digest(args), decode=nothing, writes=writes
         )
         await run.record(branch, act)
+
+
+def responders(keeper: str, text: bytes) -> set[int]:
+    """The letters of requests to that run whose responders lie in a JSON text."""
+    found = re.findall(rb'"keeper":%s,"letter":(\d+)' % re.escape(encode(keeper)), text)
+    return {int(letter) for letter in found}
 
 
 def nothing(value: bytes) -> None:

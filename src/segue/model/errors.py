@@ -233,6 +233,16 @@ class RunEnded(CallerError):
         super().__init__(f"run {run!r} answers no more: it is {status}")
 
 
+class Restarted(CallerError):
+    """A run began anew, under its supervisor, before it answered: what it had kept in its fields is gone."""
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        super().__init__(
+            f"run {run!r} began anew before it answered, and no longer has what it was asked: ask again"
+        )
+
+
 class MailboxFull(CallerError):
     """A run's mailbox is full, and refuses what comes then. `size` is the number of messages that it holds."""
 

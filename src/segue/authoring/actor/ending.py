@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ...core.restarts import END, Kind, Verdict, wanted
 from ...model.entry import Failure
-from ...model.errors import RunInterrupted
+from ...model.errors import Restarted, RunInterrupted
 from ...model.message import Letter
 from ...model.run import Spec
 from ..context import current
@@ -61,6 +61,7 @@ class Ending:
         await self._settle()
         await self._close()
         await self._performer.hook("teardown")
+        life.refuse(here.responders(), to_failure(Restarted(life.id)))
         here.begin_anew()
         if verdict.after:
             here.due = life.now() + verdict.after

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ...model.entry import Failure
@@ -163,6 +163,10 @@ class Life(Protocol):
 
     def close_letter(self, letter: Letter, reply: Mail | None) -> None:
         """Have the next commit consume a message and send its answer."""
+        ...
+
+    def refuse(self, letters: Iterable[int], error: Failure) -> None:
+        """Have the next commit answer those of these requests that are kept, and not answered."""
         ...
 
     def save(self, checkpoint: Callable[[Turn], None], quiet: bool = False, /) -> bool:

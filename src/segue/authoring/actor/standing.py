@@ -10,10 +10,11 @@ import msgspec
 
 from ...core.codec import encode
 from ...core.restarts import Verdict
-from ...model.errors import UNREADABLE, BadSignature, Damaged, StateMismatch
+from ...model.errors import UNREADABLE, BadSignature, Damaged, NotEncodable, StateMismatch
 from ...ports.store import Claimed, Turn
 from ..failures import to_exception, to_failure
 from ..mail import message_name
+from ..message import responders
 from .checkpoint import Checkpoint, Delta, End, Texts, read_parted, write_checkpoint, write_delta
 from .family import Family
 from .fields import SMALL, Fields, Looked
@@ -170,6 +171,14 @@ class Standing:
         self.end, self.ending, self.closing = None, False, False
         self.children.clear()
         self.verdict, self.lives = None, self.lives + 1
+
+    def responders(self) -> set[int]:
+        """The requests to this run whose responders lie in its fields and its state, as they are now."""
+        try:
+            fields = self.definition.dump(self.actor)
+        except NotEncodable:  # `teardown` left them so, and what they were is all that is known
+            fields = bytes(self.fields.whole())
+        return responders(self._run, fields + bytes(self.data if self.state is not None else b""))
 
     @property
     def listens(self) -> bool:

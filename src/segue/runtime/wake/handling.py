@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Future, TimerHandle
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -273,6 +273,16 @@ class Handling:
             box.take_out(letter.id)
         else:
             box.consume(letter.id)
+
+    def refuse(self, letters: Iterable[int], error: Failure) -> None:
+        """Have the next commit answer those of these requests that are kept, and not answered."""
+        box = self._run.mailbox
+        for id in sorted(letters):
+            letter = box.keeping.kept(id)
+            reply = None if letter is None else self.answer_to(letter.mail, None, error)
+            if reply is not None:
+                self._run.commits.send(reply)
+                box.take_out(id)
 
     def going_on(self, work: Coroutine[Any, Any, Any], waits: Any) -> Awaitable[Any]:
         """A handler that was begun and waits on that: to be awaited by the actor's own code."""

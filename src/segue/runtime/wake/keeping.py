@@ -75,6 +75,10 @@ class Keeping:
     def __len__(self) -> int:
         return len(self._kept)
 
+    def kept(self, id: int) -> Letter | None:
+        """That letter, if it stays."""
+        return self._kept.get(id)
+
     def keep(self, letter: Letter) -> None:
         """A letter stays from now on, or has since an earlier life."""
         mail = letter.mail
