@@ -15,9 +15,12 @@ import pytest
 
 import segue
 from segue import Actor, Done, Ended, Fail, Interrupt, Note, Request, Restart
+from segue.authoring.flow import definition
 from segue.core.restarts import Kind, Verdict, decide
 from segue.model.errors import (
+    BadSignature,
     Conflict,
+    InvalidValue,
     NotEncodable,
     RunCancelled,
     RunEnded,
@@ -449,6 +452,53 @@ async def test_groups_are_checked() -> None:
             await engine.run(NoHouse())
         with pytest.raises(WrongPlace, match="is no actor"):
             await engine.run(no_house())
+
+
+def test_what_would_mean_nothing_is_refused() -> None:
+    class Unsaid(Actor[None]):
+        restart = Restart("one")
+
+    class Unheard(Actor[None]):
+        def finished(self, child: Ended) -> object: ...
+
+    class Bounded(Actor[None]):
+        mailbox = 100
+
+    class Patient(Actor[None]):
+        grace = 30  # type: ignore[assignment]  # that is what it is about
+
+    class Listed(Actor[None]):
+        groups = ["hall"]  # type: ignore[assignment]  # so here
+
+    class Named(Actor[None]):  # fields of these names are fields
+        mailbox: str = "box"
+        restart: str = "button"  # type: ignore[assignment,misc]  # as mypy can't know
+
+    for actor, said in (
+        (Unsaid(), "a `restart` for children, and no groups to keep them in; set `groups`"),
+        (Unheard(), "`finished` for children, and no groups"),
+        (Bounded(), r"mailbox: it can't be 100; write `mailbox = segue\.Mailbox\(100\)`"),
+        (Patient(), "grace: it can't be 30; write `grace = timedelta"),
+        (Listed(), r"groups: it can't be \['hall'\]; write `groups = Floor`"),
+    ):
+        with pytest.raises(BadSignature, match=said):
+            definition(type(actor)).check()
+    definition(Named).check()
+
+
+@segue.flow
+async def spawns(kind: Any) -> None:
+    await segue.spawn(Lodger("n"), restart=kind)
+
+
+async def test_a_restart_without_a_group_or_of_no_kind_is_refused() -> None:
+    async with FakeModel() as model:
+        with pytest.raises(WrongPlace, match="nobody would begin it anew; give a `group=` too"):
+            await model.run_flow(spawns("permanent"))
+        with pytest.raises(
+            InvalidValue, match="permanent or transient or temporary: it is none of them; got 'always'"
+        ):
+            await model.run_flow(spawns("always"))
 
 
 class NoHouse(Actor[None]):

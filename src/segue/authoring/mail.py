@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from datetime import timedelta
 from enum import Enum
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack, get_args
 
 import msgspec
 
@@ -16,7 +16,7 @@ from ..core.forms import members
 from ..core.restarts import Kind
 from ..model.checks import moment, seconds, text
 from ..model.entry import Entry
-from ..model.errors import Deadlock, WrongPlace
+from ..model.errors import Deadlock, InvalidValue, WrongPlace
 from ..model.message import CAUGHT_UP, Mail, MailKind
 from ..model.mode import Config
 from ..model.run import CallRef, Spec
@@ -365,6 +365,10 @@ async def spawn(
     run = branch.run
     flow, args = take_call(call)
     text("the id of a run", id)
+    if restart not in get_args(Kind):
+        raise InvalidValue(
+            "restart of spawn()", " or ".join(get_args(Kind)), "it is none of them", repr(restart)
+        )
     check = check_fits(branch, flow, args)
     run.services.register(flow)
     config = config_of(branch, configured("spawn()", how) if how else None, flow.options)
@@ -374,6 +378,10 @@ async def spawn(
                 f"run {run.id!r} is no actor, so it can't supervise in {group!r}: leave group= out"
             )
         return await run.supervisor.spawn(branch, flow, args, config, group, restart, id)
+    if restart != "transient":
+        raise WrongPlace(
+            f"spawn(restart={restart!r}) without a group: nobody would begin it anew; give a `group=` too"
+        )
     run_id = id or child_id(branch, flow, args)
     config = config.opened(f"run:{run_id}")
 

@@ -9,7 +9,7 @@ import logging
 import typing
 from collections.abc import Callable, Set
 from datetime import timedelta
-from enum import Enum
+from enum import Enum, EnumMeta
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -37,6 +37,13 @@ log = logging.getLogger("segue")
 #: What a class may replace of `Actor`.
 HOOKS = ("setup", "begin", "teardown", "failed", "rollback", "interrupted", "finished", "perform")
 _ACTOR = f"{__package__}.actor"
+#: What a class may say of itself: the type, and an example.
+_SETTINGS: dict[str, tuple[type[Any], str]] = {
+    "mailbox": (Mailbox, "`mailbox = segue.Mailbox(100)`"),
+    "groups": (EnumMeta, "`groups = Floor`, which is an Enum"),
+    "restart": (Restart, '`restart = segue.Restart("one")`'),
+    "grace": (timedelta, "`grace = timedelta(seconds=30)`"),
+}
 
 
 class ActorDef:
@@ -255,6 +262,7 @@ class ActorDef:
             graph.check_edges(self)
             answers.check_answers(self)
             self._check_init()
+            self._check_settings()
             self._checked = True
 
     def _check_init(self) -> None:
@@ -267,6 +275,22 @@ class ActorDef:
             )
             cure = "leave out __init__(): segue makes one of the fields; what follows from them is __post_init__()'s"
             raise BadSignature(self.name, problem, cure) from None
+
+    def _check_settings(self) -> None:
+        """What the class says beside fields and handlers is taken as that, or would mean nothing."""
+        fields = {part.name for part in dataclasses.fields(self.cls)}
+        said = {name: getattr(self.cls, name, None) for name in _SETTINGS if name not in fields}
+        for name, value in said.items():
+            kind, cure = _SETTINGS[name]
+            if value is not None and not isinstance(value, kind):
+                raise BadSignature(f"{self.name}.{name}", f"it can't be {value!r}", f"write {cure}")
+        if self.groups is None and (said.get("restart") or "finished" in self.own):
+            what = "a `restart`" if said.get("restart") else "`finished`"
+            raise BadSignature(
+                self.name,
+                f"it has {what} for children, and no groups to keep them in",
+                "set `groups` to an Enum, and spawn children with `group=` one of it",
+            )
 
     _checked = False
 
