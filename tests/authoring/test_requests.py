@@ -468,6 +468,59 @@ class AsksClerk(Actor[str]):
         return q.text
 
 
+class Impatient(Actor[None]):
+    """Gives up on whom it asks, and is asked back by that one later."""
+
+    patient: segue.Run[Any]
+    heard: str = ""
+
+    @segue.on
+    async def decide(self, d: Decide) -> None:
+        with contextlib.suppress(TimeoutError):
+            await self.patient.request(Question(d.text), timeout=timedelta(minutes=1))
+
+    @segue.on
+    async def asked(self, q: Question) -> str:
+        return "here"
+
+
+class Patient(Actor[list[str]]):
+    open: list[Responder[str]] = segue.field(default_factory=list)
+    said: list[str] = segue.field(default_factory=list)
+
+    @segue.on
+    async def asked(self, q: Question, reply: Responder[str]) -> None:
+        self.open.append(reply)
+        if q.text == "keep":
+            await self.me.tell(Decide("later"), after=timedelta(minutes=2))
+        else:
+            await segue.sleep(timedelta(minutes=2))
+            await self.me.tell(Quit())
+            self.said.append(await segue.Run(None, "impatient").request(Question("back")))
+
+    @segue.on
+    async def decide(self, d: Decide) -> segue.Done[list[str]]:
+        return segue.Done([await segue.Run(None, "impatient").request(Question("back"))])
+
+    @segue.on
+    async def quit(self, _: Quit) -> segue.Done[list[str]]:
+        return segue.Done(self.said)
+
+
+@pytest.mark.parametrize("how", ["keep", "at work"])
+async def test_who_has_given_up_may_be_asked_back(how: str, tmp_path: Path) -> None:
+    """It counted as one that waits: a false `Deadlock`."""
+
+    async def begin(engine: segue.Engine) -> None:
+        impatient = await engine.start(Impatient(await engine.start(Patient(), id="p")), id="impatient")
+        await impatient.tell(Decide(how))
+
+    def check(_: Desk, head: Head) -> None:
+        assert head.value == b'["here"]'
+
+    await at_every_commit(begin, "p", check, kind="memory", path=tmp_path)
+
+
 async def test_a_request_that_failed_is_not_kept_and_closes_no_circle() -> None:
     desk = Desk()
     async with desk.engine() as engine:

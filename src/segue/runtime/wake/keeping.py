@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +23,9 @@ class Keeping:
     __slots__ = (
         "_answered",
         "_beside",
+        "_bounded",
         "_box",
+        "_given_up",
         "_keeper",
         "_kept",
         "_keys",
@@ -38,6 +41,8 @@ class Keeping:
         self._run, self._box = run, box
         self._kept: dict[int, Letter] = {}
         self._waiting: dict[str, int] = {}  # who waits for requests of these to be answered, and for how many
+        self._bounded: list[tuple[float, int]] = []  # until when, of those letters; a heap
+        self._given_up = set[int]()  # whose callers wait no more
         self._subscribers: dict[str, dict[int, Mail]] = {}  # by what they subscribed to
         # Of actors that follow for longer than a handler: the letter by who follows what.
         self._standing: dict[tuple[str, str, bytes | None], int] = {}
@@ -55,9 +60,17 @@ class Keeping:
         self.settled: dict[int, list[int]] = {}
 
     def callers(self, path: str = "", *, kept_only: bool = False) -> tuple[str, ...]:
-        """The runs that wait, in chains, for this one to answer."""
+        """The runs that wait, in chains, for this one to answer; not those whose time to wait is up."""
+        now, bounded = self._run.now(), self._bounded
+        while bounded and bounded[0][0] <= now:
+            _, id = heapq.heappop(bounded)
+            if (letter := self._kept.get(id)) is not None:
+                self._given_up.add(id)
+                self._waits_no_more(letter.mail)
         keeps = self._keeper and self._keeper == self._box.hand
         mine = self._run.callers if keeps or not kept_only else ()
+        if mine and (hand := self._box.letter(self._box.hand)) is not None and 0 < hand.mail.until <= now:
+            mine = ()
         for place, callers in self._beside.items():
             if path == place or path.startswith(f"{place}/"):
                 mine = (*mine, *callers)
@@ -93,6 +106,14 @@ class Keeping:
             return
         for caller in mail.callers:
             self._waiting[caller] = self._waiting.get(caller, 0) + 1
+        if mail.until and mail.callers:
+            heapq.heappush(self._bounded, (mail.until, letter.id))
+
+    def _waits_no_more(self, mail: Mail) -> None:
+        for caller in mail.callers:
+            self._waiting[caller] -= 1
+            if not self._waiting[caller]:
+                del self._waiting[caller]
 
     def pop(self, id: int) -> Letter | None:
         """A letter that was kept, and leaves."""
@@ -105,10 +126,10 @@ class Keeping:
             if self._standing.get(_followed(mail)) == id:
                 del self._standing[_followed(mail)]
             return letter
-        for caller in mail.callers:
-            self._waiting[caller] -= 1
-            if not self._waiting[caller]:
-                del self._waiting[caller]
+        if id in self._given_up:
+            self._given_up.discard(id)
+        else:
+            self._waits_no_more(mail)
         return letter
 
     def may_keep(self, letter: int) -> None:
