@@ -10,8 +10,9 @@ from typing import Any, Generic, TypeVar
 import pytest
 
 import segue
-from segue.model.errors import Conflict, NotEncodable, RunFailed, WrongPlace
+from segue.model.errors import Conflict, NotEncodable, RunFailed, StoreError, WrongPlace
 from segue.model.run import Head
+from segue.runtime.worker import Worker
 from tests.runtime.lives import Desk, everywhere
 
 DAY = timedelta(days=1)
@@ -462,3 +463,34 @@ async def test_a_run_that_somebody_else_started() -> None:
         await engine.answer("waiting:0", 3)
         assert await other == 3
         assert await engine.run(flow(), id="later") == 3
+
+
+async def test_a_look_at_such_a_run_that_fails_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run that waited for it was parked for ever."""
+
+    @segue.flow
+    async def flow() -> int:
+        return await (await segue.spawn(three(), id="three"))
+
+    @segue.flow
+    async def three() -> int:
+        return 3
+
+    find, looks = Worker.find, list[str]()
+
+    async def fails(worker: Worker, run: str) -> Head | None:
+        looks.append(run)
+        if len(looks) == 1:
+            raise StoreError("here", "the disk reports an error", "look at it")
+        return await find(worker, run)
+
+    monkeypatch.setattr(Worker, "find", fails)
+    desk = Desk()
+    async with desk.engine() as engine:
+        assert await engine.run(three(), id="three") == 3
+        await engine.start(flow(), id="it")
+        while not looks:
+            await asyncio.sleep(0.001)
+    async with desk.engine() as engine:
+        await engine.wait("it")
+    assert (await desk.head()).value == b"3"

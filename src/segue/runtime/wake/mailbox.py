@@ -587,6 +587,8 @@ class Mailbox:
         assert task is not None  # made for this
         try:
             self._seen(await run.host.find(id), place)
+        except Exception as error:  # the store is gone
+            run.abandon(error)
         finally:
             run.carrying.local.discard(
                 task
