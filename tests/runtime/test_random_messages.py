@@ -127,6 +127,9 @@ async def carry_out(acts: list[Act], me: Node | None) -> Then | None:
                 assert await at(to).request(Question(id, inner)) == id
             case "ask slowly", [to, inner]:
                 assert await at(to).request(Slow(id, inner)) == id
+            case "ask and tell", [to, inner, second]:
+                asks, tells = at(to).request(Question(id, inner)), at(to).tell(Go(*second))
+                assert await asyncio.gather(asks, tells) == [id, None]
             case "forward", [to, inner]:
                 await at(to).request(Question(id, inner)).forward(tag=id)
             case "work", _:
@@ -276,10 +279,22 @@ class Plan:
     def _act(self, id: str, me: int, by: str, depth: int, apart: bool) -> list[Act]:
         r, above = self.r, me < len(self.nodes) - 1
         kind = r.choices(
-            ("tell", "later", "instead", "urgent", "ask", "forward", "here", "at once", "own", "child"),
-            (25, 5, 3, 5, 10, 7 * (me >= 0), 25, 6, 12 * (me >= 0), 4 * (me >= 0 and not apart)),
+            (
+                "tell",
+                "later",
+                "instead",
+                "urgent",
+                "ask",
+                "ask and tell",
+                "forward",
+                "here",
+                "at once",
+                "own",
+                "child",
+            ),
+            (25, 5, 3, 5, 10, 5, 7 * (me >= 0), 25, 6, 12 * (me >= 0), 4 * (me >= 0 and not apart)),
         )[0]
-        if depth > 4 or (kind in ("ask", "forward") and not above):
+        if depth > 4 or (kind in ("ask", "ask and tell", "forward") and not above):
             kind = "here"
         match kind:
             case "tell" | "later":
@@ -294,6 +309,13 @@ class Plan:
             case "urgent":
                 self.urgent.add(id)
                 return [[kind, id, r.choice(self.nodes)]]
+            case "ask and tell":
+                (number, to), second = self._to(id, me), self._id()
+                self.logs[to].add(second)
+                if not apart:
+                    self.told += [(by, id, to), (by, second, to)]
+                inner = self._acts(number, id, depth + 1)
+                return [[kind, id, to, inner, [second, self._note(number, second, depth)]]]
             case "ask" | "forward":
                 number, to = self._to(id, me)
                 if kind == "forward":
