@@ -17,13 +17,14 @@ import pytest
 
 import segue
 from segue import Actor, Note, Request
-from segue.model.errors import Conflict, InvalidValue, RunEnded, WrongPlace
+from segue.model.errors import Conflict, InvalidValue, NotEncodable, RunEnded, WrongPlace
+from segue.model.run import Head
 from segue.ports.store import Turn
 from segue.runtime.handles import answer_by_id
 from segue.stores import open_store
 from segue.stores.memory import MemoryStore
 from segue.testing.crash import Mortal
-from tests.authoring.killed import through
+from tests.authoring.killed import at_every_commit, through
 from tests.runtime.lives import Desk
 
 
@@ -311,7 +312,7 @@ class Heard(Request[list[int]]):
 
 class Follower(Actor[None]):
     heard: list[int] = segue.field(default_factory=list)
-    feed: Any = segue.field(default=None, durable=False)
+    feed: segue.Feed[Any, Any] | None = None
 
     @segue.on
     async def follow(self, f: Follow) -> None:
@@ -324,6 +325,7 @@ class Follower(Actor[None]):
 
     @segue.on
     async def unfollow(self, u: Unfollow) -> None:
+        assert self.feed is not None
         await self.feed.close()
 
     @segue.on
@@ -382,6 +384,65 @@ async def test_an_actor_follows_for_long() -> None:
         await run.tell(Up())  # finds nobody, which calls the subscription off
         await subscribed(desk, "c", 0)
     assert await desk.store.dead_letters() == []
+
+
+@segue.flow
+async def follows_for_a_while(counter: segue.Run[Any], follower: segue.Run[Any]) -> list[int]:
+    await follower.tell(Follow(counter))
+    while not await follower.request(Heard()):
+        await segue.sleep(timedelta(seconds=1))
+    await counter.tell(Up())
+    while len(await follower.request(Heard())) < 2:
+        await segue.sleep(timedelta(seconds=1))
+    await follower.tell(Unfollow())
+    await segue.sleep(timedelta(seconds=1))
+    await counter.tell(Up())
+    await segue.sleep(timedelta(seconds=1))
+    return await follower.request(Heard())
+
+
+@pytest.mark.parametrize("park", ["auto", "always"])
+async def test_an_actor_ends_that_in_a_later_wake(park: str, tmp_path: Path) -> None:
+    """Only the wake that had begun it could."""
+
+    async def begin(engine: segue.Engine) -> None:
+        counter, follower = await engine.start(Counter(), id="c"), await engine.start(Follower(), id="f")
+        await engine.start(follows_for_a_while(counter, follower), id="it")
+
+    def check(_: Desk, head: Head) -> None:
+        assert head.value == b"[0,1]"
+
+    def set_up(desk: Desk) -> None:
+        desk.options["park"] = park
+
+    await at_every_commit(begin, "it", check, kind="memory", path=tmp_path, set_up=set_up)
+
+
+async def test_what_a_kept_feed_is_good_for() -> None:
+    @segue.flow
+    async def flow(counter: segue.Run[Any]) -> None:
+        feed = counter.subscribe(Counts())
+        with pytest.raises(NotEncodable, match="await it first"):
+            await tells(feed)
+        async with feed:
+            with pytest.raises(NotEncodable):
+                await tells(feed)
+        kept = await tells(await counter.subscribe(Counts()))
+        with pytest.raises(WrongPlace, match="for its events, subscribe again"):
+            await kept
+        with pytest.raises(WrongPlace, match="its block"):
+            async for _ in kept:
+                pass
+        await kept.close()
+
+    @segue.step
+    async def tells(feed: segue.Feed[Any, Any]) -> segue.Feed[Any, Any]:
+        return feed
+
+    desk = Desk()
+    async with desk.engine() as engine:
+        await engine.run(flow(await engine.start(Counter(), id="c")))
+        await subscribed(desk, "c", 0)
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
