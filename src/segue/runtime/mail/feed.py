@@ -52,9 +52,7 @@ class Feed(Generic[S, E]):
     def __segue_text__(self) -> str:
         """As it is kept in a field."""
         if not self._key or self._entered:
-            raise TypeError(
-                "a feed is kept where an actor follows for long: self.feed = await run.subscribe(…)"
-            )
+            raise TypeError("a feed that nobody awaited, or a block's")
         return encode([self._run.id, self._key]).decode()
 
     @classmethod
