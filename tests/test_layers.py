@@ -107,7 +107,7 @@ def test_importing_segue_loads_no_optional_package():
 
 
 #: What tells a model call from another request, whoever is called.
-LIGHT = {"compatible", "faults", "listening", "masking", "native", "rates", "registry", "wire"}
+LIGHT = {"compatible", "declared", "faults", "listening", "masking", "native", "rates", "registry", "wire"}
 PROGRAM = """
 import asyncio, segue
 segue.Engine, segue.generate, segue.ask, segue.Actor, segue.http_client

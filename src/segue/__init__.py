@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from .model.mode import Live as Live
     from .model.upkeep import Summarise as Summarise
     from .model.upkeep import Trim as Trim
+    from .providers.declared import provider as provider
     from .runtime.engine import Engine as Engine
     from .runtime.ground.events import Asked as Asked
     from .runtime.ground.events import Event as Event
@@ -115,6 +116,7 @@ _HOMES = {
     "Envelope": "authoring.actor.envelope",
     "Request": "authoring.message",
     "Subscription": "authoring.actor.subscription",
+    "provider": "providers.declared",
     "publish": "authoring.actor.subscription",
     "Feed": "runtime.mail.feed",
     "Mailbox": "authoring.message",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from segue.authoring.flow import TARGETS
+from segue.providers.declared import DECLARED
 from tests.cli.desk import Desk, Provider
 
 
@@ -14,7 +15,7 @@ from tests.cli.desk import Desk, Provider
 def desk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Desk]:
-    modules, targets = set(sys.modules), dict(TARGETS)
+    modules, targets, declared = set(sys.modules), dict(TARGETS), dict(DECLARED)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -27,6 +28,8 @@ def desk(
             del sys.modules[name]
     TARGETS.clear()
     TARGETS.update(targets)
+    DECLARED.clear()
+    DECLARED.update(declared)
 
 
 @pytest.fixture(scope="module")

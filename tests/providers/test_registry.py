@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 import pytest
 
-from segue.model.errors import InvalidValue, MissingKey, OperatorError, UnknownName
+import segue
+from segue.model.errors import Conflict, InvalidValue, MissingKey, OperatorError, UnknownName
 from segue.ports.provider import Endpoint
 from segue.providers import OpenAI, make, resolve
 from segue.transports.pooled import Pooled
@@ -187,28 +190,57 @@ def test_organisation_and_project_go_with_openais_key_only():
     assert other._exchange.headers == {}
 
 
-def test_providers_of_ones_own():
+@pytest.fixture
+def declared(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setattr("segue.providers.declared.DECLARED", known := dict[str, Any]())
+    monkeypatch.setattr("segue.providers.registry.DECLARED", known)
+    return known
+
+
+def test_providers_of_ones_own(declared: dict[str, Any]):
     made: list[Any] = []
 
-    def maker(*given: Any) -> Any:
-        made.append(given)
+    @segue.provider
+    def mine(endpoint: Endpoint) -> Any:
+        made.append(endpoint)
         return "a provider"
 
-    makers = {"mine": maker}
-    endpoint = resolve("mine:m@http://x/v1#KEY", {}, makers=makers)
+    @segue.provider(name="house-gate")
+    def gate(endpoint: Endpoint) -> Any:
+        return "another"
+
+    endpoint = resolve("mine:m@http://x/v1#KEY", {})
     assert endpoint == Endpoint("mine", "http://x/v1", "m", "KEY")
-    assert make(endpoint, KEYED, None, makers=makers) == "a provider"  # type: ignore[arg-type]
-    assert made == [(endpoint, KEYED, None)]
-    assert resolve("mine:m", {}, makers=makers) == Endpoint("mine", "", "m")
+    assert make(endpoint, KEYED, None) == "a provider"  # type: ignore[arg-type, comparison-overlap]
+    assert made == [endpoint]
+    assert resolve("mine:m", {}) == Endpoint("mine", "", "m")
+    assert make(resolve("house-gate:m", {}), KEYED, None) == "another"  # type: ignore[arg-type, comparison-overlap]
     with pytest.raises(UnknownName, match="did you mean 'mine'"):
-        resolve("mne:m", {}, makers=makers)
+        resolve("mne:m", {})
+    declared.clear()
     with pytest.raises(UnknownName, match="mine"):
         make(endpoint, KEYED, Pooled())
 
 
-def test_ones_own_may_stand_in_for_a_known_one():
-    endpoint = resolve("openai:m", {}, makers={"openai": lambda *given: None})  # type: ignore[arg-type, return-value]
-    assert endpoint == Endpoint("openai", "", "m")
+def test_names_that_no_provider_of_ones_own_can_have(declared: dict[str, Any]):
+    for name in ("a:b", "a@b", "9", "-"):
+        with pytest.raises(InvalidValue, match="a word, as before the colon of a model"):
+            segue.provider(name=name)(lambda endpoint: None)  # type: ignore[arg-type, return-value]
+    with pytest.raises(InvalidValue, match="'openai' is there"):
+        segue.provider(name="openai")(lambda endpoint: None)  # type: ignore[arg-type, return-value]
+    with pytest.raises(InvalidValue, match="a function that takes an Endpoint"):
+        segue.provider("gateway")  # type: ignore[call-overload]
+    assert not declared
+
+
+def test_one_is_declared_in_one_file(declared: dict[str, Any], tmp_path: Path):
+    text = "import segue\n@segue.provider\ndef gate(endpoint): ..."
+    for name in ("one", "other"):
+        (tmp_path / f"{name}.py").write_text(text)
+    run_path(str(tmp_path / "one.py"))
+    run_path(str(tmp_path / "one.py"))  # as a notebook, or one that is loaded anew
+    with pytest.raises(Conflict, match=r"'gate' is declared in .*one\.py and in .*other\.py"):
+        run_path(str(tmp_path / "other.py"))
 
 
 @pytest.mark.parametrize("provider", ["azure", "groq", "mistral", "openai-responses", "together", "xai"])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .registry import Maker, make, resolve
+from .registry import make, resolve
 
 if TYPE_CHECKING:
     from .openai import OpenAI as OpenAI
     from .prices import Prices as Prices
 
-__all__ = ["Maker", "OpenAI", "Prices", "make", "resolve"]
+__all__ = ["OpenAI", "Prices", "make", "resolve"]
 
 
 def __getattr__(name: str) -> Any:

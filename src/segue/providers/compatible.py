@@ -36,7 +36,7 @@ class Compatible(NamedTuple):
     windows: bool = False
 
     def make(self, endpoint: Endpoint, environment: Environment, transport: Transport) -> OpenAI:
-        """A `Maker`."""
+        """Who speaks for it."""
         from .openai import OpenAI
 
         headers = {}

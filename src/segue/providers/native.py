@@ -20,7 +20,7 @@ class Native(NamedTuple):
     needs_key: bool = True
 
     def make(self, endpoint: Endpoint, environment: Environment, transport: Transport) -> Provider:
-        """A `Maker`."""
+        """Who speaks for it."""
         key = environment.get(endpoint.credential, "") if endpoint.credential else ""
         return self.speaks(endpoint.base_url, key, transport, endpoint.provider)
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import functools
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from ..model.errors import InvalidValue, MissingKey, UnknownName
 from ..ports.provider import Endpoint, Environment, Provider
 from ..ports.transport import Transport
 from .compatible import COMPATIBLE
+from .declared import DECLARED
 from .masking import Mask
 from .native import NATIVE
 
 T = TypeVar("T")
-Maker = Callable[[Endpoint, Environment, Transport], Provider]
 
 
 class Known(Protocol):
@@ -33,7 +33,7 @@ class Known(Protocol):
     def path(self) -> str: ...
 
     def make(self, endpoint: Endpoint, environment: Environment, transport: Transport) -> Provider:
-        """A `Maker`."""
+        """Who speaks for it."""
         ...
 
 
@@ -42,22 +42,22 @@ KNOWN: dict[str, Known] = {**COMPATIBLE, **NATIVE}
 KEY = 16
 
 
-def resolve(name: str, environment: Environment, *, makers: Mapping[str, Maker] | None = None) -> Endpoint:
+def resolve(name: str, environment: Environment) -> Endpoint:
     """Where a model is: `PROVIDER:MODEL`, `PROVIDER:MODEL@URL` or `PROVIDER:MODEL@URL#VARIABLE`.
 
     The variable names the key for that URL. Without one, a provider's own key goes to its own place only, never
-    to a URL in a name: `openai:…@http://…` calls without a key. `makers` are providers of your own, by name.
+    to a URL in a name: `openai:…@http://…` calls without a key. Providers that were declared are asked for none.
     Raises `UnknownName`, `InvalidValue`, and `MissingKey` where a call would fail for want of a key.
     """
     provider, colon, rest = name.partition(":")
     if not colon:
-        raise UnknownName("model", name, _cure(name, makers, prefix=True))
-    if provider not in {*KNOWN, *(makers or {})}:
-        raise UnknownName("provider", provider, _cure(provider, makers))
+        raise UnknownName("model", name, _cure(name, prefix=True))
+    if provider not in KNOWN and provider not in DECLARED:
+        raise UnknownName("provider", provider, _cure(provider))
     model, url, variable = _taken_apart(rest)
     if not model:
         raise InvalidValue("model", f"a name such as '{provider}:MODEL'", "the model isn't named", repr(name))
-    if provider in (makers or {}):
+    if provider in DECLARED:
         return Endpoint(provider, url, model, variable)
     known = KNOWN[provider]
     set_url = environment.get(known.url_variable, "").strip()
@@ -83,19 +83,13 @@ def masks(environment: Environment) -> list[Mask]:
 _mask = functools.lru_cache(maxsize=64)(Mask)
 
 
-def make(
-    endpoint: Endpoint,
-    environment: Environment,
-    transport: Transport,
-    *,
-    makers: Mapping[str, Maker] | None = None,
-) -> Provider:
+def make(endpoint: Endpoint, environment: Environment, transport: Transport) -> Provider:
     """Who speaks for an endpoint. It owns the transport from now on. Raises `MissingKey`, `UnknownName`."""
-    if makers and endpoint.provider in makers:
-        return makers[endpoint.provider](endpoint, environment, transport)
+    if endpoint.provider in DECLARED:
+        return DECLARED[endpoint.provider](endpoint)
     known = KNOWN.get(endpoint.provider)
     if known is None:
-        raise UnknownName("provider", endpoint.provider, _cure(endpoint.provider, makers))
+        raise UnknownName("provider", endpoint.provider, _cure(endpoint.provider))
     _key(endpoint, environment)
     return known.make(endpoint, environment, transport)
 
@@ -149,10 +143,10 @@ def _based(url: str, added: str) -> str:
     return f"{parts.scheme}://{parts.netloc.lower()}{path}"
 
 
-def _cure(name: str, makers: Mapping[str, Maker] | None, *, prefix: bool = False) -> str:
+def _cure(name: str, *, prefix: bool = False) -> str:
     import difflib
 
-    known = sorted([*KNOWN, *(each for each in makers or () if each not in KNOWN)])
+    known = sorted([*KNOWN, *DECLARED])
     if prefix:
         return f"write it as 'provider:model', such as 'openai:{name}'; providers are {', '.join(known)}"
     close = difflib.get_close_matches(name.lower(), known, 1)
