@@ -68,6 +68,16 @@ class Ended:
     member: Any = None
 
 
+def _as_actor(target: Target, args: bytes) -> tuple[Target, bytes]:
+    """What is supervised is an actor, also of a flow: one that runs it."""
+    if target.kind != "flow":
+        return target, args
+    from .supervised import SUPERVISED
+
+    wanted = {"target": target.name, "args": msgspec.Raw(args), "module": target.module}
+    return SUPERVISED, msgspec.json.encode(wanted)
+
+
 class Supervisor:
     """The children of the actor that stands `here`, in one of its wakes."""
 
@@ -82,29 +92,14 @@ class Supervisor:
     ) -> Any:
         """Start a child; see `segue.spawn`."""
         here, run = self._here, branch.run
-        groups = here.definition.groups
-        group, member = group if isinstance(group, tuple) else (group, None)
-        belongs = encode(member, where="the value of the group").decode()
-        if not isinstance(group, groups or ()):
-            known = "it has no groups" if groups is None else f"its groups are those of {groups.__name__}"
-            raise WrongPlace(
-                f"actor {here.definition.name!r} can't supervise in {group!r}: {known}; "
-                f"set `groups = {type(group).__name__}` in its class"
-            )
+        name, belongs = self._belongs(group)
         if id and here.lives:  # that of its former life has ended
             id = f"{id}.{here.lives + 1}"
         run_id = id or child_id(branch, target, args)
         config = config.opened(f"run:{run_id}")
-        started: Target = target
-        if target.kind == "flow":  # what is supervised is an actor that runs it
-            from .supervised import SUPERVISED
-
-            started = SUPERVISED
-            wanted = {"target": target.name, "args": msgspec.Raw(args), "module": target.module}
-            args = msgspec.json.encode(wanted)
-            run.services.register(started)
-
-        check = msgspec.json.encode(group.name if member is None else [group.name, belongs])
+        started, args = _as_actor(target, args)
+        run.services.register(started)
+        check = msgspec.json.encode(name if belongs == "null" else [name, belongs])
         is_there = "" if not id else await self._is_there(branch, id, check)
 
         def writes(turn: Turn, path: str, n: int) -> None:
@@ -124,33 +119,42 @@ class Supervisor:
                 )
             return run.services.handle(run_id, target, place), isinstance(said, str)
 
+        given = msgspec.json.encode([is_there] if is_there else run_id)
         act = Act(
-            kind="spawn",
-            name=target.name,
-            args=args,
-            digest=check,
-            decode=came,
-            writes=writes,
-            value=msgspec.json.encode([is_there] if is_there else run_id),
+            kind="spawn", name=target.name, args=args, digest=check, decode=came, writes=writes, value=given
         )
         handle, ends = await run.record(branch, act)
         if ends and handle.id not in here.children:
             softest = 0 if started is target else int(QUIET)
-            child = Child(
-                handle.id,
-                group.name,
-                target.name,
-                kind,
-                level=softest,
-                module=target.module,
-                member=belongs,
-                softest=softest,
-            )
-            here.children.put(child)
-            self._asked = None
-            if here.closing:
-                self._put({child.id: await self._ask_to_end(branch, child)})
+            await self._adopt(
+                branch,
+                Child(
+                    handle.id, name, target.name, kind,
+                    level=softest, module=target.module, member=belongs, softest=softest,
+                ),
+            )  # fmt: skip
         return handle
+
+    def _belongs(self, group: Group) -> tuple[str, str]:
+        """The name of a group, and what of it a child belongs to, as JSON. Raises `WrongPlace`."""
+        definition = self._here.definition
+        groups = definition.groups
+        group, member = group if isinstance(group, tuple) else (group, None)
+        belongs = encode(member, where="the value of the group").decode()
+        if not isinstance(group, groups or ()):
+            known = "it has no groups" if groups is None else f"its groups are those of {groups.__name__}"
+            raise WrongPlace(
+                f"actor {definition.name!r} can't supervise in {group!r}: {known}; "
+                f"set `groups = {type(group).__name__}` in its class"
+            )
+        return group.name, belongs
+
+    async def _adopt(self, branch: Branch, child: Child) -> None:
+        """It is here from now on; where the others are being ended, it is asked to end at once."""
+        self._here.children.put(child)
+        self._asked = None
+        if self._here.closing:
+            self._put({child.id: await self._ask_to_end(branch, child)})
 
     async def _is_there(self, branch: Branch, id: str, check: bytes) -> Literal["", "over", "another's"]:
         """Whether a run of that id will tell no end: it has, or tells another. What is recorded isn't looked up."""
