@@ -18,6 +18,7 @@ class Run:
         "asks",
         "box",
         "checkpoint",
+        "children",
         "deltas",
         "digests",
         "error",
@@ -31,7 +32,6 @@ class Run:
         "lines",
         "marks",
         "number",
-        "parent",
         "past",
         "pool",
         "queued",
@@ -45,13 +45,11 @@ class Run:
         "worker",
     )
 
-    def __init__(
-        self, new: NewRun, number: int, now: float, fence: int = 0, parent: Run | None = None
-    ) -> None:
+    def __init__(self, new: NewRun, number: int, now: float, fence: int = 0) -> None:
         self.id = new.id
         self.spec: Spec = new.spec
         self.number = number  #: from 1, as they are made
-        self.parent = parent  #: of one of no job, the run that started it
+        self.children: list[Run] | None = None  #: those of no job that it has started
         self.status: Status = "ready"
         self.fence = fence
         self.worker = ""

@@ -28,6 +28,7 @@ class Runs:
         self.by_id: dict[str, Run] = {}
         self._ids = Ids()
         self._all: list[Run] = []  #: as they were made
+        self._roots: list[Run] = []  #: those of no job that no run which is there has started
         self.held: dict[str, Run] = {}  #: claimed runs
         self.lapse = float("inf")  #: no claim lapses before this
         self._ready: list[_Place] = []
@@ -122,15 +123,21 @@ class Runs:
         if known is not None:
             return Created(False, known.head())
         self._made += 1
-        call = None if new.spec.job else new.spec.parent
+        call = new.spec.parent
         parent = None if call is None else self.by_id.get(call.run)
-        run = self.by_id[new.id] = Run(new, self._made, now, self._floor, parent)
+        run = self.by_id[new.id] = Run(new, self._made, now, self._floor)
         self._ids.add(new.id)
         self._all.append(run)
         if new.spec.job:
             job = self._jobs.of(new.spec.job)
             job.runs.append(run)
             job.counts["ready"] += 1
+        elif parent is None:
+            self._roots.append(run)
+        elif parent.children is None:
+            parent.children = [run]
+        else:
+            parent.children.append(run)
         if worker:
             self._hold(run, worker, now + ttl, now)
         else:
@@ -146,8 +153,11 @@ class Runs:
         self._ids.remove(gone)
         self._all = [run for run in self._all if run.id not in gone]
         for run in self._all:
-            if run.parent is not None and run.parent.id in gone:
-                run.parent = None
+            if run.children is not None:
+                run.children = [child for child in run.children if child.id not in gone] or None
+        orphans = [child for run in runs for child in run.children or ()]
+        roots = [run for run in (*self._roots, *orphans) if run.id not in gone]
+        self._roots = sorted(roots, key=_made)
         self._jobs.lose(runs)
 
     def claim(
@@ -261,7 +271,8 @@ class Runs:
     def newest(
         self, job: str | None, parent: str, status: Sequence[str], before: int, limit: int
     ) -> tuple[list[Head], int]:
-        """Those of a job, of a parent, of neither, or all; and from where to go on."""
+        """Those of a job, of a parent, of neither, or all; and from where to go on. What has none of these statuses is
+        gone over."""
         among = self._among(job, parent)
         upto = bisect_left(among, before, key=_made) if before else len(among)
         newest = (among[n] for n in range(upto - 1, -1, -1))
@@ -270,12 +281,12 @@ class Runs:
 
     def _among(self, job: str | None, parent: str) -> list[Run]:
         if parent:
-            return [run for run in self._all if run.parent is not None and run.parent.id == parent]
+            return (self.by_id[parent].children or []) if parent in self.by_id else []
         if job is None:
             return self._all
         if job:
             return self._jobs.by_id[job].runs if job in self._jobs.by_id else []
-        return [run for run in self._all if run.parent is None and not run.spec.job]
+        return self._roots
 
     def counts(self) -> dict[str, int]:
         """All of them, by status."""
