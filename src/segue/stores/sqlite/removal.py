@@ -133,10 +133,9 @@ def remove_job(ledger: Ledger, items: Sequence[str]) -> list[bool]:
 
 def _remove_job(cx: sqlite3.Connection, job: str) -> bool:
     row = cx.execute("select k from jobs where id = ?", (job,)).fetchone()
-    if row is None:
-        return True
-    if cx.execute("select 1 from runs where job = ? and job > 0 limit 1", row).fetchone() is not None:
-        return False
-    cx.execute("update jobs set target = null, created = null, total = null where k = ?", row)
+    if row is not None:
+        if cx.execute("select 1 from runs where job = ? and job > 0 limit 1", row).fetchone() is not None:
+            return False
+        cx.execute("update jobs set target = null, created = null, total = null where k = ?", row)
     _forget_accounts(cx, cx.execute("select k, id from budgets where id = 'job:' || ?", (job,)).fetchall())
     return True
