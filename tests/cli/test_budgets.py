@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import re
 
 import pytest
 
 from segue import Budget
 from segue.cli.budgets import as_budget
+from segue.core.budget import cause
+from segue.model.budget import STORE, Account, Limit
+from segue.model.mode import Config
+from segue.model.run import Spec
+from segue.ports.store import NewRun, Turn
+from segue.stores.sqlite import SqliteStore
 from tests.cli.desk import Desk, Provider
 
 HOW = ("--store", "sqlite:b.db")
@@ -122,6 +130,38 @@ def test_whose_budget_it_is(desk: Desk) -> None:
     assert "job 'j' has no budget" in desk.segue("resume", "--job", "j", "--budget", "5", *HOW).err
     assert desk.segue("run", "app.py:twice", "3", "--id", "b", *HOW).code == 0
     assert "no budget" in desk.segue("run", "app.py:twice", "3", "--id", "b", "--budget", "5", *HOW).err
+
+
+async def fill(store: SqliteStore) -> None:
+    """25 runs with budgets of their own, of which the last is held for that of a block."""
+    await store.open()
+    for id in [f"r{n:02}" for n in range(25)]:
+        own = Account(f"run:{id}", Limit(tokens=9))
+        await store.create([NewRun(id, Spec("flow", "triage", b"[]", Config(accounts=(own,))))], now=0.0)
+        await store.fund(own.id, own.limit, now=0.0)
+    block = "block:r24 0.1"
+    for account in (STORE, block, "block:r00 0.1"):
+        await store.fund(account, Limit(tokens=9), now=0.0)
+    claimed = {run.head.id: run.head for run in await store.claim("w", 100, 60.0, now=0.0)}
+    held = Turn(run="r24", fence=claimed["r24"].fence, status="held", reason=cause(block))
+    assert await store.commit([held]) == ["committed"]
+    await store.close()
+
+
+def test_runs_are_listed_with_their_budgets_and_the_engine_s_only(desk: Desk) -> None:
+    asyncio.run(fill(SqliteStore(str(desk.path / "b.db"))))
+    said = desk.segue("runs", "--limit", "2", *HOW).err
+    assert re.findall("budget of (.*):", said) == [
+        "the engine",
+        "a block of run 'r24'",
+        "run 'r23'",
+        "run 'r24'",
+    ]
+    said = desk.segue("runs", *HOW).err
+    assert "budget of the engine: " in said
+    assert "and 7 more budgets; `segue receipt --json` lists all" in said
+    (receipt,) = desk.segue("receipt", "--json", *HOW).rows
+    assert len(receipt["budgets"]) == 28
 
 
 def test_a_plan_says_whether_it_will_do(desk: Desk, provider: Provider) -> None:

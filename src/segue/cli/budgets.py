@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..core.budget import in_words, owner
+from ..core.budget import account_of, in_words, owner
 from ..model.budget import NANO, STORE, Account, Budget, Standing
 from ..model.run import Head
 from ..ports.store import Store
@@ -63,12 +63,19 @@ async def known(store: Store, job: str) -> list[Standing]:
     return await store.budgets([f"job:{job}", STORE] if job else ())
 
 
+async def listed(store: Store, heads: Sequence[Head], jobs: Iterable[str]) -> list[Standing]:
+    """The budgets of the engine and of these jobs, and those that these runs are on or held for: no others are read."""
+    on = [account.id for account in accounts_of(heads)]
+    held = [account_of(head.reason) for head in heads]
+    return await store.budgets([*{STORE, *on, *filter(None, held), *(f"job:{job}" for job in jobs)}])
+
+
 def tell(found: Sequence[Standing]) -> None:
-    """A line for each."""
-    for one in found[:MOST]:
+    """A line for each, the engine's first."""
+    for one in sorted(found, key=lambda one: one.id != STORE)[:MOST]:
         note(f"budget of {owner(one.id)}: {words(one)}")
     if len(found) > MOST:
-        note(f"and {count(len(found) - MOST)} more budgets; --json lists all")
+        note(f"and {count(len(found) - MOST)} more budgets; `segue receipt --json` lists all")
 
 
 def words(one: Standing) -> str:

@@ -91,13 +91,14 @@ async def _runs(store: Store, args: argparse.Namespace) -> None:
         for head in heads:
             put_json(as_plain(head) | await waits_as_plain(waits, head))
         return
+    jobs = [] if args.job or args.status or args.tag else await store.list_jobs()
+    some = _newest_jobs(jobs, args.limit)
     if not args.status:
-        budgets.tell(await budgets.known(store, args.job))
+        of = [args.job] if args.job else [job.id for job in some]
+        budgets.tell(await budgets.listed(store, heads, of))
     if not (args.status or args.tag or args.job):
         await tell_batches(store)
-    jobs = [] if args.job or args.status or args.tag else await store.list_jobs()
     if jobs:
-        some = _newest_jobs(jobs, args.limit)
         _jobs(some)
         if len(some) < len(jobs):
             note(f"and {count(len(jobs) - len(some))} more jobs that are over; --limit 0 shows all")

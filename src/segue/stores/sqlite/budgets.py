@@ -36,15 +36,12 @@ class Funding(msgspec.Struct, frozen=True):
 
 
 _COLUMNS = "nano_limit, token_limit, nano_spent, token_spent, nano_reserved, token_reserved"
-_STANDINGS = Query(
-    ("id", *_COLUMNS.split(", "), "(select count(*) from wanting w where w.budget = budgets.k)"),
-    "from budgets where id in (select value from json_each(?)) order by id",
-)
-_ALL_STANDINGS = Query(
-    ("id", *_COLUMNS.split(", "), "coalesce(waiting, 0)"),
+_STANDING = ("id", *_COLUMNS.split(", "), "coalesce(waiting, 0)")
+_ALL = (
     "from budgets left join (select budget, count(*) as waiting from wanting group by budget) on budget = k"
-    " order by id",
 )
+_STANDINGS = Query(_STANDING, f"{_ALL} where id in (select value from json_each(?)) order by id")
+_ALL_STANDINGS = Query(_STANDING, f"{_ALL} order by id")
 _SETTLED = Query(("id", "budget"), "from reservations where id in (select value from json_each(?))")
 
 
