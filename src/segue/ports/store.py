@@ -179,8 +179,9 @@ class Came(msgspec.Struct):
 class Hint(msgspec.Struct, frozen=True):
     """Something happened in this process's store: runs became ready, mail came to others, runs ended, lines wait.
 
-    `room`: bounded mailboxes may have room again. `runs` are ids; of `lines`, the names of lanes. `came`: of `mail`,
-    the letters themselves, by run or port, as far as the store has them at hand.
+    `ready` too: runs that were lost before and commit again, so that `claim` gives the next of those. `room`: bounded
+    mailboxes may have room again. `runs` are ids; of `lines`, the names of lanes. `came`: of `mail`, the letters
+    themselves, by run or port, as far as the store has them at hand.
 
     `elsewhere`: other processes have written something, and no more is known of it.
 

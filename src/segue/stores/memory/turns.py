@@ -58,13 +58,19 @@ class Turns:
         held = self._runs.held.get(run)
         if held is None or held.fence != fence:
             return False
-        held.lapses = 0
+        if held.lapses:
+            self._gets_on(held)
         entries = _fitted((entries, b""))
         if held.journal is None:
             held.journal = [entries]
         else:
             held.journal.append(entries)
         return True
+
+    def _gets_on(self, run: Run) -> None:
+        """It is no suspect any more, so the next one may be claimed."""
+        run.lapses = 0
+        self._hints.hint("ready", run.id)
 
     def commit(self, turns: Sequence[Turn]) -> list[CommitResult]:
         """Each by itself; room in budgets that they give back is given to others at the end."""
@@ -90,7 +96,8 @@ class Turns:
         run = self._runs.held.get(turn.run)
         if run is None or run.fence != turn.fence:
             return "fenced"
-        run.lapses = 0
+        if run.lapses:
+            self._gets_on(run)
         if turn.checkpoint is not None or turn.delta is not None:
             self._keep(run, turn)
         if turn.entries is not None:

@@ -6,6 +6,7 @@ import asyncio
 
 from ...model.lane import LineOutcome
 from ...ports.store import Hint, Store
+from ...stores.poison import SUSPECT
 from .acts import (
     HOUR,
     LANE,
@@ -61,6 +62,13 @@ class HintsContract:
         await claim(store)
         await commit(store, "a", 2, release=True)
         assert await told() == {("ready", "a")}
+        await commit(store, "c", 1, status="done")
+        for n in range(1, SUSPECT + 1):
+            (lapsed,) = await claim(store, now=n * HOUR)
+            assert lapsed == "a"
+        await told()
+        await commit(store, "a", 2 + SUSPECT, usage=[])
+        assert await told() == {("ready", "a")}  # it is no suspect any more: another one may be claimed
         end()
         await create(store, "d")
         assert await told() == set()
