@@ -323,7 +323,7 @@ def _write_status(
         usage = None if turn.usage is None else encode(turn.usage)
         base = bases.get(k)
         if turn.status == "ready" and not turn.release:
-            if base is not None or usage is not None or (turn.entries is None and k in lapsed):
+            if base is not None or usage is not None or k in lapsed:
                 kept.append((k, base, usage))
             continue
         status, wake = STATUS_NUMBER[turn.status], None

@@ -67,8 +67,10 @@ class HintsContract:
             (lapsed,) = await claim(store, now=n * HOUR)
             assert lapsed == "a"
         await told()
-        await commit(store, "a", 2 + SUSPECT, usage=[])
+        await commit(store, "a", 2 + SUSPECT, entries=b"row")
         assert await told() == {("ready", "a")}  # it is no suspect any more: another one may be claimed
+        await commit(store, "a", 2 + SUSPECT, entries=b"row")
+        assert await told() == set()
         end()
         await create(store, "d")
         assert await told() == set()
