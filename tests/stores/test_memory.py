@@ -1,10 +1,12 @@
 """The store in memory: the contract, and whom it gives a request at once."""
 
 import tracemalloc
+from contextlib import contextmanager
 
 import pytest
 
 from segue.core.contents import content_digest
+from segue.model.budget import Account, Amount, Limit, Reservation, Settlement
 from segue.model.entry import BLOB
 from segue.model.message import Mail, Question
 from segue.model.run import CallRef, Spec
@@ -121,9 +123,41 @@ async def test_a_large_result_or_what_is_shown_is_kept_once(store):
     assert (await store.get("r")).value is large[0]
 
 
-async def test_of_runs_that_are_removed_no_question_is_kept(store):
+@contextmanager
+def keeps_less_than(size):
     tracemalloc.start()
     try:
+        yield
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert left < size
+
+
+async def test_of_waits_that_mail_ends_before_their_time_none_is_kept(store):
+    with keeps_less_than(400_000):
+        for fence in range(1, 5000):
+            await acts.park(store, "r", fence, wake=1e9 + fence, consumed=[fence - 1], seen=fence - 1)
+            await deliver(store, fence, asks=False)
+            assert len(await acts.claim(store)) == 1
+
+
+async def test_of_calls_that_waited_for_room_behind_another_none_is_kept(store):
+    def wants(id):
+        return store.reserve(
+            [Reservation(id, "r", (Account("store", Limit(tokens=9)),), Amount(0, 9))], now=0.0
+        )
+
+    assert await wants("has it") == ["reserved"]
+    assert await wants("first") == ["waits"]
+    with keeps_less_than(400_000):
+        for n in range(5000):
+            assert await wants(f"behind {n}") == ["waits"]
+            await acts.commit(store, "r", 1, settled=[Settlement(f"behind {n}")])
+
+
+async def test_of_runs_that_are_removed_no_question_is_kept(store):
+    with keeps_less_than(500_000):
         for n in range(50):
             await acts.start(store, f"r{n}")
             asked = acts.question(f"q{n}", f"r{n}", show=b"%d" % n * 50_000)
@@ -131,7 +165,3 @@ async def test_of_runs_that_are_removed_no_question_is_kept(store):
             await acts.commit(store, f"r{n}", 1, status="done")
         del asked
         assert all(await store.remove([f"r{n}" for n in range(50)]))
-        left, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert left < 500_000
