@@ -50,6 +50,7 @@ class Work:
         self.lane_fences = {}
         self.number = 0
         self.lines = []
+        self.open = []  #: those that are to have an outcome
 
     async def look(self, store):
         self.heads = {head.id: head for head in await store.runs()}
@@ -61,6 +62,7 @@ class Work:
         self.taken = {job: [line.id for line in lines] for job, lines in there}
         self.waiting = [lane.lane for lane in await store.lanes() if lane.waiting]
         self.due = [(lane.lane, lane.due) for lane in await store.lanes() if lane.due]
+        self.open = await store.open_lines(sorted(set(self.lines)))
         self.asks = [ask.id for ask in await store.asks()]
         self.dead = [letter.id for letter in await store.dead_letters()]
 
@@ -82,16 +84,23 @@ class Work:
                 return name
 
     def _verb(self):
-        return self.random.choice(
-            ["commit"] * 12 + ["claim"] * 3 + ["create"] * 3 + ["deliver"] * 3 + ["outcomes"] * 3
-            + ["take"] * 2 + ["claim_lane", "renew", "answer", "answer", "revive", "revive", "put_job"]
-            + ["put_batch_job", "resend_dead", "resend_dead", "drop_dead", "sweep"] + ["reserve"] * 4 + ["fund"]
-            + ["append", "append", "land", "land", "remove", "remove_job", "bury", "strike", "clear", "reopen"]
-            + (["withdraw"] * 3 + ["promote"] * 6 + ["forget"] + ["outcomes"] * 3 + ["take"] if self.sharing else [])
+        verbs = (
+            ["commit"] * 12 + ["claim"] * 3 + ["create"] * 3 + ["outcomes"] * 3 + ["take"] * 2 + ["reserve"] * 4
+            + ["claim_lane", "revive", "revive", "put_batch_job", "remove", "bury", "reopen"]
         )  # fmt: skip
+        if self.sharing:
+            more = (
+                ["outcomes"] * 5 + ["take"] * 2 + ["withdraw"] * 4 + ["promote"] * 4 + ["forget"] + ["claim_lane"] * 2
+            )  # fmt: skip
+        else:
+            more = (
+                ["deliver"] * 3 + ["answer"] * 2 + ["append"] * 2 + ["land"] * 2 + ["resend_dead"] * 2
+                + ["drop_dead", "renew", "put_job", "remove_job", "sweep", "fund", "strike", "clear"]
+            )  # fmt: skip
+        return self.random.choice(verbs + more)
 
     def some(self, items, most=3):
-        items = list(items)
+        items = sorted(items) if isinstance(items, set) else list(items)
         return self.random.sample(items, min(len(items), self.random.randint(0, most)))
 
     def run(self, *status):
@@ -203,11 +212,11 @@ class Work:
         to = self.random.choices([*RUNS, *PORTS], k=2)
         turn.outbox = [self.mail(to[i], run, number + i) for i in range(self.random.randint(0, 2))]
         turn.dead = [DeadLetter(mail, "no") for mail in self.some(turn.outbox, 1)]
-        turn.lines = [self.line(run) for _ in range(self.random.randint(0, 3))]
+        turn.lines = [self.line(run) for _ in range(self.random.randint(0, 5 if self.sharing else 3))]
         if self.sharing:
             turn.lines = list({line.id: line for line in turn.lines}.values())
-            turn.withdrawn = self.some(sorted(set(self.lines)), 2)
-            turn.answers = [Answer(same, b"%d" % number * 3000, self.now) for same in self.some("abc", 1)]
+            turn.withdrawn = self.some(self.open, 1)
+            turn.answers = [Answer(same, b"%d" % number * 3000, self.now) for same in self.some("abccccc", 1)]
         turn.asks = [
             Question(f"{run}-q{i}", run, "0", i, "?", self.large(), to=self.random.choice(["ann", ""]))
             for i in self.some(range(4), 1)
@@ -284,7 +293,7 @@ class Work:
         call = CallRef(run, "", self.number)
         if not self.sharing:
             return Line(id, lane, call, b"x" * self.random.randint(1, 30), 0, self.now)
-        same = self.random.choice(["", "a", "a", "b", "c"])
+        same = self.random.choice(["", "a", "a", "a", "a", "b", "c"])
         return Line(
             id,
             lane,
@@ -295,11 +304,11 @@ class Work:
             due=self.random.choice([0.0, 0.0, self.now + 9.0, self.now + 90.0]),
             late=self.random.choice(["live", "live", "fail"]),
             same=same,
-            since=self.random.choice([0.0, self.now - 30.0, self.now]),
+            since=self.random.choice([0.0, self.now - 30.0, self.now, self.now]),
         )
 
     def withdraw(self):
-        return (self.some(sorted(set(self.lines)), 4),), {"now": self.now}
+        return (self.some({*self.open, *self.lines[-2:]}),), {"now": self.now}
 
     def forget(self):
         return (), {"before": self.now - self.random.choice([0.0, 20.0, 100.0])}
@@ -335,7 +344,7 @@ class Work:
             "status": status,
             "config": self.maybe(lambda: Config(priority=self.random.choice([0, 5]))),
             "along": {other: pool(self.large()) for other in others},
-            "lines": self.some(sorted({id for id in self.lines if id.startswith(f"{run}-")}), 1),
+            "lines": self.some([id for id in (self.open or self.lines) if id.startswith(f"{run}-")], 1),
         }
 
     def put_job(self):
@@ -360,7 +369,7 @@ class Work:
         return (lane, self.fence(lane)), keywords
 
     def outcomes(self):
-        again, job = self.random.random() < 0.2, self.job()
+        again, job = self.random.random() < 0.3, self.job()
         some = self.some([*self.taken.get(job, ()), self.random.choice([*self.lines, "nothing"])], 4)
         statuses = self.random.choices(["ok", "ok", "expired", "error", "missing"], k=4)
         chunk = [self.outcome(id, status, again) for id, status in zip(some, statuses, strict=False)]
@@ -373,7 +382,7 @@ class Work:
         paid = self.maybe(lambda: Amount(self.random.randint(1, 70), 1), 0.6)
         if again and status != "ok":
             return LineOutcome(id, status, None, failure, again=True, free=free, most=most)
-        whole = self.sharing and status == "ok" and self.random.random() < 0.6
+        whole = self.sharing and status == "ok" and self.random.random() < 0.2
         used = Usage("m", "batch", self.number) if status == "ok" else None
         return LineOutcome(id, status, b"1", failure, used=used, lane="batch", whole=whole, paid=paid)
 

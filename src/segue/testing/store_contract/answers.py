@@ -205,6 +205,7 @@ class AnswersContract:
             assert await store.withdraw(["r1-a"], now=5.0) == [False]
         else:
             await end(store, "r1")
+        assert await store.job_bodies("B1", "", 9) == [("r1-a", ask("r1").body)]
         await tell(store, whole("r1"))
         assert await got(store, "r1") == []
         assert await got(store, "r2") == [("line:r2-a", "batch", b'"hi"')]
@@ -225,6 +226,26 @@ class AnswersContract:
         assert sent in ("r1-a", "r2-a")
         await tell(store, whole(sent[:2]), job="B2")
         assert await got(store, "r2") == [("line:r2-a", "batch", b'"hi"')]
+
+    async def test_one_that_left_and_goes_again_for_others_isnt_sent_without_them(self, store: Store) -> None:
+        await put(store, ask("r1"), ask("r2"))
+        await take(store)
+        assert await store.withdraw(["r1-a"], now=5.0) == [False]
+        await tell(store, LineOutcome("r1-a", "expired", again=True))
+        assert await store.withdraw(["r2-a"], now=5.0) == [True]
+        assert await store.line_counts() == {"cancelled": 2}
+        assert await store.lanes() == []
+        await put(store, ask("r3"))
+        assert await take(store, "B2") == ["r3-a"]
+
+    async def test_one_that_left_and_is_put_in_anew_gets_its_answer(self, store: Store) -> None:
+        await put(store, ask("r1"), ask("r2"), parks=False)
+        await take(store)
+        assert await store.withdraw(["r1-a"], now=5.0) == [False]
+        await store.commit([Turn(run="r1", fence=1, lines=[ask("r1")])])
+        await tell(store, whole("r1"))
+        assert await got(store, "r1") == [("line:r1-a", "batch", b'"hi"')]
+        assert await got(store, "r2") == [("line:r2-a", REUSED, b'"hi"')]
 
     async def test_one_that_nobody_follows_any_more_isnt_sent_for_others(self, store: Store) -> None:
         await put(store, ask("r1"), ask("r2"))

@@ -150,11 +150,11 @@ class BudgetsContract:
         assert await store.budgets() == []
 
     async def test_revived_runs_reserve_anew(self, store: Store) -> None:
-        await start(store, "r")
-        await _reserve(store, "a", 60)
+        """And what they gave up is there for others."""
+        await _waited_for(store)
         assert await _reserve(store, "b", 50) == "waits"
         assert await store.revive("r", pool=pool(b"1"), now=6.0, status=("ready",))
-        assert await _standing(store) == (0, 0, 0)
+        assert (await _standing(store), await _status(store, "s")) == ((0, 0, 0), "ready")
 
     # ------------------------------------------------------------ those that wait
     async def test_room_that_is_given_back_wakes_those_it_suffices_for(self, store: Store) -> None:
@@ -360,6 +360,8 @@ class BudgetsContract:
         by_job = LineOutcome("l1", "ok", b"2", used=used, paid=Amount(9))
         await store.outcomes("B", fence, [by_job], now=50.0)
         assert await store.outcomes("B", fence, [by_job], now=50.0) == ["l1"]
+        assert len(await store.claim("w", 9, HOUR, now=50.0)) == 1
+        assert await _commit(store, "r", 2, status="parked", seen=999) == "committed"
         assert await _standing(store) == (9, 30, 0)
         assert [job.id for job in await store.batch_jobs()] == ["P"]
         assert await store.job_lines("P", "", 9) == []

@@ -71,6 +71,10 @@ class HintsContract:
         assert await told() == {("ready", "a")}  # it is no suspect any more: another one may be claimed
         await commit(store, "a", 2 + SUSPECT, entries=b"row")
         assert await told() == set()
+        await start(store, "later", worker="v")
+        await park(store, "later")
+        await store.deliver([tell("later", 1, due=9.0)], now=0.0)
+        assert await told() == {("ready", "later")}  # then
         end()
         await create(store, "d")
         assert await told() == set()

@@ -39,6 +39,26 @@ async def values(store: Store) -> list[bytes | None]:
 class PromotionContract:
     """Part of `StoreContract`."""
 
+    async def test_one_that_is_put_in_anew_may_be_late_again(self, store: Store) -> None:
+        fence = await lane_with(store, "l1", due=50.0, late="live")
+        assert await store.withdraw(["l1"], now=5.0) == [False]
+        assert [lane.due for lane in await store.lanes()] == [0.0]
+        await store.deliver([tell("r", 1)], now=5.0)
+        (run,) = (await claim(store)).values()
+        await commit(store, "r", run.head.fence, lines=[line("l1", "r", due=50.0, late="live")])
+        assert [lane.due for lane in await store.lanes()] == [50.0]
+        assert await promote(store, fence) == ["l1"]
+
+    async def test_what_comes_of_a_live_call_is_not_for_a_line_that_was_put_in_anew(
+        self, store: Store
+    ) -> None:
+        fence = await promoted(store)
+        assert await store.outcomes("B1", fence, [ok(b"1")], now=50.0) == []
+        (run,) = (await claim(store)).values()
+        await commit(store, "r", run.head.fence, lines=[line("l1", "r")])
+        assert await store.outcomes("P", fence, [ok(b"2")], now=51.0) == ["l1"]
+        assert await store.line_counts() == {"waiting": 1}
+
     async def test_those_that_are_due_first_are_promoted_once(self, store: Store) -> None:
         await start(store, "r")
         dues = {"l1": 58.0, "l2": 0.0, "l3": 55.0, "l4": 61.0, "l5": 56.0}

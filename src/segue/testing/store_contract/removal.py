@@ -227,6 +227,9 @@ class RemovalContract:
         assert await store.remove(["j/1"]) == [True]
         assert await store.remove_job("j") is True
         assert [one.id for one in await store.budgets()] == ["job:j", "run:j/1", "run:j/2"]
+        await commit(store, "other", fence, status="done")
+        assert await store.remove_job("j") is True
+        assert [one.id for one in await store.budgets()] == ["run:j/1", "run:j/2"]
 
     async def test_jobs(self, store: Store) -> None:
         await store.put_job(JobHead("j", "greet", 1.0, total=3))
