@@ -75,10 +75,8 @@ class Traffic:
 
     def want(self, ids: Sequence[str]) -> None:
         """Runs that go on wait for those, which are on their way."""
-        for known in [self._lines.by_id[id] for id in ids]:
-            run = self._runs.by_id[known.line.call.run]
-            run.lines = {**(run.lines or {}), known.line.id: known}
-            self._want(known)
+        for id in ids:
+            self._want(self._lines.by_id[id])
 
     def leave(self, run: Run) -> None:
         """The run has ended: what isn't on its way needn't go."""
@@ -90,7 +88,8 @@ class Traffic:
             elif line.status == "following":
                 self._lines.settle(line, "cancelled")
                 self._sharing.leave_others(line)
-        run.lines = None
+        taken = {id: line for id, line in (run.lines or {}).items() if line.status == "taken"}
+        run.lines = taken or None
 
     def withdraw(self, ids: Sequence[str]) -> list[bool]:
         """Take lines out; which of them weren't on their way."""

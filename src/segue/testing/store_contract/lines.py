@@ -362,6 +362,19 @@ class LinesContract:
         await commit(store, "r", got.head.fence, status="cancelled")
         assert await store.line_counts() == {"ok": 1, "cancelled": 2}
 
+    async def test_a_revived_run_takes_along_what_it_left_in_a_job_when_it_ends_again(
+        self, store: Store
+    ) -> None:
+        fence = await lane_with(store, "l1")
+        await store.deliver([tell("r", 1)], now=0.0)
+        await commit(store, "r", (await claim(store))["r"].head.fence, status="cancelled")
+        assert await store.revive("r", pool=None, now=6.0, status=["cancelled"])
+        assert await store.outcomes("B1", fence, [LineOutcome("l1", "expired", again=True)], now=6.0) == []
+        assert await store.line_counts() == {"waiting": 1}
+        await commit(store, "r", (await claim(store))["r"].head.fence, status="cancelled")
+        assert await store.line_counts() == {"cancelled": 1}
+        assert await store.lanes() == []
+
     async def test_a_line_is_sent_once(self, store: Store) -> None:
         fence = await lane_with(store, "l1")
         await store.deliver([tell("r", 1)], now=0.0)
