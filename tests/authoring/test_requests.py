@@ -711,6 +711,23 @@ async def test_what_was_awaited_cant_be_looked_on_at() -> None:
             await read(asked.text())
 
 
+async def test_a_request_that_is_over_gives_no_none() -> None:
+    """A task that awaited it once more, as `asyncio.wait_for` makes one, got None in place of the answer."""
+    async with segue.Engine() as engine:
+        back = await engine.start(Back(), id="back")
+        asked = back.request(Question("a"))
+        assert await asked == "aa"
+        with pytest.raises(RuntimeError, match="awaited already"):
+            await asyncio.create_task(asked)
+        watched = back.request(Question("b"))
+        assert await read(watched.text()) == ["bb"]
+        assert [await asyncio.create_task(watched), await asyncio.create_task(watched)] == ["bb", "bb"]
+        seen = back.request(Question("c"))
+        reading = asyncio.create_task(read(seen.text()))
+        await asyncio.sleep(0)
+        assert await asyncio.gather(asyncio.create_task(seen), reading, seen) == ["cc", ["cc"], "cc"]
+
+
 async def test_whoever_looks_on_no_longer_is_told_of_no_error() -> None:
     """As a browser that is gone: asyncio said that an exception was never retrieved."""
     told: list[dict[str, Any]] = []

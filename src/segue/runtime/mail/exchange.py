@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Generator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Coroutine, Generator
 from datetime import timedelta
+from inspect import GEN_CLOSED, getgeneratorstate
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ...authoring.context import find_branch
@@ -47,7 +48,7 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
     # ------------------------------------------------------------ the answer
     def __await__(self) -> Generator[Any, Any, T]:
         if self._task is not None:
-            return asyncio.shield(self._task).__await__()
+            return _answer_of(self._task)
         self._check_is_new()
         self._asking = self._ask()
         return self._asking
@@ -57,8 +58,8 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
             raise RuntimeError(f"the request {self._name} was awaited already: make another one to ask again")
 
     def _begin(self) -> Generator[Any, Any, T]:
-        if self._asking is None:
-            self._asking = self._ask()
+        if self._asking is None or getgeneratorstate(self._asking) == GEN_CLOSED:
+            self._asking = self.__await__()
         return self._asking
 
     def _ask(self) -> Generator[Any, Any, T]:
@@ -70,9 +71,19 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
             )
             answer = yield from recorded
             return answer
-        asked = run.engine.port.ask(run.id, self._name, self._value, self._timeout, self._kind, self._id)
+        asked = self._send()
         answer = self._decode(asked if isinstance(asked, bytes) else (yield from asked.__await__()))
         return answer
+
+    async def _watched(self) -> T:
+        """The same for the task of one that is iterated."""
+        asked = self._send()
+        answer: T = self._decode(asked if isinstance(asked, bytes) else await asked)
+        return answer
+
+    def _send(self) -> bytes | Awaitable[bytes]:
+        run = self._run
+        return run.engine.port.ask(run.id, self._name, self._value, self._timeout, self._kind, self._id)
 
     def send(self, value: Any) -> Any:
         """As a coroutine's."""
@@ -111,7 +122,7 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
         bus, paths = self._run.engine.bus, list[str]()  # one for each attempt
         watching, bus.followed[self._id] = Watching(bus, self._run.id), paths.append
         if self._task is None:
-            self._task = asyncio.ensure_future(self)
+            self._task = asyncio.ensure_future(self._watched())
         try:
             while events := await watching.until(self._task):
                 for event in events:
@@ -162,6 +173,11 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
         await self._run.engine.postbox.send(
             self._run.id, self._kind, self._name, self._value, reply, tag=tag, forwarded=True
         )
+
+
+def _answer_of(task: asyncio.Task[T]) -> Generator[Any, Any, T]:
+    answer = yield from asyncio.shield(task).__await__()
+    return answer
 
 
 def _drop(answer: asyncio.Task[Any]) -> None:
