@@ -728,6 +728,36 @@ async def test_a_request_that_is_over_gives_no_none() -> None:
         assert await asyncio.gather(asyncio.create_task(seen), reading, seen) == ["cc", ["cc"], "cc"]
 
 
+gate = asyncio.Event()
+
+
+class Gated(Actor[None]):
+    @segue.on
+    async def asked(self, q: Question) -> str:
+        await segue.emit(q.text)
+        await segue.step(gate.wait)()
+        return await segue.generate(f"say {q.text}")
+
+
+async def test_two_look_on_and_one_again() -> None:
+    """Who was first saw nothing more once another looked, and who looked again saw nothing."""
+    desk = Desk()
+    desk.fake.when("say").reply("one two three")
+    async with desk.engine() as engine:
+        run = await engine.start(Gated(), id="t")
+        gate.set()
+        asked = run.request(Question("x"))
+        texts = await asyncio.gather(read(asked.text()), read(asked.text()))
+        assert texts == [["one ", "two ", "three"]] * 2
+        gate.clear()
+        asked = run.request(Question("y"))
+        async for event in asked:
+            assert isinstance(event, Emitted)
+            break
+        gate.set()
+        assert await read(asked.text()) == ["one ", "two ", "three"]
+
+
 async def test_whoever_looks_on_no_longer_is_told_of_no_error() -> None:
     """As a browser that is gone: asyncio said that an exception was never retrieved."""
     told: list[dict[str, Any]] = []

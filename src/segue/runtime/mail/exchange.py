@@ -37,6 +37,7 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
     _id = ""  # by which it is watched
     _task: asyncio.Task[T] | None = None
     _asking: Generator[Any, Any, T] | None = None
+    _paths: list[str]  # of those who iterate it: where its handler works, one for each attempt
     _used = False  # iterated, forwarded, or closed before it began
 
     def __init__(self, run: Run[Any], message: Request[T], timeout: timedelta | None) -> None:
@@ -118,19 +119,21 @@ class Exchange(Coroutine[Any, Any, T], AsyncIterable[Event], Generic[T]):
             )
         if self._task is None:
             self._check_is_new()
-        self._id = self._id or self._run.engine.port.new_call()
-        bus, paths = self._run.engine.bus, list[str]()  # one for each attempt
-        watching, bus.followed[self._id] = Watching(bus, self._run.id), paths.append
+        bus = self._run.engine.bus
+        watching = Watching(bus, self._run.id)
         if self._task is None:
+            id = self._id = self._run.engine.port.new_call()
+            self._paths = []
+            bus.followed[id] = self._paths.append
             self._task = asyncio.ensure_future(self._watched())
+            self._task.add_done_callback(lambda _: bus.followed.pop(id, None))
         try:
             while events := await watching.until(self._task):
                 for event in events:
-                    if any(event.path == path or event.path.startswith(f"{path}/") for path in paths):
+                    if any(event.path == path or event.path.startswith(f"{path}/") for path in self._paths):
                         yield event
         finally:
             watching.end()
-            bus.followed.pop(self._id, None)
             if not self._task.done():  # perhaps nobody waits any more
                 self._task.add_done_callback(_drop)
 
