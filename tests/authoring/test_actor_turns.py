@@ -158,6 +158,33 @@ async def test_groups_whatever_crashes(mode: Any, kind: str, tmp_path: Path) -> 
     assert lives > 5
 
 
+class Pairs(Actor[list[str]]):
+    """A handler that takes messages of its own kind."""
+
+    lines: list[str] = segue.field(default_factory=list)
+
+    @segue.on
+    async def put(self, first: Put) -> Done[list[str]] | None:
+        second = await segue.receive(Put)
+        self.lines.append(first.text + second.text)
+        return Done(self.lines) if second.text == "end" else None
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_a_handler_that_receives_its_own_kind_gets_the_next(kind: str, tmp_path: Path) -> None:
+    """It got the one in hand once more."""
+
+    async def begin(engine: Any) -> None:
+        run = await engine.start(Pairs(), id="pairs")
+        for text in ("a", "b", "c", "d", "e", "end"):
+            await run.tell(Put(text))
+
+    def check(_: Desk, head: Head) -> None:
+        assert head.value == b'["ab","cd","eend"]'
+
+    assert await at_every_commit(begin, "pairs", check, kind=kind, path=tmp_path) > 5
+
+
 async def test_a_failure_in_a_group_undoes_itself_alone() -> None:
     desk = Desk()
     async with desk.engine() as engine:

@@ -495,6 +495,8 @@ class Mailbox:
         """Give messages, the oldest first, to the first call that waits for one of their kind."""
         given: list[tuple[Call, Letter]] = []
         for letter in matching.oldest_first(self._receivers):
+            if letter.id == self.hand:
+                continue  # it is its handler's
             call = next(iter(self._receivers[letter.mail.name].values()))
             self._waits_no_more(call)
             given.append((call, letter))
