@@ -420,6 +420,22 @@ async def test_inside_a_run_a_source_is_slowed_down_to_what_the_run_takes(kind: 
                 await asyncio.sleep(0.01)
 
 
+class Sorter(segue.Actor[int]):
+    @segue.on
+    async def sort(self, first: Sack) -> segue.Done[int]:
+        """Takes the others while it has the first in hand."""
+        return segue.Done(first.n + sum([(await segue.receive(Sack)).n for _ in range(249)]))
+
+
+@pytest.mark.parametrize("park", ["auto", "always"])
+async def test_what_a_handler_receives_of_a_source_was_taken(park: Any) -> None:
+    """The source waited until the first 100 were taken, and the handler for the next one."""
+    async with segue.Engine(park=park) as engine:
+        sorter = await engine.start(Sorter(), id="sorter")
+        assert await asyncio.wait_for(engine.run(fill(sorter, 250)), 20) == 250
+        assert await sorter == sum(range(250))
+
+
 class Picky(Scale):
     mailbox = segue.Mailbox(10, full="drop")
 

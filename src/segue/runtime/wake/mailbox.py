@@ -322,7 +322,7 @@ class Mailbox:
                 answer = answer_to(mail, run.id, run.next_number(), b"null", None, run.host.clock_now())
                 if answer is not None:
                     run.commits.send(answer)
-            else:
+            elif letter.id != self.hand:
                 senders.add(mail.sender)
 
     def asked_to_end(self) -> Letter | None:
@@ -431,7 +431,7 @@ class Mailbox:
             self.urgent.clear()
         if self._unmatched and self._receivers and self._matching is not None:
             self._receive(self._matching)
-        if self._unmatched and self._asked and self._run.handling is None:
+        if self._unmatched and self._asked and (self._run.handling is None or self._receivers):
             self._say_caught_up()
         self._unmatched = False
         if self._dues:
