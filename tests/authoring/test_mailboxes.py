@@ -379,7 +379,7 @@ async def sacks(count: int) -> AsyncIterator[Sack]:
 
 
 @segue.flow
-async def fill(scale: segue.Run[None], count: int) -> int:
+async def fill(scale: segue.Run[Any], count: int) -> int:
     return await scale.feed(sacks(count))
 
 
@@ -481,6 +481,26 @@ async def test_a_source_of_one_that_ended_is_told() -> None:
         await run
         with pytest.raises(RunEnded):
             await engine.run(fill(run, 100))
+
+
+@pytest.mark.parametrize("address", ["memory:", "sqlite:{}/runs.db"])
+@pytest.mark.parametrize("box", [None, segue.Mailbox(10)])
+async def test_a_source_whose_last_item_ends_the_run_is_not(address: str, box: Any, tmp_path: Path) -> None:
+    """It had taken all, and whoever fed it exactly 100 was told that it answers no more."""
+
+    class Full(segue.Actor[int]):
+        mailbox = box
+        count: int = 0
+
+        @segue.on
+        async def sack(self, _: Sack) -> segue.Done[int] | None:
+            self.count += 1
+            return segue.Done(self.count) if self.count == 100 else None
+
+    async with segue.Engine(address.format(tmp_path)) as engine:
+        run = await engine.start(Full(), id="full")
+        assert await engine.run(fill(run, 100)) == 100
+        assert await run == 100
 
 
 # ---------------------------------------------------------------- children of long-lived actors

@@ -24,10 +24,27 @@ class Refused(NamedTuple):
 
 
 def ended(mail: Sequence[Mail], run: str, status: str, now: float) -> Refused:
-    """Mail that a run left when it ended, or that came after."""
+    """Mail that came after a run had ended."""
     later = status != "done"  # what may go on is to find its timers again
     failure = _failure(RunEnded(run, status), [run, status])
     return _refuse(mail, failure, f"the run had ended ({status})", now, later=later)
+
+
+def left(mail: Sequence[Mail], run: str, status: str, now: float) -> Refused:
+    """Mail that a run left when it ended, in order. Who only asks whether it has taken all is told so, where it has."""
+    if status != "done":
+        return ended(mail, run, status, now)
+    others, answers, untaken = list[Mail](), list[Mail](), set[str]()
+    for one in mail:
+        if one.name == CAUGHT_UP and one.sender not in untaken:
+            answer = answer_to(one, f"run:{run}", 0, b"null", None, now)
+            answers.extend([answer] if answer is not None else [])
+        else:
+            others.append(one)
+            if one.reply is None and one.due <= now:
+                untaken.add(one.sender)
+    refused = ended(others, run, status, now)
+    return Refused(refused.dead, answers + refused.back)
 
 
 def unknown(mail: Sequence[Mail], run: str, now: float) -> Refused:

@@ -165,7 +165,7 @@ class Turns:
         if left:
             for mail in left:
                 self._lines.unclaim(run.id, mail.used)
-            self._post.refused.append(refusal.ended(left, run.id, run.status, turn.now))
+            self._post.refused.append(refusal.left(left, run.id, run.status, turn.now))
         self._tell(run, turn)
         return result
 

@@ -427,7 +427,7 @@ def _leave_mail(ledger: Ledger, left: Sequence[Mail], live: Live) -> None:
     for turn, _ in live:
         mine = [mail for mail in left if mail.to == turn.run]
         if mine:
-            refuse(ledger, refusal.ended(mine, turn.run, turn.status, turn.now), turn.now)
+            refuse(ledger, refusal.left(mine, turn.run, turn.status, turn.now), turn.now)
 
 
 def _make_room(ledger: Ledger, bounds: dict[int, int], live: Live) -> None:

@@ -94,6 +94,19 @@ class UntakenContract:
         assert msgspec.json.decode(error.args) == ["a", end]
         assert await store.inbox("a", 0) == []
 
+    async def test_who_asks_an_ended_run_whether_it_has_taken_all(self, store: Store) -> None:
+        """Who sent more than it took, and who asks later, isn't told so."""
+        await start(store, "a", "b", "c", "d")
+        mail = [_tell("a", "b", 1), _tell("a", "c", 1), _tell("a", "c", 2)]
+        asks = [msgspec.structs.replace(_request("a", run, 5), name=CAUGHT_UP) for run in ("b", "c", "d")]
+        await store.deliver(mail + asks[:2], now=0.0)
+        taken = [letter.id for letter in await store.inbox("a", 0)][:2]
+        await _commit(store, "a", status="done", release=True, value=b"1", consumed=taken)
+        await _commit(store, "d", outbox=asks[2:])
+        for run, ended in (("b", False), ("c", True), ("d", True)):
+            (letter,) = await store.inbox(run, 0)
+            assert (letter.mail.error is not None) == ended, run
+
     async def test_runs_that_end_together_leave_each_their_own(self, store: Store) -> None:
         await start(store, "a", "b", "caller")
         mail = [
