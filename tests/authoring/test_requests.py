@@ -984,6 +984,49 @@ async def test_a_flow_that_takes_message_after_message_isnt_replayed_for_each() 
         assert (await run.head()).fence < 60
 
 
+class Pressing(segue.Envelope, Request[str]):
+    urgent = True
+
+    async def carry_out(self, actor: object, turn: segue.Turn) -> object:
+        return "done"
+
+
+class Sight(segue.Subscription[int, int]): ...
+
+
+async def test_a_flow_answers_no_requests() -> None:
+    """Whoever asked one waited until it ended, and it for messages."""
+
+    @segue.flow(name="requests.deaf")
+    async def deaf() -> str:
+        return (await segue.receive(Question | Decide | Pressing)).text
+
+    @segue.flow(name="requests.asks")
+    async def asks(run: segue.Run[str], pressing: bool) -> str:
+        return await run.request(Pressing() if pressing else Question("a"))
+
+    @segue.flow(name="requests.forwards")
+    async def forwards(run: segue.Run[str]) -> str:
+        await run.request(Question("a")).forward()
+        return str((await segue.receive(Response[Question])).error)
+
+    says = "run 'deaf' is of a flow, which answers no requests"
+    async with segue.Engine() as engine, asyncio.timeout(10):
+        run = await engine.start(deaf(), id="deaf")
+        for request in (Question("a"), Pressing()):
+            with pytest.raises(WrongPlace, match=says):
+                await run.request(request)
+        for pressing in (False, True):
+            with pytest.raises(WrongPlace, match=says):
+                await engine.run(asks(run, pressing))
+        assert says in await engine.run(forwards(run))
+        with pytest.raises(WrongPlace, match=says):
+            async with run.subscribe(Sight()):
+                pass
+        await run.tell(Question("told"))
+        assert await run == "told"
+
+
 async def test_a_request_that_nobody_awaits_is_told_of() -> None:
     @segue.flow
     async def inside(sums: segue.Run[None]) -> None:

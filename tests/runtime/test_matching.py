@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from segue.model.message import Letter, Mail
+from segue.model.run import CallRef
 from segue.runtime.wake.matching import Matching
 
 
 def _letter(id: int, name: str, kind: Any = "tell") -> Letter:
-    return Letter(id, Mail("to", "from", id, kind, name))
+    reply = CallRef("from", "", id) if kind == "request" else None
+    return Letter(id, Mail("to", "from", id, kind, name, reply=reply))
 
 
 def _taken(posts: dict[int, Letter], wanted: dict[str, int]) -> list[int]:

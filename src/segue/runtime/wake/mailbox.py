@@ -50,6 +50,9 @@ class _End(msgspec.Struct):
     error: Failure | None
 
 
+_DEAF: Final = (
+    "run {!r} is of a flow, which answers no requests: tell it what it is to receive, or make it an actor"
+)
 _read_end = msgspec.json.Decoder(_End).decode
 
 
@@ -85,7 +88,9 @@ class Mailbox:
         self._run = run
         self._results: dict[int, Letter] = {}  # outcomes and orders, by id
         self.posts: OrderedDict[int, Letter] = OrderedDict()  #: messages to the code, by id, in order
-        self._asked = False  # somebody may want to be told when his mail was taken
+        self._asked = (
+            False  # somebody may wait for a word: that his mail was taken, or that a flow answers nobody
+        )
         self._unmatched = True  # posts or receivers have come since they were matched
         self._matching: Matching | None = None  # of posts, once a call waits for some
         self._receivers: dict[str, OrderedDict[Place, Call]] = {}  # in order, by the names that they take
@@ -117,7 +122,7 @@ class Mailbox:
                 posts[letter.id] = letter
                 if matching is not None:
                     matching.came(letter)
-                if mail.name == CAUGHT_UP:
+                if mail.reply is not None:
                     self._asked = True
                 continue
             plain = False
@@ -150,6 +155,7 @@ class Mailbox:
     def _post(self, letter: Letter) -> None:
         """A message to the code."""
         self.posts[letter.id] = letter
+        self._asked = self._asked or letter.mail.reply is not None
         if self._matching is not None:
             self._matching.came(letter)
 
@@ -310,16 +316,18 @@ class Mailbox:
         run.commits.send(Mail(mail.sender, run.id, run.next_number(), "unsubscribe", key=mail.key, at=now))
 
     def _say_caught_up(self) -> None:
-        """Answer those whose mail before that was taken."""
+        """Answer those whose mail before that was taken; and those who ask a flow, that it doesn't."""
         senders: set[str] = set()
         run = self._run
         self._asked = False
         for letter in list(self.posts.values()):
-            mail = letter.mail
+            mail, deaf = letter.mail, None
             self._asked = self._asked or (mail.name == CAUGHT_UP and mail.sender in senders)
-            if mail.name == CAUGHT_UP and mail.sender not in senders:
+            if mail.name != CAUGHT_UP and mail.reply is not None and run.handling is None:
+                deaf = to_failure(WrongPlace(_DEAF.format(run.id)))
+            if deaf is not None or (mail.name == CAUGHT_UP and mail.sender not in senders):
                 self.take_out(letter.id)
-                answer = answer_to(mail, run.id, run.next_number(), b"null", None, run.host.clock_now())
+                answer = answer_to(mail, run.id, run.next_number(), b"null", deaf, run.host.clock_now())
                 if answer is not None:
                     run.commits.send(answer)
             elif letter.id != self.hand:

@@ -25,7 +25,7 @@ class Matching:
     def came(self, letter: Letter) -> None:
         """One more message."""
         mail = letter.mail
-        if mail.kind == "request":
+        if mail.reply is not None:  # somebody waits for an answer, which no call gives
             return
         self._count += 1
         self._lying.setdefault(mail.name, deque()).append((self._count, letter.id))
