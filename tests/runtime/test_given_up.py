@@ -9,9 +9,12 @@ from datetime import timedelta
 import pytest
 
 import segue
+from segue.ports.store import Landed, Turn
 from segue.runtime.wake.rebase import entries_of
+from segue.stores.memory import MemoryStore
 from segue.testing import FakeModel
 from segue.testing.fake_model import FakeEngine
+from tests.runtime.delayed import Delayed
 
 
 @segue.step
@@ -155,3 +158,52 @@ async def test_what_was_given_up_and_comes_late_isnt_taken_for_what_a_step_was_g
         entries = await entries_of(engine.store, "it")
     assert {entry.name: entry.value for entry in entries if entry.path == ""}["lingering"] == b'"kept"'
     assert next(entry for entry in entries if entry.name == "take").args == b'[["given"],{}]'
+
+
+class Word(segue.Note):
+    text: str
+
+
+class Slow(Delayed):
+    """A store that takes its time to say that a message was taken."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryStore(), lambda: 0.3 if self.taken else 0.0)
+        self.taken = False
+
+    def land(self, turn: Turn, then: Landed) -> None:
+        """Later, if it took one."""
+        self.taken = bool(turn.consumed)
+        super().land(turn, then)
+
+
+@pytest.mark.parametrize("kind", ["flow", "actor"])
+async def test_a_message_that_comes_as_its_call_is_given_up_comes_once_more(kind: str) -> None:
+    """`asyncio.wait` knows nothing of commits: the message was taken, and nobody had got it."""
+
+    async def listen() -> list[str]:
+        receiving = asyncio.ensure_future(segue.receive(Word))
+        await asyncio.wait({receiving}, timeout=0.2)
+        receiving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            return [(await receiving).text]
+        return ["cut", (await segue.receive(Word)).text, (await segue.receive(Word)).text]
+
+    @segue.flow(name="given_up.listens")
+    async def listens() -> list[str]:
+        return await listen()
+
+    class Listens(segue.Actor[list[str]]):
+        def begin(self) -> int:
+            return 1
+
+        @segue.state
+        async def one(self, _: int) -> segue.Done[list[str]]:
+            return segue.Done(await listen())
+
+    async with segue.Engine(Slow(), verify=True) as engine, asyncio.timeout(10):  # type: ignore[arg-type]  # as good as one
+        run = await engine.start(listens() if kind == "flow" else Listens(), id="it")
+        await run.tell(Word("a"))
+        await asyncio.sleep(0.5)
+        await run.tell(Word("b"))
+        assert await run == ["cut", "a", "b"]

@@ -607,8 +607,10 @@ class Executor:
         call.given_up = self.after
         if self.phase is REPLAYING:
             self.replay.gave_up(call.place)
-        elif any(outcome.call is call for outcome in self.landing):
+        elif (lost := next((outcome for outcome in self.landing if outcome.call is call), None)) is not None:
             self.commits.entries.append(drop_entry(call))
+            if lost.letter is not None:
+                self.mailbox.give_back(lost)
         request = call.request
         if isinstance(request, Wait):
             if call.slot is not None:

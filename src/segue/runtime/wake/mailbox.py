@@ -53,7 +53,17 @@ class _End(msgspec.Struct):
 _DEAF: Final = (
     "run {!r} is of a flow, which answers no requests: tell it what it is to receive, or make it an actor"
 )
+
+
+class _Told(msgspec.Struct):
+    """A message that a call receives."""
+
+    name: str
+    value: msgspec.Raw
+
+
 _read_end = msgspec.json.Decoder(_End).decode
+_read_told = msgspec.json.Decoder(_Told).decode
 
 
 class Mailbox:
@@ -511,6 +521,15 @@ class Mailbox:
         for call, letter in given:
             told = msgspec.json.encode(letter.mail.name), letter.mail.value or NOTHING
             self._close(call, Outcome(call, b'{"name":%s,"value":%s}' % told, None, letter.id))
+
+    def give_back(self, outcome: Outcome) -> None:
+        """Its call was given up before it was handed over: a message that was taken for it comes once more."""
+        run, request = self._run, outcome.call.request
+        if request.kind != "receive" or request.name != "receive":  # an event's iteration is over
+            return
+        told, now = _read_told(outcome.value or b"{}"), run.host.clock_now()
+        value = bytes(told.value)
+        run.commits.send(Mail(run.id, run.id, run.next_number(), "tell", told.name, value, at=now))
 
     def _pong(self, letter: Letter) -> None:
         """Say when a ping was read, whatever the code does meanwhile."""
