@@ -103,6 +103,28 @@ async def test_what_another_process_does_is_heard_of(tmp_path: Path) -> None:
         assert await at_work == 1
 
 
+async def test_mail_of_another_process_comes_before_what_was_told_here_after_it(tmp_path: Path) -> None:
+    """What is told here is brought to a run at once, unless something lies before it that it hasn't seen."""
+    told = asyncio.Event()
+
+    @flow(name="elsewhere.both")
+    async def both() -> list[int]:
+        works = asyncio.create_task(step(told.wait, name="until_told")())
+        numbers = [(await segue.receive(Add)).n, (await segue.receive(Add)).n]
+        told.set()
+        await works
+        return numbers
+
+    address = f"sqlite:{tmp_path}/runs.db"
+    async with Engine(address) as here, Engine(address, worker=False) as elsewhere, asyncio.timeout(10):
+        run = await here.start(both())
+        while run.id not in here.worker.awake:
+            await asyncio.sleep(0.001)
+        await (await elsewhere.get(run.id)).tell(Add(1))
+        await run.tell(Add(2))
+        assert await run == [1, 2]
+
+
 async def test_events_of_another_process_are_heard(tmp_path: Path) -> None:
     address = f"sqlite:{tmp_path}/runs.db"
     async with Engine(address) as works, Engine(address) as hears:
