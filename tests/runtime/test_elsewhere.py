@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from asyncio import Future
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 import segue
 from segue import Engine, flow, step
 from segue.model.errors import StoreError
-from segue.model.message import Mail
+from segue.model.message import Letter, Mail
 from segue.ports.store import Hint
 from segue.stores.sqlite import SqliteStore
 from segue.testing.store_contract import acts
@@ -123,6 +126,76 @@ async def test_mail_of_another_process_comes_before_what_was_told_here_after_it(
         await (await elsewhere.get(run.id)).tell(Add(1))
         await run.tell(Add(2))
         assert await run == [1, 2]
+
+
+class Tick(segue.Note): ...
+
+
+class Patient(segue.Actor[None]):
+    """Its handlers of these two take as long as they are let."""
+
+    added: list[int] = segue.field(default_factory=list)
+
+    @segue.on
+    async def begins(self, _: Total, reply: segue.Responder[int]) -> None:
+        await self.me.tell(Tick(), after=timedelta(seconds=0.3))
+        await reply.send(0)
+        await step(FIRST.wait, name="first")()
+
+    @segue.on
+    async def add(self, add: Add) -> None:
+        self.added.append(add.n)
+        ADDED.append(add.n)
+
+    @segue.on
+    async def tick(self, _: Tick) -> None:
+        TICKED.set()
+        await step(SECOND.wait, name="second")()
+
+
+FIRST, SECOND, TICKED, ADDED = asyncio.Event(), asyncio.Event(), asyncio.Event(), list[int]()
+
+
+class SlowReads(SqliteStore):
+    """What lies in inboxes is read, and comes when it is let."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.slow, self.late = False, list[Callable[[], None]]()
+
+    def letters(self, after: Mapping[str, int]) -> Future[dict[str, list[Letter]]]:
+        """Later."""
+        found = super().letters(after)
+        if not self.slow or not any(name == "patient" for name in after):
+            return found
+        late = asyncio.get_running_loop().create_future()
+        self.late.append(lambda: late.set_result(found.result()))
+        return late
+
+
+async def test_mail_that_was_read_for_an_earlier_wake_isnt_handled_again(tmp_path: Path) -> None:
+    """The disk was slow, and the next wake had handled it by then."""
+    path = f"{tmp_path}/runs.db"
+    store = SlowReads(path)
+    async with Engine(store, linger=0.01) as works, Engine(f"sqlite:{path}", worker=False) as asks:
+        async with asyncio.timeout(10):
+            run = await works.start(Patient(), id="patient")
+            await run.request(Total())
+            store.slow = True
+            await (await asks.get("patient")).tell(Add(1))
+            while not store.late:
+                await asyncio.sleep(0.001)
+            FIRST.set()
+            await TICKED.wait()
+            assert ADDED == [1]
+            for late in store.late:
+                late()
+            store.slow = False
+            SECOND.set()
+            await run.tell(Add(2))
+            while ADDED[-1] != 2:
+                await asyncio.sleep(0.001)
+    assert ADDED == [1, 2]
 
 
 async def test_events_of_another_process_are_heard(tmp_path: Path) -> None:

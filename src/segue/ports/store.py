@@ -194,10 +194,12 @@ class Hint(msgspec.Struct, frozen=True):
 
 
 class Awake(Protocol):
-    """A run in memory. `seen`: the newest letter that it has."""
+    """A run in memory. `fence`: of its claim. `seen`: the newest letter that it has."""
 
     @property
     def id(self) -> str: ...
+    @property
+    def fence(self) -> int: ...
     @property
     def seen(self) -> int: ...
     def mail(self, letters: Sequence[Letter], /) -> None:

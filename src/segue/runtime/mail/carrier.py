@@ -48,16 +48,17 @@ class Carrier:
         """Read the mail of runs at work, of all that have some together."""
         if self._fetching or not self._mailed:
             return
-        mailed = [one for run in self._mailed if (one := self._awake.get(run)) is not None]
+        awake = [one for run in self._mailed if (one := self._awake.get(run)) is not None]
+        mailed = [(one.id, one.fence) for one in awake]
         self._mailed.clear()
-        found = self._store.letters({one.id: one.seen for one in mailed})
+        found = self._store.letters({one.id: one.seen for one in awake})
         if found.done():
             self._fetched(mailed, found)
         else:
             self._fetching = True
             found.add_done_callback(lambda found: self._fetched(mailed, found))
 
-    def _fetched(self, mailed: list[Awake], found: Future[dict[str, list[Letter]]]) -> None:
+    def _fetched(self, mailed: list[tuple[str, int]], found: Future[dict[str, list[Letter]]]) -> None:
         self._fetching = False
         if found.cancelled():
             return
@@ -66,10 +67,13 @@ class Carrier:
             log.error("the mail of %d runs can't be read: %s", len(mailed), error)
             return
         letters = found.result()
-        for asked in mailed:
-            one = self._awake.get(asked.id)  # perhaps another wake of it by now
-            if one is not None and asked.id in letters:
-                one.mail(letters[asked.id])
+        for run, fence in mailed:
+            if (one := self._awake.get(run)) is None or run not in letters:
+                continue
+            if one.fence == fence:
+                one.mail(letters[run])
+            else:  # a later wake, and another may have handled them
+                self._mailed.add(run)
         self._fetch()
 
     async def look(self) -> None:
