@@ -249,8 +249,8 @@ class MailboxFull(CallerError):
     def __init__(self, run: str, size: int) -> None:
         self.run, self.size = run, size
         super().__init__(
-            f"the mailbox of run {run!r} is full ({size} messages): send again later, or have it wait with "
-            f'mailbox = segue.Mailbox({size}, full="wait")'
+            f"the mailbox of run {run!r} is full ({size} messages): send again later; outside runs, `tell` "
+            f'waits for room with mailbox = segue.Mailbox({size}, full="wait")'
         )
 
 
