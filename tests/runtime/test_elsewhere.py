@@ -16,6 +16,7 @@ from segue import Engine, flow, step
 from segue.model.errors import StoreError
 from segue.model.message import Letter, Mail
 from segue.ports.store import Hint
+from segue.runtime.mail.feeds import EVENT
 from segue.stores.sqlite import SqliteStore
 from segue.testing.store_contract import acts
 
@@ -208,6 +209,22 @@ async def test_events_of_another_process_are_heard(tmp_path: Path) -> None:
             for n in (1, 2):
                 await counter.tell(Add(1))
                 assert await anext(events) == n
+
+
+async def test_an_event_of_another_process_isnt_passed_over_by_a_later_one_of_this(tmp_path: Path) -> None:
+    address = f"sqlite:{tmp_path}/runs.db"
+    async with Engine(address) as works, Engine(address) as hears, asyncio.timeout(10):
+        hears.worker.room = 0  # it takes up no runs
+        await works.start(Counter(), id="counter")
+        async with (await hears.get("counter")).subscribe(News()) as feed:
+            assert hears.feeds.arrivals is not None
+            (subscription,) = await works.store.inbox("counter", 0)
+            key, watch = subscription.mail.key, hears.feeds.arrivals.address
+            for number, engine in enumerate((works, hears), 1):
+                event = Mail(watch, f"x{number}", 1, "event", EVENT, b"%d" % number, key=key)
+                await engine.store.deliver([event], now=0.0)
+            events = aiter(feed)
+            assert [await anext(events), await anext(events)] == [1, 2]
 
 
 async def test_what_a_store_writes_itself_is_not_elsewhere(tmp_path: Path) -> None:
