@@ -510,7 +510,7 @@ def test_a_line_of_progress_is_said_once(desk: Desk, monkeypatch: pytest.MonkeyP
     desk.write("rows.jsonl", '"a"\n"b"\n')
     said = desk.segue("map", "app.py:sure", "rows.jsonl", "--no-wait")
     assert said.code == 3
-    assert said.err.count("0/2 done · 2 waiting for people or time") == 1
+    assert said.err.count("0/2 done · 2 waiting for people, time or other runs") == 1
 
 
 def test_advance_fails_where_runs_failed(desk: Desk):
@@ -591,6 +591,21 @@ def test_it_says_how_failed_rows_are_tried_again(desk: Desk):
     said = desk.segue("map", "app.py:twice", "rows.jsonl", "--id", "j")
     assert said.code == 1
     assert "once more: `segue resume --all-like j/0`, then the same command" in said.err
+
+
+def test_errors_that_differ_in_their_data_are_one_cause(desk: Desk):
+    desk.change("return n * 2", "raise KeyError(n, ['city', 'land', 'sea', 'air', 'moon'][n])")
+    desk.write("rows.jsonl", "0\n1\n2\n3\n4\n")
+    said = desk.segue("map", "app.py:twice", "rows.jsonl", "--id", "j")
+    assert "  5 × KeyError: (0, 'city')\n" in said.err
+    assert "once more: `segue resume --all-like j/0`" in said.err
+
+
+def test_causes_that_are_not_told_are_counted(desk: Desk):
+    desk.change("return n * 2", "raise [KeyError, ValueError, TypeError, OSError, IndexError][n]('x')")
+    desk.write("rows.jsonl", "0\n1\n2\n3\n4\n")
+    said = desk.segue("map", "app.py:twice", "rows.jsonl", "--id", "j")
+    assert "  2 × for other causes: `segue runs --job j --failed` has them all\n" in said.err
 
 
 def test_lines_of_a_provider_that_cant_be_reached(desk: Desk):

@@ -74,6 +74,23 @@ def test_failures_are_grouped_by_cause(desk: Desk):
     assert "segue resume --all-like twice:rows.jsonl/0" in said.out
 
 
+def test_as_many_as_the_cure_takes(desk: Desk):
+    """`--all-like` takes those of one job, so that is what is counted."""
+    desk.write("rows.jsonl", "7\n7\n")
+    desk.segue("map", "app.py:twice", "rows.jsonl", "--id", "a")
+    desk.segue("map", "app.py:twice", "rows.jsonl", "--id", "b")
+    desk.segue("run", "app.py:twice", "7", "--id", "alone")
+    causes = desk.segue("runs", "--failed", "--json").rows
+    assert sorted((cause["runs"], cause["example"]) for cause in causes) == [
+        (1, "alone"),
+        (2, "a/0"),
+        (2, "b/0"),
+    ]
+    for cause in causes:
+        said = desk.segue("resume", "--all-like", cause["example"])
+        assert f"{cause['runs']} run" in said.err
+
+
 def test_of_a_group_of_errors_it_is_told_what_is_in_it(desk: Desk):
     desk.change("@segue.flow\nasync def pair", GROUPS + "\n\n@segue.flow\nasync def pair")
     desk.write("rows.jsonl", "7\n7\n8\n")
@@ -116,6 +133,11 @@ async def both(n: int) -> int:
         ("line 12 of 'x'", "line 345 of 'y'", True),
         ("model 'm' failed (HTTP 429): slow down", "model 'm' failed (HTTP 500): slow down", False),
         ("step 'a' was cut off", "step 'b' was cut off", False),
+        ("model 'm' said '{\"a\": 1}'", 'model \'m\' said \'{"a": 1, "b": "x"}\'', True),
+        ("model 'm' said 'x'", "model 'n' said 'x'", False),
+        ('field required at .po; got {"a": 1}', 'field required at .po; got {"a": 1, "b": tr … }', True),
+        ("field required at .po; got {}", "field required at .to; got {}", False),
+        ("it isn't 'a', is it", "it isn't 'b', is it", True),
         ("timeout", "no room", False),
     ],
 )

@@ -20,10 +20,12 @@ from segue.testing import Simulator
 def test_who_waits_for_room_waits_for_no_person() -> None:
     standing = Standing(total=9, parked=8, lines=2)
     tally = Tally(open_store("memory:"), "j")
-    assert "2 waiting for batch · 6 waiting for people or time" in in_words(standing, tally, None, "")
+    assert "2 waiting for batch · 6 waiting for people, time or other runs" in in_words(
+        standing, tally, None, ""
+    )
     tally.budgets = [Budgeted("job:j", Limit(tokens=100), waiting=5)]
     words = in_words(standing, tally, None, "")
-    assert "5 waiting for room in the budget · 1 waiting for people or time" in words
+    assert "5 waiting for room in the budget · 1 waiting for people, time or other runs" in words
     tally.budgets = [Budgeted("job:j", Limit(tokens=100), waiting=7)]
     assert "people" not in in_words(standing, tally, None, "")
 

@@ -229,12 +229,16 @@ class _Map:
         progress.say(in_words(standing, tally, spent(engine, tally), ""))
         if job.total == 0:
             note(f"  {self.rows.shown} has no rows{', but for its heading' if self.rows.is_csv else ''}")
-        for cause, number in tally.causes.most_common(3):
-            note(f"  {count(number)} × {cause}")
-        if tally.examples:
-            cause, _ = tally.causes.most_common(1)[0]
-            model = ("--model", "openai:gpt-5-mini") if "no model is named" in cause else ()
-            again = self._segue("resume", "--all-like", tally.examples[cause], *model)
+        most = tally.causes.most_common(3)
+        for cause, number in most:
+            note(f"  {count(number)} × {tally.examples[cause][1]}")
+        if others := tally.causes.total() - sum(number for _, number in most):
+            all_of_them = self._segue("runs", "--job", self.id, "--failed")
+            note(f"  {count(others)} × for other causes: `{all_of_them}` has them all")
+        if most:
+            example, said = tally.examples[most[0][0]]
+            model = ("--model", "openai:gpt-5-mini") if "no model is named" in said else ()
+            again = self._segue("resume", "--all-like", example, *model)
             if self.kept:
                 note(f"  once more: `{again}`, then the same command")
         if self.order.unread:

@@ -134,10 +134,10 @@ def _decided(head: Head, args: argparse.Namespace) -> None:
 
 
 async def _like(engine: Engine, example: Head) -> list[Head]:
-    """All runs that stand still for the same reason, of the same job if it is of one."""
-    cause = cause_of(example)
-    found = each_run(engine.store, job=example.spec.job or None, status=(example.status,))
-    return [head async for head in found if cause_of(head) == cause]
+    """All runs that stand still for the same reason, of the same job or of none."""
+    job, cause = example.spec.job, cause_of(example)
+    found = each_run(engine.store, job=job or None, status=(example.status,))
+    return [head async for head in found if head.spec.job == job and cause_of(head) == cause]
 
 
 def json_of(where: str, text: str) -> Any:

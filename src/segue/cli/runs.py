@@ -214,7 +214,7 @@ def as_plain(head: Head) -> dict[str, Any]:
 
 # ---------------------------------------------------------------- causes
 class Cause(msgspec.Struct):
-    """Runs that stand still for one reason; `cause` is it in the words of the oldest of them, `example`."""
+    """Runs that stand still for one reason, of one job; `cause` is it in the words of the oldest of them, `example`."""
 
     status: str
     cause: str
@@ -226,12 +226,15 @@ def cause_of(head: Head) -> str:
     """What runs are grouped by: the reason without what is only this run's, such as its data."""
     if head.status == "held":
         return head.cause
-    return _DATA.sub("…", why(head).replace(repr(head.id), "…"))
+    return _DATA.sub(lambda found: found["named"] or "…", why(head).replace(repr(head.id), "…"))
 
 
-#: What differs from run to run: quoted data and numbers, but not the names of calls and the status of HTTP.
-_NAMED = "".join(f"(?<!{word} )" for word in ("step", "flow", "generate", "ask", "child", "branch", "model"))
-_DATA = re.compile(rf"{_NAMED}('[^']*'|\"[^\"]*\")|(?<!HTTP )(?<!call )\b\d+\b")
+#: What differs from run to run: what was got, quoted data, numbers; but not the names of calls and the status of HTTP.
+_QUOTED = r"""(?<!\w)('(\\.|[^'\\])*'|"(\\.|[^"\\])*")(?!\w)"""
+_DATA = re.compile(
+    rf"(?P<named>\b(step|flow|generate|ask|child|branch|model) {_QUOTED})|{_QUOTED}"
+    r"|; (got|its last was) .*|(?<!HTTP )(?<!call )\b\d+\b"
+)
 
 
 def why(head: Head) -> str:
@@ -242,14 +245,15 @@ def why(head: Head) -> str:
 
 
 async def _causes(store: Store, args: argparse.Namespace) -> None:
-    causes: dict[tuple[str, str], Cause] = {}
+    causes: dict[tuple[str, str, str], Cause] = {}
     for status in ("failed", "held"):
         if status not in (args.status or STATUSES):
             continue
         async for head in each_run(store, job=args.job or None, status=(status,)):
             if not is_tagged(head, args.tag):
                 continue
-            known = causes.setdefault((status, cause_of(head)), Cause(status, "", 0, ""))
+            one = (status, head.spec.job, cause_of(head))
+            known = causes.setdefault(one, Cause(status, "", 0, ""))
             known.runs, known.cause, known.example = known.runs + 1, why(head), head.id
     found = sorted(causes.values(), key=lambda cause: -cause.runs)
     if args.json:

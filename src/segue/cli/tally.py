@@ -15,6 +15,7 @@ from ..ports.store import Store
 from ..runtime import family
 from ..runtime.receipt import total
 from . import budgets
+from .runs import cause_of
 from .screen import count, duration, money, short, told
 
 #: States of a provider's job that isn't there yet.
@@ -73,7 +74,7 @@ class Tally:
         self.store, self.job = store, job
         self.usage: list[Usage] = []
         self.causes: Counter[str] = Counter()
-        self.examples: dict[str, str] = {}  #: a run of each cause
+        self.examples: dict[str, tuple[str, str]] = {}  #: of each cause a run, and what that says
         self.budgets: list[Budgeted] = []
         self._cursor = 0
         self._ended = 0.0  # when the last run that is over ended
@@ -107,9 +108,9 @@ class Tally:
             for head in heads:
                 self._ended = max(self._ended, head.updated)
                 if head.error is not None:
-                    cause = short(told(head.error), 180)
+                    cause = cause_of(head)
                     self.causes[cause] += 1
-                    self.examples.setdefault(cause, head.id)
+                    self.examples.setdefault(cause, (head.id, short(told(head.error), 180)))
             self._of_ended = total([*self._of_ended, *(use for head in heads for use in head.usage)])
         if tokens_of(self._of_ended) >= self.tokens:
             self.usage = self._of_ended
@@ -193,7 +194,7 @@ def in_words(standing: Standing, tally: Tally, usd: float | None, left: str) -> 
         (standing.working, "at work"),
         (standing.for_batch, "waiting for batch"),
         (for_room, "waiting for room in the budget"),
-        (standing.for_others - for_room, "waiting for people or time"),
+        (standing.for_others - for_room, "waiting for people, time or other runs"),
         (standing.stuck, "waiting for held runs"),
     ):
         if number:
