@@ -593,6 +593,22 @@ def test_it_says_how_failed_rows_are_tried_again(desk: Desk):
     assert "once more: `segue resume --all-like j/0`, then the same command" in said.err
 
 
+def test_an_answer_that_was_no_use_is_kept_so_another_model_is_the_cure(desk: Desk, provider: Provider):
+    provider.simulator.when("Classify: odd").reply("neither")
+    desk.write("rows.jsonl", '"odd"\n')
+    words = ("map", "app.py:triage", "rows.jsonl", "--id", "j", "--model", provider.model)
+    cure = "segue resume --all-like j/0 --model NAME"
+    assert f"the answer is kept; for one of another model: `{cure}`" in desk.segue(*words).err
+    assert f"the answer is kept; for one of another model: {cure}" in desk.segue("runs", "--failed").out
+    paid = len(provider.simulator.ledger.lines())
+    desk.segue("resume", "j/0")
+    assert desk.segue(*words).code == 1  # once more is of no use
+    assert len(provider.simulator.ledger.lines()) == paid
+    desk.segue("resume", "j/0", "--model", provider.model.replace(":test@", ":other@"))
+    desk.segue(*words)
+    assert {line.model for line in provider.simulator.ledger.lines()[paid:]} == {"other"}
+
+
 def test_errors_that_differ_in_their_data_are_one_cause(desk: Desk):
     desk.change("return n * 2", "raise KeyError(n, ['city', 'land', 'sea', 'air', 'moon'][n])")
     desk.write("rows.jsonl", "0\n1\n2\n3\n4\n")

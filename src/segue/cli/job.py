@@ -35,6 +35,7 @@ from .outcomes import Order, all_lines, check_writable, input_of, lines, replaci
 from .place import GONE, at_store, check_models, declare_how, declare_store, existing, how, is_kept, positive
 from .progress import Progress
 from .rows import RowFile, bind, check_readable, key_of
+from .runs import once_more
 from .screen import count, is_terminal, note, put_json, short
 from .tally import Pace, Standing, Tally, in_words
 from .target import definition_of, file_here, file_of, load_modules, load_target
@@ -237,10 +238,10 @@ class _Map:
             note(f"  {count(others)} × for other causes: `{all_of_them}` has them all")
         if most:
             example, said = tally.examples[most[0][0]]
-            model = ("--model", "openai:gpt-5-mini") if "no model is named" in said else ()
+            when, model = once_more(said)
             again = self._segue("resume", "--all-like", example, *model)
             if self.kept:
-                note(f"  once more: `{again}`, then the same command")
+                note(f"  {when}: `{again}`, then the same command")
         if self.order.unread:
             rows = "row" if self.order.unread == 1 else "rows"
             note(f"  {count(self.order.unread)} {rows} can't be read; the output says why, each in its line")

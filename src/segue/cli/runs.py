@@ -237,6 +237,17 @@ _DATA = re.compile(
 )
 
 
+#: What a model answered is kept, whatever was wrong with it: a resume finds it as it was.
+_ANSWERED = ("BadAnswer:", "Truncated:", "Refused:", "TooManyTurns:")
+
+
+def once_more(said: str) -> tuple[str, tuple[str, ...]]:
+    """How a run that failed with that may be tried again, and what is to be said to `segue resume`."""
+    if said.startswith(_ANSWERED):
+        return "the answer is kept; for one of another model", ("--model", "NAME")
+    return "once more", ("--model", "openai:gpt-5-mini") if "no model is named" in said else ()
+
+
 def why(head: Head) -> str:
     """Why a run failed or is held."""
     if head.status == "held":
@@ -273,7 +284,8 @@ async def _causes(store: Store, args: argparse.Namespace) -> None:
             ways = "--rerun | --value JSON" if "`--value JSON`" in cause.cause else "--keep | --rerun"
             print(f"  all of them: segue resume --all-like {shlex.quote(cause.example)} {ways}")
         else:
-            print(f"  once more: segue resume --all-like {shlex.quote(cause.example)}")
+            when, model = once_more(cause.cause)
+            print(f"  {when}: {shlex.join(['segue', 'resume', '--all-like', cause.example, *model])}")
 
 
 # ---------------------------------------------------------------- questions
