@@ -116,6 +116,35 @@ async def test_held_before_it_is_overspent_and_on_when_money_is_added(world: Wor
     assert sum(entry.paid for entry in world.sim.ledger.lines()) == ROWS
 
 
+async def test_rows_that_come_to_a_job_later_are_on_its_budget(world: World) -> None:
+    """Also where who brings them doesn't name it: it is for all runs of the job together."""
+    async with engine(world, mode="live") as desk:
+        await mapped(desk, rows=2, budget=Budget(tokens=100))
+        held = [outcome for outcome in await mapped(desk, rows=30) if not outcome.ok]
+        assert held
+        now = await standing(desk)
+        assert now.spent.tokens == paid(world.sim) <= 100
+        await desk.fund(Budget(tokens=10_000), job="job")
+        assert all(outcome.ok for outcome in await mapped(desk, rows=30))
+        assert (await standing(desk)).spent.tokens == paid(world.sim)
+
+
+@segue.flow(name="budgets.thrifty", budget=Budget(tokens=60))
+async def thrifty(number: int) -> str:
+    return await segue.generate(f"row {number}", max_tokens=20)
+
+
+async def test_rows_with_a_budget_of_their_own_are_on_that_of_their_job_too(world: World) -> None:
+    async with engine(world, mode="live") as desk:
+        await desk.map(thrifty, range(2), id="job", budget=Budget(tokens=1000))
+        spent = (await standing(desk)).spent
+        await desk.map(thrifty, range(3), id="job")
+        assert (await standing(desk)).spent.tokens > spent.tokens
+        assert (await standing(desk, "run:job/2")).spent.tokens == (
+            await standing(desk)
+        ).spent.tokens - spent.tokens
+
+
 @pytest.mark.parametrize("mode", MODES)
 async def test_money(world: World, mode: Any) -> None:
     async with engine(world, mode=mode) as desk:

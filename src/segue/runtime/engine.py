@@ -682,6 +682,8 @@ class Engine:
         try:
             if as_one:  # a flow's own budget is for each of its runs
                 config = await self.terms.on_budget(config, f"job:{job.id}")
+            else:
+                config = await self.terms.on_known(config, f"job:{job.id}")
             await job.admit(_each(rows), key, limit, config)
         except BaseException as error:  # whoever iterates the job gets it
             job.failure = own_error(error)

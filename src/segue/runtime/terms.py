@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+import msgspec
+
 from ..authoring.config import How, configured, said
 from ..authoring.flow import Target
 from ..core.budget import in_words, owner
@@ -83,6 +85,14 @@ class Terms:
             return config
         await self._raise(account, Limit.of(config.budget))
         return config.opened(account)
+
+    async def on_known(self, config: Config, account: str) -> Config:
+        """On that budget too, if it is there."""
+        known = await self._store.budgets([account])
+        others = tuple(one for one in config.accounts if one.id != account)
+        return msgspec.structs.replace(
+            config, accounts=(*others, *(Account(one.id, one.limit) for one in known))
+        )
 
     async def _raise(self, account: str, asked: Limit) -> None:
         """Have a budget be there; one that is isn't lowered, which is said."""
