@@ -41,7 +41,7 @@ def declare_resume(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--job", default="", help="with --budget: the job whose budget it is")
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument(
-        "--keep", action="store_true", help="match calls by place and name, whatever they ask now"
+        "--keep", action="store_true", help="match calls by place and name too, whatever they ask now"
     )
     choice.add_argument(
         "--rerun", action="store_true", help="match calls by name and arguments; the rest is anew"

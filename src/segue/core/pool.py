@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable
 
 from ..model.entry import Entry, Pool
+from .encoding import digest as digest_of
 from .journal import merged
+
+#: Added to the number of a paid call whose place another one has taken.
+ELSEWHERE = 1 << 32
+#: How the arguments of a later turn of a conversation begin: with the number of the turn that it goes on from.
+_AFTER = re.compile(rb'\{"after":(\d+),')
 
 
 class Pooled:
     """The outcomes that a rebased run may still take. Each is used once; what nobody asks for is dropped.
 
-    A strict pool (`--rerun`, fork) matches calls of a path by name and digest, in order. Otherwise (`--keep`)
-    the name at the old place is enough, and then the name on the path.
+    A strict pool (`--rerun`, fork) matches calls of a path by name and digest, in order. Otherwise (`--keep`) one that
+    asks the same comes first, then the name at the old place, which is counted from the last call that was taken there,
+    and then the name on the path: of model calls, whose name says nothing, only behind that one. A later turn of a
+    conversation is found where the turn before it was, and nowhere else.
     """
 
     def __init__(self, pool: Pool) -> None:
@@ -23,32 +32,58 @@ class Pooled:
         self._spent = {(entry.path, entry.name) for entry in pool.spent}
         self._left = dict(enumerate(merged(pool.entries)))
         self._order = {id(entry): number for number, entry in self._left.items()}
+        self._stood: dict[tuple[str, int], int] = {}  # by where a call stands that took one: where that stood
+        self._last: dict[str, tuple[int, int]] = {}  # the same of the last on each path
         made = [entry for entry in self._left.values() if entry.made]
         self._open = {(entry.path, entry.n, entry.digest if self.strict else b"") for entry in made}
         self._by_place: dict[tuple[str, int], int] = {}
-        self._by_check: dict[tuple[str, str, str, bytes], deque[int]] = {}
+        self._by_check: dict[tuple[_Name, bytes], deque[int]] = {}
+        self._by_name: dict[_Name, deque[int]] = {}
         for number, entry in sorted(self._left.items(), key=_place):
             self._by_place.setdefault((entry.path, entry.n), number)
-            self._by_check.setdefault(self._check(entry), deque()).append(number)
+            self._by_check.setdefault((_named(entry), entry.digest), deque()).append(number)
+            self._by_name.setdefault(_named(entry), deque()).append(number)
 
-    def take(self, path: str, n: int, kind: str, name: str, digest: bytes) -> Entry | None:
+    def take(self, path: str, n: int, kind: str, name: str, digest: bytes, args: bytes = b"") -> Entry | None:
         """The entry for a call that the code makes, if one fits and is unused."""
-        if not self.strict:
-            number = self._by_place.get((path, n), -1)
-            there = self._left.get(number)
-            if there is not None and (there.kind, there.name) == (kind, name):
-                return self._left.pop(number)
-        queue = self._by_check.get((path, kind, name, digest if self.strict else b""))
-        while queue:
-            entry = self._left.pop(queue.popleft(), None)
-            if entry is not None:
-                return entry
-        return None
+        before = goes_on_from(kind, args)
+        if before >= 0:
+            stood = self._stood.get((path, before), -1)
+            if stood < 0:
+                return None
+            args = _AFTER.sub(b'{"after":%d,' % stood, args, count=1)
+            before, digest = stood, digest_of(args)
+        named = path, kind, name, before
+        number = self._first(self._by_check.get((named, digest)))
+        if number is None and not self.strict:
+            number = self._by(n, named)
+        if number is None:
+            return None
+        entry = self._left.pop(number)
+        self._stood[path, n] = stood = entry.n % ELSEWHERE
+        self._last[path] = n, stood
+        return entry
+
+    def _by(self, n: int, named: _Name) -> int | None:
+        """The one of that name at the old place, or else the first that may be taken."""
+        path, kind, *_ = named
+        now, then = self._last.get(path, (0, -1 if kind in _MODEL else 0))
+        there = self._by_place.get((path, n - now + max(then, 0)), -1)
+        if there in self._left and _named(self._left[there]) == named:
+            return there
+        return self._first(self._by_name.get(named), then if kind in _MODEL else -1)
+
+    def _first(self, queue: deque[int] | None, behind: int = -1) -> int | None:
+        """The first that is left, of those that stood behind that place."""
+        while queue and queue[0] not in self._left:
+            queue.popleft()
+        left = (number for number in queue or () if number in self._left)
+        return next((number for number in left if self._left[number].n % ELSEWHERE > behind), None)
 
     def spend(self, entries: Iterable[Entry]) -> None:
         """Count as used what calls took in earlier lives, of which these are the records."""
         for entry in sorted(entries, key=lambda entry: (entry.path, entry.n)):
-            self.take(entry.path, entry.n, entry.kind, entry.name, entry.digest)
+            self.take(entry.path, entry.n, entry.kind, entry.name, entry.digest, entry.args)
 
     def order(self, entry: Entry) -> tuple[int, int]:
         """Where an outcome stood in the old journal."""
@@ -81,8 +116,20 @@ class Pooled:
         unused = any(entry.path == path and entry.name == name for entry in self._left.values())
         return unused or (path, name) in self._spent
 
-    def _check(self, entry: Entry) -> tuple[str, str, str, bytes]:
-        return entry.path, entry.kind, entry.name, entry.digest if self.strict else b""
+
+_Name = tuple[str, str, str, int]
+#: Kinds of calls whose name says nothing of what they ask.
+_MODEL = ("generate", "embed", "http")
+
+
+def _named(entry: Entry) -> _Name:
+    return entry.path, entry.kind, entry.name, goes_on_from(entry.kind, entry.args)
+
+
+def goes_on_from(kind: str, args: bytes) -> int:
+    """The number of the turn before, of a later turn of a conversation; else -1."""
+    found = _AFTER.match(args) if kind == "generate" else None
+    return -1 if found is None else int(found[1])
 
 
 def _place(item: tuple[int, Entry]) -> tuple[str, int]:

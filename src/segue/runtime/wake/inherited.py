@@ -33,7 +33,7 @@ class Inherited:
     def serve(self, call: Call) -> bool:
         """Take a call over from the journal that this run was rebased from, if it is there."""
         request, pool, run = call.request, self._pool, self._run
-        entry = pool.take(*call.place, request.kind, request.name, request.digest)
+        entry = pool.take(*call.place, request.kind, request.name, request.digest, request.args)
         if entry is not None and not entry.made:
             self._take(call, entry, entry.value)
             return True

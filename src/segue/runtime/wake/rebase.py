@@ -11,7 +11,7 @@ from ...authoring.actor.checkpoint import NOTHING_WRITTEN, Checkpoint, read_stor
 from ...authoring.mail import child_ids
 from ...core import journal
 from ...core.codec import encode
-from ...core.pool import Pooled
+from ...core.pool import ELSEWHERE, Pooled, goes_on_from
 from ...model.entry import LEFT, Awaited, Entry, Pool
 from ...model.errors import Conflict, Damaged, UnknownName
 from ...model.mode import Config
@@ -24,8 +24,6 @@ from .replaying import is_cut_off
 
 #: The kinds of calls that go out as lines.
 _MODEL = ("generate", "embed", "http")
-#: Added to the number of a paid call whose place another one has taken.
-_ELSEWHERE = 1 << 32
 
 
 async def entries_of(store: Store, run: str) -> list[Entry]:
@@ -92,7 +90,7 @@ async def resume(
 
     With it go the children that it supervised or awaited and that were cancelled since it ended, and theirs.
 
-    `keep`: calls are matched by place and name, whatever their arguments are now. Otherwise by name and
+    `keep`: calls are matched by place and name too, whatever their arguments are now. Otherwise by name and
     arguments; what changed is called, and paid, anew. A failed call of a run that failed, or whose key was
     refused, is made anew either way. `value` is what came of the at-most-once step that was cut off, where someone
     knows. `repeat`: keyed and at-most-once steps whose arguments changed may be done again; else the run is held
@@ -244,7 +242,7 @@ async def _paid(store: Store, run: str) -> tuple[list[Entry], Pool]:
         if (left.path, left.n) not in made:
             entries.append(left)
         elif not left.made:
-            entries.append(msgspec.structs.replace(left, n=left.n + _ELSEWHERE))
+            entries.append(msgspec.structs.replace(left, n=left.n + ELSEWHERE))
     return entries, before
 
 
@@ -302,9 +300,12 @@ def until(entries: list[Entry], before: str, edit: dict[str, Any]) -> list[Entry
         entries = [
             entry for entry in entries if entry.made or entry.batch < point.after or entry.after < point.after
         ]
-    out = []
+    out: list[Entry] = []
+    edited = {(calls[name].path, calls[name].n) for name in edit}
     for entry in entries:
         name = f"{entry.path}#{entry.n}"
+        if (entry.path, goes_on_from(entry.kind, entry.args)) in edited:
+            continue  # it was said to another answer
         if name in edit:
             entry = msgspec.structs.replace(
                 entry, value=encode(edit[name], where=f"the edit of {name}"), error=None

@@ -1,0 +1,138 @@
+"""A conversation of several turns, once code around it or its beginning has changed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import segue
+from segue.testing import Simulator, ToolCall
+
+DEGREES = {"Oslo": "21", "Bergen": "12"}
+
+
+def rule(body: dict[str, Any]) -> str:
+    """The first answer about a place is no use, the second one is."""
+    said = [str(message["content"]) for message in body["messages"]]
+    city = next((city for city in DEGREES if city in said[0]), "")
+    if not city:
+        return f"about {said[0]}"
+    return "999" if len(said) == 1 else DEGREES[city]
+
+
+@pytest.fixture
+async def sim() -> AsyncIterator[Simulator]:
+    async with Simulator(rule=rule) as sim:
+        yield sim
+
+
+def plausible(degrees: int) -> None:
+    if degrees > 60:
+        raise ValueError("no place on earth has more than 60 degrees")
+
+
+async def degrees(prompt: str) -> int:
+    return await segue.generate(prompt, returns=int, check=plausible)
+
+
+@segue.step
+async def known(city: str) -> bool:
+    return False
+
+
+def named(fn: Any) -> Any:
+    return segue.flow(name="talks", version="1")(fn)
+
+
+async def before() -> str:
+    found = await degrees("Degrees in Oslo?")
+    return f"{found} {await segue.receive(str)}, {await segue.generate('Oh')}"
+
+
+async def changed(
+    sim: Simulator, tmp_path: Path, after: Any, before: Any = before, at: int = 1, **how: Any
+) -> tuple[str, int]:
+    """What a run gives that waited when its code changed, and how often it asked the model since."""
+    store, model = f"sqlite:{tmp_path}/runs.db", f"openai:any@{sim.base_url}"
+    async with segue.Engine(store, model=model) as engine:
+        run = await engine.start(named(before)(), id="it")
+        async for event in run:
+            if isinstance(event, segue.Recorded) and event.path == "" and event.n == at:
+                break
+    asked = len(sim.ledger.lines())
+    async with segue.Engine(store, model=model) as engine:
+        engine.worker.register(named(after).__segue__)
+        await engine.tell("it", "str", b'"go"')
+        assert (await engine.wait("it")).status == "held"
+        await engine.resume("it", **how)
+        return await (await engine.get("it")), len(sim.ledger.lines()) - asked
+
+
+@pytest.mark.parametrize("keep", [False, True])
+async def test_a_step_before_it_changes_nothing_of_it(sim: Simulator, tmp_path: Path, keep: bool) -> None:
+    async def after() -> str:
+        await known("Oslo")
+        return await before()
+
+    assert await changed(sim, tmp_path, after, keep=keep) == ("21 go, about Oh", 1)
+
+
+async def test_where_its_beginning_changed_its_later_turns_are_asked_anew(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    """What was said to the old question, word for word the same complaint, is no answer to the new one."""
+
+    async def after() -> str:
+        found = await degrees("Degrees in Bergen?")
+        return f"{found} {await segue.receive(str)}, {await segue.generate('Oh')}"
+
+    assert await changed(sim, tmp_path, after) == ("12 go, about Oh", 3)
+
+
+async def test_what_was_asked_elsewhere_is_no_answer_to_be_kept(sim: Simulator, tmp_path: Path) -> None:
+    async def after() -> str:
+        await known("Oslo")
+        found = await degrees("How warm is Oslo?")
+        return f"{found} {await segue.receive(str)}, {await segue.generate('Oh')}"
+
+    assert await changed(sim, tmp_path, after, keep=True) == ("21 go, about Oh", 1)
+
+
+async def test_a_call_that_is_left_out_answers_no_later_one(sim: Simulator, tmp_path: Path) -> None:
+    async def after() -> str:
+        return f"{await segue.receive(str)}, {await segue.generate('Oh')}"
+
+    assert await changed(sim, tmp_path, after, keep=True) == ("go, about Oh", 1)
+
+
+async def test_after_an_edited_answer_later_turns_are_asked_anew(sim: Simulator, tmp_path: Path) -> None:
+    flow = named(before)
+    async with segue.Engine(model=f"openai:any@{sim.base_url}") as engine:
+        run = await engine.start(flow(), id="it")
+        await run.tell("go")
+        await run
+        asked = len(sim.ledger.lines())
+        fork = await engine.fork("it", edit={"#0": "888"})
+        assert await fork == "21 go, about Oh"
+        assert len(sim.ledger.lines()) == asked + 1
+
+
+async def test_a_tool_loop_with_large_results(sim: Simulator, tmp_path: Path) -> None:
+    async def look_up(name: str) -> str:
+        "Look it up."
+        return name * 10_000
+
+    sim.when("Anna").reply(ToolCall("look_up", {"name": "a"}), ToolCall("look_up", {"name": "b"}), "found")
+
+    async def talk() -> str:
+        said = await segue.generate("Who is Anna?", tools=[look_up])
+        return f"{said} {await segue.receive(str)}"
+
+    async def after() -> str:
+        await known("Oslo")
+        return await talk()
+
+    assert await changed(sim, tmp_path, after, before=talk, at=2) == ("found go", 0)
