@@ -73,6 +73,14 @@ def test_a_job_is_held_and_goes_on(desk: Desk, provider: Provider, mode: str) ->
     assert (budget["tokens_spent"], budget["tokens_reserved"], budget["waiting"]) == (paid, 0, 0)
 
 
+def test_who_waits_for_room_asks_nobody(desk: Desk, provider: Provider) -> None:
+    desk.write("rows.jsonl", "".join(f'"ticket {n}"\n' for n in range(20)))
+    how = ("--batch", "--no-wait", "--model", provider.model, "--budget", "9ktok", *HOW)
+    said = desk.segue("map", "app.py:triage", "rows.jsonl", "--id", "j", *how)
+    assert "waiting for room in the budget" in said.err
+    assert "--asks" not in said.err
+
+
 def test_a_run_is_held_and_goes_on(desk: Desk, provider: Provider) -> None:
     how = ("--id", "a", "--model", provider.model, *HOW)
     said = desk.segue("run", "app.py:triage", "broken", "--budget", "900tok", *how)

@@ -624,6 +624,12 @@ def test_causes_that_are_not_told_are_counted(desk: Desk):
     assert "  2 × for other causes: `segue runs --job j --failed` has them all\n" in said.err
 
 
+def test_unread_rows_of_a_map_that_writes_nothing(desk: Desk):
+    desk.write("rows.jsonl", '"one"\n"two"\n3\n')
+    said = desk.segue("map", "app.py:sure", "rows.jsonl", "--id", "j", "--no-wait")
+    assert "1 row can't be read; the same without --no-wait writes why" in said.err
+
+
 def test_lines_of_a_provider_that_cant_be_reached(desk: Desk):
     desk.write("rows.jsonl", '"a"\n"b"\n')
     how = ("--batch", "--no-wait", "--model", "openai:any@http://127.0.0.1:9/v1")

@@ -120,7 +120,7 @@ class _Map:
                 if standing.settled:
                     await self._write(engine.store)
                     tally.usage = (await family.spent(engine.store, job=self.id)).usage
-                return self._sum_up(engine, job, tally, progress, standing, stop.is_set())
+                return await self._sum_up(engine, job, tally, progress, standing, stop.is_set())
 
     async def _check_same(self, store: Store) -> None:
         """Raise `Conflict` for a job that was begun with another flow, key or first rows, before any run is made."""
@@ -194,13 +194,16 @@ class _Map:
         self._stuck = await held_beneath(engine.store, rows) or {}
         return len(self._stuck) == standing.parked
 
+    async def _asking(self, store: Store) -> dict[str, float]:
+        """Runs of the job, and those that they started, that ask, with until when."""
+        return {ask.run: ask.deadline for ask in await store.asks() if ask.run.startswith(f"{self.id}/")}
+
     async def _only_people(self, engine: Engine, standing: Standing) -> bool:
         """Whether nothing is left but questions without a deadline, and nobody is here; says once how to answer."""
         busy = standing.working or standing.for_batch or is_terminal(sys.stderr)
         if not standing.for_others or standing.total is None or (busy and self._told):
             return False
-        asks = await engine.store.asks()
-        mine = {ask.run: ask.deadline for ask in asks if ask.run.startswith(f"{self.id}/")}
+        mine = await self._asking(engine.store)
         if mine and not self._told:
             self._told = True
             note(f"  {count(len(mine))} ask{'s' if len(mine) == 1 else ''}: {self._how_to_answer()}")
@@ -214,7 +217,7 @@ class _Map:
             async for line in lines(store, self.id, enumerate(self.order), self.shape, self._stuck):
                 file.write(line + b"\n")
 
-    def _sum_up(
+    async def _sum_up(
         self,
         engine: Engine,
         job: Job[Any, Any],
@@ -244,7 +247,8 @@ class _Map:
                 note(f"  {when}: `{again}`, then the same command")
         if self.order.unread:
             rows = "row" if self.order.unread == 1 else "rows"
-            note(f"  {count(self.order.unread)} {rows} can't be read; the output says why, each in its line")
+            says = "the same without --no-wait writes" if self.args.no_wait else "the output says"
+            note(f"  {count(self.order.unread)} {rows} can't be read; {says} why, each in its line")
             note(f"    {short(self.order.first_problem, 160)}")
         if job.total is not None and (gone := standing.runs - (job.total - self.order.unread)) > 0:
             note(
@@ -259,11 +263,11 @@ class _Map:
                 f"  {count(standing.stuck)} wait for runs that are held: `{self._segue('runs', '--failed')}` says why"
             )
         if stopped:
-            asks = f"; {self._how_to_answer()}" if standing.for_others else ""
+            asks = f"; {self._how_to_answer()}" if await self._asking(engine.store) else ""
             note(f"parked; the same command goes on{asks}" if self.kept else f"parked; {GONE}")
             return exit.INTERRUPTED
         if not standing.settled:
-            asks = f"; {self._how_to_answer()}" if standing.for_others else ""
+            asks = f"; {self._how_to_answer()}" if await self._asking(engine.store) else ""
             sweep = self._segue("advance", file_of(self.args.flow))
             note(f"it goes on with the same command, or with `{sweep}`{asks}" if self.kept else GONE)
             return exit.WAITING

@@ -268,7 +268,8 @@ class Unpriced(CallerError):
     def __init__(self, model: str) -> None:
         self.model = model
         super().__init__(
-            f"{self.cause}; give a budget in tokens, Budget(tokens=…), or tell its price: Engine(prices=…)"
+            f"{self.cause}; give a budget in tokens, Budget(tokens=…) or --budget 100ktok, or tell its price: "
+            "Engine(prices=…)"
         )
 
     @property
