@@ -48,7 +48,18 @@ def test_keep_takes_no_other_calls_outcome_from_the_place() -> None:
 def test_keep_knows_what_was_open_by_its_place() -> None:
     made = Entry("", 4, "ask", "ask", b"d", b"", 4)
     assert not Pooled(Pool([*OLD, made])).was_open("", 4, b"changed")
-    assert Pooled(Pool([*OLD, made], strict=False)).was_open("", 4, b"changed")
+    pool = Pooled(Pool([*OLD, made], strict=False))
+    assert not pool.was_open("", 4, b"changed"), "nothing stands there yet, and it may be another call"
+    assert pool.take("", 4, "ask", "ask", b"changed") == made
+    assert pool.was_open("", 4, b"changed")
+
+
+def test_keep_knows_another_call_at_a_place_where_one_was_open() -> None:
+    """What asks the same comes first, so the call there now may be that which stood in front."""
+    made = Entry("", 4, "step", "f", b"d", b"", 4)
+    pool = Pooled(Pool([*OLD, made], strict=False))
+    assert take(pool, 4, "f", b"c") == b"3"
+    assert not pool.was_open("", 4, b"c")
 
 
 def test_what_was_given_up_comes_when_it_was_given_up() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +138,33 @@ async def test_a_tool_loop_with_large_results(sim: Simulator, tmp_path: Path) ->
         return await talk()
 
     assert await changed(sim, tmp_path, after, before=talk, at=2) == ("found go", 0)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+async def test_the_answer_to_a_turn_that_was_out_goes_to_no_other_one(tmp_path: Path, keep: bool) -> None:
+    """It is known by its place, where another call stands now."""
+
+    async def talk() -> str:
+        await known("Oslo")
+        return str(await degrees("Degrees in Oslo?"))
+
+    async def after() -> str:
+        await known("Bergen")
+        return await talk()
+
+    store = f"sqlite:{tmp_path}/runs.db"
+    async with Simulator(rule=rule, batch_time=timedelta(seconds=0.3)) as sim:
+        model = f"openai:any@{sim.base_url}"
+        async with segue.Engine(store, model=model) as engine:
+            run = await engine.start(named(talk)(), id="it", mode="batch")
+            while len(sim.batches()) < 2:
+                await asyncio.sleep(0.01)
+        async with segue.Engine(store, model=model) as engine:
+            engine.worker.register(named(after).__segue__)
+            assert (await engine.wait("it")).status == "held"
+            await engine.resume("it", keep=keep)
+            run = await engine.get("it")
+            assert await run == "21"
+            paid = sum(entry.paid for entry in sim.ledger.lines())
+            receipt = await run.receipt()
+            assert sum(line.calls for line in receipt.lines) == paid

@@ -35,7 +35,8 @@ class Pooled:
         self._stood: dict[tuple[str, int], int] = {}  # by where a call stands that took one: where that stood
         self._last: dict[str, tuple[int, int]] = {}  # the same of the last on each path
         made = [entry for entry in self._left.values() if entry.made]
-        self._open = {(entry.path, entry.n, entry.digest if self.strict else b"") for entry in made}
+        self._open = {(entry.path, entry.n, entry.digest) for entry in made}
+        self._still = set[tuple[str, int]]()  # where calls stand that were open there already
         self._by_place: dict[tuple[str, int], int] = {}
         self._by_check: dict[tuple[_Name, bytes], deque[int]] = {}
         self._by_name: dict[_Name, deque[int]] = {}
@@ -62,6 +63,8 @@ class Pooled:
         entry = self._left.pop(number)
         self._stood[path, n] = stood = entry.n % ELSEWHERE
         self._last[path] = n, stood
+        if entry.made and entry.n == n:
+            self._still.add((path, n))
         return entry
 
     def _by(self, n: int, named: _Name) -> int | None:
@@ -95,8 +98,10 @@ class Pooled:
         return entry is not None and entry.made
 
     def was_open(self, path: str, n: int, digest: bytes) -> bool:
-        """Whether that call was waiting at that place before the rebase."""
-        return (path, n, digest if self.strict else b"") in self._open
+        """Whether that call was waiting at that place before the rebase, and is the one that waits there now."""
+        if self.strict:
+            return (path, n, digest) in self._open
+        return (path, n) in self._still
 
     def awaited(self, path: str, n: int, name: str, digest: bytes) -> str:
         """The id of the child that this call waits for already; empty if there is none."""
