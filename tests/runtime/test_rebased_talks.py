@@ -141,8 +141,10 @@ async def test_a_tool_loop_with_large_results(sim: Simulator, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("keep", [False, True])
-async def test_the_answer_to_a_turn_that_was_out_goes_to_no_other_one(tmp_path: Path, keep: bool) -> None:
-    """It is known by its place, where another call stands now."""
+async def test_an_answer_that_came_as_the_code_had_changed_goes_to_its_call(
+    tmp_path: Path, keep: bool
+) -> None:
+    """It is what woke the run, and so there, paid, whenever the code has changed: known by the place of its call."""
 
     async def talk() -> str:
         await known("Oslo")
@@ -165,6 +167,28 @@ async def test_the_answer_to_a_turn_that_was_out_goes_to_no_other_one(tmp_path: 
             await engine.resume("it", keep=keep)
             run = await engine.get("it")
             assert await run == "21"
-            paid = sum(entry.paid for entry in sim.ledger.lines())
-            receipt = await run.receipt()
-            assert sum(line.calls for line in receipt.lines) == paid
+            assert sum(entry.paid for entry in sim.ledger.lines()) == 2
+            assert sum(line.calls for line in (await run.receipt()).lines) == 2
+
+
+@pytest.mark.parametrize("keep", [False, True])
+async def test_so_does_what_a_person_said(tmp_path: Path, keep: bool) -> None:
+    async def before() -> str:
+        return await segue.ask("Where?")
+
+    async def after() -> str:
+        await known("Oslo")
+        return await segue.ask("Where?")
+
+    store = f"sqlite:{tmp_path}/runs.db"
+    async with segue.Engine(store) as engine:
+        run = await engine.start(named(before)(), id="it")
+        ask = await anext(aiter(engine.asks()))
+    async with segue.Engine(store) as engine:
+        engine.worker.register(named(after).__segue__)
+        await engine.answer(ask.id, "Oslo")
+        assert (await engine.wait("it")).status == "held"
+        await engine.resume("it", keep=keep)
+        run = await engine.get("it")
+        async with asyncio.timeout(5):
+            assert await run == "Oslo"

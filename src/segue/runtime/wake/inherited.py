@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from .executor import Executor
 
 
+#: Kinds of calls whose outcome is for no other one, and is paid or was somebody's work: wherever the call stands now.
+_ANSWERED = ("generate", "embed", "http", "ask")
+
+
 class Inherited:
     """Outcomes taken over, until they are handed over again as they were then."""
 
@@ -49,6 +53,8 @@ class Inherited:
             if entry is not None and call.place == (entry.path, entry.n):  # it is open already
                 run.commits.entries.append(made_entry(call, request, entry.due))
                 run.mailbox.wait_for(call, request, entry.due)
+                return True
+            if entry is not None and entry.kind in _ANSWERED and run.mailbox.has_come(call, request, entry):
                 return True
             if entry is not None and request.drops is not None:  # it is open at another place
                 request.drops(run.commits.turn, entry.path, entry.n)

@@ -19,11 +19,11 @@ from ...authoring.actor.checkpoint import takes_mail
 from ...authoring.context import Wait
 from ...authoring.failures import to_failure
 from ...core.replay import Place
-from ...model.entry import Failure
+from ...model.entry import Entry, Failure
 from ...model.errors import WrongPlace
 from ...model.message import ASKED_TO_END, CAUGHT_UP, CHILD_ENDED, Letter, Mail, answer_to
 from ...model.run import CHILD, ENDED, Head
-from ..calls.call import CANCEL, NOTHING, Call, Outcome, end_error, own_call
+from ..calls.call import CANCEL, NOTHING, Call, Outcome, end_error, made_entry, own_call
 from ..ground import tasks
 from ..ground.phase import REPLAYING
 from ..mail.timers import Timers
@@ -243,6 +243,16 @@ class Mailbox:
         for letter in list(self._results.values()):
             if letter.mail.call is not None and (letter.mail.call.path, letter.mail.call.n) == place:
                 self._lose(letter)
+
+    def has_come(self, call: Call, request: Wait, entry: Entry) -> bool:
+        """Take the outcome that came for what a call was before a rebase, at another place, if it has come."""
+        for letter in list(self._results.values()):
+            mail, was = letter.mail, letter.mail.call
+            if mail.kind == "result" and was is not None and (was.path, was.n) == (entry.path, entry.n):
+                self._run.commits.entries.append(made_entry(call, request, entry.due))
+                self._close(call, Outcome(call, mail.value, mail.error, letter.id, lane=mail.name))
+                return True
+        return False
 
     def lose_results(self) -> None:
         """The run is over: what came for calls that it had open before a rebase is nobody's."""
