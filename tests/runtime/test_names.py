@@ -38,3 +38,17 @@ async def test_of_what_is_not_there_ids_alone_are_looked_at(name: str) -> None:
         assert (f"did you mean {meant!r}?" in str(told.value)) == (meant is not None)
         with pytest.raises(UnknownName, match="there is no ask 'it:0'"):
             await engine.answer("it:0", "yes")
+
+
+@segue.flow(name="names.asks")
+async def asks() -> str:
+    return await segue.ask("Where?")
+
+
+async def test_who_gives_a_run_for_its_question_is_told_the_question() -> None:
+    """It was asked whether it meant what it had said."""
+    async with segue.Engine() as engine:
+        await engine.start(asks(), id="it")
+        ask = await anext(aiter(engine.asks()))
+        with pytest.raises(UnknownName, match=f"the run of that id asks '{ask.id}'"):
+            await engine.answer("it", "here")

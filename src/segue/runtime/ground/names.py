@@ -47,7 +47,9 @@ async def unknown_ask(store: Store, id: str) -> UnknownName:
     """The error for a question that isn't there."""
     open_ones, _ = await store.asked(0, limit=LOOKS)
     known = [*(each.id for each in open_ones), *(each.run for each in open_ones)]
-    return UnknownName("ask", id, f"{meant(id, known)}`segue runs --asks` lists those that are open")
+    its = next((each.id for each in open_ones if each.run == id), "")
+    near = f"the run of that id asks {its!r}; " if its else meant(id, known)
+    return UnknownName("ask", id, f"{near}`segue runs --asks` lists those that are open")
 
 
 async def unknown_job(store: Store, id: str) -> UnknownName:
