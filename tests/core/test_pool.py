@@ -39,6 +39,22 @@ def test_keep_takes_the_same_name_at_the_same_place_first() -> None:
     assert take(pool, 1, "g", b"changed") == b"1"
 
 
+def test_keep_takes_model_calls_in_their_order_wherever_they_stand() -> None:
+    """They are all called alike, so at a place that others moved stands another one."""
+    asked = [Entry("", n, "generate", "generate", b"%d" % n, b"", 0, n, b"%d" % n) for n in range(3)]
+    pool = Pooled(Pool(asked, strict=False))
+    found = [pool.take("", n, "generate", "generate", b"changed") for n in (1, 3, 4)]
+    assert [entry and entry.value for entry in found] == [b"0", b"1", b"2"]
+    pool = Pooled(Pool(asked, strict=False))
+    found = [
+        pool.take("", n, "generate", "generate", digest)
+        for n, digest in ((0, b"1"), (1, b"changed"), (2, b"x"))
+    ]
+    assert [entry and entry.value for entry in found] == [b"1", b"2", None], (
+        "what was left out in front is nobody's"
+    )
+
+
 def test_keep_takes_no_other_calls_outcome_from_the_place() -> None:
     pool = Pooled(Pool(OLD, strict=False))
     assert take(pool, 1, "f", b"changed") == b"0"

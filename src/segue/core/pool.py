@@ -21,8 +21,8 @@ class Pooled:
 
     A strict pool (`--rerun`, fork) matches calls of a path by name and digest, in order. Otherwise (`--keep`) one that
     asks the same comes first, then the name at the old place, which is counted from the last call that was taken there,
-    and then the name on the path: of model calls, whose name says nothing, only behind that one. A later turn of a
-    conversation is found where the turn before it was, and nowhere else.
+    and then the name on the path. Of model calls, whose name says nothing, it is the next behind that one. A later turn
+    of a conversation is found where the turn before it was, and nowhere else.
     """
 
     def __init__(self, pool: Pool) -> None:
@@ -68,13 +68,16 @@ class Pooled:
         return entry
 
     def _by(self, n: int, named: _Name) -> int | None:
-        """The one of that name at the old place, or else the first that may be taken."""
+        """The one of that name at the old place, or else the first; of model calls the next."""
         path, kind, *_ = named
-        now, then = self._last.get(path, (0, -1 if kind in _MODEL else 0))
-        there = self._by_place.get((path, n - now + max(then, 0)), -1)
+        now, then = self._last.get(path, (-1, -1))
+        alike = self._by_name.get(named)
+        if kind in _MODEL:
+            return self._first(alike, then)
+        there = self._by_place.get((path, n - now + then), -1)
         if there in self._left and _named(self._left[there]) == named:
             return there
-        return self._first(self._by_name.get(named), then if kind in _MODEL else -1)
+        return self._first(alike)
 
     def _first(self, queue: deque[int] | None, behind: int = -1) -> int | None:
         """The first that is left, of those that stood behind that place."""
