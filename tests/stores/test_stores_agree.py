@@ -121,14 +121,14 @@ class Work:
         worker = self.random.choice(["", "w"])
         return (new,), {"now": self.now, "worker": worker, "ttl": 30.0 if worker else 0.0}
 
-    def new(self):
+    def new(self, *parents):
         priority = self.random.choice([0, 0, 0, 3])
         spec = Spec(
             "flow",
             self.random.choice("fg"),
             b"[[%s],{}]" % self.large(),
             config=Config(priority=priority, accounts=tuple(self.some(ACCOUNTS, 1))),
-            parent=self.maybe(lambda: CallRef(self.run(), "0", 1)),
+            parent=self.maybe(lambda: CallRef(self.random.choice([*parents, "nobody"]), "0", 1), 0.4),
             job=self.random.choice(["", "j", "k"]),
             version=self.random.choice(["", "2"]),
             mailbox=self.random.choice([0, 0, 1, 2]),
@@ -212,9 +212,12 @@ class Work:
         to = self.random.choices([*RUNS, *PORTS], k=2)
         turn.outbox = [self.mail(to[i], run, number + i) for i in range(self.random.randint(0, 2))]
         turn.dead = [DeadLetter(mail, "no") for mail in self.some(turn.outbox, 1)]
+        known = set(self.lines)
         turn.lines = [self.line(run) for _ in range(self.random.randint(0, 5 if self.sharing else 3))]
         if self.sharing:
             turn.lines = list({line.id: line for line in turn.lines}.values())
+            if not known.isdisjoint(line.id for line in turn.lines):
+                turn.lines = turn.lines[:1]  # of some that come anew, any may be the one that others follow
             turn.withdrawn = self.some(self.open, 1)
             turn.answers = [Answer(same, b"%d" % number * 3000, self.now) for same in self.some("abccccc", 1)]
         turn.asks = [
@@ -222,7 +225,7 @@ class Work:
             for i in self.some(range(4), 1)
         ]
         turn.closed_asks = [f"{run}-q{i}" for i in self.some(range(4), 1)]
-        turn.spawn = [self.new() for _ in self.some([1], 1)]
+        turn.spawn = [self.new(run) for _ in self.some([1], 1)]
         blobs = [(b"d%d" % i, b"content of %d" % i) for i in self.some(range(9), 2)]
         turn.blobs = blobs if turn.entries is not None else []
         turn.release = self.random.random() < 0.2
@@ -414,10 +417,13 @@ class Side:
 
     def __init__(self, *stores):
         self.stores = stores
-        self.holders = {}  #: the store in which each run was claimed last
+        self.holders = {}  #: in which of two processes each run was claimed last
+
+    def of(self, which):
+        return self.stores[which % len(self.stores)]
 
     async def act(self, which, name, args, keywords):
-        store = self.stores[which % len(self.stores)]
+        store, self.which = self.of(which), which
         if name in OWN:
             return await getattr(self, name)(store, *args, **keywords)
         done = await getattr(store, name)(*args, **keywords)
@@ -426,8 +432,12 @@ class Side:
     async def create(self, store, new, **keywords):
         made = await store.create(new, **keywords)
         if keywords.get("worker"):
-            self.holders.update({one.head.id: store for one in made if one.new})
+            self.holders.update({one.head.id: self.which for one in made if one.new})
         return made
+
+    async def reserve(self, store, wanted, now):
+        made = [await self.of(self.holders.get(one.run, 0)).reserve([one], now=now) for one in wanted]
+        return [came for (came,) in made]
 
     async def append(self, store, rows):
         return await self.each_where_it_is_held([row[0] for row in rows], rows, acts.append)
@@ -447,9 +457,11 @@ class Side:
     async def each_where_it_is_held(self, runs, items, do):
         """A worker is in one process."""
         results = {}
-        for store in self.stores:
-            mine = [run for run in runs if self.holders.get(run, self.stores[0]) is store]
-            done = await do(store, [item for run, item in zip(runs, items, strict=True) if run in mine])
+        for which in (0, 1):
+            mine = [run for run in runs if self.holders.get(run, 0) == which]
+            done = await do(
+                self.of(which), [item for run, item in zip(runs, items, strict=True) if run in mine]
+            )
             results.update(zip(mine, done, strict=True))
         return [results[run] for run in runs]
 
@@ -464,7 +476,7 @@ class Side:
         """The first ones, then the rest: of those that are due, a store may say so before they are claimed."""
         found = await store.claim(worker, limit, ttl, **keywords)
         found += await store.claim(worker, 100, ttl, **keywords)
-        self.holders.update({run.head.id: store for run in found})
+        self.holders.update({run.head.id: self.which for run in found})
         return [msgspec.structs.replace(run, inbox=bare(run.inbox)) for run in found]
 
     async def strike(self, store, times, limit, now):
@@ -491,8 +503,9 @@ class Side:
             return None
         job = jobs[id]
         if state == "closed":
-            open = await store.job_lines(id, "", 100)
-            if any(job.remote == LIVE or not line.promoted for line in open):
+            live = [one.id for one in jobs.values() if one.remote == LIVE and one.id != id]
+            beside = {line.id for one in live for line in await store.job_lines(one, "", 100)}
+            if any(line.id not in beside for line in await store.job_lines(id, "", 100)):
                 return None
             return await store.put_batch_job(msgspec.structs.replace(job, state=state, over=now), fence)
         if job.remote == LIVE:
@@ -500,7 +513,7 @@ class Side:
         return await store.put_batch_job(msgspec.structs.replace(job, state=state, sent=now), fence)
 
 
-OWN = ("append", "claim", "clear", "commit", "create", "land", "put_batch_job", "reopen", "strike")
+OWN = ("append", "claim", "clear", "commit", "create", "land", "put_batch_job", "reopen", "reserve", "strike")
 
 
 def bare(letters):
@@ -620,10 +633,7 @@ async def agree(tmp_path, work):
         work.learn(name, args, keywords, one)
         if step % 10 == 9:
             for one, two in zip(
-                *[
-                    (await everything(side.stores[which % len(side.stores)], work.now)).items()
-                    for side in sides
-                ],
+                *[(await everything(side.of(which), work.now)).items() for side in sides],
                 strict=True,
             ):
                 assert one == two, f"after step {step}: {name}{args}{keywords}"

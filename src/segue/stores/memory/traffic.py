@@ -80,7 +80,7 @@ class Traffic:
 
     def leave(self, run: Run) -> None:
         """The run has ended: what isn't on its way needn't go."""
-        for line in list((run.lines or {}).values()):
+        for line in sorted((run.lines or {}).values(), key=_is_last):
             if line.status == "waiting":
                 self._lines.lanes[line.line.lane].leave(line)
                 self._sharing.leave_others(line)
@@ -93,9 +93,13 @@ class Traffic:
 
     def withdraw(self, ids: Sequence[str]) -> list[bool]:
         """Take lines out; which of them weren't on their way."""
-        return [id in self._lines.by_id and self._take_out(self._lines.by_id[id]) for id in ids]
+        known = [self._lines.by_id[id] for id in ids if id in self._lines.by_id]
+        waited = {line.line.id for line in known if line.status in ("waiting", "following")}
+        for line in sorted(known, key=_is_last):
+            self._take_out(line)
+        return [id in waited for id in ids]
 
-    def _take_out(self, line: LineRecord) -> bool:
+    def _take_out(self, line: LineRecord) -> None:
         if line.status == "waiting":
             self._lines.lanes[line.line.lane].leave(line)
             self._sharing.leave_others(line)
@@ -105,12 +109,9 @@ class Traffic:
             self._lines.settle(line, "cancelled")
             self._sharing.leave_others(line)
             self._lines.forget(line)
-        else:
-            if line.status == "taken":
-                line.deserted = self._answers.has_followers(line.line.same)
-                line.unwanted = not line.deserted
-            return False
-        return True
+        elif line.status == "taken":
+            line.deserted = self._answers.has_followers(line.line.same)
+            line.unwanted = not line.deserted
 
     def is_wanted(self, line: LineRecord) -> bool:
         """Whether somebody waits for it."""
@@ -202,3 +203,8 @@ class Traffic:
         if (ended or line.unwanted) and not shared:
             self._lines.claims_nothing(call.run, outcome)
         return None if ended or line.deserted or quits else mail
+
+
+def _is_last(line: LineRecord) -> bool:
+    """Of lines that leave together, none is to take the place of another."""
+    return line.status == "waiting"

@@ -321,6 +321,16 @@ class AnswersContract:
         await put(store, ask("r3"))
         assert await take(store) == ["r3-a"]
 
+    async def test_of_those_that_leave_together_none_takes_the_place_of_another(self, store: Store) -> None:
+        """Nor its attempts, should it be put in anew; and all of them were waited for."""
+        await put(store, ask("r1"), ask("r2"), parks=False)
+        await take(store)
+        await tell(store, LineOutcome("r1-a", "expired", again=True))
+        assert await store.withdraw(["r1-a", "r2-a"], now=5.0) == [True, True]
+        await store.commit([Turn(run="r2", fence=1, lines=[ask("r2")])])
+        assert await take(store, "B2") == ["r2-a"]
+        assert [line.attempt for line in await store.job_lines("B2", "", 9)] == [2]
+
     async def test_two_of_one_run(self, store: Store) -> None:
         second = ask("r1", id="second", call=CallRef("r1", "", 2))
         await put(store, ask("r1"), second)
