@@ -482,8 +482,8 @@ def test_what_would_mean_nothing_is_refused() -> None:
         (Listed(), r"groups: it can't be \['hall'\]; write `groups = Floor`"),
     ):
         with pytest.raises(BadSignature, match=said):
-            definition(type(actor)).check()
-    definition(Named).check()
+            definition(type(actor)).take(actor)
+    definition(Named).take(Named())
 
 
 @segue.flow

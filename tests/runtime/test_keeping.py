@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from segue.model.message import Letter, Mail, MailKind
 from segue.model.run import CallRef
 from segue.runtime.wake.keeping import MOST, Keeping
@@ -15,6 +17,10 @@ class _Box:
     def __init__(self) -> None:
         self.keeping: Any = None
         self.out: list[int] = []
+        self.hand = 0
+
+    def letter(self, id: int) -> None:
+        """None is in hand."""
 
     def take_out(self, letter: int) -> None:
         self.out.append(letter)
@@ -25,6 +31,10 @@ class _Box:
 
 class _Run:
     callers = ("asker",)
+    time = 0.0
+
+    def now(self) -> float:
+        return self.time
 
 
 def _keeping() -> tuple[Keeping, _Box]:
@@ -94,6 +104,22 @@ def test_who_waits_for_what_is_kept() -> None:
     assert keeping.callers(kept_only=True) == ("one", "three")
     keeping.release(2)
     assert keeping.callers() == ("asker",)
+
+
+def test_who_has_given_up_waits_no_more() -> None:
+    keeping, _ = _keeping()
+    run: Any = keeping._run
+    for id, until in ((1, 20.0), (2, 10.0), (3, 0.0)):
+        mail = msgspec.structs.replace(_letter(id, "request", "", "", "all", f"run{id}").mail, until=until)
+        keeping.keep(Letter(id, mail, kept=True))
+    for run.time, waiting in ((9.0, {1, 2, 3}), (10.0, {1, 3}), (30.0, {3})):
+        assert set(keeping.callers(kept_only=True)) == {"all", *(f"run{id}" for id in waiting)}
+    for id in (1, 2):
+        keeping.pop(id)
+    assert keeping.callers(kept_only=True) == ("all", "run3")
+    keeping.pop(3)
+    assert keeping.callers(kept_only=True) == ()
+    assert not keeping
 
 
 def test_so_many_callers_travel_at_most() -> None:

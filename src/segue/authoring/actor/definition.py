@@ -248,6 +248,7 @@ class ActorDef:
     def take(self, actor: Any) -> bytes:
         """What is stored of an instance that is to be started; also checks the class."""
         self.check()
+        self._check_family()
         return self.dump(actor, encode_stable)
 
     # ------------------------------------------------------------ handlers
@@ -284,8 +285,12 @@ class ActorDef:
             kind, cure = _SETTINGS[name]
             if value is not None and not isinstance(value, kind):
                 raise BadSignature(f"{self.name}.{name}", f"it can't be {value!r}", f"write {cure}")
-        if self.groups is None and (said.get("restart") or "finished" in self.own):
-            what = "a `restart`" if said.get("restart") else "`finished`"
+
+    def _check_family(self) -> None:
+        """What is said of children means nothing without groups, but where another class or version had some."""
+        restart = isinstance(getattr(self.cls, "restart", None), Restart)
+        if self.groups is None and (restart or "finished" in self.own):
+            what = "a `restart`" if restart else "`finished`"
             raise BadSignature(
                 self.name,
                 f"it has {what} for children, and no groups to keep them in",
