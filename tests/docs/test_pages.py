@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 from argparse import ArgumentParser
@@ -120,6 +121,15 @@ def test_the_list_of_public_names_is_whole() -> None:
         assert all(
             getattr(module, name) is not None for name in module.__all__
         )  # each is where it is looked for
+
+
+def test_methods_are_told_in_their_own_words() -> None:
+    text = (ROOT / "docs" / "api.md").read_text()
+    told = re.findall(r"^- `(\w+)\.(\w+)(?:\(\))?`: (.*)$", text, re.MULTILINE)
+    assert len(told) > 30
+    for owner, name, words in told:
+        method = inspect.getattr_static(getattr(segue, owner), name)
+        assert (inspect.getdoc(method) or "").partition("\n")[0] == words, (owner, name)
 
 
 def test_prose_holds_shell_words() -> None:
