@@ -133,7 +133,7 @@ def test_rows_that_wait_for_held_runs_are_told(desk: Desk, provider: Provider) -
 def test_whose_budget_it_is(desk: Desk) -> None:
     desk.write("rows.jsonl", "1\n")
     desk.segue("map", "app.py:twice", "rows.jsonl", "--id", "j", *HOW)
-    assert "is for a job's budget" in desk.segue("resume", "--job", "j", *HOW).err
+    assert "has no row that may go on so; none has failed" in desk.segue("resume", "--job", "j", *HOW).err
     assert "no job 'k'" in desk.segue("resume", "--job", "k", "--budget", "5", *HOW).err
     assert "job 'j' has no budget" in desk.segue("resume", "--job", "j", "--budget", "5", *HOW).err
     assert desk.segue("run", "app.py:twice", "3", "--id", "b", *HOW).code == 0

@@ -87,6 +87,36 @@ def test_a_failed_run_is_tried_anew(desk: Desk):
     assert "it is done" in said.err or "is done; only" in said.err
 
 
+def test_all_rows_of_a_job_that_failed_go_on_whatever_the_cause(desk: Desk):
+    desk.change("    if n == 7:", '    if n == 8:\n        raise KeyError("eight")\n    if n == 7:')
+    desk.write("rows.jsonl", "5\n7\n8\n")
+    job = ("map", "app.py:twice", "rows.jsonl", "--id", "j", "-o", "out.jsonl")
+    assert desk.segue(*job).code == 1
+    desk.change("    if n == 8:", "    if n == 80:")
+    desk.change("    if n == 7:", "    if n == 70:")
+    said = desk.segue("resume", "--job", "j")
+    assert (said.code, said.err.partition(" go on")[0]) == (0, "2 runs")
+    assert desk.segue(*job).code == 0
+    assert [row["value"] for row in desk.rows()] == [20, 28, 32]
+    said = desk.segue("resume", "--job", "j")
+    assert (said.code, "none has failed" in said.err) == (2, True)
+    assert "no job 'k'" in desk.segue("resume", "--job", "k").err
+
+
+def test_rows_of_a_job_that_are_held_want_a_decision(desk: Desk):
+    desk.write("rows.jsonl", '"a"\n"b"\n')
+    desk.segue("map", "app.py:sure", "rows.jsonl", "--id", "j", "--no-wait")
+    desk.segue("advance", "app.py")
+    desk.change('f"Send {text!r}?"', 'f"Really send {text!r}?"')
+    for row in ("j/0", "j/1"):
+        desk.segue("answer", row, "y")
+    desk.segue("advance", "app.py")
+    said = desk.segue("resume", "--job", "j")
+    assert (said.code, "2 held: say --keep or --rerun" in said.err) == (2, True)
+    assert desk.segue("resume", "--job", "j", "--keep").code == 0
+    assert desk.segue("advance", "app.py").code == 0
+
+
 def test_children_go_on_with_who_started_them(desk: Desk):
     above = "@segue.flow\nasync def all_sure(texts: list[str]) -> list[str]:\n    return await segue.map(sure, texts)"
     desk.change("@segue.flow\nasync def twice", f"{above}\n\n\n@segue.flow\nasync def twice")

@@ -38,7 +38,11 @@ def declare_resume(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--all-like", default="", metavar="RUN", help="all that stand still for the same reason"
     )
-    parser.add_argument("--job", default="", help="with --budget: the job whose budget it is")
+    parser.add_argument(
+        "--job",
+        default="",
+        help="all rows of that job that failed, or are held and may go on so; with --budget: whose budget it is",
+    )
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument(
         "--keep", action="store_true", help="match calls by place and name too, whatever they ask now"
@@ -54,17 +58,19 @@ def declare_resume(parser: argparse.ArgumentParser) -> None:
 
 
 async def do_resume(args: argparse.Namespace) -> int:
-    if args.job:
+    if args.job and args.budget is not None:
         return await _fund_job(args)
-    if not args.runs and not args.all_like:
+    if not args.runs and not args.all_like and not args.job:
         raise InvalidValue("segue resume", "runs", "none is named; `segue runs --failed` lists them")
     value = msgspec.UNSET if args.value is None else json_of("--value", args.value)
     async with Engine(existing(args.store), worker=False) as engine:
         heads = [await engine.head(run) for run in args.runs]
         if args.all_like:
             heads += await _like(engine, await engine.head(args.all_like))
+        if args.job:
+            heads += await _failed(engine, args)
         for head in heads:
-            _decided(head, args)
+            _check_decided(head, args)
         resumed: dict[str, None] = {}
         for head in heads:
             if head.id not in resumed:
@@ -93,9 +99,9 @@ async def _unhandled(engine: Engine, runs: Sequence[str]) -> str:
 
 async def _fund_job(args: argparse.Namespace) -> int:
     """Set a job's budget, or the one that its runs are held for."""
-    if args.budget is None or args.runs or args.all_like:
+    if args.runs or args.all_like:
         raise InvalidValue(
-            "segue resume --job", "--budget LIMIT", "--job is for a job's budget; --all-like is for runs"
+            "segue resume --job --budget", "no runs beside it", "it sets the budget of the job"
         )
     async with Engine(existing(args.store), worker=False) as engine:
         if await engine.store.get_job(args.job) is None:
@@ -117,20 +123,41 @@ async def _on_another(engine: Engine, job: str) -> str:
     return "`segue map … --budget LIMIT` gives one to a new job"
 
 
-def _decided(head: Head, args: argparse.Namespace) -> None:
-    decided = (
-        args.keep
-        or args.rerun
-        or args.value is not None
-        or f"`segue resume {shlex.quote(head.id)}`" in head.reason
-    )
-    decided = decided or bool(account_of(head.reason))
-    if head.status == "held" and not decided:
+def _is_decided(head: Head, args: argparse.Namespace) -> bool:
+    """Whether a held run may go on as it is asked to."""
+    said = args.keep or args.rerun or args.value is not None
+    return said or f"`segue resume {shlex.quote(head.id)}`" in head.reason or bool(account_of(head.reason))
+
+
+def _check_decided(head: Head, args: argparse.Namespace) -> None:
+    if head.status == "held" and not _is_decided(head, args):
         raise Conflict(f"run {head.id!r} is held: {head.reason}\nSay --keep, --rerun or --value.")
     if head.status not in ("held", "failed", "cancelled"):
         raise Conflict(
             f"run {head.id!r} is {head.status}; only held, failed or cancelled ones can be resumed"
         )
+
+
+async def _failed(engine: Engine, args: argparse.Namespace) -> list[Head]:
+    """The rows of a job that failed, and those that are held and may go on. Raises `Conflict` where none may."""
+    if await engine.store.get_job(args.job) is None:
+        raise await unknown_job(engine.store, args.job)
+    found = [head async for head in each_run(engine.store, job=args.job, status=("failed", "held"))]
+    may = [
+        head
+        for head in found
+        if not account_of(head.reason) and (head.status != "held" or _is_decided(head, args))
+    ]
+    if len(may) == len(found) != 0:
+        return may
+    budget = ", or --budget LIMIT" if any(account_of(head.reason) for head in found) else ""
+    left = (
+        f"{count(len(found) - len(may))} held: say --keep or --rerun{budget}" if found else "none has failed"
+    )
+    if not may:
+        raise Conflict(f"job {args.job!r} has no row that may go on so; {left}")
+    note(f"of job {args.job!r}, {left}")
+    return may
 
 
 async def _like(engine: Engine, example: Head) -> list[Head]:
