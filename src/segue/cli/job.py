@@ -245,6 +245,8 @@ class _Map:
             again = self._segue("resume", "--all-like", example, *model)
             if self.kept:
                 note(f"  {when}: `{again}`, then the same command")
+                if len(tally.causes) > 1:
+                    note(f"  whatever the cause: `{self._segue('resume', '--job', self.id)}`")
         if self.order.unread:
             rows = "row" if self.order.unread == 1 else "rows"
             says = "the same without --no-wait writes" if self.args.no_wait else "the output says"
