@@ -57,7 +57,7 @@ def unknown(mail: Sequence[Mail], run: str, now: float) -> Refused:
 def full(mail: Mail, size: int, now: float) -> Refused:
     """A message that a full mailbox has no room for."""
     failure = _failure(MailboxFull(mail.to, size), [mail.to, size])
-    return _refuse([mail], failure, f"the mailbox was full ({size} messages)", now)
+    return _refuse([mail], failure, f"the mailbox was full ({size} messages)", now, later=True)
 
 
 def takes_room(mail: Mail, full: str) -> bool:

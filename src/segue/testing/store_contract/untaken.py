@@ -332,6 +332,21 @@ class UntakenContract:
         assert letter.mail.error.type == "segue.model.errors:MailboxFull"
         assert await store.deliver(mail, now=0.0) == ["duplicate"] * 2
 
+    async def test_what_is_scheduled_and_dropped_is_a_dead_letter(self, store: Store) -> None:
+        """As it is, so that it may be sent again."""
+        await start(store, "a", mailbox=1, full="drop")
+        mail = [
+            _tell("a", "x", 1),
+            _tell("a", "x", 2, due=9.0),
+            _tell("a", "x", 3, due=9.0, every=9.0, key="k"),
+        ]
+        assert await store.deliver(mail, now=0.0) == ["delivered", "dropped", "dropped"]
+        dead = await store.dead_letters()
+        assert [letter.mail for letter in dead] == mail[1:]
+        await _commit(store, "a", consumed=[(await store.inbox("a", 0))[0].id])
+        assert await store.resend_dead(dead[1].id, now=1.0) == "delivered"
+        assert [letter.mail for letter in await store.inbox("a", 0)] == mail[2:]
+
     async def test_a_full_mailbox_that_fails(self, store: Store) -> None:
         await start(store, "b")
         await start(store, "a", mailbox=1, full="fail")
