@@ -122,6 +122,69 @@ async def test_after_an_edited_answer_later_turns_are_asked_anew(sim: Simulator,
         assert len(sim.ledger.lines()) == asked + 1
 
 
+async def rewritten(sim: Simulator, tmp_path: Path, *codes: Any) -> list[tuple[str, int]]:
+    """How a run ends under each version of its code, one after the other, and how often that asked the model."""
+    out: list[tuple[str, int]] = []
+    for code in codes:
+        asked = len(sim.ledger.lines())
+        async with segue.Engine(f"sqlite:{tmp_path}/runs.db", model=f"openai:any@{sim.base_url}") as engine:
+            flow = named(code)
+            if out:
+                engine.worker.register(flow.__segue__)
+                await engine.resume("it")
+            else:
+                await engine.start(flow(), id="it")
+            head = await engine.wait("it")
+            said = (head.value or b"").decode() if head.error is None else head.error.message
+            out.append((said, len(sim.ledger.lines()) - asked))
+    return out
+
+
+def failing(*prompts: str) -> Any:
+    async def code() -> str:
+        for prompt in prompts:
+            await (degrees(prompt) if prompt.startswith("Degrees") else segue.generate(prompt))
+        raise ValueError("not so")
+
+    return code
+
+
+async def test_what_was_paid_is_found_again_after_any_number_of_versions(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    versions = [failing(prompt) for prompt in ("a", "b", "c", "d")]
+    ends = await rewritten(sim, tmp_path, *versions, *versions)
+    assert [paid for _, paid in ends] == [1, 1, 1, 1, 0, 0, 0, 0]
+
+
+async def test_a_conversation_that_is_taken_up_again_goes_on_as_it_did(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    """What was said to another beginning meanwhile, word for word the same complaint, isn't of this one."""
+
+    async def again() -> int:
+        return await degrees("Degrees in Oslo?")
+
+    ends = await rewritten(sim, tmp_path, failing("Degrees in Oslo?"), failing("Degrees in Bergen?"), again)
+    assert ends == [("not so", 2), ("not so", 2), ("21", 0)]
+
+
+async def test_so_does_one_that_a_version_broke_off_behind_another_call(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    async def broken_off() -> None:
+        await segue.generate("Oh")
+        await segue.generate("Degrees in Oslo?", returns=int)
+        raise ValueError("not so")
+
+    async def again() -> int:
+        await segue.generate("Oh")
+        return await degrees("Degrees in Oslo?")
+
+    ends = await rewritten(sim, tmp_path, failing("Degrees in Oslo?"), broken_off, again)
+    assert ends == [("not so", 2), ("not so", 1), ("21", 0)]
+
+
 async def test_a_tool_loop_with_large_results(sim: Simulator, tmp_path: Path) -> None:
     async def look_up(name: str) -> str:
         "Look it up."

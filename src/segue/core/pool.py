@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+import msgspec
 
 from ..model.entry import Entry, Pool
 from .encoding import digest as digest_of
 from .journal import merged
 
-#: Added to the number of a paid call whose place another one has taken.
+#: Added to the number of a paid call whose place another one has taken, as often as it takes.
 ELSEWHERE = 1 << 32
 #: How the arguments of a later turn of a conversation begin: with the number of the turn that it goes on from.
 _AFTER = re.compile(rb'\{"after":(\d+),')
@@ -52,7 +54,7 @@ class Pooled:
             stood = self._stood.get((path, before), -1)
             if stood < 0:
                 return None
-            args = _AFTER.sub(b'{"after":%d,' % stood, args, count=1)
+            args = _going_on_from(stood, args)
             before, digest = stood, digest_of(args)
         named = path, kind, name, before
         number = self._first(self._by_check.get((named, digest)))
@@ -61,8 +63,8 @@ class Pooled:
         if number is None:
             return None
         entry = self._left.pop(number)
-        self._stood[path, n] = stood = entry.n % ELSEWHERE
-        self._last[path] = n, stood
+        self._stood[path, n] = entry.n
+        self._last[path] = n, entry.n % ELSEWHERE
         if entry.made and entry.n == n:
             self._still.add((path, n))
         return entry
@@ -113,9 +115,29 @@ class Pooled:
             return ""
         return child.id
 
-    def unused(self) -> list[Entry]:
-        """What nobody asked for so far."""
-        return list(self._left.values())
+    def unused(self, taken: Collection[tuple[str, int]] = ()) -> list[Entry]:
+        """What nobody asked for so far, to stand beside the calls at the places that are `taken`.
+
+        A call whose place is taken gets another one, and turns of a conversation go on from where the turn before them
+        is then. Of calls that wait for their outcome, which comes to their old place, those are left out.
+        """
+        places = set(taken)
+        now = {(path, stood): n for (path, n), stood in self._stood.items()}
+        out: dict[int, Entry] = {}
+        for number, entry in sorted(self._left.items(), key=lambda item: item[1].n % ELSEWHERE):
+            n, before = entry.n, goes_on_from(entry.kind, entry.args)
+            while (entry.path, n) in places:
+                n += ELSEWHERE
+            after = now.get((entry.path, before), -1)
+            if before >= 0 > after or (entry.made and (n, after) != (entry.n, before)):
+                continue
+            places.add((entry.path, n))
+            now[entry.path, entry.n] = n
+            if after != before:
+                args = _going_on_from(after, entry.args)
+                entry = msgspec.structs.replace(entry, args=args, digest=digest_of(args))
+            out[number] = msgspec.structs.replace(entry, n=n)
+        return [out[number] for number in sorted(out)]
 
     def blocks(self, path: str, name: str) -> bool:
         """Whether a call of that name was made on the path, whose outcome nobody takes: it would be repeated."""
@@ -138,6 +160,10 @@ def goes_on_from(kind: str, args: bytes) -> int:
     """The number of the turn before, of a later turn of a conversation; else -1."""
     found = _AFTER.match(args) if kind == "generate" else None
     return -1 if found is None else int(found[1])
+
+
+def _going_on_from(before: int, args: bytes) -> bytes:
+    return _AFTER.sub(b'{"after":%d,' % before, args, count=1)
 
 
 def _place(item: tuple[int, Entry]) -> tuple[str, int]:

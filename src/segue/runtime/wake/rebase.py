@@ -11,7 +11,7 @@ from ...authoring.actor.checkpoint import NOTHING_WRITTEN, Checkpoint, read_stor
 from ...authoring.mail import child_ids
 from ...core import journal
 from ...core.codec import encode
-from ...core.pool import ELSEWHERE, Pooled, goes_on_from
+from ...core.pool import Pooled, goes_on_from
 from ...model.entry import LEFT, Awaited, Entry, Pool
 from ...model.errors import Conflict, Damaged, UnknownName
 from ...model.mode import Config
@@ -237,13 +237,7 @@ async def _paid(store: Store, run: str) -> tuple[list[Entry], Pool]:
         return entries, Pool([])
     before, pooled = loaded.pool, Pooled(loaded.pool)
     pooled.spend(entries)
-    made = {(entry.path, entry.n) for entry in entries}
-    for left in pooled.unused():
-        if (left.path, left.n) not in made:
-            entries.append(left)
-        elif not left.made:
-            entries.append(msgspec.structs.replace(left, n=left.n + ELSEWHERE))
-    return entries, before
+    return [*entries, *pooled.unused({(entry.path, entry.n) for entry in entries})], before
 
 
 def _none_cut_off(run: str, entries: list[Entry]) -> None:
