@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -207,3 +209,33 @@ async def test_a_message_that_comes_as_its_call_is_given_up_comes_once_more(kind
         await asyncio.sleep(0.5)
         await run.tell(Word("b"))
         assert await run == ["cut", "a", "b"]
+
+
+async def test_so_does_one_that_comes_as_the_engine_closes(tmp_path: Path) -> None:
+    """Calls under way are waited for then, and what was taken meanwhile isn't written before they are in."""
+
+    @segue.step(name="given_up.long")
+    async def long() -> None:
+        await asyncio.sleep(1.2)
+
+    @segue.flow(name="given_up.closed")
+    async def closed() -> str:
+        under_way = asyncio.ensure_future(long())
+        while True:
+            receiving = asyncio.ensure_future(segue.receive(Word))
+            await asyncio.wait({receiving}, timeout=0.5)
+            receiving.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                word = await receiving
+                await under_way
+                return word.text
+
+    store, telling = f"sqlite:{tmp_path}/runs.db", list[Any]()
+    async with segue.Engine(store, grace=5) as engine:
+        run = await engine.start(closed(), id="it")
+        await asyncio.sleep(0.1)
+        asyncio.get_running_loop().call_later(
+            0.45, lambda: telling.append(asyncio.ensure_future(run.tell(Word("a"))))
+        )
+    async with segue.Engine(store) as engine, asyncio.timeout(10):
+        assert await (await engine.get("it")) == "a"

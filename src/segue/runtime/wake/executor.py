@@ -607,8 +607,11 @@ class Executor:
         call.given_up = self.after
         if self.phase is REPLAYING:
             self.replay.gave_up(call.place)
-        elif (lost := next((outcome for outcome in self.landing if outcome.call is call), None)) is not None:
-            self.commits.entries.append(drop_entry(call))
+        elif (
+            lost := next((one for one in (*self.landing, *self.done) if one.call is call), None)
+        ) is not None:
+            if any(one is lost for one in self.landing):
+                self.commits.entries.append(drop_entry(call))
             if lost.letter is not None:
                 self.mailbox.give_back(lost)
         request = call.request
