@@ -8,6 +8,7 @@ import gc
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -1025,6 +1026,33 @@ async def test_a_flow_answers_no_requests() -> None:
                 pass
         await run.tell(Question("told"))
         assert await run == "told"
+
+
+class Desks(Enum):
+    FRONT = 1
+
+
+class Manager(Actor[None]):
+    groups = Desks
+
+    @segue.on
+    async def asked(self, q: Question) -> str:
+        return (await segue.spawn(deaf_too(), group=Desks.FRONT, id=q.text)).id
+
+
+@segue.flow(name="requests.deaf_too")
+async def deaf_too() -> str:
+    return (await segue.receive(Question)).text
+
+
+async def test_nor_does_one_that_is_supervised() -> None:
+    async with segue.Engine() as engine, asyncio.timeout(10):
+        manager = await engine.start(Manager(), id="manager")
+        deaf = await engine.get(await manager.request(Question("deaf")))
+        with pytest.raises(
+            WrongPlace, match=r"run 'deaf' is of a flow, which answers no requests: make it an actor"
+        ):
+            await deaf.request(Question("a"))
 
 
 async def test_a_request_that_nobody_awaits_is_told_of() -> None:

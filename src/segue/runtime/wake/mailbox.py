@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ...authoring.actor.checkpoint import takes_mail
+from ...authoring.actor.supervised import SUPERVISED
 from ...authoring.context import Wait
 from ...authoring.failures import to_failure
 from ...core.replay import Place
@@ -50,9 +51,9 @@ class _End(msgspec.Struct):
     error: Failure | None
 
 
-_DEAF: Final = (
-    "run {!r} is of a flow, which answers no requests: tell it what it is to receive, or make it an actor"
-)
+_DEAF: Final = "run {!r} is of a flow, which answers no requests: {}make it an actor"
+#: What may be done instead, where nobody supervises it: what is supervised is awaited by an actor, which gets its mail.
+_TELL: Final = "tell it what it is to receive, or "
 
 
 class _Told(msgspec.Struct):
@@ -343,8 +344,9 @@ class Mailbox:
         for letter in list(self.posts.values()):
             mail, deaf = letter.mail, None
             self._asked = self._asked or (mail.name == CAUGHT_UP and mail.sender in senders)
-            if mail.name != CAUGHT_UP and mail.reply is not None and run.handling is None:
-                deaf = to_failure(WrongPlace(_DEAF.format(run.id)))
+            if mail.name != CAUGHT_UP and mail.reply is not None and self._of_a_flow:
+                cure = _TELL if run.handling is None else ""
+                deaf = to_failure(WrongPlace(_DEAF.format(run.id, cure)))
             if deaf is not None or (mail.name == CAUGHT_UP and mail.sender not in senders):
                 self.take_out(letter.id)
                 answer = answer_to(mail, run.id, run.next_number(), b"null", deaf, run.host.clock_now())
@@ -352,6 +354,11 @@ class Mailbox:
                     run.commits.send(answer)
             elif letter.id != self.hand:
                 senders.add(mail.sender)
+
+    @property
+    def _of_a_flow(self) -> bool:
+        """Whether the code is a flow's, also one that is supervised."""
+        return self._run.handling is None or self._run.head.spec.target == SUPERVISED.name
 
     def asked_to_end(self) -> Letter | None:
         """The first message that asks for the actor's end."""
@@ -459,7 +466,7 @@ class Mailbox:
             self.urgent.clear()
         if self._unmatched and self._receivers and self._matching is not None:
             self._receive(self._matching)
-        if self._unmatched and self._asked and (self._run.handling is None or self._receivers):
+        if self._unmatched and self._asked and (self._of_a_flow or self._receivers):
             self._say_caught_up()
         self._unmatched = False
         if self._dues:
