@@ -469,6 +469,19 @@ class AsksClerk(Actor[str]):
         return q.text
 
 
+class AskBack(segue.Envelope, Request[str]):
+    """It comes beside the handler at work, and takes longer than its caller waits."""
+
+    urgent = True
+
+    async def carry_out(self, actor: object, turn: segue.Turn) -> str:
+        await segue.sleep(timedelta(minutes=2))
+        assert isinstance(actor, Patient)
+        await actor.me.tell(Quit())
+        actor.said.append(await segue.Run(None, "impatient").request(Question("back")))
+        return "late"
+
+
 class Impatient(Actor[None]):
     """Gives up on whom it asks, and is asked back by that one later."""
 
@@ -477,8 +490,9 @@ class Impatient(Actor[None]):
 
     @segue.on
     async def decide(self, d: Decide) -> None:
+        asked = AskBack() if d.text == "urgent" else Question(d.text)
         with contextlib.suppress(TimeoutError):
-            await self.patient.request(Question(d.text), timeout=timedelta(minutes=1))
+            await self.patient.request(asked, timeout=timedelta(minutes=1))
 
     @segue.on
     async def asked(self, q: Question) -> str:
@@ -492,7 +506,9 @@ class Patient(Actor[list[str]]):
     @segue.on
     async def asked(self, q: Question, reply: Responder[str]) -> None:
         self.open.append(reply)
-        if q.text == "keep":
+        if q.text == "long":
+            await segue.sleep(timedelta(minutes=5))
+        elif q.text == "keep":
             await self.me.tell(Decide("later"), after=timedelta(minutes=2))
         else:
             await segue.sleep(timedelta(minutes=2))
@@ -508,12 +524,15 @@ class Patient(Actor[list[str]]):
         return segue.Done(self.said)
 
 
-@pytest.mark.parametrize("how", ["keep", "at work"])
+@pytest.mark.parametrize("how", ["keep", "at work", "urgent"])
 async def test_who_has_given_up_may_be_asked_back(how: str, tmp_path: Path) -> None:
     """It counted as one that waits: a false `Deadlock`."""
 
     async def begin(engine: segue.Engine) -> None:
-        impatient = await engine.start(Impatient(await engine.start(Patient(), id="p")), id="impatient")
+        patient = await engine.start(Patient(), id="p")
+        impatient = await engine.start(Impatient(patient), id="impatient")
+        if how == "urgent":
+            await patient.tell(Question("long"))
         await impatient.tell(Decide(how))
 
     def check(_: Desk, head: Head) -> None:

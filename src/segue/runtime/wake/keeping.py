@@ -51,8 +51,8 @@ class Keeping:
         # Those that struck beside a handler, and of which no snapshot is begun with yet.
         self._struck: set[tuple[str, int]] = set()
         self._beside: dict[
-            str, tuple[str, ...]
-        ] = {}  # who waits for urgent ones, by where those are carried out
+            str, Mail
+        ] = {}  # urgent ones that somebody waits for, by where they are carried out
         self._keeper = 0  # the letter whose handler may answer it later
         self._answered = False  # it has
         #: Orders that say that another run has answered requests whose handlers are at work, or that subscriptions are
@@ -71,15 +71,15 @@ class Keeping:
         mine = self._run.callers if keeps or not kept_only else ()
         if mine and (hand := self._box.letter(self._box.hand)) is not None and 0 < hand.mail.until <= now:
             mine = ()
-        for place, callers in self._beside.items():
-            if path == place or path.startswith(f"{place}/"):
-                mine = (*mine, *callers)
+        for place, mail in self._beside.items():
+            if (path == place or path.startswith(f"{place}/")) and not 0 < mail.until <= now:
+                mine = (*mine, *mail.callers)
         return tuple(dict.fromkeys((*islice(self._waiting, MOST), *mine))) if self._waiting else mine
 
     def comes_beside(self, path: str, mail: Mail) -> None:
         """An urgent message is carried out there."""
         if mail.callers:
-            self._beside[path] = mail.callers
+            self._beside[path] = mail
 
     def goes_beside(self, path: str) -> None:
         """It is over."""
