@@ -142,6 +142,39 @@ async def test_one_that_is_set_aside_refuses_too() -> None:
         assert (await desk.head("shop")).status == "held"
 
 
+class Careless(Actor[None]):
+    orders: list[Responder[str]] = segue.field(default_factory=list)
+    left: Any = None
+
+    @segue.on
+    async def order(self, order: Order, reply: Responder[str]) -> segue.Fail | None:
+        self.orders.append(reply)
+        return segue.Fail(RuntimeError("broken")) if order.item == "ink" else None
+
+    def teardown(self) -> None:
+        self.left = object()
+
+
+class Patron(Actor[None]):
+    groups = Floor
+    restart = Restart(times=5)
+
+    async def begin(self) -> None:
+        await segue.spawn(Careless(), group=Floor.SHOPS, id="shop")
+
+
+async def test_what_teardown_leaves_that_cant_be_written_hides_nothing() -> None:
+    desk = Desk()
+    async with desk.engine() as engine:
+        await engine.start(Patron(), id="patron")
+        await desk.parked("patron")
+        shop = await engine.get("shop")
+        asking = asyncio.ensure_future(shop.request(Order("pen")))
+        await kept(desk, "shop", 1)
+        said = await asyncio.gather(asking, shop.request(Order("ink")), return_exceptions=True)
+        assert [type(each) for each in said] == [Restarted, Restarted]
+
+
 class Sleeper(Actor[None]):
     """It waits in a state that has the responder, and fails there."""
 

@@ -22,9 +22,9 @@ from segue.model.run import Head
 from segue.ports.store import Turn
 from segue.runtime.handles import answer_by_id
 from segue.stores import open_store
-from segue.stores.memory import MemoryStore
 from segue.testing.crash import Mortal
 from tests.authoring.killed import at_every_commit, through
+from tests.runtime.delayed import Lingering
 from tests.runtime.lives import Desk
 
 
@@ -733,12 +733,6 @@ async def test_a_feed_ends_with_its_engine() -> None:
         await waiting
     async with desk.engine() as engine:
         await subscribed(desk, "c", 0)
-
-
-class Lingering(MemoryStore):
-    async def close(self) -> None:
-        await asyncio.sleep(0.2)
-        await super().close()
 
 
 async def test_whoever_subscribes_while_the_engine_closes_is_told() -> None:

@@ -57,6 +57,8 @@ def test_a_job_is_held_and_goes_on(desk: Desk, provider: Provider, mode: str) ->
     assert "no budget is left: that of job 'j' (job:j)" in causes
     assert "`segue resume --job j --budget " in causes
     assert "--keep" not in causes
+    said = desk.segue("resume", "--job", "j", *HOW)
+    assert (said.code, "3 held: say --keep or --rerun, or --budget LIMIT" in said.err) == (2, True)
     said = desk.segue("resume", "--job", "j", "--budget", "50ktok", *HOW)
     assert (said.code, "of 50,000 tokens spent" in said.err) == (0, True)
     said = desk.segue("map", *how, "--budget", "900tok", *HOW)

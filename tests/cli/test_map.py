@@ -31,6 +31,7 @@ def test_one_line_a_row_in_order(desk: Desk):
     ]
     assert "2/3 done · 1 failed" in said.err
     assert "1 × ValueError: seven is right out" in said.err
+    assert "whatever the cause" not in said.err  # there is one
 
 
 def test_without_an_output_lines_go_to_standard_output(desk: Desk):

@@ -91,7 +91,8 @@ def test_all_rows_of_a_job_that_failed_go_on_whatever_the_cause(desk: Desk):
     desk.change("    if n == 7:", '    if n == 8:\n        raise KeyError("eight")\n    if n == 7:')
     desk.write("rows.jsonl", "5\n7\n8\n")
     job = ("map", "app.py:twice", "rows.jsonl", "--id", "j", "-o", "out.jsonl")
-    assert desk.segue(*job).code == 1
+    said = desk.segue(*job)
+    assert (said.code, "whatever the cause: `segue resume --job j`" in said.err) == (1, True)
     desk.change("    if n == 8:", "    if n == 80:")
     desk.change("    if n == 7:", "    if n == 70:")
     said = desk.segue("resume", "--job", "j")

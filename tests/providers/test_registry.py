@@ -234,7 +234,7 @@ def test_names_that_no_provider_of_ones_own_can_have(declared: dict[str, Any]):
 
 
 def test_one_is_declared_in_one_file(declared: dict[str, Any], tmp_path: Path):
-    text = "import segue\n@segue.provider\ndef gate(endpoint): ..."
+    text = "import functools, segue\n@segue.provider\n@functools.cache\ndef gate(endpoint): ..."
     for name in ("one", "other"):
         (tmp_path / f"{name}.py").write_text(text)
     run_path(str(tmp_path / "one.py"))

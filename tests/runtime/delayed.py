@@ -1,4 +1,4 @@
-"""A store that is slow to say what it did."""
+"""Stores that are slow to say what they did, or to close."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from segue.ports.store import CommitResult, Landed, Store, Turn
+from segue.stores.memory import MemoryStore
+
+
+class Lingering(MemoryStore):
+    """One that takes a while to close."""
+
+    async def close(self) -> None:
+        await asyncio.sleep(0.2)
+        await super().close()
 
 
 class Delayed:

@@ -14,7 +14,7 @@ import segue
 from segue import Budget
 from segue.core.batching import ATTEMPTS
 from segue.errors import Conflict, MissingExtra, ModelFailed, NotInRun, RunCancelled, RunHeld, Unpriced
-from segue.model.budget import NANO, Account, Amount, Limit, Reservation, Standing
+from segue.model.budget import NANO, STORE, Account, Amount, Limit, Reservation, Standing
 from segue.model.run import Spec
 from segue.ports.provider import CallFault
 from segue.ports.store import NewRun, Turn
@@ -127,6 +127,16 @@ async def test_rows_that_come_to_a_job_later_are_on_its_budget(world: World) -> 
         await desk.fund(Budget(tokens=10_000), job="job")
         assert all(outcome.ok for outcome in await mapped(desk, rows=30))
         assert (await standing(desk)).spent.tokens == paid(world.sim)
+
+
+async def test_rows_that_come_to_a_job_later_are_on_the_engines_budget_too(world: World) -> None:
+    async with engine(world, mode="live", budget=Budget(tokens=10_000)) as desk:
+        await mapped(desk, rows=2, budget=Budget(tokens=10_000))
+        await mapped(desk, rows=4)
+        for account in ("job:job", STORE):
+            assert (await standing(desk, account)).spent.tokens == paid(world.sim)
+        first, later = [(await desk.head(row)).spec.config.accounts for row in ("job/0", "job/3")]
+        assert {one.id for one in first} == {one.id for one in later}  # whoever carries them out
 
 
 @segue.flow(name="budgets.thrifty", budget=Budget(tokens=60))

@@ -17,6 +17,7 @@ import segue
 from segue.model.errors import Conflict, RunEnded
 from segue.model.message import Mail
 from segue.stores.memory import MemoryStore
+from tests.runtime.delayed import Lingering
 
 
 class Item(segue.Note):
@@ -131,12 +132,6 @@ async def test_whoever_waits_for_room_is_told_that_the_engine_is_closed(kind: st
         for one in waiting:
             with pytest.raises(asyncio.CancelledError, match="before there was room"):
                 await one
-
-
-class Lingering(MemoryStore):
-    async def close(self) -> None:
-        await asyncio.sleep(0.2)
-        await super().close()
 
 
 async def test_nothing_is_sent_while_the_engine_closes() -> None:

@@ -217,6 +217,22 @@ class _Map:
             async for line in lines(store, self.id, enumerate(self.order), self.shape, self._stuck):
                 file.write(line + b"\n")
 
+    def _tell_causes(self, tally: Tally) -> None:
+        """Why rows failed, and what has them tried again."""
+        most = tally.causes.most_common(3)
+        for cause, number in most:
+            note(f"  {count(number)} × {tally.examples[cause][1]}")
+        if others := tally.causes.total() - sum(number for _, number in most):
+            all_of_them = self._segue("runs", "--job", self.id, "--failed")
+            note(f"  {count(others)} × for other causes: `{all_of_them}` has them all")
+        if not most or not self.kept:
+            return
+        example, said = tally.examples[most[0][0]]
+        when, model = once_more(said)
+        note(f"  {when}: `{self._segue('resume', '--all-like', example, *model)}`, then the same command")
+        if len(tally.causes) > 1:
+            note(f"  whatever the cause: `{self._segue('resume', '--job', self.id)}`")
+
     async def _sum_up(
         self,
         engine: Engine,
@@ -233,20 +249,7 @@ class _Map:
         progress.say(in_words(standing, tally, spent(engine, tally), ""))
         if job.total == 0:
             note(f"  {self.rows.shown} has no rows{', but for its heading' if self.rows.is_csv else ''}")
-        most = tally.causes.most_common(3)
-        for cause, number in most:
-            note(f"  {count(number)} × {tally.examples[cause][1]}")
-        if others := tally.causes.total() - sum(number for _, number in most):
-            all_of_them = self._segue("runs", "--job", self.id, "--failed")
-            note(f"  {count(others)} × for other causes: `{all_of_them}` has them all")
-        if most:
-            example, said = tally.examples[most[0][0]]
-            when, model = once_more(said)
-            again = self._segue("resume", "--all-like", example, *model)
-            if self.kept:
-                note(f"  {when}: `{again}`, then the same command")
-                if len(tally.causes) > 1:
-                    note(f"  whatever the cause: `{self._segue('resume', '--job', self.id)}`")
+        self._tell_causes(tally)
         if self.order.unread:
             rows = "row" if self.order.unread == 1 else "rows"
             says = "the same without --no-wait writes" if self.args.no_wait else "the output says"

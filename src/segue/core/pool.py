@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 
 import msgspec
 
-from ..model.entry import Entry, Pool
+from ..model.entry import MODEL, Entry, Pool
 from .encoding import digest as digest_of
 from .journal import merged
 
@@ -74,7 +74,7 @@ class Pooled:
         path, kind, *_ = named
         now, then = self._last.get(path, (-1, -1))
         alike = self._by_name.get(named)
-        if kind in _MODEL:
+        if kind in MODEL:
             return self._first(alike, then)
         there = self._by_place.get((path, n - now + then), -1)
         if there in self._left and _named(self._left[there]) == named:
@@ -148,8 +148,6 @@ class Pooled:
 
 
 _Name = tuple[str, str, str, int]
-#: Kinds of calls whose name says nothing of what they ask.
-_MODEL = ("generate", "embed", "http")
 
 
 def _named(entry: Entry) -> _Name:

@@ -9,6 +9,9 @@ import msgspec
 #: Values and arguments above this size in bytes are stored once, by content, as blobs.
 BLOB: Final = 4096
 
+#: The kinds of calls that may go to a model, as lines too; their names say nothing of what they ask.
+MODEL: Final = ("generate", "embed", "http")
+
 #: How `Entry.args_blob` and `Entry.value_blob` say that a content has large pieces cut out: see `core.contents`.
 CUT: Final = 2
 

@@ -278,7 +278,7 @@ class ActorDef:
             raise BadSignature(self.name, problem, cure) from None
 
     def _check_settings(self) -> None:
-        """What the class says beside fields and handlers is taken as that, or would mean nothing."""
+        """What the class says beside fields and handlers is of the type that it is taken for. Raises `BadSignature`."""
         fields = {part.name for part in dataclasses.fields(self.cls)}
         said = {name: getattr(self.cls, name, None) for name in _SETTINGS if name not in fields}
         for name, value in said.items():

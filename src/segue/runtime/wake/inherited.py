@@ -10,7 +10,7 @@ import msgspec
 
 from ...authoring.context import Act, Wait, Work
 from ...core.pool import Pooled
-from ...model.entry import Entry
+from ...model.entry import MODEL, Entry
 from ...model.errors import InvalidValue
 from ...model.run import REUSED
 from ..calls.call import NOTHING, Call, Outcome, instant_entry, made_entry
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 #: Kinds of calls whose outcome is for no other one, and is paid or was somebody's work: wherever the call stands now.
-_ANSWERED = ("generate", "embed", "http", "ask")
+_ANSWERED = (*MODEL, "ask")
 
 
 class Inherited:

@@ -99,9 +99,8 @@ class Mailbox:
         self._run = run
         self._results: dict[int, Letter] = {}  # outcomes and orders, by id
         self.posts: OrderedDict[int, Letter] = OrderedDict()  #: messages to the code, by id, in order
-        self._asked = (
-            False  # somebody may wait for a word: that his mail was taken, or that a flow answers nobody
-        )
+        # Somebody may wait for a word: that his mail was taken, or that a flow answers nobody.
+        self._asked = False
         self._unmatched = True  # posts or receivers have come since they were matched
         self._matching: Matching | None = None  # of posts, once a call waits for some
         self._receivers: dict[str, OrderedDict[Place, Call]] = {}  # in order, by the names that they take

@@ -12,7 +12,7 @@ from ...authoring.mail import child_ids
 from ...core import journal
 from ...core.codec import encode
 from ...core.pool import Pooled, goes_on_from
-from ...model.entry import LEFT, Awaited, Entry, Pool
+from ...model.entry import LEFT, MODEL, Awaited, Entry, Pool
 from ...model.errors import Conflict, Damaged, UnknownName
 from ...model.mode import Config
 from ...model.run import Head, Spec
@@ -21,9 +21,6 @@ from ..calls.naming import line_id
 from ..calls.trying import KEY_REFUSED
 from ..ground.names import unknown_run
 from .replaying import is_cut_off
-
-#: The kinds of calls that go out as lines.
-_MODEL = ("generate", "embed", "http")
 
 
 async def entries_of(store: Store, run: str) -> list[Entry]:
@@ -197,7 +194,7 @@ async def _without_closed_lines(
     calls = {
         line: (entry.path, entry.n)
         for entry in entries
-        if entry.made and entry.kind in _MODEL
+        if entry.made and entry.kind in MODEL
         for line in (line_id(run, entry.path, entry.n), line_id(run, entry.path, entry.n, entry.digest))
     }
     if not calls:
