@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from datetime import timedelta
@@ -12,7 +13,9 @@ from segue.authoring.tool import Decision
 from segue.cli.answers import Unfit, expects, read
 from segue.core.retry import Retry
 from segue.core.schema import schema
+from segue.model.message import Question
 from segue.runtime.calls import trying
+from segue.stores.sqlite import SqliteStore
 from tests.cli.desk import Desk, Provider
 
 
@@ -323,6 +326,21 @@ def test_events_hold_json_and_not_its_bytes(desk: Desk):
     (asked,) = [row for row in desk.segue("run", "app.py:sure", "hi", "--json").rows if "question" in row]
     assert asked["question"]["show"] == {"draft": "hi"}
     assert asked["question"]["schema"] == {"type": "boolean"}
+
+
+def test_a_question_that_comes_as_what_is_open_is_read_is_shown_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+):
+    read = SqliteStore.asks
+
+    async def slow(self: SqliteStore, *, to: str = "", run: str = "") -> list[Question]:
+        while not (found := await read(self, to=to, run=run)):
+            await asyncio.sleep(0.01)
+        return found
+
+    monkeypatch.setattr(SqliteStore, "asks", slow)
+    events = desk.segue("run", "app.py:sure", "hi", "--json").rows
+    assert [event["type"] for event in events].count("Asked") == 1
 
 
 def test_an_id_that_nothing_has_and_no_input(desk: Desk):

@@ -251,6 +251,7 @@ class _Watch:
         self._midline = False
         self._speaking = ""
         self._waited: set[str] = set()  # what for, as it was told
+        self._asked: set[str] = set()  # questions that were shown: what is open is read while they come
         self._until = 0.0  # it was said that it waits so long
         self._since = 0.0  # and since then
         self._quiet = asyncio.Lock()  # held while somebody types
@@ -318,6 +319,10 @@ class _Watch:
         if isinstance(event, str):  # of others
             self._dim(f"· {event}")
             return
+        if isinstance(event, Asked):
+            if event.question.id in self._asked:
+                return
+            self._asked.add(event.question.id)
         if self.args.json:
             put_json(plain(event))
             return
