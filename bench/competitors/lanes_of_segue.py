@@ -85,7 +85,7 @@ async def fill(store: Any, n: int) -> None:
                 fence=1,
                 status="parked",
                 release=True,
-                lines=[Line(line_id(id, "", 0), LANE, CallRef(id, "", 0), body, len(body), 1.0)],
+                lines=[Line(line_id(id, ("", 0)), LANE, CallRef(id, "", 0), body, len(body), 1.0)],
             )
             for id in ids
         ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from segue.core.homes import ELSEWHERE
 from segue.core.pool import Pooled
-from segue.model.entry import GIVEN_UP, Awaited, Entry, Pool
+from segue.model.entry import GIVEN_UP, Entry, Pool
 
 
 def entry(n: int, name: str, digest: bytes, *, path: str = "") -> Entry:
@@ -61,21 +62,23 @@ def test_keep_takes_no_other_calls_outcome_from_the_place() -> None:
     assert take(pool, 5, "g", b"changed") == b"1"
 
 
-def test_keep_knows_what_was_open_by_its_place() -> None:
-    made = Entry("", 4, "ask", "ask", b"d", b"", 4)
-    assert not Pooled(Pool([*OLD, made])).was_open("", 4, b"changed")
-    pool = Pooled(Pool([*OLD, made], strict=False))
-    assert not pool.was_open("", 4, b"changed"), "nothing stands there yet, and it may be another call"
-    assert pool.take("", 4, "ask", "ask", b"changed") == made
-    assert pool.was_open("", 4, b"changed")
+def find(pool: Pooled, n: int, name: str, digest: bytes) -> bytes | None:
+    found = pool.find("", n, "step", name, digest, b"")
+    return None if found is None else found.value
 
 
-def test_keep_knows_another_call_at_a_place_where_one_was_open() -> None:
-    """What asks the same comes first, so the call there now may be that which stood in front."""
-    made = Entry("", 4, "step", "f", b"d", b"", 4)
-    pool = Pooled(Pool([*OLD, made], strict=False))
-    assert take(pool, 4, "f", b"c") == b"3"
-    assert not pool.was_open("", 4, b"c")
+def test_what_the_next_call_is_to_take_is_kept_for_it() -> None:
+    pool = Pooled(Pool(OLD))
+    assert [find(pool, n, "f", b"a") for n in (7, 7, 8, 9)] == [b"0", b"0", b"2", None]
+    assert [take(pool, n, "f", b"a") for n in (9, 8, 7)] == [None, b"2", b"0"]
+
+
+def test_another_call_that_is_made_there_after_all_takes_its_own() -> None:
+    pool = Pooled(Pool(OLD, strict=False))
+    assert find(pool, 1, "f", b"c") == b"3"
+    assert find(pool, 2, "f", b"c") == b"2", "of that name, where it stood"
+    assert take(pool, 1, "g", b"b") == b"1"
+    assert take(pool, 3, "f", b"c") == b"3", "it isn't kept for the first any more"
 
 
 def test_what_was_given_up_comes_when_it_was_given_up() -> None:
@@ -97,21 +100,19 @@ def test_an_unused_outcome_of_the_same_name_blocks() -> None:
     assert not pool.blocks("", "g")
 
 
-def test_a_child_is_waited_for_again_by_the_call_that_waited_for_it() -> None:
-    child = Awaited("", 5, "child", b"d", "c1")
-    pool = Pooled(Pool(OLD, awaited=[child]))
-    assert pool.awaited("", 5, "child", b"d") == "c1"
-    assert pool.awaited("", 5, "other", b"d") == ""
-    assert pool.awaited("", 5, "child", b"changed") == ""
-    assert pool.awaited("", 6, "child", b"d") == ""
-    assert Pooled(Pool(OLD, strict=False, awaited=[child])).awaited("", 5, "child", b"changed") == "c1"
-
-
 def test_what_waited_waits_until_somebody_takes_it() -> None:
-    made = Entry("", 4, "ask", "ask", b"d", b"", 4)
+    made = Entry("", 4, "ask", "ask", b"d", b"", 4, opened=("", 3))
     pool = Pooled(Pool([*OLD, made]))
-    assert pool.waits("", 4)
+    assert pool.waits("", 3), "what comes for it comes by its opening"
+    assert not pool.waits("", 4), "it isn't known by where it stood last"
     assert not pool.waits("", 0), "it had its outcome"
-    assert not pool.waits("", 9), "it isn't there"
     assert pool.take("", 4, "ask", "ask", b"d") == made
-    assert not pool.waits("", 4)
+    assert not pool.waits("", 3)
+
+
+def test_what_gets_another_place_keeps_its_opening() -> None:
+    made = Entry("", 4, "ask", "ask", b"d", b"", 4)
+    again = Entry("", 5, "ask", "ask", b"e", b"", 4, opened=("", 2))
+    first, second = Pooled(Pool([made, again])).unused([("", 4), ("", 5)])
+    assert (first.n, first.opening) == (4 + ELSEWHERE, ("", 4))
+    assert (second.n, second.opening) == (5 + ELSEWHERE, ("", 2))

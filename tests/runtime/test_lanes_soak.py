@@ -245,7 +245,7 @@ def check(world: World, rows: int, results: dict[int, Any]) -> None:
             assert isinstance(result, ModelFailed)
         elif isinstance(result, ModelFailed):
             unlucky += 1
-            lines = [line_id(f"job/{number}", "", turn) for turn in range(TURNS)]
+            lines = [line_id(f"job/{number}", ("", turn)) for turn in range(TURNS)]
             assert max(sent[line] for line in lines) >= ATTEMPTS, "given up before it had to be"
         else:
             assert result == f"row {number}{'!' * TURNS}"

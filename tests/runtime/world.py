@@ -80,7 +80,7 @@ class World:
 
 
 def ident(number: int) -> str:
-    return line_id(f"job/{number}", "", 0)
+    return line_id(f"job/{number}", ("", 0))
 
 
 def all_well(outcomes: list[Outcome[Any, Any]], but: set[int] | None = None) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 import msgspec
 
 from ..core.codec import decoder, digest, encode, encode_stable
+from ..core.homes import ELSEWHERE
 from ..core.memo import memoized
 from ..core.schema import schema
 from ..model.checks import moment, text
@@ -15,7 +16,7 @@ from ..model.entry import Failure
 from ..model.errors import InvalidValue
 from ..model.message import Question
 from ..ports.store import Turn, adding
-from .context import Branch, RunContext, Wait, current
+from .context import Branch, RunContext, Wait, current, opening
 from .time import overdue
 
 if TYPE_CHECKING:
@@ -25,9 +26,11 @@ T = TypeVar("T")
 _UNSET: Any = object()
 
 
-def ask_id(run: str, path: str, n: int) -> str:
-    """The id of the question that a call asks."""
-    return f"{run}{path}:{n}"
+def ask_id(run: str, opened: tuple[str, int]) -> str:
+    """The id of the question that a call asks: `run:2`, or `run:2.1` if that was after it had been resumed once."""
+    path, number = opened
+    life, n = divmod(number, ELSEWHERE)
+    return f"{run}{path}:{n}.{life}" if life else f"{run}{path}:{n}"
 
 
 @overload
@@ -100,15 +103,18 @@ def put(
             )
         late = encode(default, where="the default answer")
     due = moment(timeout, "timeout of ask()", run.now())
-    asked = _Asked(run, question, encode(show), form, to, due)
+    check = digest(args)
+    opened = opening(branch, "ask", "ask", check, args)
+    asked = _Asked(run, opened, question, encode(show), form, to, due)
     wait = Wait(
         kind="ask",
         name="ask",
         args=args,
-        digest=digest(args),
+        digest=check,
         decode=decoder(returns, "the answer to ask()"),
         opens=asked.opens,
         drops=asked.drops,
+        opened=opened,
         due=due,
         late=late,
     )
@@ -119,18 +125,19 @@ class _Asked(NamedTuple):
     """A question on its way into a turn."""
 
     run: RunContext
+    opened: tuple[str, int]
     question: str
     show: bytes
     form: dict[str, Any]
     to: str
     due: float
 
-    def opens(self, turn: Turn, path: str, n: int) -> None:
+    def opens(self, turn: Turn) -> None:
         asked = Question(
-            id=ask_id(self.run.id, path, n),
+            id=ask_id(self.run.id, self.opened),
             run=self.run.id,
-            path=path,
-            n=n,
+            path=self.opened[0],
+            n=self.opened[1],
             question=self.question,
             show=self.show,
             schema=msgspec.json.encode(self.form),
@@ -140,5 +147,5 @@ class _Asked(NamedTuple):
         )
         turn.asks = adding(turn.asks, asked)
 
-    def drops(self, turn: Turn, path: str, n: int) -> None:
-        turn.closed_asks = adding(turn.closed_asks, ask_id(self.run.id, path, n))
+    def drops(self, turn: Turn) -> None:
+        turn.closed_asks = adding(turn.closed_asks, ask_id(self.run.id, self.opened))

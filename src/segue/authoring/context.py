@@ -146,13 +146,13 @@ class Work(msgspec.Struct, kw_only=True):
 class Wait(msgspec.Struct, kw_only=True):
     """A call that outlives this process: it is journaled when made, and its outcome comes as mail.
 
-    `opens` adds what the world must be told to the turn (a line, a question, a child); it gets the call's
-    place. `due` is when the wait is over by itself, in epoch seconds, with `late` as its outcome.
+    `opens` adds what the world must be told to the turn (a line, a question, a child), and `opened` is the place by
+    which it knows the call then: see `opening`. `due` is when the wait is over by itself, in epoch seconds, with `late`
+    as its outcome.
     `drops` tells the world that nobody waits any more, as `opens` told it of the wait.
     `accepts` are the names of the mail that a `receive` takes; `joins` is the place of the `spawn` whose run's
     end is waited for, and `looks` that run, where it may be of somebody else. `to`: the run that is to handle a request
     in its turn.
-    `sender`: whose `result` it is; after a rebase, others may still send one for a call that stood there before.
     """
 
     kind: str
@@ -160,22 +160,22 @@ class Wait(msgspec.Struct, kw_only=True):
     args: bytes
     digest: bytes
     decode: Decode
-    opens: Callable[[Turn, str, int], None] | None = None
-    drops: Callable[[Turn, str, int], None] | None = None
+    opens: Callable[[Turn], None] | None = None
+    drops: Callable[[Turn], None] | None = None
+    opened: tuple[str, int] | None = None
     due: float = 0.0
     late: bytes | Failure = b"null"
     accepts: frozenset[str] = frozenset()
     joins: tuple[str, int] | None = None
     looks: str = ""
     to: str = ""
-    sender: str = ""
     model: str = ""
     lane: str = "batch"
     need: Need | None = None
 
 
 class Act(msgspec.Struct, kw_only=True):
-    """A call that is done by being committed: mail, a spawned run. `writes` adds it to the turn."""
+    """A call that is done by being committed: mail, a run. `writes` adds it to the turn; `opened` as of `Wait`."""
 
     kind: str
     name: str
@@ -184,6 +184,7 @@ class Act(msgspec.Struct, kw_only=True):
     decode: Decode
     writes: Callable[[Turn, str, int], None]
     value: bytes = b"null"
+    opened: tuple[str, int] | None = None
 
 
 class WireCall(msgspec.Struct, kw_only=True):
@@ -286,6 +287,19 @@ class Letters(Protocol):
         ...
 
 
+def opening(branch: Branch, kind: str, name: str, digest: bytes, args: bytes) -> tuple[str, int]:
+    """The place by which the world is to know the call that a branch makes next: where it stands.
+
+    Once the run was made to go on, perhaps under changed code, its number is another than all that were used before; a
+    call that waited then keeps its own, wherever it stands now. So nothing is begun twice for it, and what comes for
+    another call that stood there isn't taken for its outcome.
+    """
+    run = branch.run
+    if not run.rebased:
+        return branch.path, branch.n
+    return run.opening(branch.path, branch.n, kind, name, digest, args)[0]
+
+
 class RunContext(Protocol):
     """What the verbs need of the run that they act for."""
 
@@ -300,12 +314,11 @@ class RunContext(Protocol):
         """How often a person has had it go on."""
         ...
 
-    def awaited(self, path: str, n: int, name: str, digest: bytes) -> str:
-        """The id of the child that such a call waited for in the journal that the run goes on from; or empty."""
-        ...
-
-    def replays(self, path: str, n: int, digest: bytes) -> bool:
-        """Whether the journal has a call there, with these arguments."""
+    def opening(
+        self, path: str, n: int, kind: str, name: str, digest: bytes, args: bytes
+    ) -> tuple[tuple[str, int], bool]:
+        """The place by which the world is to know the call that the code is about to make there, and whether a journal
+        has that call already."""
         ...
 
     @property

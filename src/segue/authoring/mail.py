@@ -15,14 +15,13 @@ from ..core.codec import decoder, digest, encode, encode_stable
 from ..core.forms import members
 from ..core.restarts import Kind
 from ..model.checks import moment, seconds, text
-from ..model.entry import Entry
 from ..model.errors import Deadlock, InvalidValue, WrongPlace
 from ..model.message import CAUGHT_UP, Mail, MailKind
 from ..model.mode import Config
 from ..model.run import CallRef, Spec
 from ..ports.store import NewRun, Turn, adding
 from .config import How, config_of, configured
-from .context import Act, Branch, Wait, current
+from .context import Act, Branch, Wait, current, opening
 from .flow import Target, take_call
 from .message import kind_of, message_reader, nothing, read_pong, sent_as
 from .message import message_name as message_name
@@ -188,11 +187,12 @@ def request(
     args = encode({"to": to, "name": name, "message": msgspec.Raw(value)})
     check = digest(args)
     due = moment(timeout, f"timeout of the request {name}", run.now())
+    opened = opening(branch, "request", name, check, args)
 
-    def opens(turn: Turn, path: str, n: int) -> None:
+    def opens(turn: Turn) -> None:
         mail = Mail(
             to, run.id, run.next_number(), kind, name, value,
-            reply=CallRef(run.id, path, n, check), callers=callers, at=run.now(), key=key, tag=tag, until=due,
+            reply=CallRef(run.id, *opened, check), callers=callers, at=run.now(), key=key, tag=tag, until=due,
         )  # fmt: skip
         turn.outbox.append(mail)
 
@@ -203,6 +203,7 @@ def request(
         digest=check,
         decode=decode,
         opens=opens,
+        opened=opened,
         due=due,
         late=overdue(f"the request {name} to {to!r}"),
         to=to if kind == "request" else "",
@@ -248,35 +249,25 @@ def ping(branch: Branch, to: str, timeout: timedelta | None) -> Any:
 
 
 # ---------------------------------------------------------------- runs
-def child_id(branch: Branch, flow: Target, args: bytes) -> str:
-    """The id of a child started by the branch's next call: the same in every life."""
-    run = branch.run
-    if not run.rebased:
-        return _child_id(run.id, branch.path, branch.n, "")
-    check = digest(args)  # another call may stand there now
-    known = run.awaited(branch.path, branch.n, flow.name, check)
-    return known or _child_id(run.id, branch.path, branch.n, f"{flow.name}{check.hex()}")
+def child_id(run: str, opened: tuple[str, int]) -> str:
+    """The id of a run that a call started, and that wasn't given any: the same in every life."""
+    path, n = opened
+    return f"{run}.{blake2b(f'{run}{path}:{n}'.encode(), digest_size=6).hexdigest()}"
 
 
-def child_ids(run: str, call: Entry) -> tuple[str, str]:
-    """The ids of which a child has one that was started by a recorded call, and wasn't given any."""
-    plain = _child_id(run, call.path, call.n, "")
-    return plain, _child_id(run, call.path, call.n, f"{call.name}{call.digest.hex()}")
+def next_child(
+    branch: Branch, kind: str, flow: Target, check: bytes, args: bytes
+) -> tuple[str, tuple[str, int]]:
+    """The id of the run that the branch's next call starts, and its opening."""
+    opened = opening(branch, kind, flow.name, check, args)
+    return child_id(branch.run.id, opened), opened
 
 
-def _child_id(run: str, path: str, n: int, check: str) -> str:
-    return f"{run}.{blake2b(f'{run}{path}:{n}{check}'.encode(), digest_size=6).hexdigest()}"
-
-
-def check_fits(branch: Branch, flow: Target, args: bytes) -> bytes:
+def check_fits(branch: Branch, kind: str, flow: Target, args: bytes) -> bytes:
     """The digest of arguments. Raises `InvalidValue` for those that a new run of that couldn't read: it would be held,
     and its caller wait."""
-    run, check = branch.run, digest(args)
-    if run.rebased:
-        is_there = bool(run.awaited(branch.path, branch.n, flow.name, check))
-    else:
-        is_there = run.replays(branch.path, branch.n, check)
-    if not is_there:
+    check = digest(args)
+    if not branch.run.opening(branch.path, branch.n, kind, flow.name, check, args)[1]:
         flow.check_args(args)
     return check
 
@@ -288,35 +279,36 @@ def child(
     config: Config,
     *,
     check: bytes = b"",
-    id: str = "",
     **more: Any,
 ) -> Any:
     """Start a run and wait for its end: one recorded call, whose outcome is the child's.
 
     `check`: the digest of its arguments, if that was taken. `more` is of its spec.
     """
-    run = branch.run
+    run, check = branch.run, check or digest(args)
     run.services.register(flow)
-    run_id = id or child_id(branch, flow, args)
+    run_id, opened = next_child(branch, "child", flow, check, args)
+    place = CallRef(run.id, *opened)
     config = config.opened(f"run:{run_id}")
 
-    def opens(turn: Turn, path: str, n: int) -> None:
-        spec = make_spec(flow, args, config, run.now(), parent=CallRef(run.id, path, n), **more)
+    def opens(turn: Turn) -> None:
+        spec = make_spec(flow, args, config, run.now(), parent=place, **more)
         turn.spawn = adding(turn.spawn, NewRun(run_id, spec))
 
-    def drops(turn: Turn, path: str, n: int) -> None:
+    def drops(turn: Turn) -> None:
         number = 1 + run.revived  # the same in each wake; it may have been cancelled before, and have gone on
-        turn.outbox.append(Mail(run_id, f"{run.id}{path}:{n}", number, "cancel", at=run.now()))
+        sender = f"{place.run}{place.path}:{place.n}"
+        turn.outbox.append(Mail(run_id, sender, number, "cancel", at=run.now()))
 
     wait = Wait(
         kind="child",
         name=flow.name,
         args=args,
-        digest=check or digest(args),
+        digest=check,
         decode=flow.read_result,
         opens=opens,
         drops=drops,
-        sender=f"run:{run_id}",
+        opened=opened,
     )
     return run.record(branch, wait)
 
@@ -369,7 +361,7 @@ async def spawn(
         raise InvalidValue(
             "restart of spawn()", " or ".join(get_args(Kind)), "it is none of them", repr(restart)
         )
-    check = check_fits(branch, flow, args)
+    check = check_fits(branch, "spawn", flow, args)
     run.services.register(flow)
     config = config_of(branch, configured("spawn()", how) if how else None, flow.options)
     if group is not None:
@@ -382,16 +374,16 @@ async def spawn(
         raise WrongPlace(
             f"spawn(restart={restart!r}) without a group: nobody would begin it anew; give a `group=` too"
         )
-    run_id = id or child_id(branch, flow, args)
+    made, place = next_child(branch, "spawn", flow, check, args)
+    run_id = id or made
     config = config.opened(f"run:{run_id}")
 
     def writes(turn: Turn, path: str, n: int) -> None:
-        parent = CallRef(run.id, path, n)
+        parent = CallRef(run.id, *place)
         turn.spawn = adding(
             turn.spawn, NewRun(run_id, make_spec(flow, args, config, run.now(), parent=parent))
         )
 
-    place = (branch.path, branch.n)
     act = Act(
         kind="spawn",
         name=flow.name,
@@ -400,6 +392,7 @@ async def spawn(
         decode=lambda value: run.services.handle(decoder(str)(value), flow, place),
         writes=writes,
         value=encode(run_id),
+        opened=place,
     )
     return await run.record(branch, act)
 
@@ -415,6 +408,5 @@ def join(branch: Branch, run: str, place: tuple[str, int], decode: Any) -> Any:
         decode=decode,
         joins=place,
         looks="" if run.startswith(f"{branch.run.id}.") and not branch.run.rebased else run,
-        sender=f"run:{run}",
     )
     return branch.run.record(branch, wait)

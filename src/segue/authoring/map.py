@@ -17,7 +17,7 @@ from .config import config_of
 from .context import Branch, Slot, current
 from .failures import own_error
 from .flow import FlowCall, definition, take_call
-from .mail import check_fits, child, child_id
+from .mail import check_fits, child, next_child
 from .step import StepDef
 from .stream import Branches, Each, Stream
 from .time import pause
@@ -259,11 +259,11 @@ class _Items:
         """Begin a run of its own for an item. It has no branch here: thousands may be under way."""
         try:
             target, args = take_call(call)
-            check = check_fits(branch, target, args)
-            id = child_id(branch, target, args)
+            check = check_fits(branch, "child", target, args)
+            id, _ = next_child(branch, "child", target, check, args)
             group = f"{branch.run.id}{branch.path}"
             config = config_of(branch, flow=target.options)
-            end = child(branch, target, args, config, check=check, id=id, group=group, limit=self._limit)
+            end = child(branch, target, args, config, check=check, group=group, limit=self._limit)
         except Exception as error:  # its arguments can't be written
             self._end(Outcome(index, item, None, error))
             return

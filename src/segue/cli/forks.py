@@ -159,7 +159,7 @@ def _count(
     before = point(entries, start) if start else ""
     shared = rebase.until(entries, before, {})
     paid, kept = (sum(entry.asks_model for entry in some) for some in (entries, shared))
-    places = {(entry.path, entry.n) for entry in shared}
+    places = {entry.opening for entry in shared}
     started = [use for place, uses in below.items() if place not in places for use in uses]
     plan.runs += 1
     plan.without += bool(start) and not before

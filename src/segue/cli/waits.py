@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from ..authoring.ask import ask_id
-from ..authoring.mail import child_ids
+from ..authoring.mail import child_id
 from ..core import journal
 from ..core.replay import Place
 from ..model.entry import Entry
@@ -96,7 +96,7 @@ class Waits:
             case "ask":
                 question, to = _args(entry, "question") or "", _args(entry, "to")
                 whose = f"{to}'s answer" if to else "an answer"
-                wait.words = f"{whose} to {ask_id(head.id, entry.path, entry.n)}: {short(question)}"
+                wait.words = f"{whose} to {ask_id(head.id, entry.opening)}: {short(question)}"
             case "receive":
                 wait.words = f"a message {' or '.join(_args(entry) or ())}".rstrip()
             case "request":
@@ -104,8 +104,9 @@ class Waits:
             case "join":
                 wait.words = f"run {_args(entry)}"
             case "child":
-                ids = [id for id in child_ids(head.id, entry) if await self._store.get(id) is not None]
-                wait.words = f"run {ids[0]}, of {entry.name}" if ids else f"a run of {entry.name}"
+                id = child_id(head.id, entry.opening)
+                is_there = await self._store.get(id) is not None
+                wait.words = f"run {id}, of {entry.name}" if is_there else f"a run of {entry.name}"
             case "sleep":
                 wait.words = ""
             case _:
@@ -126,7 +127,7 @@ class Waits:
         if self._jobs is None:
             await self._look()
         assert self._jobs is not None  # it has looked
-        job = self._jobs.get((head.id, entry.path, entry.n))
+        job = self._jobs.get((head.id, *entry.opening))
         wait.model = usage_name(lane_endpoint(job.lane)[0]) if job is not None else _model(entry)
         if job is None:
             unsent = self._unsent.get(wait.model)
@@ -175,7 +176,7 @@ async def given_up(store: Store, head: Head, entries: Sequence[Entry]) -> set[Pl
     return {
         (entry.path, entry.n)
         for entry in made
-        if (entry.kind == "ask" and not unread and (entry.path, entry.n) not in asked) or 0 < entry.due < wake
+        if (entry.kind == "ask" and not unread and entry.opening not in asked) or 0 < entry.due < wake
     }
 
 

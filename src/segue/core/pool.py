@@ -10,10 +10,13 @@ import msgspec
 
 from ..model.entry import MODEL, Entry, Pool
 from .encoding import digest as digest_of
+from .homes import ELSEWHERE, Homes, shape
 from .journal import merged
 
-#: Added to the number of a paid call whose place another one has taken, as often as it takes.
-ELSEWHERE = 1 << 32
+#: Calls that the world always knows by their openings. Of those to models it does where they wait for a batch.
+OPENED = ("ask", "child", "request", "spawn")
+#: Calls that tell by what they ask which branch makes them, once it has another number.
+TELLING = ("step", "tell", "forward", *OPENED, *MODEL)
 #: How the arguments of a later turn of a conversation begin: with the number of the turn that it goes on from.
 _AFTER = re.compile(rb'\{"after":(\d+),')
 
@@ -23,22 +26,26 @@ class Pooled:
 
     A strict pool (`--rerun`, fork) matches calls of a path by name and digest, in order. Otherwise (`--keep`) one that
     asks the same comes first, then the name at the old place, which is counted from the last call that was taken there,
-    and then the name on the path. Of model calls, whose name says nothing, it is the next behind that one. A later turn
-    of a conversation is found where the turn before it was, and nowhere else.
+    and then the name on the path. Of model calls, whose name says nothing, it is the next behind that one. A branch
+    that has another number now is known by its first call that tells; see `Homes`. A later turn of a conversation is
+    found where the turn before it was, and nowhere else.
     """
 
     def __init__(self, pool: Pool) -> None:
         self.strict, self.repeat, self.told = pool.strict, pool.repeat, pool.told
         self.revived, self.unsure = pool.revived, pool.unsure
-        self._awaited = {(child.path, child.n): child for child in pool.awaited}
         self._spent = {(entry.path, entry.name) for entry in pool.spent}
         self._left = dict(enumerate(merged(pool.entries)))
         self._order = {id(entry): number for number, entry in self._left.items()}
         self._stood: dict[tuple[str, int], int] = {}  # by where a call stands that took one: where that stood
         self._last: dict[str, tuple[int, int]] = {}  # the same of the last on each path
-        made = [entry for entry in self._left.values() if entry.made]
-        self._open = {(entry.path, entry.n, entry.digest) for entry in made}
-        self._still = set[tuple[str, int]]()  # where calls stand that were open there already
+        self._meant: dict[tuple[str, int], tuple[_Check, int]] = {}  # for calls that are about to be made
+        self._taken: set[int] = set()  # by those
+        self._homes = Homes()
+        self._paths: dict[
+            tuple[str, bytes], dict[str, None]
+        ] = {}  # by their shapes, and what was asked there
+        self._by_opening: dict[tuple[str, int], int] = {}
         self._by_place: dict[tuple[str, int], int] = {}
         self._by_check: dict[tuple[_Name, bytes], deque[int]] = {}
         self._by_name: dict[_Name, deque[int]] = {}
@@ -46,38 +53,80 @@ class Pooled:
             self._by_place.setdefault((entry.path, entry.n), number)
             self._by_check.setdefault((_named(entry), entry.digest), deque()).append(number)
             self._by_name.setdefault(_named(entry), deque()).append(number)
+            if entry.opened is not None or (_is_known(entry) and entry.opening not in self._by_opening):
+                self._by_opening[entry.opening] = number
 
     def take(self, path: str, n: int, kind: str, name: str, digest: bytes, args: bytes = b"") -> Entry | None:
         """The entry for a call that the code makes, if one fits and is unused."""
+        number = self._find(path, n, kind, name, digest, args)
+        self._meant.pop((path, n), None)
+        self._taken.discard(number)
+        return self._hand(path, n, number) if number >= 0 else None
+
+    def _hand(self, path: str, n: int, number: int) -> Entry:
+        entry = self._left.pop(number)
+        self._stood[path, n] = entry.n
+        self._last[path] = n, entry.n % ELSEWHERE
+        if entry.kind in TELLING:
+            self._homes.settle(path, entry.path, entry.n)
+        return entry
+
+    def find(self, path: str, n: int, kind: str, name: str, digest: bytes, args: bytes) -> Entry | None:
+        """The entry that the code's next call there is to take, if it is this one. No other call gets it meanwhile."""
+        number = self._find(path, n, kind, name, digest, args)
+        self._meant[path, n] = (kind, name, digest), number
+        self._taken.add(number)
+        found = self._left.get(number)
+        if found is not None and kind in TELLING:
+            self._homes.settle(path, found.path, found.n)
+        return found
+
+    def _find(self, path: str, n: int, kind: str, name: str, digest: bytes, args: bytes) -> int:
+        """The number of an entry that fits; -1 if none does."""
+        if (path, n) in self._meant:
+            check, meant = self._meant[path, n]
+            if check == (kind, name, digest):
+                return meant
+            del self._meant[path, n]
+            self._taken.discard(meant)
         before = goes_on_from(kind, args)
         if before >= 0:
             stood = self._stood.get((path, before), -1)
             if stood < 0:
-                return None
+                return -1
             args = _going_on_from(stood, args)
             before, digest = stood, digest_of(args)
-        named = path, kind, name, before
+        named = self._homes.of(path), kind, name, before
         number = self._first(self._by_check.get((named, digest)))
+        if number is None and kind in TELLING and not self._homes.is_found(path):
+            number = self._in_another_branch(path, kind, name, digest)
         if number is None and not self.strict:
-            number = self._by(n, named)
-        if number is None:
-            return None
-        entry = self._left.pop(number)
-        self._stood[path, n] = entry.n
-        self._last[path] = n, entry.n % ELSEWHERE
-        if entry.made and entry.n == n:
-            self._still.add((path, n))
-        return entry
+            number = self._by(path, n, named)
+        return -1 if number is None else number
 
-    def _by(self, n: int, named: _Name) -> int | None:
+    def _in_another_branch(self, path: str, kind: str, name: str, digest: bytes) -> int | None:
+        """The same call in a branch that had another number, or that went before another branch came to its place."""
+        if not self._paths:
+            for entry in self._left.values():
+                self._paths.setdefault((shape(entry.path), entry.digest), {})[entry.path] = None
+        found: dict[str, int] = {}
+        for home in self._paths.get((shape(path), digest), ()):
+            alike = [i for i in self._by_check.get(((home, kind, name, -1), digest), ()) if self._is_left(i)]
+            number = next((i for i in alike if self._homes.is_another(home, self._left[i].n)), None)
+            if number is not None:
+                found[home] = number
+        nearest = self._homes.nearest(path, found)
+        return None if nearest is None else found[nearest]
+
+    def _by(self, path: str, n: int, named: _Name) -> int | None:
         """The one of that name at the old place, or else the first; of model calls the next."""
-        path, kind, *_ = named
+        home, kind, *_ = named
         now, then = self._last.get(path, (-1, -1))
         alike = self._by_name.get(named)
         if kind in MODEL:
             return self._first(alike, then)
-        there = self._by_place.get((path, n - now + then), -1)
-        if there in self._left and _named(self._left[there]) == named:
+        there = self._by_place.get((home, n - now + then), -1)
+        if self._is_left(there) and _named(self._left[there]) == named:
             return there
         return self._first(alike)
 
@@ -85,73 +134,77 @@ class Pooled:
         """The first that is left, of those that stood behind that place."""
         while queue and queue[0] not in self._left:
             queue.popleft()
-        left = (number for number in queue or () if number in self._left)
+        left = (number for number in queue or () if self._is_left(number))
         return next((number for number in left if self._left[number].n % ELSEWHERE > behind), None)
+
+    def _is_left(self, number: int) -> bool:
+        return number in self._left and number not in self._taken
 
     def spend(self, entries: Iterable[Entry]) -> None:
         """Count as used what calls took in earlier lives, of which these are the records."""
         for entry in sorted(entries, key=lambda entry: (entry.path, entry.n)):
-            self.take(entry.path, entry.n, entry.kind, entry.name, entry.digest, entry.args)
+            number = -1 if entry.opened is None else self._by_opening.get(entry.opened, -1)
+            known = self._left.get(number)
+            if known is not None and (known.kind, known.name) == (entry.kind, entry.name):
+                self._hand(entry.path, entry.n, number)
+            else:
+                self.take(entry.path, entry.n, entry.kind, entry.name, entry.digest, entry.args)
 
     def order(self, entry: Entry) -> tuple[int, int]:
         """Where an outcome stood in the old journal."""
         return entry.batch if entry.given_up < 0 else entry.given_up, self._order[id(entry)]
 
     def waits(self, path: str, n: int) -> bool:
-        """Whether nobody took the call of that place so far, and it has no outcome yet."""
-        entry = self._left.get(self._by_place.get((path, n), -1))
+        """Whether nobody took the call of that opening so far, and it has no outcome yet."""
+        entry = self._left.get(self._by_opening.get((path, n), -1))
         return entry is not None and entry.made
-
-    def was_open(self, path: str, n: int, digest: bytes) -> bool:
-        """Whether that call was waiting at that place before the rebase, and is the one that waits there now."""
-        if self.strict:
-            return (path, n, digest) in self._open
-        return (path, n) in self._still
-
-    def awaited(self, path: str, n: int, name: str, digest: bytes) -> str:
-        """The id of the child that this call waits for already; empty if there is none."""
-        child = self._awaited.get((path, n))
-        if child is None or child.name != name or (self.strict and child.digest != digest):
-            return ""
-        return child.id
 
     def unused(self, taken: Collection[tuple[str, int]] = ()) -> list[Entry]:
         """What nobody asked for so far, to stand beside the calls at the places that are `taken`.
 
         A call whose place is taken gets another one, and turns of a conversation go on from where the turn before them
-        is then. Of calls that wait for their outcome, which comes to their old place, those are left out.
+        is then.
         """
         places = set(taken)
         now = {(path, stood): n for (path, n), stood in self._stood.items()}
         out: dict[int, Entry] = {}
         for number, entry in sorted(self._left.items(), key=lambda item: item[1].n % ELSEWHERE):
-            n, before = entry.n, goes_on_from(entry.kind, entry.args)
-            while (entry.path, n) in places:
+            path, n = self._homes.now(entry.path), entry.n
+            before = goes_on_from(entry.kind, entry.args)
+            while (path, n) in places:
                 n += ELSEWHERE
-            after = now.get((entry.path, before), -1)
-            if before >= 0 > after or (entry.made and (n, after) != (entry.n, before)):
+            after = now.get((path, before), -1)
+            if before >= 0 > after:
                 continue
-            places.add((entry.path, n))
-            now[entry.path, entry.n] = n
+            places.add((path, n))
+            now[path, entry.n] = n
             if after != before:
                 args = _going_on_from(after, entry.args)
                 entry = msgspec.structs.replace(entry, args=args, digest=digest_of(args))
-            out[number] = msgspec.structs.replace(entry, n=n)
+            opened = entry.opening if _is_known(entry) else entry.opened
+            out[number] = msgspec.structs.replace(entry, path=path, n=n, opened=opened)
         return [out[number] for number in sorted(out)]
 
     def blocks(self, path: str, name: str) -> bool:
         """Whether a call of that name was made on the path, whose outcome nobody takes: it would be repeated."""
         if self.repeat:
             return False
-        unused = any(entry.path == path and entry.name == name for entry in self._left.values())
-        return unused or (path, name) in self._spent
+        home = self._homes.of(path)
+        unused = any(entry.path == home and entry.name == name for entry in self._left.values())
+        return unused or (home, name) in self._spent
 
 
 _Name = tuple[str, str, str, int]
+_Check = tuple[str, str, bytes]
 
 
 def _named(entry: Entry) -> _Name:
     return entry.path, entry.kind, entry.name, goes_on_from(entry.kind, entry.args)
+
+
+def _is_known(entry: Entry) -> bool:
+    """Whether the world knows the call by its opening, or did."""
+    return entry.made or entry.kind in OPENED
 
 
 def goes_on_from(kind: str, args: bytes) -> int:

@@ -152,4 +152,5 @@ def _completed(known: Entry, later: Entry) -> Entry:
         later.value_blob,
         known.due,
         later.reused,
+        known.opened,
     )

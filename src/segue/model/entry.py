@@ -71,11 +71,18 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     value_blob: bool | int = False  #: `CUT`; or, in older journals, `value` is the digest of a blob
     due: float = 0.0  #: when a durable wait is over, in seconds since the epoch; 0 for never
     reused: bool = False  #: `value` is what was paid for the same request before
+    opened: tuple[str, int] | None = None  #: its `opening`, where that isn't its place
 
     @property
     def made(self) -> bool:
         """Whether the outcome is still open."""
         return self.batch == MADE
+
+    @property
+    def opening(self) -> tuple[str, int]:
+        """The place by which the world knows the call: its line, question, child or request. It keeps it wherever the
+        call stands once code has changed."""
+        return (self.path, self.n) if self.opened is None else self.opened
 
     @property
     def asks_model(self) -> bool:
@@ -93,16 +100,6 @@ LEFT: Final = "left"
 LEFT_AT: Final = ("!left", 0)
 
 
-class Awaited(msgspec.Struct, frozen=True, array_like=True):
-    """A child that a call at `(path, n)`, of that name and digest, waited for, and waits for on."""
-
-    path: str
-    n: int
-    name: str
-    digest: bytes
-    id: str
-
-
 class Pool(msgspec.Struct, frozen=True):
     """What a rebased run may take outcomes from: the entries of an earlier journal.
 
@@ -110,8 +107,8 @@ class Pool(msgspec.Struct, frozen=True):
     `spent` are calls whose outcomes aren't to be taken, without what they hold; `repeat` lets keyed and
     at-most-once ones be made again. `told`: what came of a step that was cut off, as a person says. `ended`: of an
     actor that had ended, after how many turns: what it wrote down of that end then counts no more. `children`: those
-    that ended with it and go on with it. `awaited`: those for which calls wait on. `revived`: how often it was
-    made to go on. `unsure`: whether at-most-once steps of it that were cut off may be done again is yet to be asked.
+    that ended with it and go on with it. `revived`: how often it was made to go on. `unsure`: whether at-most-once
+    steps of it that were cut off may be done again is yet to be asked.
     """
 
     entries: list[Entry]
@@ -122,7 +119,6 @@ class Pool(msgspec.Struct, frozen=True):
     told: bytes | None = None
     ended: int | None = None
     children: list[str] = []
-    awaited: list[Awaited] = []
     revived: int = 0
     unsure: bool = False
 

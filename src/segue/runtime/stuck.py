@@ -61,12 +61,7 @@ async def _waits_for_more(store: Store, run: Head) -> bool:
         return False
     if run.spec.kind == "flow" and not any(call.kind in ("child", "join") for call in calls):
         return True
-    lines = [
-        line
-        for call in calls
-        if call.asks_model
-        for line in (line_id(run.id, call.path, call.n), line_id(run.id, call.path, call.n, call.digest))
-    ]
+    lines = [line_id(run.id, call.opening) for call in calls if call.asks_model]
     return bool(lines and await store.open_lines(lines))
 
 

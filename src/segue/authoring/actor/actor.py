@@ -88,7 +88,7 @@ class Actor(Generic[R_co]):
                 return runner.run_flow(self).__await__()
             branch = current(f"`await {type(self).__qualname__}(…)`")
             fields = definition.take(self)
-            check = check_fits(branch, definition, fields)
+            check = check_fits(branch, "child", definition, fields)
             return child(branch, definition, fields, config_of(branch), check=check).__await__()
 
     def setup(self) -> object:

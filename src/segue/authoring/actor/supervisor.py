@@ -24,7 +24,7 @@ from ...model.run import CHILD, ENDED, CallRef
 from ...ports.store import NewRun, Turn, adding
 from ..context import Act, Branch, current
 from ..failures import to_exception
-from ..mail import cancel, child_id, make_spec, request, send
+from ..mail import cancel, make_spec, next_child, request, send
 from .checkpoint import Child
 from .envelope import Envelope
 from .envelope import Turn as Handling
@@ -95,20 +95,19 @@ class Supervisor:
         name, belongs = self._belongs(group)
         if id and here.lives:  # that of its former life has ended
             id = f"{id}.{here.lives + 1}"
-        run_id = id or child_id(branch, target, args)
+        check = msgspec.json.encode(name if belongs == "null" else [name, belongs])
+        made, place = next_child(branch, "spawn", target, check, args)
+        run_id = id or made
         config = config.opened(f"run:{run_id}")
         started, args = _as_actor(target, args)
         run.services.register(started)
-        check = msgspec.json.encode(name if belongs == "null" else [name, belongs])
-        is_there = "" if not id else await self._is_there(branch, id, check)
+        is_there = "" if not id else await self._is_there(branch, target.name, id, check)
 
         def writes(turn: Turn, path: str, n: int) -> None:
             if not is_there:
-                parent = CallRef(run.id, path, n, CHILD)
+                parent = CallRef(run.id, *place, CHILD)
                 spec = make_spec(started, args, config, run.now(), parent=parent, supervised=kind)
                 turn.spawn = adding(turn.spawn, NewRun(run_id, spec))
-
-        place = (branch.path, branch.n)
 
         def came(value: bytes) -> tuple[Any, bool]:
             said = decoder(str | list[str])(value)
@@ -117,12 +116,14 @@ class Supervisor:
                     f"run {run_id!r} is there already, started by somebody else, so it can't be supervised here; "
                     f"spawn it under an id of its own"
                 )
-            return run.services.handle(run_id, target, place), isinstance(said, str)
+            id = said if isinstance(said, str) else run_id
+            return run.services.handle(id, target, place), isinstance(said, str)
 
         given = msgspec.json.encode([is_there] if is_there else run_id)
         act = Act(
-            kind="spawn", name=target.name, args=args, digest=check, decode=came, writes=writes, value=given
-        )
+            kind="spawn", name=target.name, args=args, digest=check, decode=came, writes=writes, value=given,
+            opened=place,
+        )  # fmt: skip
         handle, ends = await run.record(branch, act)
         if ends and handle.id not in here.children:
             softest = 0 if started is target else int(QUIET)
@@ -156,10 +157,12 @@ class Supervisor:
         if self._here.closing:
             self._put({child.id: await self._ask_to_end(branch, child)})
 
-    async def _is_there(self, branch: Branch, id: str, check: bytes) -> Literal["", "over", "another's"]:
+    async def _is_there(
+        self, branch: Branch, name: str, id: str, check: bytes
+    ) -> Literal["", "over", "another's"]:
         """Whether a run of that id will tell no end: it has, or tells another. What is recorded isn't looked up."""
         run = branch.run
-        if id in self._here.children or run.replays(branch.path, branch.n, check):
+        if id in self._here.children or run.opening(branch.path, branch.n, "spawn", name, check, b"")[1]:
             return ""
         found = await run.services.find(id)
         if found is None:

@@ -151,7 +151,16 @@ def raw(value: bytes) -> bytes:
 
 def made_entry(call: Call, request: Work | Wait, due: float) -> Entry:
     """The entry of a call that outlives this life, written when it is made."""
-    return Entry(*call.place, request.kind, request.name, request.digest, request.args, call.after, due=due)
+    return Entry(
+        *call.place,
+        request.kind,
+        request.name,
+        request.digest,
+        request.args,
+        call.after,
+        due=due,
+        opened=_opened(call, request) if isinstance(request, Wait) else None,
+    )
 
 
 def instant_entry(call: Call, request: Act) -> Entry:
@@ -164,7 +173,12 @@ def instant_entry(call: Call, request: Act) -> Entry:
         call.after,
         INSTANT,
         request.value,
+        opened=_opened(call, request),
     )
+
+
+def _opened(call: Call, request: Wait | Act) -> Place | None:
+    return None if request.opened == call.place else request.opened
 
 
 def outcome_entry(outcome: Outcome, number: int, now: float) -> Entry:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...authoring.context import RunContext
 from ...model.lane import Line
 from ...model.run import CallRef
 from ...ports.clock import Clock
@@ -18,25 +17,24 @@ class LineCall:
 
     def __init__(
         self,
-        run: RunContext,
-        id: str,
-        digest: bytes,
+        call: CallRef,
         route: Route,
         body: Callable[[], bytes],
         clock: Clock,
         since: float | None,
         ask: Callable[[bytes], str],
     ) -> None:
-        self._run, self._id, self._digest, self._route = run, id, digest, route
+        self.id = line_id(call.run, (call.path, call.n))  #: what it is called
+        self._call, self._route = call, route
         self._body, self._clock, self._since, self._ask = body, clock, since, ask
 
-    def opens(self, turn: Turn, path: str, n: int) -> None:
+    def opens(self, turn: Turn) -> None:
         """See `Wait`."""
         body, route, since = self._body(), self._route, self._since
         line = Line(
-            id=self._id,
+            id=self.id,
             lane=route.lane,
-            call=CallRef(self._run.id, path, n),
+            call=self._call,
             body=body,
             size=len(body),
             created=self._clock.now(),
@@ -47,9 +45,6 @@ class LineCall:
         )
         turn.lines = adding(turn.lines, line)
 
-    def drops(self, turn: Turn, path: str, n: int) -> None:
+    def drops(self, turn: Turn) -> None:
         """See `Wait`."""
-        run, ids = self._run, {self._id}
-        if run.rebased:
-            ids = {line_id(run.id, path, n), line_id(run.id, path, n, self._digest)}
-        turn.withdrawn = adding(turn.withdrawn, *ids)
+        turn.withdrawn = adding(turn.withdrawn, self.id)

@@ -9,12 +9,13 @@ from typing import Any, cast
 
 import msgspec
 
-from ...authoring.context import Branch, Need, Wait, Work
+from ...authoring.context import Branch, Need, Wait, Work, opening
 from ...model.chat import ChatRequest
 from ...model.entry import Entry
 from ...model.errors import MissingKey, ModelFailed, UnknownName
 from ...model.lane import LIVE
 from ...model.mode import Config, Live
+from ...model.run import CallRef
 from ...ports.clock import AlarmClock
 from ...ports.provider import BatchProvider, Endpoint, Environment, Provider, live_only, windows_of
 from ...ports.transport import Transport
@@ -143,7 +144,7 @@ class Models:
             return self.line(branch, endpoint, config, (kind, kind), to, body, args, digest, decode)
         since = config.answers_since(self._clock.now())
         shared = None if since is None else self.sameness.sharing(since, partial(is_whole, provider, to))
-        id = _line_id(branch, digest)
+        id = _line_id(branch, kind, kind, digest, args)
         need = self._need(id, config, endpoint, to, (LIVE,), body)
         mode = config.mode if isinstance(config.mode, Live) else Live()
         limit = self.limit(endpoint.base_url, endpoint.provider, endpoint.model, endpoint.credential)
@@ -195,10 +196,11 @@ class Models:
         body asks."""
         now = self._clock.now()
         route = self.ways.route(endpoint, to, config, now)
-        id = _line_id(branch, digest)
+        opened = opening(branch, *called, digest, args)
         since = config.answers_since(now)
         ask = ask or partial(asked_of, self.reader(endpoint), endpoint, to)
-        line = LineCall(branch.run, id, digest, route, body, self._clock, since, ask)
+        call = CallRef(branch.run.id, *opened)
+        line = LineCall(call, route, body, self._clock, since, ask)
         return Wait(
             kind=called[0],
             name=called[1],
@@ -207,10 +209,10 @@ class Models:
             decode=decode,
             opens=line.opens,
             drops=line.drops,
-            sender=f"line:{id}",
+            opened=opened,
             model=usage_name(endpoint),
             lane=route.name,
-            need=self._need(id, config, endpoint, to, route.ways, body),
+            need=self._need(line.id, config, endpoint, to, route.ways, body),
         )
 
     def _need(
@@ -235,12 +237,12 @@ class Models:
         endpoint: Endpoint,
         to: str,
         body: Callable[[], bytes],
-        digest: bytes,
+        called: tuple[str, str, bytes, bytes],
     ) -> Need | None:
-        """The same, of a live call that the branch makes next."""
+        """The same, of a live call that the branch makes next; `called` is its kind, name, digest and arguments."""
         if not config.accounts:
             return None
-        return self._need(_line_id(branch, digest), config, endpoint, to, (LIVE,), body)
+        return self._need(_line_id(branch, *called), config, endpoint, to, (LIVE,), body)
 
     def reworded(self, call: Entry, value: object, where: str) -> Any:
         """What is recorded of a call whose outcome is another one: of one to a model, what it says; see `wording`."""
@@ -297,10 +299,9 @@ class Models:
         await self.wire.close()
 
 
-def _line_id(branch: Branch, digest: bytes) -> str:
+def _line_id(branch: Branch, kind: str, name: str, digest: bytes, args: bytes) -> str:
     """What the call that the branch makes next is called as a line."""
-    run = branch.run
-    return line_id(run.id, branch.path, branch.n, digest if run.rebased else b"")
+    return line_id(branch.run.id, opening(branch, kind, name, digest, args))
 
 
 def _pools(provider: Provider, to: str) -> bool:

@@ -39,12 +39,10 @@ def lane_name(to: str) -> str:
     return "batch" if window is None else f"{window.total_seconds() / 3600:g}h"
 
 
-def line_id(run: str, path: str, n: int, digest: bytes = b"") -> str:
-    """32 hex digits: the same in every life, and fit for every provider's rules.
-
-    `digest` tells the calls apart that a rebased run makes at one place.
-    """
-    return blake2b(f"{run}\0{path}\0{n}".encode() + digest, digest_size=16).hexdigest()
+def line_id(run: str, opened: tuple[str, int]) -> str:
+    """32 hex digits: the same in every life, and fit for every provider's rules."""
+    path, n = opened
+    return blake2b(f"{run}\0{path}\0{n}".encode(), digest_size=16).hexdigest()
 
 
 def usage_name(endpoint: Endpoint) -> str:

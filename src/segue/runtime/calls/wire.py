@@ -79,9 +79,9 @@ class Wire:
                 run = _failing(error)
         else:
             if config.accounts:
-                endpoint = self._nobodys(request)
+                endpoint, called = self._nobodys(request), ("http", name, call.digest, call.args)
                 need = self._models.live_need(
-                    branch, config, endpoint, request.dialect.to, lambda: call.body, call.digest
+                    branch, config, endpoint, request.dialect.to, lambda: call.body, called
                 )
             live = self._live(branch, mode if isinstance(mode, Live) else Live(), call, request, need)
             run = live.run if shared is None else partial(live.shared, shared)

@@ -64,7 +64,7 @@ class Requests:
             self._live[place] = call
         elif call.opens is not None:
             turn = Turn(run=branch.run.id, fence=0)
-            call.opens(turn, *place)
+            call.opens(turn)
             self.bodies.update((place, line.body) for line in turn.lines)
         return call
 

@@ -18,6 +18,7 @@ import msgspec
 
 from ...authoring.config import afresh
 from ...authoring.context import Act, Branch, Parked, Reader, Services, Wait, Work
+from ...core.homes import ELSEWHERE
 from ...core.pool import Pooled
 from ...core.replay import Differs, Place, Replay
 from ...model.entry import INSTANT, Entry
@@ -211,12 +212,16 @@ class Executor:
     def revived(self) -> int:
         return 0 if self.pool is None else self.pool.revived
 
-    def awaited(self, path: str, n: int, name: str, digest: bytes) -> str:
-        return "" if self.pool is None else self.pool.awaited(path, n, name, digest)
-
-    def replays(self, path: str, n: int, digest: bytes) -> bool:
+    def opening(
+        self, path: str, n: int, kind: str, name: str, digest: bytes, args: bytes
+    ) -> tuple[Place, bool]:
         known = self.replay.calls.get((path, n))
-        return known is not None and known.digest == digest
+        if known is not None:
+            return known.opening, known.digest == digest
+        if self.pool is None:
+            return (path, n), False
+        known = self.pool.find(path, n, kind, name, digest, args)
+        return ((path, n + self.revived * ELSEWHERE), False) if known is None else (known.opening, True)
 
     def next_number(self) -> int:
         self.sent += 1
@@ -232,7 +237,7 @@ class Executor:
         call = new_call(self, place, request, branch.slot, self.after)
         self.open[place] = call
         if request.kind == "spawn":
-            self.mailbox.will_end(place)
+            self.mailbox.will_end((isinstance(request, Act) and request.opened) or place)
         if call.slot is not None and isinstance(request, Wait):
             call.slot.leave()
         if self.replay.calls:
@@ -554,7 +559,7 @@ class Executor:
         elif isinstance(request, Wait):
             self.commits.entries.append(made_entry(call, request, request.due))
             if request.opens is not None:
-                request.opens(self.commits.turn, *call.place)
+                request.opens(self.commits.turn)
             self.mailbox.wait_for(call, request, request.due)
         elif request.effect == "at-most-once":
             self.commits.entries.append(made_entry(call, request, 0.0))
@@ -579,6 +584,8 @@ class Executor:
             self.mailbox.wait_for(call, request, entry.due)
         elif isinstance(request, Work) and request.effect == "at-most-once":
             self.cut_off = (*self.cut_off, call)
+        else:
+            self.mailbox.knows_as(call, entry.opening)
 
     def hold_if_cut_off(self) -> bool:
         """Hold the run if its code, with all replayed, waits for an at-most-once step of an earlier life; whether so.
@@ -622,7 +629,7 @@ class Executor:
             if (
                 request.drops is not None and opened
             ):  # in a replay too: the life before may not have got to it
-                request.drops(self.commits.turn, *call.place)
+                request.drops(self.commits.turn)
             if self.box is not None:
                 self.box.drop(call)
 

@@ -10,7 +10,7 @@ import msgspec
 
 from ...authoring.context import Act, Wait, Work
 from ...core.pool import Pooled
-from ...model.entry import MODEL, Entry
+from ...model.entry import Entry
 from ...model.errors import InvalidValue
 from ...model.run import REUSED
 from ..calls.call import NOTHING, Call, Outcome, instant_entry, made_entry
@@ -18,10 +18,6 @@ from .replaying import cut_off
 
 if TYPE_CHECKING:
     from .executor import Executor
-
-
-#: Kinds of calls whose outcome is for no other one, and is paid or was somebody's work: wherever the call stands now.
-_ANSWERED = (*MODEL, "ask")
 
 
 class Inherited:
@@ -50,15 +46,10 @@ class Inherited:
                     self._take(call, entry, pool.told)
                 return True
         if isinstance(request, Wait):
-            if entry is not None and call.place == (entry.path, entry.n):  # it is open already
+            if entry is not None:  # it is open already
                 run.commits.entries.append(made_entry(call, request, entry.due))
                 run.mailbox.wait_for(call, request, entry.due)
                 return True
-            if entry is not None and entry.kind in _ANSWERED and run.mailbox.has_come(call, request, entry):
-                return True
-            if entry is not None and request.drops is not None:  # it is open at another place
-                request.drops(run.commits.turn, entry.path, entry.n)
-            run.mailbox.drop_results_of(call.place)  # for what was open here before
         elif isinstance(request, Work) and entry is None and request.effect != "idempotent":
             if pool.blocks(call.place[0], request.name):
                 run.hold(

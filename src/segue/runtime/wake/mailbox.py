@@ -20,11 +20,11 @@ from ...authoring.actor.supervised import SUPERVISED
 from ...authoring.context import Wait
 from ...authoring.failures import to_failure
 from ...core.replay import Place
-from ...model.entry import Entry, Failure
+from ...model.entry import Failure
 from ...model.errors import WrongPlace
 from ...model.message import ASKED_TO_END, CAUGHT_UP, CHILD_ENDED, Letter, Mail, answer_to
 from ...model.run import CHILD, ENDED, Head
-from ..calls.call import CANCEL, NOTHING, Call, Outcome, end_error, made_entry, own_call
+from ..calls.call import CANCEL, NOTHING, Call, Outcome, end_error, own_call
 from ..ground import tasks
 from ..ground.phase import REPLAYING
 from ..mail.timers import Timers
@@ -78,6 +78,7 @@ class Mailbox:
         "_joins",
         "_late",
         "_matching",
+        "_opened",
         "_order",
         "_over",
         "_receivers",
@@ -105,6 +106,7 @@ class Mailbox:
         self._matching: Matching | None = None  # of posts, once a call waits for some
         self._receivers: dict[str, OrderedDict[Place, Call]] = {}  # in order, by the names that they take
         self._waits: dict[str, set[Place]] = {}  # the calls that wait, by kind
+        self._opened: dict[Place, Call] = {}  # calls by openings that aren't those of their places
         self._joins: dict[Place, list[Call]] = {}  # waits for the ends of spawned runs
         self._ends: dict[Place, tuple[bytes | None, Failure | None]] = {}  # of spawned runs, once waited for
         self._spawned: set[Place] = set()  # whose ends may come before anybody waits for them
@@ -236,24 +238,6 @@ class Mailbox:
         if self.keeping.settled:
             consumed.extend(self.keeping.settled.pop(letter, ()))
 
-    def drop_results_of(self, place: Place) -> None:
-        """Letters for a call that stood there before a rebase are nobody's."""
-        if place in self._early:
-            self.consume(self._early.pop(place).id)
-        for letter in list(self._results.values()):
-            if letter.mail.call is not None and (letter.mail.call.path, letter.mail.call.n) == place:
-                self._lose(letter)
-
-    def has_come(self, call: Call, request: Wait, entry: Entry) -> bool:
-        """Take the outcome that came for what a call was before a rebase, at another place, if it has come."""
-        for letter in list(self._results.values()):
-            mail, was = letter.mail, letter.mail.call
-            if mail.kind == "result" and was is not None and (was.path, was.n) == (entry.path, entry.n):
-                self._run.commits.entries.append(made_entry(call, request, entry.due))
-                self._close(call, Outcome(call, mail.value, mail.error, letter.id, lane=mail.name))
-                return True
-        return False
-
     def lose_results(self) -> None:
         """The run is over: what came for calls that it had open before a rebase is nobody's."""
         for letter in list(self._results.values()):
@@ -284,6 +268,8 @@ class Mailbox:
     def wait_for(self, call: Call, request: Wait, due: float) -> None:
         """A call waits from now on."""
         self._waits.setdefault(request.kind, set()).add(call.place)
+        if request.opened is not None and request.opened != call.place:
+            self.knows_as(call, request.opened)
         if due:
             self._order += 1
             heapq.heappush(self._dues, (due, self._order, call))
@@ -298,6 +284,10 @@ class Mailbox:
             self._unmatched = True
         if request.joins is not None:
             self._join(call, request, request.joins)
+
+    def knows_as(self, call: Call, opened: Place) -> None:
+        """What comes for that opening is that call's."""
+        self._opened[opened] = call
 
     def drop(self, call: Call) -> None:
         """Nobody waits for that call's outcome any more."""
@@ -403,6 +393,7 @@ class Mailbox:
     def clear(self) -> None:
         """An actor's transition: what its handler waited for is history."""
         self._receivers.clear()
+        self._opened.clear()
         self._matching = None
         self._waits.clear()
         self._dues.clear()
@@ -504,13 +495,13 @@ class Mailbox:
             late = request.late
             self._close(call, Outcome(call, error=late) if isinstance(late, Failure) else Outcome(call, late))
             if request.drops is not None:
-                request.drops(self._run.commits.turn, *call.place)
+                request.drops(self._run.commits.turn)
 
     def _read(self, letter: Letter) -> None:
         run, mail = self._run, letter.mail
         if mail.kind == "result" and mail.call is not None:
             place = (mail.call.path, mail.call.n)
-            call = self._run.open.get(place)
+            call = self._opened.get(place) or self._run.open.get(place)
             if place in self._joins and any(not call.done() for call in self._joins[place]):
                 self._ended(place, mail.value, mail.error, letter.id)
             elif call is not None and not call.done() and self._is_for(mail, call):
@@ -559,15 +550,13 @@ class Mailbox:
     def _is_for(self, mail: Mail, call: Call) -> bool:
         """Whether an outcome is of this call, not of another one that stood there: before a rebase, or in a run of this
         id that was removed."""
-        request, pool = call.request, self._run.pool
+        request, pool, came = call.request, self._run.pool, mail.call
         if not isinstance(request, Wait):  # a model call that went out in a batch, and would be live now
             return call.entry is not None and call.entry.made
-        if mail.call is None:
+        if came is None:
             return True
-        same = mail.call.digest in (b"", request.digest)
-        if pool is None:
-            return same
-        return (same and request.sender in ("", mail.sender)) or pool.was_open(*call.place, request.digest)
+        same = came.digest in (b"", request.digest) or (pool is not None and not pool.strict)
+        return same and request.opened == (came.path, came.n)
 
     def _expects(self, place: Place) -> bool:
         """Whether the code may come to a call there that was open before a rebase."""

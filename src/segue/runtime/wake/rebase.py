@@ -8,14 +8,14 @@ from typing import Any
 import msgspec
 
 from ...authoring.actor.checkpoint import NOTHING_WRITTEN, Checkpoint, read_stored
-from ...authoring.mail import child_ids
+from ...authoring.mail import child_id
 from ...core import journal
 from ...core.codec import encode
 from ...core.pool import Pooled, goes_on_from
-from ...model.entry import LEFT, MODEL, Awaited, Entry, Pool
+from ...model.entry import LEFT, MODEL, Entry, Pool
 from ...model.errors import Conflict, Damaged, UnknownName
 from ...model.mode import Config
-from ...model.run import Head, Spec
+from ...model.run import CallRef, Head, Spec
 from ...ports.store import Claimed, Store
 from ..calls.naming import line_id
 from ..calls.trying import KEY_REFUSED
@@ -131,7 +131,7 @@ async def _pool_of(
     over = head.status != "held"
     if over:
         entries = await _without_closed_lines(store, head.id, entries, lines)
-    entries, awaited, theirs = await _awaited(store, head.id, entries, over=over)
+    entries, theirs = await _awaited(store, head.id, entries, over=over)
     stored = await _end_of(store, head) if over else None
     supervised = [] if stored is None else [await store.get(child.id) for child in stored.children]
     children = [child for child in supervised if child is not None and child.status not in ("done", "failed")]
@@ -149,7 +149,6 @@ async def _pool_of(
         told=told,
         ended=None if stored is None else stored.turns,
         children=[child.id for child in children],
-        awaited=awaited,
         revived=before.revived + 1,
         unsure=not (repeat or told is not None or is_cut_off(head)),
     )
@@ -157,13 +156,12 @@ async def _pool_of(
 
 async def _awaited(
     store: Store, run: str, entries: list[Entry], *, over: bool
-) -> tuple[list[Entry], list[Awaited], list[Head]]:
+) -> tuple[list[Entry], list[Head]]:
     """Its calls, and the children that they wait for. Of a run that is `over`, without those that were closed then.
 
     Those are made anew. A child that is done since has its result; one that failed is begun anew.
     """
     kept: list[Entry] = []
-    awaited: list[Awaited] = []
     children: list[Head] = []
     last = max((entry.batch for entry in entries), default=0) + 1
     for entry in entries:
@@ -176,12 +174,11 @@ async def _awaited(
                     entry, batch=max(last, 0), value=child.value, at=child.updated
                 )
             elif child is not None:
-                awaited.append(Awaited(entry.path, entry.n, entry.name, entry.digest, child.id))
                 children.append(child)
         elif over and entry.made and entry.kind == "ask":
             continue
         kept.append(entry)
-    return kept, awaited, children
+    return kept, children
 
 
 async def _without_closed_lines(
@@ -192,10 +189,9 @@ async def _without_closed_lines(
     `lines` get those that are.
     """
     calls = {
-        line: (entry.path, entry.n)
+        line_id(run, entry.opening): (entry.path, entry.n)
         for entry in entries
         if entry.made and entry.kind in MODEL
-        for line in (line_id(run, entry.path, entry.n), line_id(run, entry.path, entry.n, entry.digest))
     }
     if not calls:
         return entries
@@ -207,12 +203,9 @@ async def _without_closed_lines(
 
 async def _child_of(store: Store, run: str, call: Entry) -> Head | None:
     """The run that a call started and awaits."""
-    for id in child_ids(run, call):
-        head = await store.get(id)
-        parent = None if head is None else head.spec.parent
-        if parent is not None and (parent.run, parent.path, parent.n) == (run, call.path, call.n):
-            return head
-    return None
+    head = await store.get(child_id(run, call.opening))
+    parent = None if head is None else head.spec.parent
+    return head if parent == CallRef(run, *call.opening) else None
 
 
 async def _end_of(store: Store, head: Head) -> Checkpoint | None:

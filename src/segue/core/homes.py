@@ -1,0 +1,74 @@
+"""Where a rebased run's branches stood before its code changed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+#: Branches are numbered by who starts them: one more in front, and all behind it have other numbers.
+_NUMBER = re.compile(r"\.\d+(?=/|$)")
+#: Added to the number of a call or a branch whose place another one has taken, as often as it takes.
+ELSEWHERE = 1 << 32
+#: Where nothing stood.
+_NOWHERE = "?"
+
+
+def shape(path: str) -> str:
+    """A path without its numbers."""
+    return _NUMBER.sub("", path)
+
+
+class Homes:
+    """For each branch the path on which its calls are recorded, found by the first call that shows it."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, str] = {}
+        self._whose: dict[str, str] = {}  # now, by what it was
+        self._layer: dict[
+            str, int
+        ] = {}  # of the call that showed it: others that went stand beneath at that path
+
+    def of(self, path: str) -> str:
+        """Where a branch stood: as was found; else as its number says, unless that was another one."""
+        home = self._of.get(path)
+        if home is not None:
+            return home
+        home = _beside(path, self.of(_above(path))) if path else path
+        return home if self.is_free(home) else _NOWHERE
+
+    def now(self, home: str) -> str:
+        """Where a branch stands that stood there."""
+        if not home or home in self._whose:
+            return self._whose.get(home, home)
+        return _beside(home, self.now(_above(home)))
+
+    def is_free(self, home: str) -> bool:
+        """Whether no branch is known to have stood there."""
+        return home not in self._whose
+
+    def is_found(self, path: str) -> bool:
+        """Whether it is known where a branch stood. The root is always the root."""
+        return not path or path in self._of
+
+    def is_another(self, home: str, n: int) -> bool:
+        """Whether a call of that number there may be of a branch that isn't found yet."""
+        return self.is_free(home) or n // ELSEWHERE != self._layer[home]
+
+    def settle(self, path: str, home: str, n: int) -> None:
+        """A branch took a call that was made there."""
+        if not self.is_found(path) and self.is_free(home):
+            self._of[path], self._whose[home], self._layer[home] = home, path, n // ELSEWHERE
+
+    def nearest(self, path: str, homes: Iterable[str]) -> str | None:
+        """Of the paths that may be a branch's, one that is free, and below where its parent stood, if there is one."""
+        above = self.of(_above(path))
+        return min(homes, key=lambda home: (not self.is_free(home), _above(home) != above), default=None)
+
+
+def _above(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _beside(path: str, above: str) -> str:
+    """A branch of another parent with that path's name and number."""
+    return f"{above}/{path.rpartition('/')[2]}"

@@ -1,0 +1,296 @@
+"""Calls that wait as the code in front of them changes: what is out for them is waited for, and not begun anew."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+import segue
+from segue.ports.provider import RemoteJob
+from segue.runtime.handles import Ask
+from segue.testing.fake_provider import FakeProvider
+from tests.runtime.lives import Desk, until
+
+DONE: list[str] = []
+
+
+HELD: set[str] = set()  #: batches that aren't done yet
+
+
+@pytest.fixture(autouse=True)
+def begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    DONE.clear()
+    HELD.clear()
+    poll = FakeProvider.poll
+
+    async def held(self: FakeProvider, job: str) -> RemoteJob:
+        seen = await poll(self, job)
+        return msgspec.structs.replace(seen, status="in_progress", over=False) if job in HELD else seen
+
+    monkeypatch.setattr(FakeProvider, "poll", held)
+
+
+@segue.step
+async def do(name: str) -> str:
+    DONE.append(name)
+    return name
+
+
+class Say(segue.Request[str]):
+    text: str
+
+
+class Clerk(segue.Actor[None]):
+    @segue.on
+    async def say(self, message: Say) -> str:
+        await do(message.text)
+        return await segue.ask("Say what?")
+
+
+@segue.flow
+async def below(text: str) -> str:
+    return await do(text) + await segue.ask("Below what?")
+
+
+async def a_line() -> str:
+    return await segue.generate("one", mode="batch")
+
+
+async def a_question() -> str:
+    return await segue.ask("What?")
+
+
+@dataclass
+class Asking: ...
+
+
+class Below(segue.Actor[str]):
+    text: str
+
+    def begin(self) -> Asking:
+        return Asking()
+
+    @segue.state
+    async def ask(self, _: Asking) -> segue.Done[str]:
+        return segue.Done(await below(self.text))
+
+
+async def a_child() -> str:
+    return await Below("x")
+
+
+async def mapped() -> str:
+    (only,) = await segue.map(below, ["x"])
+    return only
+
+
+async def spawned() -> str:
+    return await (await segue.spawn(Below("x")))
+
+
+async def a_request() -> str:
+    clerk: Any = await CLERK[-1].get("clerk")
+    return await clerk.request(Say("x"))
+
+
+CLERK: list[segue.Engine] = []
+
+
+async def a_step_more() -> None:
+    await do("new")
+
+
+async def a_question_more() -> None:
+    await segue.ask("New?")
+
+
+async def a_wait_more() -> None:
+    await segue.sleep(timedelta(seconds=1))
+
+
+async def a_line_more() -> None:
+    await segue.generate("new", mode="batch")
+
+
+async def a_child_more() -> None:
+    await Below("new")
+
+
+def named(fn: Any) -> Any:
+    return segue.flow(name="code", version="1")(fn)
+
+
+async def questions(engine: segue.Engine, *texts: str) -> list[Ask]:
+    async with asyncio.timeout(2):
+        while True:
+            found = await engine.open_asks()
+            if {ask.question for ask in found} >= set(texts):
+                return found
+            await asyncio.sleep(0.001)
+
+
+MORE = [a_step_more, a_question_more, a_wait_more, a_line_more, a_child_more]
+KINDS: dict[Callable[[], Any], tuple[str, str]] = {
+    a_line: ("", "1"),
+    a_question: ("What?", "yes"),
+    a_child: ("Below what?", "xyes"),
+    mapped: ("Below what?", "xyes"),
+    spawned: ("Below what?", "xyes"),
+    a_request: ("Say what?", "yes"),
+}
+
+
+ALIKE = {a_line: a_line_more, a_question: a_question_more, a_child: a_child_more}
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("came", ["before", "after"])
+@pytest.mark.parametrize("more", MORE)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_a_call_waits_for_is_what_was_begun_for_it(
+    kind: Callable[[], Any], more: Callable[[], Any], came: str, keep: bool
+) -> None:
+    """A call comes in front of it, while its outcome `came` already, or is out."""
+    if keep and ALIKE.get(kind) is more:
+        pytest.skip("with --keep it takes what is there by its name")
+    add = False
+
+    async def branch() -> str:
+        if add:
+            await more()
+        return await kind()
+
+    async def code() -> str:
+        one, two = await asyncio.gather(branch(), segue.receive(str))
+        return one + two
+
+    desk = Desk()
+    question, result = KINDS[kind]
+    desk.fake.when("one").reply("1")
+    desk.fake.when("new").reply("2")
+    HELD.add("batch-0")
+    async with desk.engine() as engine:
+        CLERK.append(engine)
+        await engine.start(Clerk(), id="clerk")
+        await engine.start(named(code)(), id="it")
+        await desk.parked()
+        old = await questions(engine, *filter(None, [question]))
+        while kind is a_line and not desk.fake.remote.jobs:
+            await asyncio.sleep(0.001)
+    add = True
+    async with desk.engine(worker=False) as engine:
+        await engine.tell("it", "str", b'"go"')
+    async with desk.engine() as engine:
+        CLERK.append(engine)
+        assert (await engine.wait("it")).status == "held"
+
+        async def outcome() -> None:
+            HELD.clear()
+            for ask in await engine.open_asks():
+                if ask.id in [one.id for one in old]:
+                    await ask.answer("yes")
+
+        if came == "before":
+            await outcome()
+            await settled(engine, kind)
+        await engine.resume("it", keep=keep)
+        answering = asyncio.ensure_future(answer(engine, "New?", "Below what?", but={ask.id for ask in old}))
+        if came == "after":
+            await until(lambda: DONE.count("new") == 1 or more not in (a_step_more, a_child_more))
+            await asyncio.sleep(0.05)
+            assert {ask.id for ask in await engine.open_asks()} == {ask.id for ask in old}
+            await outcome()
+        async with asyncio.timeout(2):
+            assert await (await engine.get("it")) == f"{result}go"
+        answering.cancel()
+    assert DONE.count("x") <= 1
+    assert set(desk.fake.remote.sent.values()) <= {1}
+    assert len(desk.fake.remote.sent) == (kind is a_line) + (more is a_line_more)
+
+
+async def settled(engine: segue.Engine, kind: Callable[[], Any]) -> None:
+    """What the outcome comes from is over."""
+    if kind is a_line:
+        while await engine.store.line_counts(open_only=True):
+            await asyncio.sleep(0.001)
+    elif kind in (a_child, mapped, spawned):
+        for head in await engine.store.runs(after="it.", limit=9):
+            await engine.wait(head.id)
+    await asyncio.sleep(0.02)
+
+
+async def answer(engine: segue.Engine, *texts: str, but: set[str]) -> None:
+    """Questions that weren't there before."""
+    async for ask in engine.asks():
+        if ask.question in texts and ask.id not in but:
+            await ask.answer("new")
+
+
+async def test_one_more_at_the_head_of_what_is_gathered_is_all_that_is_paid() -> None:
+    names = ["a", "b", "c"]
+
+    async def one(name: str) -> str:
+        draft = await segue.generate(f"draft {name}")
+        return await segue.generate(f"better {draft}")
+
+    async def code() -> str:
+        *found, _ = await asyncio.gather(*map(one, names), segue.receive(str))
+        return ", ".join(found)
+
+    desk = Desk()
+    desk.fake.when("draft").reply(lambda call: call.text.removeprefix("draft "))
+    desk.fake.when("better").reply(lambda call: call.text.removeprefix("better ").upper())
+    async with desk.engine() as engine:
+        await engine.start(named(code)(), id="it")
+        await desk.parked()
+    names = ["new", "c", "a", "b"]
+    async with desk.engine() as engine:
+        await engine.tell("it", "str", b'"go"')
+        assert (await engine.wait("it")).status == "held"
+        before = len(desk.fake.calls)
+        await engine.resume("it")
+        assert await (await engine.get("it")) == "NEW, C, A, B"
+    assert [call.text for call in desk.fake.calls[before:]] == ["draft new", "better new"]
+
+
+async def test_branches_that_draw_from_one_queue_keep_what_each_drew() -> None:
+    """What they ask is alike, so a call fits in each of them: who has begun as before goes on as before."""
+    add = False
+
+    async def draws(name: str, more: bool = False) -> str:
+        found = [name, await do(name)]
+        if more and add:
+            found.append(await do("new"))
+        for _ in range(2):
+            found.append(str(await draw()))
+        return " ".join(found)
+
+    async def code() -> list[str]:
+        *found, _ = await asyncio.gather(draws("a", True), draws("b"), segue.receive(str))
+        return found
+
+    @segue.step
+    async def draw() -> int:
+        DONE.append("draw")
+        await asyncio.sleep(0.002)
+        return DONE.count("draw")
+
+    desk = Desk()
+    async with desk.engine() as engine:
+        await engine.start(named(code)(), id="it")
+        await desk.parked()
+        drawn = {entry.path: entry.value for entry in await desk.entries() if entry.name == "draw"}
+    add = True
+    async with desk.engine() as engine:
+        await engine.tell("it", "str", b'"go"')
+        assert (await engine.wait("it")).status == "held"
+        await engine.resume("it")
+        await engine.wait("it")
+        assert {e.path: e.value for e in await desk.entries() if e.name == "draw"} == drawn
+    assert DONE.count("draw") == 4
