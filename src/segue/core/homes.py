@@ -13,20 +13,24 @@ ELSEWHERE = 1 << 32
 _NOWHERE = "?"
 
 
-def shape(path: str) -> str:
-    """A path without its numbers."""
-    return _NUMBER.sub("", path)
-
-
 class Homes:
-    """For each branch the path on which its calls are recorded, found by the first call that shows it."""
+    """For each branch the path on which its calls are recorded, found by the first call that shows it.
 
-    def __init__(self) -> None:
+    Of an actor, the branches at the root are its `turns`, whose numbers stay.
+    """
+
+    def __init__(self, *, turns: bool) -> None:
+        self._turns = turns
         self._of: dict[str, str] = {}
         self._whose: dict[str, str] = {}  # now, by what it was
         self._layer: dict[
             str, int
         ] = {}  # of the call that showed it: others that went stand beneath at that path
+
+    def shape(self, path: str) -> str:
+        """A path without the numbers that may be others now."""
+        at = path.find("/", 1) if self._turns else 0
+        return path if at < 0 else path[:at] + _NUMBER.sub("", path[at:])
 
     def of(self, path: str) -> str:
         """Where a branch stood: as was found; else as its number says, unless that was another one."""
@@ -48,7 +52,7 @@ class Homes:
 
     def is_found(self, path: str) -> bool:
         """Whether it is known where a branch stood. The root is always the root."""
-        return not path or path in self._of
+        return path in self._of or not path or (self._turns and path.rfind("/") == 0)
 
     def is_another(self, home: str, n: int) -> bool:
         """Whether a call of that number there may be of a branch that isn't found yet."""

@@ -10,7 +10,7 @@ import msgspec
 
 from ..model.entry import MODEL, Entry, Pool
 from .encoding import digest as digest_of
-from .homes import ELSEWHERE, Homes, shape
+from .homes import ELSEWHERE, Homes
 from .journal import merged
 
 #: Calls that the world always knows by their openings. Of those to models it does where they wait for a batch.
@@ -28,10 +28,10 @@ class Pooled:
     asks the same comes first, then the name at the old place, which is counted from the last call that was taken there,
     and then the name on the path. Of model calls, whose name says nothing, it is the next behind that one. A branch
     that has another number now is known by its first call that tells; see `Homes`. A later turn of a conversation is
-    found where the turn before it was, and nowhere else.
+    found where the turn before it was, and nowhere else. `turns`: it is an actor's, see `Homes`.
     """
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, *, turns: bool = False) -> None:
         self.strict, self.repeat, self.told = pool.strict, pool.repeat, pool.told
         self.revived, self.unsure = pool.revived, pool.unsure
         self._spent = {(entry.path, entry.name) for entry in pool.spent}
@@ -41,7 +41,7 @@ class Pooled:
         self._last: dict[str, tuple[int, int]] = {}  # the same of the last on each path
         self._meant: dict[tuple[str, int], tuple[_Check, int]] = {}  # for calls that are about to be made
         self._taken: set[int] = set()  # by those
-        self._homes = Homes()
+        self._homes = Homes(turns=turns)
         self._paths: dict[
             tuple[str, bytes], dict[str, None]
         ] = {}  # by their shapes, and what was asked there
@@ -108,9 +108,9 @@ class Pooled:
         """The same call in a branch that had another number, or that went before another branch came to its place."""
         if not self._paths:
             for entry in self._left.values():
-                self._paths.setdefault((shape(entry.path), entry.digest), {})[entry.path] = None
+                self._paths.setdefault((self._homes.shape(entry.path), entry.digest), {})[entry.path] = None
         found: dict[str, int] = {}
-        for home in self._paths.get((shape(path), digest), ()):
+        for home in self._paths.get((self._homes.shape(path), digest), ()):
             alike = [i for i in self._by_check.get(((home, kind, name, -1), digest), ()) if self._is_left(i)]
             number = next((i for i in alike if self._homes.is_another(home, self._left[i].n)), None)
             if number is not None:

@@ -498,7 +498,9 @@ class Worker:
         if target is None:
             self._set_aside(claimed, entries)
             return None
-        pool = Pooled(claimed.pool) if claimed.pool is not None else None
+        pool = None
+        if claimed.pool is not None:
+            pool = Pooled(claimed.pool, turns=spec.kind == "actor")
         config = self.config if spec.config is self.config else spec.config.over(self.config)
         executor = self.executor(self, claimed, entries, pool, config)
         code = code_of(target, claimed, executor, call)

@@ -225,7 +225,8 @@ async def _paid(store: Store, run: str) -> tuple[list[Entry], Pool]:
         refuse_damaged(loaded.head)
     if loaded is None or loaded.pool is None:
         return entries, Pool([])
-    before, pooled = loaded.pool, Pooled(loaded.pool)
+    before = loaded.pool
+    pooled = Pooled(before, turns=loaded.head.spec.kind == "actor")
     pooled.spend(entries)
     return [*entries, *pooled.unused({(entry.path, entry.n) for entry in entries})], before
 
