@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 #: Branches are numbered by who starts them: one more in front, and all behind it have other numbers.
 _NUMBER = re.compile(r"\.\d+(?=/|$)")
@@ -23,9 +22,7 @@ class Homes:
         self._turns = turns
         self._of: dict[str, str] = {}
         self._whose: dict[str, str] = {}  # now, by what it was
-        self._layer: dict[
-            str, int
-        ] = {}  # of the call that showed it: others that went stand beneath at that path
+        self._layer: dict[str, int] = {}  # of the call that showed it: what went may stand there in others
 
     def shape(self, path: str) -> str:
         """A path without the numbers that may be others now."""
@@ -63,10 +60,13 @@ class Homes:
         if not self.is_found(path) and self.is_free(home):
             self._of[path], self._whose[home], self._layer[home] = home, path, n // ELSEWHERE
 
-    def nearest(self, path: str, homes: Iterable[str]) -> str | None:
-        """Of the paths that may be a branch's, one that is free, and below where its parent stood, if there is one."""
-        above = self.of(_above(path))
-        return min(homes, key=lambda home: (not self.is_free(home), _above(home) != above), default=None)
+    def is_beside(self, path: str, home: str) -> bool:
+        """Whether that is below where the parent of a branch stood."""
+        return _above(home) == self.of(_above(path))
+
+    def order(self, path: str) -> list[int]:
+        """What sorts branches as they were begun."""
+        return [int(number[1:]) for number in _NUMBER.findall(path)]
 
 
 def _above(path: str) -> str:

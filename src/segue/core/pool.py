@@ -107,16 +107,21 @@ class Pooled:
     def _in_another_branch(self, path: str, kind: str, name: str, digest: bytes) -> int | None:
         """The same call in a branch that had another number, or that went before another branch came to its place."""
         if not self._paths:
-            for entry in self._left.values():
+            for entry in sorted(self._left.values(), key=lambda entry: self._homes.order(entry.path)):
                 self._paths.setdefault((self._homes.shape(entry.path), entry.digest), {})[entry.path] = None
-        found: dict[str, int] = {}
-        for home in self._paths.get((self._homes.shape(path), digest), ()):
-            alike = [i for i in self._by_check.get(((home, kind, name, -1), digest), ()) if self._is_left(i)]
-            number = next((i for i in alike if self._homes.is_another(home, self._left[i].n)), None)
-            if number is not None:
-                found[home] = number
-        nearest = self._homes.nearest(path, found)
-        return None if nearest is None else found[nearest]
+        homes = self._paths.get((self._homes.shape(path), digest), {})
+        elsewhere: int | None = None
+        for home in list(homes):
+            alike = self._by_check.get(((home, kind, name, -1), digest), ())
+            left = [number for number in alike if self._is_left(number)]
+            if not left:
+                del homes[home]  # for good: nothing comes back
+                continue
+            number = next((i for i in left if self._homes.is_another(home, self._left[i].n)), None)
+            if number is not None and self._homes.is_beside(path, home):
+                return number
+            elsewhere = number if elsewhere is None else elsewhere
+        return elsewhere
 
     def _by(self, path: str, n: int, named: _Name) -> int | None:
         """The one of that name at the old place, or else the first; of model calls the next."""
