@@ -594,13 +594,39 @@ def test_it_says_how_failed_rows_are_tried_again(desk: Desk):
     assert "once more: `segue resume --all-like j/0`, then the same command" in said.err
 
 
+def test_bad_answers_of_rows_are_asked_for_again_within_their_job(desk: Desk, provider: Provider):
+    provider.simulator.when("Classify: odd").reply("neither", "neither", "neither", "bug")
+    provider.simulator.when("Classify: even").reply("bug")
+    provider.simulator.when("Answer").reply("done")
+    desk.write("rows.jsonl", '"odd"\n"even"\n')
+    words = ("map", "app.py:triage", "rows.jsonl", "--id", "j", "--model", provider.model, "-o", "out.jsonl")
+    assert desk.segue(*words).code == 1
+    paid = len(provider.simulator.ledger.lines())
+    said = desk.segue("resume", "--job", "j", "--from", "generat")
+    assert said.code == 2
+    assert "no call 'generat'" in said.err
+    assert "the calls are generate" in said.err
+    assert desk.segue("resume", "--job", "j", "--from", "generate").code == 0
+    assert desk.segue(*words).code == 0
+    assert [row["value"] for row in desk.rows()] == ["done", "done"]
+    assert len(provider.simulator.ledger.lines()) == paid + 2
+    said = desk.segue("resume", "j/0", "--from", "generate")
+    assert "run 'j/0' is done; only held, failed or cancelled ones can be resumed" in said.err
+
+
 def test_an_answer_that_was_no_use_is_kept_so_another_model_is_the_cure(desk: Desk, provider: Provider):
     provider.simulator.when("Classify: odd").reply("neither")
     desk.write("rows.jsonl", '"odd"\n')
     words = ("map", "app.py:triage", "rows.jsonl", "--id", "j", "--model", provider.model)
-    cure = "segue resume --all-like j/0 --model NAME"
-    assert f"the answer is kept; for one of another model: `{cure}`" in desk.segue(*words).err
-    assert f"the answer is kept; for one of another model: {cure}" in desk.segue("runs", "--failed").out
+    cure = "segue resume --all-like j/0 --from CALL"
+    assert (
+        f"the answer is kept; for another one, of this model or with --model: `{cure}`"
+        in desk.segue(*words).err
+    )
+    assert (
+        f"the answer is kept; for another one, of this model or with --model: {cure}"
+        in desk.segue("runs", "--failed").out
+    )
     paid = len(provider.simulator.ledger.lines())
     desk.segue("resume", "j/0")
     assert desk.segue(*words).code == 1  # once more is of no use

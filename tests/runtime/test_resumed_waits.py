@@ -15,7 +15,7 @@ import pytest
 
 import segue
 from segue.model.chat import ChatReply
-from segue.model.errors import Conflict, RunCancelled
+from segue.model.errors import Conflict, RunCancelled, UnknownName
 from segue.model.lane import LineOutcome
 from segue.ports.store import Store
 from segue.runtime.handles import Ask
@@ -460,3 +460,119 @@ async def test_a_question_that_stayed_open_is_in_the_journal_of_the_resumed_run(
                 assert "at-most-once" in head.reason
                 await engine.resume("it", repeat=True)
         assert (head.status, head.value) == ("done", b'"yes"')
+
+
+# ---------------------------------------------------------------- from a call on
+@segue.step(effect="at-most-once")
+async def charge(what: str) -> str:
+    DONE.append(what)
+    return what
+
+
+@segue.flow
+async def judged() -> str:
+    await work("before")
+    talk = segue.generate("say it", check=is_short)
+    _, said = await asyncio.gather(segue.ask("Well?"), talk, return_exceptions=True)
+    if isinstance(said, BaseException):
+        raise said
+    await charge("after")
+    return said
+
+
+def is_short(text: str) -> None:
+    if len(text) > 3:
+        raise ValueError("it is too long")
+
+
+async def judged_badly(desk: Desk, answers: list[str]) -> None:
+    desk.fake.when("say it").reply(*answers)
+    async with desk.engine() as engine:
+        await engine.start(judged(), id="it")
+        (ask,) = await questions(engine, "Well?")
+        await ask.answer("yes")
+        assert (await engine.wait("it")).status == "failed"
+
+
+async def test_a_bad_answer_is_asked_for_again() -> None:
+    """A plain resume takes it as it was paid for, and fails of it again."""
+    desk = Desk()
+    await judged_badly(desk, ["long", "long", "long", "ok"])
+    (first,) = [call for call in await desk.calls() if "generate" in call][:1]
+    async with desk.engine() as engine:
+        await engine.resume("it")
+        assert (await engine.wait("it")).status == "failed"
+        await engine.resume("it", before=first.split()[0])
+        assert (await engine.wait("it")).value == b'"ok"'
+    assert DONE == ["before", "after"]
+
+
+async def test_a_call_that_isnt_there_and_a_run_that_is_held() -> None:
+    desk = Desk()
+    await judged_badly(desk, ["long", "long", "long"])
+    async with desk.engine() as engine:
+        with pytest.raises(UnknownName, match="the run's calls are"):
+            await engine.resume("it", before="#77")
+        assert (await desk.head()).status == "failed"
+        assert await desk.life(shakes, 2, after=True, id="held") is None
+    async with desk.engine() as engine:
+        assert (await engine.wait("held")).status == "held"
+        with pytest.raises(Conflict, match="`segue fork held --before '#0'`"):
+            await engine.resume("held", before="#0")
+
+
+@segue.flow
+async def shakes() -> None:
+    await work("a")
+    await shaky()
+    await work("b")
+
+
+async def test_what_was_done_at_most_once_isnt_done_again_unasked() -> None:
+    desk = Desk()
+
+    @segue.flow
+    async def charges() -> str:
+        await charge("once")
+        return await fragile("later")
+
+    broken.add("later")
+    async with desk.engine() as engine:
+        run = await engine.start(charges(), id="it")
+        with pytest.raises(RuntimeError):
+            await run
+        broken.clear()
+        await engine.resume("it", before="#0")
+        assert (await engine.wait("it")).status == "held"
+        assert DONE == ["once"]
+        await engine.resume("it", repeat=True)
+        assert await run == "later"
+        assert DONE == ["once", "once"]
+
+
+async def test_a_line_that_is_out_beside_it_is_waited_for() -> None:
+    desk = Desk()
+    desk.fake.when("say").reply("said")
+
+    @segue.flow
+    async def both() -> str:
+        async def other() -> None:
+            await work("x")
+            await fragile("other")
+
+        _, said = await asyncio.gather(other(), segue.generate("say it", mode="batch"))
+        return said
+
+    broken.add("other")
+    async with desk.engine() as engine:
+        fence = await desk.store.claim_lane(LANE, "w", 10**12, now=0.0)
+        run = await engine.start(both(), id="it")
+        assert fence is not None
+        with pytest.raises(RuntimeError):
+            await run
+        before = await desk.store.line_counts()
+        broken.clear()
+        await engine.resume("it", before="/other.0#0")
+        await goes_on(desk, engine, 1)
+    assert before == {"cancelled": 1}
+    assert DONE == ["x", "x"]

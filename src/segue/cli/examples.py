@@ -60,6 +60,7 @@ Give every file whose flows wait; what comes back can't be run without its code.
     "resume": """\
   segue resume triage-1f0c                               failed: the call that failed is made anew
   segue resume triage-1f0c --rerun                       held: what differs now is made anew
+  segue resume triage-1f0c --from generate               a bad answer: the model is asked once more
   segue resume --all-like nightly/17 --keep              all held like it: keep what was paid for
   segue resume nightly/17 --budget 10                    held for money: what it may cost in all""",
     "cancel": """\

@@ -10,14 +10,15 @@ from typing import Any
 import msgspec
 
 from ..core.budget import account_of, owner
-from ..model.errors import Conflict, InvalidValue
+from ..model.errors import Conflict, InvalidValue, UnknownName
 from ..model.run import ENDED, Head
 from ..runtime.engine import Engine
 from ..runtime.ground.listing import each_run
 from ..runtime.ground.names import unknown_job
+from ..runtime.wake import rebase
 from . import exit
 from .budgets import as_plain, words
-from .forks import fork_job
+from .forks import fork_job, point
 from .mail import declare_json, told
 from .place import declare_how, declare_store, existing, how, sweep, where
 from .runs import cause_of
@@ -51,6 +52,13 @@ def declare_resume(parser: argparse.ArgumentParser) -> None:
         "--rerun", action="store_true", help="match calls by name and arguments; the rest is anew"
     )
     choice.add_argument("--value", metavar="JSON", help="what came of the at-most-once step that was cut off")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        default="",
+        metavar="NAME",
+        help="the first call of that name, or PATH#N, is made anew, and what came after: a bad answer, say",
+    )
     parser.add_argument("--repeat", action="store_true", help=REPEAT)
     declare_json(parser)
     declare_how(parser)
@@ -71,11 +79,15 @@ async def do_resume(args: argparse.Namespace) -> int:
             heads += await _failed(engine, args)
         for head in heads:
             _check_decided(head, args)
+        starts = await _starts(engine, heads, args.start) if args.start else {}
         resumed: dict[str, None] = {}
         for head in heads:
             if head.id not in resumed:
                 more = how(args)
-                on = await engine.resume(head.id, keep=args.keep, value=value, repeat=args.repeat, **more)
+                start = starts.get(head.id, "")
+                on = await engine.resume(
+                    head.id, keep=args.keep, value=value, repeat=args.repeat, before=start, **more
+                )
                 resumed |= dict.fromkeys(on)
         left = await _unhandled(engine, list(resumed))
     go = "runs go" if len(heads) != 1 else "run goes"
@@ -87,6 +99,19 @@ async def do_resume(args: argparse.Namespace) -> int:
     if left:
         note(f"{left}: `segue dead` lists it, `segue dead --resend ID` sends it again")
     return exit.OK
+
+
+async def _starts(engine: Engine, heads: Sequence[Head], name: str) -> dict[str, str]:
+    """The call from which on each run is done anew; empty for one that never came to it. Raises `UnknownName`."""
+    starts: dict[str, str] = {}
+    names: dict[str, None] = {}
+    for head in heads:
+        entries = await rebase.entries_of(engine.store, head.id)
+        starts[head.id] = point(entries, name)
+        names |= {entry.name: None for entry in entries if entry.name}
+    if not any(starts.values()):
+        raise UnknownName("call", name, f"the calls are {', '.join(names) or 'none'}")
+    return starts
 
 
 async def _unhandled(engine: Engine, runs: Sequence[str]) -> str:
@@ -146,7 +171,8 @@ async def _failed(engine: Engine, args: argparse.Namespace) -> list[Head]:
     may = [
         head
         for head in found
-        if not account_of(head.reason) and (head.status != "held" or _is_decided(head, args))
+        if not account_of(head.reason)
+        and (head.status != "held" or (_is_decided(head, args) and not args.start))
     ]
     if len(may) == len(found) != 0:
         return may

@@ -244,7 +244,7 @@ _ANSWERED = ("BadAnswer:", "Truncated:", "Refused:", "TooManyTurns:")
 def once_more(said: str) -> tuple[str, tuple[str, ...]]:
     """How a run that failed with that may be tried again, and what is to be said to `segue resume`."""
     if said.startswith(_ANSWERED):
-        return "the answer is kept; for one of another model", ("--model", "NAME")
+        return "the answer is kept; for another one, of this model or with --model", ("--from", "CALL")
     return "once more", ("--model", "openai:gpt-5-mini") if "no model is named" in said else ()
 
 

@@ -512,6 +512,7 @@ class Engine:
         keep: bool = False,
         value: object = msgspec.UNSET,
         repeat: bool = False,
+        before: str = "",
         **how: Unpack[How],
     ) -> list[str]:
         """Let a held, failed or cancelled run go on; the ids of all that do.
@@ -520,9 +521,11 @@ class Engine:
         supervisor, and those that it waited for.
 
         `keep` accepts what was paid for as it is; `value` is what came of an at-most-once step that was cut off;
-        `repeat` lets keyed and at-most-once steps be done once more where their arguments changed. Other options,
-        such as `model`, hold from now on; what another model has answered is asked anew, unless `keep`. A `budget` is
-        that of the run or, where it is held for want of another one, that; all that wait for it go on.
+        `repeat` lets keyed and at-most-once steps be done once more where their arguments changed. Of a run that failed
+        or was cancelled, the call `before` (`PATH#N`) is made anew, and what came after its outcome: an answer that was
+        no use is asked for again. Other options, such as `model`, hold from now on; what another model has answered is
+        asked anew, unless `keep`. A `budget` is that of the run or, where it is held for want of another one, that; all
+        that wait for it go on.
         """
         head, resumed = await self.head(run), [run]
         waits_for = account_of(head.reason) if head.status == "held" else ""
@@ -531,7 +534,9 @@ class Engine:
             how.pop("budget", None)  # it is on that budget already
         else:
             how = self._own_budget(head, how)
-        if waits_for and not (how or keep or repeat or value is not msgspec.UNSET):  # it goes on as it stands
+        if waits_for and not (
+            how or keep or repeat or before or value is not msgspec.UNSET
+        ):  # it goes on as it stands
             if more is None:
                 await self.store.revive(run, pool=None, now=self.clock.now(), status=("held",))
         else:
@@ -541,7 +546,14 @@ class Engine:
                 config = asked.begun(self.clock.now()).opened(f"run:{run}")
             now = self.clock.now()
             resumed = await rebase.resume(
-                self.store, head, keep=keep, value=value, repeat=repeat, config=config, now=now
+                self.store,
+                head,
+                keep=keep,
+                value=value,
+                repeat=repeat,
+                before=before,
+                config=config,
+                now=now,
             )
         if more is not None:
             await self.terms.fund(waits_for or f"run:{run}", Limit.of(more))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import Any
 
@@ -80,6 +81,7 @@ async def resume(
     keep: bool,
     value: object = msgspec.UNSET,
     repeat: bool = False,
+    before: str = "",
     config: Config | None = None,
     now: float,
 ) -> list[str]:
@@ -92,16 +94,22 @@ async def resume(
     refused, is made anew either way. `value` is what came of the at-most-once step that was cut off, where someone
     knows. `repeat`: keyed and at-most-once steps whose arguments changed may be done again; else the run is held
     before one, and, unless it was held for that, at one that was cut off. `config` replaces the one that it was started
-    with.
+    with. Of a run that is over the call `before` is made anew,
+    and what came after its outcome.
     """
     if head.status not in ("held", "failed", "cancelled"):
         raise Conflict(
             f"run {head.id!r} is {head.status}; only held, failed or cancelled ones can be resumed"
         )
+    if before and head.status == "held":
+        raise Conflict(
+            f"run {head.id!r} is held: from call {before} on it can be made anew by a fork, "
+            f"`segue fork {shlex.quote(head.id)} --before '{before}'`"
+        )
     refuse_damaged(head)
     along: dict[str, Pool] = {}
     lines: list[str] = []
-    pool = await _pool_of(store, head, along, lines, keep=keep, value=value, repeat=repeat)
+    pool = await _pool_of(store, head, along, lines, keep=keep, value=value, repeat=repeat, start=before)
     status = (head.status,)
     if not await store.revive(
         head.id, pool=pool, now=now, status=status, config=config, along=along, lines=lines
@@ -119,10 +127,14 @@ async def _pool_of(
     keep: bool,
     value: object,
     repeat: bool,
+    start: str = "",
 ) -> Pool:
     """What a run goes on with. Filled: `along`, with its children that go on too, and with what; `lines`, with those
     that they wait for again."""
     entries, before = await _paid(store, head.id)
+    shared = _without(entries, start) if start else entries
+    spent = [*before.spent, *_spent(entries, shared)]
+    entries = shared
     if head.status == "failed" or head.reason.startswith(KEY_REFUSED):
         entries = [entry for entry in entries if entry.error is None]
     if keep and not repeat:
@@ -138,13 +150,14 @@ async def _pool_of(
     for child in (*children, *theirs):
         if over and child.status == "cancelled":
             along[child.id] = Pool([])  # before its own
-            more = {"keep": keep, "repeat": repeat}
-            along[child.id] = await _pool_of(store, child, along, lines, value=msgspec.UNSET, **more)
+            along[child.id] = await _pool_of(
+                store, child, along, lines, keep=keep, value=msgspec.UNSET, repeat=repeat
+            )
     return Pool(
         entries,
         strict=not keep,
         origin=head.id,
-        spent=before.spent,
+        spent=spent,
         repeat=repeat,
         told=told,
         ended=None if stored is None else stored.turns,
@@ -264,21 +277,22 @@ async def check_forkable(store: Store, head: Head) -> None:
 def share(run: str, entries: list[Entry], before: str, edit: dict[str, Any], *, repeat: bool) -> Pool:
     """What a fork may take of a run's history."""
     shared = until(entries, before, edit)
+    return Pool(shared, True, run, _spent(entries, shared), repeat)
+
+
+def _spent(entries: list[Entry], shared: list[Entry]) -> list[Entry]:
+    """The steps that are left out, without what they hold."""
     places = {(entry.path, entry.n) for entry in shared}
-    spent = [
+    return [
         msgspec.structs.replace(entry, args=b"", value=None, error=None)
         for entry in entries
         if entry.kind == "step" and (entry.path, entry.n) not in places
     ]
-    return Pool(shared, True, run, spent, repeat)
 
 
 def until(entries: list[Entry], before: str, edit: dict[str, Any]) -> list[Entry]:
     """The part of a history that a fork shares."""
-    calls = {f"{entry.path}#{entry.n}": entry for entry in entries}
-    for name in [*([before] if before else []), *edit]:
-        if name not in calls:
-            raise UnknownName("call", name, f"the run's calls are {', '.join(sorted(calls))}")
+    calls = _named(entries, *([before] if before else []), *edit)
     if before:
         point = calls[before]
         entries = [entry for entry in entries if entry is not point and entry.after <= point.after]
@@ -297,6 +311,23 @@ def until(entries: list[Entry], before: str, edit: dict[str, Any]) -> list[Entry
             )
         out.append(entry)
     return [entry for entry in out if not entry.made]
+
+
+def _without(entries: list[Entry], call: str) -> list[Entry]:
+    """A history without a call and all that may have come of its outcome."""
+    point = _named(entries, call)[call]
+    return [
+        entry for entry in entries if entry is not point and (point.batch < 0 or entry.after <= point.batch)
+    ]
+
+
+def _named(entries: list[Entry], *names: str) -> dict[str, Entry]:
+    """Calls by place and number. Raises `UnknownName` for one that isn't there."""
+    calls = {f"{entry.path}#{entry.n}": entry for entry in entries}
+    for name in names:
+        if name not in calls:
+            raise UnknownName("call", name, f"the run's calls are {', '.join(sorted(calls))}")
+    return calls
 
 
 def forked(origin: Head, config: Config, now: float) -> Spec:
