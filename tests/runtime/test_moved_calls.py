@@ -294,3 +294,35 @@ async def test_branches_that_draw_from_one_queue_keep_what_each_drew() -> None:
         await engine.wait("it")
         assert {e.path: e.value for e in await desk.entries() if e.name == "draw"} == drawn
     assert DONE.count("draw") == 4
+
+
+async def test_ids_of_runs_that_moved_are_theirs_in_a_proof_too() -> None:
+    add = False
+
+    async def code() -> list[str]:
+        if add:
+            await segue.map(do, ["new"])  # its branch has the number that the other one had
+        ids = [str(outcome.run.id) for outcome in await segue.map(below, ["x", "y"], errors="return")]
+        return [await do(id) for id in sorted(ids)] + [await segue.receive(str)]
+
+    desk = Desk(verify=True)
+    flow = named(code)
+    async with desk.engine() as engine:
+        await engine.start(flow(), id="it")
+        old = await questions(engine, "Below what?")
+        while len(old) < 2:
+            old = await questions(engine, "Below what?")
+        await old[0].answer("yes")
+        await engine.wait(old[0].run)
+        await desk.parked()
+    add = True
+    async with desk.engine(worker=False) as engine:
+        await engine.answer(old[1].id, "yes")
+    async with desk.engine() as engine:
+        engine.worker.register(flow.__segue__)
+        while (await desk.head()).status != "held":
+            await asyncio.sleep(0.001)
+        await engine.resume("it")
+        await desk.until("it", "parked")
+        await (await engine.get("it")).tell("go")
+        assert await (await engine.get("it")) == [*sorted(ask.run for ask in old), "go"]

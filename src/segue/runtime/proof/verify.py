@@ -124,6 +124,7 @@ class Replayed(Executor):
 
     def __init__(self, host: Host, claimed: Claimed, entries: list[Entry], config: Config) -> None:
         super().__init__(host, claimed, entries, None, config)
+        self.rebased = any(entry.opened is not None for entry in entries)
         self.difference: Exception | None = None
         self.last = Turn(run=self.id, fence=0)
         self.look: Looker | None = None
