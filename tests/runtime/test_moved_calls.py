@@ -326,3 +326,27 @@ async def test_ids_of_runs_that_moved_are_theirs_in_a_proof_too() -> None:
         await desk.until("it", "parked")
         await (await engine.get("it")).tell("go")
         assert await (await engine.get("it")) == [*sorted(ask.run for ask in old), "go"]
+
+
+async def test_an_event_of_a_question_names_the_call_that_asks_it() -> None:
+    desk = Desk()
+    text = "First?"
+
+    @segue.flow(name="code", version="1")
+    async def code() -> str:
+        return await do("x") + await segue.ask(text)
+
+    async with desk.engine() as engine:
+        await engine.start(code(), id="it")
+        await questions(engine, "First?")
+    text = "Second?"
+    async with desk.engine() as engine:
+        run = await engine.get("it")
+        await run.cancel()
+        await engine.wait("it")
+        await engine.resume("it")
+        async for event in run:
+            if isinstance(event, segue.Asked):
+                assert (event.question.id, event.path, event.n) == ("it:1.1", "", 1)
+                await event.ask.answer("no")
+        assert await run == "xno"

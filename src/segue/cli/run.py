@@ -298,7 +298,7 @@ class _Watch:
     async def _show(self) -> None:
         """Show what happens until the run ends or is held."""
         for question in await self.engine.store.asks(run=self.run.id):
-            self._event(Asked(run=self.run.id, path=question.path, n=question.n, question=question))
+            self._event(Asked.of(question))
         ending = asyncio.ensure_future(self.engine.wait(self.run.id))
         ending.add_done_callback(self.events.put_nowait)
         try:

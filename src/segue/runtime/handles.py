@@ -178,7 +178,7 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
                 if question.id in asked:
                     continue
                 asked.add(question.id)
-                yield Asked(run=self.id, path=question.path, n=question.n, question=question)
+                yield Asked.of(question)
             ending = asyncio.ensure_future(self.engine.wait(self.id))
             try:
                 while events := await watching.until(ending):

@@ -274,9 +274,7 @@ class Worker:
     def asked(self, questions: Sequence[Question]) -> None:
         """Questions are open, durably."""
         for question in questions:
-            self.bus.publish(
-                question.run, Asked(run=question.run, path=question.path, n=question.n, question=question)
-            )
+            self.bus.publish(question.run, Asked.of(question))
         self._ends.run_asked()
 
     def kept(self, answers: Sequence[Answer]) -> None:

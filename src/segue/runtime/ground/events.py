@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from ...core.homes import ELSEWHERE
 from ...model.entry import Failure
 from ...model.message import Question
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from ..handles import Ask
 
 
@@ -77,6 +80,11 @@ class Asked(Event, frozen=True, kw_only=True, tag=True):
     """A question is open: `await event.ask.answer(…)`."""
 
     question: Question
+
+    @classmethod
+    def of(cls, question: Question) -> Self:
+        """The event that tells of it."""
+        return cls(run=question.run, path=question.path, n=question.n % ELSEWHERE, question=question)
 
     @property
     def ask(self) -> Ask:
