@@ -350,3 +350,37 @@ async def test_an_event_of_a_question_names_the_call_that_asks_it() -> None:
                 assert (event.question.id, event.path, event.n) == ("it:1.1", "", 1)
                 await event.ask.answer("no")
         assert await run == "xno"
+
+
+async def test_a_renumbered_branch_is_known_by_what_it_gathers() -> None:
+    """Its own calls come later: after one that is new, and in another life."""
+    names, add = ["a", "b"], False
+
+    async def one(name: str) -> str:
+        found = await asyncio.gather(do(f"1{name}"), do(f"2{name}"))
+        if add:
+            await do(f"new {name}")
+            await segue.ask(f"Newer {name}?")
+        return await do(" ".join(found))
+
+    async def code() -> str:
+        *found, _ = await asyncio.gather(*map(one, names), segue.receive(str))
+        return ", ".join(found)
+
+    desk = Desk()
+    async with desk.engine() as engine:
+        await engine.start(named(code)(), id="it")
+        await desk.parked()
+    names, add = ["c", "a", "b"], True
+    async with desk.engine() as engine:
+        await engine.tell("it", "str", b'"go"')
+        assert (await engine.wait("it")).status == "held"
+        await engine.resume("it")
+        await desk.parked()
+        await engine.cancel("it")
+        await engine.wait("it")
+        await engine.resume("it")
+        for ask in await questions(engine, *(f"Newer {name}?" for name in names)):
+            await ask.answer("yes")
+        assert await (await engine.get("it")) == "1c 2c, 1a 2a, 1b 2b"
+    assert {name: DONE.count(name) for name in DONE} == dict.fromkeys(DONE, 1)

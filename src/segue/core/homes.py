@@ -56,9 +56,10 @@ class Homes:
         return self.is_free(home) or n // ELSEWHERE != self._layer[home]
 
     def settle(self, path: str, home: str, n: int) -> None:
-        """A branch took a call that was made there."""
-        if not self.is_found(path) and self.is_free(home):
+        """A branch took a call that was made there; so those above it stood above that."""
+        while not self.is_found(path) and self.is_free(home):
             self._of[path], self._whose[home], self._layer[home] = home, path, n // ELSEWHERE
+            path, home = _above(path), _above(home)
 
     def is_beside(self, path: str, home: str) -> bool:
         """Whether that is below where the parent of a branch stood."""
