@@ -384,3 +384,27 @@ async def test_a_renumbered_branch_is_known_by_what_it_gathers() -> None:
             await ask.answer("yes")
         assert await (await engine.get("it")) == "1c 2c, 1a 2a, 1b 2b"
     assert {name: DONE.count(name) for name in DONE} == dict.fromkeys(DONE, 1)
+
+
+async def test_renumbered_branches_that_begin_alike_are_known_by_what_comes_then() -> None:
+    names = ["a", "b"]
+
+    async def one(name: str) -> str:
+        await do("settings")
+        return await do(name)
+
+    async def code() -> str:
+        *found, _ = await asyncio.gather(*map(one, names), segue.receive(str))
+        return ", ".join(found)
+
+    desk = Desk()
+    async with desk.engine() as engine:
+        await engine.start(named(code)(), id="it")
+        await desk.parked()
+    names = ["c", "a", "b"]
+    async with desk.engine() as engine:
+        await engine.tell("it", "str", b'"go"')
+        assert (await engine.wait("it")).status == "held"
+        await engine.resume("it")
+        assert await (await engine.get("it")) == "c, a, b"
+    assert {name: DONE.count(name) for name in DONE} == {"settings": 3, "a": 1, "b": 1, "c": 1}

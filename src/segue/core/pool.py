@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Hashable, Iterable
 
 import msgspec
 
@@ -36,6 +36,7 @@ class Pooled:
         self.revived, self.unsure = pool.revived, pool.unsure
         self._spent = {(entry.path, entry.name) for entry in pool.spent}
         self._left = dict(enumerate(merged(pool.entries)))
+        self._alike: dict[Hashable, set[str]] = {}  # the paths of calls, by what was asked and heard
         self._order = {id(entry): number for number, entry in self._left.items()}
         self._stood: dict[tuple[str, int], int] = {}  # by where a call stands that took one: where that stood
         self._last: dict[str, tuple[int, int]] = {}  # the same of the last on each path
@@ -64,12 +65,26 @@ class Pooled:
         return self._hand(path, n, number) if number >= 0 else None
 
     def _hand(self, path: str, n: int, number: int) -> Entry:
-        entry = self._left.pop(number)
+        entry = self._left[number]
         self._stood[path, n] = entry.n
         self._last[path] = n, entry.n % ELSEWHERE
-        if entry.kind in TELLING:
+        if self._tells(entry):
             self._homes.settle(path, entry.path, entry.n)
+        del self._left[number]
         return entry
+
+    def _tells(self, entry: Entry) -> bool:
+        """Whether a call shows which branch made it: no other of that shape asked the same and heard the same."""
+        if entry.kind not in TELLING or not entry.path:
+            return False
+        if not self._alike:
+            for one in self._left.values():
+                self._alike.setdefault(self._heard(one), set()).add(one.path)
+        return entry.made or len(self._alike[self._heard(entry)]) == 1
+
+    def _heard(self, entry: Entry) -> Hashable:
+        shape = self._homes.shape(entry.path)
+        return shape, entry.kind, entry.name, entry.digest, entry.value, entry.error
 
     def find(self, path: str, n: int, kind: str, name: str, digest: bytes, args: bytes) -> Entry | None:
         """The entry that the code's next call there is to take, if it is this one. No other call gets it meanwhile."""
@@ -77,7 +92,7 @@ class Pooled:
         self._meant[path, n] = (kind, name, digest), number
         self._taken.add(number)
         found = self._left.get(number)
-        if found is not None and kind in TELLING:
+        if found is not None and self._tells(found):
             self._homes.settle(path, found.path, found.n)
         return found
 
