@@ -408,3 +408,35 @@ async def test_renumbered_branches_that_begin_alike_are_known_by_what_comes_then
         await engine.resume("it")
         assert await (await engine.get("it")) == "c, a, b"
     assert {name: DONE.count(name) for name in DONE} == {"settings": 3, "a": 1, "b": 1, "c": 1}
+
+
+async def test_a_renumbered_branch_is_known_after_a_second_resume() -> None:
+    names, add = ["a", "b"], False
+
+    async def one(name: str) -> str:
+        if add:
+            await do(f"new {name}")
+            await segue.ask(f"Newer {name}?")
+        return await do(name)
+
+    async def code() -> str:
+        *found, _ = await asyncio.gather(*map(one, names), segue.receive(str))
+        return ", ".join(found)
+
+    desk = Desk()
+    async with desk.engine() as engine:
+        await engine.start(named(code)(), id="it")
+        await desk.parked()
+    names, add = ["c", "a", "b"], True
+    async with desk.engine() as engine:
+        await engine.tell("it", "str", b'"go"')
+        assert (await engine.wait("it")).status == "held"
+        await engine.resume("it")
+        await desk.parked()
+        await engine.cancel("it")
+        await engine.wait("it")
+        await engine.resume("it")
+        for ask in await questions(engine, *(f"Newer {name}?" for name in names)):
+            await ask.answer("yes")
+        assert await (await engine.get("it")) == "c, a, b"
+    assert {name: DONE.count(name) for name in DONE} == dict.fromkeys(DONE, 1)

@@ -141,12 +141,18 @@ class World:
     def change(self) -> None:
         for _ in range(self.draw.randint(1, 3)):
             ops = self.draw.choice(PROGRAM)
-            match self.draw.randrange(4):
-                case 0 if ops:
+            match self.draw.randrange(8):
+                case 0 | 1 if ops:
                     ops.pop(self.draw.randrange(len(ops)))
-                case 1 if len(ops) > 1:
+                case 2 | 3 if len(ops) > 1:
                     at = self.draw.randrange(len(ops) - 1)
                     ops[at : at + 2] = reversed(ops[at : at + 2])
+                case 4:
+                    self.draw.shuffle(PROGRAM)
+                case 5 if len(PROGRAM) > 1:
+                    PROGRAM.pop(self.draw.randrange(len(PROGRAM)))
+                case 6:
+                    PROGRAM.insert(self.draw.randint(0, len(PROGRAM)), [self.new()])
                 case _:
                     ops.insert(self.draw.randint(0, len(ops)), self.new())
 

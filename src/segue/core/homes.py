@@ -47,9 +47,9 @@ class Homes:
         """Whether no branch is known to have stood there."""
         return home not in self._whose
 
-    def is_found(self, path: str) -> bool:
-        """Whether it is known where a branch stood. The root is always the root."""
-        return path in self._of or not path or (self._turns and path.rfind("/") == 0)
+    def may_move(self, path: str) -> bool:
+        """Whether a branch may have another number than it had. The root is always the root."""
+        return path.rfind("/") > (0 if self._turns else -1)
 
     def is_another(self, home: str, n: int) -> bool:
         """Whether a call of that number there may be of a branch that isn't found yet."""
@@ -57,7 +57,7 @@ class Homes:
 
     def settle(self, path: str, home: str, n: int) -> None:
         """A branch took a call that was made there; so those above it stood above that."""
-        while not self.is_found(path) and self.is_free(home):
+        while path not in self._of and self.may_move(path) and self.is_free(home):
             self._of[path], self._whose[home], self._layer[home] = home, path, n // ELSEWHERE
             path, home = _above(path), _above(home)
 

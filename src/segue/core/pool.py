@@ -12,6 +12,7 @@ from ..model.entry import MODEL, Entry, Pool
 from .encoding import digest as digest_of
 from .homes import ELSEWHERE, Homes
 from .journal import merged
+from .replay import Place
 
 #: Calls that the world always knows by their openings. Of those to models it does where they wait for a batch.
 OPENED = ("ask", "child", "request", "spawn")
@@ -38,16 +39,16 @@ class Pooled:
         self._left = dict(enumerate(merged(pool.entries)))
         self._alike: dict[Hashable, set[str]] = {}  # the paths of calls, by what was asked and heard
         self._order = {id(entry): number for number, entry in self._left.items()}
-        self._stood: dict[tuple[str, int], int] = {}  # by where a call stands that took one: where that stood
+        self._stood: dict[Place, Place] = {}  # by where a call stands that took one: where that stood
         self._last: dict[str, tuple[int, int]] = {}  # the same of the last on each path
-        self._meant: dict[tuple[str, int], tuple[_Check, int]] = {}  # for calls that are about to be made
+        self._meant: dict[Place, tuple[_Check, int]] = {}  # for calls that are about to be made
         self._taken: set[int] = set()  # by those
         self._homes = Homes(turns=turns)
         self._paths: dict[
             tuple[str, bytes], dict[str, None]
         ] = {}  # by their shapes, and what was asked there
-        self._by_opening: dict[tuple[str, int], int] = {}
-        self._by_place: dict[tuple[str, int], int] = {}
+        self._by_opening: dict[Place, int] = {}
+        self._by_place: dict[Place, int] = {}
         self._by_check: dict[tuple[_Name, bytes], deque[int]] = {}
         self._by_name: dict[_Name, deque[int]] = {}
         for number, entry in sorted(self._left.items(), key=_place):
@@ -66,7 +67,7 @@ class Pooled:
 
     def _hand(self, path: str, n: int, number: int) -> Entry:
         entry = self._left[number]
-        self._stood[path, n] = entry.n
+        self._stood[path, n] = entry.path, entry.n
         self._last[path] = n, entry.n % ELSEWHERE
         if self._tells(entry):
             self._homes.settle(path, entry.path, entry.n)
@@ -104,16 +105,16 @@ class Pooled:
                 return meant
             del self._meant[path, n]
             self._taken.discard(meant)
-        before = goes_on_from(kind, args)
+        home, before = self._homes.of(path), goes_on_from(kind, args)
         if before >= 0:
-            stood = self._stood.get((path, before), -1)
-            if stood < 0:
+            home, before = self._stood.get((path, before), (home, -1))
+            if before < 0:
                 return -1
-            args = _going_on_from(stood, args)
-            before, digest = stood, digest_of(args)
-        named = self._homes.of(path), kind, name, before
+            args = _going_on_from(before, args)
+            digest = digest_of(args)
+        named = home, kind, name, before
         number = self._first(self._by_check.get((named, digest)))
-        if number is None and kind in TELLING and not self._homes.is_found(path):
+        if number is None and before < 0 and kind in TELLING and self._homes.may_move(path):
             number = self._in_another_branch(path, kind, name, digest)
         if number is None and not self.strict:
             number = self._by(path, n, named)
@@ -128,10 +129,10 @@ class Pooled:
         elsewhere: int | None = None
         for home in list(homes):
             alike = self._by_check.get(((home, kind, name, -1), digest), ())
-            left = [number for number in alike if self._is_left(number)]
+            left = [number for number in alike if number in self._left]
             if not left:
                 del homes[home]  # for good: nothing comes back
-                continue
+            left = [number for number in left if number not in self._taken]
             number = next((i for i in left if self._homes.is_another(home, self._left[i].n)), None)
             if number is not None and self._homes.is_beside(path, home):
                 return number
@@ -179,25 +180,26 @@ class Pooled:
         entry = self._left.get(self._by_opening.get((path, n), -1))
         return entry is not None and entry.made
 
-    def unused(self, taken: Collection[tuple[str, int]] = ()) -> list[Entry]:
+    def unused(self, taken: Collection[Place] = ()) -> list[Entry]:
         """What nobody asked for so far, to stand beside the calls at the places that are `taken`.
 
         A call whose place is taken gets another one, and turns of a conversation go on from where the turn before them
         is then.
         """
         places = set(taken)
-        now = {(path, stood): n for (path, n), stood in self._stood.items()}
+        now = {stood: place for place, stood in self._stood.items()}
         out: dict[int, Entry] = {}
         for number, entry in sorted(self._left.items(), key=lambda item: item[1].n % ELSEWHERE):
             path, n = self._homes.now(entry.path), entry.n
-            before = goes_on_from(entry.kind, entry.args)
+            before = after = goes_on_from(entry.kind, entry.args)
+            if before >= 0:
+                path, after = now.get((entry.path, before), (path, -1))
+                if after < 0:
+                    continue
             while (path, n) in places:
                 n += ELSEWHERE
-            after = now.get((path, before), -1)
-            if before >= 0 > after:
-                continue
             places.add((path, n))
-            now[path, entry.n] = n
+            now[entry.path, entry.n] = path, n
             if after != before:
                 args = _going_on_from(after, entry.args)
                 entry = msgspec.structs.replace(entry, args=args, digest=digest_of(args))
@@ -237,5 +239,5 @@ def _going_on_from(before: int, args: bytes) -> bytes:
     return _AFTER.sub(b'{"after":%d,' % before, args, count=1)
 
 
-def _place(item: tuple[int, Entry]) -> tuple[str, int]:
+def _place(item: tuple[int, Entry]) -> Place:
     return item[1].path, item[1].n
