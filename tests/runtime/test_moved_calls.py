@@ -440,3 +440,34 @@ async def test_a_renumbered_branch_is_known_after_a_second_resume() -> None:
             await ask.answer("yes")
         assert await (await engine.get("it")) == "c, a, b"
     assert {name: DONE.count(name) for name in DONE} == dict.fromkeys(DONE, 1)
+
+
+async def test_a_new_branch_that_does_what_mustnt_be_done_twice_is_held_first() -> None:
+    names = ["a", "b"]
+
+    @segue.step(effect="at-most-once")
+    async def charge(name: str) -> str:
+        DONE.append(name)
+        return name
+
+    async def one(name: str) -> str:
+        return await charge(name)
+
+    async def code() -> list[str]:
+        return [*await asyncio.gather(*map(one, names)), await segue.receive(str)]
+
+    desk = Desk()
+    async with desk.engine() as engine:
+        await engine.start(named(code)(), id="it")
+        await desk.parked()
+    names = ["new", "a", "b"]
+    async with desk.engine() as engine:
+        await engine.tell("it", "str", b'"go"')
+        assert (await engine.wait("it")).status == "held"
+        await engine.resume("it")
+        head = await engine.wait("it")
+        assert (head.status, DONE) == ("held", ["a", "b"])
+        assert "`segue resume it --rerun --repeat`" in head.reason
+        await engine.resume("it", repeat=True)
+        assert await (await engine.get("it")) == ["new", "a", "b", "go"]
+    assert DONE == ["a", "b", "new"]

@@ -44,9 +44,7 @@ class Pooled:
         self._meant: dict[Place, tuple[_Check, int]] = {}  # for calls that are about to be made
         self._taken: set[int] = set()  # by those
         self._homes = Homes(turns=turns)
-        self._paths: dict[
-            tuple[str, bytes], dict[str, None]
-        ] = {}  # by their shapes, and what was asked there
+        self._paths: dict[tuple[str, bytes], dict[str, None]] = {}  # by shape and what was asked there
         self._by_opening: dict[Place, int] = {}
         self._by_place: dict[Place, int] = {}
         self._by_check: dict[tuple[_Name, bytes], deque[int]] = {}
@@ -68,9 +66,10 @@ class Pooled:
     def _hand(self, path: str, n: int, number: int) -> Entry:
         entry = self._left[number]
         self._stood[path, n] = entry.path, entry.n
-        self._last[path] = n, entry.n % ELSEWHERE
         if self._tells(entry):
             self._homes.settle(path, entry.path, entry.n)
+        if entry.path == self._homes.of(path):
+            self._last[path] = n, entry.n % ELSEWHERE
         del self._left[number]
         return entry
 
