@@ -149,16 +149,22 @@ KINDS: dict[Callable[[], Any], tuple[str, str]] = {
 ALIKE = {a_line: a_line_more, a_question: a_question_more, a_child: a_child_more}
 
 
-@pytest.mark.parametrize("keep", [False, True])
+#: With `--keep` one that is called alike takes what is there by its name.
+CASES = [
+    (kind, more, keep)
+    for kind in KINDS
+    for more in MORE
+    for keep in (False, True)
+    if not keep or ALIKE.get(kind) is not more
+]
+
+
 @pytest.mark.parametrize("came", ["before", "after"])
-@pytest.mark.parametrize("more", MORE)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "more", "keep"), CASES)
 async def test_what_a_call_waits_for_is_what_was_begun_for_it(
     kind: Callable[[], Any], more: Callable[[], Any], came: str, keep: bool
 ) -> None:
     """A call comes in front of it, while its outcome `came` already, or is out."""
-    if keep and ALIKE.get(kind) is more:
-        pytest.skip("with --keep it takes what is there by its name")
     add = False
 
     async def branch() -> str:
