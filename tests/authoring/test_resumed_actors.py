@@ -438,3 +438,57 @@ async def test_a_child_that_is_gone_on_with_meanwhile_is_left_to_go_on() -> None
         assert await (await engine.get("ada")).request(Sum()) == []
         await end(await engine.get("it"), "interrupted")
         assert (await engine.head("ada")).status == "cancelled"  # it is its supervisor's again
+
+
+MORE: list[str] = []  # what is done first, since the code changed
+
+
+class Known(Request[list[str]]): ...
+
+
+class Lessor(Actor[None]):
+    groups = Groups
+    known: tuple[str, ...] = ()
+
+    @segue.on
+    async def let(self, note: Add) -> None:
+        for name in MORE:
+            await note_down(name)
+        run = await segue.spawn(Helper(), group=Groups.HELPERS)
+        await segue.ask("To whom?")
+        self.known = (run.id,)
+
+    @segue.on
+    async def who(self, message: Known) -> list[str]:
+        return list(self.known)
+
+
+@segue.step
+async def note_down(name: str) -> None:
+    CALLED.append(name)
+
+
+async def test_a_child_of_a_turn_that_is_resumed_under_changed_code_is_supervised() -> None:
+    MORE.clear()
+    desk = Desk()
+    async with desk.engine() as engine:
+        run = await engine.start(Lessor(), id="it")
+        await run.tell(Add(1))
+        while not (asks := await engine.open_asks()):
+            await asyncio.sleep(0.001)
+        await desk.parked()
+    MORE.append("first")
+    async with desk.engine(worker=False) as engine:
+        await engine.answer(asks[0].id, "Ada")
+    async with desk.engine() as engine:
+        await desk.until("it", "held")
+        await engine.resume("it")
+        run = await engine.get("it")
+        (child,) = [head.id for head in await desk.store.runs() if head.id != "it"]
+        assert await run.request(Known()) == [child]
+        await run.interrupt()
+        with pytest.raises(RunInterrupted):
+            await run
+        assert (await desk.head(child)).status == "cancelled"
+    assert CALLED == ["first"]
+    MORE.clear()

@@ -321,3 +321,18 @@ def test_what_goes_on_is_named_with_its_store(desk: Desk):
         assert (command, "`segue advance app.py --store sqlite:other.db`" in each.err) == (command, True)
     all_of = desk.segue("fork", "--job", "j", "--from", "slow", "--id", "k", *there)
     assert "`segue advance app.py --job k -o out.jsonl --store sqlite:other.db` goes on" in all_of.err
+
+
+def test_rows_that_are_held_are_left_out_where_a_call_is_made_anew(desk: Desk):
+    desk.write("rows.jsonl", '"a"\n"b"\n')
+    desk.segue("map", "app.py:sure", "rows.jsonl", "--id", "j", "--no-wait")
+    desk.segue("advance", "app.py")
+    desk.change('f"Send {text!r}?"', 'f"Really send {text!r}?"')
+    desk.segue("answer", "j/0", "y")
+    desk.segue("cancel", "j/1")
+    desk.segue("advance", "app.py")
+    assert (status(desk, "j/0"), status(desk, "j/1")) == ("held", "cancelled")
+    said = desk.segue("resume", "--job", "j", "--from", "ask", "--rerun")
+    assert said.code == 2
+    assert "job 'j' has no row that may go on so; 1 held" in said.err
+    assert status(desk, "j/0") == "held"

@@ -116,3 +116,34 @@ def test_what_gets_another_place_keeps_its_opening() -> None:
     first, second = Pooled(Pool([made, again])).unused([("", 4), ("", 5)])
     assert (first.n, first.opening) == (4 + ELSEWHERE, ("", 4))
     assert (second.n, second.opening) == (5 + ELSEWHERE, ("", 2))
+
+
+def test_branches_that_ask_alike_are_found_in_the_order_in_which_they_were_begun() -> None:
+    """Not in that of their outcomes, as the journal has them."""
+    old = [
+        Entry(f"/one.{n}", 0, "step", "f", b"a", b"", 0, 20 - n, str(n).encode()) for n in reversed(range(12))
+    ]
+    pool = Pooled(Pool(old))
+    assert [take(pool, 0, "f", b"a", path=f"/one.{n}") for n in (12, 13, 14)] == [b"0", b"1", b"2"]
+
+
+def test_with_keep_a_call_of_another_branch_says_nothing_of_places() -> None:
+    old = [
+        entry(0, "f", b"a", path="/one.0"),
+        entry(1, "f", b"b", path="/one.0"),
+        entry(2, "f", b"c", path="/one.0"),
+        entry(5, "f", b"d", path="/one.1"),
+    ]
+    pool = Pooled(Pool(old, strict=False))
+    assert take(pool, 0, "f", b"a", path="/one.0") == b"0"
+    assert take(pool, 1, "f", b"d", path="/one.0") == b"5", "as it was asked elsewhere"
+    assert take(pool, 2, "f", b"changed", path="/one.0") == b"2", "where it stood"
+
+
+def test_an_opening_of_another_kind_of_call_is_another_one() -> None:
+    """What goes to a model live isn't known by its place, so a batch line may be opened there."""
+    live = Entry("", 2, "generate", "generate", b"a", b"", 0, 1, b"1")
+    asked = Entry("", 5, "ask", "ask", b"b", b"", 0, opened=("", 2))
+    pool = Pooled(Pool([live, asked]))
+    pool.spend([Entry("", 7, "generate", "generate", b"a", b"", 0, 1, b"1", opened=("", 2))])
+    assert [each.kind for each in pool.unused()] == ["ask"]

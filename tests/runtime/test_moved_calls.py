@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 import segue
+from segue.cli.waits import Waits
 from segue.ports.provider import RemoteJob
 from segue.runtime.handles import Ask
 from segue.testing.fake_provider import FakeProvider
@@ -358,12 +359,13 @@ async def test_an_event_of_a_question_names_the_call_that_asks_it() -> None:
         assert await run == "xno"
 
 
-async def test_a_renumbered_branch_is_known_by_what_it_gathers() -> None:
-    """Its own calls come later: after one that is new, and in another life."""
+@pytest.mark.parametrize("gathers", [False, True])
+async def test_a_renumbered_branch_is_known_after_a_second_resume(gathers: bool) -> None:
+    """Its own calls come later: after one that is new, and in another life; but for what it gathers first."""
     names, add = ["a", "b"], False
 
     async def one(name: str) -> str:
-        found = await asyncio.gather(do(f"1{name}"), do(f"2{name}"))
+        found = await asyncio.gather(do(f"1{name}"), do(f"2{name}")) if gathers else [name]
         if add:
             await do(f"new {name}")
             await segue.ask(f"Newer {name}?")
@@ -388,7 +390,8 @@ async def test_a_renumbered_branch_is_known_by_what_it_gathers() -> None:
         await engine.resume("it")
         for ask in await questions(engine, *(f"Newer {name}?" for name in names)):
             await ask.answer("yes")
-        assert await (await engine.get("it")) == "1c 2c, 1a 2a, 1b 2b"
+        expected = "1c 2c, 1a 2a, 1b 2b" if gathers else "c, a, b"
+        assert await (await engine.get("it")) == expected
     assert {name: DONE.count(name) for name in DONE} == dict.fromkeys(DONE, 1)
 
 
@@ -414,38 +417,6 @@ async def test_renumbered_branches_that_begin_alike_are_known_by_what_comes_then
         await engine.resume("it")
         assert await (await engine.get("it")) == "c, a, b"
     assert {name: DONE.count(name) for name in DONE} == {"settings": 3, "a": 1, "b": 1, "c": 1}
-
-
-async def test_a_renumbered_branch_is_known_after_a_second_resume() -> None:
-    names, add = ["a", "b"], False
-
-    async def one(name: str) -> str:
-        if add:
-            await do(f"new {name}")
-            await segue.ask(f"Newer {name}?")
-        return await do(name)
-
-    async def code() -> str:
-        *found, _ = await asyncio.gather(*map(one, names), segue.receive(str))
-        return ", ".join(found)
-
-    desk = Desk()
-    async with desk.engine() as engine:
-        await engine.start(named(code)(), id="it")
-        await desk.parked()
-    names, add = ["c", "a", "b"], True
-    async with desk.engine() as engine:
-        await engine.tell("it", "str", b'"go"')
-        assert (await engine.wait("it")).status == "held"
-        await engine.resume("it")
-        await desk.parked()
-        await engine.cancel("it")
-        await engine.wait("it")
-        await engine.resume("it")
-        for ask in await questions(engine, *(f"Newer {name}?" for name in names)):
-            await ask.answer("yes")
-        assert await (await engine.get("it")) == "c, a, b"
-    assert {name: DONE.count(name) for name in DONE} == dict.fromkeys(DONE, 1)
 
 
 async def test_a_new_branch_that_does_what_mustnt_be_done_twice_is_held_first() -> None:
@@ -477,3 +448,117 @@ async def test_a_new_branch_that_does_what_mustnt_be_done_twice_is_held_first() 
         await engine.resume("it", repeat=True)
         assert await (await engine.get("it")) == ["new", "a", "b", "go"]
     assert DONE == ["a", "b", "new"]
+
+
+async def test_a_line_of_a_call_that_moved_and_would_be_live_by_now_is_waited_for() -> None:
+    add, mode = False, "batch"
+
+    async def branch() -> str:
+        if add:
+            await do("new")
+        return await segue.generate("one", mode=mode)
+
+    async def code() -> list[str]:
+        return await asyncio.gather(branch(), segue.receive(str), segue.receive(str))
+
+    desk = Desk()
+    desk.fake.when("one").reply("1")
+    HELD.add("batch-0")
+    flow = named(code)
+    async with desk.engine() as engine:
+        await engine.start(flow(), id="it")
+        await desk.parked()
+        await until(lambda: desk.fake.remote.jobs)
+    add = True
+    async with desk.engine() as engine:
+        await engine.tell("it", "str", b'"go"')
+        assert (await engine.wait("it")).status == "held"
+        await engine.resume("it")
+        await desk.parked()
+    mode = "live"
+    async with desk.engine() as engine:
+        await engine.tell("it", "str", b'"on"')
+        await desk.parked()
+        HELD.clear()
+        async with asyncio.timeout(5):
+            assert await (await engine.get("it")) == ["1", "go", "on"]
+    assert len(desk.fake.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"), [(a_line, "batch-0"), (a_question, "What?"), (a_child, "of Below")]
+)
+async def test_what_a_moved_call_waits_for_is_told(kind: Callable[[], Any], says: str) -> None:
+    add = False
+
+    async def branch() -> str:
+        if add:
+            await do("new")
+        return await kind()
+
+    async def code() -> list[str]:
+        return await asyncio.gather(branch(), segue.receive(str))
+
+    desk = Desk()
+    desk.fake.when("one").reply("1")
+    HELD.add("batch-0")
+    flow = named(code)
+    async with desk.engine() as engine:
+        await engine.start(flow(), id="it")
+        await desk.parked()
+        await until(lambda: desk.fake.remote.jobs or kind is not a_line)
+        before = await Waits(desk.store).words(await desk.head())
+    add = True
+    async with desk.engine() as engine:
+        await engine.tell("it", "str", b'"go"')
+        assert (await engine.wait("it")).status == "held"
+        await engine.resume("it")
+        words = await Waits(desk.store).words(await desk.parked())
+    assert says in words
+    if kind is not a_line:  # how far that is may have changed
+        assert words.removeprefix("for ") in before
+
+
+@pytest.mark.parametrize(("kind", "result"), [(a_line, "1"), (a_child, "xyes")])
+async def test_a_call_that_moved_and_was_cancelled_goes_on_with_what_it_had_begun(
+    kind: Callable[[], Any], result: str
+) -> None:
+    add = False
+
+    async def branch() -> str:
+        if add:
+            await do("new")
+        return await kind()
+
+    async def code() -> list[str]:
+        return await asyncio.gather(branch(), segue.receive(str))
+
+    desk = Desk()
+    desk.fake.when("one").reply("1")
+    HELD.add("batch-0")
+    flow = named(code)
+    async with desk.engine() as engine:
+        await engine.start(flow(), id="it")
+        await desk.parked()
+        await until(lambda: desk.fake.remote.jobs or kind is not a_line)
+        begun = {head.id for head in await engine.store.runs()}
+    add = True
+    async with desk.engine() as engine:
+        await engine.tell("it", "str", b'"go"')
+        assert (await engine.wait("it")).status == "held"
+        await engine.resume("it")
+        await desk.parked()
+        await engine.cancel("it")
+        assert {(await engine.wait(id)).status for id in begun} == {"cancelled"}
+        resumed = await engine.resume("it")
+        assert set(resumed) == begun
+        await desk.parked()
+        HELD.clear()
+        for ask in await questions(engine, *(["Below what?"] if kind is a_child else [])):
+            await ask.answer("yes")
+        async with asyncio.timeout(5):
+            assert await (await engine.get("it")) == [result, "go"]
+        assert {head.id for head in await engine.store.runs()} == begun
+    assert DONE.count("x") <= 1
+    assert set(desk.fake.remote.sent.values()) <= {1}
+    assert len(desk.fake.remote.sent) == (kind is a_line)

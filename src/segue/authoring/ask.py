@@ -10,6 +10,7 @@ import msgspec
 from ..core.codec import decoder, digest, encode, encode_stable
 from ..core.homes import ELSEWHERE
 from ..core.memo import memoized
+from ..core.replay import Place
 from ..core.schema import schema
 from ..model.checks import moment, text
 from ..model.entry import Failure
@@ -26,7 +27,7 @@ T = TypeVar("T")
 _UNSET: Any = object()
 
 
-def ask_id(run: str, opened: tuple[str, int]) -> str:
+def ask_id(run: str, opened: Place) -> str:
     """The id of the question that a call asks: `run:2`, or `run:2.1` if that was after it had been resumed once."""
     path, number = opened
     life, n = divmod(number, ELSEWHERE)
@@ -125,7 +126,7 @@ class _Asked(NamedTuple):
     """A question on its way into a turn."""
 
     run: RunContext
-    opened: tuple[str, int]
+    opened: Place
     question: str
     show: bytes
     form: dict[str, Any]

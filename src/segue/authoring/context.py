@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
 
 import msgspec
 
+from ..core.replay import Place
 from ..model.budget import Account, Amount
 from ..model.chat import Tokens
 from ..model.entry import Failure
@@ -162,11 +163,11 @@ class Wait(msgspec.Struct, kw_only=True):
     decode: Decode
     opens: Callable[[Turn], None] | None = None
     drops: Callable[[Turn], None] | None = None
-    opened: tuple[str, int] | None = None
+    opened: Place | None = None
     due: float = 0.0
     late: bytes | Failure = b"null"
     accepts: frozenset[str] = frozenset()
-    joins: tuple[str, int] | None = None
+    joins: Place | None = None
     looks: str = ""
     to: str = ""
     model: str = ""
@@ -184,7 +185,7 @@ class Act(msgspec.Struct, kw_only=True):
     decode: Decode
     writes: Callable[[Turn, str, int], None]
     value: bytes = b"null"
-    opened: tuple[str, int] | None = None
+    opened: Place | None = None
 
 
 class WireCall(msgspec.Struct, kw_only=True):
@@ -287,7 +288,7 @@ class Letters(Protocol):
         ...
 
 
-def opening(branch: Branch, kind: str, name: str, digest: bytes, args: bytes) -> tuple[str, int]:
+def opening(branch: Branch, kind: str, name: str, digest: bytes, args: bytes) -> Place:
     """The place by which the world is to know the call that a branch makes next: where it stands.
 
     Once the run was made to go on, perhaps under changed code, its number is another than all that were used before; a
@@ -316,7 +317,7 @@ class RunContext(Protocol):
 
     def opening(
         self, path: str, n: int, kind: str, name: str, digest: bytes, args: bytes
-    ) -> tuple[tuple[str, int], bool]:
+    ) -> tuple[Place, bool]:
         """The place by which the world is to know the call that the code is about to make there, and whether a journal
         has that call already."""
         ...
@@ -427,7 +428,7 @@ class Services(Protocol):
         """Have work done in another process. `timeout` and `told` as of `in_thread`."""
         ...
 
-    def waits(self, run: str, place: tuple[str, int], name: str, what: str) -> None:
+    def waits(self, run: str, place: Place, name: str, what: str) -> None:
         """Tell who watches a run what its call of that name waits for."""
         ...
 
@@ -435,7 +436,7 @@ class Services(Protocol):
         """A process's one instance of a resource."""
         ...
 
-    def handle(self, run: str, target: Any, place: tuple[str, int] | None) -> Any:
+    def handle(self, run: str, target: Any, place: Place | None) -> Any:
         """The `Run` of a run spawned at that place."""
         ...
 

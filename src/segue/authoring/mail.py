@@ -13,6 +13,7 @@ import msgspec
 
 from ..core.codec import decoder, digest, encode, encode_stable
 from ..core.forms import members
+from ..core.replay import Place
 from ..core.restarts import Kind
 from ..model.checks import moment, seconds, text
 from ..model.errors import Deadlock, InvalidValue, WrongPlace
@@ -249,15 +250,13 @@ def ping(branch: Branch, to: str, timeout: timedelta | None) -> Any:
 
 
 # ---------------------------------------------------------------- runs
-def child_id(run: str, opened: tuple[str, int]) -> str:
+def child_id(run: str, opened: Place) -> str:
     """The id of a run that a call started, and that wasn't given any: the same in every life."""
     path, n = opened
     return f"{run}.{blake2b(f'{run}{path}:{n}'.encode(), digest_size=6).hexdigest()}"
 
 
-def next_child(
-    branch: Branch, kind: str, flow: Target, check: bytes, args: bytes
-) -> tuple[str, tuple[str, int]]:
+def next_child(branch: Branch, kind: str, flow: Target, check: bytes, args: bytes) -> tuple[str, Place]:
     """The id of the run that the branch's next call starts, and its opening."""
     opened = opening(branch, kind, flow.name, check, args)
     return child_id(branch.run.id, opened), opened
@@ -397,7 +396,7 @@ async def spawn(
     return await run.record(branch, act)
 
 
-def join(branch: Branch, run: str, place: tuple[str, int], decode: Any) -> Any:
+def join(branch: Branch, run: str, place: Place, decode: Any) -> Any:
     """Wait for the end of a run that this one spawned at that place."""
     args = encode(run)
     wait = Wait(

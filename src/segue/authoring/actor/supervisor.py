@@ -116,8 +116,7 @@ class Supervisor:
                     f"run {run_id!r} is there already, started by somebody else, so it can't be supervised here; "
                     f"spawn it under an id of its own"
                 )
-            id = said if isinstance(said, str) else run_id
-            return run.services.handle(id, target, place), isinstance(said, str)
+            return run.services.handle(run_id, target, place), isinstance(said, str)
 
         given = msgspec.json.encode([is_there] if is_there else run_id)
         act = Act(

@@ -6,6 +6,7 @@ from datetime import timedelta
 from functools import lru_cache
 from hashlib import blake2b
 
+from ...core.replay import Place
 from ...ports.provider import Endpoint
 
 
@@ -39,7 +40,7 @@ def lane_name(to: str) -> str:
     return "batch" if window is None else f"{window.total_seconds() / 3600:g}h"
 
 
-def line_id(run: str, opened: tuple[str, int]) -> str:
+def line_id(run: str, opened: Place) -> str:
     """32 hex digits: the same in every life, and fit for every provider's rules."""
     path, n = opened
     return blake2b(f"{run}\0{path}\0{n}".encode(), digest_size=16).hexdigest()
