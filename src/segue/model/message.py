@@ -7,7 +7,7 @@ from typing import Final, Literal
 import msgspec
 
 from .entry import Failure
-from .run import CallRef, Usage
+from .run import CHILD, CallRef, Usage
 
 #: `result` closes a call (a batch line, an answer, a child's end); `event` is a subscription's. What code takes one
 #: by one is told or requested; `urgent` messages come before those. The rest is for the engine, which looks at it
@@ -117,6 +117,11 @@ def answer_to(
     wire = msgspec.json.encode(Answered(msgspec.Raw(value or b"null"), error, request.tag))
     name = response_name(request.name)
     return Mail(reply.run, sender, number, "tell", name, wire, callers=request.callers, at=at)
+
+
+def is_answer(mail: Mail) -> bool:
+    """Whether it answers a request that a run's code made."""
+    return mail.kind == "result" and mail.call is not None and mail.call.digest not in (b"", CHILD)
 
 
 def response_name(request: str) -> str:

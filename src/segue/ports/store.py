@@ -94,7 +94,8 @@ class Turn(msgspec.Struct, kw_only=True, gc=False):
     numbers it in the order of ends, and sends its outcome as a `result` to its spec's parent. Of what it leaves in
     its inbox, and of mail in an outbox that finds its recipient ended or not there, messages that were due become
     dead letters; of a run that failed or was cancelled, and so may go on, those that are scheduled too. Requests are
-    answered with an error, subscribers hear the end, and events call their subscription off.
+    answered with an error, subscribers hear the end, and events call their subscription off. What answers a request
+    of its code (`is_answer`) stays, or gets, in the inbox of a run that failed or was cancelled, for when it goes on.
 
     `settled`: calls whose reservations are over, and what they did cost, or that wait for room no longer; one that
     isn't there any more changes nothing.
@@ -323,8 +324,9 @@ class Store(Protocol):
 
         Idempotent by `(to, sender, number)` for ever, as long as the numbers of one sender to one recipient
         grow: one that isn't above the highest so far is a duplicate. A `cancel` makes a held run ready too.
-        `gone`: no such run, or it has ended. `full`: nothing was done; the recipient's spec says whether to wait
-        for room and send it again, with a new number, or to fail. `dropped`: it is a dead letter, or was answered.
+        `gone`: no such run, or it has ended and doesn't keep that. `full`: nothing was done; the recipient's spec says
+        whether to wait for room and send it again, with a new number, or to fail. `dropped`: it is a dead letter, or
+        was answered.
         """
         ...
 

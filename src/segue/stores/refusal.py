@@ -9,7 +9,7 @@ import msgspec
 
 from ..model.entry import Failure
 from ..model.errors import CallerError, MailboxFull, RunEnded, UnknownName
-from ..model.message import ASKED_TO_END, CAUGHT_UP, MESSAGES, DeadLetter, Mail, answer_to
+from ..model.message import ASKED_TO_END, CAUGHT_UP, MESSAGES, DeadLetter, Mail, answer_to, is_answer
 from ..model.run import Spec
 
 #: Ways of a full mailbox.
@@ -45,6 +45,11 @@ def left(mail: Sequence[Mail], run: str, status: str, now: float) -> Refused:
                 untaken.add(one.sender)
     refused = ended(others, run, status, now)
     return Refused(refused.dead, answers + refused.back)
+
+
+def is_kept(mail: Mail, status: str) -> bool:
+    """Whether a run that is over keeps mail: what it has asked others, it doesn't ask again when it goes on."""
+    return status in ("failed", "cancelled") and is_answer(mail)
 
 
 def unknown(mail: Sequence[Mail], run: str, now: float) -> Refused:

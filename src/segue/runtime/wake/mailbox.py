@@ -22,7 +22,7 @@ from ...authoring.failures import to_failure
 from ...core.replay import Place
 from ...model.entry import Failure
 from ...model.errors import WrongPlace
-from ...model.message import ASKED_TO_END, CAUGHT_UP, CHILD_ENDED, Letter, Mail, answer_to
+from ...model.message import ASKED_TO_END, CAUGHT_UP, CHILD_ENDED, Letter, Mail, answer_to, is_answer
 from ...model.run import CHILD, ENDED, Head
 from ..calls.call import CANCEL, NOTHING, Call, Outcome, end_error, own_call
 from ..ground import tasks
@@ -239,9 +239,11 @@ class Mailbox:
             consumed.extend(self.keeping.settled.pop(letter, ()))
 
     def lose_results(self) -> None:
-        """The run is over: what came for calls that it had open before a rebase is nobody's."""
+        """The run is over: what came for calls that it had open before a rebase is nobody's. Answers stay: should it
+        go on, it may come to those calls yet."""
         for letter in list(self._results.values()):
-            self._lose(letter)
+            if not is_answer(letter.mail):
+                self._lose(letter)
 
     def _lose(self, letter: Letter) -> None:
         """Nobody takes that outcome. What was paid for it counts all the same."""
@@ -507,7 +509,11 @@ class Mailbox:
             elif call is not None and not call.done() and self._is_for(mail, call):
                 self._close(call, Outcome(call, mail.value, mail.error, letter.id, lane=mail.name))
             elif place in self._ends or (place not in self._spawned and not self._expects(place)):
-                self._lose(letter)  # answered already, or given up
+                if is_answer(mail) and (run.handling is None or CANCEL in run.made):
+                    # It stays in the inbox: should the run be resumed, it may want it yet.
+                    del self._results[letter.id]
+                else:
+                    self._lose(letter)  # answered already, or given up
             elif place in self._spawned and place not in self._joins:
                 self._early[place] = self._results.pop(letter.id)
         elif mail.kind == "ping":

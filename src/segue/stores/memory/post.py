@@ -124,7 +124,7 @@ class Post:
     def send(self, mail: Mail, now: float, *, mark: bool, stays: bool = False) -> Delivery:
         """Put mail into an inbox. What comes from an outbox `stays` the store's care if that can't be done."""
         run = self._runs.by_id.get(mail.to)
-        if run is None or run.status in ENDED:
+        if run is None or (run.status in ENDED and not refusal.is_kept(mail, run.status)):
             return self._put_elsewhere(run, mail, now, stays)
         marks = run.marks
         if mark and mail.number <= (-1 if marks is None else marks.get(mail.sender, -1)):
@@ -156,6 +156,8 @@ class Post:
             self._runs.move(run, "ready")
             run.updated = now
             self._runs.enqueue(run)
+        elif run.status in ENDED:
+            pass  # it lies there until the run goes on
         elif came is not None:
             came.letters.append(letter)
         else:

@@ -154,7 +154,7 @@ class Turns:
         """The turn gives up its claim; its mail is sent, and what it leaves goes back."""
         left: list[Mail] = []
         if turn.status in ENDED and (run.inbox or run.box is not None):
-            left = self._left(run)
+            left = self._left(run, turn.status)
         result = self._leave(run, turn)
         for mail in turn.outbox:
             self._post.send(mail, turn.now, mark=True, stays=True)
@@ -205,9 +205,12 @@ class Turns:
         if run.box is not None:
             run.box.taken.difference_update(turn.consumed, turn.kept)
 
-    def _left(self, run: Run) -> list[Mail]:
-        """Mail that nobody will take."""
-        left = [letter.mail for letter in (run.inbox or {}).values()]
+    def _left(self, run: Run, status: Status) -> list[Mail]:
+        """Mail that nobody will take, taken out."""
+        letters = run.inbox or {}
+        kept = {id: letter for id, letter in letters.items() if refusal.is_kept(letter.mail, status)}
+        run.inbox = kept or None
+        left = [letter.mail for id, letter in letters.items() if id not in kept]
         return left if run.box is None else left + run.box.empty()
 
     def _leave(self, run: Run, turn: Turn) -> CommitResult:
@@ -237,7 +240,6 @@ class Turns:
             self._questions.shut(id, "closed")
         if run.lines:
             self._traffic.leave(run)
-        run.inbox = None
         self._hints.hint("ended", run.id)
 
     def give_back(self, run: str, now: float) -> None:

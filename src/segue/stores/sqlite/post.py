@@ -85,7 +85,8 @@ class _Bag:
         self._ledger, self._items, self._now = ledger, items, items[0].now
         found = _RECIPIENTS.rows(ledger.cx, (as_json({item.mail.to for item in items}),))
         self._statuses = {id: status for id, _, status, _ in found}
-        self._live = {id: k for id, k, status, _ in found if status < DONE}
+        self._live: dict[str, int] = {id: k for id, k, status, _ in found if status < DONE}
+        self._over: dict[str, int] = {id: k for id, k, status, _ in found if status >= DONE}
         self._waits = {
             id for id, _, status, _ in found if status == PARKED
         }  #: which of them mail makes ready
@@ -102,12 +103,12 @@ class _Bag:
     # ------------------------------------------------------------ sorting
     def sort(self) -> list[Delivery]:
         """Say what becomes of each."""
-        live, bounds, boxes, told = self._live, self._bounds, self._boxes, self._told
+        bounds, boxes, told = self._bounds, self._boxes, self._told
         letters, marked, marks = self._letters, self._marked, self._known_marks()
         out: list[Delivery] = []
         for item in self._items:
             mail = item.mail
-            run = live.get(mail.to)
+            run = self._recipient(mail)
             if run is None and mail.to.startswith(PORT):
                 self._ports.append(mail)
                 out.append("delivered")
@@ -137,22 +138,30 @@ class _Bag:
                 self._read.append(mail)
                 if mail.kind == "cancel" and self._statuses[mail.to] == HELD:
                     self._waits.add(mail.to)
+                if mail.to in self._over:
+                    continue  # it lies there until the run goes on
                 due = refusal.wakes_at(mail, item.now) if run not in bounds else 0.0
                 told[mail.to] = min(told.get(mail.to, due), due)
         return out
 
     def _known_marks(self) -> dict[tuple[int, str], int]:
         """The newest number that each run has had of each of these senders."""
-        live = self._live
         pairs = {
-            (live[item.mail.to], item.mail.sender)
+            (run, item.mail.sender)
             for item in self._items
-            if item.marked and item.mail.to in live
+            if item.marked and (run := self._recipient(item.mail)) is not None
         }
         if not pairs:
             return {}
         rows = _MARKS.rows(self._ledger.cx, (as_json(pairs),))
         return {(run, sender): number for run, sender, number in rows}
+
+    def _recipient(self, mail: Mail) -> int | None:
+        """The run that takes it, by its key; one that is over takes what it asked for."""
+        run = self._live.get(mail.to)
+        if run is None and mail.to in self._over and refusal.is_kept(mail, STATUSES[self._statuses[mail.to]]):
+            return self._over[mail.to]
+        return run
 
     def _find_nobody(self, item: Post) -> None:
         """Its recipient has ended, or never was."""

@@ -370,7 +370,7 @@ def _end(ledger: Ledger, ended: Live, there: int) -> tuple[dict[int, CallRef], l
     if there & LINES:
         _withdraw_all(ledger, keys)
     now = max(turn.now for turn, _ in ended)
-    left = empty(ledger, [k for _, k in ended], now) if there & MAIL else []
+    left = empty(ledger, {k: turn.status for turn, k in ended}, now) if there & MAIL else []
     owners = {turn.run: k for turn, k in ended} if left else {}
     for mail in left:
         unclaim(cx, owners[mail.to], mail.used)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from ...model.errors import UNREADABLE
 from ...model.message import DeadLetter, Mail
+from ...model.run import Status
 from ...ports.store import Delivery
 from .. import refusal
 from . import damage
@@ -79,27 +80,34 @@ def admit(ledger: Ledger, bounds: dict[int, int], now: float) -> list[Mail]:
         while room > 0 and (rows := _OLDEST.rows(cx, (run, room))):
             keys = as_json(k for k, _, _ in rows)
             cx.execute("delete from waiting where k in (select value from json_each(?))", (keys,))
-            some = _readable(ledger, rows, now)
+            some = [mail for _, _, mail in _readable(ledger, rows, now)]
             room -= len(some)
             admitted += some
     return admitted
 
 
-def empty(ledger: Ledger, runs: Iterable[int], now: float) -> list[Mail]:
-    """What lies before runs that have ended, taken out: of each, its inbox first."""
+def empty(ledger: Ledger, runs: Mapping[int, Status], now: float) -> list[Mail]:
+    """What lies before runs that have ended, taken out: of each, its inbox first. What they keep stays."""
+    cx, mine = ledger.cx, "run in (select value from json_each(?))"
     keys = (as_json(runs),)
-    cx, mine = ledger.cx, "run in (select value from json_each(?)) returning k, run, mail"
-    found = sorted(cx.execute(f"delete from inbox where {mine}", keys).fetchall())
-    found += sorted(cx.execute(f"delete from waiting where {mine}", keys).fetchall())
-    return _readable(ledger, found, now)
+    lying = cx.execute(f"select k, run, mail from inbox where {mine} order by k", keys).fetchall()
+    read = _readable(ledger, lying, now)
+    kept = {k for k, run, mail in read if refusal.is_kept(mail, runs[run])}
+    gone = as_json(k for k, _, _ in lying if k not in kept)
+    cx.execute("delete from inbox where k in (select value from json_each(?))", (gone,))
+    waiting = sorted(cx.execute(f"delete from waiting where {mine} returning k, run, mail", keys).fetchall())
+    left = [mail for k, _, mail in read if k not in kept]
+    return left + [mail for _, _, mail in _readable(ledger, waiting, now)]
 
 
-def _readable(ledger: Ledger, rows: Sequence[tuple[int, int, bytes]], now: float) -> list[Mail]:
-    """Mail; what can't be read of it is a dead letter."""
-    out: list[Mail] = []
+def _readable(
+    ledger: Ledger, rows: Sequence[tuple[int, int, bytes]], now: float
+) -> list[tuple[int, int, Mail]]:
+    """Mail, with its key and its run's; what can't be read of it is a dead letter."""
+    out: list[tuple[int, int, Mail]] = []
     for k, run, mail in rows:
         try:
-            out.append(decode_mail(mail))
+            out.append((k, run, decode_mail(mail)))
         except UNREADABLE as problem:
             (id,) = ledger.one("select id from runs where k = ?", run)
             put_dead(ledger, [damage.dead_letter(id, Unread(k, mail, str(problem)), now)])

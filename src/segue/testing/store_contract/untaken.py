@@ -11,7 +11,7 @@ import pytest
 from ...model.entry import Failure
 from ...model.message import CAUGHT_UP, Answered, DeadLetter, Mail
 from ...model.run import CallRef, Spec, Status
-from ...ports.store import Hint, NewRun, Store, Turn
+from ...ports.store import Delivery, Hint, NewRun, Store, Turn
 from .acts import start
 
 
@@ -93,6 +93,32 @@ class UntakenContract:
         assert error.message == f"run 'a' answers no more: it is {end}"
         assert msgspec.json.decode(error.args) == ["a", end]
         assert await store.inbox("a", 0) == []
+
+    @pytest.mark.parametrize("end", ["done", "failed", "cancelled"])
+    async def test_answers_to_a_run_that_may_go_on(self, store: Store, end: Status) -> None:
+        """Both what lay there when it ended and what comes later; who only waits for its end hears nothing of it."""
+        await start(store, "a", "b")
+        asked = CallRef("a", "/x", 7, b"digest")
+        answers = [_tell("a", "b", number, kind="result", call=asked) for number in (1, 2, 3)]
+        other = _tell("a", "c", 1, kind="result", call=CallRef("a", "", 1))
+        await store.deliver([other, answers[0]], now=0.0)
+        await _commit(store, "a", status=end)
+        kept = end != "done"
+        assert await _numbers(store, "a") == [1] * kept
+        await _commit(
+            store, "b", outbox=[answers[1], _tell("a", "d", 1, kind="result", call=CallRef("a", "", 1))]
+        )
+        came: list[Delivery] = ["delivered", "duplicate", "gone"] if kept else ["gone"] * 3
+        assert await store.deliver([answers[2], answers[2], other], now=0.0) == came
+        assert await _numbers(store, "a") == [1, 2, 3] * kept
+        assert await store.dead_letters() == []
+        head = await store.get("a")
+        assert head is not None
+        assert head.status == end
+        if kept:
+            assert await store.revive("a", pool=None, now=6.0, status=(end,))
+            (claimed,) = await store.claim("w", 9, 60.0, now=6.0)
+            assert [letter.mail for letter in claimed.inbox] == answers
 
     async def test_who_asks_an_ended_run_whether_it_has_taken_all(self, store: Store) -> None:
         """Who sent more than it took, and who asks later, isn't told so."""
