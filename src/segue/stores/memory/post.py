@@ -156,11 +156,9 @@ class Post:
             self._runs.move(run, "ready")
             run.updated = now
             self._runs.enqueue(run)
-        elif run.status in ENDED:
-            pass  # it lies there until the run goes on
         elif came is not None:
             came.letters.append(letter)
-        else:
+        elif run.status not in ENDED:  # where it lies until the run goes on
             hints.came[run.id] = Came(next(reversed(inbox)) if inbox else 0, [letter])
             if not hints.telling:
                 hints.tell_later()
