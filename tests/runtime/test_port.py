@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import Future
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 import segue
-from segue.model.errors import MailboxFull, RunEnded
-from segue.model.message import PORT
+from segue.model.errors import MailboxFull, RunEnded, StoreError
+from segue.model.message import PORT, Letter
 from segue.stores import open_store
 from segue.stores.memory import MemoryStore
 
@@ -122,3 +124,66 @@ async def test_between_processes(tmp_path: Path) -> None:
         await worker.start(Scale(), id="scale")
         scale = await client.get("scale")
         assert await scale.request(Weigh(3)) == 3
+
+
+def failing_reads(times: int, store: segue.ports.store.Store) -> Callable[[], int]:
+    """So many times what came to the process can't be read; how often that happened."""
+    whole, failed = store.letters, 0
+
+    def letters(after: Mapping[str, int]) -> Future[dict[str, list[Letter]]]:
+        nonlocal failed
+        if failed == times or not any(address.startswith(PORT) for address in after):
+            return whole(after)
+        failed += 1
+        found: Future[dict[str, list[Letter]]] = asyncio.get_running_loop().create_future()
+        found.set_exception(StoreError("here", "the disk reports an error", "check it"))
+        return found
+
+    store.letters = letters  # type: ignore[method-assign]
+    return lambda: failed
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_read_that_fails_fails_no_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, times: int
+) -> None:
+    """Its handler has done its work, and would do it twice for who asks again."""
+    monkeypatch.setattr("segue.runtime.mail.port.POLL", 0.02)
+    HANDLED.clear()
+    path = f"sqlite:{tmp_path}/runs.db"
+    async with segue.Engine(path) as worker, segue.Engine(path, worker=False) as client:
+        await worker.start(Scale(), id="scale")
+        scale = await client.get("scale")
+        failed = failing_reads(times, client.store)
+        assert await asyncio.gather(*(scale.request(Weigh(7)) for _ in range(2))) == [7, 14]
+        assert failed() == times
+    assert HANDLED == [7, 7]
+    (said,) = [one.getMessage() for one in caplog.records]
+    assert said.endswith("the disk reports an error; check it")
+
+
+async def test_reads_that_go_on_failing_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segue.runtime.mail.port.POLL", 0.01)
+    path = f"sqlite:{tmp_path}/runs.db"
+    async with segue.Engine(path) as worker, segue.Engine(path, worker=False) as client:
+        await worker.start(Scale(), id="scale")
+        scale = await client.get("scale")
+        failing_reads(-1, client.store)
+        with pytest.raises(StoreError, match="the disk reports an error"):
+            await asyncio.wait_for(scale.request(Weigh(1)), 5)
+
+
+async def test_a_claim_that_fails_fails_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segue.runtime.mail.port.POLL", 0.2)
+    async with segue.Engine() as engine:
+        scale = await engine.start(Scale(), id="scale")
+        whole = engine.store.claim
+
+        async def failing(*_: object, **__: object) -> list[object]:
+            engine.store.claim = whole  # type: ignore[method-assign]
+            raise StoreError("here", "the disk reports an error", "check it")
+
+        engine.store.claim = failing  # type: ignore[assignment]
+        engine.worker.wake()
+        assert await scale.request(Weigh(7)) == 7
+        assert engine.store.claim == whole

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from asyncio import Future
 from collections.abc import Callable, Sequence
 
 from ...model.message import Letter
 from ...ports.store import Hint, Store
 
+log = logging.getLogger("segue")
+
 
 class Arrivals:
-    """The letters of an address. `take` gets those that are new, `failed` why they can't be read now."""
+    """The letters of an address. `take` gets those that are new."""
 
-    def __init__(
-        self,
-        store: Store,
-        address: str,
-        take: Callable[[Sequence[Letter]], None],
-        failed: Callable[[BaseException], None],
-    ) -> None:
-        self._store, self.address, self._take, self._failed = store, address, take, failed
+    def __init__(self, store: Store, address: str, take: Callable[[Sequence[Letter]], None]) -> None:
+        self._store, self.address, self._take = store, address, take
         self.seen = 0  #: the newest letter
+        self.trouble: BaseException | None = None  #: why they couldn't be read when last looked for
         self._reading = self._again = False
 
     def hint(self, hint: Hint) -> None:
@@ -47,9 +45,10 @@ class Arrivals:
         self._reading = False
         if found.cancelled():
             return
-        error = found.exception()
-        if error is not None:
-            self._failed(error)
+        before, self.trouble = self.trouble, found.exception()
+        if self.trouble is not None:
+            if before is None:
+                log.error("what comes to this process can't be read, which is tried again: %s", self.trouble)
             return
         self._new(found.result().get(self.address, ()))
         if self._again:

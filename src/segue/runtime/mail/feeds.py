@@ -183,7 +183,7 @@ class Feeds:
             self._holder.let_go(run.id)
             raise _gone()
         self._lease = lease
-        self.arrivals = Arrivals(self._store, run.id, self._take, _unread)
+        self.arrivals = Arrivals(self._store, run.id, self._take)
         return lease
 
     def _lost(self) -> None:
@@ -260,7 +260,3 @@ class Feeds:
 
 def _gone() -> asyncio.CancelledError:
     return asyncio.CancelledError("the engine was closed: subscribe again with the next one")
-
-
-def _unread(error: BaseException) -> None:
-    log.error("the events of subscriptions can't be read, which is tried again: %s", error)

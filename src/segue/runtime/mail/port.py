@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 #: How often answers are looked for that other processes sent, in seconds.
 POLL: Final = 0.5
+#: At so many looks in a row something may fail; then who waits is told. What was asked may have been done by then, so
+#: who is told of what passes would have it done twice.
+PATIENCE: Final = 10
 #: So many answers that were read are forgotten together.
 READ: Final = 256
 
@@ -45,7 +48,7 @@ class Asked(msgspec.Struct):
 
 
 class Port:
-    """Where answers come to one process. `check` raises what keeps them from coming."""
+    """Where answers come to one process. `check` raises what keeps them from coming now."""
 
     def __init__(
         self,
@@ -63,10 +66,11 @@ class Port:
         self._names = uuid4().hex[:12]
         self._numbers = itertools.count(1)
         self._calls: dict[str, Asked] = {}
-        self._arrivals = Arrivals(store, address, self._take_all, self._fail_all)
+        self._arrivals = Arrivals(store, address, self._take_all)
         self.hint = self._arrivals.hint
         self._uncleared = 0  # letters that were read and are still there
         self._timer: TimerHandle | None = None
+        self._failed = 0  # looks in a row
 
     def new_call(self) -> str:
         """What names a request, to those who see it carried out too."""
@@ -137,13 +141,20 @@ class Port:
     def _tick(self) -> None:
         self._timer = None
         if not self._calls and not self._uncleared:
+            self._failed = 0
             return
         self._timer = self._loop.call_later(POLL, self._tick)
+        trouble = self._arrivals.trouble
         try:
             self._check()
-        except (Exception, asyncio.CancelledError) as error:
-            self._fail_all(error)
+        except asyncio.CancelledError as closed:
+            self._fail_all(closed)
             return
+        except Exception as error:
+            trouble = error
+        self._failed = 0 if trouble is None else self._failed + 1
+        if trouble is not None and self._failed >= PATIENCE:
+            self._fail_all(trouble)
         self._clear()
         self.look()
 
