@@ -140,6 +140,46 @@ def test_children_go_on_with_who_started_them(desk: Desk):
     assert status(desk, "it") == "done"
 
 
+ABOVE = """
+@segue.flow
+async def all_twice(numbers: list[int]) -> list[int]:
+    return await segue.map(twice, numbers)
+
+
+@segue.flow
+async def caught(n: int) -> int:
+    try:
+        return await (await segue.spawn(twice(n)))
+    except ValueError:
+        return 0
+
+
+@segue.flow
+async def left(n: int) -> None:
+    await segue.spawn(twice(n))
+"""
+
+
+def test_a_child_that_failed_counts_until_who_started_it_is_over_it(desk: Desk):
+    desk.change("@segue.flow\nasync def triage", f"{ABOVE}\n\n@segue.flow\nasync def triage")
+    assert desk.segue("run", "app.py:caught", "7").code == 0
+    assert desk.segue("advance", "app.py").code == 0
+    assert desk.segue("run", "app.py:all_twice", "[1, 7]", "--id", "it").code == 1
+    assert desk.segue("advance", "app.py").code == 1
+    desk.change("if n == 7:", "if n == 8:")
+    desk.segue("resume", "it")
+    said = desk.segue("advance", "app.py")
+    assert (said.code, "2 failed\n  those that failed were started by runs that got over it" in said.err) == (
+        0,
+        True,
+    )
+    assert desk.segue("advance", "app.py", "--json").code == 0
+    desk.change("    if n == 8:", "    await asyncio.sleep(0.2)\n    if n == 8:")
+    desk.segue("run", "app.py:left", "8")
+    said = desk.segue("advance", "app.py")  # nobody else says so
+    assert (said.code, "got over" in said.err) == (1, False)
+
+
 def test_nothing_is_resumed_without_a_name(desk: Desk):
     desk.segue("run", "app.py:twice", "1")
     assert desk.segue("resume").code == 2

@@ -352,19 +352,38 @@ async def do_advance(args: argparse.Namespace) -> int:
         lack = await _lack(engine.store, args) if args.job and not waiting else ""
         if args.output and not waiting:
             await _write_job(engine.store, args.job, args.output)
+        failed = bool(counts.get("failed"))
+        if failed and not args.job and not waiting:
+            failed = await _is_failure_left(engine.store)
         if args.json:
             put_json(counts)
         else:
             note(
                 " · ".join(f"{count(number)} {word}" for word, number in counts.items()) or "nothing is there"
             )
+            if counts.get("failed") and not failed and not waiting:
+                note("  those that failed were started by runs that got over it")
         if lack:
             note(f"  {lack}")
         if waiting:
             await _check_known(engine, args)
     if waiting:
         return exit.WAITING
-    return exit.FAILED if counts.get("held") or counts.get("failed") or lack else exit.OK
+    return exit.FAILED if counts.get("held") or failed or lack else exit.OK
+
+
+async def _is_failure_left(store: Store) -> bool:
+    """Whether a run failed that nobody has got over: who started it and ended later says itself how that came out."""
+    ends: dict[str, int] = {}
+    async for head in each_run(store, status=("failed",)):
+        if (parent := head.spec.parent) is None:
+            return True
+        if parent.run not in ends:
+            above = await store.get(parent.run)
+            ends[parent.run] = 0 if above is None else above.finished
+        if ends[parent.run] < head.finished:
+            return True
+    return False
 
 
 async def _lack(store: Store, args: argparse.Namespace) -> str:
