@@ -264,6 +264,29 @@ def test_a_row_that_changed_under_its_key(desk: Desk):
     assert "key 'a': its input changed since the job began: a key is of one input" in said.err
 
 
+def test_how_many_rows_changed_is_said(desk: Desk):
+    pairs = [{"left": f"k{n}", "right": n} for n in range(40)]
+    desk.write("rows.jsonl", "".join(f"{json.dumps(pair)}\n" for pair in pairs))
+    assert desk.segue("map", "app.py:pair", "rows.jsonl", "--id", "keyed", "--key", "left").code == 0
+    assert desk.segue("map", "app.py:pair", "rows.jsonl", "--id", "numbered").code == 0
+    for pair in pairs[2:5] + pairs[25:35]:
+        pair["right"] = 100
+    desk.write("rows.jsonl", "".join(f"{json.dumps(pair)}\n" for pair in pairs))
+    said = desk.segue("map", "app.py:pair", "rows.jsonl", "--id", "keyed", "--key", "left")
+    assert said.code == 2
+    assert "row 2 of job 'keyed', key 'k2': its input changed" in said.err
+    assert "refused too of the first 20: rows 3 (key 'k3'), 4 (key 'k4')\n" in said.err
+    said = desk.segue("map", "app.py:pair", "rows.jsonl", "--id", "numbered")
+    assert "refused too of the first 20: rows 3, 4\n" in said.err
+    for number in range(2, 5):
+        pairs[number]["right"] = number
+    desk.write("rows.jsonl", "".join(f"{json.dumps(pair)}\n" for pair in pairs))
+    said = desk.segue("map", "app.py:pair", "rows.jsonl", "--id", "numbered")
+    assert said.code == 2
+    assert "row 25 of job 'numbered', key '25': its input changed" in said.err
+    assert "refused too: rows 26, 27, 28, 29, 30 and 4 more\n" in said.err
+
+
 def test_rows_on_standard_input(desk: Desk, monkeypatch: pytest.MonkeyPatch):
     for _ in range(2):  # the same rows are the same job
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"1\n2\n")))
@@ -746,6 +769,7 @@ def test_a_job_that_was_begun_with_other_rows_begins_no_more(desk: Desk):
     said = desk.segue("map", "app.py:twice", "others.jsonl", "--id", "j")
     assert said.code == 2
     assert "row 1 of job 'j', key '1': its input changed since the job began: know rows by a key" in said.err
+    assert "refused too" not in said.err
     assert len(desk.segue("runs", "--job", "j", "--json").rows) == 2  # none of rows 2 and 3 was made
     said = desk.segue("map", "app.py:steps", "rows.jsonl", "--id", "j")
     assert said.code == 2

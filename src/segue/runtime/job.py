@@ -33,6 +33,8 @@ ADMIT = 500
 EARLY = 2000
 #: So many rows of a call are held against what the job has, before any run is made.
 FIRST = 20
+#: So many of those that are refused beside one are named.
+NAMED = 5
 #: No text has that hash.
 NOBODY = -1
 
@@ -65,8 +67,11 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
 
     @property
     def conflict(self) -> Exception | None:
-        """Why the first row that isn't what the job has by its key was refused, if one was."""
-        return next((row.error for row in self.unfit if isinstance(row.error, Conflict)), None)
+        """Why the first row that isn't what the job has by its key was refused, if one was, and which others are."""
+        found = [row for row in self.unfit if isinstance(row.error, Conflict)]
+        if len(found) < 2:
+            return found[0].error if found else None
+        return Conflict(f"{found[0].error}{_too((row.index, row.key) for row in found[1:])}")
 
     # ------------------------------------------------------------ rows
     async def admit(
@@ -304,6 +309,7 @@ async def check_first(
     A row is its number, key and arguments. Rows that differ further on are found when they come. `alone`: one that
     changed under its key is refused then too, since the others are known by theirs.
     """
+    refused: list[tuple[int, str]] = []
     for number, key, args in rows:
         by_number = key == str(number)
         head = await store.get(f"{job}/{key}")
@@ -315,7 +321,20 @@ async def check_first(
                     f"give no key, or the job another id"
                 )
         elif head is not None and not head.damage and head.spec.args != args and (by_number or not alone):
-            raise Conflict(f"row {number} of job {job!r}, key {key!r}: {changed(number, key)}")
+            refused.append((number, key))
+    if refused:
+        number, key = refused[0]
+        others = _too(refused[1:], f" of the first {FIRST}")
+        raise Conflict(f"row {number} of job {job!r}, key {key!r}: {changed(number, key)}{others}")
+
+
+def _too(rows: Iterable[tuple[int, str]], which: str = "") -> str:
+    """That these are refused as well, by number and key, in a line of its own."""
+    names = [str(number) if key == str(number) else f"{number} (key {key!r})" for number, key in rows]
+    if not names:
+        return ""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"\nrefused too{which}: row{'s' if len(names) > 1 else ''} {', '.join(names[:NAMED])}{more}"
 
 
 def changed(number: int, key: str) -> str:
