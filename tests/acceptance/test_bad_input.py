@@ -358,7 +358,7 @@ async def test_an_answer_to_a_run_that_ended() -> None:
         await run.cancel()
         with pytest.raises(SegueError):
             await run
-        with pytest.raises(AskClosed, match="its run went on or ended"):
+        with pytest.raises(AskClosed, match=f"its run is cancelled; `segue resume {run.id}` has it go on"):
             await question.answer(True)
         with pytest.raises(Conflict, match="takes no more mail: it is cancelled"):
             await engine.tell(run.id, "note", b"1")

@@ -113,7 +113,9 @@ async def test_an_answer_to_a_run_that_is_over() -> None:
         (ask,) = await engine.open_asks()
         await run.cancel()
         await desk.until("it", "cancelled")
-        with pytest.raises(AskClosed, match="went on or ended"):
+        with pytest.raises(
+            AskClosed, match="its run is cancelled; `segue resume it` has it go on, and ask again"
+        ):
             await ask.answer(1)
 
 

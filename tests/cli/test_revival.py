@@ -46,6 +46,51 @@ def test_to_cancel_nothing_is_no_command(desk: Desk):
     assert "none is named" in said.err
 
 
+CAREFUL = """
+@segue.flow
+async def careful(text: str) -> str:
+    try:
+        ok = await segue.ask(f"Send {text!r}?", returns=bool)
+    except asyncio.CancelledError:
+        if await segue.ask("Really end?", returns=bool):
+            raise
+        return "kept"
+    return "sent" if ok else "kept"
+"""
+
+
+def test_a_run_that_was_cancelled_takes_no_answer(desk: Desk):
+    desk.segue("run", "app.py:sure", "hi", "--id", "a")
+    desk.segue("cancel", "a")
+    for ask in ("a", "a:0"):
+        said = desk.segue("answer", ask, "y")
+        assert said.code == 2
+        assert "cancelled, and hasn't been at work since: `segue advance app.py` ends it" in said.err
+    desk.segue("advance", "app.py")
+    for ask in ("a", "a:0"):
+        said = desk.segue("answer", ask, "y")
+        assert said.code == 2
+        assert "its run is cancelled; `segue resume a` has it go on, and ask again" in said.err
+    desk.segue("resume", "a")
+    assert desk.segue("advance", "app.py").code == 3
+    assert desk.segue("answer", "a", "y").code == 0
+    assert desk.segue("advance", "app.py").code == 0
+    assert status(desk, "a") == "done"
+
+
+def test_what_a_run_asks_as_it_ends_is_answered(desk: Desk):
+    desk.change("@segue.flow\nasync def twice", f"{CAREFUL}\n\n@segue.flow\nasync def twice")
+    for id, answer, becomes in (("a", "n", "done"), ("b", "y", "cancelled")):
+        desk.segue("run", "app.py:careful", "hi", "--id", id)
+        desk.segue("cancel", id)
+        assert desk.segue("advance", "app.py").code == 3
+        desk.segue("cancel", id)  # once more
+        desk.segue("advance", "app.py")
+        assert desk.segue("answer", id, answer).code == 0
+        assert desk.segue("advance", "app.py").code == 0
+        assert status(desk, id) == becomes
+
+
 def test_rerun_asks_anew(desk: Desk):
     held(desk, "a")
     assert desk.segue("resume", "a", "--rerun").code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import Any
 
 import msgspec
@@ -11,13 +12,15 @@ from ..authoring.actor import ActorDef
 from ..authoring.message import message_name, message_reader
 from ..core import forms
 from ..model.errors import AskClosed, CallerError, InvalidValue, UnknownName
+from ..model.message import Question
 from ..model.run import Head
 from ..runtime.engine import Engine
 from ..runtime.ground.names import meant, unknown_ask
+from ..runtime.handles import gone_on, open_question
 from ..runtime.wake.rebase import standing_of
 from . import exit
 from .answers import Unfit, read
-from .place import declare_store, existing, where
+from .place import declare_store, existing, sweep, where
 from .screen import note, put_json
 from .target import load_message
 
@@ -49,20 +52,16 @@ def declare_answer(parser: argparse.ArgumentParser) -> None:
 async def do_answer(args: argparse.Namespace) -> int:
     text = " ".join(args.value)
     async with Engine(existing(args.store), worker=False) as engine:
-        found = await engine.store.get_ask(args.ask)
-        if found is None:
-            asks = await engine.open_asks(run=args.ask)
+        id: str = args.ask
+        if await engine.store.get_ask(id) is None:
+            asks = await engine.open_asks(run=id)
             if len(asks) > 1:
-                raise UnknownName("ask", args.ask, f"that run asks {', '.join(ask.id for ask in asks)}")
+                raise UnknownName("ask", id, f"that run asks {', '.join(ask.id for ask in asks)}")
             if not asks:
-                raise await _why_not(engine, args.ask)
-            found = await engine.store.get_ask(asks[0].id)
-            assert found is not None  # it is open
-        question, state = found
-        if state != "open":
-            raise AskClosed(
-                question.id, "it was answered already" if state == "answered" else "its run went on or ended"
-            )
+                raise await _why_not(engine, id)
+            id = asks[0].id
+        question = await open_question(engine, id)
+        await _check_goes_on(engine, question, args)
         schema = msgspec.json.decode(question.schema)
         try:
             value = read(text, schema)
@@ -81,7 +80,19 @@ async def _why_not(engine: Engine, name: str) -> CallerError:
     head = await engine.store.get(name)
     if head is None:
         return await unknown_ask(engine.store, name)
+    if head.status in ("failed", "cancelled"):
+        return AskClosed(name, gone_on(head))
     return AskClosed(name, f"the run asks nothing: it is {head.status}")
+
+
+async def _check_goes_on(engine: Engine, question: Question, args: argparse.Namespace) -> None:
+    """Raise `AskClosed` where the run was asked to end, and hasn't been at work since: that closes what it asks now."""
+    if any(letter.mail.kind == "cancel" for letter in await engine.store.inbox(question.run, 0)):
+        raise AskClosed(
+            question.id,
+            f"its run was cancelled, and hasn't been at work since: {sweep(args)} ends it, or has it ask what it asks "
+            f"then; `segue resume {shlex.quote(question.run)}` has it go on",
+        )
 
 
 def declare_tell(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import shlex
 import weakref
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable
@@ -31,7 +32,7 @@ from ..model.errors import (
     WrongPlace,
 )
 from ..model.message import MailKind, Question
-from ..model.run import Head
+from ..model.run import ENDED, Head
 from .calls.wording import fitting
 from .ground.bus import Watching
 from .ground.events import Asked, Event, Finished, Token
@@ -412,18 +413,28 @@ class Ask:
 
 async def answer_by_id(engine: Engine, ask: str, value: object) -> None:
     """Answer a question of which only the id is known."""
-    await put_answer(engine, await _open_question(engine, ask), value)
+    await put_answer(engine, await open_question(engine, ask), value)
 
 
-async def _open_question(engine: Engine, ask: str) -> Question:
+async def open_question(engine: Engine, ask: str) -> Question:
     """A question that is open. Raises `AskClosed` and `UnknownName` for others."""
     found = await engine.store.get_ask(ask)
     if found is None:
         raise await unknown_ask(engine.store, ask)
     question, state = found
+    if state == "answered":
+        raise AskClosed(ask, "it was answered already")
     if state != "open":
-        raise AskClosed(ask, "it was answered already" if state == "answered" else "its run went on or ended")
+        raise AskClosed(ask, gone_on(await engine.head(question.run)))
     return question
+
+
+def gone_on(head: Head) -> str:
+    """Why a run's question is closed that nobody answered, and what opens it."""
+    if head.status not in ENDED:
+        return "its run went on without it"
+    again = f"; `segue resume {shlex.quote(head.id)}` has it go on, and ask again"
+    return f"its run is {head.status}{'' if head.status == 'done' else again}"
 
 
 async def put_answer(engine: Engine, question: Question, value: object) -> None:
@@ -432,10 +443,10 @@ async def put_answer(engine: Engine, question: Question, value: object) -> None:
     try:
         data = fitting(value, question.schema, f"the answer to {ask!r}")
     except InvalidValue:
-        await _open_question(engine, ask)  # that it is closed would be the first thing to say
+        await open_question(engine, ask)  # that it is closed would be the first thing to say
         raise
     result = await engine.store.answer(ask, data, now=engine.clock.now())
     if result != "answered":
-        await _open_question(engine, ask)
+        await open_question(engine, ask)
         raise AskClosed(ask, "somebody else was quicker, or its run went on or ended")
     engine.worker.wake()
