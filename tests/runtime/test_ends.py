@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 import segue
+from segue.errors import StoreError
+from segue.model.message import Question
+from segue.model.run import Head
 from segue.runtime import ends
 from segue.runtime.handles import Ask
 
@@ -131,3 +135,50 @@ async def _first(asks: AsyncIterator[Ask]) -> AsyncIterator[Ask]:
 
 async def _value(run: segue.Run[str]) -> str:
     return await run
+
+
+@segue.flow(name="ends.later")
+async def later() -> str:
+    await segue.sleep(timedelta(seconds=0.3))
+    return "done"
+
+
+@pytest.mark.parametrize("times", [1, 5])
+async def test_who_waits_hears_nothing_of_looks_that_fail_for_a_moment(
+    times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run goes on, and who began it once more would have it done, and paid, twice."""
+    monkeypatch.setattr(ends, "POLL", 0.01)
+    path, failed = f"sqlite:{tmp_path}/runs.db", 0
+    async with segue.Engine(path), segue.Engine(path, worker=False) as engine:
+        whole, asks = engine.store.get, engine.store.asks
+
+        async def get(id: str) -> Head | None:
+            nonlocal failed
+            if id == "it" and failed < times:
+                failed += 1
+                raise StoreError("here", "the disk reports an error", "check it")
+            return await whole(id)
+
+        async def failing(**which: str) -> list[Question]:
+            engine.store.asks = asks  # type: ignore[method-assign]
+            raise StoreError("here", "the disk reports an error", "check it")
+
+        engine.store.get, engine.store.asks = get, failing  # type: ignore[method-assign, assignment]
+        assert await asyncio.wait_for(engine.run(later(), id="it"), 10) == "done"
+        assert (failed, engine.store.asks) == (times, asks)
+
+
+async def test_who_waits_is_told_of_looks_that_go_on_failing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ends, "POLL", 0.001)
+    async with segue.Engine(f"sqlite:{tmp_path}/runs.db", worker=False) as engine:
+        run = await engine.start(later(), id="it")
+
+        async def get(id: str) -> Head | None:
+            raise StoreError("here", "the disk reports an error", "check it")
+
+        engine.store.get = get  # type: ignore[method-assign]
+        with pytest.raises(StoreError, match="the disk reports an error"):
+            await asyncio.wait_for(_value(run), 5)

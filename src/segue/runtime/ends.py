@@ -16,6 +16,7 @@ from ..ports.store import Store
 from . import stuck
 from .ground.names import unknown_run
 from .mail.carrier import LOOKS, POLL
+from .mail.port import PATIENCE
 from .wake.executor import Executor
 from .wake.resting import Resting
 
@@ -75,7 +76,13 @@ class Ends:
         """Say once that a question of that, or of a run beneath it, is open, if nobody in this process looks at any: to
         wait for it would be silent.
         """
-        if self.heard or (asked := await self._asked_beneath(id)) is None:
+        if self.heard:
+            return
+        try:
+            asked = await self._asked_beneath(id)
+        except StoreError:  # it is looked for again
+            return
+        if asked is None:
             return
         self.heard = True
         log.warning(
@@ -98,7 +105,16 @@ class Ends:
         return None
 
     async def _known(self, id: str) -> Head:
-        head = await self._store.get(id)
+        failed = 0
+        while True:
+            try:
+                head = await self._store.get(id)
+                break
+            except StoreError:  # the run goes on, and would be begun once more by who is told
+                failed += 1
+                if failed == PATIENCE:
+                    raise
+                await asyncio.sleep(POLL)
         if head is None:
             raise await unknown_run(self._store, id)
         return head
@@ -161,7 +177,11 @@ class Ends:
                 _set(future)
 
     async def _tell(self, runs: list[str]) -> None:
-        for head in await asyncio.gather(*map(self._store.get, runs)):
+        try:
+            heads = await asyncio.gather(*map(self._store.get, runs))
+        except StoreError:  # each that waits looks by itself, and hears of it
+            return
+        for head in heads:
             if head is None or not is_over(head.status):
                 continue
             for future in self._waiting.pop(head.id, []):
@@ -171,8 +191,6 @@ class Ends:
     async def _look(self) -> None:
         try:
             await self._tell([run for run in islice(self._waiting, LOOKS) if run not in self._awake])
-        except StoreError:  # each that waits looks by itself, and hears of it
-            pass
         finally:
             self._looking = False
 
