@@ -225,6 +225,31 @@ def test_a_child_that_failed_counts_until_who_started_it_is_over_it(desk: Desk):
     assert (said.code, "got over" in said.err) == (1, False)
 
 
+def test_children_that_nobody_waits_for_any_more_arent_like_others(desk: Desk):
+    """They would be done, and paid, once more for nobody: those that their starter caught, or will begin anew."""
+    begins = '    with Path("begun.txt").open("a") as log:\n        log.write("x")\n    if n == 7:'
+    desk.change("    if n == 7:", begins)
+    above = """
+@segue.flow
+async def higher(n: int) -> int:
+    try:
+        return sum(await (await segue.spawn(all_twice([n]))))
+    except ValueError:
+        return 0
+"""
+    desk.change("@segue.flow\nasync def triage", f"{ABOVE}\n{above}\n\n@segue.flow\nasync def triage")
+    assert desk.segue("run", "app.py:higher", "7").code == 0
+    assert desk.segue("advance", "app.py").code == 0  # its child is failed, and the child of that
+    assert desk.segue("run", "app.py:all_twice", "[7]", "--id", "it").code == 1
+    (desk.path / "begun.txt").unlink()
+    desk.change("    if n == 7:", "    if n == 70:")
+    said = desk.segue("resume", "--all-like", "it")
+    assert "1 run goes on" in said.err
+    assert "3 like it are left as they are" in said.err
+    assert desk.segue("advance", "app.py").code == 0
+    assert (desk.path / "begun.txt").read_text() == "xx"  # of one child
+
+
 def test_nothing_is_resumed_without_a_name(desk: Desk):
     desk.segue("run", "app.py:twice", "1")
     assert desk.segue("resume").code == 2

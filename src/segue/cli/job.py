@@ -37,6 +37,7 @@ from .progress import Progress
 from .rows import RowFile, bind, check_readable, key_of
 from .runs import once_more
 from .screen import count, is_terminal, note, put_json, short
+from .starters import Starters
 from .tally import Pace, Standing, Tally, in_words
 from .target import definition_of, file_here, file_of, load_modules, load_target
 
@@ -373,15 +374,10 @@ async def do_advance(args: argparse.Namespace) -> int:
 
 
 async def _is_failure_left(store: Store) -> bool:
-    """Whether a run failed that nobody has got over: who started it and ended later says itself how that came out."""
-    ends: dict[str, int] = {}
+    """Whether a run failed whose starter, if it has one, didn't get over it: what that came to counts alone."""
+    starters = Starters(store)
     async for head in each_run(store, status=("failed",)):
-        if (parent := head.spec.parent) is None:
-            return True
-        if parent.run not in ends:
-            above = await store.get(parent.run)
-            ends[parent.run] = 0 if above is None else above.finished
-        if ends[parent.run] < head.finished:
+        if not await starters.got_over(head):
             return True
     return False
 

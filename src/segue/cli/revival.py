@@ -23,6 +23,7 @@ from .mail import declare_json, told
 from .place import declare_how, declare_store, existing, how, sweep, where
 from .runs import cause_of
 from .screen import count, note
+from .starters import Starters
 
 REPEAT = "let keyed and at-most-once steps be done once more"
 
@@ -187,10 +188,22 @@ async def _failed(engine: Engine, args: argparse.Namespace) -> list[Head]:
 
 
 async def _like(engine: Engine, example: Head) -> list[Head]:
-    """All runs that stand still for the same reason, of the same job or of none."""
-    job, cause = example.spec.job, cause_of(example)
-    found = each_run(engine.store, job=job or None, status=(example.status,))
-    return [head async for head in found if head.spec.job == job and cause_of(head) == cause]
+    """All runs that stand still for the same reason, of the same job or of none, but for those that nobody wants."""
+    job, cause, starters = example.spec.job, cause_of(example), Starters(engine.store)
+    like, unwanted = [example], 0
+    async for head in each_run(engine.store, job=job or None, status=(example.status,)):
+        if head.id == example.id or head.spec.job != job or cause_of(head) != cause:
+            continue
+        if head.status != "failed" or await starters.want(head):
+            like.append(head)
+        else:
+            unwanted += 1
+    if unwanted:
+        note(
+            f"{count(unwanted)} like it {'is' if unwanted == 1 else 'are'} left as they are: who started them got over "
+            f"it, or begins others when it is resumed"
+        )
+    return like
 
 
 def json_of(where: str, text: str) -> Any:
