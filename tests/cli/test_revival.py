@@ -91,6 +91,24 @@ def test_what_a_run_asks_as_it_ends_is_answered(desk: Desk):
         assert status(desk, id) == becomes
 
 
+def test_what_comes_to_a_held_run_waits_until_it_is_resumed(desk: Desk):
+    held = "@segue.flow\nasync def both(text: str) -> str:\n    "
+    held += "return str(await asyncio.gather(sure(text), segue.ask('Which?')))"
+    desk.change("@segue.flow\nasync def twice", f"{held}\n\n\n@segue.flow\nasync def twice")
+    desk.segue("run", "app.py:both", "hi", "--id", "a")
+    desk.change('f"Send {text!r}?"', 'f"Really send {text!r}?"')
+    first, second = [row["id"] for row in desk.segue("runs", "--asks", "--json").rows]
+    assert "answered; it goes on in whatever works" in desk.segue("answer", first, "y").err
+    desk.segue("advance", "app.py")
+    assert status(desk, "a") == "held"
+    said = desk.segue("answer", second, "this")
+    assert "answered; it goes on once it is resumed, for it is held: `segue runs --failed` says" in said.err
+    assert "told; it goes on once it is resumed" in desk.segue("tell", "a", "str", "hi").err
+    desk.segue("resume", "a", "--keep")
+    assert desk.segue("advance", "app.py").code == 0
+    assert desk.segue("run", "app.py:both", "--id", "a").out == "['sent', 'this']\n"
+
+
 def test_rerun_asks_anew(desk: Desk):
     held(desk, "a")
     assert desk.segue("resume", "a", "--rerun").code == 0

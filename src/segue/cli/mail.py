@@ -20,7 +20,7 @@ from ..runtime.handles import gone_on, open_question
 from ..runtime.wake.rebase import standing_of
 from . import exit
 from .answers import Unfit, read
-from .place import declare_store, existing, sweep, where
+from .place import at_store, declare_store, existing, sweep, where
 from .screen import note, put_json
 from .target import load_message
 
@@ -70,10 +70,18 @@ async def do_answer(args: argparse.Namespace) -> int:
                 f"the answer to {question.question!r}", error.expected, error.problem
             ) from None
         await engine.answer(question.id, value)
-    told(
-        args, {"ask": question.id, "run": question.run, "value": value}, f"answered; it goes on {where(args)}"
-    )
+        then = await _then(engine, question.run, args)
+    told(args, {"ask": question.id, "run": question.run, "value": value}, f"answered; {then}")
     return exit.OK
+
+
+async def _then(engine: Engine, run: str, args: argparse.Namespace) -> str:
+    """What a run does with what came for it."""
+    head = await engine.head(run)
+    if head.status == "held":
+        failed = shlex.join(["segue", "runs", "--failed", *at_store(args)])
+        return f"it goes on once it is resumed, for it is held: `{failed}` says why"
+    return f"it goes on {where(args)}"
 
 
 async def _why_not(engine: Engine, name: str) -> CallerError:
@@ -128,11 +136,8 @@ async def do_tell(args: argparse.Namespace) -> int:
             await _check_taken(engine, head, name)
             _check_fits(found, name, value)
         await engine.tell(args.run, name, value)
-    told(
-        args,
-        {"run": args.run, "type": name, "message": msgspec.Raw(value)},
-        f"told; it goes on {where(args)}",
-    )
+        then = await _then(engine, args.run, args)
+    told(args, {"run": args.run, "type": name, "message": msgspec.Raw(value)}, f"told; {then}")
     return exit.OK
 
 
