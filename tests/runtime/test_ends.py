@@ -14,6 +14,7 @@ from segue.errors import StoreError
 from segue.model.message import Question
 from segue.model.run import Head
 from segue.runtime import ends
+from segue.runtime.ground import patience
 from segue.runtime.handles import Ask
 
 
@@ -149,6 +150,7 @@ async def test_who_waits_hears_nothing_of_looks_that_fail_for_a_moment(
 ) -> None:
     """The run goes on, and who began it once more would have it done, and paid, twice."""
     monkeypatch.setattr(ends, "POLL", 0.01)
+    monkeypatch.setattr(patience, "PAUSE", 0.01)
     path, failed = f"sqlite:{tmp_path}/runs.db", 0
     async with segue.Engine(path), segue.Engine(path, worker=False) as engine:
         whole, asks = engine.store.get, engine.store.asks
@@ -172,7 +174,7 @@ async def test_who_waits_hears_nothing_of_looks_that_fail_for_a_moment(
 async def test_who_waits_is_told_of_looks_that_go_on_failing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ends, "POLL", 0.001)
+    monkeypatch.setattr(patience, "PAUSE", 0.001)
     async with segue.Engine(f"sqlite:{tmp_path}/runs.db", worker=False) as engine:
         run = await engine.start(later(), id="it")
 
@@ -181,4 +183,4 @@ async def test_who_waits_is_told_of_looks_that_go_on_failing(
 
         engine.store.get = get  # type: ignore[method-assign]
         with pytest.raises(StoreError, match="the disk reports an error"):
-            await asyncio.wait_for(_value(run), 5)
+            await asyncio.wait_for(_value(run), 20)

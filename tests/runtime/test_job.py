@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import segue
-from segue.errors import Conflict, InvalidValue, RunHeld
+from segue.errors import Conflict, InvalidValue, RunHeld, StoreError
 from segue.model.run import Head
 from segue.runtime.job import FIRST, Job
 from segue.testing import Simulator
@@ -447,3 +447,35 @@ async def test_a_source_that_fails_raises() -> None:
     async with segue.Engine() as engine:
         with pytest.raises(OSError, match="gone"):
             await engine.map(twice, rows())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("failing", ["finished", "get_job"])
+async def test_looks_that_fail_for_a_moment_break_off_no_map(
+    failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its runs go on, and without an id would be begun, and paid, once more."""
+    monkeypatch.setattr("segue.runtime.ground.patience.PAUSE", 0.001)
+    async with segue.Engine(linger=0.01) as engine:
+        whole, failed = getattr(engine.store, failing), 0
+
+        async def look(*args: Any) -> Any:
+            nonlocal failed
+            failed += 1
+            if failed == 3:
+                raise StoreError("here", "the disk reports an error", "check it")
+            return await whole(*args)
+
+        monkeypatch.setattr(engine.store, failing, look)
+        job = engine.map(slowly, range(3), id="job")
+        assert await asyncio.wait_for(_values(job), 10) == [0, 1, 2]
+        assert failed > 3
+
+
+@segue.flow
+async def slowly(x: int) -> int:
+    await segue.sleep(timedelta(seconds=1.2))
+    return x
+
+
+async def _values(job: Job[int, int]) -> list[int]:
+    return await job

@@ -170,7 +170,7 @@ async def test_reads_that_go_on_failing_are_told(tmp_path: Path, monkeypatch: py
         scale = await client.get("scale")
         failing_reads(-1, client.store)
         with pytest.raises(StoreError, match="the disk reports an error"):
-            await asyncio.wait_for(scale.request(Weigh(1)), 5)
+            await asyncio.wait_for(scale.request(Weigh(1)), 20)
 
 
 async def test_a_claim_that_fails_fails_no_request(monkeypatch: pytest.MonkeyPatch) -> None:

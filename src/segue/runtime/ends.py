@@ -15,8 +15,8 @@ from ..model.run import Head, is_over
 from ..ports.store import Store
 from . import stuck
 from .ground.names import unknown_run
+from .ground.patience import patiently
 from .mail.carrier import LOOKS, POLL
-from .mail.port import PATIENCE
 from .wake.executor import Executor
 from .wake.resting import Resting
 
@@ -105,16 +105,7 @@ class Ends:
         return None
 
     async def _known(self, id: str) -> Head:
-        failed = 0
-        while True:
-            try:
-                head = await self._store.get(id)
-                break
-            except StoreError:  # the run goes on, and would be begun once more by who is told
-                failed += 1
-                if failed == PATIENCE:
-                    raise
-                await asyncio.sleep(POLL)
+        head = await patiently(lambda: self._store.get(id), self._check)
         if head is None:
             raise await unknown_run(self._store, id)
         return head

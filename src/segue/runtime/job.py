@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from array import array
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ..authoring.flow import Target
@@ -17,6 +18,7 @@ from ..model.run import Head, Status
 from ..ports.store import Created, JobHead, NewRun, Store
 from .ends import Unheard
 from .ground.listing import each_run
+from .ground.patience import patiently
 from .handles import Run, run_error
 from .receipt import Receipt
 from .stuck import held_beneath
@@ -208,6 +210,7 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
         return [outcomes[index].value for index in sorted(outcomes)]
 
     async def __aiter__(self) -> AsyncIterator[Outcome[In, Out]]:
+        store, check = self._engine.store, self._engine.check
         given, unfit, cursor, unheard = 0, 0, 0, Unheard(self._engine.ends, "job", self.id)
         early: list[Head] = []  # of rows that may come yet
         failed = set[int]()  # rows that were given so, and may be resumed
@@ -219,7 +222,7 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
                 given += 1
                 yield self.unfit[unfit - 1]
             full = len(early) >= EARLY and not over
-            heads = [] if full else await self._engine.store.finished(self.id, cursor, 500)
+            heads = [] if full else await patiently(partial(store.finished, self.id, cursor, 500), check)
             cursor = heads[-1].finished if heads else cursor
             found, early = early + heads, []
             for head in found:
@@ -234,12 +237,12 @@ class Job(Awaitable[list[Out]], AsyncIterable[Outcome[In, Out]], Generic[In, Out
             if heads:
                 unheard.came()
                 continue
-            self._engine.check()
+            check()
             if self.failure is not None:
                 raise self.failure
             if over and self.total is not None:
                 left = self.total - given
-                held = await self._held(left, failed) if left else []
+                held = await patiently(partial(self._held, left, failed), check) if left else []
                 if held is not None:
                     for head, by in sorted(held, key=lambda one: self._number(one[0]) or 0):
                         yield self.outcome(head, self._number(head) or 0, by)

@@ -26,6 +26,7 @@ from ...model.run import CallRef
 from ...ports.clock import AlarmClock
 from ...ports.store import Store
 from ..ground.absent import Absent
+from ..ground.patience import PATIENCE
 from .arrivals import Arrivals
 
 if TYPE_CHECKING:
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
 
 #: How often answers are looked for that other processes sent, in seconds.
 POLL: Final = 0.5
-#: At so many looks in a row something may fail; then who waits is told. What was asked may have been done by then, so
-#: who is told of what passes would have it done twice.
-PATIENCE: Final = 10
 #: So many answers that were read are forgotten together.
 READ: Final = 256
 
