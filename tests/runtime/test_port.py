@@ -168,9 +168,13 @@ async def test_reads_that_go_on_failing_are_told(tmp_path: Path, monkeypatch: py
     async with segue.Engine(path) as worker, segue.Engine(path, worker=False) as client:
         await worker.start(Scale(), id="scale")
         scale = await client.get("scale")
+        whole = client.store.letters
         failing_reads(-1, client.store)
         with pytest.raises(StoreError, match="the disk reports an error"):
             await asyncio.wait_for(scale.request(Weigh(1)), 20)
+        client.store.letters = whole  # type: ignore[method-assign]
+        await asyncio.sleep(0.1)
+        assert await asyncio.wait_for(scale.request(Weigh(7)), 20) == 8
 
 
 async def test_a_claim_that_fails_fails_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,3 +191,17 @@ async def test_a_claim_that_fails_fails_no_request(monkeypatch: pytest.MonkeyPat
         engine.worker.wake()
         assert await scale.request(Weigh(7)) == 7
         assert engine.store.claim == whole
+
+
+async def test_claims_that_go_on_failing_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segue.runtime.mail.port.POLL", 0.01)
+    async with segue.Engine() as engine:
+        scale = await engine.start(Scale(), id="scale")
+
+        async def failing(*_: object, **__: object) -> list[object]:
+            raise StoreError("here", "the disk reports an error", "check it")
+
+        monkeypatch.setattr(engine.store, "claim", failing)
+        engine.worker.wake()
+        with pytest.raises(StoreError, match="the disk reports an error"):
+            await asyncio.wait_for(scale.request(Weigh(7)), 20)
