@@ -269,6 +269,20 @@ async def test_who_leaves_a_job_is_answered_for_the_others_who_pay(world: World)
     assert len(paid(sim)) == 1
 
 
+async def test_a_line_whose_call_would_be_live_by_now_counts_as_what_it_was(world: World) -> None:
+    modes: list[Any] = ["batch"]
+
+    @segue.flow
+    async def changed() -> str:
+        return await segue.generate("prompt", mode=modes.pop() if modes else "live")
+
+    await world.simulator()
+    async with engine(world) as desk:
+        assert await desk.run(changed(), id="it") == "You said: prompt"
+        assert not modes
+        assert [use.lane for use in (await desk.head("it")).usage] == ["batch"]
+
+
 async def test_the_receipt_says_what_was_reused(world: World) -> None:
     await world.simulator()
     async with engine(world) as desk:

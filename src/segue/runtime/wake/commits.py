@@ -274,7 +274,8 @@ class Commits:
         request = outcome.call.request
         settles = request.settles if isinstance(request, Work) else None
         if settles is not None and outcome.value is not None and not outcome.paid:
-            outcome.lane = settles(self.turn)  # what was taken over says itself where it came from
+            # What was taken over, and what came as a line's answer, says itself where it came from.
+            outcome.lane = settles(self.turn) or outcome.lane
         decode(outcome)
         self._meter(outcome)
 
