@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -450,18 +451,21 @@ async def test_a_new_branch_that_does_what_mustnt_be_done_twice_is_held_first() 
     assert DONE == ["a", "b", "new"]
 
 
-async def test_a_line_of_a_call_that_moved_and_would_be_live_by_now_is_waited_for() -> None:
+@pytest.mark.parametrize("when", ["with it", "by its resume", "later"])
+async def test_a_line_of_a_call_that_moved_and_would_be_live_by_now_is_waited_for(when: str) -> None:
+    """And is paid once, also of its budget."""
     add, mode = False, "batch"
 
     async def branch() -> str:
         if add:
             await do("new")
-        return await segue.generate("one", mode=mode)
+        with segue.using(mode=mode) if mode else nullcontext():
+            return await segue.generate("one")
 
     async def code() -> list[str]:
         return await asyncio.gather(branch(), segue.receive(str), segue.receive(str))
 
-    desk = Desk()
+    desk = Desk(budget=segue.Budget(tokens=10_000))
     desk.fake.when("one").reply("1")
     HELD.add("batch-0")
     flow = named(code)
@@ -470,18 +474,21 @@ async def test_a_line_of_a_call_that_moved_and_would_be_live_by_now_is_waited_fo
         await desk.parked()
         await until(lambda: desk.fake.remote.jobs)
     add = True
+    mode = {"with it": "live", "by its resume": "", "later": "batch"}[when]
     async with desk.engine() as engine:
         await engine.tell("it", "str", b'"go"')
         assert (await engine.wait("it")).status == "held"
-        await engine.resume("it")
+        await engine.resume("it", **({"mode": "live"} if when == "by its resume" else {}))
         await desk.parked()
-    mode = "live"
+    mode = mode and "live"
     async with desk.engine() as engine:
         await engine.tell("it", "str", b'"on"')
         await desk.parked()
         HELD.clear()
         async with asyncio.timeout(5):
             assert await (await engine.get("it")) == ["1", "go", "on"]
+        (standing,) = await engine.store.budgets([])
+    assert (standing.spent.tokens, standing.reserved.tokens) == (2, 0)
     assert len(desk.fake.calls) == 1
 
 

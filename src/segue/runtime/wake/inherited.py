@@ -10,7 +10,7 @@ import msgspec
 
 from ...authoring.context import Act, Wait, Work
 from ...core.pool import Pooled
-from ...model.entry import Entry
+from ...model.entry import MODEL, Entry
 from ...model.errors import InvalidValue
 from ...model.run import REUSED
 from ..calls.call import NOTHING, Call, Outcome, instant_entry, made_entry
@@ -50,6 +50,13 @@ class Inherited:
                 run.commits.entries.append(made_entry(call, request, entry.due))
                 run.mailbox.wait_for(call, request, entry.due)
                 return True
+        elif isinstance(request, Work) and entry is not None and entry.kind in MODEL:
+            # A line is out for it, and it would be live now.
+            made = made_entry(call, request, entry.due)
+            run.commits.entries.append(msgspec.structs.replace(made, opened=entry.opening))
+            call.entry = entry
+            run.pending(call, entry)
+            return True
         elif isinstance(request, Work) and entry is None and request.effect != "idempotent":
             if pool.blocks(call.place[0], request.name):
                 run.hold(
