@@ -248,12 +248,62 @@ async def test_blocks(world: World) -> None:
         await desk.run(blocks(1000, 900), id="a")
         await (await desk.get("kid"))
         outer, inner = await desk.store.budgets()
-        assert (outer.id, inner.id) == ("block:a #0.0", "block:a #1.1")
+        assert (outer.id, inner.id) == ("block:a #0", "block:a #1")
         assert outer.spent.tokens == paid(world.sim) > inner.spent.tokens > 0
         with pytest.raises(RunHeld, match=r"a block of run 'b'"):
             await desk.run(blocks(1000, 10), id="b")
         with pytest.raises(NotInRun), segue.using(budget=Budget(tokens=1)):
             pass
+
+
+class Ask(segue.Request[str]):
+    number: int
+
+
+class Thrifty(segue.Actor[None]):
+    @segue.on
+    async def answer(self, asked: Ask) -> str:
+        with segue.using(budget=Budget(tokens=1000)):
+            return (await asyncio.gather(echo(asked.number)))[0]
+
+
+async def test_a_block_of_an_actor_is_for_all_its_messages(world: World) -> None:
+    async with engine(world, mode="live") as desk:
+        actor = await desk.start(Thrifty(), id="a")
+        for number in range(3):
+            await actor.request(Ask(number))
+        (block,) = await desk.store.budgets()
+        assert block.spent.tokens == paid(world.sim) > 0
+
+
+async def test_a_block_keeps_its_budget_where_calls_come_in_front_of_it(world: World) -> None:
+    """Each its own, and what is spent of it stays."""
+    asked: list[str] = []
+
+    @segue.flow(name="budgets.changed", version="1")
+    async def changed() -> str:
+        for text in asked:
+            await segue.generate(text, max_tokens=20)
+        with segue.using(budget=Budget(tokens=1000)):
+            await segue.generate("one", max_tokens=20)
+        with segue.using(budget=Budget(tokens=100)):
+            await segue.generate("two", max_tokens=20)
+            await segue.receive(str)
+            return await segue.generate("three", max_tokens=20)
+
+    async with engine(world, mode="live") as desk:
+        run = await desk.start(changed(), id="a")
+        while (await run.head()).status != "parked":
+            await asyncio.sleep(0.001)
+        before = [(one.limit, one.spent.tokens) for one in await desk.store.budgets()]
+        asked = ["new"]
+        await run.tell("go")
+        assert (await desk.wait("a")).status == "held"
+        await desk.resume("a")
+        await run
+        one, two = [(one.limit, one.spent.tokens) for one in await desk.store.budgets()]
+    assert one == before[0]
+    assert (two[0], two[1] > before[1][1]) == (before[1][0], True)
 
 
 async def test_no_price(world: World) -> None:

@@ -18,6 +18,8 @@ from ..model.upkeep import Upkeep
 from .context import Branch, current
 
 ModelLike = str | Sequence[str]
+#: An actor's path: which handler is at work, and in which turn.
+_TURN = re.compile(r"^(/[^/]+)\.\d+")
 #: What names of things are like that are not to be recorded.
 SECRET = re.compile(r"key|token|secret|sig|pass|auth|cred", re.IGNORECASE)
 
@@ -132,7 +134,7 @@ def using(**how: Unpack[How]) -> Generator[None]:
 
     A `budget` is for all of them together, and can be given inside a run only.
     """
-    own = _opened(configured("using()", how))
+    own = _opened(configured("using()", how), anew=False)
     outer = _USING.get()
     token = _USING.set(own if outer is None else own.over(outer))
     try:
@@ -146,7 +148,7 @@ def inside(own: Config) -> Generator[None]:
     """The code of a flow that is awaited in another one: its options are over all that is said around it, and for the
     runs that it starts they are beneath those of their flows.
     """
-    own = _opened(own)
+    own = _opened(own, anew=True)
     for around in (_USING.get(), _INSIDE.get()):
         own = own if around is None else own.over(around)
     flow, block = _INSIDE.set(own), _USING.set(None)
@@ -157,13 +159,15 @@ def inside(own: Config) -> Generator[None]:
         _INSIDE.reset(flow)
 
 
-def _opened(own: Config) -> Config:
-    """With its budget as an account, whose id is the same in every life."""
+def _opened(own: Config, *, anew: bool) -> Config:
+    """With its budget as an account, whose id is the same in every life. Its branch counts the budgets, so that calls
+    may come in front of it. `anew`: in an actor each message has another one.
+    """
     if own.budget is None:
         return own
     branch = current("using")
-    depth = sum(len(around.accounts) for around in (_INSIDE.get(), _USING.get()) if around is not None)
-    return own.opened(f"block:{branch.run.id} {branch.path}#{branch.n}.{depth}")
+    path = branch.path if anew or branch.run.supervisor is None else _TURN.sub(r"\1", branch.path)
+    return own.opened(f"block:{branch.run.id} {path}#{branch.number('using()')}")
 
 
 def afresh() -> Context | None:

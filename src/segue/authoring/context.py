@@ -56,14 +56,18 @@ class Branch:
         """Stand at the beginning of another path."""
         self.path, self.n, self.timeouts, self.kids = path, 0, 0, None
 
-    def child(self, name: str) -> Branch:
-        """The branch of a task that this one starts, numbered per name."""
+    def number(self, name: str) -> int:
+        """How many of that name this one has begun before."""
         kids = self.kids
         if kids is None:
             kids = self.kids = {}
         number = kids.get(name, 0)
         kids[name] = number + 1
-        branch = Branch(self.run, f"{self.path}/{name}.{number}", self.slot)
+        return number
+
+    def child(self, name: str) -> Branch:
+        """The branch of a task that this one starts, numbered per name."""
+        branch = Branch(self.run, f"{self.path}/{name}.{self.number(name)}", self.slot)
         branch.over = self.over
         return branch
 
