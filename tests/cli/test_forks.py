@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from segue.authoring.mail import child_id
 from tests.cli.desk import Desk, Provider
 
 
@@ -137,6 +138,41 @@ def test_runs_that_are_started_anew_count(desk: Desk, provider: Provider, monkey
     assert [plan["usd_most"] for plan in told.values()] == [most] * 4
     assert told["generate"]["usd_anew"] == pytest.approx(most)
     assert 0.5 * most < told["both"]["usd_anew"] < most
+
+
+MOVED = """
+import segue
+
+@segue.flow
+async def part(text: str) -> str:
+    said = await segue.generate(text)
+    return said if text == "new" else await segue.ask("Right?")
+
+@segue.flow
+async def whole(text: str) -> str:
+    one = await (await segue.spawn(part(text)))
+    return await segue.generate(f"whole {one}")
+"""
+
+
+def test_runs_whose_call_is_shared_arent_anew_where_it_moved(
+    desk: Desk, provider: Provider, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    desk.write("app.py", MOVED)
+    desk.write("rows.jsonl", '"a"\n')
+    way = ["--live", "--no-wait", "--model", provider.model]
+    desk.segue("map", "app.py:whole", "rows.jsonl", "--id", "one", *way)
+    desk.segue("advance", "app.py")
+    desk.change("    one = await", "    await (await segue.spawn(part('new')))\n    one = await")
+    desk.segue("answer", child_id("one/0", ("", 0)), '"yes"')
+    assert "1 held" in desk.segue("advance", "app.py").err
+    desk.segue("resume", "one/0", "--rerun")
+    desk.segue("advance", "app.py")
+    words = ["--from", "generate", "--model", "openai:gpt-5-mini", "--dry-run", "--json"]
+    (plan,) = desk.segue("fork", "--job", "one", *words).rows
+    assert (plan["model_calls"], plan["model_calls_anew"]) == (3, 1)
+    assert 0 < plan["usd_anew"] < plan["usd_most"]
 
 
 def test_a_job_of_which_nothing_is_over_is_not_forked(desk: Desk):

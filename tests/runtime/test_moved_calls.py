@@ -526,6 +526,61 @@ async def test_what_a_moved_call_waits_for_is_told(kind: Callable[[], Any], says
         assert words.removeprefix("for ") in before
 
 
+@segue.flow
+async def short_of_money() -> str:
+    return await segue.generate("two", mode="live")
+
+
+async def test_a_row_that_waits_for_a_line_that_moved_and_for_a_held_run_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("segue.runtime.ends.POLL", 0.02)
+    add = False
+
+    async def line() -> str:
+        if add:
+            await do("new")
+        return await segue.generate("one", mode="batch")
+
+    async def child() -> str:
+        return await (await segue.spawn(short_of_money(), budget=segue.Budget(tokens=10)))
+
+    async def code(x: int) -> str:
+        ways = {asyncio.ensure_future(way()) for way in (line, child)}
+        await segue.receive(str)
+        done, left = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        for way in left:
+            way.cancel()
+        return done.pop().result()
+
+    desk = Desk()
+    desk.fake.when("one").reply("1")
+    HELD.add("batch-0")
+    flow = named(code)
+    async with desk.engine() as engine:
+        engine.map(flow, [0], id="job")
+        await desk.parked("job/0")
+        await until(lambda: desk.fake.remote.jobs)
+    add = True
+    async with desk.engine() as engine:
+        await engine.tell("job/0", "str", b'"go"')
+        with pytest.raises(segue.errors.RunHeld):
+            await engine.map(flow, [0], id="job")
+        await engine.resume("job/0")
+        job = asyncio.ensure_future(_values(engine.map(flow, [0], id="job")))
+        await desk.parked("job/0")
+        assert (await engine.store.newest(status=("held",)))[0]
+        await asyncio.sleep(0.1)
+        assert not job.done()
+        HELD.clear()
+        async with asyncio.timeout(5):
+            assert await job == ["1"]
+
+
+async def _values(job: segue.Job[int, str]) -> list[Any]:
+    return [outcome.error or outcome.value async for outcome in job]
+
+
 @pytest.mark.parametrize(("kind", "result"), [(a_line, "1"), (a_child, "xyes")])
 async def test_a_call_that_moved_and_was_cancelled_goes_on_with_what_it_had_begun(
     kind: Callable[[], Any], result: str
