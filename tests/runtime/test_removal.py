@@ -314,6 +314,48 @@ async def test_what_another_run_of_that_id_had_asked_isnt_answered_to_this_one()
 
 
 @segue.flow
+async def asked(word: str) -> str:
+    return f"{word}: {await segue.ask(word)}"
+
+
+@segue.flow
+async def starts(word: str, then: str) -> str:
+    if then == "asks":
+        return await asked(word)
+    run = await segue.spawn(asked(word), id=f"own of {word}")
+    if then == "later":
+        await segue.receive(Add)
+    return await run
+
+
+@pytest.mark.parametrize("then", ["awaits", "later", "asks"])
+async def test_the_end_of_what_another_run_of_that_id_had_spawned_isnt_this_ones(
+    store: Store, then: str
+) -> None:
+    """It went on by itself, under an id of its own."""
+    desk = Desk(store)
+    async with desk.engine() as engine:
+        run = await engine.start(starts("old", "awaits"), id="a")
+        await desk.parked("own of old")
+        await desk.parked("a")
+        await run.cancel()
+        await desk.until("a", "cancelled")
+        assert await engine.remove("a") == 1
+        run = await engine.start(starts("new", then), id="a")
+        await desk.parked("a")
+        while len(asks := {ask.question: ask for ask in await engine.open_asks()}) < 2:
+            await asyncio.sleep(0.001)
+        await asks["old"].answer("yes")
+        await engine.wait("own of old")
+        await asyncio.sleep(0.02)
+        await asks["new"].answer("yes")
+        if then == "later":
+            await run.tell(Add("x"))
+        async with asyncio.timeout(5):
+            assert await run == "new: yes"
+
+
+@segue.flow
 async def enlarging(word: str) -> str:
     return await enlarged(word)
 

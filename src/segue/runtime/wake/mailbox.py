@@ -113,7 +113,7 @@ class Mailbox:
         self._dues: list[tuple[float, int, Call]] = []
         self._order = 0
         self.urgent: dict[int, Letter] = {}  #: messages that don't wait for others, to an actor
-        self._early: dict[Place, Letter] = {}  # ends of spawned runs that nobody waits for yet
+        self._early: dict[Place, list[Letter]] = {}  # ends of spawned runs that nobody waits for yet
         self.timers: Timers | None = None  #: of mail that has a time or a key
         self._late: list[int] = []  # a heap of posts that became due while others lay here
         self.keeping = Keeping(run, self)
@@ -403,7 +403,7 @@ class Mailbox:
             self._spawned.clear()
             self._joins.clear()
             self._ends.clear()
-            self._results.update((letter.id, letter) for letter in self._early.values())
+            self._results.update((one.id, one) for letters in self._early.values() for one in letters)
             self._early.clear()
 
     @property
@@ -504,18 +504,19 @@ class Mailbox:
         if mail.kind == "result" and mail.call is not None:
             place = (mail.call.path, mail.call.n)
             call = self._opened.get(place) or self._run.open.get(place)
-            if place in self._joins and any(not call.done() for call in self._joins[place]):
+            join = next((call for call in self._joins.get(place, ()) if not call.done()), None)
+            if join is not None and mail.sender == f"run:{msgspec.json.decode(join.request.args)}":
                 self._ended(place, mail.value, mail.error, letter.id)
             elif call is not None and not call.done() and self._is_for(mail, call):
                 self._close(call, Outcome(call, mail.value, mail.error, letter.id, lane=mail.name))
-            elif place in self._ends or (place not in self._spawned and not self._expects(place)):
+            elif join or place in self._ends or (place not in self._spawned and not self._expects(place)):
+                # Answered already, given up, or of a run of this id that was removed.
                 if is_answer(mail) and (run.handling is None or CANCEL in run.made):
-                    # It stays in the inbox: should the run be resumed, it may want it yet.
-                    del self._results[letter.id]
+                    del self._results[letter.id]  # it stays: should the run be resumed, it may want it yet
                 else:
-                    self._lose(letter)  # answered already, or given up
+                    self._lose(letter)
             elif place in self._spawned and place not in self._joins:
-                self._early[place] = self._results.pop(letter.id)
+                self._early.setdefault(place, []).append(self._results.pop(letter.id))
         elif mail.kind == "ping":
             self._pong(letter)
         elif mail.kind == "cancel" and (run.handling is None or run.handling.sealing is None):
@@ -557,6 +558,13 @@ class Mailbox:
         """Whether an outcome is of this call, not of another one that stood there: before a rebase, or in a run of this
         id that was removed."""
         request, pool, came = call.request, self._run.pool, mail.call
+        if (
+            came is not None
+            and not came.digest
+            and mail.sender.startswith("run:")
+            and request.kind != "child"
+        ):
+            return False  # it is the end of a run
         if not isinstance(request, Wait):  # a model call that went out in a batch, and would be live now
             return call.entry is not None and call.entry.made
         if came is None:
@@ -613,9 +621,7 @@ class Mailbox:
             self._close(call, Outcome(call, *self._ends[place]))
             return
         self._joins.setdefault(place, []).append(call)
-        if place in self._early:
-            early = self._early.pop(place)
-            self._results[early.id] = early
+        self._results.update((letter.id, letter) for letter in self._early.pop(place, ()))
         if request.looks:
             look = self._look(request.looks, place)
             self._run.carrying.keep(Task(look, loop=self._run.loop, context=tasks.NO_CONTEXT.copy()))
