@@ -12,6 +12,7 @@ import segue
 from segue.core.export import read, write
 from segue.model.errors import Conflict, RunCancelled, UnknownName
 from segue.model.run import Head
+from segue.testing import Simulator
 from tests.runtime.lives import Desk, until
 
 S: list[str] = []
@@ -611,3 +612,41 @@ async def test_an_error_that_was_dealt_with_is_told_again_to_changed_code() -> N
     await held_under(desk, dealt_with, changed)
     assert (await resumed(desk, changed)).value == b'"Ago"'
     assert S == ["a", "--", "A"]
+
+
+@pytest.mark.parametrize("mode", ["live", "batch"])
+@pytest.mark.parametrize("other", ["openai:n@{0}/v1", "anthropic:claude@{0}"])
+async def test_what_a_model_answered_is_kept_for_another_one_that_can_read_it(
+    other: str, mode: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts as the first one's; for a model of another provider the run is held, and what was paid stays."""
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
+        monkeypatch.setenv(name, "key")
+    add = False
+
+    async def branch() -> str:
+        if add:
+            await segue.step(str, name="new")(1)
+        return await segue.generate("one", mode=mode)
+
+    @segue.flow(version="1")
+    async def code() -> list[str]:
+        return list(await asyncio.gather(branch(), segue.receive(str)))
+
+    async with Simulator(batch_time=timedelta(seconds=0.1)) as sim, segue.Engine(linger=0.02) as engine:
+        model = f"openai:m@{sim.base_url}"
+        await engine.start(code(), id="it", model=model)
+        while (await engine.head("it")).status != "parked":
+            await asyncio.sleep(0.001)
+        add = True
+        await engine.tell("it", "str", b'"go"')
+        assert (await engine.wait("it")).status == "held"
+        await engine.resume("it", keep=True, model=other.format(sim.url))
+        head = await engine.wait("it")
+        if "anthropic" in other:
+            assert head.status == "held"
+            assert "answered by a model of another provider" in head.cause
+            await engine.resume("it", keep=True, model=model)
+        assert await (await engine.get("it")) == ["You said: one", "go"]
+        assert [(use.model, use.lane) for use in (await engine.head("it")).usage] == [("openai:m", mode)]
+        assert sum(entry.paid for entry in sim.ledger.lines()) == 1

@@ -17,7 +17,7 @@ from ...core.replay import Place
 from ...model.chat import ChatReply
 from ...model.entry import GIVEN_UP, INSTANT, Entry, Failure
 from ...model.errors import RunCancelled
-from ...model.run import REUSED, Status
+from ...model.run import REUSED, Status, Usage
 from ..ground.events import Recorded
 
 #: Where cancellation stands in a journal.
@@ -138,6 +138,7 @@ class Outcome(msgspec.Struct):
     at: float = 0.0  # when, if it isn't now
     paid: bool = False  # already, by the run that this one was rebased from
     lane: str = ""  # in which it was answered, if that isn't the one that the call asked for
+    used: Usage | None = None  # what it did cost, where who sent it says so: it may have been another model's
 
 
 def end_error(run: str, status: Status, error: Failure | None) -> Failure | None:

@@ -83,7 +83,7 @@ class Commits:
         return list(self._usage.values())
 
     def count(self, use: Usage) -> None:
-        """Add a call that was paid and whose outcome nobody takes."""
+        """Add a call that was paid."""
         key = use.model, use.lane
         self._used = True
         self._usage[key] = (self._usage.get(key) or Usage(*key)).joined(use)
@@ -290,9 +290,8 @@ class Commits:
             self._run.purse.settle(request.need, outcome.result.tokens if paid else None)
         if not answered:
             return
-        key = (request.model, outcome.lane or request.lane)
-        self._used = True
-        self._usage[key] = (self._usage.get(key) or Usage(*key)).plus(outcome.result.tokens)
+        own = Usage(request.model, outcome.lane or request.lane)
+        self.count(outcome.used or own.plus(outcome.result.tokens))
 
 
 def _nobody(result: object) -> None:

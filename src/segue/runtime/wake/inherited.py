@@ -11,7 +11,7 @@ import msgspec
 from ...authoring.context import Act, Wait, Work
 from ...core.pool import Pooled
 from ...model.entry import MODEL, Entry
-from ...model.errors import InvalidValue
+from ...model.errors import InvalidValue, ProviderFault
 from ...model.run import REUSED
 from ..calls.call import NOTHING, Call, Outcome, instant_entry, made_entry
 from .replaying import cut_off
@@ -34,6 +34,14 @@ class Inherited:
         """Take a call over from the journal that this run was rebased from, if it is there."""
         request, pool, run = call.request, self._pool, self._run
         entry = pool.take(*call.place, request.kind, request.name, request.digest, request.args)
+        if entry is not None and not isinstance(request, Act) and not _can_read(request, entry):
+            run.hold(
+                f"call {call.place[1]} of branch {call.place[0] or '/'!r} was answered by a model of another provider, "
+                f"which can't be kept as an answer of {request.model}.\n"
+                f"Give it a model of that provider, `segue resume {shlex.quote(run.id)} --keep --model NAME`, or "
+                f"`--rerun` to have it asked anew."
+            )
+            return True
         if entry is not None and not entry.made:
             self._take(call, entry, entry.value)
             return True
@@ -109,3 +117,17 @@ class Inherited:
                 self._run.commits.entries.append(made)
             out.append(outcome)
         return out
+
+
+def _can_read(request: Work | Wait, entry: Entry) -> bool:
+    """Whether what was answered to another question, and is kept, is of the same provider, or reads like it."""
+    if entry.kind not in ("generate", "embed") or entry.digest == request.digest or entry.error is not None:
+        return True
+    if entry.value is None:
+        model = msgspec.json.decode(entry.args).get("model", request.model)
+        return bool(model.partition(":")[0] == request.model.partition(":")[0])
+    try:
+        request.decode(entry.value)
+    except ProviderFault:
+        return False
+    return True

@@ -508,7 +508,8 @@ class Mailbox:
             if join is not None and mail.sender == f"run:{msgspec.json.decode(join.request.args)}":
                 self._ended(place, mail.value, mail.error, letter.id)
             elif call is not None and not call.done() and self._is_for(mail, call):
-                self._close(call, Outcome(call, mail.value, mail.error, letter.id, lane=mail.name))
+                outcome = Outcome(call, mail.value, mail.error, letter.id, lane=mail.name, used=mail.used)
+                self._close(call, outcome)
             elif join or place in self._ends or (place not in self._spawned and not self._expects(place)):
                 # Answered already, given up, or of a run of this id that was removed.
                 if is_answer(mail) and (run.handling is None or CANCEL in run.made):
