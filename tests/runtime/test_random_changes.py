@@ -6,13 +6,17 @@ import asyncio
 import random
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import pytest
 
 import segue
+from segue.model.budget import STORE, Amount
+from segue.ports.provider import RemoteJob
 from segue.runtime.handles import Ask
 from segue.testing.fake_model import ModelCall
+from segue.testing.fake_provider import FakeProvider
 from tests.runtime.lives import Desk
 
 KINDS = ("ask", "line", "live", "talk", "child", "spawned", "mapped", "request", "told", "step", "nested")
@@ -54,6 +58,7 @@ class Below(segue.Actor[str]):
 
 
 DONE: Counter[str] = Counter()
+LIVE: set[str] = set()  #: calls that went out as lines, and would be live by now
 ENGINE: list[segue.Engine] = []
 PROGRAM: list[list[tuple[str, str]]] = []
 
@@ -75,11 +80,12 @@ async def op(kind: str, text: str) -> str:
         case "ask":
             return await segue.ask(f"ask {text}")
         case "line":
-            return await segue.generate(f"line {text}.", mode="batch")
+            return await segue.generate(f"line {text}.", mode=mode_of(text))
         case "live":
             return await segue.generate(f"live {text}.", mode="live")
         case "talk":
-            return await segue.generate(f"talk {text}.", mode="batch", check=is_second)
+            with segue.using(budget=segue.Budget(tokens=10_000)):
+                return await segue.generate(f"talk {text}.", mode=mode_of(text), check=is_second)
         case "child":
             return await Below(text)
         case "spawned":
@@ -98,6 +104,10 @@ async def op(kind: str, text: str) -> str:
             return f"{one} {two}"
         case _:
             return await done(text)
+
+
+def mode_of(text: str) -> Literal["live", "batch"]:
+    return "live" if text in LIVE else "batch"
 
 
 def is_second(text: str) -> None:
@@ -133,12 +143,14 @@ class World:
         self.draw = random.Random(seed)
         self.made = 0
         self.asked: dict[str, set[str]] = {}  # ids by question
+        self.looks: dict[str, int] = {}  # by batch, how often it isn't done yet when it is looked at
 
     def new(self) -> tuple[str, str]:
         self.made += 1
         return self.draw.choice(KINDS), f"n{self.made}"
 
     def change(self) -> None:
+        LIVE.update(text for ops in PROGRAM for _, text in ops if self.draw.random() < 0.3)
         for _ in range(self.draw.randint(1, 3)):
             ops = self.draw.choice(PROGRAM)
             match self.draw.randrange(8):
@@ -156,6 +168,11 @@ class World:
                 case _:
                     ops.insert(self.draw.randint(0, len(ops)), self.new())
 
+    def is_done(self, batch: str) -> bool:
+        """Some batches take long."""
+        left = self.looks[batch] = self.looks.get(batch, self.draw.randint(0, 40)) - 1
+        return left < 0
+
     async def answer(self, engine: segue.Engine, share: float) -> bool:
         """Some of the open questions; whether there was one."""
         found: list[Ask] = await engine.open_asks()
@@ -166,14 +183,22 @@ class World:
         return bool(found)
 
 
-@pytest.mark.parametrize("seed", range(40))
-async def test_each_call_gets_its_own(seed: int) -> None:
+@pytest.mark.parametrize("seed", range(60))
+async def test_each_call_gets_its_own(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(seed)
+    poll = FakeProvider.poll
+
+    async def slow(self: FakeProvider, job: str) -> RemoteJob:
+        seen = await poll(self, job)
+        return seen if world.is_done(job) else msgspec.structs.replace(seen, status="in_progress", over=False)
+
+    monkeypatch.setattr(FakeProvider, "poll", slow)
     DONE.clear()
+    LIVE.clear()
     PROGRAM[:] = [
         [world.new() for _ in range(world.draw.randint(1, 3))] for _ in range(world.draw.randint(1, 3))
     ]
-    desk = Desk()
+    desk = Desk(budget=segue.Budget(tokens=100_000))
     desk.fake.when("line").reply(lambda call: f"to {call.text.rstrip('.')}")
     desk.fake.when("live").reply(lambda call: f"to {call.text.rstrip('.')}")
     desk.fake.when("talk").reply(talk)
@@ -200,6 +225,13 @@ async def test_each_call_gets_its_own(seed: int) -> None:
                 await world.answer(engine, 1.0)
                 await asyncio.sleep(0.001)
         assert await (await engine.get("it")) == [[result(*each) for each in ops] for ops in PROGRAM]
+        while await engine.store.line_counts(open_only=True):
+            await asyncio.sleep(0.001)
+        standings = {one.id: one for one in await engine.store.budgets()}
+        uses = [*(await desk.head()).usage, *await engine.store.unclaimed()]
+    assert {one.reserved for one in standings.values()} <= {Amount()}
+    if uses:
+        assert standings[STORE].spent.tokens == sum(use.input_tokens + use.output_tokens for use in uses)
     assert set(DONE.values()) <= {1}
     assert set(desk.fake.remote.sent.values()) <= {1}
     prompts = Counter(call.text for call in desk.fake.calls)
