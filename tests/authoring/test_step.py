@@ -677,6 +677,48 @@ async def test_another_step_at_the_place_of_one_before_a_rebase_has_another_key(
     assert len(keys) == len(set(keys)) == 2
 
 
+async def test_a_keyed_step_that_was_cut_off_keeps_its_key_where_changed_code_puts_it_elsewhere() -> None:
+    """The service had it, and nothing of it is in the journal: under another key it would be done twice."""
+    keys: list[str] = []
+    changed, hangs = False, True
+
+    @segue.step
+    async def look() -> None: ...
+
+    @segue.step(effect="keyed", retry=2)
+    async def pay(amount: int) -> None:
+        keys.append(f"{amount} {segue.idempotency_key()}")
+        if hangs and len(keys) % 3 == 0:
+            await asyncio.Event().wait()
+        if len(keys) in (1, 4):
+            raise OSError("busy")
+
+    @segue.flow(version="1")
+    async def flow() -> None:
+        if changed:
+            await look()
+            await look()
+        for amount in (1, 1, 2):
+            await pay(amount)
+
+    desk = Desk()
+    async with desk.engine() as engine:
+        await engine.start(flow(), id="it")
+        while len(keys) < 3:  # the first one is paid, the second one under way
+            await asyncio.sleep(0.001)
+    changed = True
+    async with desk.engine() as engine:
+        await asyncio.wait([asyncio.ensure_future(engine.wait("it"))], timeout=0.05)
+        await engine.resume("it")
+        while len(keys) < 6:
+            await asyncio.sleep(0.001)
+    hangs = False
+    await desk.run(flow())
+    first, second, third = keys[0], keys[2], keys[5]
+    assert keys == [first, first, second, second, second, third, third]
+    assert len({first, second, third}) == 3
+
+
 class Beyond(BaseException):
     """One that `except Exception` lets pass, as `pytest.fail()` raises."""
 

@@ -192,12 +192,16 @@ class Act(msgspec.Struct, kw_only=True):
     opened: Place | None = None
 
 
+#: What tells a service that a request is one that it has had.
+KEY_HEADER: Final = "idempotency-key"
+
+
 class WireCall(msgspec.Struct, kw_only=True):
     """A request of an SDK: a model call, if it is recognised as one (`request`).
 
     `headers` go out with a live call and nowhere else. `key` names the variable that holds the key of a batch.
     `transport` is the author's own, if there is one. `passing` takes a live answer as it comes, where the SDK
-    asked for a stream.
+    asked for a stream. `nth`: how many with a key against doubles that are like it its branch made before.
     """
 
     method: str
@@ -210,6 +214,7 @@ class WireCall(msgspec.Struct, kw_only=True):
     transport: Transport | None = None
     key: str = ""
     passing: Passing | None = None
+    nth: int = 0
 
 
 class Answered(msgspec.Struct, frozen=True):

@@ -27,7 +27,7 @@ from ..transports.wrapped import Wrapped
 from .agents import Tools
 from .asked import arguments
 from .config import config_of
-from .context import BRANCH, Answered, Branch, RunContext, WireCall, Work, find_branch
+from .context import BRANCH, KEY_HEADER, Answered, Branch, RunContext, WireCall, Work, find_branch
 from .passing import Passing
 
 if TYPE_CHECKING:
@@ -221,18 +221,20 @@ class _Exchange:
         if asked is not None:
             Tools.of(branch.run).check(asked)
         args, check = arguments(branch, method, url, body, self._raw.headers.get("content-type", ""), asked)
+        headers = {name.lower(): value for name, value in self._raw.headers.items()}
         passing = Passing(branch.run) if asked is not None and asked.streams else None
         call = WireCall(
             method=method,
             url=url,
             body=body,
-            headers={name.lower(): value for name, value in self._raw.headers.items()},
+            headers=headers,
             request=asked,
             args=args,
             digest=check,
             transport=self._wiring.transport(),
             key=self._wiring.key,
             passing=passing,
+            nth=branch.number(f"http:{check.hex()}") if KEY_HEADER in headers else 0,
         )
         try:
             work = branch.run.services.wire_call(branch, config_of(branch), call)

@@ -270,6 +270,7 @@ class Attempt(Work, kw_only=True):
     given: tuple[Any, ...]
     named: dict[str, Any]
     place: tuple[str, str, int]  #: of the first attempt: its run's mark, path and number
+    nth: int  #: of the keyed calls of its branch that are alike
 
     def begin(self) -> Awaitable[Any]:
         step = self.step
@@ -303,7 +304,10 @@ class Attempt(Work, kw_only=True):
     @property
     def key(self) -> str:
         run, path, n = self.place
-        return f"{run}{path}:{n}/{self.name}"
+        if self.effect == "idempotent":
+            return f"{run}{path}:{n}/{self.name}"
+        # It may have been under way in an earlier life, and changed code may have put it elsewhere.
+        return f"{run}{path}/{self.name}:{self.digest.hex()}.{self.nth}"
 
 
 class _Away(Work, kw_only=True):
@@ -318,12 +322,15 @@ class _Away(Work, kw_only=True):
 
 def attempt(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Attempt:
     """A call of a step, to be recorded on that branch next."""
-    data = (step._shape or step.shape).encode_call(args, kwargs)
+    data, check, nth = (step._shape or step.shape).encode_call(args, kwargs), b"", 0
+    if step.effect != "idempotent":
+        check = digest(data)
+        nth = branch.number(f"{step.name}:{check.hex()}")
     return Attempt(
         kind="step",
         name=step.name,
         args=data,
-        digest=b"",
+        digest=check,
         decode=step.decode,  # type: ignore[arg-type]  # set with the shape
         again=step.again if step.retry.attempts > 1 else None,
         effect=step.effect,
@@ -332,6 +339,7 @@ def attempt(branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: dict[s
         given=args,
         named=kwargs,
         place=(branch.run.mark, branch.path, branch.n),
+        nth=nth,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ...authoring.context import Answered, Branch, WireCall
+from ...authoring.context import KEY_HEADER, Answered, Branch, WireCall
 from ...model.chat import Tokens
 from ...model.errors import ProviderFault, StreamCut
 from ...ports.clock import Clock
@@ -212,7 +212,7 @@ def _bare(url: str) -> str:
 def _sent(call: WireCall, branch: Branch) -> dict[str, str]:
     """What goes out of an SDK's headers. A key against doubles is the same in every life of the run."""
     out = {name: value for name, value in call.headers.items() if name not in _HOP}
-    if "idempotency-key" in out:
-        place = f"{branch.run.mark}\0{branch.path}\0{branch.n}".encode()
-        out["idempotency-key"] = blake2b(place + call.digest, digest_size=16).hexdigest()
+    if KEY_HEADER in out:
+        place = f"{branch.run.mark}\0{branch.path}\0{call.nth}".encode()
+        out[KEY_HEADER] = blake2b(place + call.digest, digest_size=16).hexdigest()
     return out
