@@ -129,6 +129,51 @@ async def test_a_cancelled_run_goes_on(
     await desk.store.close()
 
 
+@segue.flow
+async def tidies_up() -> str:
+    try:
+        await work("paid")
+        return await segue.ask("go on?")
+    finally:
+        await segue.ask("tidy?")
+
+
+@segue.flow
+async def above_one_that_tidies_up() -> list[str]:
+    return await segue.map(tidied, [1])
+
+
+@segue.flow
+async def tidied(_: int) -> str:
+    return await tidies_up()
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_it_isnt_resumed_before_what_it_waited_for_has_ended(kind: str, tmp_path: Path) -> None:
+    """It would get that this was cancelled, and pay for another one."""
+    desk = Desk(open_store(f"sqlite:{tmp_path}/runs.db") if kind == "sqlite" else None)
+    async with segue.Engine(desk.store) as engine:
+        run = await engine.start(above_one_that_tidies_up(), id="it")
+        await questions(engine, "go on?")
+        await run.cancel()
+        with pytest.raises(RunCancelled):
+            await run
+        (ask,) = await questions(engine, "tidy?")
+        with pytest.raises(
+            Conflict, match=f"waits for '{ask.run}', which was cancelled with it and hasn't ended"
+        ):
+            await engine.resume("it")
+        await ask.answer("yes")
+        while (await engine.head(ask.run)).status != "cancelled":
+            await asyncio.sleep(0.001)
+        assert await engine.resume("it") == ["it", ask.run]
+        (ask,) = await questions(engine, "go on?")
+        await ask.answer("on")
+        assert await run == ["on"]
+    assert DONE == ["paid"]
+    await desk.store.close()
+
+
 async def test_one_that_ended_otherwise_meanwhile_isnt_begun_again() -> None:
     desk = Desk()
     async with segue.Engine(desk.store) as engine:

@@ -16,7 +16,7 @@ from ...core.pool import Pooled, goes_on_from
 from ...model.entry import LEFT, MODEL, Entry, Pool
 from ...model.errors import Conflict, Damaged, UnknownName
 from ...model.mode import Config
-from ...model.run import CallRef, Head, Spec
+from ...model.run import ENDED, CallRef, Head, Spec
 from ...ports.store import Claimed, Store
 from ..calls.naming import line_id
 from ..calls.trying import KEY_REFUSED
@@ -187,11 +187,24 @@ async def _awaited(
                     entry, batch=max(last, 0), value=child.value, at=child.updated
                 )
             elif child is not None:
+                if over and child.status not in ENDED:
+                    await _refuse_ending(store, run, child.id)
                 children.append(child)
         elif over and entry.made and entry.kind == "ask":
             continue
         kept.append(entry)
     return kept, children
+
+
+async def _refuse_ending(store: Store, run: str, child: str) -> None:
+    """Raise `Conflict` where a run was told to end and is about to: who waited for it then would get that, and begin
+    another one when it is resumed once more."""
+    told = any(letter.mail.kind == "cancel" for letter in await store.inbox(child, 0))
+    if told or any(entry.kind == "cancel" for entry in await entries_of(store, child)):
+        raise Conflict(
+            f"run {run!r} waits for {child!r}, which was cancelled with it and hasn't ended yet: resume it once that "
+            f"is over; `segue show {shlex.quote(child)}` says what keeps it"
+        )
 
 
 async def _without_closed_lines(
