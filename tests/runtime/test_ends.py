@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -184,3 +185,34 @@ async def test_who_waits_is_told_of_looks_that_go_on_failing(
         engine.store.get = get  # type: ignore[method-assign]
         with pytest.raises(StoreError, match="the disk reports an error"):
             await asyncio.wait_for(_value(run), 20)
+
+
+@pytest.mark.parametrize("way", ["run", "map"])
+async def test_who_waits_hears_nothing_of_a_claim_that_fails(way: str) -> None:
+    async with segue.Engine(linger=0.01) as engine:
+        whole = engine.store.claim
+
+        async def failing(*_: object, **__: object) -> list[object]:
+            engine.store.claim = whole  # type: ignore[method-assign]
+            raise StoreError("here", "the disk reports an error", "check it")
+
+        waiting = asyncio.ensure_future(_one(engine) if way == "run" else _all(engine))
+        await asyncio.sleep(0.1)
+        engine.store.claim = failing  # type: ignore[assignment]
+        engine.worker.wake()
+        assert await asyncio.wait_for(waiting, 10) == ["done"]
+        assert engine.store.claim == whole
+
+
+@segue.flow(name="ends.slow")
+async def slow(seconds: float = 1.2) -> str:
+    await segue.sleep(timedelta(seconds=seconds))
+    return "done"
+
+
+async def _one(engine: segue.Engine) -> list[str]:
+    return [await engine.run(slow())]
+
+
+async def _all(engine: segue.Engine) -> list[str]:
+    return await engine.map(slow, [1.2])

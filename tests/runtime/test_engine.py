@@ -179,16 +179,15 @@ async def test_a_step_cleans_up_before_its_engine_is_closed(alone: bool) -> None
     assert S[-2:] == ["cleaned up", "closed"]
 
 
-async def test_a_store_that_fails_while_nothing_is_to_do_is_told() -> None:
+async def test_a_store_that_fails_while_nothing_is_to_do_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segue.runtime.ground.patience.PAUSE", 0.1)
     desk = Desk()
     async with desk.engine() as engine:
-        whole = engine.store.backlog
 
         async def failing(*, now: float, but: Any = ()) -> Any:
-            engine.store.backlog = whole  # type: ignore[method-assign]
             raise StoreError("here", "the disk is gone", "bring it back")
 
-        engine.store.backlog = failing  # type: ignore[method-assign]
+        monkeypatch.setattr(engine.store, "backlog", failing)
         engine.worker.wake()
         with pytest.raises(StoreError, match="the disk is gone"):
             await asyncio.wait_for(engine.run(asking(), id="it"), 5)
@@ -632,7 +631,7 @@ async def test_a_claim_that_fails_is_told_and_tried_again(tmp_path: Path) -> Non
         while engine.worker.failure is None:
             await asyncio.sleep(0.01)
         with pytest.raises(StoreError, match=r"no such table"):
-            engine.check()
+            engine.check(at_once=True)
         with closing(sqlite3.connect(file)) as cx, cx:
             cx.execute("alter table elsewhere rename to specs")
         while engine.worker.failure is not None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from ..model.errors import StoreError
 from ..ports.clock import AlarmClock, Timer
 from ..ports.store import Store
+from .ground.patience import Trouble
 from .lanes.lanes import Lanes
 from .worker import Worker
 
@@ -29,7 +30,7 @@ class Caretaker:
         self._store, self._clock, self._busy, self._told = store, clock, busy, told
         self._due = asyncio.Event()
         self._has_lines = True  # as far as is known here
-        self.failure: BaseException | None = None  #: why the lanes can't be driven
+        self.trouble = Trouble()  #: of driving the lanes
 
     def look(self) -> None:
         """Look at the lanes now."""
@@ -56,10 +57,12 @@ class Caretaker:
                     buried = loop.time()
                     await worker.bury()
                 wait = await lanes.sweep()
-                self._has_lines, self.failure = wait is not None, None
+                self._has_lines = wait is not None
+                self.trouble.passed()
             except Exception as error:
                 log.error("the lanes can't be driven: %s", error)
-                self.failure, wait = error, None
+                self.trouble.failed(error)
+                wait = None
                 self._told()
             timers: list[Timer] = [loop.call_later(BURY, self._due.set)]
             if wait is not None:

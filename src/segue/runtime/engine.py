@@ -8,6 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, C
 from contextlib import AsyncExitStack, suppress
 from contextvars import Token
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
 from uuid import uuid4
 
@@ -185,9 +186,8 @@ class Engine:
         self.ends = Ends(self.store, self.worker.awake, self.check, self._spawn)
         parts.callback(self._tell_closed)
         self.postbox = Postbox(self.store, self.clock)
-        self.port = Port(
-            self.store, self.clock, self.postbox, self.worker.port, self.check, self.worker.absent
-        )
+        now = partial(self.check, at_once=True)
+        self.port = Port(self.store, self.clock, self.postbox, self.worker.port, now, self.worker.absent)
         self.worker.answer = self.port.take
         parts.callback(self.port.close)
         parts.callback(self.postbox.close)
@@ -431,11 +431,12 @@ class Engine:
     async def _replay(self, head: Head) -> None:
         await verify.replay_stored(self.worker, self.store, head)
 
-    def check(self) -> None:
-        """Raise what stopped the worker or the lanes, if anything did."""
+    def check(self, *, at_once: bool = False) -> None:
+        """Raise what stopped the worker or the lanes, if anything did for some seconds, or did just now (`at_once`)."""
         if self._closed:
             raise asyncio.CancelledError(CLOSED)
-        failure = self.worker.failure or self.caretaker.failure or self.broken
+        failure = self.worker.failure or self.caretaker.trouble.error if at_once else None
+        failure = failure or self.worker.lasting or self.caretaker.trouble.lasting or self.broken
         if failure is not None:
             raise failure
 
@@ -723,7 +724,8 @@ class Engine:
         while True:
             while await self.worker.claim_once() or self.worker.is_at_work:
                 await asyncio.sleep(0.005)
-                self.check()  # else a run whose turn can't be written would be claimed again for ever
+                # Else a run whose turn can't be written would be claimed again for ever.
+                self.check(at_once=True)
             before = await self.store.line_counts(open_only=True)
             await self.lanes.sweep(poll_now=True)
             if not await self.worker.claim_once() and await self.store.line_counts(open_only=True) == before:

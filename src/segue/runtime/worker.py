@@ -37,6 +37,7 @@ from .ground.absent import Absent
 from .ground.bus import Bus
 from .ground.events import Asked, Waiting
 from .ground.jumps import Jumps
+from .ground.patience import Trouble
 from .ground.phase import COMMITTING
 from .ground.tasks import NO_CONTEXT
 from .mail.carrier import POLL, Carrier
@@ -132,7 +133,7 @@ class Worker:
         self.handles: Callable[[str, Any, tuple[str, int] | None], Any]
         self.answer: Callable[[Sequence[Mail]], None]
         self.executor: Callable[[Host, Claimed, list[Any], Pooled | None, Config], Executor] = Executor
-        self._unclaimed: Exception | None = None  # why the last claim failed
+        self._unclaimed = Trouble()  # of claims
         self._unwritten: StoreError | None = None  # why the last run that left couldn't write its last turn
 
     # ------------------------------------------------------------ what runs ask for
@@ -337,9 +338,14 @@ class Worker:
         return bool(self.awake or self._aside)
 
     @property
-    def failure(self) -> Exception | None:
+    def failure(self) -> BaseException | None:
         """Why no run gets on here; None once the store does again what failed."""
-        return self._unwritten or self._unclaimed
+        return self._unwritten or self._unclaimed.error
+
+    @property
+    def lasting(self) -> BaseException | None:
+        """The same, but for a claim that may succeed in a moment; what can't be written would be done again."""
+        return self._unwritten or self._unclaimed.lasting
 
     # ------------------------------------------------------------ a worker's life
     def start(self) -> Callable[[], None]:
@@ -380,19 +386,19 @@ class Worker:
         while not self.closing:
             self._ready.clear()
             if self._unwritten is not None:
-                await self.clock.sleep(1.0)
+                await asyncio.sleep(1.0)
             try:
                 count = await self.claim_once()
-                self._unclaimed = None
+                self._unclaimed.passed()
                 if not count:
                     await self._until_ready()
             except Exception as error:
                 log.error(
                     "the worker can't claim runs: %s", error, exc_info=not isinstance(error, StoreError)
                 )
-                self._unclaimed = error
+                self._unclaimed.failed(error)
                 self.jumps.give_chance()
-                await self.clock.sleep(1.0)
+                await asyncio.sleep(1.0)
                 continue
             if count:
                 await asyncio.sleep(0)  # let what was claimed act before more is claimed
