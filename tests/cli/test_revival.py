@@ -243,6 +243,25 @@ def test_a_child_that_failed_counts_until_who_started_it_is_over_it(desk: Desk):
     assert (said.code, "got over" in said.err) == (1, False)
 
 
+def test_nobody_gets_over_a_child_that_it_doesnt_wait_for(desk: Desk):
+    """It fails before or after that ends, by chance: either way it counts, and is like others."""
+    above = """
+@segue.flow
+async def before(n: int) -> None:
+    await segue.spawn(twice(n))
+    await segue.sleep(timedelta(seconds=0.2))
+"""
+    desk.change("import asyncio\n", "import asyncio\nfrom datetime import timedelta\n")
+    desk.change("@segue.flow\nasync def triage", f"{above}\n\n@segue.flow\nasync def triage")
+    assert desk.segue("run", "app.py:before", "7").code == 0
+    said = desk.segue("advance", "app.py")
+    assert (said.code, "got over" in said.err) == (1, False)
+    assert desk.segue("run", "app.py:twice", "7", "--id", "it").code == 1
+    desk.change("if n == 7:", "if n == 8:")
+    assert "2 runs go on" in desk.segue("resume", "--all-like", "it").err
+    assert desk.segue("advance", "app.py").code == 0
+
+
 def test_children_that_nobody_waits_for_any_more_arent_like_others(desk: Desk):
     """They would be done, and paid, once more for nobody: those that their starter caught, or will begin anew."""
     begins = '    with Path("begun.txt").open("a") as log:\n        log.write("x")\n    if n == 7:'
