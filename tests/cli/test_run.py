@@ -13,6 +13,7 @@ from segue.authoring.tool import Decision
 from segue.cli.answers import Unfit, expects, read
 from segue.core.retry import Retry
 from segue.core.schema import schema
+from segue.errors import StoreError
 from segue.model.message import Question
 from segue.runtime.calls import trying
 from segue.stores.sqlite import SqliteStore
@@ -230,6 +231,29 @@ def test_a_model_that_is_not_there(desk: Desk, model: str, monkeypatch: pytest.M
     desk.write("rows.jsonl", '"a"\n')
     assert desk.segue("map", "app.py:triage", "rows.jsonl", "--model", model).code == 2
     assert desk.segue("runs", "--json").rows == []  # nothing was begun
+
+
+@pytest.mark.parametrize("failing", ["asks", "get"])
+def test_a_look_that_fails_once_ends_no_command(desk: Desk, monkeypatch: pytest.MonkeyPatch, failing: str):
+    """Its run goes on, and without an id the same command would begin another one."""
+    monkeypatch.setattr("segue.runtime.ground.patience.PAUSE", 0.01)
+    desk.change(
+        "    return await double(await double(n))",
+        "    await segue.sleep(timedelta(seconds=1.2))\n    return await double(await double(n))",
+    )
+    desk.change("import asyncio\n", "import asyncio\nfrom datetime import timedelta\n")
+    whole, looks = getattr(SqliteStore, failing), 0
+
+    async def look(*args: Any, **how: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            raise StoreError("here", "the disk reports an error", "check it")
+        return await whole(*args, **how)
+
+    monkeypatch.setattr(SqliteStore, failing, look)
+    said = desk.segue("run", "app.py:twice", "2")
+    assert (said.code, said.out, looks > 3) == (0, "8\n", True), said.err
 
 
 def test_a_question_without_a_terminal_waits(desk: Desk):

@@ -204,6 +204,32 @@ async def test_who_waits_hears_nothing_of_a_claim_that_fails(way: str) -> None:
         assert engine.store.claim == whole
 
 
+async def test_a_look_that_fails_ends_no_loop_over_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "PAUSE", 0.01)
+    async with segue.Engine(linger=0.01) as engine:
+        whole, looks = engine.store.asked, 0
+
+        async def asked(after: int, **how: Any) -> tuple[list[Question], int]:
+            nonlocal looks
+            looks += 1
+            if looks == 1:
+                raise StoreError("here", "the disk reports an error", "check it")
+            return await whole(after, **how)
+
+        engine.store.asked = asked  # type: ignore[method-assign]
+        run = await engine.start(asks_once(), id="a")
+        async with asyncio.timeout(10):
+            async for ask in engine.asks():
+                await ask.answer("yes")
+                break
+            assert await run == "yes"
+
+
+@segue.flow(name="ends.once")
+async def asks_once() -> str:
+    return await segue.ask("Go on?")
+
+
 @segue.flow(name="ends.slow")
 async def slow(seconds: float = 1.2) -> str:
     await segue.sleep(timedelta(seconds=seconds))

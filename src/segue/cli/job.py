@@ -25,6 +25,7 @@ from ..runtime import family
 from ..runtime.engine import Engine
 from ..runtime.ground.listing import each_run
 from ..runtime.ground.names import unknown_job
+from ..runtime.ground.patience import patiently
 from ..runtime.interruption import Strokes
 from ..runtime.job import FIRST, Job, check_first, check_target, keyed_run
 from ..runtime.stuck import held_beneath
@@ -166,7 +167,7 @@ class _Map:
         self, engine: Engine, job: Job[Any, Any], tally: Tally, progress: Progress, pace: Pace
     ) -> Standing:
         admitted = job.total is not None  # before the look, which else may be older than the last row
-        standing = await tally.look()
+        standing = await patiently(tally.look, engine.check)
         engine.check()
         while self._others:
             note(f"  {self._others.pop()}", faint=True)

@@ -20,10 +20,12 @@ from ..authoring.config import as_config
 from ..core import codec, forms
 from ..core.signature import InputShape, Parameter
 from ..model.errors import AuthorError, InvalidValue, UnknownName
+from ..model.message import Question
 from ..model.run import ENDED, Head, is_over
 from ..runtime.engine import Engine
 from ..runtime.ground.events import Asked, Emitted, Event, Finished, Recorded, Retrying, Token, Waiting
 from ..runtime.ground.names import new_id, unknown_run
+from ..runtime.ground.patience import patiently
 from ..runtime.handles import Ask, Run
 from ..runtime.interruption import Strokes, ask_to_end
 from ..runtime.proof import origins, verify
@@ -282,7 +284,7 @@ class _Watch:
 
     async def _stopped(self, stop: Strokes) -> None:
         """Returns at the first Ctrl-C; of an actor, which is asked to end by each, never."""
-        if (await self.run.head()).spec.kind == "flow":
+        if (await patiently(self.run.head, self.engine.check)).spec.kind == "flow":
             await stop.wait()
             return
         await ask_to_end(self.run, stop, lambda level: self._dim(f"it is asked to end {LEVELS[level]}"))
@@ -297,7 +299,7 @@ class _Watch:
 
     async def _show(self) -> None:
         """Show what happens until the run ends or is held."""
-        for question in await self.engine.store.asks(run=self.run.id):
+        for question in await patiently(self._open, self.engine.check):
             self._event(Asked.of(question))
         ending = asyncio.ensure_future(self.engine.wait(self.run.id))
         ending.add_done_callback(self.events.put_nowait)
@@ -363,6 +365,9 @@ class _Watch:
         self._speaking = ""
 
     # ------------------------------------------------------------ questions
+    async def _open(self) -> list[Question]:
+        return await self.engine.store.asks(run=self.run.id)
+
     async def _mine(self) -> list[Ask]:
         """Open questions of this run and of those that it started."""
         found = await self.engine.open_asks()
@@ -385,13 +390,16 @@ class _Watch:
             if words := await Waits(self.engine.store).words(head):
                 self._dim(f"· it waits {words}; {ctrl_c}")
 
+    async def _look(self) -> list[Ask]:
+        asks = await self._mine()
+        await self._say_what_for(asks)
+        return asks
+
     async def _answer(self) -> list[Ask]:
         """Put each question as it comes; returns only at the end of the input, with what is open."""
         while True:
             signal = self.engine.ends.next()
-            asks = await self._mine()
-            await self._say_what_for(asks)
-            for ask in asks:
+            for ask in await patiently(self._look, self.engine.check):
                 async with self._quiet:
                     self._line_end()
                     if not await answer_at_prompt(self.engine, ask, self.typist):
@@ -402,14 +410,19 @@ class _Watch:
         """Nobody is here to answer: returns once nothing but questions is left."""
         while True:
             signal = self.engine.ends.next()
-            asks = await self._mine()
-            await self._say_what_for(asks)
-            head = await self.run.head()
-            if asks and head.status == "parked" and not self.engine.worker.awake:
-                ready, _ = await self.engine.worker.backlog()
-                if not ready and not await self.engine.store.lanes():
-                    return asks
+            if asks := await patiently(self._left, self.engine.check):
+                return asks
             await signal
+
+    async def _left(self) -> list[Ask]:
+        """What is open, if nothing else is left."""
+        asks = await self._look()
+        head = await self.run.head()
+        if asks and head.status == "parked" and not self.engine.worker.awake:
+            ready, _ = await self.engine.worker.backlog()
+            if not ready and not await self.engine.store.lanes():
+                return asks
+        return []
 
     async def _leave_open(self, asks: list[Ask]) -> int:
         self._line_end()

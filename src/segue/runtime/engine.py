@@ -48,6 +48,7 @@ from .ground.bus import Bus
 from .ground.clock import SystemClock
 from .ground.listing import each_run
 from .ground.names import new_id, unknown_run
+from .ground.patience import patiently
 from .handles import Ask, Run, answer_by_id
 from .job import ADMIT, Job
 from .lanes.lanes import Lanes
@@ -615,7 +616,7 @@ class Engine:
             signal = self.ends.next()
             found = True
             while found:
-                questions, after = await self.store.asked(after, to=to)
+                questions, after = await patiently(partial(self.store.asked, after, to=to), self.check)
                 for question in questions:
                     yield Ask(self, question)
                 found = bool(questions)

@@ -37,6 +37,7 @@ from .calls.wording import fitting
 from .ground.bus import Watching
 from .ground.events import Asked, Event, Finished, Token
 from .ground.names import unknown_ask
+from .ground.patience import patiently
 from .mail.exchange import Exchange
 from .receipt import Receipt
 
@@ -175,7 +176,9 @@ class Run(Awaitable[R], AsyncIterable[Event], Generic[R]):
         try:
             for event in early:
                 yield event
-            for question in await self.engine.store.asks(run=self.id):
+            for question in await patiently(
+                functools.partial(self.engine.store.asks, run=self.id), self.engine.check
+            ):
                 if question.id in asked:
                     continue
                 asked.add(question.id)
