@@ -24,6 +24,7 @@ from segue.runtime.wake.rebase import entries_of
 from segue.stores.memory import MemoryStore
 from segue.testing import FakeModel
 from segue.testing.simulator import Failure, Simulator
+from tests.runtime.lives import Desk
 
 KEY = "sk-very-secret-0123456789"
 CLIENT: httpx2.AsyncClient
@@ -283,6 +284,38 @@ async def test_an_idempotency_key_is_the_same_in_every_life(sim: Simulator):
     await run(keyed("hi"), park="always")
     assert len(set(seen)) == 2  # by that id in another store it is another run
     assert seen.count(seen[0]) == 3
+
+
+async def test_an_idempotency_key_stays_where_changed_code_has_a_call_more_in_front():
+    seen: list[str] = []
+    changed = False
+
+    async def answers(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request.headers["Idempotency-Key"])
+        if len(seen) == 2:  # the second one is under way when the process dies
+            await asyncio.Event().wait()
+        return httpx2.Response(200, json={})
+
+    @segue.flow(name="http_keyed_moved", version="1")
+    async def keyed() -> None:
+        if changed:
+            await segue.sleep(timedelta(0))
+        client = segue.http_client(base_url=SIM.base_url, transport=httpx2.MockTransport(answers))
+        for _ in range(2):
+            await client.post("/files", content="hi", headers={"Idempotency-Key": os.urandom(8).hex()})
+
+    desk = Desk()
+    async with desk.engine() as engine:
+        await engine.start(keyed(), id="it")
+        while len(seen) < 2:
+            await asyncio.sleep(0.001)
+    changed = True
+    async with desk.engine() as engine:
+        assert (await engine.wait("it")).status == "held"
+        await engine.resume("it")
+        await (await engine.get("it"))
+    assert seen[2:] == [seen[1]]
+    assert seen[0] != seen[1]
 
 
 # ---------------------------------------------------------------- requests that ask no model
