@@ -276,6 +276,28 @@ async def test_a_block_of_an_actor_is_for_all_its_messages(world: World) -> None
         assert block.spent.tokens == paid(world.sim) > 0
 
 
+@segue.flow(budget=Budget(tokens=1000))
+async def echo_within(number: int) -> str:
+    return await echo(number)
+
+
+class Generous(segue.Actor[None]):
+    @segue.on
+    async def answer(self, asked: Ask) -> str:
+        return await echo_within(asked.number)
+
+
+async def test_a_flow_that_an_actor_awaits_has_its_own_budget_with_each_message(world: World) -> None:
+    async with engine(world, mode="live") as desk:
+        actor = await desk.start(Generous(), id="a")
+        for number in range(3):
+            await actor.request(Ask(number))
+        spent = [one.spent.tokens for one in await desk.store.budgets()]
+        assert len(spent) == 3
+        assert min(spent) > 0
+        assert sum(spent) == paid(world.sim)
+
+
 async def test_a_block_keeps_its_budget_where_calls_come_in_front_of_it(world: World) -> None:
     """Each its own, and what is spent of it stays."""
     asked: list[str] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -162,12 +162,25 @@ async def says_and_tidies_up(text: str) -> str:
             await segue.ask("tidied up?")
 
 
-@pytest.mark.parametrize("end", ["cancelled", "failed"])
-async def test_it_came_while_the_run_tidied_up(desk: Desk, end: str) -> None:
+class TidyBoss(Boss):
+    @segue.state
+    async def say(self, what: Saying) -> segue.Done[str]:
+        return segue.Done(await says_and_tidies_up(what.text))
+
+
+@pytest.mark.parametrize(
+    ("make", "end"),
+    [
+        (lambda: says_and_tidies_up("a"), "cancelled"),
+        (lambda: says_and_tidies_up("a"), "failed"),
+        (TidyBoss, "cancelled"),
+    ],
+)
+async def test_it_came_while_the_run_tidied_up(desk: Desk, make: Callable[[], Any], end: str) -> None:
     broken.add("a")
     tidy.append(True)
     async with life(desk) as engine:
-        run = await begin(engine, says_and_tidies_up("a"))
+        run = await begin(engine, make())
         await question(engine)
         if end == "failed":
             await engine.tell("it", "str", b'"go"')

@@ -492,30 +492,36 @@ async def test_a_line_of_a_call_that_moved_and_would_be_live_by_now_is_waited_fo
     assert len(desk.fake.calls) == 1
 
 
-@pytest.mark.parametrize(
-    ("kind", "says"), [(a_line, "batch-0"), (a_question, "What?"), (a_child, "of Below")]
-)
-async def test_what_a_moved_call_waits_for_is_told(kind: Callable[[], Any], says: str) -> None:
-    add = False
+async def begin_in_a_branch(
+    desk: Desk, engine: segue.Engine, kind: Callable[[], Any], front: list[str]
+) -> None:
+    """A run of which one branch waits for such a call; what is put in front of that later is done before."""
 
     async def branch() -> str:
-        if add:
-            await do("new")
+        for name in front:
+            await do(name)
         return await kind()
 
     async def code() -> list[str]:
         return await asyncio.gather(branch(), segue.receive(str))
 
-    desk = Desk()
     desk.fake.when("one").reply("1")
     HELD.add("batch-0")
-    flow = named(code)
+    await engine.start(named(code)(), id="it")
+    await desk.parked()
+    await until(lambda: desk.fake.remote.jobs or kind is not a_line)
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"), [(a_line, "batch-0"), (a_question, "What?"), (a_child, "of Below")]
+)
+async def test_what_a_moved_call_waits_for_is_told(kind: Callable[[], Any], says: str) -> None:
+    front: list[str] = []
+    desk = Desk()
     async with desk.engine() as engine:
-        await engine.start(flow(), id="it")
-        await desk.parked()
-        await until(lambda: desk.fake.remote.jobs or kind is not a_line)
+        await begin_in_a_branch(desk, engine, kind, front)
         before = await Waits(desk.store).words(await desk.head())
-    add = True
+    front.append("new")
     async with desk.engine() as engine:
         await engine.tell("it", "str", b'"go"')
         assert (await engine.wait("it")).status == "held"
@@ -585,26 +591,12 @@ async def _values(job: segue.Job[int, str]) -> list[Any]:
 async def test_a_call_that_moved_and_was_cancelled_goes_on_with_what_it_had_begun(
     kind: Callable[[], Any], result: str
 ) -> None:
-    add = False
-
-    async def branch() -> str:
-        if add:
-            await do("new")
-        return await kind()
-
-    async def code() -> list[str]:
-        return await asyncio.gather(branch(), segue.receive(str))
-
+    front: list[str] = []
     desk = Desk()
-    desk.fake.when("one").reply("1")
-    HELD.add("batch-0")
-    flow = named(code)
     async with desk.engine() as engine:
-        await engine.start(flow(), id="it")
-        await desk.parked()
-        await until(lambda: desk.fake.remote.jobs or kind is not a_line)
+        await begin_in_a_branch(desk, engine, kind, front)
         begun = {head.id for head in await engine.store.runs()}
-    add = True
+    front.append("new")
     async with desk.engine() as engine:
         await engine.tell("it", "str", b'"go"')
         assert (await engine.wait("it")).status == "held"

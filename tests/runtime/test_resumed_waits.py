@@ -174,6 +174,24 @@ async def test_it_isnt_resumed_before_what_it_waited_for_has_ended(kind: str, tm
     await desk.store.close()
 
 
+async def test_nor_before_that_was_told_to_end() -> None:
+    """As where no process was alive since somebody cancelled it."""
+    desk = Desk()
+    async with segue.Engine(desk.store) as engine:
+        await engine.start(above_one_that_tidies_up(), id="it")
+        (ask,) = await questions(engine, "go on?")
+        await (await engine.get("it")).cancel()
+        await (await questions(engine, "tidy?"))[0].answer("yes")
+        while (await engine.head(ask.run)).status != "cancelled":
+            await asyncio.sleep(0.001)
+        await engine.resume(ask.run)
+        await questions(engine, "go on?")
+    async with segue.Engine(desk.store, worker=False) as engine:
+        await engine.cancel(ask.run)
+        with pytest.raises(Conflict, match="hasn't ended"):
+            await engine.resume("it")
+
+
 async def test_one_that_ended_otherwise_meanwhile_isnt_begun_again() -> None:
     desk = Desk()
     async with segue.Engine(desk.store) as engine:
